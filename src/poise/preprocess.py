@@ -1,0 +1,81 @@
+"""From a photograph to a network's input: resize, normalise, pad (spec: shared image preparation)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a model wants its images. Images come in as RGB, (3,H,W), uint8 or float in [0,1]."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # 0..255, in the channel order that the network is fed
+    std: tuple[float, float, float] = IMAGENET_STD
+    bgr: bool = False  # channel order of the network's input
+    short: int = 800  # the shorter side is brought to this …
+    long: int = 1333  # … unless the longer would exceed this
+    divisor: int = 32  # inputs are padded to multiples of this
+    keep_ratio: bool = True  # False: every image becomes ``short`` high and ``long`` wide
+
+    def __post_init__(self) -> None:
+        if min(self.short, self.long) < 1 or self.short > self.long and self.keep_ratio:
+            raise ValueError(f"image size short={self.short}, long={self.long}: both must be positive and short <= long")
+        if self.divisor < 1 or min(self.std) <= 0:
+            raise ValueError(f"divisor={self.divisor} and std={self.std} must be positive")
+
+    def with_size(self, size: int | Sequence[int]) -> Preprocess:
+        """The same with another image size: one number for both sides' limit, or (short, long)."""
+        if isinstance(size, int):
+            return replace(self, short=size, long=size)
+        if len(size) != 2:
+            raise ValueError(f"image_size={tuple(size)}: give one number or (short, long)")
+        first, second = (int(value) for value in size)
+        if not self.keep_ratio:
+            return replace(self, short=first, long=second)
+        return replace(self, short=min(first, second), long=max(first, second))
+
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after resizing an image of this height and width."""
+        if not self.keep_ratio:
+            return self.short, self.long
+        factor = min(self.long / max(height, width), self.short / min(height, width))
+        return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+    def resize(self, image: Tensor) -> Tensor:
+        """Bilinear with half-pixel centres and without antialiasing, as the published models were trained; keeps the dtype."""
+        height, width = image.shape[-2:]
+        target = self.target_size(height, width)
+        if target == (height, width):
+            return image
+        resized = functional.interpolate(image[None].float(), size=target, mode="bilinear", align_corners=False)[0]
+        return resized if image.is_floating_point() else resized.round().clamp(0, 255).to(image.dtype)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Network input (…,3,H,W) float32 of an RGB image, uint8 or float in [0,1]."""
+        values = image.float() if image.dtype == torch.uint8 else image.float() * 255
+        if self.bgr:
+            values = values.flip(-3)
+        mean = torch.tensor(self.mean, device=values.device).reshape(3, 1, 1)
+        std = torch.tensor(self.std, device=values.device).reshape(3, 1, 1)
+        return (values - mean) / std
+
+    def batch(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Pad normalised images at bottom and right with 0 to a common multiple of ``divisor``.
+
+        Returns:
+            pixels (B,3,H,W) float32 and sizes (B,2) float32, height and width before padding.
+        """
+        sizes = torch.tensor([image.shape[-2:] for image in images], dtype=torch.float32)
+        height, width = (-(-max(int(s) for s in side) // self.divisor) * self.divisor for side in sizes.unbind(1))
+        pixels = images[0].new_zeros(len(images), 3, height, width, dtype=torch.float32)
+        for canvas, image in zip(pixels, images, strict=True):
+            canvas[:, : image.shape[-2], : image.shape[-1]] = image
+        return pixels, sizes.to(pixels.device)
