@@ -135,6 +135,13 @@ def depth_inside(points: Tensor, boxes: Tensor) -> Tensor:
     return torch.minimum(torch.minimum(x - x1, x2 - x), torch.minimum(y - y1, y2 - y))
 
 
+def centerness(centers: Tensor, boxes: Tensor) -> Tensor:
+    """sqrt(min(l,r)/max(l,r) * min(t,b)/max(t,b)) of (...,2) points inside (...,4) boxes, 0 outside (FCOS, eq. 3)."""
+    low, high = centers - boxes[..., :2], boxes[..., 2:] - centers
+    ratio = torch.minimum(low, high).clamp(min=0) / torch.maximum(low, high).clamp(min=1e-12)
+    return (ratio[..., 0] * ratio[..., 1]).sqrt()
+
+
 @dataclass(frozen=True)
 class DeltaCoder:
     """Centre and log-size offsets from an anchor (Girshick et al. 2014), normalised by ``std``."""

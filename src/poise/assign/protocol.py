@@ -1,0 +1,48 @@
+"""What an assigner is: a value that says which object each place answers to.
+
+Assigners are frozen dataclasses of their hyper-parameters with ``__call__``. They carry no gradient, work in fp32 on
+padded truth without loops over images or objects and without host-device synchronisation, and break ties by the
+**lowest index** (of the place, then of the object) unless they say otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from poise.structures import Assignment, GroundTruth, PairWeights, Predictions
+
+STREAM = 1 << 25  # elements of one (B,N,g) plane that a streamed assigner holds at a time
+
+
+class Assigner(Protocol):
+    """``(predictions, truth) -> Assignment | PairWeights``."""
+
+    reads: ClassVar[str]  # "priors" or "predictions": what it decides from
+
+    def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment | PairWeights: ...
+
+
+def object_chunks(batch: int, places: int, objects: int) -> list[slice]:
+    """Slices of the object axis that keep one (B,N,g) plane within ``STREAM`` elements."""
+    size = max(1, STREAM // max(1, batch * places))
+    return [slice(start, min(start + size, objects)) for start in range(0, objects, size)]
+
+
+def lowest_index(chosen: Tensor, dim: int = -1) -> Tensor:
+    """Index of the first True along ``dim``; the length of ``dim`` where there is none."""
+    length = chosen.shape[dim]
+    shape = [1] * chosen.ndim
+    shape[dim] = length
+    positions = torch.arange(length, device=chosen.device).reshape(shape)
+    return torch.where(chosen, positions, length).amin(dim)
+
+
+def highest_index(chosen: Tensor, dim: int = -1) -> Tensor:
+    """Index of the last True along ``dim``; -1 where there is none."""
+    shape = [1] * chosen.ndim
+    shape[dim] = chosen.shape[dim]
+    positions = torch.arange(chosen.shape[dim], device=chosen.device).reshape(shape)
+    return torch.where(chosen, positions, -1).amax(dim)

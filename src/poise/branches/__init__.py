@@ -1,0 +1,5 @@
+"""Branches: heads together with what supervises them."""
+
+from poise.branches.dense import DenseBranch
+
+__all__ = ["DenseBranch"]

@@ -1,0 +1,53 @@
+"""FCOS's and ATSS's losses: focal classes, centerness, boxes weighted by centerness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from poise import losses
+from poise.boxes import centerness
+from poise.criteria.protocol import masked_sum, positives, positives_of_images
+from poise.distributed import normalizer
+from poise.structures import Assignment, GroundTruth, QualityPredictions
+
+
+@dataclass(frozen=True)
+class CenternessCriterion:
+    """Classes and centerness divided by ``count``; boxes by the sum of the centerness targets, at least ``least``."""
+
+    count: Callable[[Assignment], Tensor] = positives
+    class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
+    box_loss: Callable[[Tensor, Tensor], Tensor] = losses.giou
+    box_weight: float = 1.0
+    least: float = 1e-6
+
+    def __call__(
+        self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
+    ) -> dict[str, Tensor]:
+        count = self.count(assignment)
+        targets = assignment.targets(truth, predictions.logits.shape[2])
+        counted = (~assignment.ignored).float()[..., None]
+        objects = assignment.boxes(truth)
+        positive = assignment.positive.float()
+        central = centerness(predictions.priors.centers, objects) * positive
+        box_loss = masked_sum(self.box_loss(predictions.boxes, objects), central)
+        quality_loss = binary_cross_entropy_with_logits(predictions.quality, central, reduction="none")
+        return {
+            "loss_cls": (self.class_loss(predictions.logits, targets) * counted).sum() / count,
+            "loss_bbox": box_loss * (self.box_weight / normalizer(central.sum(), self.least)),
+            "loss_centerness": masked_sum(quality_loss, positive) / count,
+        }
+
+
+def fcos_criterion() -> CenternessCriterion:
+    """As FCOS (Tian et al. 2019, eq. 2)."""
+    return CenternessCriterion()
+
+
+def atss_criterion() -> CenternessCriterion:
+    """As ATSS: every image counts at least one positive, boxes count twice."""
+    return CenternessCriterion(count=positives_of_images, box_weight=2.0, least=1.0)

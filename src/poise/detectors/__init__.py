@@ -1,0 +1,6 @@
+"""Detectors: how parts are joined, and the module that users hold."""
+
+from poise.detectors.model import DetectionModel
+from poise.detectors.pyramid import PyramidDetector
+
+__all__ = ["DetectionModel", "PyramidDetector"]

@@ -1,0 +1,168 @@
+"""What ``poise.create_model`` returns: a detector with its preprocessing, called as torchvision's detectors are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poise.preprocess import Preprocess
+from poise.structures import Batch, Detections, GroundTruth, Progress, StepOutput
+
+Target = Mapping[str, Tensor]
+
+
+class DetectionModel(nn.Module):
+    """A network, how it wants its images, and what its classes are called.
+
+    Attributes:
+        network: ``network(batch, progress) -> StepOutput`` and ``network.predict(pixels, sizes) -> Detections``.
+        name, num_classes, options: ``create_model(name, num_classes, **options)`` builds the same model again.
+        class_names, category_ids: of the data set that it was trained on; numbers from 0 until set.
+    """
+
+    def __init__(
+        self, network: nn.Module, preprocess: Preprocess, name: str, num_classes: int, options: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.network, self.preprocess = network, preprocess
+        self.name, self.num_classes, self.options = name, num_classes, options
+        self.class_names: tuple[str, ...] = tuple(str(i) for i in range(num_classes))
+        self.category_ids: tuple[int, ...] = tuple(range(num_classes))
+
+    def set_classes(self, names: Sequence[str], category_ids: Sequence[int] | None = None) -> None:
+        """Name the classes; ``category_ids`` are the data set's own numbers.
+
+        Raises:
+            ValueError: not one name and one id a class.
+        """
+        ids = tuple(range(len(names))) if category_ids is None else tuple(int(i) for i in category_ids)
+        if len(names) != self.num_classes or len(ids) != self.num_classes:
+            raise ValueError(f"{len(names)} names and {len(ids)} ids for a model of {self.num_classes} classes")
+        self.class_names, self.category_ids = tuple(str(name) for name in names), ids
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Torchvision's call.
+
+        Args:
+            images: RGB (3,H_i,W_i), float in [0,1] or uint8, of any sizes.
+            targets: in training mode one dict an image: ``boxes`` (n,4) xyxy pixels, ``labels`` (n,) int64 in
+                [0, num_classes), and if wanted ``iscrowd`` or ``ignore`` (n,), true for regions that are no objects.
+
+        Returns:
+            In training mode the dict of weighted losses; in evaluation mode one ``{"boxes","scores","labels"}`` an
+            image, boxes in that image's own pixels.
+
+        Raises:
+            ValueError: no targets in training mode, or images or targets that cannot be right.
+        """
+        _check_images(images)
+        device = next(self.parameters()).device
+        prepared = [self.preprocess.normalize(self.preprocess.resize(image.to(device))) for image in images]
+        pixels, sizes = self.preprocess.batch(prepared)
+        factors = [(s.new_tensor([*image.shape[-2:]]) / s).flip(0).repeat(2) for s, image in zip(sizes, images, strict=True)]
+        if not self.training:
+            return [
+                {**found, "boxes": found["boxes"] * factor}
+                for found, factor in zip(self.detect(pixels, sizes), factors, strict=True)
+            ]
+        if targets is None:
+            raise ValueError("in training mode the model needs targets; call model.eval() for detections")
+        if len(targets) != len(images):
+            raise ValueError(f"{len(images)} images but {len(targets)} targets")
+        check_targets(targets, self.num_classes)
+        scaled = [
+            {**target, "boxes": target["boxes"].to(device) / factor}
+            for target, factor in zip(targets, factors, strict=True)
+        ]
+        return self.step(pixels, scaled, sizes, Progress.late()).losses
+
+    def losses(
+        self, pixels: Tensor, targets: Sequence[Target], progress: Progress | None = None
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms, whatever the mode, of an already normalised and padded batch.
+
+        Args:
+            pixels: (B,3,H,W) float.
+            targets: as in ``forward``, in pixels of this input.
+            progress: where training stands; by default past every switch of a schedule.
+        """
+        check_targets(targets, self.num_classes)
+        return self.step(pixels, targets, None, progress or Progress.late()).losses
+
+    def step(self, pixels: Tensor, targets: Sequence[Target], sizes: Tensor | None, progress: Progress) -> StepOutput:
+        """Losses and matches of a batch given as ``losses`` wants it; ``sizes`` (B,2) without the padding."""
+        _check_pixels(pixels)
+        moved = [{key: value.to(pixels.device) for key, value in target.items()} for target in targets]
+        height, width = pixels.shape[-2:]
+        extents = [(height, width)] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes.tolist()]
+        truth = GroundTruth.collate(moved, extents)
+        indices = torch.arange(len(pixels), device=pixels.device)
+        return self.network(Batch(pixels, truth, indices), progress)
+
+    @torch.no_grad()
+    def detect(self, pixels: Tensor, sizes: Tensor | None = None) -> list[dict[str, Tensor]]:
+        """Detections with the published test settings, whatever the mode's name for it.
+
+        Args:
+            pixels: (B,3,H,W) float, normalised and padded.
+            sizes: (B,2) height and width of each image without its padding; the whole input by default.
+
+        Returns:
+            One ``{"boxes" (k,4) xyxy pixels of this input, "scores" (k,), "labels" (k,)}`` an image, best first.
+        """
+        return self.predict(pixels, sizes).unpad()
+
+    @torch.no_grad()
+    def predict(self, pixels: Tensor, sizes: Tensor | None = None) -> Detections:
+        """As ``detect``, padded to one tensor each."""
+        _check_pixels(pixels)
+        if sizes is None:
+            sizes = pixels.new_tensor(pixels.shape[-2:]).expand(len(pixels), 2)
+        return self.network.predict(pixels, sizes.to(pixels.device))  # type: ignore[operator]
+
+
+def check_targets(targets: Sequence[Target], num_classes: int) -> None:
+    """Refuse targets that would spoil a step, naming image, object and cure.
+
+    Raises:
+        ValueError: missing keys, wrong shapes, labels out of range, boxes that are not finite or have no area.
+    """
+    for i, target in enumerate(targets):
+        if "boxes" not in target or "labels" not in target:
+            raise ValueError(f"target of image {i} needs 'boxes' (n,4) and 'labels' (n,); it has {sorted(target)}")
+        boxes, labels = target["boxes"], target["labels"]
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
+            raise ValueError(
+                f"target of image {i}: boxes {tuple(boxes.shape)} and labels {tuple(labels.shape)} must be (n,4) and (n,)"
+            )
+        if not len(labels):
+            continue
+        for what, wrong in (
+            (f"a label outside [0, {num_classes})", (labels < 0) | (labels >= num_classes)),
+            ("a box that is not finite", ~boxes.isfinite().all(1)),
+            ("a box with x2 <= x1 or y2 <= y1", (boxes[:, 2:] <= boxes[:, :2]).any(1)),
+        ):
+            if wrong.any():
+                j = int(wrong.int().argmax())
+                raise ValueError(
+                    f"image {i}, object {j} has {what}: box {boxes[j].tolist()}, label {int(labels[j])}; "
+                    "mend or remove it (poise check DATA lists such faults)"
+                )
+
+
+def _check_images(images: Sequence[Tensor]) -> None:
+    if not len(images):
+        raise ValueError("an empty list of images")
+    for i, image in enumerate(images):
+        if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+            raise ValueError(f"image {i} has shape {tuple(image.shape)}; (3,H,W) RGB is needed")
+
+
+def _check_pixels(pixels: Tensor) -> None:
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(f"pixels have shape {tuple(pixels.shape)}; (B,3,H,W) is needed")

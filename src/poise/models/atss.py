@@ -1,0 +1,39 @@
+"""ATSS (Zhang et al. 2020): each object sets its own IoU threshold from its nearest anchors.
+
+One square anchor a cell; the nine nearest of each level are an object's candidates, and the mean plus the standard
+deviation of their IoU decides which are positive. FCOS's centerness, focal loss and GIoU.
+"""
+
+from __future__ import annotations
+
+from poise.assign import ATSS
+from poise.boxes import DeltaCoder
+from poise.branches import DenseBranch
+from poise.criteria import atss_criterion
+from poise.detectors import PyramidDetector
+from poise.models.parts import Weights, pyramid
+from poise.nn.backbones import Backbone
+from poise.nn.grids import squares
+from poise.nn.heads.centerness import CenternessHead, Offsets
+from poise.postprocess import PostProcess
+
+
+def atss(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    channels: int = 256,
+    depth: int = 4,
+    topk: int = 9,
+    score: float = 0.05,
+    nms: float = 0.6,
+) -> PyramidDetector:
+    """ATSS on a feature pyramid; ``topk`` candidates a level and object."""
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    neck = pyramid(body, channels, from_input=False, relu=False)
+    decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
+    head = CenternessHead(channels, num_classes, squares(neck.strides), decoder, depth)
+    branch = DenseBranch(head, ATSS(topk), atss_criterion(), PostProcess(score, nms))
+    return PyramidDetector(body, neck, branch)

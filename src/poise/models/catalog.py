@@ -1,0 +1,84 @@
+"""Names of models, and building one by its name."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from poise.detectors import DetectionModel
+from poise.models.atss import atss
+from poise.models.fcos import fcos
+from poise.models.gfl import gfl
+from poise.models.parts import Weights
+from poise.models.retinanet import retinanet
+from poise.preprocess import Preprocess
+
+BACKBONES = {
+    "r18": "resnet18",
+    "r34": "resnet34",
+    "r50": "resnet50",
+    "r101": "resnet101",
+    "mnv3": "mobilenetv3_large_100",
+    "mnv3s": "mobilenetv3_small_100",
+}
+PYRAMID_MODELS: dict[str, Callable[..., nn.Module]] = {"retinanet": retinanet, "fcos": fcos, "atss": atss, "gfl": gfl}
+NAMES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+    f"{family}_{short}_fpn": (builder, {"backbone": timm_name})
+    for family, builder in PYRAMID_MODELS.items()
+    for short, timm_name in BACKBONES.items()
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that ``create_model`` knows and that match a shell pattern, sorted."""
+    return sorted(fnmatch.filter(NAMES, pattern))
+
+
+def create_model(
+    name: str,
+    num_classes: int = 80,
+    *,
+    backbone_weights: Weights = None,
+    image_size: int | Sequence[int] | None = None,
+    deterministic: bool = False,
+    **options: Any,
+) -> DetectionModel:
+    """Build a detector.
+
+    Args:
+        name: one of ``list_models()``, for example ``"atss_r50_fpn"``.
+        num_classes: object classes, without a background class.
+        backbone_weights: ``None`` (random), ``"imagenet"`` (downloaded by timm) or a file of backbone weights.
+        image_size: one number (both sides' limit) or (short, long); by default as published (800, 1333).
+        deterministic: take out every random choice of training (samplers, denoising); for comparing numbers.
+        options: keyword arguments of the model's builder function in ``poise.models``.
+
+    Raises:
+        ValueError: an unknown name or option (the nearest known one is suggested), or a value out of range.
+    """
+    if name not in NAMES:
+        raise ValueError(f"no model '{name}'{_nearest(name, NAMES)}; poise.list_models() lists them")
+    if num_classes < 1:
+        raise ValueError(f"num_classes={num_classes}: at least one class is needed")
+    builder, fixed = NAMES[name]
+    known = inspect.signature(builder).parameters
+    if deterministic and "deterministic" in known:
+        options = {**options, "deterministic": True}
+    for option in options:
+        if option not in known:
+            raise ValueError(f"'{name}' has no option '{option}'{_nearest(option, known)}; it has {', '.join(known)}")
+    network = builder(num_classes, **{**fixed, "backbone_weights": backbone_weights, **options})
+    preprocess = Preprocess() if image_size is None else Preprocess().with_size(image_size)
+    if image_size is not None:
+        options = {**options, "image_size": [preprocess.short, preprocess.long]}
+    return DetectionModel(network, preprocess, name, num_classes, options)
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), 1, 0.4)
+    return f", did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,38 @@
+"""RetinaNet (Lin et al. 2017): nine anchors a cell, each told by its greatest overlap, and the focal loss.
+
+An anchor is positive from IoU 0.5, negative below 0.4 and left alone between; every object keeps its best anchors.
+Classes are trained on all anchors with the focal loss, box offsets on positives with L1.
+"""
+
+from __future__ import annotations
+
+from poise.assign import MaxIoU
+from poise.boxes import DeltaCoder
+from poise.branches import DenseBranch
+from poise.criteria import AnchorCriterion
+from poise.detectors import PyramidDetector
+from poise.models.parts import Weights, pyramid
+from poise.nn.backbones import Backbone
+from poise.nn.grids import retina_anchors
+from poise.nn.heads.anchor import AnchorHead
+from poise.postprocess import PostProcess
+
+
+def retinanet(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    channels: int = 256,
+    depth: int = 4,
+    score: float = 0.05,
+    nms: float = 0.5,
+) -> PyramidDetector:
+    """RetinaNet on a feature pyramid; ``channels`` and ``depth`` size the pyramid and the head's towers."""
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    neck = pyramid(body, channels, from_input=True, relu=False)
+    coder = DeltaCoder()
+    head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth)
+    branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0), AnchorCriterion(coder), PostProcess(score, nms))
+    return PyramidDetector(body, neck, branch)

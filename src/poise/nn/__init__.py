@@ -1,0 +1,1 @@
+"""Networks: backbones, necks and heads."""

@@ -1,0 +1,140 @@
+"""Backbones: timm's networks as feature extractors, with the freezing rules of published detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+TORCHVISION_WEIGHTS = {  # the ImageNet weights that the published detectors started from
+    "resnet18": "resnet18.tv_in1k",
+    "resnet34": "resnet34.tv_in1k",
+    "resnet50": "resnet50.tv_in1k",
+    "resnet101": "resnet101.tv_in1k",
+}
+
+
+class Backbone(nn.Module):
+    """Feature maps of a timm network.
+
+    Args:
+        name: a timm model name, for example ``resnet50``.
+        stages: which strides to return, as powers of two: ``(3, 4, 5)`` gives strides 8, 16, 32.
+        weights: ``None`` (random), ``"imagenet"`` (timm downloads them) or the path of a file of weights
+            (safetensors, or a ``.pth`` that ``torch.load(weights_only=True)`` reads) with timm's or torchvision's names.
+        frozen_stages: -1 trains all; 0 freezes the stem; k freezes the stem and the first k stages (batch norms too).
+        norm_eval: batch norms keep their running statistics (their scale and shift are still trained).
+        train_norm: whether scales and shifts of batch norms are trained at all.
+
+    ``frozen_stages`` and ``norm_eval`` of ``None`` mean "as published" (1 and True) when the backbone starts from
+    weights, and "train everything" when it starts from random numbers.
+    """
+
+    def __init__(
+        self,
+        name: str = "resnet50",
+        stages: Sequence[int] = (3, 4, 5),
+        weights: str | Path | None = None,
+        frozen_stages: int | None = None,
+        norm_eval: bool | None = None,
+        train_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        pretrained = weights == "imagenet"
+        timm_name = TORCHVISION_WEIGHTS.get(name, name) if pretrained else name
+        reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+        wanted = [reductions.index(2**stage) for stage in stages]
+        self.body = timm.create_model(timm_name, features_only=True, pretrained=pretrained, out_indices=wanted)
+        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
+        self.strides: tuple[int, ...] = tuple(2**stage for stage in stages)
+        self.follow_weights = (frozen_stages is None, norm_eval is None)
+        self.frozen_stages = -1 if frozen_stages is None else frozen_stages
+        self.norm_eval = bool(norm_eval)
+        if weights is not None and not pretrained:
+            load_backbone_weights(self, Path(weights))
+        if weights is not None:
+            self.adopt_pretrained()
+        for parameter in self._norm_parameters() if not train_norm else ():
+            parameter.requires_grad_(False)
+        self._freeze()
+
+    def adopt_pretrained(self) -> None:
+        """Freeze what the published recipes freeze, unless the options said otherwise; called once weights are in."""
+        follow_frozen, follow_norm = self.follow_weights
+        self.frozen_stages = 1 if follow_frozen else self.frozen_stages
+        self.norm_eval = True if follow_norm else self.norm_eval
+        self._freeze()
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """(B,3,H,W) to one (B,C_l,H/s_l,W/s_l) map a stage, finest first."""
+        return self.body(pixels)
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        if mode:
+            self._rest()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        info = [entry for entry in self.body.feature_info.info if entry["reduction"] >= 4]
+        last = info[self.frozen_stages - 1]["module"].replace(".", "_") if self.frozen_stages else None
+        frozen = []
+        for name, child in self.body.named_children():
+            if last is None and name.replace(".", "_") == info[0]["module"].replace(".", "_"):
+                break
+            frozen.append(child)
+            if name.replace(".", "_") == last:
+                break
+        return frozen
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Put into evaluation mode what must not move while the rest trains."""
+        for module in self._frozen_modules():
+            module.eval()
+        if self.norm_eval:
+            for module in self.body.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+    def _norm_parameters(self) -> list[nn.Parameter]:
+        norms = [module for module in self.body.modules() if isinstance(module, _BatchNorm)]
+        return [parameter for norm in norms for parameter in norm.parameters()]
+
+
+def load_backbone_weights(backbone: Backbone, path: Path) -> None:
+    """Fill the backbone from a file; classifier weights are left aside, anything else must fit.
+
+    Raises:
+        ValueError: the file does not hold this network's weights.
+    """
+    if not path.is_file():
+        raise ValueError(f"backbone weights '{path}': no such file (give 'imagenet', a file, or nothing)")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+    known = backbone.body.state_dict()
+    missing = [key for key in known if key not in state and not key.endswith("num_batches_tracked")]
+    differing = [key for key in known if key in state and state[key].shape != known[key].shape]
+    if missing or differing:
+        example = (missing + differing)[0]
+        raise ValueError(
+            f"backbone weights '{path}' do not fit: {len(missing)} tensors missing, {len(differing)} of another shape, "
+            f"first '{example}'; is it a file of the same network?"
+        )
+    backbone.body.load_state_dict({key: state[key] for key in known if key in state}, strict=False)

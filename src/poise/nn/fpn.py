@@ -1,0 +1,60 @@
+"""Feature pyramid network (Lin et al. 2017), and the ways in which detectors add coarser levels to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class StridedLevels(nn.Module):
+    """Two coarser levels (P6, P7) by 3x3 convolutions of stride 2.
+
+    Args:
+        in_channels: of the map that P6 is made from.
+        from_input: P6 reads the backbone's last map (RetinaNet) instead of the pyramid's (FCOS, ATSS).
+        relu: P7 reads the rectified P6.
+    """
+
+    def __init__(self, in_channels: int, channels: int, from_input: bool, relu: bool) -> None:
+        super().__init__()
+        self.from_input, self.relu = from_input, relu
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(in_channels, channels, 3, 2, 1), nn.Conv2d(channels, channels, 3, 2, 1)]
+        )
+
+    def forward(self, backbone_map: Tensor, pyramid_map: Tensor) -> list[Tensor]:
+        p6 = self.convs[0](backbone_map if self.from_input else pyramid_map)
+        return [p6, self.convs[1](p6.relu() if self.relu else p6)]
+
+
+class SubsampledLevel(nn.Module):
+    """One coarser level (P6) by taking every second value (Faster R-CNN)."""
+
+    def forward(self, backbone_map: Tensor, pyramid_map: Tensor) -> list[Tensor]:
+        return [functional.max_pool2d(pyramid_map, 1, 2)]
+
+
+class FPN(nn.Module):
+    """Top-down pyramid over the backbone's maps plus the levels that ``extra`` adds."""
+
+    def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: int, extra: nn.Module) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList([nn.Conv2d(count, channels, 1) for count in in_channels])
+        self.outputs = nn.ModuleList([nn.Conv2d(channels, channels, 3, 1, 1) for _ in in_channels])
+        self.extra = extra
+        added = len(extra.convs) if isinstance(extra, StridedLevels) else 1
+        self.channels = channels
+        self.strides: tuple[int, ...] = (*strides, *(strides[-1] * 2 ** (i + 1) for i in range(added)))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        merged = [lateral(level) for lateral, level in zip(self.laterals, maps, strict=True)]
+        for i in range(len(merged) - 1, 0, -1):
+            merged[i - 1] = merged[i - 1] + functional.interpolate(merged[i], size=merged[i - 1].shape[-2:])
+        pyramid = [output(level) for output, level in zip(self.outputs, merged, strict=True)]
+        return pyramid + self.extra(maps[-1], pyramid[-1])

@@ -1,0 +1,57 @@
+"""The stacks of convolutions that dense heads share between levels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvNorm(nn.Sequential):
+    """3x3 convolution, group norm (if ``groups``), ReLU."""
+
+    def __init__(self, in_channels: int, channels: int, groups: int, bias: bool) -> None:
+        super().__init__()
+        self.add_module("conv", nn.Conv2d(in_channels, channels, 3, 1, 1, bias=bias))
+        if groups:
+            self.add_module("norm", nn.GroupNorm(groups, channels))
+        self.add_module("act", nn.ReLU(inplace=True))
+
+
+def tower(channels: int, depth: int = 4, groups: int = 32, bias: bool = False) -> nn.Sequential:
+    """``depth`` equal layers; ``groups=0`` leaves the norm out (then a bias is always there)."""
+    return nn.Sequential(*[ConvNorm(channels, channels, groups, bias or not groups) for _ in range(depth)])
+
+
+def predictor(channels: int, outputs: int, bias: float = 0.0) -> nn.Conv2d:
+    """A 3x3 output convolution, initialised N(0, 0.01) with a constant bias."""
+    conv = nn.Conv2d(channels, outputs, 3, 1, 1)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
+    return conv
+
+
+def rare(probability: float = 0.01) -> float:
+    """The bias at which a sigmoid output starts at ``probability``."""
+    return -math.log((1 - probability) / probability)
+
+
+def init_towers(*towers: nn.Module) -> None:
+    """N(0, 0.01) for every convolution of the towers, zero biases."""
+    for module in (module for part in towers for module in part.modules()):
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.01)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class Scale(nn.Module):
+    """One learned factor (a level has one each)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, value: Tensor) -> Tensor:
+        return value * self.scale

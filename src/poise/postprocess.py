@@ -1,0 +1,71 @@
+"""From predictions to detections: threshold, best of each level, class-wise NMS, best of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from poise.boxes import clip
+from poise.structures import Detections, Predictions
+
+
+@dataclass(frozen=True)
+class PostProcess:
+    """Published test settings of dense detectors."""
+
+    score: float = 0.05  # (place, class) pairs at or below this are dropped
+    nms: float = 0.6  # IoU above which the lower-scored of two boxes of a class is dropped
+    topk: int = 1000  # pairs kept a level before NMS
+    most: int = 100  # detections an image
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.score <= 1 and 0 <= self.nms <= 1) or min(self.topk, self.most) < 1:
+            raise ValueError(f"{self}: score and nms lie in [0,1], topk and most are at least 1")
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
+        """Detections in pixels of the network's input, clipped to ``sizes`` (B,2) height and width."""
+        gate, classes = predictions.gate(), predictions.logits.shape[2]
+        pair, confident = self._best_pairs(gate, predictions.priors.level_sizes)
+        place, labels = pair // classes, pair % classes
+        boxes = clip(predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4)), sizes)
+        scores = predictions.scores().flatten(1).gather(1, pair)
+        solid = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+        return suppress(boxes, scores, labels, confident & solid & scores.isfinite(), self.nms, self.most)
+
+    def _best_pairs(self, gate: Tensor, level_sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The best (place, class) pairs of each level as flat indices (B,P), and which pass the threshold."""
+        classes, start = gate.shape[2], 0
+        pairs, values = [], []
+        for size in level_sizes:
+            level = gate[:, start : start + size].flatten(1)
+            value, index = level.topk(min(self.topk, level.shape[1]), 1)
+            pairs.append(index + start * classes)
+            values.append(value)
+            start += size
+        return torch.cat(pairs, 1), torch.cat(values, 1) > self.score
+
+
+def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, usable: Tensor, threshold: float, most: int) -> Detections:
+    """Class-wise NMS of (B,P) candidates, then the best ``most`` of each image, padded.
+
+    NMS runs image by image: its output size depends on the data (one of the two listed exceptions to the rule of no
+    host synchronisation). Classes are kept apart by shifting their boxes, as the originals do.
+    """
+    kept = []
+    for i in range(len(boxes)):
+        candidates = usable[i].nonzero().squeeze(1)
+        shift = labels[i, candidates].float() * (boxes[i, candidates].amax() + 1 if len(candidates) else 0)
+        keep = nms(boxes[i, candidates] + shift[:, None], scores[i, candidates], threshold)[:most]
+        kept.append(candidates[keep])
+    width = max([1, *map(len, kept)])
+    index = torch.stack([torch.nn.functional.pad(keep, (0, width - len(keep))) for keep in kept])
+    valid = torch.stack([torch.arange(width, device=boxes.device) < len(keep) for keep in kept])
+    if not boxes.shape[1]:
+        raise ValueError("no candidates at all: the head predicted at no place (is the image smaller than one stride?)")
+    return Detections(
+        boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores.gather(1, index), labels.gather(1, index), valid
+    )

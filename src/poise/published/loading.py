@@ -1,0 +1,115 @@
+"""Loading checkpoints that the original projects published."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from poise.detectors import DetectionModel
+from poise.published.keys import FAMILIES, translate
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a published checkpoint."""
+
+    used: tuple[str, ...]  # keys of the checkpoint whose values are now in the model
+    unused: tuple[str, ...]  # keys of the checkpoint that the model has no place for
+    unfilled: tuple[str, ...]  # parameters and buffers of the model that the checkpoint did not hold
+    remade: tuple[str, ...] = ()  # parameters left at their start because the class count differs
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.used)} tensors loaded"]
+        for what, keys in (("unused keys", self.unused), ("unfilled", self.unfilled), ("re-made for the classes", self.remade)):
+            if keys:
+                lines.append(f"{len(keys)} {what}: {', '.join(keys[:10])}{' …' if len(keys) > 10 else ''}")
+        return "\n".join(lines)
+
+
+def load_published(
+    model: DetectionModel, source: str | Path | Mapping[str, Tensor], remap_classes: bool = False
+) -> LoadReport:
+    """Fill a model from a checkpoint of the original project.
+
+    Args:
+        model: from ``create_model`` of the matching name.
+        source: a ``.pth``/``.ckpt``/``.safetensors`` file, or a state dict with the original's key names; weights may
+            be nested under ``state_dict``, ``ema``, ``ema_state_dict`` or ``model``.
+        remap_classes: accept another number of classes: the layers that depend on it keep their fresh start.
+
+    Returns:
+        What was used, what was not, and what stays unfilled.
+
+    Raises:
+        ValueError: no weights inside, no key that fits, or a tensor of another shape.
+    """
+    state = _plain_state(_read(source) if isinstance(source, (str, Path)) else source)
+    rules = FAMILIES.get(model.name.split("_")[0])
+    if rules is None:
+        raise ValueError(f"no published checkpoints are known for '{model.name}'")
+    own = model.network.state_dict()
+    filled: dict[str, Tensor] = {}
+    used, unused, remade = [], [], []
+    for key, value in state.items():
+        known, name = translate(key, rules)
+        if known and name is None:
+            used.append(key)
+        elif name is None or name not in own:
+            unused.append(key)
+        elif own[name].shape == value.shape:
+            filled[name] = value.to(own[name].dtype)
+            used.append(key)
+        elif remap_classes and _differs_by_classes(own[name], value, model.num_classes):
+            remade.append(name)
+        else:
+            raise ValueError(
+                f"'{key}' has shape {tuple(value.shape)}, the model's '{name}' {tuple(own[name].shape)}; "
+                f"is it the checkpoint of '{model.name}' with {model.num_classes} classes? "
+                "(remap_classes=True accepts another number of classes)"
+            )
+    if not filled:
+        raise ValueError(f"none of the {len(state)} keys fits '{model.name}'; the first is '{next(iter(state), '-')}'")
+    model.network.load_state_dict(filled, strict=False)
+    backbone = model.network.backbone
+    backbone.adopt_pretrained()  # type: ignore[union-attr,operator]
+    unfilled = [name for name in own if name not in filled and name not in remade]
+    return LoadReport(tuple(used), tuple(unused), tuple(unfilled), tuple(remade))
+
+
+def _read(path: str | Path) -> Mapping[str, object]:
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint '{path}': no such file")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"checkpoint '{path}' cannot be read safely: {str(error).splitlines()[0]}. Files that hold Python objects "
+            "beside the weights are refused; save its state dict alone in a trusted environment and load that"
+        ) from error
+
+
+def _plain_state(content: Mapping[str, object]) -> dict[str, Tensor]:
+    """The weights inside a checkpoint, without wrappers' prefixes."""
+    for nest in ("ema_state_dict", "ema", "state_dict", "model"):
+        inner = content.get(nest)
+        if isinstance(inner, Mapping):
+            return _plain_state(inner)
+    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    while state and all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def _differs_by_classes(own: Tensor, other: Tensor, num_classes: int) -> bool:
+    """Whether two shapes agree but for a first axis that is a multiple of the number of classes."""
+    return own.shape[1:] == other.shape[1:] and own.shape[0] % num_classes == 0
