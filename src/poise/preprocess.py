@@ -79,3 +79,6 @@ class Preprocess:
         for canvas, image in zip(pixels, images, strict=True):
             canvas[:, : image.shape[-2], : image.shape[-1]] = image
         return pixels, sizes.to(pixels.device)
+
+
+CAFFE = Preprocess((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), bgr=True)  # of detectors on Caffe's ResNets

@@ -24,6 +24,7 @@ def atss(
     backbone_weights: Weights = None,
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
+    caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
     topk: int = 9,
@@ -31,7 +32,7 @@ def atss(
     nms: float = 0.6,
 ) -> PyramidDetector:
     """ATSS on a feature pyramid; ``topk`` candidates a level and object."""
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)
     decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
     head = CenternessHead(channels, num_classes, squares(neck.strides), decoder, depth)

@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -16,7 +17,7 @@ from poise.models.fcos import fcos
 from poise.models.gfl import gfl
 from poise.models.parts import Weights
 from poise.models.retinanet import retinanet
-from poise.preprocess import Preprocess
+from poise.preprocess import CAFFE, Preprocess
 
 BACKBONES = {
     "r18": "resnet18",
@@ -26,11 +27,26 @@ BACKBONES = {
     "mnv3": "mobilenetv3_large_100",
     "mnv3s": "mobilenetv3_small_100",
 }
-PYRAMID_MODELS: dict[str, Callable[..., nn.Module]] = {"retinanet": retinanet, "fcos": fcos, "atss": atss, "gfl": gfl}
-NAMES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
-    f"{family}_{short}_fpn": (builder, {"backbone": timm_name})
-    for family, builder in PYRAMID_MODELS.items()
-    for short, timm_name in BACKBONES.items()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named model: its builder function, the arguments that the name fixes, and how it wants its images."""
+
+    builder: Callable[..., nn.Module]
+    fixed: dict[str, Any] = field(default_factory=dict)
+    preprocess: Preprocess = Preprocess()
+
+
+def _on_backbones(family: str, builder: Callable[..., nn.Module]) -> dict[str, Entry]:
+    return {f"{family}_{short}_fpn": Entry(builder, {"backbone": name}) for short, name in BACKBONES.items()}
+
+
+NAMES: dict[str, Entry] = {
+    **_on_backbones("retinanet", retinanet),
+    **_on_backbones("fcos", fcos),
+    **_on_backbones("atss", atss),
+    **_on_backbones("gfl", gfl),
 }
 
 
@@ -65,15 +81,17 @@ def create_model(
         raise ValueError(f"no model '{name}'{_nearest(name, NAMES)}; poise.list_models() lists them")
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes}: at least one class is needed")
-    builder, fixed = NAMES[name]
-    known = inspect.signature(builder).parameters
+    entry = NAMES[name]
+    known = inspect.signature(entry.builder).parameters
     if deterministic and "deterministic" in known:
         options = {**options, "deterministic": True}
     for option in options:
         if option not in known:
             raise ValueError(f"'{name}' has no option '{option}'{_nearest(option, known)}; it has {', '.join(known)}")
-    network = builder(num_classes, **{**fixed, "backbone_weights": backbone_weights, **options})
-    preprocess = Preprocess() if image_size is None else Preprocess().with_size(image_size)
+    network = entry.builder(num_classes, **{**entry.fixed, "backbone_weights": backbone_weights, **options})
+    preprocess = CAFFE if options.get("caffe") else entry.preprocess
+    if image_size is not None:
+        preprocess = preprocess.with_size(image_size)
     if image_size is not None:
         options = {**options, "image_size": [preprocess.short, preprocess.long]}
     return DetectionModel(network, preprocess, name, num_classes, options)

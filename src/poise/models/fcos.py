@@ -23,6 +23,7 @@ def fcos(
     backbone_weights: Weights = None,
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
+    caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
     radius: float = 1.5,
@@ -30,7 +31,7 @@ def fcos(
     nms: float = 0.6,
 ) -> PyramidDetector:
     """FCOS on a feature pyramid; ``radius`` in strides is the reach of centre sampling (0: the whole object)."""
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
     head = CenternessHead(channels, num_classes, points(neck.strides, 0.5), Distances(), depth, tower_bias=True)
     branch = DenseBranch(head, CenterRegion(radius), fcos_criterion(), PostProcess(score, nms))

@@ -23,6 +23,7 @@ def gfl(
     backbone_weights: Weights = None,
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
+    caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
     topk: int = 9,
@@ -31,7 +32,7 @@ def gfl(
     nms: float = 0.6,
 ) -> PyramidDetector:
     """GFL on a feature pyramid; each side is a distribution over 0 … ``bins`` - 1 strides."""
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)
     head = DistributionHead(channels, num_classes, squares(neck.strides), bins, depth)
     branch = DenseBranch(head, ATSS(topk), DistributionCriterion(), PostProcess(score, nms))

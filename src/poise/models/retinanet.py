@@ -24,13 +24,14 @@ def retinanet(
     backbone_weights: Weights = None,
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
+    caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
     score: float = 0.05,
     nms: float = 0.5,
 ) -> PyramidDetector:
     """RetinaNet on a feature pyramid; ``channels`` and ``depth`` size the pyramid and the head's towers."""
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = DeltaCoder()
     head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth)

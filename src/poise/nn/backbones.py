@@ -29,6 +29,7 @@ class Backbone(nn.Module):
         frozen_stages: -1 trains all; 0 freezes the stem; k freezes the stem and the first k stages (batch norms too).
         norm_eval: batch norms keep their running statistics (their scale and shift are still trained).
         train_norm: whether scales and shifts of batch norms are trained at all.
+        caffe: the stride of a stage sits in its first 1x1 convolution (weights converted from Caffe).
 
     ``frozen_stages`` and ``norm_eval`` of ``None`` mean "as published" (1 and True) when the backbone starts from
     weights, and "train everything" when it starts from random numbers.
@@ -42,6 +43,7 @@ class Backbone(nn.Module):
         frozen_stages: int | None = None,
         norm_eval: bool | None = None,
         train_norm: bool = True,
+        caffe: bool = False,
     ) -> None:
         super().__init__()
         pretrained = weights == "imagenet"
@@ -54,6 +56,8 @@ class Backbone(nn.Module):
         self.follow_weights = (frozen_stages is None, norm_eval is None)
         self.frozen_stages = -1 if frozen_stages is None else frozen_stages
         self.norm_eval = bool(norm_eval)
+        if caffe:
+            _stride_in_first(self.body)
         if weights is not None and not pretrained:
             load_backbone_weights(self, Path(weights))
         if weights is not None:
@@ -111,6 +115,14 @@ class Backbone(nn.Module):
     def _norm_parameters(self) -> list[nn.Parameter]:
         norms = [module for module in self.body.modules() if isinstance(module, _BatchNorm)]
         return [parameter for norm in norms for parameter in norm.parameters()]
+
+
+def _stride_in_first(body: nn.Module) -> None:
+    """Move the stride of ResNet's bottlenecks from the 3x3 to the first 1x1 convolution."""
+    for module in body.modules():
+        first, second = getattr(module, "conv1", None), getattr(module, "conv2", None)
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d) and first.kernel_size == (1, 1):
+            first.stride, second.stride = second.stride, first.stride
 
 
 def load_backbone_weights(backbone: Backbone, path: Path) -> None:

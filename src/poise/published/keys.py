@@ -53,6 +53,12 @@ GFL: list[Rule] = [
 FAMILIES: dict[str, list[Rule]] = {"retinanet": RETINANET, "fcos": FCOS, "atss": ATSS, "gfl": GFL}
 
 
+def rules_of(name: str) -> list[Rule] | None:
+    """The rules of a model's name: those of the longest family name that it starts with."""
+    families = [family for family in FAMILIES if name.startswith(f"{family}_")]
+    return FAMILIES[max(families, key=len)] if families else None
+
+
 def translate(key: str, rules: Iterable[Rule]) -> tuple[bool, str | None]:
     """Whether a rule knows the original's key, and poise's name for it (None: not needed)."""
     for pattern, replacement in rules:

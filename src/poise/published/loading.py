@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from poise.detectors import DetectionModel
-from poise.published.keys import FAMILIES, translate
+from poise.published.keys import rules_of, translate
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def load_published(
         ValueError: no weights inside, no key that fits, or a tensor of another shape.
     """
     state = _plain_state(_read(source) if isinstance(source, (str, Path)) else source)
-    rules = FAMILIES.get(model.name.split("_")[0])
+    rules = rules_of(model.name)
     if rules is None:
         raise ValueError(f"no published checkpoints are known for '{model.name}'")
     own = model.network.state_dict()
