@@ -1,0 +1,37 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny tensors run fastest on one thread, and every order of summation stays the same."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The sibling folder with real pictures and golden numbers, where a checkout has one."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the folder 'shared' beside the repository (real data, golden numbers)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Numbers computed by the original implementations."""
+    return ROOT / "tests" / "golden"
