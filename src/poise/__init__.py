@@ -1,0 +1,88 @@
+"""Balanced training of object detectors: assigners, samplers and criteria as values that can be exchanged.
+
+``import poise`` is light; each name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from poise.version import __version__
+
+if TYPE_CHECKING:
+    from poise.api import Detector
+    from poise.detectors import DetectionModel
+    from poise.models import create_model, list_models
+    from poise.models.files import load_model as load
+    from poise.models.files import save_model as save
+    from poise.preprocess import Preprocess
+    from poise.published import LoadReport, load_published
+    from poise.storage import DamagedFile
+    from poise.structures import (
+        Assignment,
+        Batch,
+        Detections,
+        GroundTruth,
+        Match,
+        PairWeights,
+        Predictions,
+        Priors,
+        Progress,
+        Sample,
+        StepOutput,
+    )
+
+__all__ = [
+    "__version__",
+    "create_model",
+    "list_models",
+    "load",
+    "save",
+    "load_published",
+    "LoadReport",
+    "Detector",
+    "DetectionModel",
+    "Preprocess",
+    "DamagedFile",
+    "GroundTruth",
+    "Batch",
+    "Progress",
+    "Priors",
+    "Predictions",
+    "Assignment",
+    "PairWeights",
+    "Sample",
+    "Match",
+    "StepOutput",
+    "Detections",
+]
+
+_HOMES = {
+    "create_model": "poise.models",
+    "list_models": "poise.models",
+    "load": "poise.models.files:load_model",
+    "save": "poise.models.files:save_model",
+    "load_published": "poise.published",
+    "LoadReport": "poise.published",
+    "Detector": "poise.api",
+    "DetectionModel": "poise.detectors",
+    "Preprocess": "poise.preprocess",
+    "DamagedFile": "poise.storage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        close = difflib.get_close_matches(name, __all__, 1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise AttributeError(f"module 'poise' has no attribute '{name}'{hint}")
+    module, _, attribute = _HOMES.get(name, "poise.structures").partition(":")
+    value = getattr(importlib.import_module(module), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,104 @@
+"""The floors of docs/architecture.md: a room imports lower floors only; rooms of one floor do not know each other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from sources import imported_modules, module_name, modules, python_files, short, tree
+
+FLOORS = (
+    ("boxes", "structures", "distributed", "storage", "preprocess", "draw", "version"),
+    ("losses", "assign", "sample", "postprocess"),
+    ("criteria", "nn"),
+    ("branches", "detectors"),
+    ("models",),
+    ("recipes", "published"),
+    ("data", "evaluate", "engine", "lab", "export"),
+    ("api", "cli"),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+NEIGHBOURS = {
+    # floor 3: a detector is built from branches
+    ("detectors", "branches"),
+    # floor 6: the engine feeds and validates
+    ("engine", "data"),
+    ("engine", "evaluate"),
+    # floor 7: the command line calls the facade
+    ("cli", "api"),
+}
+
+
+def room_of(module: str) -> str:
+    """``assign`` of ``poise.assign.atss``; the front door ``poise`` itself is named so."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "poise"
+
+
+def may_import(room: str, other: str) -> bool:
+    """Whether a file of ``room`` may import one of ``other``."""
+    if room in ("poise", "__main__"):
+        return True
+    if other == "poise":
+        return False
+    return other == room or FLOOR[other] < FLOOR[room] or (room, other) in NEIGHBOURS
+
+
+def test_every_room_stands_on_a_floor() -> None:
+    rooms = {room_of(module) for module in modules()} - {"poise", "__main__"}
+    assert rooms <= set(FLOOR), f"place {sorted(rooms - set(FLOOR))} on a floor (docs/architecture.md and this test)"
+
+
+@pytest.mark.parametrize("path", python_files(), ids=module_name)
+def test_imports_lead_downwards(path: Path) -> None:
+    room = room_of(module_name(path))
+    wrong = [
+        f"{short(path)}:{line} imports {module}"
+        for line, module in imported_modules(path)
+        if not may_import(room, room_of(module))
+    ]
+    assert not wrong, f"against the floors: {'; '.join(wrong)}"
+
+
+def test_the_reader_of_imports_sees_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check above cannot fail if the reader is blind; so it is shown each way to import."""
+    lines = ["import poise.assign", "from poise import boxes", "from poise.nn.fpn import FPN", "def f():"]
+    text = "\n".join([*lines, "    from . import losses"])
+    path = tmp_path / "poise" / "criteria.py"
+    path.parent.mkdir()
+    path.write_text(text)
+    monkeypatch.setattr("sources.PACKAGE", path.parent)
+    monkeypatch.setattr("sources.modules", lambda: {"poise.boxes", "poise.losses", "poise.nn.fpn"})
+    assert [name for _, name in imported_modules(path)] == [
+        "poise.assign",
+        "poise.boxes",
+        "poise.nn.fpn",
+        "poise.losses",
+    ]
+    assert not may_import("assign", "nn")
+    assert not may_import("nn", "criteria")
+    assert not may_import("data", "engine")
+    assert not may_import("data", "poise")
+    assert may_import("engine", "data")
+
+
+def test_heavy_packages_stay_out_of_light_rooms() -> None:
+    """Floors 0 to 5 draw no curves, write no logs and parse no command lines."""
+    heavy = {"matplotlib", "rich", "tyro", "tensorboard", "hotcoco", "supervision", "av"}
+    for path in python_files():
+        if FLOOR.get(room_of(module_name(path)), 9) > 5:
+            continue
+        found = {name for name in _top_level_packages(path) if name in heavy}
+        assert not found, f"{short(path)} imports {sorted(found)}"
+
+
+def _top_level_packages(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
