@@ -1,0 +1,55 @@
+"""Static assigners against the originals: the same object for every prior, overlaps within 1e-5."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from parity import golden
+from torch import Tensor
+
+from poise.assign import ATSS, MaxIoU
+from poise.assign.protocol import Assigner
+from poise.structures import GroundTruth, Predictions, Priors
+
+NUMBERS = golden("assigners")
+LEVELS = tuple(int(count) for count in NUMBERS["num_level_priors"])
+STRIDES = NUMBERS["points_offset_half"][:, 2]
+
+
+def static(boxes: Tensor, anchors_a_cell: int = 1) -> Predictions:
+    levels = tuple(size * anchors_a_cell for size in LEVELS)
+    priors = Priors(boxes[None], STRIDES.repeat_interleave(anchors_a_cell), levels)
+    return Predictions(priors, torch.zeros(1, len(boxes), 12), boxes[None])
+
+
+def truth_of(scene: int) -> GroundTruth:
+    target = {"boxes": NUMBERS[f"s{scene}_gt_boxes"], "labels": NUMBERS[f"s{scene}_gt_labels"]}
+    return GroundTruth.collate([target], [(256, 320)])
+
+
+def compare(name: str, scene: int, assigner: Assigner, predictions: Predictions) -> None:
+    found = assigner(predictions, truth_of(scene))
+    code = torch.where(found.positive, found.index + 1, torch.where(found.ignored, -1, 0))[0]
+    wanted = NUMBERS[f"s{scene}_{name}_gt_inds"].long()
+    assert torch.equal(code, wanted)
+    overlaps = NUMBERS[f"s{scene}_{name}_overlaps"]
+    torch.testing.assert_close(found.quality[0][wanted > 0], overlaps[wanted > 0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scene", range(8))
+def test_atss(scene: int) -> None:
+    compare("atss", scene, ATSS(), static(NUMBERS["anchors"]))
+
+
+@pytest.mark.parametrize("scene", range(8))
+@pytest.mark.parametrize(
+    "name, assigner", [("max_iou_retina", MaxIoU(0.5, 0.4, 0.0)), ("max_iou_rpn", MaxIoU(0.7, 0.3, 0.3))]
+)
+def test_max_iou_of_anchors(name: str, assigner: MaxIoU, scene: int) -> None:
+    compare(name, scene, assigner, static(NUMBERS["retina_anchors"], 9))
+
+
+@pytest.mark.parametrize("scene", range(8))
+def test_max_iou_of_proposals(scene: int) -> None:
+    assigner = MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0)
+    compare("max_iou_rcnn", scene, assigner, static(NUMBERS[f"s{scene}_pred_boxes"]))

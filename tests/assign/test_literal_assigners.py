@@ -1,0 +1,142 @@
+"""Static assigners against slow references written from the spec, one object and one place at a time."""
+
+from __future__ import annotations
+
+import math
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+import torch
+from scenes import HEIGHT, STRIDES, WIDTH, predictions_of, truth_of
+
+from poise.assign import ATSS, CenterRegion, MaxIoU
+from poise.nn.grids import AnchorGrid, points, squares
+from poise.structures import Assignment, GroundTruth, Predictions
+
+Box = list[float]
+
+
+def overlap(a: Box, b: Box) -> float:
+    """In float32, as ties in IoU must be the same ties."""
+    a, b = np.float32(a), np.float32(b)  # type: ignore[assignment]
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return float(shared / max(union, np.float32(1e-6)))
+
+
+def slow_atss(anchors: list[Box], levels: tuple[int, ...], objects: list[Box], topk: int) -> list[int]:
+    best: list[tuple[float, int]] = [(-1.0, -1)] * len(anchors)
+    for g, box in enumerate(objects):
+        middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+        candidates: list[int] = []
+        start = 0
+        for size in levels:
+            near = sorted(
+                range(start, start + size),
+                key=lambda n: (math.dist(middle, ((anchors[n][0] + anchors[n][2]) / 2, (anchors[n][1] + anchors[n][3]) / 2)), n),
+            )
+            candidates += near[:topk]
+            start += size
+        overlaps = [overlap(anchors[n], box) for n in candidates]
+        threshold = mean(overlaps) + stdev(overlaps)
+        for n, value in zip(candidates, overlaps, strict=True):
+            x, y = (anchors[n][0] + anchors[n][2]) / 2, (anchors[n][1] + anchors[n][3]) / 2
+            inside = min(x - box[0], y - box[1], box[2] - x, box[3] - y) > 0.01
+            if inside and value >= threshold and value > best[n][0]:
+                best[n] = (value, g)
+    return [g for _, g in best]
+
+
+def slow_fcos(predictions: Predictions, objects: list[Box], radius: float, limits: tuple[float, ...]) -> list[int]:
+    priors, result = predictions.priors, []
+    level_of = [level for level, size in enumerate(priors.level_sizes) for _ in range(size)]
+    bounds = [-1.0, *limits[: len(priors.level_sizes) - 1], 1e8]
+    for n, (x, y) in enumerate(priors.centers[0].tolist()):
+        stride, best = float(priors.strides[n]), (math.inf, -1)
+        for g, (x1, y1, x2, y2) in enumerate(objects):
+            cx, cy, reach = (x1 + x2) / 2, (y1 + y2) / 2, radius * stride
+            near = [max(cx - reach, x1), max(cy - reach, y1), min(cx + reach, x2), min(cy + reach, y2)]
+            region = near if radius else [x1, y1, x2, y2]
+            inside = min(x - region[0], y - region[1], region[2] - x, region[3] - y) > 0
+            farthest = max(x - x1, y - y1, x2 - x, y2 - y)
+            fits = bounds[level_of[n]] <= farthest <= bounds[level_of[n] + 1]
+            if inside and fits and (x2 - x1) * (y2 - y1) < best[0]:
+                best = ((x2 - x1) * (y2 - y1), g)
+        result.append(best[1])
+    return result
+
+
+def slow_max_iou(anchors: list[Box], objects: list[Box], rule: MaxIoU) -> list[int]:
+    """-2 ignored, -1 negative, else the object."""
+    table = [[overlap(anchor, box) for box in objects] for anchor in anchors]
+    result = []
+    for row in table:
+        best = max(row, default=0.0)
+        result.append(row.index(best) if row and best >= rule.positive else (-1 if best < rule.negative else -2))
+    for g in range(len(objects)):
+        most = max(row[g] for row in table)
+        for n, row in enumerate(table):
+            if rule.low_quality and most >= rule.least and most > 0 and row[g] == most:
+                result[n] = g
+    return result
+
+
+def codes(assignment: Assignment, i: int) -> list[int]:
+    return torch.where(assignment.positive, assignment.index, torch.where(assignment.ignored, -2, -1))[i].tolist()
+
+
+def objects_of(truth: GroundTruth, i: int) -> list[Box]:
+    return truth.boxes[i][truth.valid[i]].tolist()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_atss(seed: int) -> None:
+    truth = truth_of([0, 1, 12], seed)
+    predictions = predictions_of(Predictions, 3, seed, squares(STRIDES, 4.0))
+    found = ATSS(topk=5)(predictions, truth)
+    for i in range(3):
+        wanted = slow_atss(predictions.priors.boxes[0].tolist(), predictions.priors.level_sizes, objects_of(truth, i), 5)
+        assert codes(found, i) == wanted
+
+
+@pytest.mark.parametrize("radius", [0.0, 1.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_center_region(seed: int, radius: float) -> None:
+    truth = truth_of([0, 3, 15], seed)
+    predictions = predictions_of(Predictions, 3, seed, points(STRIDES, 0.5))
+    found = CenterRegion(radius, limits=(24, 60))(predictions, truth)
+    for i in range(3):
+        assert codes(found, i) == slow_fcos(predictions, objects_of(truth, i), radius, (24, 60))
+
+
+@pytest.mark.parametrize("rule", [MaxIoU(0.5, 0.4, 0.0), MaxIoU(0.7, 0.3, 0.3), MaxIoU(0.5, 0.5, 0.5, low_quality=False)])
+@pytest.mark.parametrize("seed", range(3))
+def test_max_iou(seed: int, rule: MaxIoU) -> None:
+    truth = truth_of([0, 2, 12], seed)
+    predictions = predictions_of(Predictions, 3, seed, AnchorGrid(STRIDES, (2.0, 4.0), (0.5, 2.0)))
+    found = rule(predictions, truth)
+    for i in range(3):
+        wanted = slow_max_iou(predictions.priors.boxes[0].tolist(), objects_of(truth, i), rule)
+        assert codes(found, i) == wanted
+
+
+def test_atss_ties_go_to_the_lowest_index() -> None:
+    """An object centred between cells is equally near to several."""
+    target = {"boxes": torch.tensor([[36.0, 36.0, 60.0, 60.0]]), "labels": torch.zeros(1, dtype=torch.int64)}
+    truth = GroundTruth.collate([target], [(HEIGHT, WIDTH)])
+    predictions = predictions_of(Predictions, 1, 0, squares(STRIDES, 4.0))
+    found = ATSS(topk=2)(predictions, truth)
+    wanted = slow_atss(predictions.priors.boxes[0].tolist(), predictions.priors.level_sizes, objects_of(truth, 0), 2)
+    assert codes(found, 0) == wanted
+
+
+def test_max_iou_ignores_crowd_regions_when_asked() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 60.0, 60.0]])
+    target = {"boxes": boxes, "labels": torch.zeros(1, dtype=torch.int64), "iscrowd": torch.ones(1)}
+    truth = GroundTruth.collate([target], [(HEIGHT, WIDTH)])
+    predictions = predictions_of(Predictions, 1, 0, AnchorGrid(STRIDES, (2.0,)))
+    plain, careful = MaxIoU()(predictions, truth), MaxIoU(ignore_iof=0.5)(predictions, truth)
+    assert not plain.positive.any() and not plain.ignored.any()
+    assert careful.ignored.any() and not careful.positive.any()

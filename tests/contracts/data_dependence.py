@@ -1,0 +1,40 @@
+"""Counting the operations of a step whose value or shape the host must wait for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+WAITING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique_consecutive",
+    "_unique2",
+    "unique_dim",
+    "equal",
+    "is_nonzero",
+    "nms",
+    "repeat_interleave.Tensor",
+}
+
+
+class DataDependence(TorchDispatchMode):
+    """Counts data-dependent operations: ``item``, ``nonzero``, boolean indexing, ``unique``, ``equal``, NMS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__
+        if name.split(".")[0] in WAITING or name in WAITING:
+            self.found[name] += 1
+        if name.startswith(("index.", "index_put")) and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        ):
+            self.found[f"{name} by mask"] += 1
+        return func(*args, **(kwargs or {}))

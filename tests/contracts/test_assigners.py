@@ -1,0 +1,155 @@
+"""What every assigner promises. A new one joins the list and inherits the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from contracts.data_dependence import DataDependence
+from scenes import CLASSES, HEIGHT, WIDTH, image_of, predictions_of, truth_of
+from torch import Tensor
+
+from poise.assign import ATSS, CenterRegion, MaxIoU
+from poise.structures import Assignment, GroundTruth, PairWeights, Predictions, QualityPredictions, map_tensors
+
+ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
+    "max_iou": MaxIoU(),
+    "max_iou_strict": MaxIoU(0.7, 0.3, 0.3),
+    "atss": ATSS(topk=5),
+    "center_region": CenterRegion(1.5, (24, 60)),
+    "center_region_whole": CenterRegion(0.0, (24, 60)),
+}
+KINDS: dict[str, type[Predictions]] = {}  # where an assigner reads more than QualityPredictions
+
+pytestmark = pytest.mark.parametrize("name", ASSIGNERS)
+
+
+def scene(name: str, counts: list[int], seed: int, crowd: bool = False) -> tuple[Predictions, GroundTruth]:
+    kind = KINDS.get(name, QualityPredictions)
+    return predictions_of(kind, len(counts), seed), truth_of(counts, seed, crowd)
+
+
+def tensors(result: Assignment | PairWeights) -> list[Tensor]:
+    if isinstance(result, PairWeights):
+        return [result.positive, result.negative]
+    chosen = torch.where(result.positive, result.index, -1)
+    return [chosen, result.positive, result.ignored, result.quality]
+
+
+def wider(truth: GroundTruth, more: int) -> GroundTruth:
+    def pad(t: Tensor) -> Tensor:
+        return t if t is truth.sizes else torch.cat((t, t.new_zeros(t.shape[0], more, *t.shape[2:])), 1)
+
+    return map_tensors(truth, pad)
+
+
+def test_padding_changes_nothing(name: str) -> None:
+    predictions, truth = scene(name, [3, 9], 0)
+    plain, padded = ASSIGNERS[name](predictions, truth), ASSIGNERS[name](predictions, wider(truth, 16))
+    if isinstance(padded, PairWeights):
+        assert not padded.positive[..., truth.boxes.shape[1] :].any()
+        padded = PairWeights(padded.positive[..., : truth.boxes.shape[1]], padded.negative)
+    for a, b in zip(tensors(plain), tensors(padded), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_permuting_objects_permutes_the_result(name: str) -> None:
+    predictions, truth = scene(name, [7], 1)
+    order = torch.randperm(truth.boxes.shape[1], generator=torch.Generator().manual_seed(2))
+    shuffled = map_tensors(truth, lambda t: t if t is truth.sizes else t[:, order])
+    plain, mixed = ASSIGNERS[name](predictions, truth), ASSIGNERS[name](predictions, shuffled)
+    if isinstance(plain, PairWeights) and isinstance(mixed, PairWeights):
+        torch.testing.assert_close(plain.positive[..., order], mixed.positive)
+        return
+    assert isinstance(plain, Assignment) and isinstance(mixed, Assignment)
+    assert torch.equal(plain.positive, mixed.positive)
+    assert torch.equal(plain.index[plain.positive], order[mixed.index[mixed.positive]])
+
+
+def test_batch_equals_image_by_image(name: str) -> None:
+    predictions, truth = scene(name, [0, 1, 12], 3, crowd=True)
+    together = ASSIGNERS[name](predictions, truth)
+    for i in range(3):
+        alone = ASSIGNERS[name](image_of(predictions, i), image_of(truth, i))
+        for a, b in zip(tensors(together), tensors(alone), strict=True):
+            assert torch.equal(a[i : i + 1], b)
+
+
+def test_empty_truth_gives_no_positive(name: str) -> None:
+    result = ASSIGNERS[name](*scene(name, [0, 0], 4))
+    assert not result.positive.any()
+    assert all(t.isfinite().all() for t in tensors(result))
+
+
+def test_crowd_is_never_positive(name: str) -> None:
+    predictions, truth = scene(name, [10, 10], 5, crowd=True)
+    result = ASSIGNERS[name](predictions, truth)
+    assert truth.crowd.any()
+    if isinstance(result, PairWeights):
+        assert not result.positive.where(truth.crowd[:, None], 0).any()
+    else:
+        assert not (truth.crowd.gather(1, result.index) & result.positive).any()
+
+
+def test_index_is_always_safe_to_gather(name: str) -> None:
+    predictions, truth = scene(name, [0, 20], 6)
+    result = ASSIGNERS[name](predictions, truth)
+    hard = result.hard() if isinstance(result, PairWeights) else result
+    assert 0 <= int(hard.index.min()) and int(hard.index.max()) < truth.boxes.shape[1]
+    assert not (hard.positive & hard.ignored).any()
+    assert 0 <= float(hard.quality.min()) and float(hard.quality.max()) <= 1
+
+
+def test_no_operation_depends_on_the_data(name: str) -> None:
+    predictions, truth = scene(name, [2, 9], 7)
+    with DataDependence() as counted:
+        ASSIGNERS[name](predictions, truth)
+    assert not counted.found, dict(counted.found)
+
+
+def test_one_graph(name: str) -> None:
+    predictions, truth = scene(name, [2, 9], 8)
+    torch._dynamo.reset()
+    compiled = torch.compile(ASSIGNERS[name].__call__, backend="eager", fullgraph=True)
+    for a, b in zip(tensors(compiled(predictions, truth)), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_float32_whatever_autocast_says(name: str) -> None:
+    predictions, truth = scene(name, [2, 9], 9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = ASSIGNERS[name](predictions, truth)
+    for a, b in zip(tensors(mixed), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
+        assert a.dtype == b.dtype and torch.equal(a, b)
+
+
+def test_no_gradient(name: str) -> None:
+    predictions, truth = scene(name, [2, 9], 10)
+    alive = map_tensors(predictions, lambda t: t.requires_grad_())
+    assert not any(t.requires_grad for t in tensors(ASSIGNERS[name](alive, truth)))
+
+
+def test_predictions_that_are_not_finite_do_not_spread(name: str) -> None:
+    predictions, truth = scene(name, [4, 4], 11)
+    predictions.logits[0, 5], predictions.boxes[0, 9] = torch.nan, torch.inf
+    result = ASSIGNERS[name](predictions, truth)
+    assert all(t[1].isfinite().all() for t in tensors(result))
+    hard = result.hard() if isinstance(result, PairWeights) else result
+    assert 0 <= int(hard.index.min()) and int(hard.index.max()) < truth.boxes.shape[1]
+
+
+def test_degenerate_and_duplicate_objects_are_survived(name: str) -> None:
+    box = [10.0, 10.0, 30.0, 40.0]
+    boxes = torch.tensor([box, box, [20.0, 20.0, 20.0, 20.0], [0.0, 0.0, WIDTH, HEIGHT], [-50.0, -50.0, -40.0, -40.0]])
+    truth = GroundTruth.collate([{"boxes": boxes, "labels": torch.arange(5) % CLASSES}], [(HEIGHT, WIDTH)])
+    predictions, _ = scene(name, [1], 12)
+    assert all(t.isfinite().all() for t in tensors(ASSIGNERS[name](predictions, truth)))
+
+
+def test_streaming_over_objects_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions, truth = scene(name, [40, 25], 13)
+    whole = ASSIGNERS[name](predictions, truth)
+    monkeypatch.setattr("poise.assign.protocol.STREAM", 2 * predictions.boxes.shape[1] * 7)
+    for a, b in zip(tensors(whole), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
+        assert torch.equal(a, b)

@@ -1,0 +1,61 @@
+"""Rebuilding the originals' checkpoints and inputs, for every test that compares with them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def _load_values() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("golden_values", GOLDEN / "values.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+values = _load_values()
+
+
+def golden(stem: str) -> dict[str, Tensor]:
+    """Every numeric array of a golden file as a tensor."""
+    with np.load(GOLDEN / f"{stem}.npz", allow_pickle=False) as archive:
+        return {key: torch.from_numpy(archive[key]) for key in archive.files if archive[key].dtype.kind in "fiub"}
+
+
+def gradient_norms(stem: str, case: int) -> dict[str, float]:
+    with np.load(GOLDEN / f"{stem}.npz", allow_pickle=False) as archive:
+        names, norms = archive[f"case{case}_gradnorm_names"], archive[f"case{case}_gradnorm"]
+    return {str(name): float(norm) for name, norm in zip(names, norms, strict=True)}
+
+
+def checkpoint(stem: str) -> dict[str, Tensor]:
+    """The "published" state dict of a golden model."""
+    keys = json.loads((GOLDEN / f"{stem}.keys.json").read_text())
+    state = {key: torch.from_numpy(np.asarray(values.value(key, shape))) for key, shape in keys.items()}
+    for key in state:
+        if key.endswith(".project"):
+            state[key] = torch.arange(len(state[key])).float()
+    return state
+
+
+def image(height: int, width: int) -> Tensor:
+    return torch.from_numpy(values.image("image", (2, 3, height, width)))
+
+
+def targets(numbers: dict[str, Tensor], case: int) -> list[dict[str, Tensor]]:
+    return [
+        {"boxes": numbers[f"case{case}_boxes{i}"], "labels": numbers[f"case{case}_labels{i}"]} for i in range(2)
+    ]
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted.double()).abs() / wanted.double().abs().clamp(min=1e-6))
