@@ -178,4 +178,6 @@ def _check_plain(value: Any, where: str) -> None:
         for position, item in enumerate(value):
             _check_plain(item, f"{where}[{position}]")
     elif not isinstance(value, (Tensor, torch.dtype)):
-        raise TypeError(f"{where} is a {type(value).__name__}; only tensors, numbers, strings, lists and dicts are stored")
+        raise TypeError(
+            f"{where} is a {type(value).__name__}; only tensors, numbers, strings, lists and dicts are stored"
+        )

@@ -1,0 +1,35 @@
+"""A recipe is a model, data, augmentation, optimizer and schedule as typed frozen values; a function returns it."""
+
+from poise.recipes.augment import AugmentSettings
+from poise.recipes.catalog import describe_recipe, get_recipe, list_recipes
+from poise.recipes.convert import changed, from_dict, load_recipe, save_recipe, to_dict
+from poise.recipes.finetune import finetune
+from poise.recipes.settings import (
+    DataSettings,
+    EvaluateSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+    ScheduleSettings,
+    TrainSettings,
+)
+
+__all__ = [
+    "AugmentSettings",
+    "DataSettings",
+    "EvaluateSettings",
+    "ModelSettings",
+    "OptimizerSettings",
+    "Recipe",
+    "ScheduleSettings",
+    "TrainSettings",
+    "changed",
+    "describe_recipe",
+    "finetune",
+    "from_dict",
+    "get_recipe",
+    "list_recipes",
+    "load_recipe",
+    "save_recipe",
+    "to_dict",
+]

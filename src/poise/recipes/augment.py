@@ -1,0 +1,38 @@
+"""What happens to a training image, as settings; the room ``data`` carries it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Probabilities lie in [0,1]; 0 (or an empty range) switches a transform off."""
+
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    short_range: tuple[int, ...] = ()
+    """(least, greatest) shorter side in pixels, drawn anew for every image, both ends included; empty: one size."""
+    photometric: float = 0.0
+    """Probability of a distortion of brightness, contrast, saturation and hue."""
+    min_iou_crop: float = 0.0
+    """Probability of a random crop that keeps a minimum overlap with the objects (SSD)."""
+    scale_jitter: tuple[float, ...] = ()
+    """(least, greatest) factor of large-scale jitter followed by a crop to the image size; empty: none."""
+    mosaic: float = 0.0
+    """Probability that four images are joined to one."""
+    mixup: float = 0.0
+    """Probability that a second image is blended in."""
+    copy_paste: float = 0.0
+    """Probability that boxes of a second image are pasted in."""
+    plain_epochs: int = 0
+    """The last so many epochs go without mosaic, mixup and copy-paste."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "photometric", "min_iou_crop", "mosaic", "mixup", "copy_paste"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name}={getattr(self, name)} must lie in [0, 1]")
+        for name in ("short_range", "scale_jitter"):
+            values = getattr(self, name)
+            if values and (len(values) != 2 or not 0 < values[0] <= values[1]):
+                raise ValueError(f"augment.{name}={values} must be (least, greatest), positive, or empty")

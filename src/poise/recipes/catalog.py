@@ -1,0 +1,59 @@
+"""Recipes by name."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+from collections.abc import Callable
+
+from poise.models import list_models
+from poise.recipes import atss, fcos, gfl, retinanet
+from poise.recipes.convert import nearest
+from poise.recipes.finetune import finetune
+from poise.recipes.settings import Recipe
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    function.__name__: function for function in (*retinanet.RECIPES, *fcos.RECIPES, *atss.RECIPES, *gfl.RECIPES)
+}
+
+
+def list_recipes(pattern: str = "*") -> list[str]:
+    """Names of published recipes that match a shell pattern, sorted. Every model name is a recipe too (``finetune``)."""
+    return sorted(fnmatch.filter(RECIPES, pattern))
+
+
+def describe_recipe(name: str) -> str:
+    """One line about a published recipe."""
+    return (RECIPES[name].__doc__ or "").splitlines()[0]
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of this name.
+
+    Args:
+        name: a published recipe (``atss_r50_fpn_1x``), a model (``atss_r18_fpn``: the general fine-tuning recipe), or
+            ``module:function``, a function of your own that returns a ``Recipe``.
+
+    Raises:
+        ValueError: no such name; the nearest is suggested.
+    """
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name in list_models():
+        return finetune(name)
+    if ":" in name:
+        return _own_recipe(name)
+    known = [*RECIPES, *list_models()]
+    raise ValueError(f"no recipe or model '{name}'{nearest(name, known)}; 'poise recipes' lists them")
+
+
+def _own_recipe(name: str) -> Recipe:
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"recipe '{name}': {error}; it must be module:function and importable") from error
+    recipe = function()
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe '{name}' returned a {type(recipe).__name__}, not a poise.recipes.Recipe")
+    return recipe

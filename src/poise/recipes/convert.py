@@ -1,0 +1,158 @@
+"""Recipes as plain data and back, strictly: nothing unknown or ill-typed passes."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from poise.recipes.settings import Recipe
+from poise.storage import write_text_atomically
+
+Settings = TypeVar("Settings")
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Settings as nested dicts of numbers, strings and lists (fit for YAML, JSON and checkpoints)."""
+    return _plain(asdict(settings))
+
+
+def from_dict(values: Mapping[str, Any], kind: type[Settings] = Recipe, where: str = "") -> Settings:  # type: ignore[assignment]
+    """Settings of a nested dict; what is left out keeps its default.
+
+    Raises:
+        ValueError: an unknown name (the nearest valid one is named) or a value of another type.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where or 'a recipe'} must be a table of settings, not {values!r}")
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"no setting '{_join(where, name)}'{_nearest(name, where, known)}")
+    return kind(**{name: _convert(value, hints[name], _join(where, name)) for name, value in values.items()})
+
+
+def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
+    """Write a recipe as YAML that :func:`load_recipe` reads."""
+    write_text_atomically(path, yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
+
+
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe from a YAML file.
+
+    Raises:
+        ValueError: the file is no YAML, or a setting is unknown or ill-typed; file and setting are named.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    try:
+        return from_dict(values if values is not None else {})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with some settings replaced, given as ``{"schedule.epochs": 3}``; checked as in :func:`from_dict`."""
+    values = to_dict(recipe)
+    for path, value in changes.items():
+        *groups, last = path.split(".")
+        table = values
+        for group in groups:
+            table = table.setdefault(group, {})
+            if not isinstance(table, dict):
+                raise ValueError(f"no setting '{path}': '{group}' is a value, not a group of settings")
+        table[last] = value
+    return from_dict(values)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``, did you mean 'x'?`` where something is near enough, else nothing."""
+    close = difflib.get_close_matches(word, list(known), 1, 0.5)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def _nearest(name: str, where: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, 1, 0.5)
+    if close:
+        return f", did you mean '{_join(where, close[0])}'?"
+    return f"; {where or 'a recipe'} has {', '.join(known)}"
+
+
+def _join(where: str, name: Any) -> str:
+    return f"{where}.{name}" if where else str(name)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    """``value`` as the annotated type, or a ``ValueError`` that says what was wanted."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return from_dict(value, kind, where)  # type: ignore[arg-type]
+    if origin is Literal:
+        if value in arguments and any(value == known and type(value) is type(known) for known in arguments):
+            return value
+        choices = ", ".join(map(str, arguments))
+        raise ValueError(f"{where}={value!r} is none of {choices}{nearest(str(value), map(str, arguments))}")
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(value, arguments, where)
+    if origin is tuple:
+        return _convert_tuple(value, arguments, where)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}={value!r} must be a table of names and values")
+        return {_convert(k, arguments[0], where): _convert(v, arguments[1], f"{where}.{k}") for k, v in value.items()}
+    return _convert_scalar(value, kind, where)
+
+
+def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str) and _is_number(value):
+        return float(value)  # YAML 1.1 reads 1e-4 as a string
+    if kind in (bool, int, str, type(None)) and type(value) is kind:
+        return value
+    wanted = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}.get(kind, str(kind))
+    raise ValueError(f"{where}={value!r} must be {wanted}")
+
+
+def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where}={value!r} must be a list")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_convert(item, arguments[0], where) for item in value)
+    if len(value) != len(arguments):
+        raise ValueError(f"{where}={value!r} must be a list of {len(arguments)} values")
+    return tuple(_convert(item, kind, where) for item, kind in zip(value, arguments, strict=True))
+
+
+def _first_that_fits(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
+    exact = [kind for kind in kinds if type(value) is kind]
+    reasons = []
+    for kind in exact + [kind for kind in kinds if kind not in exact]:
+        try:
+            return _convert(value, kind, where)
+        except ValueError as error:
+            reasons.append(str(error))
+    raise ValueError(" or ".join(dict.fromkeys(reasons)))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,33 @@
+"""A recipe for any model on one's own data, of hundreds to some ten thousand images."""
+
+from __future__ import annotations
+
+from poise.recipes.augment import AugmentSettings
+from poise.recipes.settings import (
+    DataSettings,
+    EvaluateSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+    ScheduleSettings,
+    TrainSettings,
+)
+
+
+def finetune(model: str, epochs: int = 50, image_size: int = 640) -> Recipe:
+    """AdamW with a cosine over ``epochs``, averaged weights and mild augmentation, from an ImageNet backbone.
+
+    Not a published recipe: its settings are poise's own. The warm-up takes at most a tenth of the training, so that
+    small data sets are not all warm-up.
+    """
+    return Recipe(
+        model=ModelSettings(model, backbone_weights="imagenet", image_size=(image_size,)),
+        data=DataSettings(batch=16),
+        augment=AugmentSettings(flip=0.5, photometric=0.5),
+        optimizer=OptimizerSettings(
+            "adamw", lr=5e-4, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
+        ),
+        schedule=ScheduleSettings(epochs, "cosine", milestones=(), final=0.01, warmup_steps=500, warmup_limit=0.1),
+        train=TrainSettings(clip_norm=10.0, average_decay=0.9998),
+        evaluate=EvaluateSettings(every=max(1, epochs // 25)),
+    )

@@ -1,0 +1,200 @@
+"""What a training run is made of, as plain frozen dataclasses; every field is reachable as ``--group.field value``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from poise.recipes.augment import AugmentSettings
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model is trained; the number of classes comes from the data."""
+
+    name: str = "atss_r50_fpn"
+    """A name of ``poise.list_models()``."""
+    backbone_weights: str = "none"
+    """``none`` (random), ``imagenet`` (timm downloads them), or a file of backbone weights."""
+    weights: str = ""
+    """A poise model file, a run folder or a published checkpoint that the whole model starts from; empty: none."""
+    image_size: tuple[int, ...] = ()
+    """(limit of both sides,) or (short, long); empty: as published (800, 1333)."""
+    options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Further keyword arguments of the model's builder function."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.image_size) <= 2, f"model.image_size={self.image_size} must be one number or (short, long)")
+        _require(all(size > 0 for size in self.image_size), f"model.image_size={self.image_size} must be positive")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images, and how they become batches."""
+
+    path: str = ""
+    """Folder or file of the data set: COCO, YOLO, Pascal VOC or LVIS, as it is."""
+    train: str = "train"
+    """Name of the split that is trained on."""
+    val: str = "val"
+    """Name of the split that is validated on; empty: no validation."""
+    on_bad_data: Literal["error", "skip"] = "error"
+    """What happens at start-up when ``poise check`` would find faults: stop with the list, or leave the faulty out."""
+    keep_empty: bool = True
+    """Train on images without objects as background; published COCO recipes leave them out."""
+    min_side: int = 0
+    """Images with a side shorter than this many pixels are not trained on; published COCO recipes use 32."""
+    group_orientation: bool = False
+    """Batches hold only wide or only tall images, as in MMDetection: less padding."""
+    batch: int = 16
+    """Images of one optimizer step, all processes and accumulated parts together."""
+    eval_batch: int = 8
+    """Images of one batch in validation, a process."""
+    workers: int = 4
+    """Processes that load images, for each training process; 0 loads in the training process."""
+    drop_last: bool = False
+    """Leave out the last batch of an epoch where it is not full."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch >= 1, f"data.batch={self.batch} must be at least 1")
+        _require(self.eval_batch >= 1, f"data.eval_batch={self.eval_batch} must be at least 1")
+        _require(self.workers >= 0, f"data.workers={self.workers} cannot be negative")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The optimizer and its parameter groups."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    """Learning rate for a batch of ``lr_batch`` images."""
+    lr_batch: int = 16
+    """The rate is scaled by batch / lr_batch (linear scaling); 0: ``lr`` is used as it stands."""
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    norm_decay_multiplier: float = 1.0
+    """Times ``weight_decay`` for weights and biases of normalisation layers; 0 excludes them."""
+    bias_decay_multiplier: float = 1.0
+    """Times ``weight_decay`` for biases outside normalisation layers."""
+    bias_lr_multiplier: float = 1.0
+    """Times ``lr`` for biases outside normalisation layers (2 in FCOS and VarifocalNet)."""
+    backbone_lr_multiplier: float = 1.0
+    """Times ``lr`` for the backbone (0.1 in the DETR family)."""
+    lr_multipliers: dict[str, float] = field(default_factory=dict)
+    """Part of a parameter's name to a multiplier of ``lr``; the longest part that occurs wins, also over ``backbone``."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"optimizer.lr={self.lr} must be positive")
+        _require(self.lr_batch >= 0, f"optimizer.lr_batch={self.lr_batch} cannot be negative")
+        _require(self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay} cannot be negative")
+        _require(0 <= self.momentum < 1, f"optimizer.momentum={self.momentum} must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How long, and the learning rate's way through it."""
+
+    epochs: int = 12
+    kind: Literal["multistep", "cosine", "flat_cosine", "constant"] = "multistep"
+    milestones: tuple[int, ...] = (8, 11)
+    """multistep: after each of these epochs the rate is multiplied by ``gamma``."""
+    gamma: float = 0.1
+    flat: float = 0.5
+    """flat_cosine: share of the training before the cosine begins."""
+    final: float = 0.0
+    """cosine: the last rate as a share of the first."""
+    by_epoch: bool = False
+    """cosine: the rate changes once an epoch instead of every step."""
+    warmup: Literal["linear", "constant"] = "linear"
+    warmup_steps: int = 500
+    warmup_ratio: float = 0.001
+    """Share of the rate at which the warm-up begins (or stays, if constant)."""
+    warmup_limit: float = 1.0
+    """The warm-up takes at most this share of all steps, so that short trainings are not all warm-up."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"schedule.epochs={self.epochs} must be at least 1")
+        _require(self.warmup_steps >= 0, f"schedule.warmup_steps={self.warmup_steps} cannot be negative")
+        rising = list(self.milestones) == sorted(set(self.milestones))
+        _require(rising, f"schedule.milestones={self.milestones} must increase")
+        _require(0 <= self.flat < 1, f"schedule.flat={self.flat} must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The loop."""
+
+    seed: int = 0
+    accumulate: int = 1
+    """Parts in which each process takes its share of a batch; their gradients are averaged."""
+    clip_norm: float = 0.0
+    """Gradients are scaled down to this L2 norm; 0: no clipping."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    average_decay: float = 0.0
+    """Exponential moving average of parameters and buffers with this decay (0.9998 is usual); 0: none."""
+    average_ramp: Literal["exponential", "ratio", "none"] = "exponential"
+    """How the average starts: decay·(1 - exp(-(1+step)/average_ramp_steps)), min(decay, (1+step)/(10+step)), or at once."""
+    average_ramp_steps: float = 2000.0
+    compile: bool = False
+    """Compile the network with ``torch.compile``."""
+    channels_last: bool = False
+    deterministic: bool = False
+    """Ask PyTorch for deterministic algorithms on a GPU too; on the CPU they are always used."""
+    sync_batch_norm: bool = False
+    """Several processes share the statistics of batch normalisation (GPU only)."""
+    log_every: int = 50
+    """Steps between two reads of the losses."""
+    save_every: int = 0
+    """Steps between two checkpoints within an epoch; 0: by time alone. Every epoch ends with one."""
+    save_minutes: float = 10.0
+    """Minutes between two checkpoints within an epoch; 0: never by time."""
+    timeout_minutes: float = 30.0
+    """How long a process waits for the others before it gives up."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("accumulate", 1), ("log_every", 1), ("save_every", 0), ("clip_norm", 0), ("seed", 0)):
+            _require(getattr(self, name) >= least, f"train.{name}={getattr(self, name)} must be at least {least}")
+        _require(0 <= self.average_decay < 1, f"train.average_decay={self.average_decay} must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Validation during training."""
+
+    every: int = 1
+    """Epochs between two validations; 0: only after the last."""
+    metric: str = "ap"
+    """The metric that decides which weights are kept as ``best``."""
+    pictures: int = 8
+    """Images whose detections are drawn beside the ground truth at the end; 0: none."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, f"evaluate.every={self.every} cannot be negative")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run, completely: the same recipe, data and number of processes give the same weights."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+
+    def lasting(self, epochs: int) -> Recipe:
+        """The same recipe over another number of epochs; milestones keep their place in the training."""
+        if epochs == self.schedule.epochs:
+            return self
+        scaled = sorted({max(1, round(m * epochs / self.schedule.epochs)) for m in self.schedule.milestones})
+        milestones = tuple(milestone for milestone in scaled if milestone < epochs)
+        return replace(self, schedule=replace(self.schedule, epochs=epochs, milestones=milestones))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
