@@ -14,8 +14,8 @@ class ConvNorm(nn.Sequential):
     def __init__(self, in_channels: int, channels: int, groups: int, bias: bool) -> None:
         super().__init__()
         self.add_module("conv", nn.Conv2d(in_channels, channels, 3, 1, 1, bias=bias))
-        if groups:
-            self.add_module("norm", nn.GroupNorm(groups, channels))
+        if groups:  # narrow towers keep four channels a group, so that a 1x1 map of one image can be normalised
+            self.add_module("norm", nn.GroupNorm(min(groups, max(1, channels // 4)), channels))
         self.add_module("act", nn.ReLU(inplace=True))
 
 

@@ -1,0 +1,167 @@
+"""What every model promises, on small backbones. A new one joins the list and inherits the tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from contracts.data_dependence import DataDependence
+from torch import Tensor
+
+from poise.detectors import DetectionModel
+from poise.models import create_model
+from poise.structures import Batch, GroundTruth, Progress
+
+SMALL: dict[str, Any] = {"channels": 32, "depth": 1}
+MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it small
+    "retinanet_r18_fpn": SMALL,
+    "fcos_r18_fpn": SMALL,
+    "atss_r18_fpn": SMALL,
+    "gfl_r18_fpn": SMALL,
+    "atss_mnv3s_fpn": SMALL,
+}
+ONE_GRAPH = [name for name in MODELS]  # one compiled graph from pixels to losses
+
+everything = pytest.mark.parametrize("name", MODELS)
+
+
+def small(name: str, seed: int = 0) -> DetectionModel:
+    torch.manual_seed(seed)
+    return create_model(name, num_classes=3, image_size=96, **MODELS[name])
+
+
+def scene(seed: int = 0) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    pixels = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(seed))
+    boxes = torch.tensor([[8.0, 8.0, 56.0, 60.0], [40.0, 30.0, 90.0, 90.0]])
+    return pixels, [
+        {"boxes": boxes, "labels": torch.tensor([0, 2])},
+        {"boxes": boxes[:1] + 20, "labels": torch.tensor([1])},
+    ]
+
+
+def empty(targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    return [{key: value[:0] for key, value in target.items()} for target in targets]
+
+
+@everything
+@pytest.mark.parametrize("objects", [True, False])
+def test_every_parameter_gets_a_finite_gradient(name: str, objects: bool) -> None:
+    model = small(name).train()
+    pixels, targets = scene()
+    losses = model.losses(pixels, targets if objects else empty(targets))
+    torch.stack(list(losses.values())).sum().backward()
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+
+
+@everything
+def test_losses_whatever_the_mode_and_detections_whatever_the_mode(name: str) -> None:
+    model = small(name)
+    pixels, targets = scene()
+    for mode in (True, False):
+        model.train(mode)
+        assert all(loss.ndim == 0 and loss.isfinite() for loss in model.losses(pixels, targets).values())
+        found = model.detect(pixels)
+        assert [set(image) for image in found] == [{"boxes", "scores", "labels"}] * 2
+
+
+@everything
+def test_torchvision_call(name: str) -> None:
+    model = small(name)
+    images = [torch.rand(3, 70, 110), torch.rand(3, 120, 50)]
+    targets = [{"boxes": torch.tensor([[5.0, 5.0, 60.0, 50.0]]), "labels": torch.tensor([2])}] * 2
+    losses = model.train()(images, targets)
+    assert isinstance(losses, dict) and all(loss.requires_grad for loss in losses.values())
+    with torch.no_grad():
+        for found, image in zip(model.eval()(images), images, strict=True):
+            assert isinstance(found, dict)
+            assert found["boxes"].shape == (len(found["scores"]), 4) and found["labels"].dtype == torch.int64
+            assert bool((found["boxes"][:, 2] <= image.shape[2] + 1e-3).all())
+            assert bool((found["boxes"][:, 3] <= image.shape[1] + 1e-3).all())
+
+
+@everything
+def test_an_image_alone_is_detected_as_in_a_batch(name: str) -> None:
+    model = small(name).eval()
+    pixels, _ = scene(3)
+    for i, found in enumerate(model.detect(pixels)):
+        torch.testing.assert_close(model.detect(pixels[i : i + 1])[0]["scores"], found["scores"], rtol=1e-4, atol=1e-5)
+
+
+@everything
+def test_state_dict_and_options_rebuild_the_model(name: str) -> None:
+    model = small(name, seed=1)
+    again = create_model(model.name, num_classes=model.num_classes, **model.options)
+    again.load_state_dict(model.state_dict())
+    pixels, targets = scene()
+    for key, loss in model.eval().losses(pixels, targets).items():
+        assert torch.equal(loss, again.eval().losses(pixels, targets)[key])
+    assert again.preprocess == model.preprocess
+
+
+@everything
+def test_no_operation_from_predictions_to_losses_depends_on_the_data(name: str) -> None:
+    model = small(name)
+    pixels, targets = scene()
+    truth = GroundTruth.collate(targets, [(96, 96)] * 2)
+    with DataDependence() as counted:
+        model.network(Batch(pixels, truth, torch.arange(2)), Progress())
+    assert not counted.found, dict(counted.found)
+
+
+@pytest.mark.parametrize("name", ONE_GRAPH)
+def test_one_graph_from_pixels_to_losses_whatever_the_number_of_objects(name: str) -> None:
+    model = small(name).eval()
+    pixels, targets = scene()
+    graphs: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(1)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model.network, backend=count, fullgraph=True)
+    for chosen in (targets, empty(targets)):
+        truth = GroundTruth.collate(chosen, [(96, 96)] * 2)
+        batch = Batch(pixels, truth, torch.arange(2))
+        for key, loss in model.network(batch, Progress()).losses.items():
+            torch.testing.assert_close(compiled(batch, Progress()).losses[key], loss)
+    assert len(graphs) == 1
+
+
+@everything
+def test_half_precision_step(name: str) -> None:
+    model = small(name).train()
+    pixels, targets = scene()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model.losses(pixels, targets)
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+
+
+@everything
+def test_overfits_two_images(name: str) -> None:
+    """Coloured squares on grey: after a few steps the objects are found, best first."""
+    torch.manual_seed(0)
+    lighter = {} if "mnv3" in name else {"backbone": "mobilenetv3_small_100"}
+    model = create_model(name, num_classes=3, image_size=96, **MODELS[name], **lighter).train()
+    for module in model.modules():  # two images are too few for batch statistics
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    pixels, targets = torch.zeros(2, 3, 96, 96), scene()[1]
+    for image, target in zip(pixels, targets, strict=True):
+        for (x1, y1, x2, y2), label in zip(target["boxes"].int().tolist(), target["labels"].tolist(), strict=True):
+            image[label, y1:y2, x1:x2] = 2.0
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    for _ in range(90):
+        optimizer.zero_grad()
+        torch.stack(list(model.losses(pixels, targets).values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+    with torch.no_grad():
+        for found, target in zip(model.detect(pixels), targets, strict=True):
+            best = found["labels"][: len(target["labels"])]
+            assert sorted(best.tolist()) == sorted(target["labels"].tolist())
+            apart = (found["boxes"][: len(best), None] - target["boxes"][None]).abs().amax(2)
+            assert float(apart.amin(0).max()) < 12
