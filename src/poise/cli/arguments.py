@@ -1,0 +1,85 @@
+"""Command lines from typed dataclasses, by tyro; unknown options are refused with the nearest one that exists."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+Parsed = TypeVar("Parsed")
+
+
+class CommandLineError(ValueError):
+    """The words of the command line make no sense; the message says which and what would."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``, did you mean 'x'?`` for the nearest known word, or nothing where none is near."""
+    close = difflib.get_close_matches(word, list(known), 1, 0.6)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parsed | None = None) -> Parsed:
+    """Fill the dataclass ``kind`` from the words of a command line.
+
+    Args:
+        kind: fields are options, ``tyro.conf.Positional`` ones are positional; groups nest as ``--group.field``.
+        program: what the help calls the command, such as ``poise eval``.
+        words: the command line after ``program``.
+        default: values of what is not given; by default those of the fields.
+
+    Raises:
+        CommandLineError: an unknown option, a value of another type, or something required is missing.
+        SystemExit: after ``--help`` was printed.
+    """
+    import tyro
+
+    wanted = list(words)
+    if not {"-h", "--help"} & set(wanted):
+        refuse_unknown(wanted, set(option_names(kind)), program)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            start = tyro.MISSING_NONPROP if default is None else default
+            config = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
+            return tyro.cli(kind, prog=program, args=wanted, config=config, default=start)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise CommandLineError(_plain(complaint.getvalue(), program)) from None
+
+
+def option_names(kind: Any, prefix: str = "") -> Iterator[str]:
+    """``schedule.epochs`` and so on: every option of a dataclass, with ``-`` for ``_``."""
+    hints = typing.get_type_hints(kind)
+    for field in fields(kind):
+        name = f"{prefix}{field.name}".replace("_", "-")
+        if is_dataclass(hints[field.name]):
+            nested = "" if field.metadata.get("flat") else f"{name}."
+            yield from option_names(hints[field.name], nested)
+        else:
+            yield name
+
+
+def refuse_unknown(words: Sequence[str], known: set[str], program: str) -> None:
+    """Raise ``CommandLineError`` for the first option that is not known, with the nearest one that is."""
+    for word in words:
+        name = word.split("=")[0].removeprefix("--").replace("_", "-")
+        if word.startswith("--") and name and name not in known:
+            last_parts = {option.rpartition(".")[2]: option for option in known}
+            hint = nearest(name, known) or (nearest(name, last_parts) if "." not in name else "")
+            close = hint.replace("'", "'--", 1)
+            raise CommandLineError(f"{program} has no option '--{name}'{close or '; see ' + program + ' --help'}")
+
+
+def _plain(box: str, program: str) -> str:
+    """The first sentences inside the box that tyro draws."""
+    inside = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
+    said = [line for line in inside if line and not set(line) <= {"─"} and not line.startswith("For full helptext")]
+    text = " ".join(said).partition(" Argument helptext:")[0] or box.strip() or "the command line is incomplete"
+    text = text.removeprefix("Error parsing recipe.").partition(": ")[2] if text.startswith("Error parsing r") else text
+    return f"{text} ({program} --help explains)"

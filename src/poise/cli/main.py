@@ -1,0 +1,92 @@
+"""From ``poise NAME …`` to the module of that command, and from errors to exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from poise.cli.arguments import CommandLineError, nearest, parse
+from poise.version import __version__
+
+COMMANDS = {
+    "demo": "Train a small detector on generated scenes, evaluate it, write pictures and a report",
+    "demo-data": "Write the generated scenes to disk as a COCO data set",
+    "train": "Train a model or a recipe on your data",
+    "recipes": "List the recipes",
+    "models": "List the models",
+    "check": "Read a whole data set and report its faults",
+    "eval": "Evaluate a trained model: the COCO and LVIS numbers",
+    "predict": "Find objects in images, folders and videos",
+}
+
+DONE, FAILED, USAGE, FAULTS, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: done; an error in data, files or settings; a wrong command line; ``check`` found faults; Ctrl-C."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``poise``; those of the process by default.
+
+    Returns:
+        the exit code (see ``docs/cli.md``).
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except CommandLineError as error:
+        return _complain(error, USAGE, debug)
+    except KeyboardInterrupt:
+        print("\npoise: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `poise models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (ValueError, OSError, ImportError) as error:
+        return _complain(error, FAILED, debug)
+
+
+def _dispatch(words: list[str]) -> int:
+    if words and words[0] in ("--version", "-V"):
+        print(f"poise {__version__}")
+        return DONE
+    if not words or words[0] in ("--help", "-h", "help"):
+        _print_help()
+        return DONE if words else USAGE
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise CommandLineError(f"no command '{name}'{nearest(name, COMMANDS)}; poise --help lists them")
+    command: Any = importlib.import_module(f"poise.cli.{name.replace('-', '_')}")
+    if hasattr(command, "parse"):  # train: its options depend on the recipe that is named
+        return command.run(command.parse(rest))
+    return command.run(parse(command.Arguments, f"poise {name}", rest))
+
+
+def _print_help() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print("[bold]poise[/] - balanced training of object detectors\n")
+    console.print("[bold]usage[/]: poise [cyan]COMMAND[/] [ARGUMENTS] [--debug]\n")
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
+    for name, summary in COMMANDS.items():
+        table.add_row(f"  [cyan]{name}[/]", summary)
+    console.print(table)
+    console.print("\n[cyan]poise COMMAND --help[/] explains a command; --debug shows where an error arose; --version.")
+
+
+def _complain(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        raise error
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    print(f"poise: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,29 @@
+"""``poise models``: the names that ``poise train`` and ``poise.create_model`` know."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """List the models whose names match a shell pattern."""
+
+    pattern: Positional[str] = "*"
+    """Such as 'atss_*' (in quotes, or the shell takes it for file names)."""
+    json: bool = False
+    """Print JSON."""
+
+
+def run(arguments: Arguments) -> int:
+    """Print one name a line."""
+    from poise.models import list_models
+
+    names = list_models(arguments.pattern)
+    if not names:
+        raise ValueError(f"no model matches '{arguments.pattern}'; poise models lists all {len(list_models())}")
+    print(json.dumps(names, indent=1) if arguments.json else "\n".join(names))
+    return 0

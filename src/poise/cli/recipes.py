@@ -1,0 +1,53 @@
+"""``poise recipes``: the published recipes, and what one of them says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """List the recipes whose names match a shell pattern; with --show, every setting of each as YAML.
+
+    Every model name (poise models) is a recipe too: fine-tuning with settings for one's own data.
+    """
+
+    pattern: Positional[str] = "*"
+    """Such as 'atss_*' (in quotes, or the shell takes it for file names)."""
+    show: bool = False
+    """Print all settings as YAML, which 'poise train --config FILE' reads."""
+    json: bool = False
+    """Print JSON."""
+
+
+def run(arguments: Arguments) -> int:
+    """Print a line or a table of settings for each recipe."""
+    from poise.models import list_models
+    from poise.recipes import describe_recipe, get_recipe, list_recipes, to_dict
+
+    names = list_recipes(arguments.pattern)
+    if not names and arguments.pattern in list_models():
+        names = [arguments.pattern]
+    if not names:
+        raise ValueError(f"no recipe matches '{arguments.pattern}'; poise recipes lists all {len(list_recipes())}")
+    if arguments.show:
+        _show({name: to_dict(get_recipe(name)) for name in names}, arguments.json)
+    elif arguments.json:
+        print(json.dumps({name: describe_recipe(name) for name in names}, indent=1))
+    else:
+        width = max(map(len, names))
+        print("\n".join(f"{name:<{width}}  {describe_recipe(name)}" for name in names))
+    return 0
+
+
+def _show(recipes: dict[str, dict[str, object]], as_json: bool) -> None:
+    import yaml
+
+    if as_json:
+        print(json.dumps(recipes, indent=1))
+        return
+    for name, settings in recipes.items():
+        print(f"# {name}\n{yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)}")

@@ -1,0 +1,99 @@
+"""``poise train``: one recipe, one data set, one run folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import FlagConversionOff, Positional, arg
+
+from poise.cli.arguments import CommandLineError
+from poise.cli.arguments import parse as parse_words
+from poise.recipes import Recipe, changed, get_recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train a model or a recipe on your data: poise train NAME --data PATH.
+
+    NAME comes first: a model (poise models), a published recipe (poise recipes), or module:function of your own.
+    It is left out with --config FILE, and with --resume --out FOLDER, which continues that run.
+    Every setting of the recipe can be changed as --group.name value; the shorter options below cover the usual ones.
+    """
+
+    name: Positional[str] = ""
+    """Model, recipe or module:function."""
+    data: str = ""
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout (sets data.path)."""
+    out: Path | None = None
+    """The run folder; by default runs/NAME, runs/NAME-2, …"""
+    epochs: int | None = None
+    """Passes over the data; milestones keep their place in the training (sets schedule.epochs)."""
+    batch: int | None = None
+    """Images of one step, all processes together (sets data.batch)."""
+    lr: float | None = None
+    """Learning rate, used as it stands whatever the batch (sets optimizer.lr, and optimizer.lr_batch to 0)."""
+    size: int | None = None
+    """Limit of both sides of an image in pixels (sets model.image_size)."""
+    seed: int | None = None
+    """Source of every random choice (sets train.seed)."""
+    workers: int | None = None
+    """Processes that load images (sets data.workers)."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
+    config: Path | None = None
+    """A recipe in YAML, such as recipe.yaml of a run folder."""
+    resume: bool = False
+    """Continue the run in --out after its last checkpoint, exactly."""
+    recipe: Annotated[Recipe, arg(name=""), FlagConversionOff] = field(default_factory=Recipe, metadata={"flat": True})
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """The arguments, on top of the recipe that they name."""
+    name = words[0] if words and not words[0].startswith("-") else ""
+    config, out, resume = _value_of(words, "--config"), _value_of(words, "--out"), "--resume" in words
+    if {"-h", "--help"} & set(words):
+        start = get_recipe(name) if name else Recipe()
+    elif name and config:
+        raise CommandLineError(f"give a name ('{name}') or --config {config}, not both")
+    elif config:
+        start = load_recipe(config)
+    elif name:
+        if ":" in name:
+            sys.path.insert(0, os.getcwd())  # a recipe of the user's own, from where they stand
+        start = get_recipe(name)
+    elif resume and out:
+        start = load_recipe(Path(out) / "recipe.yaml")
+    else:
+        raise CommandLineError("poise train needs a model or recipe first (poise train atss_r18_fpn --data PATH)")
+    values = [word.capitalize() if word in ("true", "false") else word for word in words]
+    return parse_words(Arguments, "poise train", values, Arguments(name=name, recipe=start))
+
+
+def _value_of(words: Sequence[str], option: str) -> str:
+    """The word after ``option`` or after ``option=``, before anything else is parsed."""
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        if word == option:
+            return following
+        if word.startswith(f"{option}="):
+            return word.removeprefix(f"{option}=")
+    return ""
+
+
+def resolve(arguments: Arguments) -> Recipe:
+    """The recipe with the short options put in their places."""
+    recipe = arguments.recipe if arguments.epochs is None else arguments.recipe.lasting(arguments.epochs)
+    places = {
+        "data.path": arguments.data or None,
+        "data.batch": arguments.batch,
+        "data.workers": arguments.workers,
+        "optimizer.lr": arguments.lr,
+        "optimizer.lr_batch": None if arguments.lr is None else 0,
+        "model.image_size": None if arguments.size is None else (arguments.size,),
+        "train.seed": arguments.seed,
+    }
+    return changed(recipe, {place: value for place, value in places.items() if value is not None})
