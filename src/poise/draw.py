@@ -37,14 +37,15 @@ def class_color(label: int) -> Color:
 
 
 def to_picture(image: Tensor | np.ndarray[Any, Any] | Image.Image) -> Image.Image:
-    """A new RGB picture from a (3,H,W) or (1,H,W) tensor (uint8, or float in [0,1]), an HWC uint8 array or a picture."""
+    """A new RGB picture from a (3|1,H,W) tensor (uint8, or float in [0,1]), an HWC uint8 array or a picture."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     if isinstance(image, Tensor):
         image = _array_of(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(
-            f"a picture is a (3,H,W) tensor, an (H,W,3) uint8 array or a PIL image; got shape {tuple(image.shape)}, {image.dtype}"
+            "a picture is a (3,H,W) tensor, an (H,W,3) uint8 array or a PIL image; "
+            f"got shape {tuple(image.shape)}, {image.dtype}"
         )
     return Image.fromarray(np.ascontiguousarray(image))
 
@@ -277,7 +278,7 @@ def _tag(
     width: int,
     size: tuple[int, int],
 ) -> None:
-    """The caption on a filled ground: above the box, within it at the picture's upper edge, never outside the picture."""
+    """The caption on a filled ground: above the box, or within it at the picture's upper edge."""
     pad = max(2, int(font.size) // 5)
     room = size[0] - 2 * pad - font.getlength(" " + score)
     caption = f"{shorten(name, font, room)} {score}".strip()

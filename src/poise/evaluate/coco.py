@@ -1,0 +1,146 @@
+"""COCO's average precision and recall, computed by hotcoco, equal to pycocotools.
+
+It differs from pycocotools in two points: annotations are numbered anew (id 0 is an ordinary object here; pycocotools
+never matches it), and ``"ignore": 1`` is honoured (pycocotools overwrites it): such an object need not be found, and
+one detection of it is neither right nor wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hotcoco
+import numpy as np
+
+from poise.evaluate.metrics import NAN, ClassMetrics, Counts, Metrics
+from poise.evaluate.truth import (
+    IGNORED_AREA,
+    Array,
+    DetectionColumns,
+    TruthColumns,
+    detection_columns,
+    truth_columns,
+)
+
+TWELVE = (
+    "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
+    "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Interpolated precision of every class at 101 recalls (all sizes, the most detections)."""
+
+    names: tuple[str, ...]  # K classes
+    ious: Array  # (T,) IoU thresholds
+    recall: Array  # (101,)
+    precision: Array  # (T,101,K) in [0,1]; NaN for a class without truth
+    scores: Array  # (T,101,K) score at which that recall is reached
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Metrics and what they were averaged from."""
+
+    metrics: Metrics
+    curves: Curves
+
+
+def measure_coco(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> Measured:
+    """The twelve numbers, per-class AP and curves.
+
+    Args:
+        truth: COCO dictionary; ``area`` defaults to the box's, ``iscrowd`` and ``ignore`` to 0.
+        detections: COCO results, in any order.
+
+    Raises:
+        ValueError: records that do not fit each other or are not finite.
+    """
+    columns = truth_columns(truth)
+    found = detection_columns(detections, columns)
+    evaluator = hotcoco.COCOeval(*datasets(columns, found), "bbox")
+    numbers = run_evaluator(evaluator, TWELVE)
+    curves = read_curves(evaluator, columns)
+    return Measured(
+        Metrics(**numbers, classes=class_metrics(columns, found, curves), counts=counts(columns, found)), curves
+    )
+
+
+def datasets(
+    truth: TruthColumns, found: DetectionColumns, images: Sequence[Mapping[str, Any]] = (), categories: Any = ()
+) -> tuple[hotcoco.COCO, hotcoco.COCO]:
+    """Truth and detections as hotcoco's; ``images`` and ``categories`` add fields to its records (LVIS)."""
+    image_records = [
+        {**(images[i] if images else {}), "id": i + 1, "width": int(width), "height": int(height), "file_name": str(i)}
+        for i, (width, height) in enumerate(truth.sizes)
+    ]
+    category_records = [
+        {**(categories[i] if categories else {}), "id": i + 1, "name": name} for i, name in enumerate(truth.names)
+    ]
+    gold = hotcoco.COCO.from_arrays(
+        image_records,
+        category_records,
+        truth.image + 1,
+        truth.category + 1,
+        truth.boxes,
+        ids=np.arange(1, len(truth.image) + 1),
+        area=np.where(truth.ignore, IGNORED_AREA, truth.areas),
+        iscrowd=truth.crowd,
+    )
+    rows = np.column_stack((found.image + 1, found.boxes, found.scores, found.category + 1)).astype(np.float64)
+    return gold, gold.load_res(rows)
+
+
+def run_evaluator(evaluator: hotcoco.COCOeval, names: Sequence[str]) -> dict[str, float]:
+    """Evaluate; the summary's numbers under our names, NaN where the reference writes -1."""
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summary_lines()  # computes the numbers and, unlike summarize(), prints nothing
+    return {name: NAN if value < 0 else float(value) for name, value in zip(names, evaluator.stats, strict=True)}
+
+
+def read_curves(evaluator: hotcoco.COCOeval, truth: TruthColumns) -> Curves:
+    result: dict[str, Array] = evaluator.eval or {}  # the stub allows None before accumulate()
+    precision = result["precision"][:, :, :, 0, -1]
+    return Curves(
+        names=truth.names,
+        ious=np.asarray(evaluator.params.iou_thrs),
+        recall=np.asarray(evaluator.params.rec_thrs),
+        precision=np.where(precision < 0, np.nan, precision),
+        scores=result["scores"][:, :, :, 0, -1],
+    )
+
+
+def class_metrics(
+    truth: TruthColumns,
+    found: DetectionColumns,
+    curves: Curves,
+    frequencies: Sequence[str | None] | None = None,
+) -> tuple[ClassMetrics, ...]:
+    wanted = ~(truth.crowd | truth.ignore)
+    size = len(truth.names)
+    objects = np.bincount(truth.category[wanted], minlength=size)
+    pairs = np.unique(np.stack((truth.category[wanted], truth.image[wanted])), axis=1)
+    images = np.bincount(pairs[0], minlength=size)
+    detections = np.bincount(found.category, minlength=size)
+    return tuple(
+        ClassMetrics(
+            name=name,
+            category_id=truth.category_ids[k],
+            ap=float(curves.precision[:, :, k].mean()),
+            ap50=float(curves.precision[0, :, k].mean()),
+            objects=int(objects[k]),
+            images=int(images[k]),
+            detections=int(detections[k]),
+            frequency=frequencies[k] if frequencies else None,
+        )
+        for k, name in enumerate(truth.names)
+    )
+
+
+def counts(truth: TruthColumns, found: DetectionColumns) -> Counts:
+    ignored = int((truth.crowd | truth.ignore).sum())
+    return Counts(len(truth.image_ids), len(truth.image) - ignored, ignored, len(found.image))

@@ -1,0 +1,56 @@
+"""Detections as COCO results: the JSON that every COCO tool reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from poise.storage import write_text_atomically
+
+COORDINATE_DIGITS = 3  # a thousandth of a pixel
+
+
+def coco_results(
+    image_id: int | str, boxes: Tensor, scores: Tensor, labels: Tensor, category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """COCO results of one image.
+
+    Args:
+        boxes: (n,4) xyxy in pixels of the original image; written as x, y, width, height to a thousandth of a pixel.
+        scores: (n,) in [0,1], written in full, so that no ties arise.
+        labels: (n,) class numbers, written as ``category_ids[label]``.
+    """
+    corners = boxes.detach().cpu().double().numpy()
+    sides = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1).round(COORDINATE_DIGITS)
+    return [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for box, score, label in zip(sides.tolist(), scores.tolist(), labels.tolist(), strict=True)
+    ]
+
+
+def write_results(detections: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
+    """Write COCO results as JSON; the file appears whole or not at all."""
+    write_text_atomically(path, json.dumps(list(detections), separators=(",", ":"), allow_nan=False))
+    return Path(path)
+
+
+def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read COCO results.
+
+    Raises:
+        ValueError: not JSON, or not a list of results.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    needed = {"image_id", "category_id", "bbox", "score"}
+    if not isinstance(found, list) or any(not isinstance(one, dict) or not needed <= one.keys() for one in found):
+        raise ValueError(f"{path} does not hold COCO results: a list of objects with {', '.join(sorted(needed))}")
+    return found

@@ -1,0 +1,201 @@
+"""Predict a data set and measure the result, in one process or several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from poise.distributed import active, rank, world_size
+from poise.evaluate.coco import Curves, measure_coco
+from poise.evaluate.lvis import is_lvis, measure_lvis
+from poise.evaluate.metrics import LvisMetrics, Metrics
+from poise.evaluate.results import coco_results
+from poise.structures import Batch, Detections
+
+Result = dict[str, Any]
+
+
+class HasMetrics(Protocol):
+    """What a measure returns."""
+
+    @property
+    def metrics(self) -> Metrics | LvisMetrics: ...
+    @property
+    def curves(self) -> Curves: ...
+
+
+Measure = Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]]], HasMetrics]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The result of :func:`evaluate`."""
+
+    metrics: Metrics | LvisMetrics
+    curves: Curves
+    detections: list[Result] = field(repr=False)  # COCO results with the data set's ids; empty on ranks other than 0
+    seconds_per_image: float  # network, NMS and the way back to the CPU; without reading, mean over this rank's images
+    images: int
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What one process saw: results of each image by its index in the data set."""
+
+    results: dict[int, list[Result]]
+    seconds: float
+
+
+def evaluate(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    truth: Mapping[str, Any],
+    *,
+    device: torch.device | str = "cpu",
+    amp: torch.dtype | None = None,
+    measure: Measure | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Detections of every image of ``truth`` and their metrics.
+
+    With several ranks each predicts what its loader gives it, rank 0 measures, and all get the metrics. An image that
+    two ranks predicted (padded shards) counts once.
+
+    Args:
+        model: a ``DetectionModel`` (``network``, ``category_ids``); its mode is set to evaluation meanwhile.
+        loader: batches whose ``indices`` point into ``truth["images"]``.
+        truth: COCO dictionary with original ids, ``width`` and ``height`` of every image.
+        amp: dtype of autocast on ``device``, by default none.
+        measure: ``measure_coco`` or ``measure_lvis``; by default what the truth's fields call for.
+        progress: called with the number of images after each batch.
+
+    Raises:
+        ValueError: images of the truth that no rank predicted, or categories that the truth does not know.
+    """
+    predicted = _predict(model, loader, truth, device, amp, progress)
+    gathered = _gather(predicted)
+    return _share(lambda: _measure(gathered or {}, truth, measure), predicted)
+
+
+def predict_batches(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    truth: Mapping[str, Any],
+    device: torch.device | str = "cpu",
+    amp: torch.dtype | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Result]:
+    """COCO results of the loader's images, boxes in pixels of the original images; arguments as in :func:`evaluate`."""
+    predicted = _predict(model, loader, truth, device, amp, progress)
+    return [result for index in sorted(predicted.results) for result in predicted.results[index]]
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode meanwhile; afterwards each module has its own earlier mode again (frozen norms keep theirs)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _predict(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    truth: Mapping[str, Any],
+    device: torch.device | str,
+    amp: torch.dtype | None,
+    progress: Callable[[int], None] | None,
+) -> Predicted:
+    results: dict[int, list[Result]] = {}
+    seconds = 0.0
+    kind = torch.device(device).type
+    with evaluation_mode(model), torch.inference_mode():
+        for batch in loader:
+            started = time.perf_counter()
+            with torch.autocast(kind, dtype=amp, enabled=amp is not None):
+                moved = batch.pixels.to(device, non_blocking=True), batch.truth.sizes.to(device)
+                found: Detections = model.network.predict(*moved)  # type: ignore[union-attr, operator]
+            found = Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu(), found.valid.cpu())
+            seconds += time.perf_counter() - started
+            results.update(_batch_results(found, batch, truth, model.category_ids))  # type: ignore[arg-type]
+            if progress is not None:
+                progress(len(batch.indices))
+    return Predicted(results, seconds)
+
+
+def _batch_results(
+    found: Detections, batch: Batch, truth: Mapping[str, Any], category_ids: Sequence[int]
+) -> dict[int, list[Result]]:
+    results = {}
+    for index, size, one in zip(batch.indices.tolist(), batch.truth.sizes.cpu(), found.unpad(), strict=True):
+        record = truth["images"][index]
+        boxes = to_original(one["boxes"].float(), size, record["height"], record["width"])
+        results[index] = coco_results(record["id"], boxes, one["scores"].float(), one["labels"], category_ids)
+    return results
+
+
+def to_original(boxes: Tensor, size: Tensor, height: float, width: float) -> Tensor:
+    """Boxes (n,4) xyxy of the network's input, whose image is ``size`` (2,) high and wide, in pixels of the original.
+
+    The sides are scaled apart (resizing rounds each to whole pixels) and boxes are clipped to the image.
+    """
+    extent = boxes.new_tensor([width, height, width, height])
+    scaled = boxes * (extent / size.to(boxes).flip(0).repeat(2))
+    return torch.minimum(scaled.clamp(min=0), extent)
+
+
+def _gather(predicted: Predicted) -> dict[int, list[Result]] | None:
+    """Results of all ranks on rank 0, ``None`` elsewhere."""
+    if not active():
+        return predicted.results
+    parts: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(predicted.results, parts)
+    if parts is None:
+        return None
+    return {index: results for part in reversed(parts) for index, results in part.items()}
+
+
+def _measure(
+    gathered: dict[int, list[Result]], truth: Mapping[str, Any], measure: Measure | None
+) -> tuple[HasMetrics, list[Result]]:
+    images = truth["images"]
+    missing = [i for i in range(len(images)) if i not in gathered]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the {len(images)} images of the ground truth were not predicted, the first with id "
+            f"{images[missing[0]]['id']!r}; pass a loader of the whole data set, or the truth of the part that it loads"
+        )
+    detections = [result for index in sorted(gathered) for result in gathered[index]]
+    measure = measure or (measure_lvis if is_lvis(truth) else measure_coco)
+    return measure(truth, detections), detections
+
+
+def _share(measure: Callable[[], tuple[HasMetrics, list[Result]]], predicted: Predicted) -> Evaluation:
+    """Measure on rank 0 and tell the others; they also learn of its failure, so that none waits for ever."""
+    images = len(predicted.results)
+    speed = predicted.seconds / max(images, 1)
+    measured: Any = None  # HasMetrics, or the error of rank 0
+    detections: list[Result] = []
+    if rank() == 0:
+        try:
+            measured, detections = measure()
+        except ValueError as error:
+            measured = error
+    if active():
+        box = [measured]
+        dist.broadcast_object_list(box)
+        measured = box[0]
+    if isinstance(measured, ValueError):
+        raise measured
+    return Evaluation(measured.metrics, measured.curves, detections, speed, measured.metrics.counts.images)
