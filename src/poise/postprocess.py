@@ -18,11 +18,12 @@ class PostProcess:
 
     score: float = 0.05  # (place, class) pairs at or below this are dropped
     nms: float = 0.6  # IoU above which the lower-scored of two boxes of a class is dropped
-    topk: int = 1000  # pairs kept a level before NMS
+    topk: int | None = 1000  # pairs kept a level before NMS; None: all above ``score``
     most: int = 100  # detections an image
+    side: float = 0.0  # px that both sides of a box must exceed; -1 keeps boxes without area
 
     def __post_init__(self) -> None:
-        if not (0 <= self.score <= 1 and 0 <= self.nms <= 1) or min(self.topk, self.most) < 1:
+        if not (0 <= self.score <= 1 and 0 <= self.nms <= 1) or min(self.topk or 1, self.most) < 1:
             raise ValueError(f"{self}: score and nms lie in [0,1], topk and most are at least 1")
 
     @torch.no_grad()
@@ -33,11 +34,14 @@ class PostProcess:
         place, labels = pair // classes, pair % classes
         boxes = clip(predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4)), sizes)
         scores = predictions.scores().flatten(1).gather(1, pair)
-        solid = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+        solid = ((boxes[..., 2:] - boxes[..., :2]) > self.side).all(2)
         return suppress(boxes, scores, labels, confident & solid & scores.isfinite(), self.nms, self.most)
 
     def _best_pairs(self, gate: Tensor, level_sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """The best (place, class) pairs of each level as flat indices (B,P), and which pass the threshold."""
+        if self.topk is None:
+            everything = torch.arange(gate[0].numel(), device=gate.device).expand(len(gate), -1)
+            return everything, gate.flatten(1) > self.score
         classes, start = gate.shape[2], 0
         pairs, values = [], []
         for size in level_sizes:

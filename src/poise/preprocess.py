@@ -24,10 +24,13 @@ class Preprocess:
     long: int = 1333  # … unless the longer would exceed this
     divisor: int = 32  # inputs are padded to multiples of this
     keep_ratio: bool = True  # False: every image becomes ``short`` high and ``long`` wide
+    corner_aligned: bool = False  # resize as a warp about the corner (NanoDet) instead of with half-pixel centres
 
     def __post_init__(self) -> None:
         if min(self.short, self.long) < 1 or self.short > self.long and self.keep_ratio:
-            raise ValueError(f"image size short={self.short}, long={self.long}: both must be positive and short <= long")
+            raise ValueError(
+                f"image size short={self.short}, long={self.long}: both must be positive and short <= long"
+            )
         if self.divisor < 1 or min(self.std) <= 0:
             raise ValueError(f"divisor={self.divisor} and std={self.std} must be positive")
 
@@ -55,6 +58,8 @@ class Preprocess:
         target = self.target_size(height, width)
         if target == (height, width):
             return image
+        if self.corner_aligned:
+            return corner_aligned_resize(image, target)
         resized = functional.interpolate(image[None].float(), size=target, mode="bilinear", align_corners=False)[0]
         return resized if image.is_floating_point() else resized.round().clamp(0, 255).to(image.dtype)
 
@@ -81,4 +86,34 @@ class Preprocess:
         return pixels, sizes.to(pixels.device)
 
 
+def corner_aligned_resize(image: Tensor, target: tuple[int, int]) -> Tensor:
+    """Resize (3,H,W) as a perspective warp does: target pixel x reads the source at x * W / W', black beyond the edge.
+
+    Source positions are rounded to 1/32 of a pixel, as OpenCV's warps do; bytes are then interpolated exactly.
+    """
+    (top, below), (left, right) = (
+        _neighbours(length, wanted, image.device) for length, wanted in zip(image.shape[-2:], target, strict=True)
+    )
+    exact = image.float() if image.is_floating_point() else image.to(torch.int32)
+    padded = functional.pad(exact, (0, 1, 0, 1))
+    rows = padded[:, top] * (32 - below[:, None]) + padded[:, top + 1] * below[:, None]
+    total = rows[..., left] * (32 - right) + rows[..., left + 1] * right
+    return (total / 1024).to(image.dtype) if image.is_floating_point() else ((total + 512) >> 10).to(image.dtype)
+
+
+def _neighbours(length: int, target: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each target position the source index at or before it and how far it lies beyond that, in 1/32 (both (T,))."""
+    position = (torch.arange(target, dtype=torch.float64, device=device) * (length / target) * 32).round().int()
+    return position >> 5, position & 31
+
+
 CAFFE = Preprocess((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), bgr=True)  # of detectors on Caffe's ResNets
+NANODET = Preprocess(  # of NanoDet: stretched to a square, BGR
+    (103.53, 116.28, 123.675),
+    (57.375, 57.12, 58.395),
+    bgr=True,
+    short=320,
+    long=320,
+    keep_ratio=False,
+    corner_aligned=True,
+)

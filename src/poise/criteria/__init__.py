@@ -2,14 +2,19 @@
 
 from poise.criteria.anchor import AnchorCriterion
 from poise.criteria.centerness import CenternessCriterion, atss_criterion, fcos_criterion
-from poise.criteria.distribution import DistributionCriterion
+from poise.criteria.distribution import DistributionCriterion, guided_criterion
 from poise.criteria.protocol import Criterion
+from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
 
 __all__ = [
     "AnchorCriterion",
     "CenternessCriterion",
     "Criterion",
     "DistributionCriterion",
+    "ProposalCriterion",
+    "RegionBoxCriterion",
+    "RegionCriterion",
     "atss_criterion",
     "fcos_criterion",
+    "guided_criterion",
 ]

@@ -1,7 +1,8 @@
-"""GFL's losses: quality focal, GIoU and distribution focal loss (Li et al. 2020)."""
+"""GFL's losses: quality focal, GIoU and distribution focal loss (Li et al. 2020); NanoDet-Plus's form of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,33 +10,48 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import encode_distances, iou
-from poise.criteria.protocol import masked_sum, positives_of_images
+from poise.criteria.protocol import masked_sum, positives, positives_of_images
 from poise.distributed import normalizer
 from poise.structures import Assignment, DistributionPredictions, GroundTruth
+
+SoftLabel = Callable[[DistributionPredictions, Assignment, Tensor], Tensor]
+
+
+def own_overlap(predictions: DistributionPredictions, assignment: Assignment, objects: Tensor) -> Tensor:
+    """The IoU of each place's box with its object (B,N,4): the score taught is the quality of one's own box."""
+    return iou(predictions.boxes.detach(), objects)
+
+
+def assigned_quality(predictions: DistributionPredictions, assignment: Assignment, objects: Tensor) -> Tensor:
+    """The quality that the assigner saw, here that of the guide's box."""
+    return assignment.quality
 
 
 @dataclass(frozen=True)
 class DistributionCriterion:
-    """Classes are taught the IoU of their own box; boxes are weighted by the best class score of their place."""
+    """Classes are taught the ``soft_label`` of their place; boxes are weighted by its best class score."""
 
     box_weight: float = 2.0
     distribution_weight: float = 0.25
     beta: float = 2.0  # of the quality focal loss
     margin: float = 0.1  # distance targets stay this much below the last bin
+    soft_label: SoftLabel = own_overlap
+    count: Callable[[Assignment], Tensor] = positives_of_images  # what the class loss is divided by
+    class_term: str = "loss_cls"  # its name in the original
 
     def __call__(
         self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
         objects = assignment.boxes(truth)
-        overlap = iou(predictions.boxes.detach(), objects)
-        targets = assignment.targets(truth, predictions.logits.shape[2], overlap)
+        soft_label = self.soft_label(predictions, assignment, objects)
+        targets = assignment.targets(truth, predictions.logits.shape[2], soft_label)
         class_loss = losses.quality_focal(predictions.logits, targets, self.beta).sum(2)
         weight = predictions.logits.detach().sigmoid().amax(2) * assignment.positive
         total = normalizer(weight.sum())
         box_loss = masked_sum(losses.giou(predictions.boxes, objects), weight)
         distribution_loss = masked_sum(self._distribution_loss(predictions, objects), weight)
         return {
-            "loss_cls": masked_sum(class_loss, (~assignment.ignored).float()) / positives_of_images(assignment),
+            self.class_term: masked_sum(class_loss, (~assignment.ignored).float()) / self.count(assignment),
             "loss_bbox": box_loss * (self.box_weight / total),
             "loss_dfl": distribution_loss * (self.distribution_weight / total),
         }
@@ -47,3 +63,8 @@ class DistributionCriterion:
         last = predictions.bins.shape[-1] - 1
         wanted = torch.nan_to_num(distances).clamp(0, last - self.margin)
         return losses.distribution_focal(predictions.bins, wanted).mean(2)
+
+
+def guided_criterion() -> DistributionCriterion:
+    """As NanoDet-Plus: the soft label is the guide's, and the class loss is divided by the positives of the batch."""
+    return DistributionCriterion(soft_label=assigned_quality, count=positives, class_term="loss_qfl")

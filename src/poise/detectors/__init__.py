@@ -1,6 +1,7 @@
 """Detectors: how parts are joined, and the module that users hold."""
 
+from poise.detectors.guided import Guide, GuidedDetector
 from poise.detectors.model import DetectionModel
 from poise.detectors.pyramid import PyramidDetector
 
-__all__ = ["DetectionModel", "PyramidDetector"]
+__all__ = ["DetectionModel", "Guide", "GuidedDetector", "PyramidDetector"]

@@ -13,11 +13,15 @@ from torch import nn
 
 from poise.detectors import DetectionModel
 from poise.models.atss import atss
+from poise.models.dw import dw
+from poise.models.faster_rcnn import faster_rcnn
 from poise.models.fcos import fcos
 from poise.models.gfl import gfl
+from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
+from poise.models.nanodet_plus import nanodet_plus
 from poise.models.parts import Weights
 from poise.models.retinanet import retinanet
-from poise.preprocess import CAFFE, Preprocess
+from poise.preprocess import CAFFE, NANODET, Preprocess
 
 BACKBONES = {
     "r18": "resnet18",
@@ -42,11 +46,28 @@ def _on_backbones(family: str, builder: Callable[..., nn.Module]) -> dict[str, E
     return {f"{family}_{short}_fpn": Entry(builder, {"backbone": name}) for short, name in BACKBONES.items()}
 
 
+def _nanodet(width: str, channels: int, size: int) -> Entry:
+    return Entry(nanodet_plus, {"backbone": f"shufflenetv2_{width}", "channels": channels}, NANODET.with_size(size))
+
+
 NAMES: dict[str, Entry] = {
     **_on_backbones("retinanet", retinanet),
     **_on_backbones("fcos", fcos),
     **_on_backbones("atss", atss),
     **_on_backbones("gfl", gfl),
+    **_on_backbones("faster_rcnn", faster_rcnn),
+    "faster_rcnn_x101_64x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_64x4d"}),
+    "faster_rcnn_x101_32x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_32x4d"}),
+    **_on_backbones("libra_faster_rcnn", libra_faster_rcnn),
+    "libra_faster_rcnn_x101_64x4d_fpn": Entry(libra_faster_rcnn, {"backbone": "resnext101_64x4d"}),
+    **_on_backbones("libra_retinanet", libra_retinanet),
+    **{f"nanodet_plus_m_{size}": _nanodet("1.0x", 96, size) for size in (320, 416)},
+    **{f"nanodet_plus_m_0_5x_{size}": _nanodet("0.5x", 96, size) for size in (320, 416)},
+    **{f"nanodet_plus_m_1_5x_{size}": _nanodet("1.5x", 128, size) for size in (320, 416)},
+    **_on_backbones("dw", dw),
+    "dw_r50_fpn_norefine": Entry(dw, {"refine": False}),
+    "dw_r101_fpn_norefine": Entry(dw, {"backbone": "resnet101", "refine": False}),
+    "dw_r50_dcn_fpn": Entry(dw, {"deformable_stages": (3, 4, 5), "deformable_towers": True}),
 }
 
 

@@ -1,31 +1,17 @@
-"""Names of tensors: the originals' checkpoints against poise's modules.
-
-A map is a list of (pattern, replacement) pairs of regular expressions; the first pattern that matches the whole
-of an original key gives poise's name. A replacement of ``None`` marks a key that poise computes itself.
-"""
+"""Names of tensors: the originals' checkpoints against poise's modules (how rules work: ``published.shared``)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-Rule = tuple[str, str | None]
+from torch import Tensor
 
-BACKBONE: list[Rule] = [(r"backbone\.(.+)", r"backbone.body.\1")]
-PYRAMID: list[Rule] = [
-    (r"neck\.lateral_convs\.(\d+)\.conv\.(.+)", r"neck.laterals.\1.\2"),
-    (r"neck\.fpn_convs\.([0-2])\.conv\.(.+)", r"neck.outputs.\1.\2"),
-    (r"neck\.fpn_convs\.3\.conv\.(.+)", r"neck.extra.convs.0.\1"),
-    (r"neck\.fpn_convs\.4\.conv\.(.+)", r"neck.extra.convs.1.\1"),
-]
-TOWERS: list[Rule] = [
-    (r"bbox_head\.cls_convs\.(\d+)\.gn\.(.+)", r"branch.head.classification.\1.norm.\2"),
-    (r"bbox_head\.reg_convs\.(\d+)\.gn\.(.+)", r"branch.head.regression.\1.norm.\2"),
-    (r"bbox_head\.cls_convs\.(\d+)\.(.+)", r"branch.head.classification.\1.\2"),
-    (r"bbox_head\.reg_convs\.(\d+)\.(.+)", r"branch.head.regression.\1.\2"),
-    (r"bbox_head\.scales\.(\d+)\.scale", r"branch.head.scales.\1.scale"),
-]
-SHARED = [*BACKBONE, *PYRAMID, *TOWERS]
+from poise.published import nanodet_plus
+
+from poise.published.dw import DW
+from poise.published.region import FASTER_RCNN, LIBRA_FASTER_RCNN, LIBRA_RETINANET, modern
+from poise.published.shared import SHARED, Rule
 
 RETINANET: list[Rule] = [
     *SHARED,
@@ -50,13 +36,26 @@ GFL: list[Rule] = [
     (r"bbox_head\.gfl_reg\.(.+)", r"branch.head.sides.\1"),
     (r"bbox_head\.integral\.project", None),
 ]
-FAMILIES: dict[str, list[Rule]] = {"retinanet": RETINANET, "fcos": FCOS, "atss": ATSS, "gfl": GFL}
+FAMILIES: dict[str, list[Rule]] = {"retinanet": RETINANET, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "dw": DW}
+FAMILIES["nanodet_plus"] = nanodet_plus.RULES
+FAMILIES |= {"faster_rcnn": FASTER_RCNN, "libra_faster_rcnn": LIBRA_FASTER_RCNN, "libra_retinanet": LIBRA_RETINANET}
+PREPARED: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {  # what is done before names are translated
+    "nanodet_plus": nanodet_plus.split_outputs,
+    "faster_rcnn": modern,
+    "libra_faster_rcnn": modern,
+}
 
 
 def rules_of(name: str) -> list[Rule] | None:
     """The rules of a model's name: those of the longest family name that it starts with."""
     families = [family for family in FAMILIES if name.startswith(f"{family}_")]
     return FAMILIES[max(families, key=len)] if families else None
+
+
+def prepared(name: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The state dict of an original checkpoint, in pieces that can be renamed one by one."""
+    families = [family for family in PREPARED if name.startswith(f"{family}_")]
+    return PREPARED[max(families, key=len)](state) if families else state
 
 
 def translate(key: str, rules: Iterable[Rule]) -> tuple[bool, str | None]:

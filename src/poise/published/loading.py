@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from poise.detectors import DetectionModel
-from poise.published.keys import rules_of, translate
+from poise.published.keys import prepared, rules_of, translate
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def load_published(
     rules = rules_of(model.name)
     if rules is None:
         raise ValueError(f"no published checkpoints are known for '{model.name}'")
+    state = prepared(model.name, state)
     own = model.network.state_dict()
     filled: dict[str, Tensor] = {}
     used, unused, remade = [], [], []
@@ -105,6 +106,10 @@ def _plain_state(content: Mapping[str, object]) -> dict[str, Tensor]:
         if isinstance(inner, Mapping):
             return _plain_state(inner)
     state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    averaged = {key: value for key, value in state.items() if key.startswith("avg_model.")}  # Lightning's form
+    for prefix, part in (("avg_model.", averaged), ("model.", state)):
+        if part and all(key.startswith(("model.", "avg_model.")) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in part.items()}
     while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state

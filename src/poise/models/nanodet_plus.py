@@ -1,0 +1,65 @@
+"""NanoDet-Plus (RangiLyu 2021): a detector of a million parameters, taught by a larger head that is thrown away.
+
+ShuffleNetV2 and a ghost pyramid feed a depthwise head that predicts classes and distributions of box sides, as GFL's
+does. A head so small predicts poorly when training starts, and an assigner that listens to it learns little. So a guide
+(a copy of the neck and a plain head, in training only) makes the predictions that the dynamic soft label assigner
+listens to; both heads are taught the same assignment. After ``detach_epoch`` epochs the guide's gradient no longer
+reaches backbone and neck.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from poise.assign import DynamicSoftLabel
+from poise.branches import DenseBranch
+from poise.criteria import guided_criterion
+from poise.detectors import Guide, GuidedDetector
+from poise.models.parts import Weights
+from poise.nn.activations import with_leaky_activations
+from poise.nn.backbones import Backbone
+from poise.nn.ghost_pan import GhostPAN
+from poise.nn.grids import points
+from poise.nn.heads.distribution import DistributionHead
+from poise.nn.heads.nanodet import LightHead
+from poise.nn.shufflenet import ShuffleNetV2
+from poise.postprocess import PostProcess
+from poise.structures import Phased
+
+
+def nanodet_plus(
+    num_classes: int,
+    backbone: str = "shufflenetv2_1.0x",
+    backbone_weights: Weights = None,
+    channels: int = 96,
+    depth: int = 2,
+    guide_depth: int = 4,
+    detach_epoch: int = 10,
+    topk: int = 13,
+    bins: int = 8,
+    score: float = 0.05,
+    nms: float = 0.6,
+) -> GuidedDetector:
+    """NanoDet-Plus.
+
+    Args:
+        backbone: ``shufflenetv2_`` with 0.5x, 1.0x, 1.5x or 2.0x, or the name of a timm model, for example
+            ``tf_efficientnet_lite0``.
+        detach_epoch: the epoch from which the guide trains alone; 0 from the start.
+    """
+    body = light_backbone(backbone, backbone_weights)
+    neck = GhostPAN(body.channels, body.strides, channels)
+    grid = points(neck.strides, offset=0.0)
+    head = LightHead(channels, num_classes, grid, bins, depth)
+    teacher = with_leaky_activations(DistributionHead(2 * channels, num_classes, grid, bins, guide_depth))
+    branch = DenseBranch(head, DynamicSoftLabel(topk), guided_criterion(), PostProcess(score, nms, topk=None))
+    detached = Phased(False, True, detach_epoch)
+    return GuidedDetector(body, neck, branch, Guide(copy.deepcopy(neck), teacher), detached)
+
+
+def light_backbone(name: str, weights: Weights) -> ShuffleNetV2 | Backbone:
+    """ShuffleNetV2 or any timm network, with all of its layers in training."""
+    family, _, width = name.partition("_")
+    if family == "shufflenetv2":
+        return ShuffleNetV2(width, weights)
+    return Backbone(name, (3, 4, 5), weights, frozen_stages=-1, norm_eval=False)
