@@ -1,0 +1,102 @@
+"""Resizing and cutting scenes. Every function returns a new scene and leaves its argument as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from poise.data.augment.chance import between, whole_number
+from poise.data.augment.scene import FILL, Scene, boxes_on, clip_objects, plain_boxes, select, size_of, skipped
+from poise.preprocess import Preprocess
+
+LEAST_CROP_SIDE = 16  # smaller images are not cropped
+
+
+def resize(scene: Scene, height: int, width: int) -> Scene:
+    """Scale to this size; boxes are multiplied by the actual factor of each axis and clipped."""
+    if size_of(scene) == (height, width):
+        return scene
+    exact = Preprocess(short=height, long=width, keep_ratio=False)
+    image = exact.resize(scene["image"].as_subclass(Tensor))
+    old_height, old_width = size_of(scene)
+    factor = torch.tensor([width / old_width, height / old_height] * 2)
+    limit = torch.tensor([width, height] * 2)
+    boxes = torch.minimum((plain_boxes(scene) * factor).clamp(min=0), limit)
+    return {**scene, "image": v2.functional.to_image(image), "boxes": boxes_on(boxes, image)}
+
+
+def draw_size(preprocess: Preprocess, short_range: tuple[int, ...] = (), choices: tuple[int, ...] = ()) -> Preprocess:
+    """``preprocess`` with the shorter side drawn from ``choices``, or from the whole numbers of ``short_range``.
+
+    The limit of the longer side stays, as in the published multi-scale recipes, unless the shorter side would
+    exceed it. Where the ratio is not kept, width and height change by the same factor.
+    """
+    if choices:
+        short = choices[whole_number(0, len(choices) - 1)]
+    elif short_range:
+        short = whole_number(int(short_range[0]), int(short_range[1]))
+    else:
+        return preprocess
+    if preprocess.keep_ratio:
+        return replace(preprocess, short=short, long=max(short, preprocess.long))
+    return replace(preprocess, short=short, long=max(1, round(preprocess.long * short / preprocess.short)))
+
+
+def window(scene: Scene, top: int, left: int, height: int, width: int, least_visible: float = 0.1) -> Scene:
+    """The part of the scene under a rectangle, which may reach beyond the image: there it is grey (114)."""
+    image = scene["image"].as_subclass(Tensor)
+    full_height, full_width = size_of(scene)
+    y1, x1, y2, x2 = max(top, 0), max(left, 0), min(top + height, full_height), min(left + width, full_width)
+    if (y2 - y1, x2 - x1) == (height, width):
+        canvas = image[:, y1:y2, x1:x2].contiguous()
+    else:
+        canvas = torch.full((3, height, width), FILL, dtype=image.dtype)
+        if y2 > y1 and x2 > x1:
+            canvas[:, y1 - top : y2 - top, x1 - left : x2 - left] = image[:, y1:y2, x1:x2]
+    boxes = plain_boxes(scene) - torch.tensor([left, top, left, top])
+    cut = {**scene, "image": v2.functional.to_image(canvas), "boxes": boxes_on(boxes, canvas)}
+    return clip_objects(cut, least_visible)
+
+
+def fit(scene: Scene, height: int, width: int, factor: float) -> Scene:
+    """Scale, keeping the ratio, to ``factor`` times the largest size that fits into ``height`` × ``width``."""
+    old_height, old_width = size_of(scene)
+    scale = factor * min(height / old_height, width / old_width)
+    return resize(scene, max(1, int(old_height * scale + 0.5)), max(1, int(old_width * scale + 0.5)))
+
+
+def large_scale_jitter(scene: Scene, height: int, width: int, factors: tuple[float, ...]) -> Scene:
+    """Scale by a factor drawn from ``factors`` relative to ``height`` × ``width``, then cut a window of that size.
+
+    (Ghiasi et al. 2021, "Simple Copy-Paste", section 3.) What became smaller than the window is not padded here:
+    the batch pads it, so that the size of the image stays known.
+    """
+    factor = between(*factors)
+    scaled = resize(scene, max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5)))
+    high, wide = size_of(scaled)
+    top = whole_number(0, max(high - height, 0))
+    left = whole_number(0, max(wide - width, 0))
+    return window(scaled, top, left, min(high, height), min(wide, width))
+
+
+def min_iou_crop(scene: Scene) -> Scene:
+    """Random crop that keeps a minimum IoU with an object (Liu et al. 2016, "SSD", section 2.2).
+
+    The crop is drawn by torchvision's ``RandomIoUCrop`` among the objects. Objects stay whose centre lies in the
+    crop; crowd and ignore regions stay while any part of them does. Scenes without objects are not cropped.
+    """
+    objects = ~skipped(scene)
+    if not objects.any() or min(size_of(scene)) < LEAST_CROP_SIDE:
+        return scene
+    shown = [scene["image"], boxes_on(plain_boxes(scene)[objects], scene["image"])]
+    crop = v2.RandomIoUCrop().make_params(shown)
+    if not crop:
+        return scene
+    top, left, height, width = (crop[key] for key in ("top", "left", "height", "width"))
+    boxes = plain_boxes(scene)
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2 - torch.tensor([left, top])
+    central = ((center > 0) & (center < torch.tensor([width, height]))).all(1)
+    return window(select(scene, central | ~objects), top, left, height, width, least_visible=0.0)

@@ -1,0 +1,127 @@
+"""Augmentations that need further images: mosaic, mixup, copy-paste. All work on scenes of one training image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from poise.data.augment.chance import between, happens, whole_number
+from poise.data.augment.geometry import fit, window
+from poise.data.augment.scene import Scene, plain_boxes, select, size_of, skipped, with_objects
+
+TILE_FACTORS = (0.5, 1.5)  # of a mosaic's images, relative to the size at which they fill the canvas
+CENTER_RANGE = (0.3, 0.7)  # of a mosaic's crossing, as shares of width and height
+BLEND_FACTORS = (0.5, 1.5)  # size of the image that mixup blends in
+BLEND_SHARES = (0.4, 0.6)  # weight of the first image in mixup
+PASTE_FACTORS = (0.5, 1.5)  # size of the image that boxes are copied from
+PASTE_SHARE = 0.5  # probability that an object is copied
+MOST_PASTED = 10  # objects copied into one image
+LEAST_UNCOVERED = 0.3  # an object that pasted boxes leave less of is removed
+
+
+def mosaic(scenes: Sequence[Scene], height: int, width: int) -> Scene:
+    """Four scenes around a random crossing on a canvas of ``height`` × ``width`` (Bochkovskiy et al. 2020, "YOLOv4").
+
+    Each is scaled by its own factor; of one larger than its quarter a random part is shown, a smaller one touches
+    the crossing. The rest is grey (114).
+    """
+    if len(scenes) != 4:
+        raise ValueError(f"a mosaic is made of 4 scenes, not {len(scenes)}")
+    y = int(height * between(*CENTER_RANGE))
+    x = int(width * between(*CENTER_RANGE))
+    corners = ((0, 0), (0, x), (y, 0), (y, x))
+    extents = ((y, x), (y, width - x), (height - y, x), (height - y, width - x))
+    tiles = []
+    for scene, (top, left), (high, wide) in zip(scenes, corners, extents, strict=True):
+        tiles.append(_tile(fit(scene, height, width, between(*TILE_FACTORS)), high, wide, top == 0, left == 0))
+    upper, lower = (torch.cat([tile["image"].as_subclass(Tensor) for tile in row], 2) for row in (tiles[:2], tiles[2:]))
+    moved = [plain_boxes(t) + torch.tensor([left, top] * 2) for t, (top, left) in zip(tiles, corners, strict=True)]
+    return with_objects(torch.cat((upper, lower), 1), *zip(tiles, moved, strict=True))
+
+
+def _tile(scene: Scene, height: int, width: int, above: bool, before: bool) -> Scene:
+    """What a mosaic shows of a scene in a quarter ``above`` and ``before`` (left of) the crossing, or not."""
+    high, wide = size_of(scene)
+    top = whole_number(0, high - height) if high > height else (high - height if above else 0)
+    left = whole_number(0, wide - width) if wide > width else (wide - width if before else 0)
+    return window(scene, top, left, height, width)
+
+
+def mixup(scene: Scene, other: Scene) -> Scene:
+    """Blend a second scene into the first, whose size stays; the objects of both are kept (Zhang et al. 2019, BoF).
+
+    The second is scaled by a random factor and placed or cut at random. Where it has no pixels, the first one's stay.
+    """
+    height, width = size_of(scene)
+    scaled = fit(other, height, width, between(*BLEND_FACTORS))
+    high, wide = size_of(scaled)
+    top, left = _offset(high - height), _offset(wide - width)
+    placed = window(scaled, top, left, height, width)
+    rows = slice(max(-top, 0), min(high - top, height))
+    columns = slice(max(-left, 0), min(wide - left, width))
+    share = between(*BLEND_SHARES)
+    image = scene["image"].as_subclass(Tensor).clone()
+    first, second = image[:, rows, columns].float(), placed["image"].as_subclass(Tensor)[:, rows, columns].float()
+    image[:, rows, columns] = (share * first + (1 - share) * second).round().to(torch.uint8)
+    return with_objects(image, (scene, plain_boxes(scene)), (placed, plain_boxes(placed)))
+
+
+def _offset(excess: int) -> int:
+    """A random offset of a window that lies within what is larger than it, or around what is smaller."""
+    return whole_number(min(excess, 0), max(excess, 0))
+
+
+def copy_paste(scene: Scene, other: Scene) -> Scene:
+    """Paste boxes of a second scene at random places of the first, with the pixels inside them.
+
+    (The box form of Ghiasi et al. 2021.) At most 10 objects, each with probability 0.5; crowd and ignore regions are
+    not copied. Objects of either scene of which pasted boxes leave less than 0.3 uncovered are removed.
+    """
+    height, width = size_of(scene)
+    scaled = fit(other, height, width, between(*PASTE_FACTORS))
+    scaled = select(scaled, _chosen(scaled, height, width))
+    image = scene["image"].as_subclass(Tensor).clone()
+    source = scaled["image"].as_subclass(Tensor)
+    layer = torch.zeros(height, width, dtype=torch.int64)  # number of the uppermost pasted box of each pixel
+    pasted = []
+    for number, box in enumerate(plain_boxes(scaled).tolist(), 1):
+        x1, y1, x2, y2 = _hull(box)
+        left, top = whole_number(0, width - (x2 - x1)), whole_number(0, height - (y2 - y1))
+        rows, columns = slice(top, top + y2 - y1), slice(left, left + x2 - x1)
+        image[:, rows, columns] = source[:, y1:y2, x1:x2]
+        layer[rows, columns] = number
+        pasted.append([box[0] - x1 + left, box[1] - y1 + top, box[2] - x1 + left, box[3] - y1 + top])
+    boxes = torch.tensor(pasted).reshape(-1, 4)
+    joined = with_objects(image, (scene, plain_boxes(scene)), (scaled, boxes))
+    depth = [0] * len(scene["labels"]) + list(range(1, len(pasted) + 1))
+    uncovered = torch.tensor(
+        [_uncovered(layer, *pair) for pair in zip(plain_boxes(joined).tolist(), depth, strict=True)]
+    )
+    return select(joined, skipped(joined) | (uncovered.reshape(-1) >= LEAST_UNCOVERED))
+
+
+def _chosen(scene: Scene, height: int, width: int) -> Tensor:
+    """Which objects are copied: drawn, not crowd, at least one pixel, and fitting into ``height`` × ``width``."""
+    chosen, count = [], 0
+    for box, left_alone in zip(plain_boxes(scene).tolist(), skipped(scene).tolist(), strict=True):
+        x1, y1, x2, y2 = _hull(box)
+        fits = x2 - x1 <= width and y2 - y1 <= height and min(box[2] - box[0], box[3] - box[1]) >= 1
+        take = happens(PASTE_SHARE) and fits and not left_alone and count < MOST_PASTED
+        count += take
+        chosen.append(take)
+    return torch.tensor(chosen, dtype=torch.bool)
+
+
+def _hull(box: Sequence[float]) -> tuple[int, int, int, int]:
+    """The whole pixels that a box touches."""
+    return math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+
+
+def _uncovered(layer: Tensor, box: Sequence[float], depth: int) -> float:
+    """Share of a box's pixels that no box pasted later (with a greater number) covers; 1 for a box without pixels."""
+    x1, y1, x2, y2 = _hull(box)
+    part = layer[max(y1, 0) : y2, max(x1, 0) : x2]
+    return float((part <= depth).float().mean()) if part.numel() else 1.0
