@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from poise.nn.deformable import make_deformable
+
 TORCHVISION_WEIGHTS = {  # the ImageNet weights that the published detectors started from
     "resnet18": "resnet18.tv_in1k",
     "resnet34": "resnet34.tv_in1k",
@@ -30,6 +32,7 @@ class Backbone(nn.Module):
         norm_eval: batch norms keep their running statistics (their scale and shift are still trained).
         train_norm: whether scales and shifts of batch norms are trained at all.
         caffe: the stride of a stage sits in its first 1x1 convolution (weights converted from Caffe).
+        deformable_stages: stages, numbered like ``stages``, whose 3x3 convolutions are deformable (DCNv2).
 
     ``frozen_stages`` and ``norm_eval`` of ``None`` mean "as published" (1 and True) when the backbone starts from
     weights, and "train everything" when it starts from random numbers.
@@ -44,6 +47,7 @@ class Backbone(nn.Module):
         norm_eval: bool | None = None,
         train_norm: bool = True,
         caffe: bool = False,
+        deformable_stages: Sequence[int] = (),
     ) -> None:
         super().__init__()
         pretrained = weights == "imagenet"
@@ -60,6 +64,7 @@ class Backbone(nn.Module):
             _stride_in_first(self.body)
         if weights is not None and not pretrained:
             load_backbone_weights(self, Path(weights))
+        self._make_deformable(deformable_stages)
         if weights is not None:
             self.adopt_pretrained()
         for parameter in self._norm_parameters() if not train_norm else ():
@@ -82,6 +87,17 @@ class Backbone(nn.Module):
         if mode:
             self._rest()
         return self
+
+    def _make_deformable(self, stages: Sequence[int]) -> None:
+        """Replace 3x3 convolutions by deformable ones that keep their weights."""
+        modules = {entry["reduction"]: entry["module"].replace(".", "_") for entry in self.body.feature_info.info}
+        for stage in stages:
+            module = getattr(self.body, modules.get(2**stage, ""), None)
+            if module is None or not make_deformable(module):
+                raise ValueError(
+                    f"deformable_stages={tuple(stages)}: stage {stage} of this backbone has no 3x3 convolutions to "
+                    "replace; ResNet, ResNeXt and Res2Net have them in stages 2 to 5"
+                )
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:

@@ -7,21 +7,31 @@ import math
 import torch
 from torch import Tensor, nn
 
+from poise.nn.deformable import DeformableConv
+
 
 class ConvNorm(nn.Sequential):
-    """3x3 convolution, group norm (if ``groups``), ReLU."""
+    """3x3 convolution (deformable if asked), group norm (if ``groups``), ReLU."""
 
-    def __init__(self, in_channels: int, channels: int, groups: int, bias: bool) -> None:
+    def __init__(self, in_channels: int, channels: int, groups: int, bias: bool, deformable: bool = False) -> None:
         super().__init__()
-        self.add_module("conv", nn.Conv2d(in_channels, channels, 3, 1, 1, bias=bias))
+        conv = nn.Conv2d(in_channels, channels, 3, 1, 1, bias=bias)
+        self.add_module("conv", DeformableConv.of(conv) if deformable else conv)
         if groups:  # narrow towers keep four channels a group, so that a 1x1 map of one image can be normalised
             self.add_module("norm", nn.GroupNorm(min(groups, max(1, channels // 4)), channels))
         self.add_module("act", nn.ReLU(inplace=True))
 
 
-def tower(channels: int, depth: int = 4, groups: int = 32, bias: bool = False) -> nn.Sequential:
-    """``depth`` equal layers; ``groups=0`` leaves the norm out (then a bias is always there)."""
-    return nn.Sequential(*[ConvNorm(channels, channels, groups, bias or not groups) for _ in range(depth)])
+def tower(
+    channels: int, depth: int = 4, groups: int = 32, bias: bool = False, deformable: bool = False
+) -> nn.Sequential:
+    """``depth`` equal layers; ``groups=0`` leaves the norm out (then a bias is always there).
+
+    With ``deformable`` the last convolution is deformable.
+    """
+    layers = range(depth)
+    bias = bias or not groups
+    return nn.Sequential(*[ConvNorm(channels, channels, groups, bias, deformable and i == depth - 1) for i in layers])
 
 
 def predictor(channels: int, outputs: int, bias: float = 0.0) -> nn.Conv2d:

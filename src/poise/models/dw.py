@@ -1,0 +1,107 @@
+"""DW (Li et al. 2022): every place carries a positive and a negative weight for every object that contains it.
+
+Points predict classes, objectness and boxes as in FCOS. A place is the better positive of an object the more its class
+score and its box agree with it (consistency), and the more of a negative the worse its box overlaps (probability) and
+the surer it is all the same (importance). Boxes are predicted twice: the sides of a coarse box are read again at
+learned points on its boundary. The defaults are the authors' code; the options repeat the article's tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from poise.assign.bags import Above, Bag, Nearest
+from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU, box_likelihood, overlap_power
+from poise.branches import DenseBranch
+from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
+from poise.detectors import PyramidDetector
+from poise.models.parts import Weights, pyramid
+from poise.nn.backbones import Backbone
+from poise.nn.grids import points
+from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead
+from poise.postprocess import PostProcess
+
+BagName = Literal["soft_center", "distance", "topk"]
+NegativeName = Literal["both", "probability", "importance", "neither", "complement"]
+OverlapName = Literal["normalized", "linear"]
+LocationName = Literal["giou", "iou"]
+
+NEGATIVES = {
+    "both": Evidence.probability_and_importance,
+    "probability": Evidence.probability_alone,
+    "importance": Evidence.importance_alone,
+    "neither": Evidence.neither,
+    "complement": Evidence.complement,
+}
+LOCATIONS = {"giou": box_likelihood, "iou": overlap_power}
+
+
+def dw(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    deformable_stages: Sequence[int] = (),
+    deformable_towers: bool = False,
+    channels: int = 256,
+    depth: int = 4,
+    refine: bool = True,
+    bag: BagName = "soft_center",
+    bag_threshold: float = 0.3,
+    bag_topk: int = 9,
+    beta: float = 5.0,
+    mu: float = 5.0,
+    mu_total: float = 3.0,
+    location: LocationName = "giou",
+    detached_weights: bool = True,
+    overlap_function: OverlapName = "normalized",
+    gamma1: float = 2.0,
+    gamma2: float = 2.0,
+    negative: NegativeName = "both",
+    detached_importance: bool = False,
+    box_weight: float = 5.0,
+    score: float = 0.05,
+    nms: float = 0.6,
+) -> PyramidDetector:
+    """DW on a feature pyramid.
+
+    Args:
+        deformable_stages, deformable_towers: DCNv2 in these stages of the backbone and in the towers' last layer.
+        refine: read box sides again at learned boundary points.
+        bag: places that may be positive: weighted by the centre prior, all where the prior exceeds ``bag_threshold``
+            (a distance), or the ``bag_topk`` nearest of each level.
+        beta: weight of the box in the consistency, score * exp(-beta * GIoU loss), or score * IoU ** beta where
+            ``location`` is "iou" (the article's).
+        mu, mu_total: sharpness of the positive weight and of the sum that divides it; equal in the article.
+        overlap_function: of the negative weight, with exponent ``gamma1``: normalised per object (the code's) or the
+            article's line through (0.5, 1) and (0.95, 0).
+        gamma2: exponent of the negative weight's importance, the score; ``detached_importance`` stops its gradient.
+        negative: what the negative weight is made of inside objects; "complement" is 1 - positive weight.
+    """
+    _check_choices(bag=(bag, BagName), negative=(negative, NegativeName))
+    _check_choices(overlap_function=(overlap_function, OverlapName), location=(location, LocationName))
+    body = Backbone(
+        backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, deformable_stages=deformable_stages
+    )
+    neck = pyramid(body, channels, from_input=False, relu=True)
+    refinement = BoundaryRefinement(channels) if refine else None
+    head = DualWeightingHead(
+        channels, num_classes, points(neck.strides, 0.5), refinement, depth, deformable=deformable_towers
+    )
+    bags: dict[str, Bag] = {
+        "soft_center": head.center_prior,
+        "distance": Above(head.center_prior, bag_threshold),
+        "topk": Nearest(bag_topk),
+    }
+    overlap = NormalizedIoU(gamma1) if overlap_function == "normalized" else LinearIoU(gamma1)
+    assigner = DualWeighting(bags[bag], beta, mu, mu_total, LOCATIONS[location], overlap, detached_weights)
+    criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], detached_importance)
+    return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, PostProcess(score, nms, side=-1)))
+
+
+def _check_choices(**choices: tuple[str, object]) -> None:
+    for option, (value, kind) in choices.items():
+        if value not in get_args(kind):
+            raise ValueError(f"{option}='{value}': one of {', '.join(get_args(kind))}")
