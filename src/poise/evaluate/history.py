@@ -1,0 +1,76 @@
+"""Loss and metric curves of a run, from its ``results.csv``."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from poise.evaluate.panels import PathLike, panels, save
+
+TIMES = ("step", "epoch", "time", "seconds", "date")  # columns that are no measurements
+METRICS = ("ap", "ar")  # beginnings of the metrics' names
+
+
+def read_history(path: PathLike) -> dict[str, list[float]]:
+    """Columns of a ``results.csv``; empty and non-numeric cells are NaN.
+
+    Raises:
+        ValueError: no header.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not reader.fieldnames:
+            raise ValueError(f"{path} is empty; a run writes its first line after its first interval")
+        rows = list(reader)
+    return {name.strip(): [_number(row.get(name)) for row in rows] for name in reader.fieldnames}
+
+
+def plot_history(results: PathLike, path: PathLike) -> Path:
+    """Every measurement of ``results.csv`` against the epoch (or step): losses, metrics and the rest in panels."""
+    columns = read_history(results)
+    time = next((name for name in ("epoch", "step") if name in columns), None)
+    axis = columns[time] if time else list(range(len(next(iter(columns.values())))))
+    groups = _groups(columns)
+    figure, axes = panels(max(len(groups), 1))
+    for place, (title, names) in zip(axes, groups.items(), strict=False):
+        for name in names:
+            values = np.array(columns[name])
+            known = np.isfinite(values)
+            place.plot(np.array(axis)[known], values[known], marker=".", ms=3, lw=1.4, label=name)
+        place.set(title=title, xlabel=time or "line", ylabel=title)
+        if title == "metrics":
+            place.set_ylim(0, max(0.05, 1.05 * _largest(columns, names)))
+        place.grid(alpha=0.3)
+        place.legend(fontsize=7)
+    return save(figure, path)
+
+
+def _groups(columns: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
+    """Measured columns by panel: losses, metrics, then one panel each for the rest."""
+    groups: dict[str, list[str]] = {}
+    for name, values in columns.items():
+        stem = name.rsplit("/", 1)[-1].lower()
+        if stem in TIMES or not any(math.isfinite(value) for value in values):
+            continue
+        if "loss" in name.lower() or name.lower() == "total":
+            groups.setdefault("losses", []).append(name)
+        elif stem.startswith(METRICS):
+            groups.setdefault("metrics", []).append(name)
+        else:
+            groups.setdefault(name, []).append(name)
+    return groups
+
+
+def _largest(columns: Mapping[str, Sequence[float]], names: Sequence[str]) -> float:
+    return max(value for name in names for value in columns[name] if math.isfinite(value))
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        return math.nan

@@ -1,0 +1,60 @@
+"""What the figures share: panels, colours, legends, files; without a display and without pyplot's global state."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from poise.draw import class_color
+
+PathLike = str | os.PathLike[str]
+
+
+def panel(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """A figure of ``size`` inches with one pair of axes."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def panels(count: int, size: tuple[float, float] = (5.2, 3.6), columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` axes of ``size`` inches each, in rows."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+
+
+def paint(label: int) -> tuple[float, float, float]:
+    """The colour that the class has in pictures, a little darker to be read on white."""
+    red, green, blue = (0.85 * value / 255 for value in class_color(label))
+    return red, green, blue
+
+
+def shades(count: int) -> Any:
+    """(count,4) colours in an order that the eye sees, light ones left out."""
+    return colormaps["viridis"](np.linspace(0, 0.9, count))
+
+
+def short(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def legend_outside(axes: Axes, title: str) -> None:
+    axes.legend(title=title, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+
+
+def save(figure: Figure, path: PathLike) -> Path:
+    """Write a PNG; its folder is made where it is missing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    return path
