@@ -13,6 +13,8 @@ class AugmentSettings:
     """Probability of a horizontal flip."""
     short_range: tuple[int, ...] = ()
     """(least, greatest) shorter side in pixels, drawn anew for every image, both ends included; empty: one size."""
+    short_choices: tuple[int, ...] = ()
+    """Shorter sides in pixels of which one is drawn for every image, as in the DETR family; instead of ``short_range``."""
     photometric: float = 0.0
     """Probability of a distortion of brightness, contrast, saturation and hue."""
     min_iou_crop: float = 0.0
@@ -36,3 +38,5 @@ class AugmentSettings:
             values = getattr(self, name)
             if values and (len(values) != 2 or not 0 < values[0] <= values[1]):
                 raise ValueError(f"augment.{name}={values} must be (least, greatest), positive, or empty")
+        if self.short_choices and (self.short_range or min(self.short_choices) < 1):
+            raise ValueError(f"augment.short_choices={self.short_choices} must be positive, and excludes short_range")

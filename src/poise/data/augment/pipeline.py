@@ -32,7 +32,7 @@ class TrainingPipeline:
 
     def __call__(self, scene: Scene, partner: Callable[[], Scene]) -> Scene:
         chances = self.settings
-        size = draw_size(self.preprocess, chances.short_range)
+        size = draw_size(self.preprocess, chances.short_range, chances.short_choices)
         if happens(chances.min_iou_crop):
             scene = min_iou_crop(scene)
         height, width = size.target_size(*size_of(scene))
