@@ -1,0 +1,62 @@
+"""Exponential moving average of a network's parameters and buffers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def decay_at(step: int, decay: float, ramp: str = "exponential", ramp_steps: float = 2000.0) -> float:
+    """Share of the old average that stays when ``step`` optimizer steps are done.
+
+    ``exponential``: decay (1 - exp(-(1 + step) / ramp_steps)), which is NanoDet's and YOLOX's
+    m = decay' exp(-(1 + step) / 2000) + (1 - decay') for the new share; ``ratio``: min(decay, (1 + step) / (10 + step));
+    ``none``: decay.
+    """
+    if ramp == "exponential":
+        return decay * (1 - math.exp(-(1 + step) / ramp_steps))
+    return min(decay, (1 + step) / (10 + step)) if ramp == "ratio" else decay
+
+
+class Average:
+    """Keeps the averages apart from the network; integer buffers are copied, values that are not finite never enter."""
+
+    def __init__(
+        self, network: nn.Module, decay: float, ramp: str = "exponential", ramp_steps: float = 2000.0
+    ) -> None:
+        self.network = network
+        self.decay, self.ramp, self.ramp_steps = decay, ramp, ramp_steps
+        self.values = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, step: int, healthy: Tensor | bool = True) -> None:
+        """Take in the network's present values; ``step`` optimizer steps are done. Nothing changes if not ``healthy``."""
+        weight = 1 - decay_at(step, self.decay, self.ramp, self.ramp_steps)
+        for name, new in self.network.state_dict().items():
+            old = self.values[name]
+            mixed = old.lerp(new.to(old.dtype), weight) if old.is_floating_point() else new
+            old.copy_(torch.where(new.isfinite() & healthy, mixed, old))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The network holds the averages meanwhile and its own values, to the bit, afterwards."""
+        own = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        self._write(self.values)
+        try:
+            yield
+        finally:
+            self._write(own)
+
+    def load(self, values: dict[str, Tensor]) -> None:
+        """Go on from stored averages."""
+        for name, value in self.values.items():
+            value.copy_(values[name])
+
+    @torch.no_grad()
+    def _write(self, values: dict[str, Tensor]) -> None:
+        for name, value in self.network.state_dict().items():
+            value.copy_(values[name])

@@ -1,0 +1,103 @@
+"""Losses and gradients that are not finite: stopped before they spoil a parameter, reported with their cause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or gradient was not finite; ``state_file`` holds everything as it was before that step."""
+
+    def __init__(self, message: str, state_file: Path | None = None) -> None:
+        super().__init__(message)
+        self.state_file = state_file
+
+
+class OutOfMemory(RuntimeError):
+    """The device's memory did not suffice; the message names what to lower."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in the training: optimizer steps done, epochs done, batches of the running epoch done."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one optimizer step left on the device, to be read later."""
+
+    position: Position  # before the step
+    names: tuple[str, ...]  # loss terms
+    values: Tensor  # (len(names),) losses, averaged over accumulated parts
+    healthy: Tensor  # scalar bool: this step and all before it were finite, in every process
+    norm: Tensor  # scalar: L2 norm of the gradient before clipping
+    objects: int  # objects in this process's images
+    images: tuple[int, ...]  # indices in the data set of this process's images
+
+
+class RunningStatistics:
+    """The buffers of normalisation layers that a forward pass changes, so that a bad step's can be taken back."""
+
+    def __init__(self, network: nn.Module) -> None:
+        layers = [m for m in network.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+        self.layers = layers
+        self._kept: list[tuple[Tensor, Tensor]] = []
+
+    def remember(self) -> None:
+        """Keep the present values of layers in training mode."""
+        live = [buffer for layer in self.layers if layer.training for buffer in layer.buffers(recurse=False)]
+        self._kept = [(buffer, buffer.clone()) for buffer in live]
+
+    def restore_unless(self, healthy: Tensor) -> None:
+        """Put the kept values back where the step was not healthy, without a read by the host."""
+        for buffer, kept in self._kept:
+            buffer.copy_(torch.where(healthy, buffer, kept))
+
+
+def explain(record: Record, files: list[str], parameter: str | None) -> str:
+    """One process's account of the first step that was not finite."""
+    bad = [name for name, value in zip(record.names, record.values.tolist(), strict=True) if not _finite(value)]
+    if bad:
+        values = dict(zip(record.names, record.values.tolist(), strict=True))
+        what = "loss " + ", ".join(f"{name} = {values[name]}" for name in bad)
+    elif not _finite(float(record.norm)):
+        what = "the losses are finite but the gradient is not" + (f", first in {parameter}" if parameter else "")
+    else:
+        what = "nothing wrong in this process"
+    place = f"step {record.position.step + 1}, epoch {record.position.epoch + 1}, batch {record.position.batch + 1}"
+    return f"{what} at {place}; images: {', '.join(files)}"
+
+
+def first_bad_gradient(network: nn.Module) -> str | None:
+    """Name of the first parameter whose gradient is not finite."""
+    for name, parameter in network.named_parameters():
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            return name
+    return None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device's or the CPU's allocator gave up."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def memory_advice(batch: int, accumulate: int, precision: str, image_size: tuple[int, ...]) -> str:
+    """What to lower, with the present values."""
+    advice = [f"data.batch (now {batch}) or raise train.accumulate (now {accumulate}; the same mathematics but for norms)"]
+    advice.append(f"model.image_size (now {' x '.join(map(str, image_size)) or 'as published'})")
+    if precision == "fp32":
+        advice.append("train.precision to bf16")
+    return "out of memory. Lower " + ", or ".join(advice)
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0

@@ -1,0 +1,91 @@
+"""One run a folder: a lock file names the process that writes there; the lock of a dead process is taken over."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from poise.storage import write_text_atomically
+
+NAME = "run.lock"
+
+
+class FolderInUse(ValueError):
+    """Another run writes in this folder."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; temporary files of a killed predecessor are swept away.
+
+    Raises:
+        FolderInUse: a living process holds it, or one of another computer may.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
+    with _one_at_a_time(folder):
+        _refuse_living(path)
+        write_text_atomically(path, json.dumps(_identity(os.getpid())))
+        for torn in folder.glob(".*.part"):
+            torn.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _refuse_living(path: Path) -> None:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        pid, host = int(holder["pid"]), str(holder["host"])
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):  # torn by a crash of the computer: its writer is gone
+        return
+    if host != socket.gethostname():
+        raise FolderInUse(
+            f"{path.parent} is in use by process {pid} on {host}; if that run is dead, delete {path.name} there"
+        )
+    if holder == _identity(pid):
+        raise FolderInUse(f"{path.parent} is in use by process {pid}; choose another --out or stop that run first")
+
+
+def _identity(pid: int) -> dict[str, Any]:
+    """A process, distinguishable from a later one with the same number; ``started`` is empty where it does not live."""
+    return {"pid": pid, "host": socket.gethostname(), "started": _start_time(pid)}
+
+
+def _start_time(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        state, *rest = stat.rpartition(")")[2].split()
+        return "" if state == "Z" else rest[18]  # field 22, in ticks since the computer started; a zombie is dead
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return ""
+    with contextlib.suppress(OSError):  # systems without /proc
+        return subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return ""
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Two processes that find the same dead lock do not both take it (where the system has ``flock``)."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot lock
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,140 @@
+"""Losses gathered on the device and read once an interval; results.csv, TensorBoard events and the display."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from poise.engine.display import Display, Status
+from poise.engine.health import Record
+from poise.engine.meter import Meter
+from poise.engine.processes import Processes
+from poise.engine.state import TrainingState
+from poise.storage import write_text_atomically
+
+
+class TrainingLog:
+    """Takes in every step's record and says what they amount to."""
+
+    def __init__(
+        self, state: TrainingState, folder: Path, processes: Processes, display: Display, steps: int, epochs: int
+    ) -> None:
+        self.state, self.folder, self.processes, self.display = state, folder, processes, display
+        self.steps, self.epochs = steps, epochs
+        self.pending: list[Record] = []
+        self.interval = Meter()
+        self.last = state.position
+        self.events: SummaryWriter | None = None
+
+    def open(self) -> None:
+        """Begin to write; what an earlier, killed run wrote beyond the state's step is dropped."""
+        self.interval = Meter()
+        if self.processes.first:
+            self.events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.position.step)
+            self._write_rows()
+
+    def add(self, record: Record) -> None:
+        """Keep a step's record; nothing is read from the device."""
+        self.pending.append(record)
+        self.display.step(record.position.step + 1)
+
+    def read(self) -> Record | None:
+        """Read all kept records; returns the first that was not healthy."""
+        for record in self.pending:
+            if not bool(record.healthy):
+                self.pending = []
+                return record
+            values = record.values.tolist()
+            self.interval.add(record, values)
+            self.state.meter.add(record, values)
+        if self.pending:
+            self.last = self.pending[-1].position
+        self.pending = []
+        return None
+
+    def show(self) -> None:
+        """Tell display and TensorBoard the means since the last time; every process must call this."""
+        if not self.interval.steps:
+            return
+        means = self.interval.means(self.processes)
+        seconds = max(means.seconds, 1e-9)
+        done = self.last.step + 1
+        status = Status(
+            epoch=self.last.epoch + 1,
+            epochs=self.epochs,
+            step=done,
+            steps=self.steps,
+            rate=self.state.rate,
+            images_per_second=means.images / seconds,
+            seconds_left=(self.steps - done) * seconds / means.steps,
+            losses=means.sums,
+            objects=means.objects / means.steps,
+            memory=memory_used(self.processes.device),
+        )
+        self.display.status(status)
+        if self.events is not None:
+            for name, value in means.sums.items():
+                self.events.add_scalar(f"train/{name}", value, done)
+            self.events.add_scalar("train/total", sum(means.sums.values()), done)
+            self.events.add_scalar("train/lr", self.state.rate, done)
+            self.events.add_scalar("train/images_per_second", status.images_per_second, done)
+        self.interval = Meter()
+
+    def end_epoch(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Append a row to results.csv; ``epoch`` counts from 1."""
+        means = self.state.meter.means(self.processes)
+        self.state.meter, self.interval = Meter(), Meter()
+        row: dict[str, Any] = {"epoch": epoch, "step": step, "lr": self.state.rate}
+        row["seconds"] = round(means.seconds, 3)
+        row["memory_mb"] = round(memory_used(self.processes.device), 1)
+        row["objects_per_batch"] = means.objects / max(means.steps, 1)
+        row["train/total"] = sum(means.sums.values())
+        row |= {f"train/{name}": value for name, value in means.sums.items()}
+        row |= {f"val/{name}": float(value) for name, value in metrics.items()}
+        self.state.rows.append(row)
+        if self.events is not None:
+            for name, value in metrics.items():
+                self.events.add_scalar(f"val/{name}", value, step)
+            self.events.flush()
+            self._write_rows()
+
+    def close(self) -> None:
+        self.display.close()
+        if self.events is not None:
+            self.events.close()
+
+    def _write_rows(self) -> None:
+        write_text_atomically(self.folder / "results.csv", to_csv(self.state.rows))
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """A table with a column for every name that occurs; empty where a row lacks it."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    if columns:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def memory_used(device: torch.device) -> float:
+    """Greatest memory so far in MB: of the GPU's tensors, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if os.name == "nt":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+

@@ -1,0 +1,52 @@
+"""Means of losses and objects over a number of steps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from poise.engine.health import Record
+from poise.engine.processes import Processes
+
+
+@dataclass
+class Meter:
+    """Sums since it was made; plain data, so that a checkpoint within an epoch can keep it."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    objects: int = 0
+    images: int = 0
+    steps: int = 0
+    earlier: float = 0.0  # seconds before a resume
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier + time.monotonic() - self.since
+
+    def add(self, record: Record, values: list[float]) -> None:
+        """Take in a step whose losses have been read."""
+        for name, value in zip(record.names, values, strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.objects += record.objects
+        self.images += len(record.images)
+        self.steps += 1
+
+    def means(self, processes: Processes) -> Meter:
+        """Losses a step as means over processes, objects and images as sums over them; every process must call this."""
+        table = processes.gather((self.sums, self.objects, self.images))
+        names = dict.fromkeys(name for sums, _, _ in table for name in sums)
+        steps = max(self.steps, 1) * len(table)
+        means = {name: sum(sums.get(name, 0.0) for sums, _, _ in table) / steps for name in names}
+        return replace(self, sums=means, objects=sum(row[1] for row in table), images=sum(row[2] for row in table))
+
+    def payload(self) -> dict[str, Any]:
+        """As plain data."""
+        kept = {"sums": dict(self.sums), "objects": self.objects, "images": self.images, "steps": self.steps}
+        return {**kept, "earlier": self.seconds}
+
+    @staticmethod
+    def restored(payload: dict[str, Any]) -> Meter:
+        """The meter that :meth:`payload` described, counting on from now."""
+        return Meter(**payload)

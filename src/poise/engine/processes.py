@@ -1,0 +1,117 @@
+"""The processes of one run: started by ``torchrun``, or just this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among its fellows; what is agreed here travels over the CPU and never waits for a GPU."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    control: Any = None  # a gloo group
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Each flag, true where it is true in any process."""
+        if self.world_size == 1:
+            return list(flags)
+        votes = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(votes, dist.ReduceOp.MAX, group=self.control)
+        return [bool(vote) for vote in votes.tolist()]
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, in each of them; plain data and tensors."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the processes of a CPU tensor."""
+        if self.world_size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total, group=self.control)
+        return total / self.world_size
+
+    def agree(self, healthy: Tensor) -> Tensor:
+        """Scalar bool on the device: true where all processes are healthy; no host waits for it."""
+        if self.world_size == 1:
+            return healthy
+        vote = healthy.to(torch.float32)
+        dist.all_reduce(vote, dist.ReduceOp.MIN)
+        return vote > 0.5
+
+    def barrier(self) -> None:
+        """Wait until all are here."""
+        self.any(False)
+
+
+@contextmanager
+def running(device: str, timeout_minutes: float) -> Iterator[Processes]:
+    """Join the processes that ``torchrun`` started, or stand alone; a group that the caller made is used as it is.
+
+    Args:
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        timeout_minutes: how long to wait for others before giving up.
+
+    Raises:
+        ValueError: the device does not exist here.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world_size > 1 else None)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    owned = world_size > 1 and not dist.is_initialized()
+    timeout = timedelta(minutes=timeout_minutes)
+    if owned:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timeout)
+    try:
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            control = dist.new_group(backend="gloo", timeout=timeout)
+            yield Processes(chosen, dist.get_rank(), dist.get_world_size(), control)
+        else:
+            yield Processes(chosen)
+    finally:
+        if owned:
+            dist.destroy_process_group()
+
+
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """The device of this name; each process of a computer gets a GPU of its own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device '{name}': {error}") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device '{name}': PyTorch finds no CUDA GPU here; use --device cpu")
+        index = device.index if device.index is not None else (local_rank or 0)
+        if local_rank is not None and device.index is not None:
+            raise ValueError(f"device '{name}': with several processes say 'cuda'; each takes its own GPU")
+        if index >= torch.cuda.device_count():
+            raise ValueError(f"device 'cuda:{index}': there are {torch.cuda.device_count()} GPUs; start fewer processes")
+        return torch.device("cuda", index)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps': PyTorch finds no Apple GPU here; use --device cpu")
+    return device

@@ -1,0 +1,84 @@
+"""All that changes while a network trains, in one place: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from poise.engine.average import Average
+from poise.engine.checkpoints import random_state, set_random_state
+from poise.engine.health import Position
+from poise.engine.meter import Meter
+from poise.engine.optimize import make_optimizer
+from poise.engine.processes import Processes
+from poise.recipes import Recipe, to_dict
+
+FORMAT = "poise-1"
+
+
+class TrainingState:
+    """Network, optimizer, average, loss scaler, position, best result and the table of results."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device) -> None:
+        settings = recipe.train
+        self.network = network
+        self.optimizer = make_optimizer(network, recipe.optimizer, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self.average: Average | None = None
+        if settings.average_decay:
+            ramp = settings.average_ramp, settings.average_ramp_steps
+            self.average = Average(network, settings.average_decay, *ramp)
+        self.position = Position()
+        self.rate = 0.0  # learning rate of the latest step
+        self.best: tuple[float, int] | None = None  # metric and epoch, counted from 1
+        self.rows: list[dict[str, Any]] = []  # of results.csv
+        self.meter = Meter()  # of the running epoch
+
+    def weights(self) -> dict[str, Any]:
+        """What the trained model consists of: the averages where there are any."""
+        return self.average.values if self.average is not None else self.network.state_dict()
+
+    def payload(self, recipe: Recipe, shares: list[dict[str, Any]]) -> dict[str, Any]:
+        """Everything, as plain data and tensors; ``shares`` is what :meth:`shares` gathered."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.values if self.average is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rate": self.rate,
+            "step": self.position.step,
+            "epoch": self.position.epoch,
+            "batch": self.position.batch,
+            "best": list(self.best) if self.best is not None else None,
+            "rows": self.rows,
+            "processes": shares,
+            "recipe": to_dict(recipe),
+        }
+
+    def restore(self, payload: dict[str, Any], processes: Processes) -> list[str]:
+        """Go on from a payload; returns what the user should know."""
+        self.network.load_state_dict(payload["network"])
+        if self.average is not None:
+            self.average.load(payload["average"] or payload["network"])
+        fused = [group.get("fused") for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(payload["optimizer"])
+        for group, here in zip(self.optimizer.param_groups, fused, strict=True):
+            group["fused"] = here  # of this device, not of the one that the run began on
+        if self.scaler.is_enabled() and payload["scaler"]:
+            self.scaler.load_state_dict(payload["scaler"])
+        self.position = Position(payload["step"], payload["epoch"], payload["batch"])
+        self.rate = payload["rate"]
+        self.best = (payload["best"][0], payload["best"][1]) if payload["best"] else None
+        self.rows = list(payload["rows"])
+        shares = payload["processes"]
+        if len(shares) != processes.world_size:
+            return [f"{len(shares)} processes before, {processes.world_size} now: random draws of the model start anew"]
+        self.meter = Meter.restored(shares[processes.rank]["meter"])
+        set_random_state(shares[processes.rank]["random"], processes.device)
+        return []
+
+    def shares(self, processes: Processes) -> list[dict[str, Any]]:
+        """What differs between processes: generators and sums of the running epoch; every process must call this."""
+        return processes.gather({"random": random_state(processes.device), "meter": self.meter.payload()})

@@ -1,0 +1,122 @@
+"""One optimizer step: forward, backward, clip, step, average, with nothing read from a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from poise.engine.health import Record, RunningStatistics
+from poise.engine.optimize import set_rate
+from poise.engine.processes import Processes
+from poise.engine.state import TrainingState
+from poise.recipes import TrainSettings
+from poise.structures import Batch, Progress, StepOutput
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Stepper:
+    """Carries a state one step on.
+
+    A step whose losses or gradient are not finite in any process changes nothing, and no later one does either, until
+    the records are read and the run ends: on the CPU at once; on a GPU the optimizer is told by a tensor
+    (``found_inf`` of the fused optimizers), so that no step waits for the host.
+    """
+
+    def __init__(self, state: TrainingState, processes: Processes, settings: TrainSettings) -> None:
+        self.state, self.processes, self.settings = state, processes, settings
+        self.device = processes.device
+        self.parameters = [p for p in state.network.parameters() if p.requires_grad]
+        self.statistics = RunningStatistics(state.network)
+        self.healthy = torch.ones((), dtype=torch.bool, device=self.device)
+        self.parallel = self._parallel(state.network)
+
+    def __call__(self, batches: Sequence[Batch]) -> Record:
+        """Train on the parts of one batch, whose gradients are averaged, at the state's learning rate."""
+        position = self.state.position
+        progress = Progress(position.step, position.epoch)
+        set_rate(self.state.optimizer, self.state.rate)
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self.statistics.remember()
+        parts = [self._part(batch, progress, batches) for batch in batches]
+        names, values = _mean_losses(parts)
+        norm = self._clip()
+        self._judge(values, norm)
+        self._step()
+        objects = sum(int(batch.truth.valid.sum()) for batch in batches)
+        images = tuple(index for batch in batches for index in batch.indices.tolist())
+        return Record(position, names, values, self.healthy, norm, objects, images)
+
+    def _part(self, batch: Batch, progress: Progress, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        moved = batch.to(self.device, non_blocking=True)
+        if self.settings.channels_last:
+            pixels = moved.pixels.contiguous(memory_format=torch.channels_last)
+            moved = Batch(pixels, moved.truth, moved.indices)
+        with self._gradients_apart(batch is not batches[-1]):
+            with self._autocast():
+                output: StepOutput = self.parallel(moved, progress)
+                loss = output.total.float() / len(batches)
+            loss = loss * torch.where(self.healthy, 1.0, float("nan"))  # nothing moves after a bad step
+            self.state.scaler.scale(loss).backward()
+        return {name: value.detach().float() for name, value in output.losses.items()}
+
+    def _clip(self) -> Tensor:
+        """L2 norm of the gradient; scaled down to the limit where there is one."""
+        self.state.scaler.unscale_(self.state.optimizer)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.settings.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip_norm, norm)
+        return norm
+
+    def _judge(self, values: Tensor, norm: Tensor) -> None:
+        """Losses must be finite, and the gradient unless a loss scaler is still finding its scale."""
+        fine = values.isfinite().all()
+        if not self.state.scaler.is_enabled():
+            fine = fine & norm.isfinite()
+        self.healthy = self.healthy & self.processes.agree(fine)
+        self.statistics.restore_unless(self.healthy)
+
+    def _step(self) -> None:
+        optimizer, scaler = self.state.optimizer, self.state.scaler
+        if scaler.is_enabled():
+            scaler.step(optimizer)
+            scaler.update()
+        elif self.device.type == "cuda":
+            optimizer.found_inf = (~self.healthy).float()  # type: ignore[attr-defined]
+            optimizer.step()
+        elif bool(self.healthy):
+            optimizer.step()
+        else:
+            return
+        if self.state.average is not None:
+            self.state.average.update(self.state.position.step + 1, self.healthy)
+
+    def _parallel(self, network: nn.Module) -> nn.Module:
+        if self.settings.compile:
+            network.compile()
+        if self.processes.world_size == 1:
+            return network
+        return DistributedDataParallel(network, gradient_as_bucket_view=True)
+
+    def _gradients_apart(self, apart: bool) -> AbstractContextManager[None]:
+        """Only the last part's backward pass exchanges gradients with the other processes."""
+        if apart and isinstance(self.parallel, DistributedDataParallel):
+            return self.parallel.no_sync()
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        precision = PRECISIONS.get(self.settings.precision)
+        return torch.autocast(self.device.type, dtype=precision) if precision else nullcontext()
+
+
+def _mean_losses(parts: Sequence[dict[str, Tensor]]) -> tuple[tuple[str, ...], Tensor]:
+    """Every loss term that occurs, averaged over the accumulated parts (0 where a part has none of it)."""
+    names = tuple(dict.fromkeys(name for part in parts for name in part))
+    zero = torch.zeros((), device=next(iter(parts[0].values())).device)
+    sums = [torch.stack([part.get(name, zero) for part in parts]).sum() for name in names]
+    return names, torch.stack(sums) / len(parts)

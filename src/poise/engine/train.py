@@ -1,0 +1,214 @@
+"""The training loop, readable from top to bottom. It knows ``network(batch, progress) -> StepOutput`` and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from poise.engine import schedule
+from poise.engine.checkpoints import BEST, FAILED, save_last
+from poise.engine.health import (
+    OutOfMemory,
+    Position,
+    Record,
+    TrainingDiverged,
+    explain,
+    first_bad_gradient,
+    is_out_of_memory,
+    memory_advice,
+)
+from poise.engine.logs import TrainingLog
+from poise.engine.processes import Processes
+from poise.engine.state import FORMAT, TrainingState
+from poise.engine.step import Stepper
+from poise.engine.stopping import StopRequest
+from poise.recipes import Recipe
+from poise.storage import save_atomically
+from poise.structures import Batch
+
+
+class Loader(Protocol):
+    """Batches as a pure function of the epoch: the same from any ``start_batch`` on."""
+
+    @property
+    def batches_per_epoch(self) -> int: ...
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]: ...
+
+
+@dataclass
+class Training:
+    """One process's share of a run."""
+
+    state: TrainingState
+    loader: Loader
+    recipe: Recipe
+    folder: Path
+    processes: Processes
+    log: TrainingLog
+    model: dict[str, Any] = field(default_factory=dict)  # what rebuilds the model; stored beside its weights
+    validate: Callable[[], Mapping[str, float]] | None = None  # metrics of the network as it is; called by all processes
+    file_of: Callable[[int], str] = str  # an image's file by its index, for messages
+    batch_seen: Callable[[Batch], None] | None = None  # told the first batch of the run
+
+    def run(self) -> str | None:
+        """Train to the end, or to a signal, whose name is returned; the last checkpoint then holds everything.
+
+        Raises:
+            TrainingDiverged: a loss or gradient was not finite; ``failed.pt`` holds the state before that step.
+            OutOfMemory: with what to lower.
+        """
+        self.log.open()
+        with StopRequest() as stop:
+            try:
+                return self._epochs(stop)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                recipe = self.recipe
+                size, settings = recipe.model.image_size, recipe.train
+                advice = memory_advice(recipe.data.batch, settings.accumulate, settings.precision, size)
+                raise OutOfMemory(f"{self.processes.device}: {advice}") from error
+            finally:
+                self.log.close()
+
+    def _epochs(self, stop: StopRequest) -> str | None:
+        state, settings, plan = self.state, self.recipe.train, self.recipe.schedule
+        stepper = Stepper(state, self.processes, settings)
+        base = schedule.base_rate(self.recipe.optimizer, self.recipe.data.batch)
+        steps_per_epoch = self.steps_per_epoch
+        saved = time.monotonic()
+
+        for epoch in range(state.position.epoch, plan.epochs):
+            state.network.train()
+            for batches in self._groups(epoch, state.position.batch, stop):
+                if self.batch_seen is not None and state.position.step == 0:
+                    self.batch_seen(batches[0])
+                state.rate = base * schedule.factor(plan, state.position.step, steps_per_epoch)
+                self.log.add(stepper(batches))
+                step = state.position.step + 1
+                state.position = Position(step, epoch, state.position.batch + len(batches))
+
+                show = step % settings.log_every == 0
+                late = settings.save_minutes > 0 and time.monotonic() - saved > 60 * settings.save_minutes
+                due = settings.save_every > 0 and step % settings.save_every == 0
+                stopping, late = self.processes.any(stop.signal is not None, late)
+                if show or stopping or late or due or self.processes.device.type == "cpu":
+                    self._check()
+                if show:
+                    self.log.show()
+                if stopping or late or due:
+                    self.save()
+                    saved = time.monotonic()
+                if stopping:
+                    return self._stopped(stop)
+
+            if self.processes.any(state.position.batch < self.loader.batches_per_epoch)[0]:
+                self.save()  # data workers were stopped together with this process
+                return self._stopped(stop)
+            self._check()
+            self.log.show()
+            metrics = self._validate(epoch + 1)
+            state.position = Position(state.position.step, epoch + 1, 0)
+            self.log.end_epoch(epoch + 1, state.position.step, metrics)
+            self._keep_best(metrics, epoch + 1)
+            self.save()
+            saved = time.monotonic()
+            if self.processes.any(stop.signal is not None)[0]:
+                return self._stopped(stop) if epoch + 1 < plan.epochs else None
+        return None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps; the last one takes what is left of the batches."""
+        return -(-self.loader.batches_per_epoch // self.recipe.train.accumulate)
+
+    def _groups(self, epoch: int, start_batch: int, stop: StopRequest) -> Iterator[list[Batch]]:
+        """The parts of each optimizer step. The loader's own draws leave the global generators as they were."""
+        batches = iter(self.loader.epoch(epoch, start_batch))
+        group: list[Batch] = []
+        while True:
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    batch = next(batches, None)
+            except RuntimeError:
+                if stop.signal is not None:  # the signal also ended the data workers
+                    return
+                raise
+            if batch is not None:
+                group.append(batch)
+            if group and (batch is None or len(group) == self.recipe.train.accumulate):
+                yield group
+                group = []
+            if batch is None:
+                return
+
+    def _check(self) -> None:
+        bad = self.log.read()
+        if bad is not None:
+            self._fail(bad)
+
+    def _fail(self, record: Record) -> None:
+        """Save the state before the bad step, then say what was wrong in which process."""
+        parameter = first_bad_gradient(self.state.network) if self.processes.device.type == "cpu" else None
+        files = [self.file_of(index) for index in record.images]
+        accounts = self.processes.gather(explain(record, files, parameter))
+        self.state.position = record.position
+        self.save(FAILED)
+        several = len(accounts) > 1
+        text = "; ".join(f"process {rank}: {account}" if several else account for rank, account in enumerate(accounts))
+        raise TrainingDiverged(
+            f"{text}. The state before this step is kept in {FAILED}. A lower optimizer.lr, a longer warm-up or "
+            "train.clip_norm help mostly; if the images are at fault, poise check finds them",
+            self.folder / FAILED,
+        )
+
+    def _validate(self, epoch: int) -> Mapping[str, float]:
+        settings, last = self.recipe.evaluate, epoch == self.recipe.schedule.epochs
+        if self.validate is None or not (last or (settings.every and epoch % settings.every == 0)):
+            return {}
+        self.save()  # validation may take long: a run killed in it does not repeat what came before
+        devices = [self.processes.device.index or 0] if self.processes.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            if self.state.average is None:
+                return self.validate()
+            with self.state.average.applied():
+                return self.validate()
+
+    def _keep_best(self, metrics: Mapping[str, float], epoch: int) -> None:
+        """Without validation the newest weights are the best."""
+        name = self.recipe.evaluate.metric
+        if metrics and name not in metrics:
+            raise ValueError(f"evaluate.metric='{name}' is none of {', '.join(metrics)}")
+        value = metrics.get(name, float("nan"))
+        value = value if value == value else -1.0  # undefined: no object of that kind in the data
+        if (self.validate is None) or (metrics and (self.state.best is None or value > self.state.best[0])):
+            self.state.best = (value, epoch)
+            if self.processes.first:
+                numbers = {key: float(number) for key, number in metrics.items()}
+                extra = {"metrics": numbers, "epoch": epoch}
+                save_atomically(self.folder / BEST, {**self._model_file(), **extra})
+
+    def save(self, name: str | None = None) -> None:
+        """Write a checkpoint; every process must call this."""
+        shares = self.state.shares(self.processes)
+        if self.processes.first:
+            payload = {**self._model_file(), "training": self.state.payload(self.recipe, shares)}
+            if name is None:
+                save_last(self.folder, payload)
+            else:
+                save_atomically(self.folder / name, payload)
+        self.processes.barrier()
+
+    def _model_file(self) -> dict[str, Any]:
+        """The part of a checkpoint that ``poise.load`` reads; tensors shared with the rest are stored once."""
+        weights = {f"network.{key}": value for key, value in self.state.weights().items()}
+        return {"format": FORMAT, "model": self.model, "weights": weights}
+
+    def _stopped(self, stop: StopRequest) -> str:
+        signals = [name for name in self.processes.gather(stop.signal) if name]
+        return signals[0] if signals else "SIGTERM"
