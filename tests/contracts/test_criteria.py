@@ -11,8 +11,8 @@ from contracts.data_dependence import DataDependence
 from scenes import predictions_of, truth_of
 from torch import Tensor
 
-from poise.assign import ATSS, CenterRegion, MaxIoU
-from poise.criteria import AnchorCriterion, DistributionCriterion, atss_criterion, fcos_criterion
+from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, MaxIoU
+from poise.criteria import AnchorCriterion, DistributionCriterion, atss_criterion, fcos_criterion, guided_criterion
 from poise.structures import (
     DeltaPredictions,
     DistributionPredictions,
@@ -35,6 +35,7 @@ CRITERIA = {
     "fcos": Case(fcos_criterion(), CenterRegion(1.5, (24, 60)), QualityPredictions),
     "atss": Case(atss_criterion(), ATSS(5), QualityPredictions),
     "distribution": Case(DistributionCriterion(), ATSS(5), DistributionPredictions),
+    "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 
 pytestmark = pytest.mark.parametrize("name", CRITERIA)

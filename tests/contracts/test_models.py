@@ -20,6 +20,7 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "atss_r18_fpn": SMALL,
     "gfl_r18_fpn": SMALL,
     "atss_mnv3s_fpn": SMALL,
+    "nanodet_plus_m_320": {"backbone": "shufflenetv2_0.5x", "channels": 32, "depth": 1, "guide_depth": 1},
 }
 ONE_GRAPH = [name for name in MODELS]  # one compiled graph from pixels to losses
 
@@ -145,7 +146,7 @@ def test_overfits_two_images(name: str) -> None:
     """Coloured squares on grey: after a few steps the objects are found, best first."""
     torch.manual_seed(0)
     lighter = {} if "mnv3" in name else {"backbone": "mobilenetv3_small_100"}
-    model = create_model(name, num_classes=3, image_size=96, **MODELS[name], **lighter).train()
+    model = create_model(name, num_classes=3, image_size=96, **{**lighter, **MODELS[name]}).train()
     for module in model.modules():  # two images are too few for batch statistics
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None

@@ -25,9 +25,7 @@ def finite_places(predictions: Predictions) -> Tensor:
     return predictions.logits.isfinite().all(2) & predictions.boxes.isfinite().all(2)
 
 
-def take_cheapest(
-    predictions: Predictions, truth: GroundTruth, usable: Tensor, costs: Pairs, topk: int
-) -> Assignment:
+def take_cheapest(predictions: Predictions, truth: GroundTruth, usable: Tensor, costs: Pairs, topk: int) -> Assignment:
     """Assign by cost.
 
     Args:

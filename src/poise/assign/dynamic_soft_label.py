@@ -45,7 +45,9 @@ class DynamicSoftLabel:
             cost = classes(truth.labels[:, part], overlap) - (overlap + 1e-7).log() * self.iou_weight
             if self.center_radius is None:
                 return cost
-            return cost + torch.pow(10.0, _center_distance(predictions.priors, truth.boxes[:, part]) - self.center_radius)
+            return cost + torch.pow(
+                10.0, _center_distance(predictions.priors, truth.boxes[:, part]) - self.center_radius
+            )
 
         return take_cheapest(predictions, truth, usable, costs, self.topk)
 
