@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,14 +13,34 @@ from poise.boxes import clip
 from poise.structures import Detections, Predictions
 
 
+def best_pairs(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
+    """Flat indices (B,P) of the ``topk`` best (place, class) pairs of each level (None: of all pairs)."""
+    classes, start, pairs = gate.shape[2], 0, []
+    if topk is None:
+        return torch.arange(gate[0].numel(), device=gate.device).expand(len(gate), -1)
+    for size in level_sizes:
+        level = gate[:, start : start + size].flatten(1)
+        pairs.append(level.topk(min(topk, level.shape[1]), 1).indices + start * classes)
+        start += size
+    return torch.cat(pairs, 1)
+
+
+def best_places(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
+    """All pairs of the ``topk`` places of each level with the best class scores (MMDetection before 2.17)."""
+    classes = gate.shape[2]
+    places = best_pairs(gate.amax(2, keepdim=True), level_sizes, topk)
+    return (places[..., None] * classes + torch.arange(classes, device=gate.device)).flatten(1)
+
+
 @dataclass(frozen=True)
 class PostProcess:
     """Published test settings of dense detectors."""
 
     score: float = 0.05  # (place, class) pairs at or below this are dropped
     nms: float = 0.6  # IoU above which the lower-scored of two boxes of a class is dropped
-    topk: int | None = 1000  # pairs kept a level before NMS; None: all above ``score``
+    topk: int | None = 1000  # what ``select`` keeps of a level before NMS; None: all above ``score``
     most: int = 100  # detections an image
+    select: Callable[[Tensor, Sequence[int], int | None], Tensor] = best_pairs
     side: float = 0.0  # px that both sides of a box must exceed; -1 keeps boxes without area
 
     def __post_init__(self) -> None:
@@ -30,27 +51,13 @@ class PostProcess:
     def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
         """Detections in pixels of the network's input, clipped to ``sizes`` (B,2) height and width."""
         gate, classes = predictions.gate(), predictions.logits.shape[2]
-        pair, confident = self._best_pairs(gate, predictions.priors.level_sizes)
+        pair = self.select(gate, predictions.priors.level_sizes, self.topk)
+        confident = gate.flatten(1).gather(1, pair) > self.score
         place, labels = pair // classes, pair % classes
         boxes = clip(predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4)), sizes)
         scores = predictions.scores().flatten(1).gather(1, pair)
         solid = ((boxes[..., 2:] - boxes[..., :2]) > self.side).all(2)
         return suppress(boxes, scores, labels, confident & solid & scores.isfinite(), self.nms, self.most)
-
-    def _best_pairs(self, gate: Tensor, level_sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The best (place, class) pairs of each level as flat indices (B,P), and which pass the threshold."""
-        if self.topk is None:
-            everything = torch.arange(gate[0].numel(), device=gate.device).expand(len(gate), -1)
-            return everything, gate.flatten(1) > self.score
-        classes, start = gate.shape[2], 0
-        pairs, values = [], []
-        for size in level_sizes:
-            level = gate[:, start : start + size].flatten(1)
-            value, index = level.topk(min(self.topk, level.shape[1]), 1)
-            pairs.append(index + start * classes)
-            values.append(value)
-            start += size
-        return torch.cat(pairs, 1), torch.cat(values, 1) > self.score
 
 
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, usable: Tensor, threshold: float, most: int) -> Detections:

@@ -129,7 +129,7 @@ class DualWeighting:
 
 
 def _of_classes(probability: Tensor, inside: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """From objects (B,g,N) to classes (B,C,N): whether an object of the class holds the place, and the last one's word."""
+    """From objects (B,g,N) to classes (B,C,N): whether one of the class holds the place, and the last one's word."""
     batch, count, places = probability.shape
     order = torch.arange(1, count + 1, device=labels.device)[:, None]
     claims = torch.where(inside, order, 0)

@@ -21,6 +21,7 @@ from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
 from poise.models.parts import Weights
 from poise.models.retinanet import retinanet
+from poise.models.vfnet import vfnet
 from poise.preprocess import CAFFE, NANODET, Preprocess
 
 BACKBONES = {
@@ -31,6 +32,8 @@ BACKBONES = {
     "mnv3": "mobilenetv3_large_100",
     "mnv3s": "mobilenetv3_small_100",
 }
+
+DEFORMABLE = {"deformable_stages": (3, 4, 5), "deformable_towers": True}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,17 @@ NAMES: dict[str, Entry] = {
     **_on_backbones("dw", dw),
     "dw_r50_fpn_norefine": Entry(dw, {"refine": False}),
     "dw_r101_fpn_norefine": Entry(dw, {"backbone": "resnet101", "refine": False}),
-    "dw_r50_dcn_fpn": Entry(dw, {"deformable_stages": (3, 4, 5), "deformable_towers": True}),
+    "dw_r50_dcn_fpn": Entry(dw, DEFORMABLE),
+    "dw_x101_64x4d_fpn": Entry(dw, {"backbone": "resnext101_64x4d"}),
+    **_on_backbones("vfnet", vfnet),
+    "vfnet_r50_dcn_fpn": Entry(vfnet, DEFORMABLE),
+    "vfnet_r101_dcn_fpn": Entry(vfnet, {"backbone": "resnet101", **DEFORMABLE}),
+    "vfnet_x101_32x4d_fpn": Entry(vfnet, {"backbone": "resnext101_32x4d"}),
+    "vfnet_x101_32x4d_dcn_fpn": Entry(vfnet, {"backbone": "resnext101_32x4d", **DEFORMABLE}),
+    "vfnet_x101_64x4d_fpn": Entry(vfnet, {"backbone": "resnext101_64x4d"}),
+    "vfnet_x101_64x4d_dcn_fpn": Entry(vfnet, {"backbone": "resnext101_64x4d", **DEFORMABLE}),
+    "vfnet_r2_101_fpn": Entry(vfnet, {"backbone": "res2net101d"}),
+    "vfnet_r2_101_dcn_fpn": Entry(vfnet, {"backbone": "res2net101d", **DEFORMABLE}),
 }
 
 

@@ -16,7 +16,7 @@ from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU,
 from poise.branches import DenseBranch
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
 from poise.detectors import PyramidDetector
-from poise.models.parts import Weights, pyramid
+from poise.models.parts import Weights, check_choice, pyramid
 from poise.nn.backbones import Backbone
 from poise.nn.grids import points
 from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead
@@ -34,6 +34,7 @@ NEGATIVES = {
     "neither": Evidence.neither,
     "complement": Evidence.complement,
 }
+OVERLAPS = {"normalized": NormalizedIoU, "linear": LinearIoU}
 LOCATIONS = {"giou": box_likelihood, "iou": overlap_power}
 
 
@@ -80,8 +81,10 @@ def dw(
         gamma2: exponent of the negative weight's importance, the score; ``detached_importance`` stops its gradient.
         negative: what the negative weight is made of inside objects; "complement" is 1 - positive weight.
     """
-    _check_choices(bag=(bag, BagName), negative=(negative, NegativeName))
-    _check_choices(overlap_function=(overlap_function, OverlapName), location=(location, LocationName))
+    check_choice("bag", bag, get_args(BagName))
+    check_choice("negative", negative, NEGATIVES)
+    check_choice("overlap_function", overlap_function, OVERLAPS)
+    check_choice("location", location, LOCATIONS)
     body = Backbone(
         backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, deformable_stages=deformable_stages
     )
@@ -95,13 +98,7 @@ def dw(
         "distance": Above(head.center_prior, bag_threshold),
         "topk": Nearest(bag_topk),
     }
-    overlap = NormalizedIoU(gamma1) if overlap_function == "normalized" else LinearIoU(gamma1)
+    overlap = OVERLAPS[overlap_function](gamma1)
     assigner = DualWeighting(bags[bag], beta, mu, mu_total, LOCATIONS[location], overlap, detached_weights)
     criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], detached_importance)
     return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, PostProcess(score, nms, side=-1)))
-
-
-def _check_choices(**choices: tuple[str, object]) -> None:
-    for option, (value, kind) in choices.items():
-        if value not in get_args(kind):
-            raise ValueError(f"{option}='{value}': one of {', '.join(get_args(kind))}")

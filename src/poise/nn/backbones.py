@@ -62,6 +62,8 @@ class Backbone(nn.Module):
         self.norm_eval = bool(norm_eval)
         if caffe:
             _stride_in_first(self.body)
+        if name.startswith("res2net"):
+            _unpool_first_stage(self.body)
         if weights is not None and not pretrained:
             load_backbone_weights(self, Path(weights))
         self._make_deformable(deformable_stages)
@@ -139,6 +141,14 @@ def _stride_in_first(body: nn.Module) -> None:
         first, second = getattr(module, "conv1", None), getattr(module, "conv2", None)
         if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d) and first.kernel_size == (1, 1):
             first.stride, second.stride = second.stride, first.stride
+
+
+def _unpool_first_stage(body: nn.Module) -> None:
+    """Pass Res2Net's last split through the first stage as it is, as the published detectors do (timm averages 3x3)."""
+    for module in body.modules():
+        pool = getattr(module, "pool", None)
+        if isinstance(pool, nn.AvgPool2d) and pool.stride in (1, (1, 1)):
+            module.pool = nn.Identity()  # type: ignore[assignment]
 
 
 def load_backbone_weights(backbone: Backbone, path: Path) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import Tensor
 
 from poise.published import nanodet_plus
-
 from poise.published.dw import DW
 from poise.published.region import FASTER_RCNN, LIBRA_FASTER_RCNN, LIBRA_RETINANET, modern
 from poise.published.shared import SHARED, Rule
+from poise.published.vfnet import VFNET
 
 RETINANET: list[Rule] = [
     *SHARED,
@@ -36,7 +36,14 @@ GFL: list[Rule] = [
     (r"bbox_head\.gfl_reg\.(.+)", r"branch.head.sides.\1"),
     (r"bbox_head\.integral\.project", None),
 ]
-FAMILIES: dict[str, list[Rule]] = {"retinanet": RETINANET, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "dw": DW}
+FAMILIES: dict[str, list[Rule]] = {
+    "retinanet": RETINANET,
+    "fcos": FCOS,
+    "atss": ATSS,
+    "gfl": GFL,
+    "dw": DW,
+    "vfnet": VFNET,
+}
 FAMILIES["nanodet_plus"] = nanodet_plus.RULES
 FAMILIES |= {"faster_rcnn": FASTER_RCNN, "libra_faster_rcnn": LIBRA_FASTER_RCNN, "libra_retinanet": LIBRA_RETINANET}
 PREPARED: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {  # what is done before names are translated

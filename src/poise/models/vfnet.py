@@ -1,0 +1,86 @@
+"""VarifocalNet (Zhang et al. 2021): the class score is taught to be the IoU of its place's box.
+
+A place first predicts a box, then reads nine points on it (a star) for its class score and for correcting the box.
+ATSS decides which places are positive; the varifocal loss weighs them by the IoU of their final box and damps the
+easy negatives alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from poise import losses
+from poise.assign import ATSS
+from poise.branches import DenseBranch
+from poise.criteria.varifocal import VarifocalCriterion
+from poise.detectors import PyramidDetector
+from poise.models.parts import Weights, check_choice, pyramid
+from poise.nn.backbones import Backbone
+from poise.nn.grids import squares
+from poise.nn.heads.star import GridConv, StarConv, StarHead, StarRefinement, strides_reach
+from poise.postprocess import PostProcess, best_pairs, best_places
+
+LossName = Literal["varifocal", "quality_focal", "focal"]
+RankingName = Literal["pairs", "places"]
+
+CRITERIA = {
+    "varifocal": VarifocalCriterion(),
+    "quality_focal": VarifocalCriterion(losses.quality_focal),
+    "focal": VarifocalCriterion(losses.focal, hard_targets=True),
+}
+RANKINGS = {"pairs": best_pairs, "places": best_places}
+
+
+def vfnet(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    deformable_stages: Sequence[int] = (),
+    deformable_towers: bool = False,
+    channels: int = 256,
+    depth: int = 3,
+    topk: int = 9,
+    star: bool = True,
+    refine: bool = True,
+    gradient: float = 0.1,
+    class_loss: LossName = "varifocal",
+    candidates: RankingName = "pairs",
+    score: float = 0.05,
+    nms: float = 0.6,
+) -> PyramidDetector:
+    """VarifocalNet on a feature pyramid.
+
+    Args:
+        deformable_stages, deformable_towers: DCNv2 in these stages of the backbone and in the towers' last layer.
+        topk: ATSS candidates a level and object.
+        star: read features on the box; else on the grid.
+        refine: correct the box; else the first one is final.
+        gradient: the part of the star's gradient that reaches the first box.
+        class_loss: what teaches the classes; "focal" teaches 1 instead of the IoU.
+        candidates: what is kept of each level before NMS: the best (place, class) pairs (MMDetection 3), or all
+            classes of the best places (the authors' code, whose AP was published).
+    """
+    body = Backbone(
+        backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, deformable_stages=deformable_stages
+    )
+    neck = pyramid(body, channels, from_input=False, relu=True)
+    layer = StarConv if star else GridConv
+    refinement = StarRefinement(channels, len(neck.strides), layer(channels)) if refine else None
+    head = StarHead(
+        channels,
+        num_classes,
+        squares(neck.strides),
+        layer(channels),
+        refinement,
+        depth,
+        reach=strides_reach(neck.strides),
+        gradient=gradient,
+        deformable=deformable_towers,
+    )
+    check_choice("class_loss", class_loss, CRITERIA)
+    check_choice("candidates", candidates, RANKINGS)
+    postprocess = PostProcess(score, nms, select=RANKINGS[candidates])
+    return PyramidDetector(body, neck, DenseBranch(head, ATSS(topk), CRITERIA[class_loss], postprocess))
