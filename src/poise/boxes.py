@@ -94,7 +94,7 @@ def ciou(a: Tensor, b: Tensor, eps: float = EPS) -> Tensor:
     width_b, height_b = b[..., 2] - b[..., 0], b[..., 3] - b[..., 1] + eps
     aspect = 4 / math.pi**2 * (torch.atan(width_b / height_b) - torch.atan(width_a / height_a)) ** 2
     with torch.no_grad():
-        weight = (overlap > 0.5).float() * aspect / (1 - overlap + aspect)
+        weight = (overlap > 0.5).float() * aspect / (1 - overlap + aspect).clamp(min=eps)  # equal boxes: 0, not 0/0
     width, height = _enclosure(a, b)
     diagonal = width**2 + height**2 + eps
     left = ((b[..., 0] + b[..., 2]) - (a[..., 0] + a[..., 2])) ** 2 / 4

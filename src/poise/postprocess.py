@@ -44,7 +44,7 @@ class PostProcess:
     side: float = 0.0  # px that both sides of a box must exceed; -1 keeps boxes without area
 
     def __post_init__(self) -> None:
-        if not (0 <= self.score <= 1 and 0 <= self.nms <= 1) or min(self.topk or 1, self.most) < 1:
+        if not (0 <= self.score <= 1 and 0 <= self.nms <= 1) or min(1 if self.topk is None else self.topk, self.most) < 1:
             raise ValueError(f"{self}: score and nms lie in [0,1], topk and most are at least 1")
 
     @torch.no_grad()

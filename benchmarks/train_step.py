@@ -1,0 +1,108 @@
+"""A training step (forward, loss, backward, optimizer) of poise's FCOS and RetinaNet against torchvision's.
+
+Both get the same images and objects in one run, turn by turn, so that a machine whose pace drifts is fair to both.
+
+    python benchmarks/train_step.py [--size 320] [--batch 2] [--steps 5] [--threads 2] [--device cpu] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import detection
+
+from poise.models import create_model
+
+Step = Callable[[], float]
+PAIRS = {"fcos_r50_fpn": detection.fcos_resnet50_fpn, "retinanet_r50_fpn": detection.retinanet_resnet50_fpn}
+
+
+def scene(batch: int, size: int, objects: int, device: str) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(3, size, size, generator=generator).to(device) for _ in range(batch)]
+    targets = []
+    for _ in range(batch):
+        corner = torch.rand(objects, 2, generator=generator) * size * 0.6
+        extent = 8 + torch.rand(objects, 2, generator=generator) * size * 0.35
+        labels = torch.randint(1, 80, (objects,), generator=generator)
+        targets.append({"boxes": torch.cat((corner, corner + extent), 1).to(device), "labels": labels.to(device)})
+    return images, targets
+
+
+def freeze_as_published(backbone: nn.Module) -> None:
+    """Stem and first stage at rest, batch norms evaluated: what torchvision does with its pretrained backbones."""
+    for module in backbone.modules():
+        if isinstance(module, (nn.BatchNorm2d, torchvision.ops.FrozenBatchNorm2d)):
+            module.eval()
+    for name, parameter in backbone.named_parameters():
+        if name.startswith(("conv1", "bn1", "layer1", "body.conv1", "body.bn1", "body.layer1")):
+            parameter.requires_grad_(False)
+
+
+def step_of(model: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]], device: str) -> Step:
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-4, 0.9)
+
+    def step() -> float:
+        start = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        sum(model(images, targets).values()).backward()
+        optimizer.step()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    return step
+
+
+def contestants(name: str, size: int, device: str) -> tuple[nn.Module, nn.Module]:
+    """Poise's model and torchvision's, frozen alike and fed the same pixels."""
+    mine = create_model(name, num_classes=91, image_size=size, frozen_stages=1, norm_eval=True).to(device).train()
+    theirs = PAIRS[name](weights=None, weights_backbone=None, num_classes=91, min_size=size, max_size=size)
+    theirs = theirs.to(device).train()
+    freeze_as_published(theirs.backbone)
+    return mine, theirs
+
+
+def measure(name: str, args: argparse.Namespace) -> dict[str, float | str]:
+    images, targets = scene(args.batch, args.size, args.objects, args.device)
+    steps = [step_of(model, images, targets, args.device) for model in contestants(name, args.size, args.device)]
+    for step in steps:
+        step()
+    times = [[step() for step in steps] for _ in range(args.steps)]
+    mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median(b / a for a, b in times)
+    return {"model": name, "poise_s": mine, "torchvision_s": theirs, "ratio": ratio}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--objects", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rows = [measure(name, args) for name in PAIRS]
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {platform.processor() or platform.machine()}")
+    print(f"{args.batch}x3x{args.size}x{args.size}, {args.objects} objects an image, {args.threads} threads, {args.device}")
+    print("| model | poise s/step | torchvision s/step | torchvision / poise |\n|---|---:|---:|---:|")
+    for row in rows:
+        print(f"| {row['model']} | {row['poise_s']:.3f} | {row['torchvision_s']:.3f} | {row['ratio']:.2f} |")
+    if args.json:
+        args.json.write_text(json.dumps({"settings": vars(args) | {"json": str(args.json)}, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Names, options, and what the user is told when they are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from poise.models import create_model, list_models
+
+
+def test_listing() -> None:
+    assert {"fcos_r50_fpn", "atss_r18_fpn", "retinanet_r101_fpn", "gfl_r34_fpn"} <= set(list_models())
+    assert all(name.startswith("atss_") for name in list_models("atss*")) and list_models("nothing*") == []
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"name": "atss_r5_fpn"}, "did you mean 'atss_r50_fpn'"),
+        ({"name": "atss_r18_fpn", "chanels": 64}, "did you mean 'channels'"),
+        ({"name": "atss_r18_fpn", "num_classes": 0}, "num_classes=0"),
+        ({"name": "atss_r18_fpn", "topk": 0}, "topk=0"),
+        ({"name": "atss_r18_fpn", "image_size": (1, 2, 3)}, "image_size"),
+        ({"name": "atss_r18_fpn", "backbone_weights": "nowhere.pth"}, "no such file"),
+        ({"name": "fcos_r18_fpn", "radius": -1.0}, "radius=-1.0"),
+    ],
+)
+def test_wrong_arguments_are_explained(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        create_model(**arguments)  # type: ignore[arg-type]
+
+
+def test_backbone_weights_from_a_file(tmp_path: Path) -> None:
+    source = create_model("atss_r18_fpn", channels=32, num_classes=2)
+    body = source.network.backbone.body.state_dict()
+    torch.save({**body, "fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}, tmp_path / "resnet18.pth")
+    model = create_model("gfl_r18_fpn", channels=32, num_classes=2, backbone_weights=tmp_path / "resnet18.pth")
+    for key, value in model.network.backbone.body.state_dict().items():
+        assert torch.equal(value, body[key]), key
+    assert not model.train().network.backbone.body.bn1.training  # pretrained: as published
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="do not fit"):
+        create_model("gfl_r18_fpn", channels=32, backbone_weights=tmp_path / "other.pth")
+
+
+def test_caffe_style_moves_the_stride_and_the_colours() -> None:
+    model = create_model("fcos_r50_fpn", caffe=True)
+    block = model.network.backbone.body.layer2[0]
+    assert block.conv1.stride == (2, 2) and block.conv2.stride == (1, 1)
+    assert model.preprocess.bgr and not block.bn1.weight.requires_grad
+
+
+@pytest.mark.parametrize("stages, wanted", [(-1, []), (0, ["conv1", "bn1"]), (2, ["conv1", "bn1", "layer1", "layer2"])])
+def test_frozen_stages(stages: int, wanted: list[str]) -> None:
+    body = create_model("atss_r18_fpn", channels=32, frozen_stages=stages).network.backbone.body
+    frozen = {name.split(".")[0] for name, parameter in body.named_parameters() if not parameter.requires_grad}
+    assert frozen == set(wanted)
