@@ -26,6 +26,7 @@ class Oracle(nn.Module):
     def __init__(self, truth: dict[str, Any], error: float = 0.0) -> None:
         super().__init__()
         self.category_ids = tuple(c["id"] for c in truth["categories"])
+        self.class_names = tuple(c["name"] for c in truth["categories"])
         self.network = OracleNetwork(truth, self.category_ids, error)
         self.frozen = nn.BatchNorm2d(3).eval()
 

@@ -1,5 +1,6 @@
 """Measuring detectors: COCO and LVIS numbers, results as JSON, figures."""
 
+from poise.evaluate.classes import ClassWarning, category_of_classes
 from poise.evaluate.coco import Curves, Measured, measure_coco
 from poise.evaluate.confusion import Confusion, confusion_matrix
 from poise.evaluate.figures import write_figures
@@ -11,7 +12,8 @@ from poise.evaluate.results import coco_results, read_results, write_results
 from poise.evaluate.run import Evaluation, evaluate, predict_batches, to_original
 
 __all__ = [
-    "ClassMetrics", "Confusion", "Counts", "Curves", "Evaluation", "LvisMeasured", "LvisMetrics", "Measured", "Metrics",
+    "ClassMetrics", "ClassWarning", "Confusion", "Counts", "Curves", "Evaluation", "LvisMeasured", "LvisMetrics", "Measured",
+    "Metrics", "category_of_classes",
     "beside_truth", "coco_results", "confusion_matrix", "evaluate", "is_lvis", "measure_coco", "measure_lvis",
     "plot_history", "predict_batches", "read_history", "read_results", "to_original", "write_figures", "write_results",
 ]  # fmt: skip

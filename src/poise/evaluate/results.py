@@ -17,20 +17,21 @@ COORDINATE_DIGITS = 3  # a thousandth of a pixel
 
 
 def coco_results(
-    image_id: int | str, boxes: Tensor, scores: Tensor, labels: Tensor, category_ids: Sequence[int]
+    image_id: int | str, boxes: Tensor, scores: Tensor, labels: Tensor, category_ids: Sequence[int | None]
 ) -> list[dict[str, Any]]:
     """COCO results of one image.
 
     Args:
         boxes: (n,4) xyxy in pixels of the original image; written as x, y, width, height to a thousandth of a pixel.
         scores: (n,) in [0,1], written in full, so that no ties arise.
-        labels: (n,) class numbers, written as ``category_ids[label]``.
+        labels: (n,) class numbers, written as ``category_ids[label]``; where that is ``None`` they are left out.
     """
     corners = boxes.detach().cpu().double().numpy()
     sides = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1).round(COORDINATE_DIGITS)
     return [
         {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
         for box, score, label in zip(sides.tolist(), scores.tolist(), labels.tolist(), strict=True)
+        if category_ids[label] is not None
     ]
 
 

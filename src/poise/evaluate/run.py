@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from poise.distributed import active, rank, world_size
+from poise.evaluate.classes import category_of_classes
 from poise.evaluate.coco import Curves, measure_coco
 from poise.evaluate.lvis import is_lvis, measure_lvis
 from poise.evaluate.metrics import LvisMetrics, Metrics
@@ -69,7 +70,8 @@ def evaluate(
     two ranks predicted (padded shards) counts once.
 
     Args:
-        model: a ``DetectionModel`` (``network``, ``category_ids``); its mode is set to evaluation meanwhile.
+        model: a ``DetectionModel`` (``network``, ``class_names``, ``category_ids``), meanwhile in evaluation mode; its
+            classes are matched with the truth's categories by :func:`category_of_classes`.
         loader: batches whose ``indices`` point into ``truth["images"]``.
         truth: COCO dictionary with original ids, ``width`` and ``height`` of every image.
         amp: dtype of autocast on ``device``, by default none.
@@ -77,7 +79,7 @@ def evaluate(
         progress: called with the number of images after each batch.
 
     Raises:
-        ValueError: images of the truth that no rank predicted, or categories that the truth does not know.
+        ValueError: images of the truth that no rank predicted, or no class in common.
     """
     predicted = _predict(model, loader, truth, device, amp, progress)
     gathered = _gather(predicted)
@@ -120,6 +122,8 @@ def _predict(
     results: dict[int, list[Result]] = {}
     seconds = 0.0
     kind = torch.device(device).type
+    names, ids = model.class_names, model.category_ids
+    categories = category_of_classes(names, ids, truth["categories"])  # type: ignore[arg-type]
     with evaluation_mode(model), torch.inference_mode():
         for batch in loader:
             started = time.perf_counter()
@@ -128,14 +132,14 @@ def _predict(
                 found: Detections = model.network.predict(*moved)  # type: ignore[union-attr, operator]
             found = Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu(), found.valid.cpu())
             seconds += time.perf_counter() - started
-            results.update(_batch_results(found, batch, truth, model.category_ids))  # type: ignore[arg-type]
+            results.update(_batch_results(found, batch, truth, categories))
             if progress is not None:
                 progress(len(batch.indices))
     return Predicted(results, seconds)
 
 
 def _batch_results(
-    found: Detections, batch: Batch, truth: Mapping[str, Any], category_ids: Sequence[int]
+    found: Detections, batch: Batch, truth: Mapping[str, Any], category_ids: Sequence[int | None]
 ) -> dict[int, list[Result]]:
     results = {}
     for index, size, one in zip(batch.indices.tolist(), batch.truth.sizes.cpu(), found.unpad(), strict=True):

@@ -1,0 +1,12 @@
+"""Using a trained detector: sources, batches, tiles, results."""
+
+from poise.inference.detect import detect_frames, detect_images
+from poise.inference.result import Boxes, Result
+from poise.inference.sources import BadImageWarning, Frame, frames_of, is_video
+from poise.inference.tiles import Tiling
+from poise.inference.video import frame_rate, write_video
+
+__all__ = [
+    "BadImageWarning", "Boxes", "Frame", "Result", "Tiling", "detect_frames", "detect_images", "frame_rate",
+    "frames_of", "is_video", "write_video",
+]  # fmt: skip

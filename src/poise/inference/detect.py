@@ -1,0 +1,85 @@
+"""A model on images of any sizes: batches, tiles, original pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from poise.detectors import DetectionModel
+from poise.evaluate import to_original
+from poise.inference.sources import Frame
+from poise.inference.tiles import Found, Tiling, detect_tiled
+
+Item = TypeVar("Item")
+
+
+def detect_frames(
+    model: DetectionModel,
+    frames: Iterable[Frame],
+    *,
+    batch_size: int = 8,
+    score_threshold: float = 0.3,
+    tiling: Tiling | None = None,
+) -> Iterator[tuple[Frame, Found]]:
+    """Each frame with its detections in its own pixels, best first, on the CPU.
+
+    Frames are taken ``batch_size`` at a time, so an endless stream can be followed. With ``tiling`` the tiles of an
+    image make the batches.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if not 0 <= score_threshold <= 1:
+        raise ValueError(f"score_threshold={score_threshold} must lie in [0, 1]")
+    for group in chunks(frames, 1 if tiling else batch_size):
+        images = [frame.image for frame in group]
+        if tiling is None:
+            found = detect_images(model, images)
+        else:
+            found = [_tiled(model, image, tiling, batch_size) for image in images]
+        for frame, one in zip(group, found, strict=True):
+            yield frame, _confident(one, score_threshold)
+
+
+def detect_images(model: DetectionModel, images: Sequence[Tensor], native: bool = False) -> list[Found]:
+    """Detections of images (3,H_i,W_i) as one batch.
+
+    Args:
+        native: images keep their size instead of being brought to the model's own.
+    """
+    prepare, device = model.preprocess, next(model.parameters()).device
+    moved = [image.to(device) for image in images]
+    inputs = [prepare.normalize(image if native else prepare.resize(image)) for image in moved]
+    pixels, sizes = prepare.batch(inputs)
+    with torch.inference_mode():
+        detections = model.network.predict(pixels, sizes)  # type: ignore[operator]
+    return [
+        (to_original(one["boxes"].cpu(), size.cpu(), *image.shape[-2:]), one["scores"].cpu(), one["labels"].cpu())
+        for one, size, image in zip(detections.unpad(), sizes, images, strict=True)
+    ]
+
+
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of ``size`` items; the last may be shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _tiled(model: DetectionModel, image: Tensor, tiling: Tiling, batch_size: int) -> Found:
+    return detect_tiled(
+        image,
+        tiling,
+        whole=lambda whole: detect_images(model, [whole])[0],
+        tiles=lambda tiles: [
+            found for chunk in chunks(tiles, batch_size) for found in detect_images(model, chunk, native=True)
+        ],
+    )
+
+
+def _confident(found: Found, threshold: float) -> Found:
+    keep = found[1] >= threshold
+    return found[0][keep], found[1][keep], found[2][keep]

@@ -1,0 +1,78 @@
+"""Video files in and out, through PyAV (an extra: ``pip install "poise[video]"``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".flv")
+
+Made = TypeVar("Made")
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError('video files need PyAV: pip install "poise[video]"') from error
+    return av
+
+
+def read_video(path: str | os.PathLike[str], make: Callable[[Tensor, Path, int], Made]) -> Iterator[Made]:
+    """``make(image (3,H,W) uint8 RGB, path, number)`` of every frame, decoded one at a time.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        ValueError: the file is no video or is damaged; it is named.
+    """
+    av = _av()
+    path = Path(path)
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{path} has no video stream")
+            for number, frame in enumerate(container.decode(video=0)):
+                image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1).contiguous()
+                yield make(image, path, number)
+    except av.FFmpegError as error:
+        raise ValueError(f"{path} cannot be decoded as a video: {error}") from error
+
+
+def frame_rate(path: str | os.PathLike[str]) -> Fraction:
+    """Frames a second of a video file (25 where the file does not say)."""
+    with _av().open(str(path)) as container:
+        return Fraction(container.streams.video[0].average_rate or 25)
+
+
+def write_video(pictures: Iterable[Image.Image], path: str | os.PathLike[str], rate: Fraction | float = 25) -> int:
+    """Write pictures of one size as an H.264 or, where PyAV lacks it, MPEG-4 video.
+
+    Odd sides lose their last row or column (the format wants even ones).
+
+    Returns:
+        the number of frames written.
+    """
+    av = _av()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    count, stream = 0, None
+    with av.open(str(path), "w") as container:
+        for picture in pictures:
+            count += 1
+            even = picture.width // 2 * 2, picture.height // 2 * 2
+            if stream is None:
+                stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1001))
+                stream.width, stream.height, stream.pix_fmt = *even, "yuv420p"
+            frame = av.VideoFrame.from_image(picture.convert("RGB").crop((0, 0, *even)))
+            container.mux(stream.encode(frame))
+        if stream is not None:
+            container.mux(stream.encode())
+    return count
