@@ -27,7 +27,7 @@ class Preprocess:
     corner_aligned: bool = False  # resize as a warp about the corner (NanoDet) instead of with half-pixel centres
 
     def __post_init__(self) -> None:
-        if min(self.short, self.long) < 1 or self.short > self.long and self.keep_ratio:
+        if min(self.short, self.long) < 1 or (self.short > self.long and self.keep_ratio):
             raise ValueError(
                 f"image size short={self.short}, long={self.long}: both must be positive and short <= long"
             )
@@ -53,7 +53,7 @@ class Preprocess:
         return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
     def resize(self, image: Tensor) -> Tensor:
-        """Bilinear with half-pixel centres and without antialiasing, as the published models were trained; keeps the dtype."""
+        """Bilinear without antialiasing, by custom with half-pixel centres, as the published models were trained."""
         height, width = image.shape[-2:]
         target = self.target_size(height, width)
         if target == (height, width):
@@ -87,24 +87,33 @@ class Preprocess:
 
 
 def corner_aligned_resize(image: Tensor, target: tuple[int, int]) -> Tensor:
-    """Resize (3,H,W) as a perspective warp does: target pixel x reads the source at x * W / W', black beyond the edge.
-
-    Source positions are rounded to 1/32 of a pixel, as OpenCV's warps do; bytes are then interpolated exactly.
-    """
-    (top, below), (left, right) = (
-        _neighbours(length, wanted, image.device) for length, wanted in zip(image.shape[-2:], target, strict=True)
+    """Resize (3,H,W) as a perspective warp does: target pixel x shows source x * W / W', black beyond the edge."""
+    rows, columns = (
+        torch.arange(wanted, dtype=torch.float64, device=image.device) * (length / wanted)
+        for length, wanted in zip(image.shape[-2:], target, strict=True)
     )
-    exact = image.float() if image.is_floating_point() else image.to(torch.int32)
-    padded = functional.pad(exact, (0, 1, 0, 1))
-    rows = padded[:, top] * (32 - below[:, None]) + padded[:, top + 1] * below[:, None]
-    total = rows[..., left] * (32 - right) + rows[..., left + 1] * right
+    return sample_separably(image, rows, columns)
+
+
+def sample_separably(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Bilinear values of (C,H,W) at source positions ``rows`` (h,) and ``columns`` (w,) in pixels, black outside.
+
+    Positions are rounded to 1/32 of a pixel, as OpenCV's warps do; bytes are then interpolated exactly, halves up.
+    """
+    exact = functional.pad(image.float() if image.is_floating_point() else image.to(torch.int32), (1, 1, 1, 1))
+    (top, bottom, down), (left, right, over) = (
+        _neighbours(positions, length) for positions, length in zip((rows, columns), image.shape[-2:], strict=True)
+    )
+    lines = exact[:, top] * (32 - down[:, None]) + exact[:, bottom] * down[:, None]
+    total = lines[..., left] * (32 - over) + lines[..., right] * over
     return (total / 1024).to(image.dtype) if image.is_floating_point() else ((total + 512) >> 10).to(image.dtype)
 
 
-def _neighbours(length: int, target: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For each target position the source index at or before it and how far it lies beyond that, in 1/32 (both (T,))."""
-    position = (torch.arange(target, dtype=torch.float64, device=device) * (length / target) * 32).round().int()
-    return position >> 5, position & 31
+def _neighbours(positions: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices before and after each position on an axis with a black pixel at each end, and the way between in 1/32."""
+    fine = (positions * 32).round().clamp(-64, 32 * (length + 1)).int()
+    before = (fine >> 5) + 1
+    return before.clamp(0, length + 1), (before + 1).clamp(0, length + 1), fine & 31
 
 
 CAFFE = Preprocess((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), bgr=True)  # of detectors on Caffe's ResNets

@@ -7,13 +7,14 @@ import importlib
 from collections.abc import Callable
 
 from poise.models import list_models
-from poise.recipes import atss, fcos, gfl, retinanet
+from poise.recipes import atss, fcos, gfl, nanodet_plus, retinanet
 from poise.recipes.convert import nearest
 from poise.recipes.finetune import finetune
 from poise.recipes.settings import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    function.__name__: function for function in (*retinanet.RECIPES, *fcos.RECIPES, *atss.RECIPES, *gfl.RECIPES)
+    function.__name__: function
+    for function in (*retinanet.RECIPES, *fcos.RECIPES, *atss.RECIPES, *gfl.RECIPES, *nanodet_plus.RECIPES)
 }
 
 

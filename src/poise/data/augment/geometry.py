@@ -10,22 +10,47 @@ from torchvision.transforms import v2
 
 from poise.data.augment.chance import between, whole_number
 from poise.data.augment.scene import FILL, Scene, boxes_on, clip_objects, plain_boxes, select, size_of, skipped
-from poise.preprocess import Preprocess
+from poise.preprocess import Preprocess, sample_separably
 
+PLAIN = Preprocess()  # half-pixel bilinear
 LEAST_CROP_SIDE = 16  # smaller images are not cropped
 
 
-def resize(scene: Scene, height: int, width: int) -> Scene:
-    """Scale to this size; boxes are multiplied by the actual factor of each axis and clipped."""
+def resize(scene: Scene, height: int, width: int, preprocess: Preprocess = PLAIN) -> Scene:
+    """Scale to this size in the way of ``preprocess``; boxes are multiplied by each axis' actual factor and clipped."""
     if size_of(scene) == (height, width):
         return scene
-    exact = Preprocess(short=height, long=width, keep_ratio=False)
+    exact = replace(preprocess, short=height, long=width, keep_ratio=False)
     image = exact.resize(scene["image"].as_subclass(Tensor))
     old_height, old_width = size_of(scene)
     factor = torch.tensor([width / old_width, height / old_height] * 2)
     limit = torch.tensor([width, height] * 2)
     boxes = torch.minimum((plain_boxes(scene) * factor).clamp(min=0), limit)
     return {**scene, "image": v2.functional.to_image(image), "boxes": boxes_on(boxes, image)}
+
+
+def warp(
+    scene: Scene, height: int, width: int, scale: tuple[float, ...], stretch: tuple[float, ...], shift: float
+) -> Scene:
+    """Scale, stretch and shift the image about its centre on a canvas of ``height`` × ``width``, black where it is not.
+
+    One scale for both axes, one stretch for each; the centre lands up to ``shift`` of the canvas away from the middle
+    (NanoDet's ShapeTransform, whose flip is a transform of its own here). Unlike there, objects that leave the canvas
+    are removed.
+    """
+    zoom = between(*scale)
+    factors = [zoom * (between(*stretch) if stretch else 1.0) for _ in range(2)]
+    middles = [0.5 + between(-shift, shift) for _ in range(2)]
+    image = scene["image"].as_subclass(Tensor)
+    gains, offsets, positions = [], [], []
+    for old, new, factor, middle in zip(size_of(scene), (height, width), factors, middles, strict=True):
+        gains.append(factor * new / old)
+        offsets.append(middle * new - gains[-1] * old / 2)
+        positions.append((torch.arange(new, dtype=torch.float64) - offsets[-1]) / gains[-1])
+    canvas = sample_separably(image, *positions)
+    boxes = plain_boxes(scene) * torch.tensor(gains[::-1] * 2) + torch.tensor(offsets[::-1] * 2)
+    moved = {**scene, "image": v2.functional.to_image(canvas), "boxes": boxes_on(boxes, canvas)}
+    return clip_objects(moved, least_visible=0.0)
 
 
 def draw_size(preprocess: Preprocess, short_range: tuple[int, ...] = (), choices: tuple[int, ...] = ()) -> Preprocess:

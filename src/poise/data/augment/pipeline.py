@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from torchvision.transforms import v2
 
 from poise.data.augment.chance import happens
-from poise.data.augment.geometry import draw_size, large_scale_jitter, min_iou_crop, resize
+from poise.data.augment.color import recolor
+from poise.data.augment.geometry import draw_size, large_scale_jitter, min_iou_crop, resize, warp
 from poise.data.augment.mixing import copy_paste, mixup, mosaic
 from poise.data.augment.scene import Scene, size_of
 from poise.preprocess import Preprocess
@@ -40,13 +41,16 @@ class TrainingPipeline:
             scene = mosaic([scene, partner(), partner(), partner()], height, width)
         elif chances.scale_jitter:
             scene = large_scale_jitter(scene, height, width, chances.scale_jitter)
+        elif chances.warp_scale:
+            scene = warp(scene, height, width, chances.warp_scale, chances.warp_stretch, chances.warp_shift)
         else:
-            scene = resize(scene, height, width)
+            scene = resize(scene, height, width, self.preprocess)
         if happens(chances.copy_paste):
             scene = copy_paste(scene, partner())
         if happens(chances.mixup):
             scene = mixup(scene, partner())
         scene = v2.RandomHorizontalFlip(chances.flip)(scene)
+        scene = recolor(scene, chances.recolor) if chances.recolor else scene
         return v2.RandomPhotometricDistort()(scene) if happens(chances.photometric) else scene
 
     def plain(self) -> TrainingPipeline:
@@ -61,4 +65,4 @@ class EvaluationPipeline:
     preprocess: Preprocess
 
     def __call__(self, scene: Scene, partner: Callable[[], Scene]) -> Scene:
-        return resize(scene, *self.preprocess.target_size(*size_of(scene)))
+        return resize(scene, *self.preprocess.target_size(*size_of(scene)), self.preprocess)

@@ -1,0 +1,73 @@
+"""NanoDet-Plus's published COCO recipes, and one for fine-tuning on the CPU."""
+
+from __future__ import annotations
+
+from poise.recipes.augment import AugmentSettings
+from poise.recipes.settings import (
+    DataSettings,
+    EvaluateSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+    ScheduleSettings,
+    TrainSettings,
+)
+
+WARP = AugmentSettings(flip=0.5, warp_scale=(0.6, 1.4), warp_stretch=(0.8, 1.2), warp_shift=0.2, recolor=0.5)
+
+
+def _published(model: str) -> Recipe:
+    """One GPU, 96 images a step, decay on every parameter, an average that starts at once and settles at 0.9998."""
+    return Recipe(
+        model=ModelSettings(model, backbone_weights="imagenet"),
+        data=DataSettings(batch=96, drop_last=True),
+        augment=WARP,
+        optimizer=OptimizerSettings("adamw", lr=1e-3, lr_batch=96, weight_decay=0.05),
+        schedule=ScheduleSettings(
+            300, "cosine", milestones=(), final=0.05, by_epoch=True, warmup_steps=500, warmup_ratio=1e-4
+        ),
+        train=TrainSettings(clip_norm=35.0, average_decay=0.9998),
+        evaluate=EvaluateSettings(every=10),
+    )
+
+
+def nanodet_plus_m_320_coco() -> Recipe:
+    """NanoDet-Plus-m, 300 epochs at 320x320; published AP 27.0."""
+    return _published("nanodet_plus_m_320")
+
+
+def nanodet_plus_m_416_coco() -> Recipe:
+    """NanoDet-Plus-m, 300 epochs at 416x416; published AP 30.4."""
+    return _published("nanodet_plus_m_416")
+
+
+def nanodet_plus_m_1_5x_320_coco() -> Recipe:
+    """NanoDet-Plus-m-1.5x, 300 epochs at 320x320; published AP 29.9."""
+    return _published("nanodet_plus_m_1_5x_320")
+
+
+def nanodet_plus_m_1_5x_416_coco() -> Recipe:
+    """NanoDet-Plus-m-1.5x, 300 epochs at 416x416; published AP 34.1."""
+    return _published("nanodet_plus_m_1_5x_416")
+
+
+def nanodet_plus_m_320_finetune() -> Recipe:
+    """NanoDet-Plus-m at 320x320 on hundreds of images of one's own, minutes on a CPU; give --model.weights."""
+    return Recipe(
+        model=ModelSettings("nanodet_plus_m_320"),
+        data=DataSettings(batch=16, workers=1),
+        augment=WARP,
+        optimizer=OptimizerSettings("adamw", lr=1e-3, lr_batch=0, weight_decay=0.05),
+        schedule=ScheduleSettings(30, "cosine", milestones=(), final=0.05, warmup_steps=50, warmup_ratio=1e-3),
+        train=TrainSettings(clip_norm=35.0, average_decay=0.998, average_ramp_steps=50.0),
+        evaluate=EvaluateSettings(every=3, metric="ap50"),
+    )
+
+
+RECIPES = (
+    nanodet_plus_m_320_coco,
+    nanodet_plus_m_416_coco,
+    nanodet_plus_m_1_5x_320_coco,
+    nanodet_plus_m_1_5x_416_coco,
+    nanodet_plus_m_320_finetune,
+)
