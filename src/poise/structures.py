@@ -240,6 +240,26 @@ class RefinedPredictions(Predictions):
 
 
 @dataclass(frozen=True)
+class RegionPredictions(Predictions):
+    """A second stage: its priors are proposals, its classes exclude one another, its offsets may be each class's own."""
+
+    background: Tensor  # (B,N) logit of no class at all
+    deltas: Tensor  # (B,N,C|1,4) of a ``boxes.DeltaCoder``; ``boxes`` are those of the best class
+
+    def gate(self) -> Tensor:
+        return self.all_logits().softmax(-1)[..., :-1]
+
+    def all_logits(self) -> Tensor:
+        """(B,N,C+1), background last."""
+        return torch.cat((self.logits, self.background[..., None]), -1)
+
+    def deltas_of(self, labels: Tensor) -> Tensor:
+        """Offsets (B,N,4) of the given classes (B,N)."""
+        index = labels.clamp(max=self.deltas.shape[2] - 1)  # class-agnostic offsets have one entry
+        return self.deltas.gather(2, index[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
+
+
+@dataclass(frozen=True)
 class Assignment:
     """Which object each place answers to."""
 

@@ -1,5 +1,6 @@
 """Branches: heads together with what supervises them."""
 
 from poise.branches.dense import DenseBranch
+from poise.branches.region import RegionBranch, RegionStage
 
-__all__ = ["DenseBranch"]
+__all__ = ["DenseBranch", "RegionBranch", "RegionStage"]

@@ -1,0 +1,99 @@
+"""Faster R-CNN (Ren et al. 2015) on a feature pyramid (Lin et al. 2017): propose regions, then decide on each.
+
+A small head says at three anchors a cell whether there is an object and where; the best thousand boxes are read off
+the pyramid as 7x7 features, and two fully connected layers say what they hold and refine them. Both stages are told by
+overlap and trained on a sample: 256 anchors, half of them positive at most, and 512 regions, a quarter at most.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from poise import losses
+from poise.assign import MaxIoU
+from poise.boxes import DeltaCoder
+from poise.branches.proposals import Propose, ProposeByImage
+from poise.branches.region import ProposalStage, RegionBranch, RegionPostProcess, RegionStage
+from poise.criteria.region import ElementLoss, ProposalCriterion, RegionCriterion
+from poise.detectors import PyramidDetector
+from poise.models.parts import Weights
+from poise.nn.backbones import Backbone
+from poise.nn.fpn import FPN, SubsampledLevel
+from poise.nn.grids import AnchorGrid
+from poise.nn.heads.region import ProposalHead, RegionAlign, RegionHead
+from poise.sample import Sampler, TakeAll, article_sampler, balanced_sampler, hard_sampler, random_sampler
+
+SAMPLING = {
+    "random": random_sampler,
+    "balanced": balanced_sampler,  # Libra R-CNN as published
+    "article": article_sampler,  # Libra R-CNN as its article describes it
+    "ohem": hard_sampler,
+}
+BOX_LOSSES: dict[str, ElementLoss] = {
+    "l1": losses.l1,
+    "smooth_l1": losses.smooth_l1,
+    "balanced_l1": losses.balanced_l1,
+    "balanced_l1_0.11": partial(losses.balanced_l1, beta=0.11),  # of the published Libra RetinaNet
+}
+
+
+def faster_rcnn(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    caffe: bool = False,
+    channels: int = 256,
+    hidden: int = 1024,
+    sampling: str = "random",
+    box_loss: str = "l1",
+    anchors: int = 256,
+    regions: int = 512,
+    proposals: int = 1000,
+    score: float = 0.05,
+    nms: float = 0.5,
+    deterministic: bool = False,
+) -> PyramidDetector:
+    """Faster R-CNN on a feature pyramid.
+
+    ``sampling`` of the second stage: ``random``, ``balanced`` and ``article`` (Libra R-CNN), ``ohem``; ``box_loss``:
+    ``l1``, ``smooth_l1``, ``balanced_l1``. ``anchors`` and ``regions`` are the samples of the stages, ``proposals`` go
+    from the first to the second; ``hidden`` is the width of the fully connected layers. ``deterministic`` trains on
+    all anchors and regions.
+    """
+    body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
+    first = proposal_stage(neck, None if deterministic else random_sampler(anchors, 0.5), proposals)
+    sampler = TakeAll() if deterministic else choose("sampling", SAMPLING, sampling)(regions)
+    second = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), score, nms)
+    return PyramidDetector(body, neck, RegionBranch(first, second))
+
+
+def choose(option: str, known: dict[str, object], name: str) -> object:
+    """The part that an option names."""
+    if name not in known:
+        raise ValueError(f"{option}='{name}': one of {', '.join(known)}")
+    return known[name]
+
+
+def proposal_stage(neck: FPN, sampler: Sampler | None, proposals: int = 1000) -> ProposalStage:
+    """Three anchors of eight strides a cell; positive from IoU 0.7, negative below 0.3, every object keeps its best.
+
+    Without a sampler it trains on all anchors and proposes exactly as the original does.
+    """
+    coder = DeltaCoder()
+    head = ProposalHead(neck.channels, AnchorGrid(neck.strides, (8.0,), (0.5, 1.0, 2.0)), coder)
+    assigner, criterion = MaxIoU(0.7, 0.3, 0.3), ProposalCriterion(coder)
+    training = Propose(2000, proposals) if sampler else ProposeByImage(2000, proposals)
+    return ProposalStage(head, assigner, sampler or TakeAll(), criterion, training, ProposeByImage(1000, proposals))
+
+
+def region_stage(
+    neck: FPN, num_classes: int, hidden: int, sampler: Sampler, box_loss: ElementLoss, score: float, nms: float
+) -> RegionStage:
+    """Regions on all levels but the coarsest; positive from IoU 0.5, negative below."""
+    coder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
+    head = RegionHead(neck.channels, num_classes, RegionAlign(neck.strides[:-1]), coder, hidden)
+    assigner = MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0)
+    return RegionStage(head, assigner, sampler, RegionCriterion(coder, box_loss), RegionPostProcess(score, nms))

@@ -1,0 +1,75 @@
+"""Balanced feature pyramid (Pang et al. 2019, section 3.2): every level gets the same, refined mean of all levels."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class NonLocal(nn.Module):
+    """Embedded-Gaussian non-local block (Wang et al. 2018): each position adds a weighted mean over all positions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+        self.value, self.output = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, level: Tensor) -> Tensor:
+        query, key, value = (
+            part(level).flatten(2).transpose(1, 2)[:, None] for part in (self.query, self.key, self.value)
+        )
+        mean = functional.scaled_dot_product_attention(query, key, value, scale=1.0)  # not divided by sqrt(channels)
+        return level + self.output(mean[:, 0].transpose(1, 2).reshape(level.shape))
+
+
+class Convolved(nn.Sequential):
+    """A 3x3 convolution and ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.add_module("conv", nn.Conv2d(channels, channels, 3, 1, 1))
+        self.add_module("act", nn.ReLU())
+
+
+REFINEMENTS: dict[str, type[nn.Module]] = {"conv": Convolved, "non_local": NonLocal}
+
+
+class BalancedPyramid(nn.Module):
+    """Gather all levels at one, average, refine, and add the result back to every level.
+
+    Takes and gives any number of (B,C,H_l,W_l) maps, finest first, of any pyramid; sizes need not be exact halves.
+
+    Args:
+        channels: C.
+        level: which level's size the gathered maps have (the published models gather at stride 16).
+        refine: ``"none"``, ``"conv"`` or ``"non_local"``.
+
+    All convolutions start from Xavier's distribution, so the non-local block is not an identity at first (as in the
+    published code, whose pyramid overwrites the block's own start).
+    """
+
+    def __init__(self, channels: int, level: int = 2, refine: str = "non_local") -> None:
+        super().__init__()
+        if refine != "none" and refine not in REFINEMENTS:
+            raise ValueError(f"refine='{refine}': one of none, {', '.join(REFINEMENTS)}")
+        self.level = level
+        self.refine = nn.Identity() if refine == "none" else REFINEMENTS[refine](channels)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        if not 0 <= self.level < len(maps):
+            raise ValueError(f"BalancedPyramid gathers at level {self.level}, there are {len(maps)}")
+        size = maps[self.level].shape[-2:]
+        gathered = [_resize(level, size, shrink=i < self.level) for i, level in enumerate(maps)]
+        balanced = self.refine(sum(gathered[1:], gathered[0]) / len(gathered))
+        return [level + _resize(balanced, level.shape[-2:], shrink=i >= self.level) for i, level in enumerate(maps)]
+
+
+def _resize(level: Tensor, size: tuple[int, ...], shrink: bool) -> Tensor:
+    """Greatest value of each cell where a map shrinks, nearest where it grows."""
+    if level.shape[-2:] == size:
+        return level
+    return functional.adaptive_max_pool2d(level, size) if shrink else functional.interpolate(level, size=size)

@@ -1,0 +1,74 @@
+"""The sampler of two-stage detectors: a number of places, a share of positives, and a way to choose each kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from poise.sample.balanced import InstanceBalanced, IoUBalanced
+from poise.sample.ohem import Hardest
+from poise.sample.protocol import Chooser, Request, pack
+from poise.sample.random import Uniform
+from poise.structures import Assignment, Sample
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Up to ``size`` places an image: at most ``positive_fraction`` of them positive, the rest negative.
+
+    ``negatives_per_positive`` >= 0 also limits the negatives to that many for each chosen positive (for one where
+    there is none). With too few candidates the sample is smaller.
+    """
+
+    size: int = 512
+    positive_fraction: float = 0.25
+    negatives_per_positive: float = -1.0
+    positives: Chooser = field(default_factory=Uniform)
+    negatives: Chooser = field(default_factory=Uniform)
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 <= self.positive_fraction <= 1:
+            raise ValueError(
+                f"Combined(size={self.size}, positive_fraction={self.positive_fraction}): size >= 1, fraction in [0,1]"
+            )
+
+    @property
+    def needs_loss(self) -> bool:
+        return self.positives.needs_loss or self.negatives.needs_loss
+
+    @torch.no_grad()
+    def __call__(
+        self, assignment: Assignment, generator: torch.Generator | None = None, loss: Tensor | None = None
+    ) -> Sample:
+        most = int(self.size * self.positive_fraction)
+        share = torch.full_like(assignment.index[:, 0], most)
+        positive = self.positives(Request(assignment.positive, share, most, assignment, generator, loss))
+        found = positive.sum(1)
+        rest = self.size - found
+        if self.negatives_per_positive >= 0:
+            rest = torch.minimum(rest, (self.negatives_per_positive * found.clamp(min=1)).long())
+        negative = self.negatives(Request(assignment.negative, rest, self.size, assignment, generator, loss))
+        return pack(positive, negative, self.size)
+
+
+def random_sampler(size: int = 512, positive_fraction: float = 0.25, negatives_per_positive: float = -1.0) -> Combined:
+    """Both kinds at random (Faster R-CNN)."""
+    return Combined(size, positive_fraction, negatives_per_positive)
+
+
+def balanced_sampler(size: int = 512, positive_fraction: float = 0.25) -> Combined:
+    """Libra R-CNN's, as published: what its code does, not all of what its article says."""
+    return Combined(size, positive_fraction, positives=InstanceBalanced(), negatives=IoUBalanced())
+
+
+def article_sampler(size: int = 512, positive_fraction: float = 0.25, negative_threshold: float = 0.5) -> Combined:
+    """Libra R-CNN's as the article describes it: bins over all negatives' overlaps, exact numbers."""
+    negatives = IoUBalanced(floor=-1.0, top=negative_threshold)
+    return Combined(size, positive_fraction, positives=InstanceBalanced(exact=True), negatives=negatives)
+
+
+def hard_sampler(size: int = 512, positive_fraction: float = 0.25) -> Combined:
+    """Online hard example mining for both kinds."""
+    return Combined(size, positive_fraction, positives=Hardest(), negatives=Hardest())
