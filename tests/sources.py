@@ -35,6 +35,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def modules() -> set[str]:
     """Every module and package of poise."""
     return {module_name(path) for path in python_files()}

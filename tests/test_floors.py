@@ -15,7 +15,7 @@ FLOORS = (
     ("branches", "detectors"),
     ("models",),
     ("recipes", "published"),
-    ("data", "evaluate", "engine", "lab", "export"),
+    ("data", "evaluate", "engine", "inference", "lab", "export"),
     ("api", "cli"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -26,6 +26,9 @@ NEIGHBOURS = {
     # floor 6: the engine feeds and validates
     ("engine", "data"),
     ("engine", "evaluate"),
+    # floor 6: inference reads images as the data room does, and writes results as the evaluation does
+    ("inference", "data"),
+    ("inference", "evaluate"),
     # floor 7: the command line calls the facade
     ("cli", "api"),
 }

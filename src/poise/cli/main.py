@@ -50,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except (ValueError, OSError, ImportError) as error:
         return _complain(error, FAILED, debug)
+    except RuntimeError as error:
+        if not type(error).__module__.startswith("poise."):  # a bug of ours or of PyTorch's: its traceback is needed
+            raise
+        return _complain(error, FAILED, debug)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -6,14 +6,18 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagConversionOff, Positional, arg
 
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
 from poise.recipes import Recipe, changed, get_recipe, load_recipe
+
+if TYPE_CHECKING:
+    from poise.engine import RunResult
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,40 @@ def resolve(arguments: Arguments) -> Recipe:
         "train.seed": arguments.seed,
     }
     return changed(recipe, {place: value for place, value in places.items() if value is not None})
+
+
+def run(arguments: Arguments) -> int:
+    """Train, say what came of it, and leave a page about it in the run folder."""
+    from poise.cli.page import write_page
+    from poise.engine import train
+
+    recipe = resolve(arguments)
+    if not recipe.data.path:
+        raise CommandLineError("poise train needs --data PATH (poise demo-data OUT makes some to try)")
+    out = arguments.out or free_folder(recipe.model.name if arguments.config else arguments.name)
+    result = train(recipe, out=out, resume=arguments.resume, device=arguments.device)
+    if int(os.environ.get("RANK", "0")) == 0:
+        _say(result)
+        write_page(result.out)
+    return result.exit_code
+
+
+def free_folder(name: str) -> Path:
+    """``runs/NAME``, or the first of ``runs/NAME-2``, ``runs/NAME-3``, … that does not exist.
+
+    Processes that train together must agree, so under torchrun it is always ``runs/NAME``.
+    """
+    first = Path("runs") / name.rpartition(":")[2]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not first.exists():
+        return first
+    numbered = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(folder for folder in numbered if not folder.exists())
+
+
+def _say(result: RunResult) -> None:
+    if result.stopped_by:
+        print(f"stopped by {result.stopped_by} after epoch {result.epochs}; poise train --resume --out {result.out}")
+        return
+    numbers = "  ".join(f"{name} {value:.3f}" for name, value in list(result.metrics.items())[:3])
+    best = f"; best epoch {result.best_epoch}: {numbers}" if result.metrics else ""
+    print(f"{result.epochs} epochs done{best}\nrun folder {result.out}: report.html, best.pt, last.pt, results.csv")
