@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from poise.data.sampling import EpochPlan
 from poise.distributed import normalizer
-from poise.engine.checkpoints import read_last, seed_all
+from poise.engine.checkpoints import read_last
 from poise.engine.display import Silent
 from poise.engine.locks import locked
 from poise.engine.logs import TrainingLog
 from poise.engine.processes import Processes, running
+from poise.engine.reproduce import seed_all
 from poise.engine.state import TrainingState
 from poise.engine.train import Training
 from poise.recipes import DataSettings, EvaluateSettings, OptimizerSettings, Recipe, ScheduleSettings, TrainSettings
@@ -99,7 +100,9 @@ class TinyLoader:
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         order = Order(self.plan, epoch, start_batch)
-        yield from DataLoader(Pictures(self.plan.count), batch_sampler=order, num_workers=self.workers, collate_fn=collate)
+        yield from DataLoader(
+            Pictures(self.plan.count), batch_sampler=order, num_workers=self.workers, collate_fn=collate
+        )
 
 
 def tiny_recipe(**train: object) -> Recipe:
@@ -114,7 +117,13 @@ def tiny_recipe(**train: object) -> Recipe:
 
 
 def tiny_training(
-    out: Path, recipe: Recipe, *, processes: Processes | None = None, workers: int = 0, count: int = 43, **network: object
+    out: Path,
+    recipe: Recipe,
+    *,
+    processes: Processes | None = None,
+    workers: int = 0,
+    count: int = 43,
+    **network: object,
 ) -> Training:
     """A training that begins in ``out``, or goes on there if it holds a checkpoint."""
     processes = processes or Processes(torch.device("cpu"))
@@ -133,7 +142,7 @@ def tiny_training(
 
     def validate() -> dict[str, float]:
         torch.rand(3)  # whatever validation draws must not matter
-        return {"score": float(detector.branch[1].weight.abs().sum())}
+        return {"score": float(detector.branch[1].weight.detach().abs().sum())}
 
     training.validate = validate
     training.file_of = lambda index: f"image_{index}.png"

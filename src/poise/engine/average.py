@@ -25,9 +25,7 @@ def decay_at(step: int, decay: float, ramp: str = "exponential", ramp_steps: flo
 class Average:
     """Keeps the averages apart from the network; integer buffers are copied, values that are not finite never enter."""
 
-    def __init__(
-        self, network: nn.Module, decay: float, ramp: str = "exponential", ramp_steps: float = 2000.0
-    ) -> None:
+    def __init__(self, network: nn.Module, decay: float, ramp: str = "exponential", ramp_steps: float = 2000.0) -> None:
         self.network = network
         self.decay, self.ramp, self.ramp_steps = decay, ramp, ramp_steps
         self.values = {name: value.detach().clone() for name, value in network.state_dict().items()}

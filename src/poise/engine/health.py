@@ -92,7 +92,9 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 def memory_advice(batch: int, accumulate: int, precision: str, image_size: tuple[int, ...]) -> str:
     """What to lower, with the present values."""
-    advice = [f"data.batch (now {batch}) or raise train.accumulate (now {accumulate}; the same mathematics but for norms)"]
+    advice = [
+        f"data.batch (now {batch}) or raise train.accumulate (now {accumulate}; the same mathematics but for norms)"
+    ]
     advice.append(f"model.image_size (now {' x '.join(map(str, image_size)) or 'as published'})")
     if precision == "fp32":
         advice.append("train.precision to bf16")

@@ -82,8 +82,8 @@ class TrainingLog:
         self.display.status(status)
         if self.events is not None:
             for name, value in means.sums.items():
-                self.events.add_scalar(f"train/{name}", value, done)
-            self.events.add_scalar("train/total", sum(means.sums.values()), done)
+                self.events.add_scalar(f"loss/{name}", value, done)
+            self.events.add_scalar("loss/total", sum(means.sums.values()), done)
             self.events.add_scalar("train/lr", self.state.rate, done)
             self.events.add_scalar("train/images_per_second", status.images_per_second, done)
         self.interval = Meter()
@@ -96,8 +96,8 @@ class TrainingLog:
         row["seconds"] = round(means.seconds, 3)
         row["memory_mb"] = round(memory_used(self.processes.device), 1)
         row["objects_per_batch"] = means.objects / max(means.steps, 1)
-        row["train/total"] = sum(means.sums.values())
-        row |= {f"train/{name}": value for name, value in means.sums.items()}
+        row["loss/total"] = sum(means.sums.values())
+        row |= {f"loss/{name}": value for name, value in means.sums.items()}
         row |= {f"val/{name}": float(value) for name, value in metrics.items()}
         self.state.rows.append(row)
         if self.events is not None:
@@ -136,5 +136,3 @@ def memory_used(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-

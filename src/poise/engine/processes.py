@@ -110,7 +110,9 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         if local_rank is not None and device.index is not None:
             raise ValueError(f"device '{name}': with several processes say 'cuda'; each takes its own GPU")
         if index >= torch.cuda.device_count():
-            raise ValueError(f"device 'cuda:{index}': there are {torch.cuda.device_count()} GPUs; start fewer processes")
+            raise ValueError(
+                f"device 'cuda:{index}': there are {torch.cuda.device_count()} GPUs; start fewer processes"
+            )
         return torch.device("cuda", index)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device 'mps': PyTorch finds no Apple GPU here; use --device cpu")

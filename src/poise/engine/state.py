@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from poise.engine.average import Average
-from poise.engine.checkpoints import random_state, set_random_state
 from poise.engine.health import Position
 from poise.engine.meter import Meter
 from poise.engine.optimize import make_optimizer
 from poise.engine.processes import Processes
+from poise.engine.reproduce import random_state, set_random_state
 from poise.recipes import Recipe, to_dict
 
 FORMAT = "poise-1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,7 +52,9 @@ class Training:
     processes: Processes
     log: TrainingLog
     model: dict[str, Any] = field(default_factory=dict)  # what rebuilds the model; stored beside its weights
-    validate: Callable[[], Mapping[str, float]] | None = None  # metrics of the network as it is; called by all processes
+    validate: Callable[[], Mapping[str, float]] | None = (
+        None  # metrics of the network as it is; called by all processes
+    )
     file_of: Callable[[int], str] = str  # an image's file by its index, for messages
     batch_seen: Callable[[Batch], None] | None = None  # told the first batch of the run
 
@@ -172,12 +175,15 @@ class Training:
         if self.validate is None or not (last or (settings.every and epoch % settings.every == 0)):
             return {}
         self.save()  # validation may take long: a run killed in it does not repeat what came before
+        return self.evaluate()
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Metrics of the averaged weights, or of the weights where there is no average; all processes call this."""
+        assert self.validate is not None
         devices = [self.processes.device.index or 0] if self.processes.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            if self.state.average is None:
-                return self.validate()
-            with self.state.average.applied():
-                return self.validate()
+        averaged = self.state.average.applied() if self.state.average is not None else nullcontext()
+        with torch.random.fork_rng(devices=devices), averaged:
+            return self.validate()
 
     def _keep_best(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Without validation the newest weights are the best."""

@@ -1,0 +1,50 @@
+"""The model that a recipe names, for the classes of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from poise.detectors import DetectionModel
+from poise.engine.sources import ImageSet
+from poise.models import create_model
+from poise.models.files import find_model_file, load_model
+from poise.published import load_published
+from poise.recipes import Recipe
+
+
+def build_model(recipe: Recipe, train_set: ImageSet, fresh: bool) -> tuple[DetectionModel, list[str]]:
+    """The model for these classes, with the weights that the recipe starts from if it is ``fresh``."""
+    settings = recipe.model
+    backbone = None if settings.backbone_weights in ("none", "") else settings.backbone_weights
+    size = (
+        None
+        if not settings.image_size
+        else settings.image_size[0]
+        if len(settings.image_size) == 1
+        else settings.image_size
+    )
+    model = create_model(
+        settings.name,
+        num_classes=len(train_set.class_names),
+        backbone_weights=backbone if fresh else None,
+        image_size=size,
+        **settings.options,
+    )
+    if backbone is not None and not fresh:
+        model.network.backbone.adopt_pretrained()  # type: ignore[union-attr, operator]
+    model.set_classes(train_set.class_names, train_set.category_ids)
+    return model, _start_weights(model, settings.weights) if fresh and settings.weights else []
+
+
+def _start_weights(model: DetectionModel, source: str) -> list[str]:
+    """Fill a model from a poise file or a published checkpoint; layers of other class counts keep their start."""
+    if Path(source).suffix in (".pth", ".ckpt", ".safetensors"):
+        return [f"weights from {source}: {load_published(model, source, remap_classes=True)}"]
+    file = find_model_file(source)
+    values, own = load_model(file).state_dict(), model.state_dict()
+    fitting = {name: value for name, value in values.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise ValueError(f"model.weights: no tensor of {file} fits {model.name}; is it of another kind of model?")
+    model.load_state_dict(fitting, strict=False)
+    rest = sorted(set(own) - set(fitting))
+    return [f"weights from {file}: {len(fitting)} tensors" + (f"; fresh: {', '.join(rest[:6])}" if rest else "")]

@@ -1,0 +1,271 @@
+"""From a recipe to a run folder: builds model, data and state, trains, and leaves the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from poise.data.loader import evaluation_loader, train_loader
+from poise.detectors import DetectionModel
+from poise.engine.checkpoints import BEST, LAST, read_last
+from poise.engine.display import Display, make_display
+from poise.engine.locks import FolderInUse, locked
+from poise.engine.logs import TrainingLog
+from poise.engine.model import build_model
+from poise.engine.pictures import draw_curves, draw_training_batch, draw_validation
+from poise.engine.processes import Processes, running
+from poise.engine.reproduce import deterministic, seed_all
+from poise.engine.sources import ImageSet, open_sets
+from poise.engine.state import TrainingState
+from poise.engine.step import PRECISIONS
+from poise.engine.stopping import EXIT_CODES
+from poise.engine.train import Training
+from poise.evaluate import Evaluation, evaluate
+from poise.models.files import describe
+from poise.recipes import Recipe, save_recipe, to_dict
+from poise.storage import write_text_atomically
+
+RECIPE, CLASSES = "recipe.yaml", "classes.txt"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What became of a run."""
+
+    out: Path
+    metrics: dict[str, float]  # of the best epoch; empty without validation
+    best_epoch: int | None  # counted from 1
+    epochs: int  # done
+    stopped_by: str | None = None  # name of the signal that ended it early; --resume goes on from there
+
+    @property
+    def finished(self) -> bool:
+        return self.stopped_by is None
+
+    @property
+    def exit_code(self) -> int:
+        """0 if finished, 143 after SIGTERM, 130 after SIGINT (128 + the signal's number)."""
+        return 0 if self.stopped_by is None else EXIT_CODES[self.stopped_by]
+
+    @property
+    def best(self) -> Path:
+        return self.out / BEST
+
+    @property
+    def last(self) -> Path:
+        return self.out / LAST
+
+
+def train(
+    recipe: Recipe,
+    *,
+    data: str | Path | None = None,
+    out: str | Path,
+    resume: bool = False,
+    device: str = "auto",
+    progress_display: str = "auto",
+) -> RunResult:
+    """Train after a recipe and leave everything in a run folder.
+
+    Args:
+        recipe: what to do; ``poise.recipes.get_recipe(name)`` gives one.
+        data: the data set's folder or file; by default ``recipe.data.path``.
+        out: the run folder.
+        resume: go on from the folder's last checkpoint, exactly; from the beginning where there is none yet.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        progress_display: ``auto`` (live in a terminal, else plain lines), ``live``, ``plain`` or ``none``.
+
+    Under ``torchrun`` every process calls this with the same arguments; the first one writes.
+
+    Raises:
+        ValueError: a recipe that does not fit the data, or a folder that holds another run (``FolderInUse`` if it lives).
+        TrainingDiverged: a loss was not finite. OutOfMemory: with what to lower.
+    """
+    if data is not None:
+        recipe = replace(recipe, data=replace(recipe.data, path=str(data)))
+    folder = Path(out)
+    _refuse_used(folder, resume)
+    with (
+        running(device, recipe.train.timeout_minutes) as processes,
+        _held(folder, processes),
+        deterministic(recipe.train.deterministic or processes.device.type == "cpu"),
+    ):
+        return _train(recipe, folder, resume, processes, progress_display)
+
+
+def _train(recipe: Recipe, folder: Path, resume: bool, processes: Processes, progress_display: str) -> RunResult:
+    checkpoint, notes = _checkpoint(folder) if resume else (None, [])
+    train_set, val_set, remarks = open_sets(recipe.data, processes.world_size)
+    seed_all(recipe.train.seed, 0)  # the same model in every process
+    model, loaded = build_model(recipe, train_set, fresh=checkpoint is None)
+    seed_all(recipe.train.seed, processes.rank)
+    if recipe.train.sync_batch_norm and processes.world_size > 1 and processes.device.type == "cuda":
+        model.network = nn.SyncBatchNorm.convert_sync_batchnorm(model.network)
+    model.to(processes.device)
+    if recipe.train.channels_last:
+        model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = TrainingState(model.network, recipe, processes.device)
+    if checkpoint is not None:
+        notes += state.restore(checkpoint["training"], processes) + _changes(checkpoint["training"]["recipe"], recipe)
+    if processes.first:
+        save_recipe(recipe, folder / RECIPE)
+        write_text_atomically(folder / CLASSES, "".join(f"{name}\n" for name in model.class_names))
+
+    training = _training(recipe, folder, processes, state, model, train_set, progress_display)
+    validation = Validation(model, val_set, recipe, processes) if val_set is not None else None
+    training.validate = validation
+    _greet(training, [*remarks, *loaded, *notes], train_set, val_set)
+    stopped = training.run()
+    if validation is not None and validation.last is None and stopped is None:
+        training.evaluate()  # resumed after the last epoch: the pictures may be missing
+    if processes.first:
+        draw_run(training, validation)
+    return _result(folder, training, stopped)
+
+
+def _training(
+    recipe: Recipe,
+    folder: Path,
+    processes: Processes,
+    state: TrainingState,
+    model: DetectionModel,
+    train_set: ImageSet,
+    progress_display: str,
+) -> Training:
+    if recipe.data.batch % recipe.train.accumulate:
+        raise ValueError(
+            f"data.batch={recipe.data.batch} cannot be taken in train.accumulate={recipe.train.accumulate} equal parts"
+        )
+    loader = train_loader(
+        train_set,
+        recipe.augment,
+        model.preprocess,
+        batch_size=recipe.data.batch // recipe.train.accumulate,
+        seed=recipe.train.seed,
+        workers=recipe.data.workers,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        group_by_aspect=recipe.data.group_orientation,
+        drop_last=recipe.data.drop_last,
+        on_bad_image=recipe.data.on_bad_data,
+        epochs=recipe.schedule.epochs,
+    )
+    steps = -(-loader.batches_per_epoch // recipe.train.accumulate) * recipe.schedule.epochs
+    display = make_display(progress_display, steps, processes.first)
+    log = TrainingLog(state, folder, processes, display, steps, recipe.schedule.epochs)
+    training = Training(state, loader, recipe, folder, processes, log, describe(model))
+    training.file_of = lambda index: str(train_set[index].path)
+    if processes.first:
+        training.batch_seen = lambda batch: draw_training_batch(batch, model, folder / "train_batch.jpg")
+    return training
+
+
+class Validation:
+    """Evaluates the network as it stands; remembers the last result for the pictures."""
+
+    def __init__(self, model: DetectionModel, image_set: ImageSet, recipe: Recipe, processes: Processes) -> None:
+        self.model, self.image_set, self.processes = model, image_set, processes
+        self.truth = image_set.to_coco()
+        self.precision = PRECISIONS.get(recipe.train.precision)
+        self.loader = evaluation_loader(
+            image_set,
+            model.preprocess,
+            batch_size=recipe.data.eval_batch,
+            workers=recipe.data.workers,
+            rank=processes.rank,
+            world_size=processes.world_size,
+        )
+        self.last: Evaluation | None = None
+
+    def __call__(self) -> Mapping[str, float]:
+        device = self.processes.device
+        self.last = evaluate(self.model, self.loader, self.truth, device=device, amp=self.precision)
+        return self.last.metrics.numbers()
+
+
+def draw_run(training: Training, validation: Validation | None) -> None:
+    """Curves and pictures of a run, as far as it came."""
+    draw_curves(training.folder)
+    if validation is not None and validation.last is not None:
+        image_set = validation.image_set
+        files = {image_set[i].id: image_set[i].path for i in range(len(image_set))}
+        pictures = training.recipe.evaluate.pictures
+        draw_validation(training.folder, validation.last, validation.truth, files, pictures)
+
+
+def _checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    try:
+        return read_last(folder)
+    except FileNotFoundError:
+        return None, [f"no checkpoint in {folder} yet: starting from the beginning"]
+
+
+def _changes(before: dict[str, Any], recipe: Recipe) -> list[str]:
+    """What the user changed since the checkpoint, for the record."""
+    now = to_dict(recipe)
+    lines = []
+    for group, settings in now.items():
+        for name, value in settings.items():
+            old = before.get(group, {}).get(name)
+            if old != value:
+                lines.append(f"{group}.{name}: {old} -> {value}")
+    return ["changed since the checkpoint: " + ", ".join(lines)] if lines else []
+
+
+def _greet(training: Training, notes: list[str], train_set: ImageSet, val_set: ImageSet | None) -> None:
+    display: Display = training.log.display
+    recipe, position = training.recipe, training.state.position
+    parameters = sum(p.numel() for p in training.state.network.parameters()) / 1e6
+    display.message(
+        f"{recipe.model.name}: {parameters:.1f} M parameters, {len(train_set.class_names)} classes, on {training.processes.device}"
+        + (f" x {training.processes.world_size} processes" if training.processes.world_size > 1 else "")
+    )
+    display.message(
+        f"{len(train_set)} training images, {len(val_set) if val_set is not None else 'no'} validation images; "
+        f"{recipe.schedule.epochs} epochs of {training.steps_per_epoch} steps; run folder {training.folder}"
+    )
+    if position.step:
+        display.message(f"resuming at epoch {position.epoch + 1}, step {position.step}")
+    for note in notes:
+        display.message(note)
+
+
+def _result(folder: Path, training: Training, stopped: str | None) -> RunResult:
+    state = training.state
+    epoch = state.best[1] if state.best is not None else None
+    row = next((row for row in state.rows if row["epoch"] == epoch), {})
+    metrics = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
+    return RunResult(folder, metrics, epoch, state.position.epoch, stopped)
+
+
+def _refuse_used(folder: Path, resume: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; a run needs a folder")
+    if not resume and any((folder / name).exists() for name in (LAST, "previous.pt", BEST)):
+        raise ValueError(f"{folder} already holds a run: resume it, or choose another folder")
+
+
+@contextmanager
+def _held(folder: Path, processes: Processes) -> Iterator[None]:
+    """The first process holds the folder's lock; all learn whether it got it."""
+    lock = locked(folder)
+    refusal = None
+    if processes.first:
+        try:
+            lock.__enter__()
+        except (FolderInUse, OSError) as error:
+            refusal = str(error)
+    refused = [text for text in processes.gather(refusal) if text]
+    if refused:
+        raise FolderInUse(refused[0])
+    try:
+        yield
+    finally:
+        if processes.first:
+            lock.__exit__(None, None, None)

@@ -1,0 +1,93 @@
+"""A loss that is not finite stops the run before anything is spoiled, and is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_training
+import torch
+
+from poise.engine.health import OutOfMemory, RunningStatistics, TrainingDiverged
+from poise.storage import read_safely
+from poise.structures import Progress
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> tiny_training.Training:
+    return tiny_training.tiny_training(tmp_path, tiny_training.tiny_recipe(save_every=0))
+
+
+def snapshot(training: tiny_training.Training) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in training.state.network.state_dict().items()}
+
+
+def test_the_term_the_step_and_the_images_are_named(training: tiny_training.Training, tmp_path: Path) -> None:
+    training.state.network.poison = {8: "width"}
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+
+    def before_step(progress: Progress) -> None:
+        if progress.step == 8:
+            kept["network"] = snapshot(training)
+            kept["average"] = {name: value.clone() for name, value in training.state.average.values.items()}
+
+    training.state.network.before_step = before_step
+    with pytest.raises(
+        TrainingDiverged, match=r"loss width = nan at step 9, epoch 2, batch 3; images: image_\d+\.png"
+    ) as caught:
+        training.run()
+    images = str(caught.value).split("images: ")[1].split(". The state")[0].split(", ")
+    assert images == [f"image_{i}.png" for i in list(training.loader.plan.batches(1))[2]]
+    failed = read_safely(caught.value.state_file)["training"]
+    assert (failed["step"], failed["epoch"], failed["batch"]) == (8, 1, 2)
+    for part in ("network", "average"):
+        for name, value in kept[part].items():
+            if name != "seen":  # the fingerprint counts forward passes
+                assert torch.equal(value, failed[part][name]), f"{part}/{name}"
+    assert read_safely(tmp_path / "last.pt")["training"]["step"] == 6, "the last checkpoint is left alone"
+
+
+def test_a_gradient_that_is_not_finite_is_found_too(training: tiny_training.Training) -> None:
+    weight = training.state.network.branch[1].weight
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = weight.detach().clone()
+    with pytest.raises(TrainingDiverged, match=r"the gradient is not, first in branch\.1\.weight at step 1, epoch 1"):
+        training.run()
+    assert torch.equal(weight.detach(), before)
+
+
+def test_running_statistics_are_taken_back() -> None:
+    norm = torch.nn.BatchNorm2d(2)
+    statistics = RunningStatistics(norm)
+    norm(torch.randn(2, 2, 4, 4))
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    statistics.remember()
+    norm(torch.full((2, 2, 4, 4), float("nan")))
+    assert not norm.running_mean.isfinite().all()
+    statistics.restore_unless(torch.tensor(False))
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+    norm(torch.randn(2, 2, 4, 4))
+    moved = norm.running_mean.clone()
+    statistics.restore_unless(torch.tensor(True))
+    assert torch.equal(norm.running_mean, moved)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_says_what_to_lower(training: tiny_training.Training, error: RuntimeError) -> None:
+    def before_step(progress: Progress) -> None:
+        raise error
+
+    training.state.network.before_step = before_step
+    with pytest.raises(OutOfMemory, match=r"Lower data\.batch \(now 8\).*model\.image_size.*precision to bf16"):
+        training.run()
+
+
+def test_other_errors_pass_unchanged(training: tiny_training.Training) -> None:
+    def before_step(progress: Progress) -> None:
+        raise RuntimeError("a bug")
+
+    training.state.network.before_step = before_step
+    with pytest.raises(RuntimeError, match="^a bug$"):
+        training.run()
