@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 import torch
 from parity import checkpoint, golden, gradient_norms, image, relative, targets
 from torch import Tensor, nn
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.ops import box_convert, box_iou
 
 from poise.detectors import DetectionModel
 from poise.models import create_model
@@ -154,3 +158,32 @@ def test_a_timm_network_as_backbone() -> None:
 def test_an_unknown_width_is_refused(width: str) -> None:
     with pytest.raises(ValueError, match="ShuffleNetV2 has no width"):
         create_model("nanodet_plus_m_320", backbone=f"shufflenetv2_{width}")
+
+
+def test_published_weights_know_cocos_classes() -> None:
+    model = create_model("nanodet_plus_m_320")
+    load_published(model, checkpoint("nanodet-plus-m_320"))
+    assert (model.class_names[0], model.class_names[79], model.category_ids[79]) == ("person", "toothbrush", 90)
+
+
+def test_published_weights_find_the_objects_of_real_photographs(shared: Path) -> None:
+    """Twenty photographs of COCO's training set: most large objects are found, and most confident finds are right."""
+    model = create_model("nanodet_plus_m_320")
+    report = load_published(model, shared / "weights" / "nanodet-plus-m_320.pth")
+    assert not report.unused and {name.partition(".")[0] for name in report.unfilled} == {"guide"}
+    content = json.loads((shared / "data/coco128/annotations/instances_train2017.json").read_text())
+    found_large = large = right = confident = 0
+    for record in sorted(content["images"], key=lambda record: int(record["id"]))[:20]:
+        image = decode_image(str(shared / "data/coco128/train2017" / record["file_name"]), ImageReadMode.RGB)
+        with torch.no_grad():
+            detections = model.eval()([image])[0]
+        objects = [one for one in content["annotations"] if one["image_id"] == record["id"]]
+        boxes = box_convert(torch.tensor([one["bbox"] for one in objects]).reshape(-1, 4), "xywh", "xyxy")
+        classes = torch.tensor([model.category_ids.index(one["category_id"]) for one in objects]).reshape(-1)
+        fits = (box_iou(detections["boxes"], boxes) > 0.5) & (detections["labels"][:, None] == classes)
+        sure = detections["scores"] > 0.5
+        big = torch.tensor([one["area"] > 96**2 and not one["iscrowd"] for one in objects]).reshape(-1).bool()
+        confident, right = confident + int(sure.sum()), right + int(fits[sure].any(1).sum())
+        large, found_large = large + int(big.sum()), found_large + int(fits[:, big].any(0).sum())
+    assert large > 15 and found_large / large > 0.8
+    assert confident > 20 and right / confident > 0.8

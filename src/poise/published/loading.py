@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from poise.detectors import DetectionModel
+from poise.published.coco import name_classes
 from poise.published.keys import prepared, rules_of, translate
 
 
@@ -34,7 +35,7 @@ class LoadReport:
 def load_published(
     model: DetectionModel, source: str | Path | Mapping[str, Tensor], remap_classes: bool = False
 ) -> LoadReport:
-    """Fill a model from a checkpoint of the original project.
+    """Fill a model from a checkpoint of the original project; 80 classes without names get COCO's.
 
     Args:
         model: from ``create_model`` of the matching name.
@@ -76,6 +77,8 @@ def load_published(
     if not filled:
         raise ValueError(f"none of the {len(state)} keys fits '{model.name}'; the first is '{next(iter(state), '-')}'")
     model.network.load_state_dict(filled, strict=False)
+    if not remade:
+        name_classes(model)
     backbone = model.network.backbone
     backbone.adopt_pretrained()  # type: ignore[union-attr,operator]
     weights = [name for name in own if not name.endswith("_extra_state")]  # the rest is where sampling stands
