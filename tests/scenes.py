@@ -12,6 +12,7 @@ from poise.structures import (
     GroundTruth,
     Predictions,
     QualityPredictions,
+    RefinedPredictions,
     map_tensors,
 )
 
@@ -62,6 +63,8 @@ def predictions_of(
         extra["bins"] = torch.randn(batch, places, 4, bins, generator=generator)
     if issubclass(kind, DeltaPredictions):
         extra["deltas"] = torch.randn(batch, places, 4, generator=generator)
+    if issubclass(kind, RefinedPredictions):
+        extra["initial_boxes"] = boxes + torch.randn(batch, places, 4, generator=generator)
     return kind(priors, logits, boxes, **extra)
 
 

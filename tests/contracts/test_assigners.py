@@ -11,6 +11,8 @@ from scenes import CLASSES, HEIGHT, WIDTH, image_of, predictions_of, truth_of
 from torch import Tensor
 
 from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, MaxIoU
+from poise.assign.bags import Nearest
+from poise.assign.dual_weighting import DualWeighting, LinearIoU, overlap_power
 from poise.structures import Assignment, GroundTruth, PairWeights, Predictions, QualityPredictions, map_tensors
 
 ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
@@ -21,6 +23,10 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "center_region_whole": CenterRegion(0.0, (24, 60)),
     "dynamic_soft_label": DynamicSoftLabel(),
     "dynamic_soft_label_rtmdet": DynamicSoftLabel(center_radius=3.0),
+    "dual_weighting": DualWeighting(),
+    "dual_weighting_article": DualWeighting(
+        Nearest(9), mu_total=5.0, location=overlap_power, overlap_function=LinearIoU()
+    ),
 }
 KINDS: dict[str, type[Predictions]] = {}  # where an assigner reads more than QualityPredictions
 

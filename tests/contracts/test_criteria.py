@@ -12,13 +12,20 @@ from scenes import predictions_of, truth_of
 from torch import Tensor
 
 from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, MaxIoU
+from poise.assign.dual_weighting import DualWeighting
 from poise.criteria import AnchorCriterion, DistributionCriterion, atss_criterion, fcos_criterion, guided_criterion
+from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
+from poise.criteria.varifocal import VarifocalCriterion
+from poise.losses import focal
 from poise.structures import (
     DeltaPredictions,
     DistributionPredictions,
     GroundTruth,
+    JointPredictions,
+    PairWeights,
     Predictions,
     QualityPredictions,
+    RefinedPredictions,
     map_tensors,
 )
 
@@ -35,6 +42,13 @@ CRITERIA = {
     "fcos": Case(fcos_criterion(), CenterRegion(1.5, (24, 60)), QualityPredictions),
     "atss": Case(atss_criterion(), ATSS(5), QualityPredictions),
     "distribution": Case(DistributionCriterion(), ATSS(5), DistributionPredictions),
+    "dual_weighting": Case(DualWeightingCriterion(), DualWeighting(), JointPredictions),
+    "dual_weighting_article": Case(
+        DualWeightingCriterion(weigh=Evidence.complement), DualWeighting(mu_total=5.0), JointPredictions
+    ),
+    "varifocal": Case(VarifocalCriterion(), ATSS(5), RefinedPredictions),
+    "varifocal_one_box": Case(VarifocalCriterion(), ATSS(5), Predictions),
+    "focal_in_varifocals_place": Case(VarifocalCriterion(focal, hard_targets=True), ATSS(5), RefinedPredictions),
     "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 
@@ -77,9 +91,10 @@ def test_places_that_do_not_count_have_no_gradient(name: str) -> None:
     assignment = CRITERIA[name].assigner(predictions, truth)
     torch.stack(list(CRITERIA[name].criterion(predictions, assignment, truth).values())).sum().backward()
     assert predictions.logits.grad is not None
-    assert not predictions.logits.grad[assignment.ignored].any()
+    hard = assignment.hard() if isinstance(assignment, PairWeights) else assignment
+    assert not predictions.logits.grad[hard.ignored].any()
     if predictions.boxes.grad is not None:
-        assert not predictions.boxes.grad[~assignment.positive].any()
+        assert not predictions.boxes.grad[~hard.positive].any()
 
 
 def test_no_operation_depends_on_the_data(name: str) -> None:
@@ -101,7 +116,8 @@ def test_gradient_equals_finite_differences(name: str) -> None:
     """In float64, of the total with respect to a class logit of a negative place."""
     predictions, truth = predictions_of(CRITERIA[name].kind, 1, 10), truth_of([4], 11)
     assignment = CRITERIA[name].assigner(predictions, truth)
-    place = int(assignment.negative[0].int().argmax())
+    hard = assignment.hard() if isinstance(assignment, PairWeights) else assignment
+    place = int(hard.negative[0].int().argmax())
     double = map_tensors(predictions, lambda t: t.double())
     wide = map_tensors(truth, lambda t: t.double() if t.is_floating_point() else t)
 

@@ -20,6 +20,8 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "atss_r18_fpn": SMALL,
     "gfl_r18_fpn": SMALL,
     "atss_mnv3s_fpn": SMALL,
+    "dw_r18_fpn": SMALL,
+    "vfnet_r18_fpn": SMALL,
     "nanodet_plus_m_320": {"backbone": "shufflenetv2_0.5x", "channels": 32, "depth": 1, "guide_depth": 1},
 }
 ONE_GRAPH = [name for name in MODELS]  # one compiled graph from pixels to losses

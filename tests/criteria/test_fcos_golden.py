@@ -22,9 +22,7 @@ def batch(scene: str, part: str) -> Tensor:
 
 
 def truth_of(scene: str) -> GroundTruth:
-    targets = [
-        {"boxes": NUMBERS[f"{scene}_{i}_gt_boxes"], "labels": NUMBERS[f"{scene}_{i}_gt_labels"]} for i in "ab"
-    ]
+    targets = [{"boxes": NUMBERS[f"{scene}_{i}_gt_boxes"], "labels": NUMBERS[f"{scene}_{i}_gt_labels"]} for i in "ab"]
     return GroundTruth.collate(targets, [(256, 320)] * 2)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.protocol import smallest
+from poise.assign.dynamic_k import smallest
 from poise.structures import Priors
 
 Bag = Callable[[Priors, Tensor, Tensor], Tensor]
@@ -75,7 +75,6 @@ class Nearest:
     def __call__(self, priors: Priors, boxes: Tensor, labels: Tensor) -> Tensor:
         x, y = steps_from_center(priors, boxes)
         levels = x.square().add(y.square()).split(priors.level_sizes, 2)
-        chosen = [
-            torch.zeros_like(level).scatter(2, smallest(level, min(self.topk, level.shape[2])), 1.0) for level in levels
-        ]
+        nearest = [smallest(level, min(self.topk, level.shape[2]))[1] for level in levels]
+        chosen = [torch.zeros_like(level).scatter(2, index, 1.0) for level, index in zip(levels, nearest, strict=True)]
         return torch.cat(chosen, 2)

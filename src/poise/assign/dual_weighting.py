@@ -63,8 +63,8 @@ def box_likelihood(overlap: Tensor, generalized: Tensor, beta: float) -> Tensor:
 
 
 def overlap_power(overlap: Tensor, generalized: Tensor, beta: float) -> Tensor:
-    """IoU^beta: the article's."""
-    return overlap**beta
+    """IoU^beta: the article's (through the logarithm, whose rounding does not depend on the place in memory)."""
+    return (overlap.clamp(min=TINY).log() * beta).exp()
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class DualWeighting:
 
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> DualWeights:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached):
-            scores = predictions.scores().float().transpose(1, 2)
+            # Places last: every sum over them then has one order, whatever the batch and its padding.
+            scores = predictions.scores().float().transpose(1, 2).contiguous()
             batch, objects = truth.labels.shape
             owned = torch.zeros_like(scores, dtype=torch.bool)
             negative = torch.ones_like(scores)
@@ -100,7 +101,7 @@ class DualWeighting:
             for part in object_chunks(batch * TEMPORARIES, scores.shape[2], objects):
                 boxes, labels = truth.boxes[:, part], truth.labels[:, part]
                 depth = geometry.depth_inside(predictions.priors.centers.float(), boxes).transpose(1, 2)
-                inside = (depth > 0) & truth.valid[:, part, None]
+                inside = ((depth > 0) & truth.valid[:, part, None]).contiguous()
                 overlap, consistency = self._consistency(predictions, scores, boxes, labels, inside)
                 parts.append(self._positive(consistency, self.bag(predictions.priors, boxes, labels) * inside))
                 probability = self.overlap_function(overlap.detach(), inside).detach()

@@ -46,15 +46,3 @@ def highest_index(chosen: Tensor, dim: int = -1) -> Tensor:
     shape[dim] = chosen.shape[dim]
     positions = torch.arange(chosen.shape[dim], device=chosen.device).reshape(shape)
     return torch.where(chosen, positions, -1).amax(dim)
-
-
-def smallest(values: Tensor, count: int) -> Tensor:
-    """Indices of the ``count`` smallest float32 values along the last axis, in order; ties go to the lowest index.
-
-    Equal to the first columns of a stable sort (NaN comes last), at the price of a partial one.
-    """
-    bits = torch.nan_to_num(values.float() + 0.0, nan=torch.inf).view(torch.int32)  # + 0.0 makes one zero of two
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # two's complement order is now the floats' order
-    index = torch.arange(values.shape[-1], device=values.device)
-    keys = (ordered.long() << 32) | index
-    return keys.topk(count, -1, largest=False).values & 0xFFFFFFFF

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -52,9 +53,10 @@ class Backbone(nn.Module):
         super().__init__()
         pretrained = weights == "imagenet"
         timm_name = TORCHVISION_WEIGHTS.get(name, name) if pretrained else name
-        reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+        network: Any = timm.create_model(name, features_only=True, pretrained=False)
+        reductions = network.feature_info.reduction()
         wanted = [reductions.index(2**stage) for stage in stages]
-        self.body = timm.create_model(timm_name, features_only=True, pretrained=pretrained, out_indices=wanted)
+        self.body: Any = timm.create_model(timm_name, features_only=True, pretrained=pretrained, out_indices=wanted)
         self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
         self.strides: tuple[int, ...] = tuple(2**stage for stage in stages)
         self.follow_weights = (frozen_stages is None, norm_eval is None)
@@ -148,7 +150,7 @@ def _unpool_first_stage(body: nn.Module) -> None:
     for module in body.modules():
         pool = getattr(module, "pool", None)
         if isinstance(pool, nn.AvgPool2d) and pool.stride in (1, (1, 1)):
-            module.pool = nn.Identity()  # type: ignore[assignment]
+            module.pool = nn.Identity()
 
 
 def load_backbone_weights(backbone: Backbone, path: Path) -> None:

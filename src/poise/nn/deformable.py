@@ -54,8 +54,7 @@ class DeformableConv(nn.Module):
             conv.groups,
             conv.bias is not None,
         )
-        deformable.weight = conv.weight
-        deformable.bias = conv.bias
+        deformable.load_state_dict(conv.state_dict(), strict=False)
         return deformable
 
 
