@@ -1,0 +1,59 @@
+"""Data sets: reading them as they are, checking them, augmenting and loading them.
+
+Each name is loaded when it is first used, so that reading annotations needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from poise.data.dataset import DetectionDataset
+    from poise.data.demo import write_demo_data
+    from poise.data.errors import BadData, BadImage, DataError
+    from poise.data.faults import FAULT_KINDS, Fault, FaultKind
+    from poise.data.image_set import Category, ImageRecord, ImageSet
+    from poise.data.images import image_size, read_image
+    from poise.data.loader import evaluation_loader, train_loader
+    from poise.data.opening import TrainingSplits, open_data, splits, training_splits
+
+_ROOMS = {
+    "errors": ("DataError", "BadData", "BadImage"),
+    "faults": ("FAULT_KINDS", "Fault", "FaultKind"),
+    "image_set": ("Category", "ImageRecord", "ImageSet"),
+    "images": ("image_size", "read_image"),
+    "dataset": ("DetectionDataset",),
+    "loader": ("evaluation_loader", "train_loader"),
+    "demo": ("write_demo_data",),
+    "opening": ("TrainingSplits", "open_data", "splits", "training_splits"),
+}
+_FILE_OF = {name: file for file, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "open_data",
+    "splits",
+    "training_splits",
+    "TrainingSplits",
+    "ImageSet",
+    "ImageRecord",
+    "Category",
+    "read_image",
+    "image_size",
+    "DataError",
+    "BadData",
+    "BadImage",
+    "Fault",
+    "FaultKind",
+    "FAULT_KINDS",
+    "DetectionDataset",
+    "train_loader",
+    "evaluation_loader",
+    "write_demo_data",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FILE_OF[name]}"), name)

@@ -1,0 +1,83 @@
+"""Looking files up inside the root of a data set, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+from poise.data.errors import DataError
+
+MEBIBYTE = 1 << 20
+
+
+def is_inside(root: Path, path: Path) -> bool:
+    """Whether ``path``, links followed, lies in ``root``."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL byte
+        return False
+
+
+def require_inside(root: Path, path: Path) -> Path:
+    """``path`` itself, or a ``DataError`` where it leads out of ``root``."""
+    if not is_inside(root, path):
+        raise DataError(
+            f"{path}: leads out of the data folder {root} ('..' or a link); move the files into the data folder, "
+            "or give the folder that holds everything"
+        )
+    return path
+
+
+def read_text(path: Path, limit: int = 16 * MEBIBYTE) -> str:
+    """Text of a UTF-8 file; ``DataError`` where it is unreadable, larger than ``limit`` bytes or not UTF-8."""
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise DataError(f"{path}: {size} bytes are more than the limit of {limit} for such a file; split it up")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file and its rights") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
+
+
+class FileIndex:
+    """Answers whether files exist below a root, with one listing a folder instead of one look a file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folders: dict[str, dict[str, bool]] = {}
+
+    def state(self, file: str) -> str:
+        """``"present"``, ``"missing"`` or ``"outside"`` for a path relative to the root."""
+        path = PurePosixPath(file)
+        if not file or "\0" in file or path.is_absolute() or ".." in path.parts:
+            return "outside" if file and is_clearly_outside(self.root, file) else self._resolved(file)
+        link = self._listing(str(path.parent)).get(path.name)
+        if link is None:
+            return "outside" if self._leaves(str(path.parent)) else "missing"
+        return "outside" if link and not is_inside(self.root, self.root / file) else "present"
+
+    def _resolved(self, file: str) -> str:
+        """State of a path with ``..`` that stays inside."""
+        if not file or "\0" in file:
+            return "missing"
+        return "present" if (self.root / file).is_file() else "missing"
+
+    def _leaves(self, folder: str) -> bool:
+        return (self.root / folder).exists() and not is_inside(self.root, self.root / folder)
+
+    def _listing(self, folder: str) -> dict[str, bool]:
+        """Names of the files of a folder, and whether each is a link; empty where the folder leads outside."""
+        if folder not in self._folders:
+            self._folders[folder] = {}
+            path = self.root / folder
+            if path.is_dir() and is_inside(self.root, path):
+                with os.scandir(path) as entries:
+                    self._folders[folder] = {entry.name: entry.is_symlink() for entry in entries}
+        return self._folders[folder]
+
+
+def is_clearly_outside(root: Path, file: str) -> bool:
+    """Whether a path relative to ``root`` leads out of it."""
+    return "\0" not in file and not is_inside(root, root / file)

@@ -1,0 +1,174 @@
+"""Reading image files: an allow-list of formats, a limit of pixels, one policy for EXIF orientation.
+
+EXIF orientation: a file may store its pixels turned and say so in its header. Annotations are drawn on one of the two
+forms. Where the annotated size equals the size *after* the orientation is applied, or no size is annotated (YOLO), it
+is applied; where it equals only the stored size, it is not; where it equals neither, the image is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from poise.data.errors import BadImage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"})
+MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
+
+ORIENTATION = 0x0112  # the EXIF tag
+TURNED = frozenset({5, 6, 7, 8})  # orientations that exchange width and height
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_DECODING = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Width and height in pixels, EXIF orientation applied, read from the header only.
+
+    Raises:
+        BadImage: the file is missing, empty, of another format or has no readable header.
+    """
+    with _open(Path(path), None) as image:
+        return _sizes(image, Path(path))[1]
+
+
+def read_image(
+    path: Path | str, annotated_size: tuple[int, int] | None = None, *, max_pixels: int | None = MAX_PIXELS
+) -> Tensor:
+    """The first frame of an image file as a (3,H,W) uint8 RGB tensor.
+
+    Grey images are repeated, palettes looked up, CMYK converted, alpha left out and 16 bits a channel reduced to the
+    upper 8.
+
+    Args:
+        path: a JPEG, PNG, BMP, WEBP or TIFF file.
+        annotated_size: width and height that the annotations are drawn on; decides whether the EXIF orientation is
+            applied (see the module's text). ``None``: it is applied.
+        max_pixels: refuse larger images (``None``: only Pillow's own hard limit, twice ``MAX_PIXELS``).
+
+    Raises:
+        BadImage: the file cannot be used; the message names file, reason and cure.
+    """
+    import torch
+
+    pixels = read_pixels(path, annotated_size, max_pixels=max_pixels)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def read_pixels(
+    path: Path | str, annotated_size: tuple[int, int] | None = None, *, max_pixels: int | None = MAX_PIXELS
+) -> np.ndarray:
+    """As :func:`read_image`, but a (H,W,3) array."""
+    path = Path(path)
+    with _open(path, max_pixels) as image:
+        stored, shown = _sizes(image, path)
+        apply = _applies_orientation(path, stored, shown, annotated_size)
+        try:
+            image.load()
+            upright = ImageOps.exif_transpose(image) if apply else image
+            return _rgb(upright, path)
+        except BadImage:
+            raise
+        except _DECODING as error:
+            raise _undecodable(path, error) from error
+
+
+def orientation(path: Path | str) -> int:
+    """EXIF orientation 1..8 of a file; 1 (upright) where none is said."""
+    with _open(Path(path), None) as image:
+        return _orientation(image, Path(path))
+
+
+def _open(path: Path, max_pixels: int | None) -> Image.Image:
+    try:
+        if path.stat().st_size == 0:
+            raise BadImage(path, "image-empty", "the file has 0 bytes", "copy it again or remove its record")
+        image = Image.open(path, formats=FORMATS)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadImage(
+            path, "image-missing", "the file does not exist", "correct the path or remove its record"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, str(error)) from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(path) from error
+    except _DECODING as error:
+        raise _undecodable(path, error) from error
+    width, height = image.size
+    if max_pixels is not None and width * height > max_pixels:
+        image.close()
+        raise _too_large(path, f"{width}x{height} pixels are more than the limit of {max_pixels}")
+    return image
+
+
+def _too_large(path: Path, why: str) -> BadImage:
+    return BadImage(path, "image-too-large", why, "make it smaller, or raise max_pixels if you trust the file")
+
+
+def _unidentified(path: Path) -> BadImage:
+    with path.open("rb") as file:
+        known = file.read(4).startswith(_MAGIC)
+    if known:
+        return BadImage(path, "image-unreadable", "the header is damaged", "copy it again or remove its record")
+    formats = ", ".join(FORMATS)
+    return BadImage(path, "image-unsupported", f"not one of {formats}", "convert it to PNG or JPEG")
+
+
+def _undecodable(path: Path, error: BaseException) -> BadImage:
+    text = str(error) or type(error).__name__
+    truncated = any(
+        word in text.lower() for word in ("truncated", "premature", "unexpected end", "not enough", "incomplete")
+    )
+    kind = "image-truncated" if truncated else "image-unreadable"
+    return BadImage(path, kind, f"cannot be decoded ({text})", "copy it again or remove its record")
+
+
+def _orientation(image: Image.Image, path: Path) -> int:
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except _DECODING as error:
+        raise BadImage(
+            path, "image-unreadable", f"damaged EXIF data ({error})", "save it again without EXIF"
+        ) from error
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _sizes(image: Image.Image, path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height as stored, and as shown after EXIF orientation."""
+    width, height = image.size
+    return (width, height), (height, width) if _orientation(image, path) in TURNED else (width, height)
+
+
+def _applies_orientation(
+    path: Path, stored: tuple[int, int], shown: tuple[int, int], annotated: tuple[int, int] | None
+) -> bool:
+    if annotated is None or tuple(annotated) == shown:
+        return True
+    if tuple(annotated) == stored:
+        return False
+    why = f"is {shown[0]}x{shown[1]}, but annotated as {annotated[0]}x{annotated[1]} (width x height)"
+    raise BadImage(path, "image-size-differs", why, "use the image that was annotated or correct the annotation")
+
+
+def _rgb(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return _from_deep_grey(np.asarray(image).astype(np.int64), path)
+    if image.mode == "F":
+        raise BadImage(path, "image-unsupported", "its pixels are floating-point", "convert it to 8 bits a channel")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # else Pillow warns of transparency given as bytes
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_deep_grey(grey: np.ndarray, path: Path) -> np.ndarray:
+    if grey.size and (grey.min() < 0 or grey.max() > 65535):
+        raise BadImage(path, "image-unsupported", "its grey values exceed 16 bits", "convert it to 8 bits a channel")
+    return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
