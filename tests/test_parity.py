@@ -84,5 +84,6 @@ def test_detections(stem: str) -> None:
         apart = (found["boxes"][None] - boxes[:, None]).abs().amax(2)
         near = (found["scores"][None] - scores[:, None]).abs() < 1e-4 * NOISY.get(stem, 1)
         same = near & (found["labels"][None] == labels[:, None])
-        assert torch.where(same, apart, 1e9).amin(1).amax() < 0.05
-        assert torch.where(same, apart, 1e9).amin(0).amax() < 0.05
+        far = 0.1 if stem in NOISY else 0.05
+        assert torch.where(same, apart, 1e9).amin(1).amax() < far
+        assert torch.where(same, apart, 1e9).amin(0).amax() < far

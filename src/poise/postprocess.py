@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,10 @@ class PostProcess:
     side: float = 0.0  # px that both sides of a box must exceed; -1 keeps boxes without area
 
     def __post_init__(self) -> None:
-        if not (0 <= self.score <= 1 and 0 <= self.nms <= 1) or min(1 if self.topk is None else self.topk, self.most) < 1:
+        if (
+            not (0 <= self.score <= 1 and 0 <= self.nms <= 1)
+            or min(1 if self.topk is None else self.topk, self.most) < 1
+        ):
             raise ValueError(f"{self}: score and nms lie in [0,1], topk and most are at least 1")
 
     @torch.no_grad()
@@ -60,7 +64,22 @@ class PostProcess:
         return suppress(boxes, scores, labels, confident & solid & scores.isfinite(), self.nms, self.most)
 
 
-def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, usable: Tensor, threshold: float, most: int) -> Detections:
+def nms_as_sorted(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """NMS whose equal scores stay as torch's (unstable) sort leaves them, on which MMDetection's numbers depend."""
+    order = scores.sort(descending=True).indices
+    ranks = torch.arange(len(order), 0, -1, device=boxes.device, dtype=boxes.dtype)
+    return order[nms(boxes[order], ranks, threshold)]
+
+
+def suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    usable: Tensor,
+    threshold: float,
+    most: int,
+    nms: Callable[[Tensor, Tensor, float], Tensor] = nms,
+) -> Detections:
     """Class-wise NMS of (B,P) candidates, then the best ``most`` of each image, padded.
 
     NMS runs image by image: its output size depends on the data (one of the two listed exceptions to the rule of no

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torchvision.ops import nms
 
 from poise.boxes import clip
+from poise.postprocess import nms_as_sorted
 from poise.structures import Detections, GroundTruth, Predictions
 
 NMS_AT_ONCE = 1 << 15  # boxes in one call: its memory grows with the square
@@ -82,10 +83,8 @@ class ProposeByImage(Propose):
         level = torch.bucketize(place, torch.tensor(levels, device=place.device).cumsum(0), right=True)
         boxes, scores = clip(boxes[None, place], size[None])[0], scores[place]
         solid = ((scores >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(1)).nonzero().squeeze(1)
-        solid = solid[scores[solid].sort(descending=True).indices]
         shifted = boxes[solid] + (level[solid] * (boxes[solid].amax() + 1 if len(solid) else 0))[:, None]
-        ranks = torch.arange(len(solid), 0, -1, device=boxes.device, dtype=boxes.dtype)
-        kept = solid[nms(shifted, ranks, self.nms)[: self.most]]
+        kept = solid[nms_as_sorted(shifted, scores[solid], self.nms)[: self.most]]
         return boxes[kept], scores[kept]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from poise.boxes import clip
 from poise.branches.proposals import Propose, with_truth
 from poise.nn.draws import Draws
-from poise.postprocess import suppress
+from poise.postprocess import nms_as_sorted, suppress
 from poise.sample import keep
 from poise.structures import (
     Assignment,
@@ -76,7 +76,7 @@ class RegionPostProcess:
         boxes = clip(boxes.expand(-1, -1, classes, -1).flatten(1, 2), sizes)
         labels = torch.arange(classes, device=scores.device).repeat(regions).expand(batch, -1)
         usable = ((scores > self.score) & valid[..., None]).flatten(1) & boxes.isfinite().all(-1)
-        return suppress(boxes, scores.flatten(1), labels, usable, self.nms, self.most)
+        return suppress(boxes, scores.flatten(1), labels, usable, self.nms, self.most, nms_as_sorted)
 
 
 class RegionStage(nn.Module):
