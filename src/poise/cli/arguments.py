@@ -62,7 +62,7 @@ def option_names(kind: Any, prefix: str = "") -> Iterator[str]:
             nested = "" if field.metadata.get("flat") else f"{name}."
             yield from option_names(hints[field.name], nested)
         else:
-            yield name
+            yield name if field.default is not True else f"no-{name}"
 
 
 def refuse_unknown(words: Sequence[str], known: set[str], program: str) -> None:

@@ -20,16 +20,26 @@ FIGURES = {
     "scores.png": "Scores of hits and misses",
 }
 STYLE = """
-:root{color-scheme:light dark;--ink:#17212e;--quiet:#5b6878;--line:#dde3ea;--paper:#fff;--card:#f6f8fa}
-@media(prefers-color-scheme:dark){:root{--ink:#e8edf3;--quiet:#9aa7b6;--line:#303a46;--paper:#12171d;--card:#1a212a}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1080px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.7rem;margin:0}h2{font-size:1.2rem;margin:2.2rem 0 .6rem}p{color:var(--quiet);margin:.2rem 0 1rem}
-.cards{display:flex;flex-wrap:wrap;gap:.8rem}.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1.2rem}
-.card b{display:block;font-size:1.6rem}.card span{color:var(--quiet);font-size:.85rem}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:1rem}figure{margin:0}
-img{max-width:100%;border:1px solid var(--line);border-radius:8px;background:#fff}figcaption{color:var(--quiet);font-size:.85rem}
-table{border-collapse:collapse}td,th{padding:.25rem .9rem;border-bottom:1px solid var(--line);text-align:right}
-td:first-child,th:first-child{text-align:left}pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:1rem;overflow:auto}
+:root { color-scheme: light dark; --ink: #17212e; --quiet: #5b6878; --line: #dde3ea; --paper: #fff; --card: #f6f8fa }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8edf3; --quiet: #9aa7b6; --line: #303a46; --paper: #12171d; --card: #1a212a }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+       max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.7rem; margin: 0 }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem }
+p, figcaption, .card span { color: var(--quiet) }
+.cards { display: flex; flex-wrap: wrap; gap: .8rem }
+.card, pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .8rem 1.2rem }
+.card b { display: block; font-size: 1.6rem }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem }
+figure { margin: 0 }
+figcaption { font-size: .85rem }
+img { max-width: 100%; border: 1px solid var(--line); border-radius: 8px; background: #fff }
+table { border-collapse: collapse }
+td, th { padding: .25rem .9rem; border-bottom: 1px solid var(--line); text-align: right }
+td:first-child, th:first-child { text-align: left }
+pre { overflow: auto }
 """
 
 

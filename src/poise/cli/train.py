@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,7 @@ from poise.cli.arguments import parse as parse_words
 from poise.recipes import Recipe, changed, get_recipe, load_recipe
 
 if TYPE_CHECKING:
-    from poise.engine import RunResult
+    from poise.engine.run import RunResult
 
 
 @dataclass(frozen=True)
@@ -106,29 +105,28 @@ def resolve(arguments: Arguments) -> Recipe:
 def run(arguments: Arguments) -> int:
     """Train, say what came of it, and leave a page about it in the run folder."""
     from poise.cli.page import write_page
-    from poise.engine import train
+    from poise.engine.run import train
 
     recipe = resolve(arguments)
     if not recipe.data.path:
         raise CommandLineError("poise train needs --data PATH (poise demo-data OUT makes some to try)")
-    out = arguments.out or free_folder(recipe.model.name if arguments.config else arguments.name)
-    result = train(recipe, out=out, resume=arguments.resume, device=arguments.device)
+    result = train(recipe, out=folder_for(arguments, recipe), resume=arguments.resume, device=arguments.device)
     if int(os.environ.get("RANK", "0")) == 0:
         _say(result)
         write_page(result.out)
     return result.exit_code
 
 
-def free_folder(name: str) -> Path:
-    """``runs/NAME``, or the first of ``runs/NAME-2``, ``runs/NAME-3``, … that does not exist.
+def folder_for(arguments: Arguments, recipe: Recipe) -> Path:
+    """``--out``, or ``runs/NAME`` with the first number that is free.
 
     Processes that train together must agree, so under torchrun it is always ``runs/NAME``.
     """
-    first = Path("runs") / name.rpartition(":")[2]
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not first.exists():
-        return first
-    numbered = (first.with_name(f"{first.name}-{number}") for number in count(2))
-    return next(folder for folder in numbered if not folder.exists())
+    from poise.api import free_folder
+
+    name = (arguments.name or recipe.model.name).rpartition(":")[2]
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return arguments.out or (Path("runs") / name if together else free_folder(Path("runs"), name))
 
 
 def _say(result: RunResult) -> None:

@@ -1,0 +1,37 @@
+"""``poise demo-data``: generated detection scenes as a COCO data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Write generated scenes of textured shapes, with clutter, crowds and occlusion, as a COCO data set.
+
+    The same settings give the same files everywhere. Data of the same settings that is already there is kept.
+    """
+
+    out: Positional[Path]
+    """The folder to make."""
+    train: int = 600
+    """Images of the training split."""
+    val: int = 150
+    """Images of the validation split."""
+    size: int = 320
+    """Greatest side of an image in pixels."""
+    seed: int = 0
+    """Source of every random choice."""
+
+
+def run(arguments: Arguments) -> int:
+    """Write and say where."""
+    from poise.data.demo import write_demo_data
+
+    write_demo_data(arguments.out, arguments.train, arguments.val, arguments.seed, arguments.size)
+    print(f"{arguments.out}: {arguments.train} training and {arguments.val} validation images, COCO layout")
+    print(f"try: poise check {arguments.out}   or: poise train atss_r18_fpn --data {arguments.out}")
+    return 0

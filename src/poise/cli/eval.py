@@ -1,0 +1,59 @@
+"""``poise eval``: COCO's numbers, and of LVIS data LVIS's, of a trained model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Evaluate a trained model on a data set: poise eval CHECKPOINT --data PATH."""
+
+    checkpoint: Positional[str]
+    """A model file (best.pt, last.pt) or a run folder, of which the best weights are taken."""
+    data: Path
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    split: str = "val"
+    """Which part of it."""
+    batch: int = 8
+    """Images that go through the network at once; the numbers do not depend on it."""
+    workers: int = 0
+    """Processes that read images."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
+    on_bad_data: Literal["error", "skip"] = "error"
+    """Faulty records (poise check lists them): stop, or leave them out and say how many."""
+    json: bool = False
+    """Print the numbers as JSON."""
+    save_json: Path | None = None
+    """Write the detections as COCO results, with the data's own category ids."""
+
+
+def run(arguments: Arguments) -> int:
+    """Print the numbers."""
+    from poise.api import Detector
+    from poise.evaluate import write_results
+
+    result = Detector(arguments.checkpoint, arguments.device).val(
+        arguments.data,
+        arguments.split,
+        batch_size=arguments.batch,
+        workers=arguments.workers,
+        on_bad_data=arguments.on_bad_data,
+    )
+    if arguments.save_json is not None:
+        write_results(result.detections, arguments.save_json)
+    if arguments.json:
+        speed = {"seconds_per_image": result.seconds_per_image}
+        print(json.dumps({**result.metrics.to_dict(), **speed}, indent=1, ensure_ascii=False))
+        return 0
+    print(result.metrics.table())
+    print(f"{result.images} images, {1000 * result.seconds_per_image:.1f} ms each on {arguments.device}")
+    if arguments.save_json is not None:
+        print(f"detections: {arguments.save_json}")
+    return 0

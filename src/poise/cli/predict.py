@@ -1,0 +1,135 @@
+"""``poise predict``: annotated pictures (or videos) and JSON of what a detector finds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from poise.api import Detector
+    from poise.inference import Result
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Find objects: poise predict CHECKPOINT SOURCE …
+
+    Writes annotated pictures (of a video a video) and detections.json into a folder.
+    """
+
+    checkpoint: Positional[str]
+    """A model file (best.pt, last.pt) or a run folder, of which the best weights are taken."""
+    source: Positional[tuple[str, ...]]
+    """Images, folders, globs in quotes, or video files (videos need the extra poise[video])."""
+    out: Path | None = None
+    """The folder for what is found; by default runs/predict, runs/predict-2, …"""
+    threshold: float = 0.3
+    """Detections with lower scores are left out."""
+    show_scores: bool = False
+    """Write scores beside the class names in the pictures."""
+    batch: int = 8
+    """Images (with --tile: tiles) that go through the network at once."""
+    tile: int | None = None
+    """Cut large images into overlapping tiles of this side in pixels, for small objects."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """Unreadable images: stop, or leave them out with a warning."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
+    json: bool = False
+    """Print the detections as JSON instead of a line an image."""
+
+
+def run(arguments: Arguments) -> int:
+    """Predict, write, print."""
+    from poise.api import Detector, free_folder
+    from poise.storage import write_text_atomically
+
+    if not arguments.source:
+        raise ValueError("poise predict needs at least one image, folder, glob or video after the checkpoint")
+    detector = Detector(arguments.checkpoint, arguments.device)
+    folder = arguments.out or free_folder(Path("runs"), "predict")
+    folder.mkdir(parents=True, exist_ok=True)
+    names = FreeNames(folder)
+    records: list[dict[str, Any]] = []
+    for source in arguments.source:
+        records += _predict(detector, source, names, arguments)
+    text = json.dumps(records, indent=1, ensure_ascii=False)
+    write_text_atomically(folder / "detections.json", text + "\n")
+    if arguments.json:
+        print(text)
+    else:
+        objects = sum(len(record["detections"]) for record in records)
+        print(f"{objects} objects in {len(records)} images; pictures and detections.json in {folder}")
+    return 0
+
+
+class FreeNames:
+    """File names for one run's pictures: two images of one name in two folders do not overwrite each other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.taken = folder, {"detections.json"}
+
+    def path(self, name: str) -> Path:
+        """``folder/name``, or with the first number that makes it new in this run."""
+        wanted, number = Path(name), 1
+        while name in self.taken:
+            number += 1
+            name = f"{wanted.stem}-{number}{wanted.suffix}"
+        self.taken.add(name)
+        return self.folder / name
+
+
+def _predict(detector: Detector, source: str, names: FreeNames, arguments: Arguments) -> list[dict[str, Any]]:
+    from poise.inference import frame_rate, is_video, write_video
+
+    results = detector.stream(
+        source,
+        score_threshold=arguments.threshold,
+        batch_size=arguments.batch,
+        tile=arguments.tile,
+        on_bad_image=arguments.on_bad_image,
+    )
+    records: list[dict[str, Any]] = []
+    if is_video(source):
+        pictures = _pictures_of(results, records, arguments)
+        write_video(pictures, names.path(f"{Path(source).stem}.mp4"), frame_rate(source))
+        return records
+    for result in results:
+        target = names.path(_picture_name(result))
+        result.save(target, show_scores=arguments.show_scores)
+        records.append(result.to_dict())
+        if not arguments.json:
+            print(f"{result.path}: {_summary(result)}")
+    return records
+
+
+def _pictures_of(
+    results: Iterator[Result], records: list[dict[str, Any]], arguments: Arguments
+) -> Iterator[Image.Image]:
+    """The frames of a video with their boxes; their detections are appended to ``records`` on the way."""
+    for result in results:
+        records.append(result.to_dict())
+        if sys.stderr.isatty():
+            print(f"\rframe {len(records)}", end="", file=sys.stderr)
+        yield result.plot(show_scores=arguments.show_scores)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
+def _picture_name(result: Result) -> str:
+    """The image's own name; formats that few viewers show become PNG."""
+    name = result.path or Path("image.png")
+    return name.name if name.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else f"{name.stem}.png"
+
+
+def _summary(result: Result) -> str:
+    counted = {name: result.names.count(name) for name in dict.fromkeys(result.names)}
+    return ", ".join(f"{count} {name}" for name, count in counted.items()) or "nothing found"
