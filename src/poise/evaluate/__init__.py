@@ -12,8 +12,8 @@ from poise.evaluate.results import coco_results, read_results, write_results
 from poise.evaluate.run import Evaluation, evaluate, predict_batches, to_original
 
 __all__ = [
-    "ClassMetrics", "ClassWarning", "Confusion", "Counts", "Curves", "Evaluation", "LvisMeasured", "LvisMetrics", "Measured",
-    "Metrics", "category_of_classes",
-    "beside_truth", "coco_results", "confusion_matrix", "evaluate", "is_lvis", "measure_coco", "measure_lvis",
+    "ClassMetrics", "ClassWarning", "Confusion", "Counts", "Curves", "Evaluation", "LvisMeasured", "LvisMetrics",
+    "Measured", "Metrics", "beside_truth", "category_of_classes",
+    "coco_results", "confusion_matrix", "evaluate", "is_lvis", "measure_coco", "measure_lvis",
     "plot_history", "predict_batches", "read_history", "read_results", "to_original", "write_figures", "write_results",
 ]  # fmt: skip

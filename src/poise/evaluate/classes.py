@@ -16,9 +16,9 @@ def category_of_classes(
 ) -> list[int | None]:
     """The data set's category id of each class; ``None`` for a class that it does not have.
 
-    Equal ids with equal names are themselves. Otherwise names decide (upper and lower case are the same), so a model can
-    be measured on another data set of the same things. A model without names (``create_model`` gives the numbers) goes by
-    position.
+    Equal ids with equal names are themselves. Otherwise names decide (upper and lower case are the same), so a model
+    can be measured on another data set of the same things. A model without names (``create_model`` gives numbers) goes
+    by position.
 
     Raises:
         ValueError: no class is shared, or a model without names and another number of categories.

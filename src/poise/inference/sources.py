@@ -15,13 +15,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from poise.data.images import read_image
+from poise.data.images import SUFFIXES, read_image
 from poise.inference.video import VIDEO_SUFFIXES, read_video
 
 Source: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor | Iterable[Any]"
 OnBadImage: TypeAlias = Literal["error", "skip"]
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 
 
 class BadImageWarning(UserWarning):
@@ -84,9 +82,8 @@ def as_image(image: Image.Image | np.ndarray[Any, Any] | Tensor) -> Tensor:
 
 def _of_picture(picture: Image.Image) -> Tensor:
     upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I"):  # 16 bits: the upper 8 are kept (Pillow alone would clip)
-        values = np.asarray(upright).astype(np.int64)
-        upright = Image.fromarray((values >> 8 if values.max() > 255 else values).astype(np.uint8))
+    if upright.mode.startswith("I"):  # 16 bits: the upper 8 are kept, as in files (Pillow alone would clip)
+        upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
@@ -119,9 +116,9 @@ def _of_tensor(image: Tensor) -> Tensor:
 
 def _files(path: Path, on_bad_image: OnBadImage) -> Iterator[Frame]:
     if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
         if not files:
-            raise FileNotFoundError(f"no image in {path}; looked for {', '.join(IMAGE_SUFFIXES)}")
+            raise FileNotFoundError(f"no image in {path}; looked for {', '.join(sorted(SUFFIXES))}")
     elif path.exists():
         yield from read_video(path, Frame) if is_video(path) else [Frame(read_image(path), path)]
         return
@@ -140,7 +137,9 @@ def _item(item: Any, on_bad_image: OnBadImage) -> Iterator[Frame]:
         return
     try:
         frames = (
-            list(frames_of(item, on_bad_image)) if not Path(item).exists() else [Frame(read_image(item), Path(item))]
+            list(frames_of(item, on_bad_image))
+            if not Path(item).exists()
+            else [Frame(read_image(Path(item)), Path(item))]
         )
     except (ValueError, OSError) as error:
         if on_bad_image == "error":

@@ -1,0 +1,161 @@
+"""``poise.Detector``: from a name or a file to results."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from inference.stand_in import scene, stand_in
+from PIL import Image
+
+import poise
+from poise.api import Detector, RandomWeightsWarning, _settings, free_folder
+from poise.inference import Result, Tiling
+
+SCENE = scene(120, 160, [(10, 20, 60, 80, 0), (90, 30, 150, 100, 2)])
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Result:
+    Image.fromarray(SCENE.permute(1, 2, 0).numpy()).save(tmp_path / "scene.png")
+    (found,) = Detector(stand_in(), device="cpu").predict(tmp_path / "scene.png")
+    return found
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small real model with names, saved."""
+    torch.manual_seed(0)
+    model = poise.create_model("atss_r18_fpn", num_classes=2, image_size=64)
+    model.set_classes(("cat", "dog"), (17, 18))
+    path = tmp_path_factory.mktemp("model") / "best.pt"
+    poise.save(model, path)
+    return path
+
+
+def test_a_result_in_every_form(result: Result, tmp_path: Path) -> None:
+    assert len(result) == 2 and result.size == (120, 160) and result.path == tmp_path / "scene.png"
+    assert result.names == ["blue", "red"] and result.labels.tolist() == [2, 0]  # the larger has the higher score
+    assert (result.scores[0] > result.scores[1]).item()
+    assert result.boxes.xyxy.tolist() == [pytest.approx(b, abs=1) for b in ([90, 30, 150, 100], [10, 20, 60, 80])]
+    assert result.boxes.xywh.tolist() == [pytest.approx(b, abs=2) for b in ([90, 30, 60, 70], [10, 20, 50, 60])]
+    coco = result.to_coco(image_id=77)
+    assert [(one["image_id"], one["category_id"]) for one in coco] == [(77, 9), (77, 4)]
+    assert coco[0]["bbox"] == pytest.approx(result.boxes.xywh[0].tolist(), abs=0.01)
+    record = json.loads(json.dumps(result.to_dict()))
+    assert record["width"] == 160 and [one["name"] for one in record["detections"]] == ["blue", "red"]
+    assert "1 blue, 1 red in 160×120" in repr(result)
+
+
+def test_plot_and_save(result: Result, tmp_path: Path) -> None:
+    assert result.plot().size == (160, 120)
+    assert result.plot().tobytes() != result.plot(show_scores=False).tobytes()
+    for name in ("out.png", "new/out.jpg"):
+        with Image.open(result.save(tmp_path / name)) as picture:
+            assert picture.size == (160, 120)
+    (tmp_path / "pictures").mkdir()
+    assert result.save(tmp_path / "pictures") == tmp_path / "pictures" / "scene.png"
+    assert json.loads(result.save(tmp_path / "out.json").read_text())["detections"][0]["category_id"] == 9
+    with pytest.raises(ValueError, match="no picture format"):
+        result.save(tmp_path / "out.txt")
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_to_supervision(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # supervision tells of OpenCV
+        pytest.importorskip("supervision")
+    found = result.to_supervision()
+    assert len(found) == 2 and found.class_id.tolist() == [2, 0]
+    assert found.data["class_name"].tolist() == ["blue", "red"]
+    np.testing.assert_allclose(found.xyxy, result.boxes.xyxy.numpy())
+    nothing = Detector(stand_in(), device="cpu").predict(scene(40, 40, []))[0]
+    assert len(nothing.to_supervision()) == 0 and len(nothing) == 0 and nothing.to_coco(1) == []
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ImportError, match=r"poise\[supervision\]"):
+        result.to_supervision()
+
+
+def test_threshold_batches_and_streams() -> None:
+    detector = Detector(stand_in(), device="cpu")
+    (all_found,) = detector.predict(SCENE, score_threshold=0.0)
+    between = float(all_found.scores.mean())
+    assert len(detector.predict(SCENE, score_threshold=between)[0]) == 1
+    assert len(detector.predict([SCENE] * 5, batch_size=2)) == 5
+    taken = []
+    stream = detector.predict((taken.append(i) or SCENE for i in range(50)), stream=True, batch_size=2)
+    assert taken == [] and len(next(stream)) == 2 and len(taken) == 2
+
+
+def test_tiles_from_the_facade() -> None:
+    small = scene(900, 900, [(401, 402, 415, 416, 1)])
+    detector = Detector(stand_in(), device="cpu")
+    assert len(detector.predict(small)[0]) == 0
+    for tile in (300, Tiling(300, 0.5)):
+        (found,) = detector.predict(small, tile=tile)
+        assert found.boxes.xyxy.round().tolist() == [[401, 402, 415, 416]]
+
+
+def test_a_file_says_everything(model_file: Path) -> None:
+    for source in (model_file, str(model_file), model_file.parent):
+        detector = Detector(source, device="cpu")
+        assert detector.class_names == ("cat", "dog") and detector.model.category_ids == (17, 18)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = detector.predict(SCENE, score_threshold=0.0)
+    expected = poise.load(model_file)([SCENE])[0]
+    assert torch.allclose(results[0].boxes.xyxy, expected["boxes"].clamp(min=0), atol=1e-3)
+    with pytest.raises(ValueError, match="image_size"):
+        Detector(model_file, image_size=320)
+
+
+def test_a_name_has_random_weights_and_says_so() -> None:
+    detector = Detector("fcos_r18_fpn", device="cpu", num_classes=2, image_size=64)
+    assert detector.model.num_classes == 2 and "random weights" in repr(detector)
+    with pytest.warns(RandomWeightsWarning, match="'fcos_r18_fpn' was made by its name"):
+        detector.predict(SCENE)
+
+
+def test_saving_and_loading_again(model_file: Path, tmp_path: Path) -> None:
+    first = Detector(model_file, device="cpu")
+    second = Detector(first.save(tmp_path / "copy.pt"), device="cpu")
+    a, b = (d.predict(SCENE, score_threshold=0.0)[0] for d in (first, second))
+    assert torch.equal(a.boxes.xyxy, b.boxes.xyxy) and torch.equal(a.scores, b.scores)
+
+
+def test_a_wrong_name_is_answered_with_a_near_one() -> None:
+    with pytest.raises(FileNotFoundError, match=r"'atss_r18_fnp' is neither .* did you mean 'atss_r18_fpn'"):
+        Detector("atss_r18_fnp")
+
+
+def test_settings_of_a_training() -> None:
+    assert _settings({"batch": 4, "image_size": 320, "lr": 0.1, "optimizer": {"momentum": 0.5}}) == {
+        "data.batch": 4,
+        "model.image_size": (320,),
+        "optimizer.lr": 0.1,
+        "optimizer.momentum": 0.5,
+        "optimizer.lr_batch": 0,
+    }
+    with pytest.raises(ValueError, match="resume=True needs out="):
+        Detector(stand_in(), device="cpu").train("nowhere", resume=True)
+
+
+def test_a_training_starts_from_what_the_detector_is(model_file: Path) -> None:
+    loaded = Detector(model_file, device="cpu")._start()
+    assert loaded["model.weights"] == str(model_file) and loaded["model.image_size"] == (64, 64)
+    named = Detector("atss_r18_fpn", device="cpu")._start()
+    assert named == {"model.name": "atss_r18_fpn"}
+
+
+def test_run_folders_never_collide(tmp_path: Path) -> None:
+    names = []
+    for _ in range(3):
+        folder = free_folder(tmp_path, "atss")
+        folder.mkdir()
+        names.append(folder.name)
+    assert names == ["atss", "atss-2", "atss-3"]
