@@ -26,6 +26,10 @@ class Record(Protocol):
     @property
     def path(self) -> Path: ...
     @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
     def boxes(self) -> np.ndarray: ...
     @property
     def labels(self) -> np.ndarray: ...
@@ -88,13 +92,18 @@ class Step:
         return self.read(whole_number(0, len(self.image_set) - 1))[0]
 
 
+def stated_size(record: Record) -> tuple[int, int] | None:
+    """Width and height that the annotation states; None where its format has none (YOLO)."""
+    return (int(record.width), int(record.height)) if record.width and record.height else None
+
+
 def read_scene(record: Record) -> Scene:
     """Image and objects of a record.
 
     Raises:
         BadImage: the file cannot be read.
     """
-    image = read_image(record.path)
+    image = read_image(record.path, stated_size(record))
     flags = (torch.from_numpy(np.array(values, dtype=bool)) for values in (record.crowd, record.ignore))
     boxes = torch.from_numpy(np.array(record.boxes, dtype=np.float32))
     return make_scene(image, boxes, torch.from_numpy(np.array(record.labels, dtype=np.int64)), *flags)

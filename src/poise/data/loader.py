@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from poise.data.augment import EvaluationPipeline, build_pipeline
-from poise.data.dataset import DetectionDataset, Failure, Item, Records, sizes_of
+from poise.data.dataset import DetectionDataset, Failure, Item, Record, Records, sizes_of, stated_size
+from poise.data.errors import BadImage
+from poise.data.images import image_size
 from poise.data.sampling import EpochPlan
 from poise.preprocess import Preprocess
 from poise.recipes.augment import AugmentSettings
@@ -153,7 +155,7 @@ def train_loader(
         seed: of order and augmentation.
         workers: processes that load; 0 loads in this process. Changes nothing in the batches.
         rank: this process among ``world_size``.
-        group_by_aspect: batches of one orientation (width > height or not), as far as the annotations state sizes.
+        group_by_aspect: batches of one orientation (width > height or not).
         drop_last: leave out a last batch that is not full.
         on_bad_image: see :class:`DetectionDataset`; a skipped image is named in a ``BadImageWarning``.
         epochs: number of epochs of the training; needed where ``augment.plain_epochs`` counts from its end.
@@ -235,7 +237,12 @@ def _answers(loader: DataLoader[Any]) -> Iterator[tuple[EvaluationBatch, tuple[s
                 raise WorkerDied(_death_note(str(error))) from error
             raise
         if isinstance(batch, Failure):
-            raise batch.error
+            error_of_worker = batch.error
+            del batch  # else traceback and frame hold each other, and the workers end only with a slow timeout
+            try:
+                raise error_of_worker
+            finally:
+                del error_of_worker
         yield batch, notes
 
 
@@ -247,6 +254,13 @@ def _death_note(reason: str) -> str:
 
 
 def _wide(image_set: Records) -> Tensor:
-    """Which images are wider than high, (n,) bool."""
-    records: Any = image_set
-    return torch.tensor([records[i].width > records[i].height for i in range(len(records))])
+    """Which images are wider than high, (n,) bool; read from the files' headers where the annotations do not say."""
+    sizes = [_header_size(image_set[i]) for i in range(len(image_set))]
+    return torch.tensor([width > height for width, height in sizes], dtype=torch.bool)
+
+
+def _header_size(record: Record) -> tuple[int, int]:
+    try:
+        return stated_size(record) or image_size(record.path)
+    except BadImage:
+        return 0, 0  # counts as tall; reading it for its batch says what is wrong
