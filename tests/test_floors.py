@@ -9,7 +9,7 @@ import pytest
 from sources import imported_modules, module_name, modules, python_files, short, tree
 
 FLOORS = (
-    ("boxes", "structures", "distributed", "storage", "preprocess", "draw", "version"),
+    ("boxes", "predictions", "structures", "distributed", "storage", "preprocess", "draw", "version"),
     ("losses", "assign", "sample", "postprocess"),
     ("criteria", "nn"),
     ("branches", "detectors"),
@@ -21,6 +21,8 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 NEIGHBOURS = {
+    # floor 0: the nouns speak of what heads say
+    ("structures", "predictions"),
     # floor 3: a detector is built from branches
     ("detectors", "branches"),
     # floor 6: the engine feeds and validates

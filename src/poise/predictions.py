@@ -1,0 +1,130 @@
+"""What heads say: priors, predictions, and the kinds of predictions that heads of several methods give.
+
+Letters as in ``structures``: **B** images, **N** places, **C** classes, **R** distribution bins, **S** sampled places.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T", bound="Predictions")
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Where predictions are made. A point is a box of one stride around it."""
+
+    boxes: Tensor  # (1|B,N,4) xyxy pixels
+    strides: Tensor  # (N,) float32
+    level_sizes: tuple[int, ...] = ()  # places of each level, summing to N
+
+    @property
+    def centers(self) -> Tensor:
+        """(1|B,N,2) x, y in pixels."""
+        return (self.boxes[..., :2] + self.boxes[..., 2:]) / 2
+
+    def within(self, sizes: Tensor) -> Tensor:
+        """Which centres lie inside (B,2) heights and widths, (B,N) bool."""
+        centers = self.centers
+        return (centers[..., 0] < sizes[:, None, 1]) & (centers[..., 1] < sizes[:, None, 0])
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a head says of every place. Kinds of heads add what they have."""
+
+    priors: Priors
+    logits: Tensor  # (B,N,C) float32
+    boxes: Tensor  # (B,N,4) float32 decoded, xyxy pixels
+
+    def gate(self) -> Tensor:
+        """(B,N,C) in [0,1]: what the score threshold and the pre-NMS selection read."""
+        return self.logits.sigmoid()
+
+    def scores(self) -> Tensor:
+        """(B,N,C) in [0,1]: what inference ranks by."""
+        return self.gate()
+
+    def take(self: T, index: Tensor) -> T:
+        """Only the places ``index`` (B,S)."""
+        count = index.shape[1]
+
+        def gather(t: Tensor) -> Tensor:
+            return t.gather(1, index.reshape(*index.shape, *[1] * (t.ndim - 2)).expand(-1, -1, *t.shape[2:]))
+
+        changes: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Priors):
+                boxes = value.boxes.expand(index.shape[0], -1, -1)
+                strides = value.strides[index[0]] if len(index) else value.strides[:count]
+                changes[f.name] = Priors(gather(boxes), strides, (count,))
+            elif isinstance(value, Tensor):
+                changes[f.name] = gather(value)
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class DeltaPredictions(Predictions):
+    """An anchor head: the encoded offsets are what is supervised."""
+
+    deltas: Tensor  # (B,N,4) of a ``boxes.DeltaCoder``
+
+
+@dataclass(frozen=True)
+class QualityPredictions(Predictions):
+    """A head with one more logit a place (centerness, objectness, IoU) that multiplies the score."""
+
+    quality: Tensor  # (B,N) logit
+
+    def scores(self) -> Tensor:
+        return self.gate() * self.quality.sigmoid()[..., None]
+
+
+@dataclass(frozen=True)
+class JointPredictions(QualityPredictions):
+    """As above, where the threshold too reads the product (DW, AutoAssign's training score)."""
+
+    def gate(self) -> Tensor:
+        return self.logits.sigmoid() * self.quality.sigmoid()[..., None]
+
+    def scores(self) -> Tensor:
+        return self.gate()
+
+
+@dataclass(frozen=True)
+class DistributionPredictions(Predictions):
+    """A head whose distances are the means of discrete distributions (GFL)."""
+
+    bins: Tensor  # (B,N,4,R) logits over 0..R-1, in strides, sides l,t,r,b
+
+
+@dataclass(frozen=True)
+class RefinedPredictions(Predictions):
+    """A head that predicts twice: ``boxes`` are the refined ones."""
+
+    initial_boxes: Tensor  # (B,N,4)
+
+
+@dataclass(frozen=True)
+class RegionPredictions(Predictions):
+    """A second stage: its priors are proposals, its classes exclude one another, its offsets may be each class's own."""
+
+    background: Tensor  # (B,N) logit of no class at all
+    deltas: Tensor  # (B,N,C|1,4) of a ``boxes.DeltaCoder``; ``boxes`` are those of the best class
+
+    def gate(self) -> Tensor:
+        return self.all_logits().softmax(-1)[..., :-1]
+
+    def all_logits(self) -> Tensor:
+        """(B,N,C+1), background last."""
+        return torch.cat((self.logits, self.background[..., None]), -1)
+
+    def deltas_of(self, labels: Tensor) -> Tensor:
+        """Offsets (B,N,4) of the given classes (B,N)."""
+        index = labels.clamp(max=self.deltas.shape[2] - 1)  # class-agnostic offsets have one entry
+        return self.deltas.gather(2, index[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
