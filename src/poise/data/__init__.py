@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from poise.data.check import CheckReport, check_data
+    from poise.data.check_text import render
     from poise.data.dataset import DetectionDataset
     from poise.data.demo import write_demo_data
     from poise.data.errors import BadData, BadImage, DataError
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from poise.data.opening import TrainingSplits, open_data, splits, training_splits
 
 _ROOMS = {
+    "check": ("CheckReport", "check_data"),
+    "check_text": ("render",),
     "errors": ("DataError", "BadData", "BadImage"),
     "faults": ("FAULT_KINDS", "Fault", "FaultKind"),
     "image_set": ("Category", "ImageRecord", "ImageSet"),
@@ -46,6 +50,9 @@ __all__ = [
     "Fault",
     "FaultKind",
     "FAULT_KINDS",
+    "check_data",
+    "CheckReport",
+    "render",
     "DetectionDataset",
     "train_loader",
     "evaluation_loader",

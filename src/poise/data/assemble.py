@@ -151,7 +151,7 @@ def _drop_repeated_ids(found: Found, keep: np.ndarray, log: FaultLog) -> None:
 
 
 def _sound_objects(found: Found, labels: np.ndarray, considered: np.ndarray, log: FaultLog) -> np.ndarray:
-    """Mask of the objects without fault, among those ``considered``; each faulty one is logged under its first fault."""
+    """Mask of the objects without fault, among those ``considered``; a faulty one is logged under its first fault."""
     objects, sound = found.objects, considered.copy()
     x1, y1, x2, y2 = objects.boxes.T
     width, height = (np.array(side, np.float64)[found.owners] for side in (found.widths, found.heights))

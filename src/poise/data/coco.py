@@ -117,7 +117,7 @@ def parse(file: Path, annotations: Annotations) -> dict[str, Any]:
 def _categories(records: list[Any], source: str, log: FaultLog) -> list[Category]:
     result = []
     for position, record in enumerate(records):
-        number = _whole(record.get("id")) if isinstance(record, dict) else None
+        number: Any = _whole(record.get("id")) if isinstance(record, dict) else None
         if not _is_id(number) or not isinstance(record.get("name"), str):
             log.add("category-malformed", f"{source}: category at position {position}", repr(record)[:80])
             continue
@@ -135,7 +135,7 @@ def _add_images(records: list[Any], found: Found, log: FaultLog) -> bool:
     """Append the images; whether they carry LVIS's lists."""
     negative, not_exhaustive, lvis = [], [], False
     for position, record in enumerate(records):
-        image_id = _whole(record.get("id")) if isinstance(record, dict) else None
+        image_id: Any = _whole(record.get("id")) if isinstance(record, dict) else None
         file = _file_name(record) if isinstance(record, dict) else ""
         if not (_is_id(image_id) or isinstance(image_id, str)) or not file:
             log.add("image-malformed", f"{found.source}: image at position {position}", repr(record)[:80])

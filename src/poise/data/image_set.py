@@ -204,25 +204,26 @@ class ImageSet(Sequence[ImageRecord]):
         sized = (self.objects.areas > 0) & (x2 - x1 >= 1) & (y2 - y1 >= 1)
         return ~self.objects.ignore & (across > 0) & (down > 0) & sized
 
-    def coco_image_ids(self) -> np.ndarray:
-        """(n,) int64: the data set's image ids where they are integers, else 1..n."""
-        ids = self.images.ids
-        return ids if isinstance(ids, np.ndarray) else np.arange(1, len(self) + 1)
+    def image_ids(self) -> list[int | str]:
+        """The data set's own ids of all images."""
+        return self.images.ids.tolist()
 
     def to_coco(self, fresh_annotation_ids: bool = False) -> dict[str, Any]:
-        """The truth as a COCO dictionary with the original category, image (``coco_image_ids``) and annotation ids.
+        """The truth as a COCO dictionary with the original category, image and annotation ids.
+
+        Image ids are strings for YOLO and VOC (``ImageRecord.id``).
 
         Args:
             fresh_annotation_ids: number annotations 1..m, as COCO tools need where ids are 0 or repeated.
         """
-        ids = self.coco_image_ids().tolist()
+        ids = self.image_ids()
         return {
             "images": [self._coco_image(i, image_id) for i, image_id in enumerate(ids)],
             "annotations": self._coco_annotations(ids, fresh_annotation_ids),
             "categories": [_coco_category(category) for category in self.categories],
         }
 
-    def _coco_image(self, index: int, image_id: int) -> dict[str, Any]:
+    def _coco_image(self, index: int, image_id: int | str) -> dict[str, Any]:
         images = self.images
         size = {"width": int(images.widths[index]), "height": int(images.heights[index])}
         image: dict[str, Any] = {"id": image_id, "file_name": images.files[index], **size}
@@ -232,7 +233,7 @@ class ImageSet(Sequence[ImageRecord]):
             image["not_exhaustive_category_ids"] = list(images.not_exhaustive[index])
         return image
 
-    def _coco_annotations(self, ids: list[int], fresh: bool) -> list[dict[str, Any]]:
+    def _coco_annotations(self, ids: list[int | str], fresh: bool) -> list[dict[str, Any]]:
         objects = self.objects
         own = np.arange(1, len(objects) + 1) if fresh else objects.annotation_ids
         corners = objects.boxes

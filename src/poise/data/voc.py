@@ -74,7 +74,7 @@ def read(name: str, root: Path, folder: Path, listed: Path | None, log: FaultLog
             log.add("label-missing", label, f"named in {found.source}")
         else:
             _add_image(found, rows, stem, trees[stem], (root, prefix), label, log)
-    _log_orphans(folder, prefix, set(trees) | set(broken), set(_stems(folder, listed)), log)
+    _log_orphans(folder, prefix, set(trees) | set(broken), log)
     _set_objects(found, rows, {text: i for i, text in enumerate(names, 1)}, prefix)
     return assemble(name, root, "voc", found, log)
 
@@ -165,10 +165,11 @@ def _side(text: str | None) -> int:
     return int(value) if value is not None and 0 < value < 2**31 else 0
 
 
-def _log_orphans(folder: Path, prefix: str, labelled: set[str], listed: set[str], log: FaultLog) -> None:
-    """Annotation files that no image stands beside (those of the split itself are reported as missing images)."""
+def _log_orphans(folder: Path, prefix: str, labelled: set[str], log: FaultLog) -> None:
+    """Annotation files that no split lists and no image stands beside (listed ones are images that are missing)."""
     images = folder / IMAGES
     stems = {file.relative_to(images).with_suffix("").as_posix() for file in images.rglob("*")}
+    listed = {stem for file in lists(folder).values() for stem in _stems(folder, file)}
     for stem in sorted(labelled - listed - stems):
         log.add("label-without-image", f"{prefix}{LABELS}/{stem}.xml")
 

@@ -1,0 +1,60 @@
+"""What a split holds, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from poise.data.image_set import ImageSet
+
+SMALL, MEDIUM = 32.0**2, 96.0**2  # pixels: COCO's limits of small, medium and large areas
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """Counts of one split; crowd and ignored objects are counted apart from the others."""
+
+    images: int
+    objects: int  # without crowd and ignored ones
+    crowd: int
+    ignored: int
+    images_without_objects: int
+    mean_objects_per_image: float
+    most_objects_per_image: int
+    small: int  # objects with an area below 32 x 32 pixels
+    medium: int  # below 96 x 96
+    large: int
+    classes: dict[str, int]  # objects of each class; equal names are told apart by their category id
+
+
+def count(image_set: ImageSet) -> SplitStatistics:
+    """Statistics of ``image_set``."""
+    objects = image_set.objects
+    real = ~(objects.crowd | objects.ignore)
+    areas = objects.areas[real]
+    per_image = np.bincount(image_set.image_of_object[real], minlength=len(image_set))
+    per_class = np.bincount(objects.labels[real], minlength=len(image_set.categories))
+    return SplitStatistics(
+        images=len(image_set),
+        objects=int(real.sum()),
+        crowd=int(objects.crowd.sum()),
+        ignored=int(objects.ignore.sum()),
+        images_without_objects=int((per_image == 0).sum()),
+        mean_objects_per_image=float(per_image.mean()) if len(per_image) else 0.0,
+        most_objects_per_image=int(per_image.max(initial=0)),
+        small=int((areas < SMALL).sum()),
+        medium=int(((areas >= SMALL) & (areas < MEDIUM)).sum()),
+        large=int((areas >= MEDIUM).sum()),
+        classes=dict(zip(class_keys(image_set), per_class.tolist(), strict=True)),
+    )
+
+
+def class_keys(image_set: ImageSet) -> list[str]:
+    """Class names; with the id where the name occurs before."""
+    seen: set[str] = set()
+    keys = []
+    for category in image_set.categories:
+        keys.append(f"{category.name} (id {category.id})" if category.name in seen else category.name)
+        seen.add(category.name)
+    return keys
