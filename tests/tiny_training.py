@@ -61,7 +61,7 @@ class TinyDetector(nn.Module):
 
 
 class Pictures(Dataset):
-    """Noise with squares, a function of (epoch, index); every third image has no object."""
+    """Noise with squares, a function of (epoch, index); every fourth image has no object, the others have three."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -72,8 +72,9 @@ class Pictures(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor], int]:
         epoch, index = key
         generator = torch.Generator().manual_seed(epoch * 1000 + index)
-        objects = index % 3
-        corners = torch.randint(0, 12, (objects, 2), generator=generator).float()
+        objects = 3 if index % 4 else 0
+        cells = torch.randperm(9, generator=generator)[:objects]  # apart from each other
+        corners = torch.stack((cells % 3, cells // 3), 1) * 4.0
         target = {"boxes": torch.cat((corners, corners + 4), 1), "labels": torch.zeros(objects, dtype=torch.int64)}
         return torch.randn(3, 16, 16, generator=generator), target, index
 
@@ -180,7 +181,8 @@ def main() -> None:
                 raise OSError("this rank's disk is gone")
 
         training.state.network.before_step = before_step
-        _die_in_save(options.die_in_save)
+        if options.die_in_save >= 0:
+            _die_in_save(options.die_in_save)
         if processes.first:
             with locked(options.out):
                 stopped = training.run()

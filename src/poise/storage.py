@@ -1,9 +1,9 @@
 """Files of tensors that are either whole or refused.
 
-A file is what ``torch.save`` writes (a zip archive) with a checksum of its own content in the archive's comment: it stays
-readable by ``torch.load(path, weights_only=True)`` everywhere, and a truncated or altered one is recognised here before
-anything of it is unpickled. Writing goes through a temporary file in the same folder, ``fsync`` and a rename, so a process
-that dies while it saves leaves the earlier file untouched.
+A file is what ``torch.save`` writes (a zip archive) with a checksum of its own content in the archive's comment: it
+stays readable by ``torch.load(path, weights_only=True)`` everywhere, and a truncated or altered one is recognised here
+before anything of it is unpickled. Writing goes through a temporary file in the same folder, ``fsync`` and a rename, so
+a process that dies while it saves leaves the earlier file untouched.
 """
 
 from __future__ import annotations

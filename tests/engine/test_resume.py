@@ -56,7 +56,8 @@ def train(
                 os.kill(os.getpid(), getattr(signal, signal_name))
 
         training.state.network.before_step = before_step
-        tiny_training._die_in_save(in_save)
+        if in_save >= 0:
+            tiny_training._die_in_save(in_save)
         stopped = training.run()
         assert stopped == (None if at_step < 0 else signal_name)
 

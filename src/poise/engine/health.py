@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,18 +64,14 @@ class RunningStatistics:
             buffer.copy_(torch.where(healthy, buffer, kept))
 
 
-def explain(record: Record, files: list[str], parameter: str | None) -> str:
-    """One process's account of the first step that was not finite."""
-    bad = [name for name, value in zip(record.names, record.values.tolist(), strict=True) if not _finite(value)]
-    if bad:
-        values = dict(zip(record.names, record.values.tolist(), strict=True))
-        what = "loss " + ", ".join(f"{name} = {values[name]}" for name in bad)
-    elif not _finite(float(record.norm)):
-        what = "the losses are finite but the gradient is not" + (f", first in {parameter}" if parameter else "")
-    else:
-        what = "nothing wrong in this process"
+def explain(record: Record, files: list[str], parameter: str | None) -> tuple[bool, str]:
+    """One process's account of the first step that was not finite, and whether a loss of its own was to blame."""
+    values = dict(zip(record.names, record.values.tolist(), strict=True))
+    bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+    gradient = "the losses are finite but the gradient is not" + (f", first in {parameter}" if parameter else "")
+    what = f"loss {', '.join(bad)}" if bad else gradient
     place = f"step {record.position.step + 1}, epoch {record.position.epoch + 1}, batch {record.position.batch + 1}"
-    return f"{what} at {place}; images: {', '.join(files)}"
+    return bool(bad), f"{what} at {place}; images: {', '.join(files)}"
 
 
 def first_bad_gradient(network: nn.Module) -> str | None:
@@ -99,7 +96,3 @@ def memory_advice(batch: int, accumulate: int, precision: str, image_size: tuple
     if precision == "fp32":
         advice.append("train.precision to bf16")
     return "out of memory. Lower " + ", or ".join(advice)
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0

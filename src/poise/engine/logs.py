@@ -100,6 +100,7 @@ class TrainingLog:
         row |= {f"loss/{name}": value for name, value in means.sums.items()}
         row |= {f"val/{name}": float(value) for name, value in metrics.items()}
         self.state.rows.append(row)
+        self.display.message(summary(row, self.epochs))
         if self.events is not None:
             for name, value in metrics.items():
                 self.events.add_scalar(f"val/{name}", value, step)
@@ -113,6 +114,13 @@ class TrainingLog:
 
     def _write_rows(self) -> None:
         write_text_atomically(self.folder / "results.csv", to_csv(self.state.rows))
+
+
+def summary(row: Mapping[str, Any], epochs: int) -> str:
+    """A finished epoch in one line."""
+    text = f"epoch {row['epoch']}/{epochs} done in {row['seconds']:.0f} s  loss {row['loss/total']:.3f}"
+    metrics = [f"{name.removeprefix('val/')} {value:.3f}" for name, value in row.items() if name.startswith("val/")]
+    return text + ("  validation: " + "  ".join(metrics[:6]) if metrics else "")
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:

@@ -27,7 +27,8 @@ class Meter:
 
     def add(self, record: Record, values: list[float]) -> None:
         """Take in a step whose losses have been read."""
-        for name, value in zip(record.names, values, strict=True):
+        for term, value in zip(record.names, values, strict=True):
+            name = term.removeprefix("loss_")
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.objects += record.objects
         self.images += len(record.images)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from poise.data import ImageSet
 from poise.detectors import DetectionModel
-from poise.engine.sources import ImageSet
 from poise.models import create_model
 from poise.models.files import find_model_file, load_model
 from poise.published import load_published
@@ -23,12 +24,13 @@ def build_model(recipe: Recipe, train_set: ImageSet, fresh: bool) -> tuple[Detec
         if len(settings.image_size) == 1
         else settings.image_size
     )
+    options: dict[str, Any] = dict(settings.options)
     model = create_model(
         settings.name,
         num_classes=len(train_set.class_names),
         backbone_weights=backbone if fresh else None,
         image_size=size,
-        **settings.options,
+        **options,
     )
     if backbone is not None and not fresh:
         model.network.backbone.adopt_pretrained()  # type: ignore[union-attr, operator]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.data.images import read_image
+from poise.data import ImageSet
 from poise.detectors import DetectionModel
 from poise.draw import draw_boxes, grid
 from poise.evaluate import Evaluation
@@ -49,20 +49,21 @@ def draw_curves(folder: Path) -> None:
 
 
 def draw_validation(
-    folder: Path, evaluation: Evaluation, truth: Mapping[str, Any], files: Mapping[Any, Path], most: int
+    folder: Path, evaluation: Evaluation, truth: Mapping[str, Any], image_set: ImageSet, most: int
 ) -> None:
-    """Precision-recall curves, confusion matrix, and the first ``most`` images with objects beside their detections.
+    """Precision-recall curves, confusion matrix, and ``most`` images with objects beside their detections.
 
     Args:
         evaluation: of the last validation.
-        truth: COCO dictionary of the validation images.
-        files: image file by image id.
-        most: number of images drawn.
+        truth: COCO dictionary of ``image_set``; its images are in the same order.
+        most: number of images drawn, those with most objects first.
     """
     write_figures(truth, evaluation.detections, evaluation.curves, folder)
     objects, found = _by_image(truth["annotations"]), _by_image(evaluation.detections)
+    places = {image["id"]: place for place, image in enumerate(truth["images"])}
     for number, image in enumerate(sorted(objects, key=lambda image: -len(objects[image]))[:most]):
-        picture = beside_truth(read_image(files[image]), objects[image], found.get(image, []), truth["categories"])
+        pixels = image_set.read(places[image])
+        picture = beside_truth(pixels, objects[image], found.get(image, []), truth["categories"])
         picture.save(folder / f"val_{number}.jpg", quality=92)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
+import numpy as np  # its global generator may be drawn from by a user's own part
 import torch
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The states of all global generators of this process, as plain data."""
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     version, words, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
@@ -31,26 +31,27 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
 
 
 def seed_all(seed: int, rank: int) -> None:
     """Seed every global generator; each process draws its own numbers."""
     torch.manual_seed(seed + 1_000_003 * rank)
     random.seed(seed + 1_000_003 * rank)
-    np.random.seed((seed + 1_000_003 * rank) % 2**32)
+    np.random.seed((seed + 1_000_003 * rank) % 2**32)  # noqa: NPY002
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     """Deterministic algorithms meanwhile, where PyTorch has them."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
     if wanted:
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, finds only bugs
+        memory.fill_uninitialized_memory = False  # costs time, finds only bugs
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from poise.data import ImageSet
 from poise.data.loader import evaluation_loader, train_loader
 from poise.detectors import DetectionModel
 from poise.engine.checkpoints import BEST, LAST, read_last
@@ -21,7 +22,7 @@ from poise.engine.model import build_model
 from poise.engine.pictures import draw_curves, draw_training_batch, draw_validation
 from poise.engine.processes import Processes, running
 from poise.engine.reproduce import deterministic, seed_all
-from poise.engine.sources import ImageSet, open_sets
+from poise.engine.sources import open_sets
 from poise.engine.state import TrainingState
 from poise.engine.step import PRECISIONS
 from poise.engine.stopping import EXIT_CODES
@@ -84,7 +85,7 @@ def train(
     Under ``torchrun`` every process calls this with the same arguments; the first one writes.
 
     Raises:
-        ValueError: a recipe that does not fit the data, or a folder that holds another run (``FolderInUse`` if it lives).
+        ValueError: a recipe that does not fit the data, or a folder with another run (``FolderInUse`` if it lives).
         TrainingDiverged: a loss was not finite. OutOfMemory: with what to lower.
     """
     if data is not None:
@@ -101,7 +102,7 @@ def train(
 
 def _train(recipe: Recipe, folder: Path, resume: bool, processes: Processes, progress_display: str) -> RunResult:
     checkpoint, notes = _checkpoint(folder) if resume else (None, [])
-    train_set, val_set, remarks = open_sets(recipe.data, processes.world_size)
+    train_set, val_set, remarks = open_sets(recipe.data)
     seed_all(recipe.train.seed, 0)  # the same model in every process
     model, loaded = build_model(recipe, train_set, fresh=checkpoint is None)
     seed_all(recipe.train.seed, processes.rank)
@@ -109,7 +110,7 @@ def _train(recipe: Recipe, folder: Path, resume: bool, processes: Processes, pro
         model.network = nn.SyncBatchNorm.convert_sync_batchnorm(model.network)
     model.to(processes.device)
     if recipe.train.channels_last:
-        model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.network.to(memory_format=torch.channels_last)
     state = TrainingState(model.network, recipe, processes.device)
     if checkpoint is not None:
         notes += state.restore(checkpoint["training"], processes) + _changes(checkpoint["training"]["recipe"], recipe)
@@ -193,10 +194,8 @@ def draw_run(training: Training, validation: Validation | None) -> None:
     """Curves and pictures of a run, as far as it came."""
     draw_curves(training.folder)
     if validation is not None and validation.last is not None:
-        image_set = validation.image_set
-        files = {image_set[i].id: image_set[i].path for i in range(len(image_set))}
         pictures = training.recipe.evaluate.pictures
-        draw_validation(training.folder, validation.last, validation.truth, files, pictures)
+        draw_validation(training.folder, validation.last, validation.truth, validation.image_set, pictures)
 
 
 def _checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -222,10 +221,9 @@ def _greet(training: Training, notes: list[str], train_set: ImageSet, val_set: I
     display: Display = training.log.display
     recipe, position = training.recipe, training.state.position
     parameters = sum(p.numel() for p in training.state.network.parameters()) / 1e6
-    display.message(
-        f"{recipe.model.name}: {parameters:.1f} M parameters, {len(train_set.class_names)} classes, on {training.processes.device}"
-        + (f" x {training.processes.world_size} processes" if training.processes.world_size > 1 else "")
-    )
+    where = f"{training.processes.device}, {training.processes.world_size} process(es)"
+    classes = len(train_set.class_names)
+    display.message(f"{recipe.model.name}: {parameters:.1f} M parameters, {classes} classes, on {where}")
     display.message(
         f"{len(train_set)} training images, {len(val_set) if val_set is not None else 'no'} validation images; "
         f"{recipe.schedule.epochs} epochs of {training.steps_per_epoch} steps; run folder {training.folder}"

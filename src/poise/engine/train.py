@@ -1,4 +1,4 @@
-"""The training loop, readable from top to bottom. It knows ``network(batch, progress) -> StepOutput`` and nothing else."""
+"""The training loop, readable from top to bottom. All it knows of a model is ``network(batch, progress) -> StepOutput``."""
 
 from __future__ import annotations
 
@@ -162,8 +162,9 @@ class Training:
         accounts = self.processes.gather(explain(record, files, parameter))
         self.state.position = record.position
         self.save(FAILED)
-        several = len(accounts) > 1
-        text = "; ".join(f"process {rank}: {account}" if several else account for rank, account in enumerate(accounts))
+        told = [f"process {rank}: {text}" if len(accounts) > 1 else text for rank, (_, text) in enumerate(accounts)]
+        blamed = [text for text, (own_loss, _) in zip(told, accounts, strict=True) if own_loss]
+        text = "; ".join(blamed or told)  # a bad loss of one process makes the shared gradient of all bad
         raise TrainingDiverged(
             f"{text}. The state before this step is kept in {FAILED}. A lower optimizer.lr, a longer warm-up or "
             "train.clip_norm help mostly; if the images are at fault, poise check finds them",

@@ -47,7 +47,7 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
 
     Args:
         path: a model file, a checkpoint (``best.pt``, ``last.pt``), the same without ``.pt``, or a run folder, of which
-            ``best.pt`` is taken and ``last.pt`` where there is none. Of a run with averaged weights these are the averaged ones.
+            ``best.pt`` is taken and ``last.pt`` where there is none. Averaged weights are taken where a run has them.
         device: where the model is put.
 
     Returns:

@@ -19,7 +19,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def list_recipes(pattern: str = "*") -> list[str]:
-    """Names of published recipes that match a shell pattern, sorted. Every model name is a recipe too (``finetune``)."""
+    """Names of published recipes that match a shell pattern, sorted. Every model's name is a recipe too."""
     return sorted(fnmatch.filter(RECIPES, pattern))
 
 

@@ -34,10 +34,10 @@ class DataSettings:
 
     path: str = ""
     """Folder or file of the data set: COCO, YOLO, Pascal VOC or LVIS, as it is."""
-    train: str = "train"
-    """Name of the split that is trained on."""
-    val: str = "val"
-    """Name of the split that is validated on; empty: no validation."""
+    train: str = ""
+    """Name of the split that is trained on; empty: train, else trainval, else the only one."""
+    val: str = ""
+    """Name of the split that is validated on; empty: val, else test, else the training split; none: no validation."""
     on_bad_data: Literal["error", "skip"] = "error"
     """What happens at start-up when ``poise check`` would find faults: stop with the list, or leave the faulty out."""
     keep_empty: bool = True
@@ -83,7 +83,7 @@ class OptimizerSettings:
     backbone_lr_multiplier: float = 1.0
     """Times ``lr`` for the backbone (0.1 in the DETR family)."""
     lr_multipliers: dict[str, float] = field(default_factory=dict)
-    """Part of a parameter's name to a multiplier of ``lr``; the longest part that occurs wins, also over ``backbone``."""
+    """Part of a parameter's name to a multiplier of ``lr``; the longest that occurs wins, also over the backbone's."""
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, f"optimizer.lr={self.lr} must be positive")
@@ -135,7 +135,7 @@ class TrainSettings:
     average_decay: float = 0.0
     """Exponential moving average of parameters and buffers with this decay (0.9998 is usual); 0: none."""
     average_ramp: Literal["exponential", "ratio", "none"] = "exponential"
-    """How the average starts: decay·(1 - exp(-(1+step)/average_ramp_steps)), min(decay, (1+step)/(10+step)), or at once."""
+    """The decay at a step: times 1 - exp(-(1+step)/average_ramp_steps), at most (1+step)/(10+step), or as it stands."""
     average_ramp_steps: float = 2000.0
     compile: bool = False
     """Compile the network with ``torch.compile``."""
@@ -144,7 +144,7 @@ class TrainSettings:
     """Ask PyTorch for deterministic algorithms on a GPU too; on the CPU they are always used."""
     sync_batch_norm: bool = False
     """Several processes share the statistics of batch normalisation (GPU only)."""
-    log_every: int = 50
+    log_every: int = 20
     """Steps between two reads of the losses."""
     save_every: int = 0
     """Steps between two checkpoints within an epoch; 0: by time alone. Every epoch ends with one."""

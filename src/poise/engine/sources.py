@@ -1,0 +1,51 @@
+"""The images that a recipe trains and validates on."""
+
+from __future__ import annotations
+
+from poise.data import ImageSet, open_data, training_splits
+from poise.recipes import DataSettings
+
+
+def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[str]]:
+    """Training images, validation images if a split is named, and what the user should know about them.
+
+    Raises:
+        ValueError: no data set is named, it has faults that are not to be skipped, the splits differ in their
+            classes, or nothing is left to train on.
+    """
+    if not settings.path:
+        raise ValueError("no data set: give the folder or file (--data PATH, or data.path in the recipe)")
+    wanted = settings.val if settings.val != "none" else settings.train
+    names = training_splits(settings.path, settings.train or None, wanted or None)
+    train_set = open_data(settings.path, names.train, settings.on_bad_data)
+    val_set = open_data(settings.path, names.val, settings.on_bad_data) if settings.val != "none" else None
+    remarks = [names.note] if names.note and val_set is not None else []
+    remarks += [
+        _skipped(image_set) for image_set in (train_set, val_set) if image_set is not None and image_set.skipped
+    ]
+    if val_set is not None and val_set.categories != train_set.categories:
+        _refuse_other_classes(train_set, val_set)
+    whole = len(train_set)
+    if not settings.keep_empty or settings.min_side:
+        train_set = train_set.filtered(settings.min_side, drop_empty=not settings.keep_empty)
+        if len(train_set) < whole:
+            remarks.append(f"{whole - len(train_set)} of {whole} training images are left out by the recipe's filter")
+    if not len(train_set):
+        raise ValueError(f"{settings.path}: split '{names.train}' has no image to train on (of {whole} before filters)")
+    return train_set, val_set, remarks
+
+
+def _skipped(image_set: ImageSet) -> str:
+    examples = "; ".join(str(fault) for fault in image_set.skipped[:3])
+    return f"{image_set.name}: {len(image_set.skipped)} faulty records are skipped, for example {examples}"
+
+
+def _refuse_other_classes(train_set: ImageSet, val_set: ImageSet) -> None:
+    known, found = dict(enumerate(train_set.class_names)), dict(enumerate(val_set.class_names))
+    if known == found and train_set.category_ids == val_set.category_ids:
+        return
+    missing = sorted(set(found.values()) ^ set(known.values()))
+    raise ValueError(
+        f"splits '{train_set.name}' and '{val_set.name}' have different classes"
+        + (f": {', '.join(missing[:10])}" if missing else " (other ids or another order)")
+    )
