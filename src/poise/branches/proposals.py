@@ -35,7 +35,7 @@ class Propose:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
-        """Proposals (B,most) clipped to ``sizes`` (B,2) height and width; boxes that are not finite or empty are dropped."""
+        """Proposals (B,most) clipped to ``sizes`` (B,2) height and width, without boxes not finite or empty."""
         place, level = self._best_of_levels(predictions)
         scores = predictions.scores()[..., 0].gather(1, place)
         boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
@@ -102,7 +102,7 @@ def _best(scores: Tensor, count: int) -> Tensor:
 
 
 def _highest(scores: Tensor, count: int) -> Tensor:
-    """Indices (B,count) of the highest (B,P) scores, negative ones last, ties (saturated scores) to the lowest index."""
+    """Indices (B,count) of the highest (B,P) scores, negative ones last, ties to the lowest index."""
     size = scores.shape[1]
     # The bits of a non-negative float order as integers do; the index below them makes every key unique.
     bits = scores.clamp(min=0).view(torch.int32).long() + 1

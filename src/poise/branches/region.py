@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from poise.boxes import clip
 from poise.branches.proposals import Propose, with_truth
-from poise.nn.draws import Draws
 from poise.postprocess import nms_as_sorted, suppress
 from poise.sample import keep
 from poise.structures import (
@@ -39,7 +38,7 @@ class ProposalStage(nn.Module):
         self.in_training, self.in_testing = training, testing
 
     def forward(
-        self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress, generator: torch.Generator
+        self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress, generator: torch.Generator | None
     ) -> tuple[StepOutput, Detections]:
         """Losses and matches, and the proposals of these predictions (without gradient)."""
         predictions = self.head(maps)
@@ -95,7 +94,7 @@ class RegionStage(nn.Module):
         proposals: Detections,
         truth: GroundTruth,
         progress: Progress,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> StepOutput:
         """Losses and matches; the valid objects are added to the proposals."""
         criterion, sampler = at(self.criterion, progress), at(self.sampler, progress)
@@ -122,16 +121,19 @@ class RegionStage(nn.Module):
 
 
 class RegionBranch(nn.Module):
-    """Propose, then decide (Faster R-CNN)."""
+    """Propose, then decide (Faster R-CNN).
 
-    def __init__(self, proposal: ProposalStage, region: RegionStage) -> None:
+    ``generator`` is what the samplers draw from. ``None`` is torch's own, whose state the engine keeps in its
+    checkpoints, for each process, so that a resumed run samples what it would have sampled.
+    """
+
+    def __init__(self, proposal: ProposalStage, region: RegionStage, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.proposal, self.region, self.draws = proposal, region, Draws()
+        self.proposal, self.region, self.generator = proposal, region, generator
 
     def forward(self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress) -> StepOutput:
-        generator = self.draws(truth.boxes.device)
-        first, proposals = self.proposal(maps, truth, progress, generator)
-        second = self.region(maps, proposals, truth, progress, generator)
+        first, proposals = self.proposal(maps, truth, progress, self.generator)
+        second = self.region(maps, proposals, truth, progress, self.generator)
         return StepOutput({**first.losses, **second.losses}, {**first.matches, **second.matches})
 
     def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:

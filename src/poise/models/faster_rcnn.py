@@ -7,7 +7,9 @@ overlap and trained on a sample: 256 anchors, half of them positive at most, and
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TypeVar
 
 from poise import losses
 from poise.assign import MaxIoU
@@ -23,7 +25,8 @@ from poise.nn.grids import AnchorGrid
 from poise.nn.heads.region import ProposalHead, RegionAlign, RegionHead
 from poise.sample import Sampler, TakeAll, article_sampler, balanced_sampler, hard_sampler, random_sampler
 
-SAMPLING = {
+Part = TypeVar("Part")
+SAMPLING: dict[str, Callable[[int], Sampler]] = {
     "random": random_sampler,
     "balanced": balanced_sampler,  # Libra R-CNN as published
     "article": article_sampler,  # Libra R-CNN as its article describes it
@@ -70,7 +73,7 @@ def faster_rcnn(
     return PyramidDetector(body, neck, RegionBranch(first, second))
 
 
-def choose(option: str, known: dict[str, object], name: str) -> object:
+def choose(option: str, known: Mapping[str, Part], name: str) -> Part:
     """The part that an option names."""
     if name not in known:
         raise ValueError(f"{option}='{name}': one of {', '.join(known)}")

@@ -81,8 +81,7 @@ def load_published(
         name_classes(model)
     backbone = model.network.backbone
     backbone.adopt_pretrained()  # type: ignore[union-attr,operator]
-    weights = [name for name in own if not name.endswith("_extra_state")]  # the rest is where sampling stands
-    unfilled = [name for name in weights if name not in filled and name not in remade]
+    unfilled = [name for name in own if name not in filled and name not in remade]
     return LoadReport(tuple(used), tuple(unused), tuple(unfilled), tuple(remade))
 
 
