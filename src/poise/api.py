@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SHORT_SETTINGS = {
     "batch": "data.batch",
     "workers": "data.workers",
+    "on_bad_data": "data.on_bad_data",
     "image_size": "model.image_size",
     "seed": "train.seed",
     "lr": "optimizer.lr",
@@ -127,8 +128,10 @@ class Detector:
         frames = frames_of(source, on_bad_image)
         found = detect_frames(self.model, frames, batch_size=batch_size, score_threshold=score_threshold, tiling=tiling)
         names, ids = self.model.class_names, self.model.category_ids
-        for frame, (boxes, scores, labels) in found:
-            yield Result(Boxes(boxes), scores, labels, frame.image, names, ids, frame.path, frame.number)
+        return (
+            Result(Boxes(boxes), scores, labels, frame.image, names, ids, frame.path, frame.number)
+            for frame, (boxes, scores, labels) in found
+        )
 
     def train(
         self,
@@ -151,8 +154,8 @@ class Detector:
             recipe: name of a recipe (``poise recipes``); by default the general one of this model.
             epochs: passes over the data; milestones keep their place in the training.
             resume: continue the run in ``out`` after its last checkpoint, exactly.
-            settings: ``batch``, ``lr``, ``image_size``, ``seed``, ``workers``; or any setting of the recipe by group:
-                ``optimizer={"weight_decay": 0.01}``.
+            settings: ``batch``, ``lr``, ``image_size``, ``seed``, ``workers``, ``on_bad_data``; or any setting of the
+                recipe, by group (``optimizer={"weight_decay": 0.01}``) or path (``**{"data.val": "test"}``).
 
         Raises:
             ValueError: an unknown setting (the nearest is named), or data that cannot be trained on.
@@ -194,8 +197,7 @@ class Detector:
         from poise.data import evaluation_loader, open_data
 
         self._warn_if_random()
-        images = open_data(Path(data), split)
-        images = images.require(on_bad_data)
+        images = open_data(Path(data), split, on_bad_data)
         loader = evaluation_loader(images, self.model.preprocess, batch_size=batch_size, workers=workers)
         return evaluate(self.model, loader, images.to_coco(), device=self.device)
 
@@ -248,7 +250,7 @@ class Detector:
                 f"'{self.model.name}' was made by its name and has random weights: its detections mean nothing. Train "
                 "it (Detector.train), load a run (Detector('run folder')), or pass weights= of the original project",
                 RandomWeightsWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
