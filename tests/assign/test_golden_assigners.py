@@ -9,6 +9,9 @@ from torch import Tensor
 
 from poise.assign import ATSS, MaxIoU
 from poise.assign.protocol import Assigner
+from poise.assign.sim_ota import SimOTA
+from poise.assign.task_aligned import TaskAligned
+from poise.boxes import iou
 from poise.structures import GroundTruth, Predictions, Priors
 
 NUMBERS = golden("assigners")
@@ -53,3 +56,34 @@ def test_max_iou_of_anchors(name: str, assigner: MaxIoU, scene: int) -> None:
 def test_max_iou_of_proposals(scene: int) -> None:
     assigner = MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0)
     compare("max_iou_rcnn", scene, assigner, static(NUMBERS[f"s{scene}_pred_boxes"]))
+
+
+def predicted(scene: int, places: str) -> Predictions:
+    boxes = NUMBERS[places]
+    if places.startswith("points"):
+        center, stride = boxes[:, :2], boxes[:, 2:3]
+        boxes = torch.cat((center - stride / 2, center + stride / 2), 1)
+    priors = Priors(boxes[None], STRIDES, LEVELS)
+    return Predictions(priors, NUMBERS[f"s{scene}_pred_logits"][None], NUMBERS[f"s{scene}_pred_boxes"][None])
+
+
+@pytest.mark.parametrize("scene", range(8))
+def test_sim_ota(scene: int) -> None:
+    compare("sim_ota", scene, SimOTA(), predicted(scene, "points_offset_zero"))
+
+
+@pytest.mark.parametrize("scene", range(8))
+def test_task_aligned(scene: int) -> None:
+    predictions, truth = predicted(scene, "anchors"), truth_of(scene)
+    found = TaskAligned()(predictions, truth)
+    wanted = NUMBERS[f"s{scene}_task_aligned_gt_inds"].long()
+    assert torch.equal(torch.where(found.positive, found.index + 1, 0)[0], wanted)
+    positive = wanted > 0
+    own = iou(predictions.boxes, found.boxes(truth))[0]
+    torch.testing.assert_close(own[positive], NUMBERS[f"s{scene}_task_aligned_overlaps"][positive], atol=1e-5, rtol=0)
+    metric = NUMBERS[f"s{scene}_task_aligned_metric"]
+    for g in range(int(wanted.max())):  # the normalisation of TOOD's head, object by object
+        held = wanted == g + 1
+        if held.any():
+            aligned = metric[held] / (metric[held].max() + 1e-7) * own[held].max()
+            torch.testing.assert_close(found.quality[0][held], aligned, atol=1e-5, rtol=1e-5)

@@ -10,7 +10,7 @@ from contracts.data_dependence import DataDependence
 from scenes import CLASSES, HEIGHT, WIDTH, image_of, predictions_of, truth_of
 from torch import Tensor
 
-from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, MaxIoU
+from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, MaxIoU, SimOTA, TaskAligned
 from poise.assign.bags import Nearest
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, overlap_power
 from poise.structures import Assignment, GroundTruth, PairWeights, Predictions, QualityPredictions, map_tensors
@@ -23,6 +23,10 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "center_region_whole": CenterRegion(0.0, (24, 60)),
     "dynamic_soft_label": DynamicSoftLabel(),
     "dynamic_soft_label_rtmdet": DynamicSoftLabel(center_radius=3.0),
+    "sim_ota": SimOTA(),
+    "sim_ota_shifted": SimOTA(shift=0.5, topk=20),
+    "task_aligned": TaskAligned(),
+    "task_aligned_powers": TaskAligned(4, 0.5, 2.5),
     "dual_weighting": DualWeighting(),
     "dual_weighting_article": DualWeighting(
         Nearest(9), mu_total=5.0, location=overlap_power, overlap_function=LinearIoU()

@@ -2,8 +2,20 @@
 
 from poise.assign.atss import ATSS
 from poise.assign.center_region import CenterRegion
+from poise.assign.dual_weighting import DualWeighting
 from poise.assign.dynamic_soft_label import DynamicSoftLabel
 from poise.assign.max_iou import MaxIoU
 from poise.assign.protocol import Assigner
+from poise.assign.sim_ota import SimOTA
+from poise.assign.task_aligned import TaskAligned
 
-__all__ = ["ATSS", "Assigner", "CenterRegion", "DynamicSoftLabel", "MaxIoU"]
+__all__ = [
+    "ATSS",
+    "Assigner",
+    "CenterRegion",
+    "DualWeighting",
+    "DynamicSoftLabel",
+    "MaxIoU",
+    "SimOTA",
+    "TaskAligned",
+]

@@ -17,7 +17,7 @@ from poise.criteria.protocol import masked_sum
 from poise.distributed import normalizer
 from poise.structures import GroundTruth, QualityPredictions
 
-TEMPORARIES = 4  # planes of pairs that the box loss keeps for its backward pass, against what streaming allows for
+TEMPORARIES = 8  # planes of pairs that the box loss keeps for its backward pass, against what streaming allows for
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,12 @@ def _negative_log_rest(scores: Tensor) -> Tensor:
 
 def weights_of_classes(positive: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Pair weights (B,N,G) summed over the objects of each class, (B,N,C)."""
-    batch, places, _ = positive.shape
-    empty = positive.new_zeros(batch, places, num_classes)
-    return empty.scatter_add(2, labels[:, None].expand_as(positive), positive)
+    batch, places, objects = positive.shape
+    total = positive.new_zeros(batch, num_classes, places)
+    for part in object_chunks(batch * TEMPORARIES, places, objects):
+        weight = positive[..., part].transpose(1, 2)
+        total = total.scatter_add(1, labels[:, part, None].expand_as(weight), weight)
+    return total.transpose(1, 2)
 
 
 def box_loss(boxes: Tensor, truth: GroundTruth, weight: Tensor) -> Tensor:
