@@ -90,7 +90,7 @@ def test_history_with_gaps(tmp_path: Path) -> None:
     history = read_history(file)
     assert history["loss/cls"] == [3, 2, 1] and np.isnan(history["ap"][0]) and history["ap50"][2] == 0.5
     with Image.open(plot_history(file, tmp_path / "curves.png")) as picture:
-        assert picture.width > 2.5 * picture.height  # three panels: rate, losses, metrics
+        assert picture.width > 2.5 * picture.height  # three panels: losses, precision, rate
     file.write_text("")
     with pytest.raises(ValueError, match="is empty"):
         read_history(file)

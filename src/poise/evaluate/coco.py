@@ -103,6 +103,7 @@ def run_evaluator(evaluator: hotcoco.COCOeval, names: Sequence[str]) -> dict[str
 
 
 def read_curves(evaluator: hotcoco.COCOeval, truth: TruthColumns) -> Curves:
+    """Precision at all sizes and with the most detections, NaN where the reference writes -1."""
     result: dict[str, Array] = evaluator.eval or {}  # the stub allows None before accumulate()
     precision = result["precision"][:, :, :, 0, -1]
     return Curves(
@@ -120,6 +121,7 @@ def class_metrics(
     curves: Curves,
     frequencies: Sequence[str | None] | None = None,
 ) -> tuple[ClassMetrics, ...]:
+    """Every class in the truth's order; AP is the mean of its curves."""
     wanted = ~(truth.crowd | truth.ignore)
     size = len(truth.names)
     objects = np.bincount(truth.category[wanted], minlength=size)

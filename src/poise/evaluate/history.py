@@ -12,7 +12,7 @@ import numpy as np
 from poise.evaluate.panels import PathLike, panels, save
 
 TIMES = ("step", "epoch", "time", "seconds", "date")  # columns that are no measurements
-METRICS = ("ap", "ar")  # beginnings of the metrics' names
+METRICS = {"ap": "average precision", "ar": "average recall"}  # panels by the beginnings of names
 
 
 def read_history(path: PathLike) -> dict[str, list[float]]:
@@ -40,9 +40,9 @@ def plot_history(results: PathLike, path: PathLike) -> Path:
         for name in names:
             values = np.array(columns[name])
             known = np.isfinite(values)
-            place.plot(np.array(axis)[known], values[known], marker=".", ms=3, lw=1.4, label=name)
+            place.plot(np.array(axis)[known], values[known], marker=".", ms=5, lw=1.4, label=name)
         place.set(title=title, xlabel=time or "line", ylabel=title)
-        if title == "metrics":
+        if title in METRICS.values():
             place.set_ylim(0, max(0.05, 1.05 * _largest(columns, names)))
         place.grid(alpha=0.3)
         place.legend(fontsize=7)
@@ -50,19 +50,17 @@ def plot_history(results: PathLike, path: PathLike) -> Path:
 
 
 def _groups(columns: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
-    """Measured columns by panel: losses, metrics, then one panel each for the rest."""
-    groups: dict[str, list[str]] = {}
+    """Measured columns by panel: losses, precision, recall, then one panel each for the rest."""
+    groups: dict[str, list[str]] = {title: [] for title in ("losses", *METRICS.values())}
     for name, values in columns.items():
         stem = name.rsplit("/", 1)[-1].lower()
         if stem in TIMES or not any(math.isfinite(value) for value in values):
             continue
         if "loss" in name.lower() or name.lower() == "total":
-            groups.setdefault("losses", []).append(name)
-        elif stem.startswith(METRICS):
-            groups.setdefault("metrics", []).append(name)
+            groups["losses"].append(name)
         else:
-            groups.setdefault(name, []).append(name)
-    return groups
+            groups.setdefault(METRICS.get(stem[:2], name), []).append(name)
+    return {title: names for title, names in groups.items() if names}
 
 
 def _largest(columns: Mapping[str, Sequence[float]], names: Sequence[str]) -> float:
