@@ -13,6 +13,7 @@ from poise.structures import (
     Predictions,
     QualityPredictions,
     RefinedPredictions,
+    RegionPredictions,
     map_tensors,
 )
 
@@ -65,6 +66,9 @@ def predictions_of(
         extra["deltas"] = torch.randn(batch, places, 4, generator=generator)
     if issubclass(kind, RefinedPredictions):
         extra["initial_boxes"] = boxes + torch.randn(batch, places, 4, generator=generator)
+    if issubclass(kind, RegionPredictions):
+        extra["background"] = torch.randn(batch, places, generator=generator)
+        extra["deltas"] = torch.randn(batch, places, CLASSES, 4, generator=generator)
     return kind(priors, logits, boxes, **extra)
 
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, MaxIoU
 from poise.assign.dual_weighting import DualWeighting
+from poise.boxes import DeltaCoder
 from poise.criteria import AnchorCriterion, DistributionCriterion, atss_criterion, fcos_criterion, guided_criterion
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
+from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.losses import focal
 from poise.structures import (
@@ -26,6 +28,7 @@ from poise.structures import (
     Predictions,
     QualityPredictions,
     RefinedPredictions,
+    RegionPredictions,
     map_tensors,
 )
 
@@ -49,6 +52,9 @@ CRITERIA = {
     "varifocal": Case(VarifocalCriterion(), ATSS(5), RefinedPredictions),
     "varifocal_one_box": Case(VarifocalCriterion(), ATSS(5), Predictions),
     "focal_in_varifocals_place": Case(VarifocalCriterion(focal, hard_targets=True), ATSS(5), RefinedPredictions),
+    "proposal": Case(ProposalCriterion(), MaxIoU(0.7, 0.3, 0.3), DeltaPredictions),
+    "region": Case(RegionCriterion(DeltaCoder((0.1, 0.1, 0.2, 0.2))), MaxIoU(0.5, 0.5), RegionPredictions),
+    "region_box": Case(RegionBoxCriterion(DeltaCoder()), MaxIoU(0.5, 0.5), RegionPredictions),
     "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 
