@@ -14,7 +14,7 @@ import copy
 from poise.assign import DynamicSoftLabel
 from poise.branches import DenseBranch
 from poise.criteria import guided_criterion
-from poise.detectors import Guide, GuidedDetector
+from poise.detectors import Guide, GuidedDetector, PyramidDetector
 from poise.models.parts import Weights
 from poise.nn.activations import with_leaky_activations
 from poise.nn.backbones import Backbone
@@ -39,10 +39,12 @@ def nanodet_plus(
     bins: int = 8,
     score: float = 0.05,
     nms: float = 0.6,
-) -> GuidedDetector:
+) -> GuidedDetector | PyramidDetector:
     """NanoDet-Plus.
 
     Args:
+        guide_depth: convolutions of each of the guide's towers; 0 builds no guide: the head's own predictions then
+            decide, which is much cheaper and serves where they are good from the start (fine-tuning).
         backbone: ``shufflenetv2_`` with 0.5x, 1.0x, 1.5x or 2.0x, or the name of a timm model, for example
             ``tf_efficientnet_lite0``.
         detach_epoch: the epoch from which the guide trains alone; 0 from the start.
@@ -51,10 +53,11 @@ def nanodet_plus(
     neck = GhostPAN(body.channels, body.strides, channels)
     grid = points(neck.strides, offset=0.0)
     head = LightHead(channels, num_classes, grid, bins, depth)
-    teacher = with_leaky_activations(DistributionHead(2 * channels, num_classes, grid, bins, guide_depth))
     branch = DenseBranch(head, DynamicSoftLabel(topk), guided_criterion(), PostProcess(score, nms, topk=None))
-    detached = Phased(False, True, detach_epoch)
-    return GuidedDetector(body, neck, branch, Guide(copy.deepcopy(neck), teacher), detached)
+    if not guide_depth:
+        return PyramidDetector(body, neck, branch)
+    teacher = with_leaky_activations(DistributionHead(2 * channels, num_classes, grid, bins, guide_depth))
+    return GuidedDetector(body, neck, branch, Guide(copy.deepcopy(neck), teacher), Phased(False, True, detach_epoch))
 
 
 def light_backbone(name: str, weights: Weights) -> ShuffleNetV2 | Backbone:

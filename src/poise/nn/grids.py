@@ -21,7 +21,7 @@ def _corners(height: int, width: int, stride: int, offset: float, device: torch.
     """x, y of each cell's location, (H*W, 2) float32 pixels."""
     y = (torch.arange(height, device=device, dtype=torch.float32) + offset) * stride
     x = (torch.arange(width, device=device, dtype=torch.float32) + offset) * stride
-    return torch.stack((x.repeat(height), y.repeat_interleave(width)), 1)
+    return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), 2).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
