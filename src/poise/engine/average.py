@@ -14,8 +14,8 @@ def decay_at(step: int, decay: float, ramp: str = "exponential", ramp_steps: flo
     """Share of the old average that stays when ``step`` optimizer steps are done.
 
     ``exponential``: decay (1 - exp(-(1 + step) / ramp_steps)), which is NanoDet's and YOLOX's
-    m = decay' exp(-(1 + step) / 2000) + (1 - decay') for the new share; ``ratio``: min(decay, (1 + step) / (10 + step));
-    ``none``: decay.
+    m = decay' exp(-(1 + step) / 2000) + (1 - decay') for the new share.
+    ``ratio``: min(decay, (1 + step) / (10 + step)). ``none``: decay.
     """
     if ramp == "exponential":
         return decay * (1 - math.exp(-(1 + step) / ramp_steps))
@@ -32,7 +32,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int, healthy: Tensor | bool = True) -> None:
-        """Take in the network's present values; ``step`` optimizer steps are done. Nothing changes if not ``healthy``."""
+        """Take in the network's present values after ``step`` optimizer steps; nothing if the last was not ``healthy``."""
         weight = 1 - decay_at(step, self.decay, self.ramp, self.ramp_steps)
         for name, new in self.network.state_dict().items():
             old = self.values[name]

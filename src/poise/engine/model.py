@@ -17,19 +17,13 @@ def build_model(recipe: Recipe, train_set: ImageSet, fresh: bool) -> tuple[Detec
     """The model for these classes, with the weights that the recipe starts from if it is ``fresh``."""
     settings = recipe.model
     backbone = None if settings.backbone_weights in ("none", "") else settings.backbone_weights
-    size = (
-        None
-        if not settings.image_size
-        else settings.image_size[0]
-        if len(settings.image_size) == 1
-        else settings.image_size
-    )
+    size = settings.image_size or None
     options: dict[str, Any] = dict(settings.options)
     model = create_model(
         settings.name,
         num_classes=len(train_set.class_names),
         backbone_weights=backbone if fresh else None,
-        image_size=size,
+        image_size=size[0] if size and len(size) == 1 else size,
         **options,
     )
     if backbone is not None and not fresh:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ from poise.engine.state import TrainingState
 from poise.engine.step import PRECISIONS
 from poise.engine.stopping import EXIT_CODES
 from poise.engine.train import Training
-from poise.evaluate import Evaluation, evaluate
+from poise.evaluate import Evaluation, LvisMetrics, Metrics, evaluate, is_lvis
 from poise.models.files import describe
 from poise.recipes import Recipe, save_recipe, to_dict
 from poise.storage import write_text_atomically
 
 RECIPE, CLASSES = "recipe.yaml", "classes.txt"
+LISTS = ("classes", "counts")  # fields of metrics that are no numbers
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,9 @@ class Validation:
             world_size=processes.world_size,
         )
         self.last: Evaluation | None = None
+        known = [f.name for f in fields(LvisMetrics if is_lvis(self.truth) else Metrics) if f.name not in LISTS]
+        if recipe.evaluate.metric not in known:
+            raise ValueError(f"evaluate.metric='{recipe.evaluate.metric}' is none of {', '.join(known)}")
 
     def __call__(self) -> Mapping[str, float]:
         device = self.processes.device

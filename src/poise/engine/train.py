@@ -1,4 +1,4 @@
-"""The training loop, readable from top to bottom. All it knows of a model is ``network(batch, progress) -> StepOutput``."""
+"""The training loop, from top to bottom. All it knows of a model is ``network(batch, progress) -> StepOutput``."""
 
 from __future__ import annotations
 
