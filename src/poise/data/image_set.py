@@ -206,7 +206,7 @@ class ImageSet(Sequence[ImageRecord]):
 
     def image_ids(self) -> list[int | str]:
         """The data set's own ids of all images."""
-        return self.images.ids.tolist()
+        return list(self.images.ids.tolist())
 
     def to_coco(self, fresh_annotation_ids: bool = False) -> dict[str, Any]:
         """The truth as a COCO dictionary with the original category, image and annotation ids.

@@ -89,9 +89,8 @@ def orientation(path: Path | str) -> int:
 
 def _open(path: Path, max_pixels: int | None) -> Image.Image:
     try:
-        if path.stat().st_size == 0:
-            raise BadImage(path, "image-empty", "the file has 0 bytes", "copy it again or remove its record")
-        image = Image.open(path, formats=FORMATS)
+        empty = path.stat().st_size == 0
+        image = None if empty else Image.open(path, formats=FORMATS)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadImage(
             path, "image-missing", "the file does not exist", "correct the path or remove its record"
@@ -102,6 +101,8 @@ def _open(path: Path, max_pixels: int | None) -> Image.Image:
         raise _unidentified(path) from error
     except _DECODING as error:
         raise _undecodable(path, error) from error
+    if image is None:
+        raise BadImage(path, "image-empty", "the file has 0 bytes", "copy it again or remove its record")
     width, height = image.size
     if max_pixels is not None and width * height > max_pixels:
         image.close()
