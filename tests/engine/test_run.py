@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,9 +178,9 @@ def test_no_data_and_no_device(tmp_path: Path) -> None:
         train(small(), out=tmp_path, device="cpu")
     with pytest.raises(ValueError, match="device 'gpu'"):
         train(small(), out=tmp_path, device="gpu")
+    (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
-        (tmp_path / "file").write_text("")
-        train(replace(small()), out=tmp_path / "file")
+        train(small(), out=tmp_path / "file")
 
 
 def test_a_second_interrupt_is_immediate() -> None:

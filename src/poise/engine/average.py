@@ -32,7 +32,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int, healthy: Tensor | bool = True) -> None:
-        """Take in the network's present values after ``step`` optimizer steps; nothing if the last was not ``healthy``."""
+        """Take in the network's values after ``step`` optimizer steps; nothing if the last was not ``healthy``."""
         weight = 1 - decay_at(step, self.decay, self.ramp, self.ramp_steps)
         for name, new in self.network.state_dict().items():
             old = self.values[name]
