@@ -119,5 +119,6 @@ def _plain_state(content: Mapping[str, object]) -> dict[str, Tensor]:
 
 
 def _differs_by_classes(own: Tensor, other: Tensor, num_classes: int) -> bool:
-    """Whether two shapes agree but for a first axis that is a multiple of the number of classes."""
-    return own.shape[1:] == other.shape[1:] and own.shape[0] % num_classes == 0
+    """Whether two shapes agree but for a first axis that counts classes (or these and a background)."""
+    counted = own.shape[0] % num_classes == 0 or own.shape[0] == num_classes + 1
+    return own.shape[1:] == other.shape[1:] and counted

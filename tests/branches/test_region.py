@@ -1,0 +1,262 @@
+"""The region branch's parts against literal forms, and its edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
+
+from poise.assign import MaxIoU
+from poise.boxes import DeltaCoder, pairwise_iou
+from poise.branches.proposals import Propose, ProposeByImage, with_truth
+from poise.branches.region import RegionBranch, assign_regions, sound
+from poise.models import create_model
+from poise.nn.heads.region import RegionAlign
+from poise.structures import Detections, GroundTruth, Predictions, Priors, Progress
+
+SIZE = 96
+
+
+def random_boxes(count: int, seed: int, side: float = SIZE) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * side * 0.8
+    return torch.cat((corner, corner + 1 + torch.rand(count, 2, generator=generator) ** 2 * side * 0.6), 1)
+
+
+def predictions(batch: int = 2, levels: tuple[int, ...] = (300, 80, 20), seed: int = 0) -> Predictions:
+    """Overlapping boxes with scores of which no two are equal."""
+    places = sum(levels)
+    boxes = torch.stack([random_boxes(places, seed + i) - 5 for i in range(batch)])
+    logits = torch.randn(batch, places, 1, generator=torch.Generator().manual_seed(seed))
+    return Predictions(Priors(boxes[:1], torch.ones(places), levels), logits, boxes)
+
+
+def literal_proposals(p: Predictions, i: int, settings: Propose, size: Tensor) -> tuple[Tensor, Tensor]:
+    """One image, level by level, greedily: the specification's section 1.7."""
+    kept_boxes, kept_scores, start = [], [], 0
+    for count in p.priors.level_sizes:
+        scores = p.logits[i, start : start + count, 0].sigmoid()
+        boxes = p.boxes[i, start : start + count]
+        order = scores.argsort(descending=True)[: settings.per_level]
+        boxes, scores = boxes[order].clone(), scores[order]
+        boxes[:, 0::2] = boxes[:, 0::2].clamp(0, float(size[1]))
+        boxes[:, 1::2] = boxes[:, 1::2].clamp(0, float(size[0]))
+        alive = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
+        boxes, scores = boxes[alive], scores[alive]
+        keep = nms(boxes, scores, settings.nms)
+        kept_boxes.append(boxes[keep])
+        kept_scores.append(scores[keep])
+        start += count
+    boxes, scores = torch.cat(kept_boxes), torch.cat(kept_scores)
+    order = scores.argsort(descending=True)[: settings.most]
+    return boxes[order], scores[order]
+
+
+@pytest.mark.parametrize("form", [Propose, ProposeByImage])
+@pytest.mark.parametrize("settings", [{"per_level": 100, "most": 60}, {"per_level": 1000, "most": 1000, "nms": 0.5}])
+def test_proposals_equal_the_literal_form(form: type[Propose], settings: dict[str, Any]) -> None:
+    p, sizes = predictions(3), torch.tensor([[96.0, 96.0], [50.0, 96.0], [96.0, 40.0]])
+    found = form(**settings)(p, sizes)
+    for i in range(3):
+        boxes, scores = literal_proposals(p, i, form(**settings), sizes[i])
+        torch.testing.assert_close(found.scores[i][found.valid[i]], scores)
+        torch.testing.assert_close(found.boxes[i][found.valid[i]], boxes)
+    assert not found.boxes[~found.valid].any()
+
+
+def test_images_in_several_calls_of_nms_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    p, sizes = predictions(5), torch.full((5, 2), 96.0)
+    whole = Propose()(p, sizes)
+    monkeypatch.setattr("poise.branches.proposals.NMS_AT_ONCE", 900)  # two images a call
+    parts = Propose()(p, sizes)
+    assert torch.equal(whole.boxes, parts.boxes)
+    assert torch.equal(whole.valid, parts.valid)
+
+
+@pytest.mark.parametrize("form", [Propose, ProposeByImage])
+def test_proposals_without_anything_to_propose(form: type[Propose]) -> None:
+    p = predictions()
+    p.boxes[0], p.logits[1] = torch.nan, torch.nan
+    found = form(100, 50)(p, torch.full((2, 2), 96.0))
+    assert not found.valid.any()
+    assert found.boxes.isfinite().all()
+    assert found.scores.isfinite().all()
+
+
+@pytest.mark.parametrize("form", [Propose, ProposeByImage])
+def test_places_that_are_not_finite_take_nobodys_place(form: type[Propose]) -> None:
+    p, sizes = predictions(), torch.full((2, 2), 96.0)
+    p.logits[0, :50], p.boxes[1, 10:30, 2] = torch.nan, torch.inf
+    found = form(100, 60)(p, sizes)
+    assert found.boxes.isfinite().all()
+    assert found.valid.sum(1).tolist() == [60, 60]
+
+
+def test_equal_scores_go_to_the_lowest_index() -> None:
+    p = predictions(levels=(400,))
+    p.logits.fill_(40.0)  # the sigmoid saturates
+    found = Propose(10, 5, nms=1.0)(p, torch.full((2, 2), 200.0))
+    assert torch.equal(found.boxes, p.boxes[:, :5].clamp(min=0))
+
+
+def test_region_features_equal_level_by_level_reading() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, 8, 256 // s, 256 // s, generator=generator) for s in (4, 8, 16, 32, 64)]
+    boxes = torch.stack([random_boxes(40, 1, 256), random_boxes(40, 2, 256)])
+    boxes[0, 0], boxes[1, 3] = 0.0, torch.tensor([0.0, 0.0, 256.0, 256.0])
+    align = RegionAlign((4, 8, 16, 32))
+    found = align(maps, boxes).unflatten(0, (2, 40))
+    for i in range(2):
+        for j in range(40):
+            x1, y1, x2, y2 = boxes[i, j].tolist()
+            level = 0 if x2 == x1 else torch.tensor(((x2 - x1) * (y2 - y1)) ** 0.5 / 56 + 1e-6).log2().floor()
+            level = int(min(max(float(level), 0), 3))
+            roi = boxes[i, j][None]
+            alone = roi_align(maps[level][i : i + 1], [roi], 7, 1 / 4 / 2**level, -1, aligned=True)
+            torch.testing.assert_close(found[i, j], alone[0])
+    assert set(align.level(boxes).unique().tolist()) == {0.0, 1.0, 2.0}
+
+
+def test_levels_are_torchvisions() -> None:
+    boxes = random_boxes(500, 0, 1500)
+    maps = {str(i): torch.zeros(1, 1, 1600 // s, 1600 // s) for i, s in enumerate((4, 8, 16, 32))}
+    for i, level in enumerate(maps.values()):
+        level.fill_(float(i))
+    pool = MultiScaleRoIAlign([str(i) for i in range(4)], 1, -1)
+    inside = boxes[(boxes < 1600).all(1)]
+    served = pool(maps, [inside], [(1600, 1600)]).flatten()
+    assert torch.equal(RegionAlign((4, 8, 16, 32)).level(inside), served.round())
+
+
+def test_objects_answer_to_themselves_and_padding_is_ignored() -> None:
+    box = torch.tensor([[10.0, 10.0, 40.0, 40.0]])
+    truth = GroundTruth.collate(
+        [{"boxes": box.repeat(3, 1), "labels": torch.tensor([0, 1, 2]), "iscrowd": torch.tensor([0, 0, 1])}], [(96, 96)]
+    )
+    proposals = Detections(
+        torch.cat((box + 1, torch.zeros(2, 4)))[None], torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.int64),
+        torch.tensor([[True, False, False]]),
+    )  # fmt: skip
+    regions = sound(with_truth(proposals, truth))
+    assignment = assign_regions(MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0), regions, truth)
+    assert assignment.positive[0].tolist() == [True, True] + [False] * 6 + [True, False, False]
+    assert assignment.ignored[0].tolist() == [False, False] + [True] * 6 + [False, True, True]
+    assert assignment.index[0, :2].tolist() == [0, 1]
+    assert float(assignment.quality[0, 8]) == pytest.approx(float(pairwise_iou(box + 1, box)))
+
+
+def model(**options: Any) -> Any:
+    torch.manual_seed(0)
+    small = {"channels": 16, "hidden": 32, "num_classes": 3, "image_size": SIZE}
+    return create_model("libra_faster_rcnn_r18_fpn", **{**small, **options}).train()
+
+
+def target(*boxes: list[float], crowd: bool = False) -> dict[str, Tensor]:
+    n = len(boxes)
+    flags = torch.full((n,), int(crowd))
+    return {"boxes": torch.tensor(boxes).reshape(n, 4), "labels": torch.arange(n) % 3, "iscrowd": flags}
+
+
+SOME = target([8.0, 8.0, 56.0, 60.0], [40.0, 30.0, 90.0, 90.0])
+NONE = target()
+
+
+@pytest.mark.parametrize("sampling", ["random", "balanced", "article", "ohem"])
+@pytest.mark.parametrize(
+    "targets",
+    [[SOME, NONE], [NONE, NONE], [target([8.0, 8.0, 56.0, 60.0], crowd=True)] * 2, [target([5.0, 5.0, 5.5, 5.5])] * 2],
+    ids=["some", "none", "crowd", "tiny"],
+)
+def test_losses_are_finite_and_reach_every_parameter(sampling: str, targets: list[dict[str, Tensor]]) -> None:
+    network = model(sampling=sampling, regions=4096, proposals=50)  # more wanted than exist
+    losses = network.losses(torch.randn(2, 3, SIZE, SIZE), targets)
+    assert set(losses) == {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"}
+    torch.stack(list(losses.values())).sum().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_no_proposals_at_all(deterministic: bool) -> None:
+    """Offsets that are not numbers: every box is lost, the objects and the background of the second stage remain."""
+    network = model(deterministic=deterministic)
+    head = network.network.branch.proposal.head
+    with torch.no_grad():
+        head.offsets.bias.fill_(torch.nan)
+    for targets in ([SOME, NONE], [NONE, NONE]):
+        losses = network.losses(torch.randn(2, 3, SIZE, SIZE), targets)
+        assert losses["loss_cls"].isfinite() and losses["loss_bbox"].isfinite() and losses["loss_rpn_cls"].isfinite()
+        (losses["loss_cls"] + losses["loss_bbox"]).backward()
+        region = network.network.branch.region.head
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in region.parameters())
+    assert network.detect(torch.randn(2, 3, SIZE, SIZE))[0]["scores"].shape == (0,)
+
+
+def test_ohem_takes_what_the_head_gets_most_wrong() -> None:
+    network = model(sampling="ohem", regions=16)
+    branch: RegionBranch = network.network.branch
+    pixels, truth = torch.randn(1, 3, SIZE, SIZE), GroundTruth.collate([SOME], [(SIZE, SIZE)])
+    with torch.no_grad():
+        maps = network.network.neck(network.network.backbone(pixels))
+        output = branch(maps, truth, Progress.late())
+        match = output.matches["rcnn"]
+        chosen = branch.region.criterion.class_loss(match.predictions, match.assignment, truth)
+        _, proposals = branch.proposal(maps, truth, Progress.late(), None)
+        regions = sound(with_truth(proposals, truth))
+        everything = assign_regions(branch.region.assigner, regions, truth)
+        loss = branch.region.criterion.class_loss(branch.region.head(maps, regions.boxes), everything, truth)
+    hardest = loss[everything.negative].topk(int(match.assignment.negative.sum())).values
+    torch.testing.assert_close(chosen[match.assignment.negative].sort(descending=True).values, hardest)
+
+
+def test_a_generator_of_ones_own_is_all_that_moves_the_sample() -> None:
+    network = model(regions=16)
+    pixels = torch.randn(2, 3, SIZE, SIZE)
+    totals = []
+    for seed in (1, 1, 2):
+        network.network.branch.generator = torch.Generator().manual_seed(seed)
+        torch.rand(3)  # torch's own generator moves on
+        losses = network.losses(pixels, [SOME, SOME])
+        totals.append(float(torch.stack(list(losses.values())).detach().sum()))
+    assert totals[0] == totals[1] != totals[2]
+
+
+def test_resuming_from_torchs_state_samples_the_same() -> None:
+    network = model(regions=16)
+    pixels = torch.randn(2, 3, SIZE, SIZE)
+    network.losses(pixels, [SOME, NONE])
+    state = torch.get_rng_state()
+    first = network.losses(pixels, [SOME, NONE])
+    torch.set_rng_state(state)
+    for key, loss in network.losses(pixels, [SOME, NONE]).items():
+        assert torch.equal(loss, first[key])
+
+
+def test_every_switch_and_its_refusal() -> None:
+    for options in ({"refine": "off"}, {"refine": "none"}, {"refine": "conv"}, {"box_loss": "smooth_l1"}):
+        model(**options).losses(torch.randn(1, 3, SIZE, SIZE), [SOME])
+    for option in ("sampling", "refine", "box_loss"):
+        with pytest.raises(ValueError, match=f"{option}='nothing'"):
+            model(**{option: "nothing"})
+
+
+def test_decoding_is_the_coders() -> None:
+    """Detections of a head that says nothing but one class: its boxes are the decoded proposals."""
+    network = model().eval()
+    head = network.network.branch.region.head
+    with torch.no_grad():
+        head.classes.bias[1] = 20.0
+        head.offsets.bias.copy_(torch.tensor([0.0, 0.0, 0.5, 0.5]).repeat(3))
+        head.offsets.weight.zero_()
+        pixels = torch.randn(1, 3, SIZE, SIZE)
+        proposals = network.network.branch.proposal.predict(
+            network.network.neck(network.network.backbone(pixels)), torch.full((1, 2), float(SIZE))
+        )
+    found = network.detect(pixels)[0]
+    coder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
+    every = coder.decode(proposals.boxes[0], torch.tensor([0.0, 0.0, 0.5, 0.5])).clamp(0, SIZE)
+    assert set(found["labels"].tolist()) == {1}
+    assert float((found["boxes"][:, None] - every).abs().amax(2).amin(1).max()) < 1e-3
