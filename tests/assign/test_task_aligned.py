@@ -1,0 +1,70 @@
+"""Task-aligned assignment against a slow reference written from the specification, one object after the other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scenes import predictions_of, truth_of
+from torchvision.ops import box_iou
+
+from poise.assign import TaskAligned
+from poise.structures import GroundTruth, JointPredictions, Predictions
+
+
+def slow(predictions: Predictions, truth: GroundTruth, rule: TaskAligned) -> tuple[list[int], list[float]]:
+    """Object (-1: none) and normalised alignment of every place."""
+    objects, labels = truth.boxes[0][truth.valid[0]], truth.labels[0][truth.valid[0]].tolist()
+    centers = predictions.priors.centers[0]
+    owner, quality = [-1] * len(centers), [0.0] * len(centers)
+    if not len(objects):
+        return owner, quality
+    overlap = box_iou(predictions.boxes[0], objects)
+    scores = predictions.scores()[0]
+    best = [-1.0] * len(centers)
+    metric = torch.stack([scores[:, c] ** rule.alpha * overlap[:, g] ** rule.beta for g, c in enumerate(labels)], 1)
+    for g in range(len(objects)):
+        for n in metric[:, g].sort(descending=True, stable=True).indices[: rule.topk].tolist():
+            x, y = centers[n].tolist()
+            x1, y1, x2, y2 = objects[g].tolist()
+            inside = min(x - x1, y - y1, x2 - x, y2 - y) > rule.inside
+            if inside and float(metric[n, g]) > 0 and float(overlap[n, g]) > best[n]:
+                owner[n], best[n] = g, float(overlap[n, g])
+    for g in range(len(objects)):
+        held = [n for n, who in enumerate(owner) if who == g]
+        most = max((float(metric[n, g]) for n in held), default=0.0)
+        for n in held:
+            quality[n] = float(metric[n, g]) / (most + 1e-7) * max(float(overlap[m, g]) for m in held)
+    return owner, quality
+
+
+@pytest.mark.parametrize("rule", [TaskAligned(), TaskAligned(4, 0.5, 2.0)])
+@pytest.mark.parametrize("kind", [Predictions, JointPredictions])
+@pytest.mark.parametrize("count", [0, 1, 6, 60, 300])
+def test_equals_a_literal_reference(count: int, kind: type[Predictions], rule: TaskAligned) -> None:
+    predictions, truth = predictions_of(kind, 1, count), truth_of([count], count + 1)
+    found = rule(predictions, truth)
+    owner, quality = slow(predictions, truth, rule)
+    assert torch.where(found.positive, found.index, -1)[0].tolist() == owner
+    torch.testing.assert_close(found.quality[0], torch.tensor(quality), atol=1e-5, rtol=1e-4)
+
+
+def test_places_outside_the_images_own_padding_are_ignored() -> None:
+    predictions, truth = predictions_of(Predictions, 1, 1), truth_of([8], 2)
+    narrow = GroundTruth(truth.boxes, truth.labels, truth.valid, truth.crowd, torch.tensor([[40.0, 60.0]]))
+    found = TaskAligned()(predictions, narrow)
+    outside = ~predictions.priors.within(torch.tensor([[64.0, 64.0]]))
+    assert torch.equal(found.ignored, outside) and not found.positive[outside].any()
+    assert not TaskAligned(divisor=0)(predictions, narrow).ignored.all()
+
+
+def test_a_place_that_is_not_finite_loses_the_match() -> None:
+    predictions, truth = predictions_of(JointPredictions, 1, 1), truth_of([4], 2)
+    place = int(TaskAligned()(predictions, truth).positive[0].int().argmax())
+    predictions.logits[0, place] = torch.nan
+    assert not TaskAligned()(predictions, truth).positive[0, place]
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    for wrong in ({"topk": 0}, {"alpha": -1.0}, {"beta": -1.0}):
+        with pytest.raises(ValueError, match="TaskAligned"):
+            TaskAligned(**wrong)
