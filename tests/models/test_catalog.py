@@ -57,3 +57,19 @@ def test_frozen_stages(stages: int, wanted: list[str]) -> None:
     body = create_model("atss_r18_fpn", channels=32, frozen_stages=stages).network.backbone.body
     frozen = {name.split(".")[0] for name, parameter in body.named_parameters() if not parameter.requires_grad}
     assert frozen == set(wanted)
+
+
+@pytest.mark.parametrize(
+    "backbone, words", [("nonsense", "Unknown model"), ("vit_tiny_patch16_224", r"no maps of stride \[8, 32\]")]
+)
+def test_backbones_that_cannot_serve(backbone: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        create_model("atss_r18_fpn", backbone=backbone)
+
+
+def test_without_a_network_the_cure_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="could not be fetched.*'none'"):
+        create_model("atss_r18_fpn", backbone_weights="imagenet")

@@ -52,11 +52,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         pretrained = weights == "imagenet"
-        timm_name = TORCHVISION_WEIGHTS.get(name, name) if pretrained else name
-        network: Any = timm.create_model(name, features_only=True, pretrained=False)
-        reductions = network.feature_info.reduction()
-        wanted = [reductions.index(2**stage) for stage in stages]
-        self.body: Any = timm.create_model(timm_name, features_only=True, pretrained=pretrained, out_indices=wanted)
+        self.body: Any = _features(name, stages, pretrained)
         self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
         self.strides: tuple[int, ...] = tuple(2**stage for stage in stages)
         self.follow_weights = (frozen_stages is None, norm_eval is None)
@@ -135,6 +131,33 @@ class Backbone(nn.Module):
     def _norm_parameters(self) -> list[nn.Parameter]:
         norms = [module for module in self.body.modules() if isinstance(module, _BatchNorm)]
         return [parameter for norm in norms for parameter in norm.parameters()]
+
+
+def _features(name: str, stages: Sequence[int], pretrained: bool) -> nn.Module:
+    """Timm's network, cut to the wanted stages, with ImageNet weights if asked.
+
+    Raises:
+        ValueError: timm does not know the network, it lacks a stage, or the weights cannot be had.
+    """
+    try:
+        with torch.device("meta"):
+            outline: Any = timm.create_model(name, features_only=True, pretrained=False)
+    except RuntimeError as error:
+        raise ValueError(f"backbone '{name}': {error} (timm.list_models() lists the networks)") from error
+    reductions = outline.feature_info.reduction()
+    if missing := [2**stage for stage in stages if 2**stage not in reductions]:
+        raise ValueError(f"backbone '{name}' has no maps of stride {missing}; it has strides {reductions}")
+    wanted = [reductions.index(2**stage) for stage in stages]
+    if not pretrained:
+        return timm.create_model(name, features_only=True, pretrained=False, out_indices=wanted)
+    source = TORCHVISION_WEIGHTS.get(name, name)
+    try:
+        return timm.create_model(source, features_only=True, pretrained=True, out_indices=wanted)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"ImageNet weights of '{source}' could not be fetched ({str(error).splitlines()[0]}). Without a network give "
+            "the path of a weights file as backbone_weights, or 'none' (None in Python) to start from random numbers"
+        ) from error
 
 
 def _stride_in_first(body: nn.Module) -> None:
