@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder, pairwise_iou
-from poise.branches.proposals import Propose, ProposeByImage, with_truth
+from poise.branches.proposals import Propose, ProposeByImage, given, with_truth
 from poise.branches.region import RegionBranch, assign_regions, sound
 from poise.models import create_model
+from poise.models.faster_rcnn import fast_rcnn
 from poise.nn.heads.region import RegionAlign
-from poise.structures import Detections, GroundTruth, Predictions, Priors, Progress
+from poise.structures import Batch, Detections, GroundTruth, Predictions, Priors, Progress
 
 SIZE = 96
 
@@ -260,3 +262,48 @@ def test_decoding_is_the_coders() -> None:
     every = coder.decode(proposals.boxes[0], torch.tensor([0.0, 0.0, 0.5, 0.5])).clamp(0, SIZE)
     assert set(found["labels"].tolist()) == {1}
     assert float((found["boxes"][:, None] - every).abs().amax(2).amin(1).max()) < 1e-3
+
+
+def test_fast_rcnn_on_its_sisters_proposals_is_her_second_stage() -> None:
+    sister = model(sampling="ohem").network
+    network = fast_rcnn(3, "resnet18", channels=16, hidden=32, sampling="ohem", box_loss="balanced_l1").train()
+    network.backbone.load_state_dict(sister.backbone.state_dict())
+    sister.neck = sister.neck[0]
+    network.neck.load_state_dict(sister.neck.state_dict())
+    network.branch.load_state_dict(sister.branch.region.state_dict())
+    truth = GroundTruth.collate([SOME, NONE], [(SIZE, SIZE)] * 2)
+    batch = Batch(torch.randn(2, 3, SIZE, SIZE), truth, torch.arange(2))
+    with torch.no_grad():
+        maps = sister.neck(sister.backbone(batch.pixels))
+        _, proposals = sister.branch.proposal(maps, truth, Progress(), None)
+        wanted = sister(batch, Progress()).losses
+        boxes = [image[valid] for image, valid in zip(proposals.boxes, proposals.valid, strict=True)]
+        found = network(replace(batch, proposals=given(boxes)), Progress()).losses
+    assert set(found) == {"loss_cls", "loss_bbox"}
+    for key, loss in found.items():
+        torch.testing.assert_close(loss, wanted[key])
+
+
+def test_fast_rcnn_learns_from_given_proposals_and_needs_them() -> None:
+    torch.manual_seed(0)
+    network = fast_rcnn(3, "resnet18", channels=16, hidden=64, norm_eval=True).train()
+    truth = GroundTruth.collate([SOME, NONE], [(SIZE, SIZE)] * 2)
+    pixels = torch.randn(2, 3, SIZE, SIZE)
+    near = torch.cat((SOME["boxes"] + 3, random_boxes(20, 0)))
+    near[-1, 0] = torch.nan
+    proposals = given([near, torch.zeros(0, 4)])
+    batch = Batch(pixels, truth, torch.arange(2), proposals)
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
+    history = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        total = network(batch, Progress()).total
+        total.backward()
+        optimizer.step()
+        history.append(float(total.detach()))
+    assert history[-1] < 0.25 * history[0]
+    found = network.eval().predict(pixels, truth.sizes, proposals).unpad()
+    assert found[0]["labels"][:2].sort().values.tolist() == [0, 1]
+    assert len(found[1]["labels"]) == 0
+    with pytest.raises(ValueError, match="give the batch proposals"):
+        network(replace(batch, proposals=None), Progress())

@@ -7,6 +7,7 @@ happens to leave them, as MMDetection does, whose numbers depend on it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -138,3 +139,12 @@ def with_truth(proposals: Detections, truth: GroundTruth) -> Detections:
         torch.cat((torch.zeros_like(truth.labels), proposals.labels), 1),
         torch.cat((truth.valid, proposals.valid), 1),
     )
+
+
+def given(boxes: Sequence[Tensor]) -> Detections:
+    """Proposals that come from elsewhere: one (n_i,4) tensor of xyxy pixels an image, padded to the most of them."""
+    width = max([1, *map(len, boxes)])
+    padded = torch.stack([functional.pad(part.reshape(-1, 4).float(), (0, 0, 0, width - len(part))) for part in boxes])
+    counts = torch.tensor([len(part) for part in boxes], device=padded.device)
+    valid = torch.arange(width, device=padded.device) < counts[:, None]
+    return Detections(padded, valid.float(), torch.zeros_like(valid, dtype=torch.int64), valid)

@@ -18,6 +18,7 @@ from poise.branches.proposals import Propose, ProposeByImage
 from poise.branches.region import ProposalStage, RegionBranch, RegionPostProcess, RegionStage
 from poise.criteria.region import ElementLoss, ProposalCriterion, RegionCriterion
 from poise.detectors import PyramidDetector
+from poise.detectors.region import RegionDetector
 from poise.models.parts import Weights
 from poise.nn.backbones import Backbone
 from poise.nn.fpn import FPN, SubsampledLevel
@@ -71,6 +72,33 @@ def faster_rcnn(
     sampler = TakeAll() if deterministic else choose("sampling", SAMPLING, sampling)(regions)
     second = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), score, nms)
     return PyramidDetector(body, neck, RegionBranch(first, second))
+
+
+def fast_rcnn(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    caffe: bool = False,
+    channels: int = 256,
+    hidden: int = 1024,
+    sampling: str = "random",
+    box_loss: str = "l1",
+    regions: int = 512,
+    score: float = 0.05,
+    nms: float = 0.5,
+) -> RegionDetector:
+    """Fast R-CNN (Girshick 2015): the second stage alone, on proposals that come with the batch.
+
+    ``network(Batch(pixels, truth, indices, proposals), progress)`` trains, ``predict(pixels, sizes, proposals)``
+    detects; ``branches.proposals.given`` makes proposals of boxes. Options as those of ``faster_rcnn``.
+    """
+    body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
+    sampler = choose("sampling", SAMPLING, sampling)(regions)
+    stage = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), score, nms)
+    return RegionDetector(body, neck, stage)
 
 
 def choose(option: str, known: Mapping[str, Part], name: str) -> Part:

@@ -7,14 +7,15 @@ import importlib
 from collections.abc import Callable
 
 from poise.models import list_models
-from poise.recipes import atss, fcos, gfl, nanodet_plus, retinanet
+from poise.recipes import atss, faster_rcnn, fcos, gfl, libra_rcnn, nanodet_plus, retinanet
 from poise.recipes.convert import nearest
 from poise.recipes.finetune import finetune
 from poise.recipes.settings import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     function.__name__: function
-    for function in (*retinanet.RECIPES, *fcos.RECIPES, *atss.RECIPES, *gfl.RECIPES, *nanodet_plus.RECIPES)
+    for paper in (retinanet, fcos, atss, gfl, nanodet_plus, faster_rcnn, libra_rcnn)
+    for function in paper.RECIPES
 }
 
 
