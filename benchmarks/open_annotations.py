@@ -1,4 +1,4 @@
-"""Seconds and memory to open a COCO file as large as train2017: 118,287 images, 860,001 boxes, with polygons on request.
+"""Seconds and memory to open a COCO file as large as train2017: 118,287 images, 860,001 boxes, polygons on request.
 
 python benchmarks/open_annotations.py [--points 30]
 """
@@ -62,7 +62,8 @@ def main() -> None:
         seconds, busy = time.perf_counter() - start, time.process_time() - busy
         print(f"{file.stat().st_size / 2**20:.0f} MiB, {len(images)} images, {images.num_objects} boxes")
         print(
-            f"opened in {seconds:.1f} s ({busy:.1f} s of CPU time); peak memory {peak_mib():.0f} MiB (before: {before:.0f} MiB)"
+            f"opened in {seconds:.1f} s ({busy:.1f} s of CPU time); "
+            f"peak memory {peak_mib():.0f} MiB (before: {before:.0f} MiB)"
         )
 
 

@@ -160,3 +160,11 @@ def test_floating_point_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(BadImage, match="floating-point"):
         read_image(tmp_path / "a.tiff")
+
+
+def test_size_of_a_png_needs_its_header_only(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:60])
+    assert image_size(path) == (64, 48)
+    with pytest.raises(BadImage, match="truncated"):
+        read_image(path)

@@ -26,6 +26,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompr
 
 ORIENTATION = 0x0112  # the EXIF tag
 TURNED = frozenset({5, 6, 7, 8})  # orientations that exchange width and height
+_PNG_EXIF = {"exif", "Raw profile type exif", "xmp"}  # what an orientation before the pixels is found under
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 _DECODING = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
@@ -73,7 +74,7 @@ def read_pixels(
         apply = _applies_orientation(path, stored, shown, annotated_size)
         try:
             image.load()
-            upright = ImageOps.exif_transpose(image) if apply else image
+            upright = ImageOps.exif_transpose(image) if apply and _orientation(image, path) != 1 else image
             return _rgb(upright, path)
         except BadImage:
             raise
@@ -133,12 +134,12 @@ def _undecodable(path: Path, error: BaseException) -> BadImage:
 
 
 def _orientation(image: Image.Image, path: Path) -> int:
+    if image.format == "PNG" and not _PNG_EXIF & image.info.keys():
+        return 1  # asked for it, Pillow would decode the whole file to look behind the pixels
     try:
         value = image.getexif().get(ORIENTATION, 1)
     except _DECODING as error:
-        raise BadImage(
-            path, "image-unreadable", f"damaged EXIF data ({error})", "save it again without EXIF"
-        ) from error
+        raise _undecodable(path, error) from error
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
