@@ -62,7 +62,7 @@ def option_names(kind: Any, prefix: str = "") -> Iterator[str]:
             nested = "" if field.metadata.get("flat") else f"{name}."
             yield from option_names(hints[field.name], nested)
         else:
-            yield name if field.default is not True else f"no-{name}"
+            yield f"no-{name}" if field.default is True and not prefix else name  # a flag that is on is switched off
 
 
 def refuse_unknown(words: Sequence[str], known: set[str], program: str) -> None:
@@ -76,10 +76,12 @@ def refuse_unknown(words: Sequence[str], known: set[str], program: str) -> None:
             raise CommandLineError(f"{program} has no option '--{name}'{close or '; see ' + program + ' --help'}")
 
 
-def _plain(box: str, program: str) -> str:
-    """The first sentences inside the box that tyro draws."""
-    inside = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
-    said = [line for line in inside if line and not set(line) <= {"─"} and not line.startswith("For full helptext")]
-    text = " ".join(said).partition(" Argument helptext:")[0] or box.strip() or "the command line is incomplete"
+def _plain(complaint: str, program: str) -> str:
+    """The sentence inside the box that tyro draws: what stands between its title and its next rule."""
+    lines = [line.strip(" │╭╮╰╯") for line in complaint.splitlines() if line.strip()]
+    rules = [number for number, line in enumerate(lines) if number and line and set(line) <= {"─", "-"}]
+    first = rules[0] + 1 if rules[:1] == [1] else 1  # without Unicode there is a rule under the title too
+    last = next((number for number in rules if number > first), len(lines))
+    text = " ".join(lines[first:last]) or complaint.strip() or "the command line is incomplete"
     text = text.removeprefix("Error parsing recipe.").partition(": ")[2] if text.startswith("Error parsing r") else text
     return f"{text} ({program} --help explains)"

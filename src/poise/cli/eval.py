@@ -39,7 +39,8 @@ def run(arguments: Arguments) -> int:
     from poise.api import Detector
     from poise.evaluate import write_results
 
-    result = Detector(arguments.checkpoint, arguments.device).val(
+    detector = Detector(arguments.checkpoint, arguments.device)
+    result = detector.val(
         arguments.data,
         arguments.split,
         batch_size=arguments.batch,
@@ -53,7 +54,7 @@ def run(arguments: Arguments) -> int:
         print(json.dumps({**result.metrics.to_dict(), **speed}, indent=1, ensure_ascii=False))
         return 0
     print(result.metrics.table())
-    print(f"{result.images} images, {1000 * result.seconds_per_image:.1f} ms each on {arguments.device}")
+    print(f"{result.images} images, {1000 * result.seconds_per_image:.1f} ms each on {detector.device}")
     if arguments.save_json is not None:
         print(f"detections: {arguments.save_json}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ def parse(words: Sequence[str]) -> Arguments:
         start = load_recipe(Path(out) / "recipe.yaml")
     else:
         raise CommandLineError("poise train needs a model or recipe first (poise train atss_r18_fpn --data PATH)")
-    values = [word.capitalize() if word in ("true", "false") else word for word in words]
+    values = [re.sub("(^|=)(true|false)$", lambda found: f"{found[1]}{found[2].capitalize()}", word) for word in words]
     return parse_words(Arguments, "poise train", values, Arguments(name=name, recipe=start))
 
 

@@ -1,0 +1,42 @@
+"""``poise check``: every fault of a data set, before it costs a training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Read a whole data set and report its faults, classes and sizes. Exit code 3 when something would be dropped."""
+
+    data: Positional[Path]
+    """A folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    quick: bool = False
+    """Read only the headers of the images; truncated files and equal pictures stay unnoticed."""
+    workers: int | None = None
+    """Threads that decode images; by default one a core."""
+    json: bool = False
+    """Print the whole report as JSON."""
+
+
+def run(arguments: Arguments) -> int:
+    """Print the report."""
+    from poise.data import check_data, render
+
+    shown = sys.stderr.isatty() and not arguments.json
+    progress = _show_progress if shown else None
+    report = check_data(arguments.data, not arguments.quick, progress, arguments.workers)
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr)
+    print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False) if arguments.json else render(report))
+    return report.exit_code
+
+
+def _show_progress(split: str, done: int, total: int) -> None:
+    if done % 20 == 0 or done == total:
+        print(f"\r{split}: {done}/{total} images", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,83 @@
+"""``poise demo-data``, ``check`` and ``demo``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from poise.cli import main
+from poise.cli.demo import affordable_epochs
+from poise.recipes import changed
+from poise.recipes.demo import demo
+
+
+def test_demo_data_is_a_coco_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "scenes"
+    assert main(["demo-data", str(out), "--train", "3", "--val", "2", "--size", "96"]) == 0
+    assert str(out) in capsys.readouterr().out
+    truth = json.loads((out / "annotations" / "instances_train.json").read_text())
+    assert len(truth["images"]) == 3
+    assert all((out / "train" / image["file_name"]).is_file() for image in truth["images"])
+
+
+def test_demo_data_does_not_touch_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    assert main(["demo-data", str(tmp_path), "--train", "3"]) == 1
+    assert "choose another folder" in capsys.readouterr().err
+    assert (tmp_path / "letter.txt").read_text() == "mine"
+
+
+def test_check_of_good_data(demo_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(demo_data)]) == 0
+    printed = capsys.readouterr().out
+    assert "8 images" in printed
+    assert "star" in printed
+
+
+def test_check_as_json(demo_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(demo_data), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["dropped"] == 0
+    assert set(report["splits"]) == {"train", "val"}
+
+
+def test_check_fails_where_something_would_be_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "scenes"
+    assert main(["demo-data", str(out), "--train", "3", "--val", "2", "--size", "96"]) == 0
+    (out / "train" / "000002.jpg").write_bytes(b"")
+    capsys.readouterr()
+    assert main(["check", str(out), "--json"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert "image-empty" in [finding["kind"] for finding in report["findings"]]
+    assert main(["check", str(out), "--quick"]) == 3
+    assert "000002.jpg" in capsys.readouterr().out
+
+
+def test_check_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert str(tmp_path) in said
+    assert said.startswith("poise: ")
+
+
+@pytest.mark.slow
+def test_demo_runs_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--epochs", "1", "--images", "8", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert f"mAP {metrics['ap']:.3f}" in printed
+    page = (out / "report.html").read_text()
+    assert "<h2>Classes</h2>" in page
+    assert all(name in page for name in ("star", "gear", "crescent"))
+
+
+def test_demo_takes_the_time_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs grow with the time, and no time still gives one epoch; a clock that ticks stands for the machine."""
+    ticks = iter(range(1000))
+    monkeypatch.setattr("poise.cli.demo.time.monotonic", lambda: float(next(ticks)))
+    small = changed(demo(), {"model.image_size": [64], "data.batch": 2})
+    assert affordable_epochs(small, 20, 0.0) == 1
+    assert affordable_epochs(small, 20, 131.0) == 10  # a step of a second, and 30 % for what comes on top
