@@ -140,7 +140,7 @@ class Batch:
     pixels: Tensor  # (B,3,H,W) float32, normalised and padded at bottom and right
     truth: GroundTruth
     indices: Tensor  # (B,) int64, position of each image in its dataset (names the image in messages)
-    proposals: Detections | None = None  # given regions, for detectors that do not propose their own (Fast R-CNN)
+    proposals: Detections | None = field(default=None, kw_only=True)  # given regions, for detectors that propose none
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return map_tensors(self, lambda t: t.to(device, non_blocking=non_blocking))

@@ -292,7 +292,7 @@ def test_fast_rcnn_learns_from_given_proposals_and_needs_them() -> None:
     near = torch.cat((SOME["boxes"] + 3, random_boxes(20, 0)))
     near[-1, 0] = torch.nan
     proposals = given([near, torch.zeros(0, 4)])
-    batch = Batch(pixels, truth, torch.arange(2), proposals)
+    batch = Batch(pixels, truth, torch.arange(2), proposals=proposals)
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
     history = []
     for _ in range(60):

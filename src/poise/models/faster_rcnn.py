@@ -91,8 +91,8 @@ def fast_rcnn(
 ) -> RegionDetector:
     """Fast R-CNN (Girshick 2015): the second stage alone, on proposals that come with the batch.
 
-    ``network(Batch(pixels, truth, indices, proposals), progress)`` trains, ``predict(pixels, sizes, proposals)``
-    detects; ``branches.proposals.given`` makes proposals of boxes. Options as those of ``faster_rcnn``.
+    ``network(Batch(pixels, truth, indices, proposals=proposals), progress)`` trains, ``network.predict(pixels, sizes,
+    proposals)`` detects; ``branches.proposals.given`` makes proposals of boxes. Options as those of ``faster_rcnn``.
     """
     body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
