@@ -54,8 +54,9 @@ class SimOTA:
 
     def _anywhere_near(self, priors: Priors, truth: GroundTruth) -> Tensor:
         """Places inside any object or near any object's centre, (B,N) bool."""
-        near = torch.zeros(len(truth.boxes), len(priors.strides), dtype=torch.bool, device=truth.boxes.device)
-        for part in object_chunks(*near.shape, truth.boxes.shape[1]):
+        batch, objects = truth.labels.shape
+        near = torch.zeros(batch, len(priors.strides), dtype=torch.bool, device=truth.boxes.device)
+        for part in object_chunks(batch, len(priors.strides), objects):
             inside, central = self._position(priors, truth.boxes[:, part])
             near = near | ((inside | central) & truth.valid[:, None, part]).any(2)
         return near

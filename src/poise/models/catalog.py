@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from poise.detectors import DetectionModel
+from poise.models.assigners import swap_assigner
 from poise.models.atss import atss
 from poise.models.dw import dw
 from poise.models.faster_rcnn import faster_rcnn
@@ -96,6 +97,7 @@ def create_model(
     backbone_weights: Weights = None,
     image_size: int | Sequence[int] | None = None,
     deterministic: bool = False,
+    assigner: str | None = None,
     **options: Any,
 ) -> DetectionModel:
     """Build a detector.
@@ -106,6 +108,7 @@ def create_model(
         backbone_weights: ``None`` (random), ``"imagenet"`` (downloaded by timm) or a file of backbone weights.
         image_size: one number (both sides' limit) or (short, long); by default as published (800, 1333).
         deterministic: take out every random choice of training (samplers, denoising); for comparing numbers.
+        assigner: another assigner for a dense detector, a name in ``poise.models.assigners`` (default: the model's own).
         options: keyword arguments of the model's builder function in ``poise.models``.
 
     Raises:
@@ -126,6 +129,9 @@ def create_model(
     preprocess = CAFFE if options.get("caffe") else entry.preprocess
     if image_size is not None:
         preprocess = preprocess.with_size(image_size)
+    if assigner is not None:
+        swap_assigner(network, assigner, name)
+        options = {**options, "assigner": assigner}
     if image_size is not None:
         options = {**options, "image_size": [preprocess.short, preprocess.long]}
     return DetectionModel(network, preprocess, name, num_classes, options)

@@ -1,0 +1,101 @@
+"""Every assigner on every dense detector: it trains a step, or it is refused with a reason."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from poise.branches import DenseBranch
+from poise.detectors import DetectionModel
+from poise.models import create_model, list_models
+from poise.models.assigners import ASSIGNERS, markdown_table, misfit, swap_assigner
+
+SMALL: dict[str, Any] = {"channels": 16, "depth": 1}
+FAMILIES = [name.removesuffix("_mnv3s_fpn") for name in list_models("*_mnv3s_fpn")]
+PROSE = "<!-- table: made from code, see tests/models/test_assigners.py -->\n"
+
+
+@lru_cache
+def model_of(name: str) -> DetectionModel:
+    torch.manual_seed(0)
+    return create_model(name, 3, **({"channels": 32} if name.startswith("nanodet") else SMALL))
+
+
+def dense_families() -> list[str]:
+    return [family for family in FAMILIES if "rcnn" not in family]
+
+
+def scene() -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[4.0, 6.0, 40.0, 50.0], [20.0, 10.0, 60.0, 30.0]])
+    return pixels, [
+        {"boxes": boxes, "labels": torch.tensor([0, 2])},
+        {"boxes": boxes[:0], "labels": torch.tensor([]).long()},
+    ]
+
+
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+@pytest.mark.parametrize("family", dense_families())
+def test_a_supported_pair_trains_and_another_is_refused(family: str, assigner: str) -> None:
+    name = f"{family}_mnv3s_fpn"
+    model = deepcopy(model_of(name)).train()
+    assert isinstance(model.network.branch, DenseBranch)
+    if misfit(model.network, assigner):
+        with pytest.raises(ValueError, match=f"assigner '{assigner}' does not fit '{name}'"):
+            swap_assigner(model.network, assigner, name)
+        return
+    swap_assigner(model.network, assigner, name)
+    pixels, targets = scene()
+    losses = model.losses(pixels, targets)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    for key, parameter in model.named_parameters():
+        assert not parameter.requires_grad or (parameter.grad is not None and parameter.grad.isfinite().all()), key
+    torch.optim.SGD(model.parameters(), 1e-3).step()
+    assert all(loss.isfinite() for loss in model.losses(pixels, targets).values())
+
+
+def test_points_lend_anchors_without_moving_what_they_predict() -> None:
+    torch.manual_seed(0)
+    own = create_model("fcos_mnv3s_fpn", 3, **SMALL).eval()
+    other = create_model("fcos_mnv3s_fpn", 3, assigner="atss", **SMALL).eval()
+    other.load_state_dict(own.state_dict())
+    pixels, _ = scene()
+    for a, b in zip(own.detect(pixels), other.detect(pixels), strict=True):
+        assert torch.equal(a["boxes"], b["boxes"])
+    maps = other.network.neck(other.network.backbone(pixels))
+    priors = other.network.branch.head(maps).priors
+    assert torch.equal(priors.boxes[0, :, 2] - priors.boxes[0, :, 0], priors.strides * 8)
+
+
+def test_a_model_keeps_its_own_assigners_settings() -> None:
+    model = create_model("atss_mnv3s_fpn", 3, assigner="atss", topk=5, **SMALL)
+    assert model.network.branch.assigner.topk == 5
+
+
+def test_the_choice_is_an_option_that_rebuilds_the_model() -> None:
+    model = create_model("gfl_mnv3s_fpn", 3, assigner="task_aligned", **SMALL)
+    assert model.options["assigner"] == "task_aligned"
+    again = create_model(model.name, model.num_classes, **model.options)
+    assert again.network.branch.assigner == model.network.branch.assigner
+
+
+def test_unknown_names_and_detectors_without_dense_places_are_refused() -> None:
+    with pytest.raises(ValueError, match="did you mean 'sim_ota'"):
+        create_model("fcos_mnv3s_fpn", 3, assigner="simota")
+    with pytest.raises(ValueError, match="no dense detector"):
+        create_model("faster_rcnn_mnv3s_fpn", 3, assigner="atss")
+    with pytest.raises(ValueError, match=r"weights for every pair.*what fits: max_iou, atss"):
+        create_model("gfl_mnv3s_fpn", 3, assigner="dual_weighting")
+
+
+def test_the_documented_table_is_the_codes(repository: Path) -> None:
+    names = {family: f"{family}_mnv3s_fpn" for family in dense_families()} | {"nanodet_plus": "nanodet_plus_m_320"}
+    networks = {family: model_of(name).network for family, name in names.items()}
+    page = (repository / "docs" / "assigners.md").read_text(encoding="utf-8")
+    assert page.split(PROSE)[1] == markdown_table(networks), "replace the table in docs/assigners.md by the code's"
