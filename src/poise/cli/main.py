@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "Read a whole data set and report its faults",
     "eval": "Evaluate a trained model: the COCO and LVIS numbers",
     "predict": "Find objects in images, folders and videos",
+    "sampling": "Show which negatives the samplers of a two-stage model choose",
 }
 
 DONE, FAILED, USAGE, FAULTS, INTERRUPTED = 0, 1, 2, 3, 130

@@ -105,12 +105,12 @@ def resolve(arguments: Arguments) -> Recipe:
 
 def run(arguments: Arguments) -> int:
     """Train, say what came of it, and leave a page about it in the run folder."""
-    from poise.cli.page import write_page
-    from poise.engine.run import train
-
     recipe = resolve(arguments)
     if not recipe.data.path:
         raise CommandLineError("poise train needs --data PATH (poise demo-data OUT makes some to try)")
+    from poise.cli.page import write_page
+    from poise.engine.run import train
+
     result = train(recipe, out=folder_for(arguments, recipe), resume=arguments.resume, device=arguments.device)
     if int(os.environ.get("RANK", "0")) == 0:
         _say(result)
