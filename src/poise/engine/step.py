@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ class Stepper:
         moved = batch.to(self.device, non_blocking=True)
         if self.settings.channels_last:
             pixels = moved.pixels.contiguous(memory_format=torch.channels_last)
-            moved = Batch(pixels, moved.truth, moved.indices)
+            moved = replace(moved, pixels=pixels)
         with self._gradients_apart(batch is not batches[-1]):
             with self._autocast():
                 output: StepOutput = self.parallel(moved, progress)
