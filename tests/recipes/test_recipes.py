@@ -43,13 +43,19 @@ def test_one_x_is_twelve_epochs_of_sixteen_images(name: str) -> None:
     rate = 0.02 if "rcnn" in name else 0.01
     assert (recipe.data.batch, recipe.optimizer.lr, recipe.optimizer.lr_batch) == (16, rate, 16)
     assert (recipe.optimizer.name, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
-    assert recipe.schedule.warmup_steps == 500 and not recipe.data.keep_empty and recipe.data.min_side == 32
+    assert recipe.schedule.warmup_steps == (1000 if name.startswith("dw") else 500)
+    assert not recipe.data.keep_empty and recipe.data.min_side == 32
 
 
 def test_what_papers_do_otherwise() -> None:
     fcos = get_recipe("fcos_r50_fpn_1x")
     assert (fcos.optimizer.bias_lr_multiplier, fcos.optimizer.bias_decay_multiplier) == (2, 0)
     assert fcos.schedule.warmup_ratio == pytest.approx(1 / 3)
+    dw, vfnet = get_recipe("dw_r50_dcn_fpn_ms_2x"), get_recipe("vfnet_r2_101_dcn_fpn_ms_2x")
+    assert (dw.optimizer.norm_decay_multiplier, dw.optimizer.bias_lr_multiplier) == (0, 1)
+    assert (vfnet.optimizer.bias_lr_multiplier, vfnet.optimizer.bias_decay_multiplier) == (2, 0)
+    assert (vfnet.schedule.warmup_ratio, dw.schedule.warmup_ratio) == (0.1, 0.001)
+    assert dw.augment.short_range == vfnet.augment.short_range == (480, 960)
     gfl = get_recipe("gfl_r50_fpn_ms_2x")
     assert gfl.augment.short_range == (480, 800)
     assert (gfl.schedule.epochs, gfl.schedule.milestones) == (24, (16, 22))

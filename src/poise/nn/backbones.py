@@ -18,6 +18,8 @@ TORCHVISION_WEIGHTS = {  # the ImageNet weights that the published detectors sta
     "resnet34": "resnet34.tv_in1k",
     "resnet50": "resnet50.tv_in1k",
     "resnet101": "resnet101.tv_in1k",
+    "resnext101_32x4d": "resnext101_32x4d.gluon_in1k",  # the nearest to open-mmlab's that timm has
+    "resnext101_64x4d": "resnext101_64x4d.gluon_in1k",
 }
 
 
@@ -133,7 +135,7 @@ class Backbone(nn.Module):
         return [parameter for norm in norms for parameter in norm.parameters()]
 
 
-def _features(name: str, stages: Sequence[int], pretrained: bool) -> nn.Module:
+def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:
     """Timm's network, cut to the wanted stages, with ImageNet weights if asked.
 
     Raises:
