@@ -11,7 +11,8 @@ from poise.recipes.settings import (
     ScheduleSettings,
 )
 
-COCO = DataSettings(batch=16, keep_empty=False, min_side=32, group_orientation=True)
+# COCO itself holds a few boxes without area: the originals leave them out, and so do its recipes.
+COCO = DataSettings(batch=16, keep_empty=False, min_side=32, group_orientation=True, on_bad_data="skip")
 
 
 def coco_recipe(
