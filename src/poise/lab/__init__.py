@@ -1,0 +1,1 @@
+"""Experiments that show what training does: the samplers' negatives and more."""

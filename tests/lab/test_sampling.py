@@ -1,0 +1,77 @@
+"""The sampling figure: its numbers against a direct count, and its command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from poise.cli import main
+from poise.lab.sampling import EVERY, SampledNegatives, draw_negatives, sampled_negatives
+from poise.models import create_model
+from poise.models.files import save_model
+from poise.sample import TakeAll, random_sampler
+from poise.structures import Batch, GroundTruth
+
+BOXES = torch.tensor([[8.0, 8.0, 56.0, 60.0], [40.0, 30.0, 90.0, 90.0]])
+
+
+def batches(count: int = 2) -> list[Batch]:
+    truth = GroundTruth.collate([{"boxes": BOXES, "labels": torch.tensor([0, 1])}] * 2, [(96, 96)] * 2)
+    generator = torch.Generator().manual_seed(0)
+    return [Batch(torch.randn(2, 3, 96, 96, generator=generator), truth, torch.arange(2)) for _ in range(count)]
+
+
+def network(name: str = "faster_rcnn_r18_fpn") -> torch.nn.Module:
+    torch.manual_seed(0)
+    options = {"channels": 16} if "rcnn" not in name else {"channels": 16, "hidden": 32}
+    return create_model(name, 2, image_size=96, **options).network.eval()
+
+
+def test_every_negative_is_counted_and_samplers_choose_among_them() -> None:
+    found = sampled_negatives(network(), batches(), {"all": TakeAll(), "few": random_sampler(32)})
+    assert found.images == 4
+    assert np.array_equal(np.sort(found.overlaps["all"]), np.sort(found.overlaps[EVERY]))
+    assert 4 * 24 <= len(found.overlaps["few"]) <= 4 * 32
+    assert set(found.overlaps["few"].tolist()) <= set(found.overlaps[EVERY].tolist())
+    assert all(0 <= values.min() and values.max() < 0.5 for values in found.overlaps.values())
+
+
+def test_balanced_samples_reach_further_than_random_ones() -> None:
+    found = sampled_negatives(network(), batches())
+    below = found.below(0.05)
+    assert below["random"] > below["balanced as published"]
+    again = sampled_negatives(network(), batches())
+    assert all(np.array_equal(values, again.overlaps[name]) for name, values in found.overlaps.items())
+
+
+def test_shares_and_figure(tmp_path: Path) -> None:
+    values = np.array([0.0, 0.01, 0.07, 0.25, 0.49], dtype=np.float32)
+    negatives = SampledNegatives({EVERY: values, "none": values[:0]}, 1)
+    assert negatives.shares((0, 0.05, 0.1, 0.5)) == {EVERY: [0.4, 0.2, 0.4], "none": [0.0, 0.0, 0.0]}
+    assert negatives.below() == {EVERY: 0.4, "none": 0.0}
+    assert "| 40.0 % |" in negatives.table()
+    path = draw_negatives(negatives, tmp_path / "folder" / "sampling.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_stage_models_are_refused() -> None:
+    with pytest.raises(ValueError, match="two-stage"):
+        sampled_negatives(network("atss_r18_fpn"), [])
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo-data", str(tmp_path / "data"), "--train", "8", "--val", "2", "--size", "128"]) == 0
+    model = create_model("libra_faster_rcnn_r18_fpn", 3, image_size=96, channels=16, hidden=32)
+    save_model(model, tmp_path / "model.pt")
+    capsys.readouterr()
+    words = ["sampling", str(tmp_path / "model.pt"), "--data", str(tmp_path / "data"), "--images", "4"]
+    assert main([*words, "--out", str(tmp_path / "figure.png"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["images"] == 4
+    assert set(printed["below_0.05"]) == {EVERY, "random", "balanced as published", "balanced as in the article"}
+    assert (tmp_path / "figure.png").exists()
+    assert main([*words, "--images", "0"]) == 1
