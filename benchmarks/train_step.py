@@ -1,8 +1,9 @@
-"""A training step (forward, loss, backward, optimizer) of poise's FCOS and RetinaNet against torchvision's.
+"""A training step (forward, loss, backward, optimizer) of poise's detectors against torchvision's of the same name.
 
 Both get the same images and objects in one run, turn by turn, so that a machine whose pace drifts is fair to both.
 
     python benchmarks/train_step.py [--size 320] [--batch 2] [--steps 5] [--threads 2] [--device cpu] [--json FILE]
+                                    [--models faster_rcnn_r50_fpn]
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +25,12 @@ from torchvision.models import detection
 from poise.models import create_model
 
 Step = Callable[[], float]
-PAIRS = {"fcos_r50_fpn": detection.fcos_resnet50_fpn, "retinanet_r50_fpn": detection.retinanet_resnet50_fpn}
+PAIRS = {
+    "fcos_r50_fpn": detection.fcos_resnet50_fpn,
+    "retinanet_r50_fpn": detection.retinanet_resnet50_fpn,
+    # as many proposals as poise's published settings have
+    "faster_rcnn_r50_fpn": partial(detection.fasterrcnn_resnet50_fpn, rpn_post_nms_top_n_train=1000),
+}
 
 
 def scene(batch: int, size: int, objects: int, device: str) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
@@ -91,12 +98,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--models", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rows = [measure(name, args) for name in PAIRS]
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {platform.processor() or platform.machine()}")
-    print(f"{args.batch}x3x{args.size}x{args.size}, {args.objects} objects an image, {args.threads} threads, {args.device}")
+    rows = [measure(name, args) for name in args.models]
+    machine = platform.processor() or platform.machine()
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {machine}, {args.device}")
+    print(f"{args.batch}x3x{args.size}x{args.size}, {args.objects} objects an image, {args.threads} threads")
     print("| model | poise s/step | torchvision s/step | torchvision / poise |\n|---|---:|---:|---:|")
     for row in rows:
         print(f"| {row['model']} | {row['poise_s']:.3f} | {row['torchvision_s']:.3f} | {row['ratio']:.2f} |")
