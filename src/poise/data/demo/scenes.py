@@ -31,6 +31,8 @@ class DemoObject:
 
 @dataclass(frozen=True)
 class DemoScene:
+    """A picture and what is to be found in it."""
+
     image: Image.Image
     objects: tuple[DemoObject, ...]
 

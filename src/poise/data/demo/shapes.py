@@ -40,6 +40,7 @@ def triangle(rng: np.random.Generator) -> Outline:
 
 
 def star(rng: np.random.Generator) -> Outline:
+    """Four to seven points."""
     radii = np.ones(2 * rng.integers(4, 8))
     radii[1::2] = rng.uniform(0.36, 0.5)
     return [(_wheel(radii), True)]
@@ -56,6 +57,7 @@ def crescent(rng: np.random.Generator) -> Outline:
 
 
 def gear(rng: np.random.Generator) -> Outline:
+    """Seven to eleven teeth, mostly around a hole."""
     teeth = rng.integers(7, 12)
     radii = np.tile([1.0, 1.0, 0.74, 0.74], teeth)
     outline: Outline = [(_wheel(radii), True)]
@@ -75,6 +77,7 @@ CLASSES: dict[str, Draw] = {
 
 
 def blob(rng: np.random.Generator) -> Outline:
+    """Clutter: a closed wavy outline."""
     angle = np.arange(48) * (2 * np.pi / 48)
     radii = 0.7 + sum(rng.uniform(-0.22, 0.22) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5))
     return [(_wheel(np.maximum(radii, 0.15)), True)]
@@ -86,6 +89,7 @@ def bar(rng: np.random.Generator) -> Outline:
 
 
 def arc(rng: np.random.Generator) -> Outline:
+    """Clutter: a part of a ring."""
     angle = np.linspace(0, rng.uniform(1.5, 3.6), 24)
     inner = rng.uniform(0.7, 0.85)
     outside = np.stack((np.cos(angle), np.sin(angle)), 1)
@@ -98,6 +102,7 @@ def hook(rng: np.random.Generator) -> Outline:
 
 
 def zigzag(rng: np.random.Generator) -> Outline:
+    """Clutter: a folded band."""
     count, thick = rng.integers(4, 7), rng.uniform(0.18, 0.32)
     x = np.linspace(-1.1, 1.1, count)
     y = np.where(np.arange(count) % 2, 0.35, -0.35)

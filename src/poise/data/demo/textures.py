@@ -31,12 +31,14 @@ def gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def stripes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Soft or hard waves in one direction, (height, width) in [0,1]."""
     period = rng.uniform(3, max(4.0, min(height, width) / 3))
     wave = np.sin(_plane(rng, height, width) * (2 * np.pi / period) + rng.uniform(0, 6.3))
     return np.clip(wave * rng.uniform(0.5, 4) + 0.5, 0, 1)
 
 
 def checks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Two crossed sets of the same stripes, (height, width) in [0,1]."""
     state = rng.bit_generator.state
     first = stripes(rng, height, width)
     rng.bit_generator.state = state
