@@ -25,6 +25,7 @@ MODELS = {
     "vfnet_r50": "vfnet_r50_fpn",
     "vfnet_x101_64x4d": "vfnet_x101_64x4d_fpn",
     "vfnet_r2_101_dcn": "vfnet_r2_101_dcn_fpn",
+    "tood_r50": "tood_r50_fpn",
     "faster_rcnn_r50": "faster_rcnn_r50_fpn",
     "libra_faster_rcnn_r50": "libra_faster_rcnn_r50_fpn",
     "libra_faster_rcnn_r101": "libra_faster_rcnn_r101_fpn",
@@ -36,7 +37,7 @@ SIZE = (160, 192)
 # reach thousands. A computation in float64 is as far from the golden numbers as ours is.
 NOISY = {"libra_faster_rcnn_r101": 20.0, "libra_faster_rcnn_x101": 20.0}
 
-pytestmark = pytest.mark.parametrize("stem", MODELS)
+pytestmark = pytest.mark.parametrize("stem", MODELS, scope="module")  # all tests of one model together: it is built once
 
 
 @lru_cache(maxsize=1)
