@@ -47,6 +47,7 @@ def star(rng: np.random.Generator) -> Outline:
 
 
 def cross(rng: np.random.Generator) -> Outline:
+    """Two bars of one length at a right angle."""
     a = rng.uniform(0.22, 0.36)
     arm = [(a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a), (-a, -1)]
     return [(np.array(arm), True)]
