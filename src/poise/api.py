@@ -215,6 +215,10 @@ class Detector:
         if str(source) in list_models() and not Path(source).exists():
             return self._build(str(source), weights, options)
         _refuse_options(options, weights, "a file")
+        if Path(source).suffix == ".onnx":
+            from poise.export import load_onnx
+
+            return load_onnx(source)
         try:
             model = load_model(source)
         except FileNotFoundError as error:

@@ -1,0 +1,105 @@
+"""Thresholding and non-maximum suppression as nodes of an ONNX graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from poise.postprocess import PostProcess
+
+
+def append_suppression(model: Any, post: PostProcess, size: tuple[int, int] | None) -> Any:
+    """Replace the outputs ``boxes`` (1,N,4), ``scores`` (1,N,C) and perhaps ``gate`` by detections.
+
+    These are ``boxes`` (K,4), ``scores`` and ``labels`` (K,), best first, as :class:`poise.postprocess.PostProcess`
+    makes them, but for its limit of pairs before NMS: all that pass the threshold count.
+
+    Args:
+        size: height and width to which boxes are clipped; None adds an input ``size`` (2,) float32 that gives them.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    gated = any(output.name == "gate" for output in graph.output)
+    _rename(graph, {name: f"decoded_{name}" for name in ("boxes", "scores", "gate")})
+    constants = _constants(post)
+    if size is None:
+        graph.input.append(helper.make_tensor_value_info("size", TensorProto.FLOAT, [2]))
+    else:
+        constants["size"] = np.array(size, np.float32)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    graph.node.extend([*_candidates(gated), *_detections()])
+    del graph.output[:]
+    kinds = {"boxes": (TensorProto.FLOAT, [4]), "scores": (TensorProto.FLOAT, []), "labels": (TensorProto.INT64, [])}
+    graph.output.extend(
+        helper.make_tensor_value_info(name, kind, ["detections", *rest]) for name, (kind, rest) in kinds.items()
+    )
+    return model
+
+
+def _rename(graph: Any, names: dict[str, str]) -> None:
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for i, value in enumerate(values):
+                values[i] = names.get(value, value)
+
+
+def _constants(post: PostProcess) -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        "zero": np.array(0, np.float32),
+        "least_side": np.array(post.side, np.float32),
+        "threshold": np.array([post.score], np.float32),
+        "nothing": np.array([0], np.float32),
+        "overlap": np.array([post.nms], np.float32),
+        "most": np.array([post.most], np.int64),
+        "first": np.array([0], np.int64),
+        "second": np.array([1], np.int64),
+        "third": np.array([2], np.int64),
+        "low_sides": np.array([0, 1], np.int64),
+        "high_sides": np.array([2, 3], np.int64),
+        "sides": np.array([1, 0, 1, 0], np.int64),
+        "place_and_class": np.array([2, 1], np.int64),
+    }
+
+
+def _candidates(gated: bool) -> list[Any]:
+    """``clipped`` boxes, and ``usable`` scores: 0 where a box has no area left or the threshold is not passed."""
+    from onnx.helper import make_node as make
+
+    return [
+        make("Gather", ["size", "sides"], ["limit"], axis=0),
+        make("Max", ["decoded_boxes", "zero"], ["above_zero"]),
+        make("Min", ["above_zero", "limit"], ["clipped"]),
+        make("Gather", ["clipped", "low_sides"], ["low"], axis=2),
+        make("Gather", ["clipped", "high_sides"], ["high"], axis=2),
+        make("Sub", ["high", "low"], ["extent"]),
+        make("ReduceMin", ["extent", "third"], ["shorter_side"], keepdims=1),
+        make("Greater", ["shorter_side", "least_side"], ["solid"]),
+        make("Greater", ["decoded_gate" if gated else "decoded_scores", "threshold"], ["confident"]),
+        make("And", ["solid", "confident"], ["chosen"]),
+        make("Where", ["chosen", "decoded_scores", "zero"], ["usable"]),
+    ]
+
+
+def _detections() -> list[Any]:
+    """NMS of each class, then the best of the image."""
+    from onnx.helper import make_node as make
+
+    return [
+        make("Transpose", ["usable"], ["by_class"], perm=[0, 2, 1]),
+        make("NonMaxSuppression", ["clipped", "by_class", "most", "overlap", "nothing"], ["kept"]),
+        make("Gather", ["kept", "place_and_class"], ["pairs"], axis=1),
+        make("Squeeze", ["usable", "first"], ["pair_scores"]),
+        make("GatherND", ["pair_scores", "pairs"], ["kept_scores"]),
+        make("Shape", ["kept_scores"], ["kept_count"]),
+        make("Min", ["kept_count", "most"], ["count"]),
+        make("TopK", ["kept_scores", "count"], ["scores", "order"], axis=0),
+        make("Gather", ["pairs", "order"], ["ordered"], axis=0),
+        make("Gather", ["ordered", "first"], ["place"], axis=1),
+        make("Gather", ["ordered", "second"], ["label"], axis=1),
+        make("Squeeze", ["label", "second"], ["labels"]),
+        make("Squeeze", ["place", "second"], ["places"]),
+        make("Squeeze", ["clipped", "first"], ["all_boxes"]),
+        make("Gather", ["all_boxes", "places"], ["boxes"], axis=0),
+    ]
