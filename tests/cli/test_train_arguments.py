@@ -67,12 +67,13 @@ def test_lists_tables_and_choices() -> None:
 
 
 def test_short_options() -> None:
-    words = "--data somewhere --epochs 24 --batch 4 --lr 0.3 --seed 7 --workers 1 --size 320".split()
+    words = "--data somewhere --assigner sim_ota --epochs 24 --batch 4 --lr 0.3 --seed 7 --workers 1 --size 320".split()
     recipe = recipe_of("atss_r50_fpn_1x", *words)
     assert (recipe.data.path, recipe.data.batch, recipe.data.workers) == ("somewhere", 4, 1)
     assert (recipe.optimizer.lr, recipe.optimizer.lr_batch) == (0.3, 0)
     assert (recipe.train.seed, recipe.model.image_size) == (7, (320,))
     assert (recipe.schedule.epochs, recipe.schedule.milestones) == (24, (16, 22))
+    assert recipe.model.options["assigner"] == "sim_ota"
 
 
 def test_a_saved_recipe_is_loaded_and_changed(tmp_path: Path) -> None:

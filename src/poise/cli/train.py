@@ -43,6 +43,8 @@ class Arguments:
     """Learning rate, used as it stands whatever the batch (sets optimizer.lr, and optimizer.lr_batch to 0)."""
     size: int | None = None
     """Limit of both sides of an image in pixels (sets model.image_size)."""
+    assigner: str | None = None
+    """Another assigner for a dense detector, such as atss or task_aligned (sets model.options assigner)."""
     seed: int | None = None
     """Source of every random choice (sets train.seed)."""
     workers: int | None = None
@@ -98,6 +100,9 @@ def resolve(arguments: Arguments) -> Recipe:
         "optimizer.lr": arguments.lr,
         "optimizer.lr_batch": None if arguments.lr is None else 0,
         "model.image_size": None if arguments.size is None else (arguments.size,),
+        "model.options": None
+        if arguments.assigner is None
+        else {**recipe.model.options, "assigner": arguments.assigner},
         "train.seed": arguments.seed,
     }
     return changed(recipe, {place: value for place, value in places.items() if value is not None})
