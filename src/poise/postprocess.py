@@ -42,6 +42,7 @@ class PostProcess:
     most: int = 100  # detections an image
     select: Callable[[Tensor, Sequence[int], int | None], Tensor] = best_pairs
     side: float = 0.0  # px that both sides of a box must exceed; -1 keeps boxes without area
+    border: float | None = 0.0  # px that boxes keep from the right and bottom edge; None: they may leave the image
 
     def __post_init__(self) -> None:
         if (
@@ -52,12 +53,13 @@ class PostProcess:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
-        """Detections in pixels of the network's input, clipped to ``sizes`` (B,2) height and width."""
+        """Detections in pixels of the network's input; ``sizes`` (B,2) are the images' height and width."""
         gate, classes = predictions.gate(), predictions.logits.shape[2]
         pair = self.select(gate, predictions.priors.level_sizes, self.topk)
         confident = gate.flatten(1).gather(1, pair) > self.score
         place, labels = pair // classes, pair % classes
-        boxes = clip(predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4)), sizes)
+        boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
+        boxes = boxes if self.border is None else clip(boxes, sizes - self.border)
         scores = predictions.scores().flatten(1).gather(1, pair)
         solid = ((boxes[..., 2:] - boxes[..., :2]) > self.side).all(2)
         return suppress(boxes, scores, labels, confident & solid & scores.isfinite(), self.nms, self.most)

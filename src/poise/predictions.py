@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 T = TypeVar("T", bound="Predictions")
 
@@ -94,6 +95,21 @@ class JointPredictions(QualityPredictions):
 
     def scores(self) -> Tensor:
         return self.gate()
+
+
+@dataclass(frozen=True)
+class GeometricPredictions(QualityPredictions):
+    """As above with the geometric mean of both, sqrt(class * quality) (TOOD, PAA)."""
+
+    def gate(self) -> Tensor:
+        return self.log_scores().exp()
+
+    def scores(self) -> Tensor:
+        return self.gate()
+
+    def log_scores(self) -> Tensor:
+        """(B,N,C), exact and with finite gradients also where the score underflows."""
+        return (logsigmoid(self.logits) + logsigmoid(self.quality)[..., None]) / 2
 
 
 @dataclass(frozen=True)

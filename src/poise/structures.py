@@ -25,6 +25,7 @@ from torch import Tensor
 from poise.predictions import (
     DeltaPredictions,
     DistributionPredictions,
+    GeometricPredictions,
     JointPredictions,
     Predictions,
     Priors,
@@ -39,6 +40,7 @@ __all__ = [
     "DeltaPredictions",
     "Detections",
     "DistributionPredictions",
+    "GeometricPredictions",
     "GroundTruth",
     "JointPredictions",
     "Match",

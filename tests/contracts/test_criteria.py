@@ -11,17 +11,19 @@ from contracts.data_dependence import DataDependence
 from scenes import predictions_of, truth_of
 from torch import Tensor
 
-from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, MaxIoU
+from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, MaxIoU, TaskAligned
 from poise.assign.dual_weighting import DualWeighting
 from poise.boxes import DeltaCoder
 from poise.criteria import AnchorCriterion, DistributionCriterion, atss_criterion, fcos_criterion, guided_criterion
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
+from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.losses import focal
 from poise.structures import (
     DeltaPredictions,
     DistributionPredictions,
+    GeometricPredictions,
     GroundTruth,
     JointPredictions,
     PairWeights,
@@ -55,6 +57,8 @@ CRITERIA = {
     "proposal": Case(ProposalCriterion(), MaxIoU(0.7, 0.3, 0.3), DeltaPredictions),
     "region": Case(RegionCriterion(DeltaCoder((0.1, 0.1, 0.2, 0.2))), MaxIoU(0.5, 0.5), RegionPredictions),
     "region_box": Case(RegionBoxCriterion(DeltaCoder()), MaxIoU(0.5, 0.5), RegionPredictions),
+    "aligned": Case(AlignedCriterion(), TaskAligned(), GeometricPredictions),
+    "aligned_start": Case(StartingCriterion(), ATSS(5), GeometricPredictions),
     "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 

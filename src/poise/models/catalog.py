@@ -22,6 +22,7 @@ from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
 from poise.models.parts import Weights
 from poise.models.retinanet import retinanet
+from poise.models.tood import tood
 from poise.models.vfnet import vfnet
 from poise.preprocess import CAFFE, NANODET, Preprocess
 
@@ -59,6 +60,7 @@ NAMES: dict[str, Entry] = {
     **_on_backbones("fcos", fcos),
     **_on_backbones("atss", atss),
     **_on_backbones("gfl", gfl),
+    **_on_backbones("tood", tood),
     **_on_backbones("faster_rcnn", faster_rcnn),
     "faster_rcnn_x101_64x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_64x4d"}),
     "faster_rcnn_x101_32x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_32x4d"}),

@@ -11,6 +11,7 @@ from poise.published import nanodet_plus
 from poise.published.dw import DW
 from poise.published.region import FASTER_RCNN, LIBRA_FASTER_RCNN, LIBRA_RETINANET, modern
 from poise.published.shared import SHARED, Rule
+from poise.published.tood import TOOD
 from poise.published.vfnet import VFNET
 
 RETINANET: list[Rule] = [
@@ -43,6 +44,7 @@ FAMILIES: dict[str, list[Rule]] = {
     "gfl": GFL,
     "dw": DW,
     "vfnet": VFNET,
+    "tood": TOOD,
 }
 FAMILIES["nanodet_plus"] = nanodet_plus.RULES
 FAMILIES |= {"faster_rcnn": FASTER_RCNN, "libra_faster_rcnn": LIBRA_FASTER_RCNN, "libra_retinanet": LIBRA_RETINANET}

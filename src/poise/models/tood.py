@@ -1,0 +1,49 @@
+"""TOOD (Feng et al. 2021): classification and localisation that agree on which places are best.
+
+One tower serves both tasks, each weighing its layers for itself; scores and boxes are then aligned by small networks
+over all layers. Assignment takes the places whose score and box are good together (score * IoU ** 6), and teaches how
+good they are as the score. For the first epochs, when predictions say nothing yet, ATSS assigns.
+"""
+
+from __future__ import annotations
+
+from poise.assign import ATSS, TaskAligned
+from poise.branches import DenseBranch
+from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
+from poise.detectors import PyramidDetector
+from poise.models.parts import Weights, pyramid
+from poise.nn.backbones import Backbone
+from poise.nn.grids import squares
+from poise.nn.heads.task_aligned import TaskAlignedHead
+from poise.postprocess import PostProcess
+from poise.structures import Phased
+
+
+def tood(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    channels: int = 256,
+    depth: int = 6,
+    topk: int = 13,
+    alpha: float = 1.0,
+    beta: float = 6.0,
+    starting_epochs: int = 4,
+    score: float = 0.05,
+    nms: float = 0.6,
+) -> PyramidDetector:
+    """TOOD (its anchor-free form) on a feature pyramid.
+
+    Args:
+        depth: layers of the shared tower.
+        topk: places that an object takes by score ** ``alpha`` * IoU ** ``beta``.
+        starting_epochs: epochs with ATSS and the focal loss.
+    """
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    neck = pyramid(body, channels, from_input=False, relu=False)
+    head = TaskAlignedHead(channels, num_classes, squares(neck.strides), depth)
+    assigner = Phased(ATSS(9), TaskAligned(topk, alpha, beta), starting_epochs)
+    criterion = Phased(StartingCriterion(), AlignedCriterion(), starting_epochs)
+    return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, PostProcess(score, nms, border=None)))
