@@ -109,6 +109,23 @@ def test_annotations_are_sound_coco(tmp_path: Path) -> None:
         assert all(1 <= a["category_id"] <= len(CLASS_NAMES) for a in document["annotations"])
 
 
+def test_no_image_id_is_in_two_splits(tmp_path: Path) -> None:
+    out = write_demo_data(tmp_path / "demo", train=3, val=3, size=96)
+    documents = [
+        json.loads((out / "annotations" / f"instances_{split}.json").read_text()) for split in ("train", "val")
+    ]
+    first, second = ({record["id"] for record in document["images"]} for document in documents)
+    assert len(first) == len(second) == 3 and not first & second
+
+
+def test_plain_scenes_hold_a_few_larger_objects() -> None:
+    scenes = [demo_scene(np.random.default_rng((0, 0, i)), 320, composing.STYLES["plain"]) for i in range(60)]
+    counts = [len(scene.objects) for scene in scenes]
+    longest = [max(found.box[2:]) for scene in scenes for found in scene.objects if not found.crowd]
+    assert max(counts) <= 6 and 1.5 < np.mean(counts) < 5
+    assert np.median(longest) > 60  # some are smaller: cut by the border or by what lies over them
+
+
 def test_existing_data_is_kept_and_nothing_else_is_overwritten(tmp_path: Path) -> None:
     out = write_demo_data(tmp_path / "demo", train=2, val=1, size=96)
     before = (out / "train" / "000001.jpg").stat().st_mtime_ns
@@ -121,6 +138,8 @@ def test_existing_data_is_kept_and_nothing_else_is_overwritten(tmp_path: Path) -
     with pytest.raises(FileExistsError, match="not demo data"):
         write_demo_data(tmp_path / "mine", train=2, val=1, size=96)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+    with pytest.raises(ValueError, match="style='easy'"):
+        write_demo_data(tmp_path / "no", style="easy")
     with pytest.raises(ValueError, match="train=0"):
         write_demo_data(tmp_path / "no", train=0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -25,13 +26,15 @@ class Arguments:
     """Greatest side of an image in pixels."""
     seed: int = 0
     """Source of every random choice."""
+    style: Literal["hard", "plain"] = "hard"
+    """hard: objects from 8 pixels, crowds, much clutter; plain: a few larger objects, quickly learnt."""
 
 
 def run(arguments: Arguments) -> int:
     """Write and say where."""
     from poise.data.demo import write_demo_data
 
-    write_demo_data(arguments.out, arguments.train, arguments.val, arguments.seed, arguments.size)
+    write_demo_data(arguments.out, arguments.train, arguments.val, arguments.seed, arguments.size, arguments.style)
     print(f"{arguments.out}: {arguments.train} training and {arguments.val} validation images, COCO layout")
     print(f"try: poise check {arguments.out}   or: poise train atss_r18_fpn --data {arguments.out}")
     return 0

@@ -12,11 +12,30 @@ from poise.data.demo.textures import background, expose, surface
 
 CLASS_NAMES = tuple(CLASSES)
 DRAWINGS = tuple(CLASSES.values())
-LEAST_SIZE, MOST_SIZE = 8.0, 200.0  # pixels of an object's longer side where the image is 320 px wide
 LEAST_VISIBLE = 0.3  # objects of which less is seen become ignore regions …
 LEAST_SEEN = 0.05  # … and of which even less is seen are not annotated
 LEAST_EXTENT = 5  # pixels of the longer side of what is seen, for an object to be annotated
 NOTHING = -1  # a layer that belongs to no object
+
+
+@dataclass(frozen=True)
+class SceneStyle:
+    """What scenes are made of. Sizes are of an object's longer side, in pixels where the image is 320 px wide."""
+
+    least_size: float = 8.0
+    most_size: float = 200.0
+    usual_objects: float = 6.5  # mean of an exponential distribution …
+    most_objects: int = 20  # … cut here, and one more
+    empty: float = 0.08  # share of scenes without objects
+    crowded: float = 0.12  # share of scenes with 30 to 54 objects of at most 60 px
+    swarm: float = 0.05  # share of scenes with a crowd region of tiny objects
+    clutter: tuple[int, int] = (2, 9)  # least, and one more than most, of the things that are not to be found
+
+
+STYLES = {
+    "hard": SceneStyle(),  # tells methods apart
+    "plain": SceneStyle(40, 200, usual_objects=3, most_objects=5, empty=0.04, crowded=0, swarm=0, clutter=(0, 3)),
+}
 
 
 @dataclass(frozen=True)
@@ -48,18 +67,23 @@ class _Canvas:
     crowds: list[DemoObject] = field(default_factory=list)
 
 
-def demo_scene(rng: np.random.Generator, size: int = 320) -> DemoScene:
+def demo_scene(rng: np.random.Generator, size: int = 320, style: SceneStyle = STYLES["hard"]) -> DemoScene:
     """A random scene whose longer side is at most ``size`` pixels."""
     height, width = _extent(rng, size)
     canvas = _Canvas(background(rng, height, width), np.full((height, width), NOTHING, np.int32))
     scale = size / 320
     kind = rng.random()
-    count = 0 if kind < 0.08 else int(rng.integers(30, 55)) if kind < 0.2 else 1 + int(min(rng.exponential(6.5), 20))
-    if 0.2 <= kind < 0.25:
+    crowded = style.empty <= kind < style.empty + style.crowded
+    count = 0
+    if crowded:
+        count = int(rng.integers(30, 55))
+    elif kind >= style.empty:
+        count = 1 + int(min(rng.exponential(style.usual_objects), style.most_objects))
+    if 0 <= kind - (style.empty + style.crowded) < style.swarm:
         _swarm(canvas, rng, scale)
-    sizes = _sizes(rng, count, scale, crowded=count >= 30)
+    sizes = scale * _sizes(rng, count, style.least_size, 60.0 if crowded else style.most_size)
     stack = [(wanted, True) for wanted in sizes]
-    stack += [(rng.uniform(14, 110) * scale, False) for _ in range(rng.integers(2, 9))]
+    stack += [(rng.uniform(14, 110) * scale, False) for _ in range(rng.integers(*style.clutter))]
     for wanted, is_object in sorted(stack, key=lambda item: -item[0] * rng.uniform(0.5, 1.5)):
         label = int(rng.integers(len(DRAWINGS))) if is_object else NOTHING
         _add(canvas, rng, min(wanted, 0.95 * min(height, width)), label)
@@ -73,10 +97,9 @@ def _extent(rng: np.random.Generator, size: int) -> tuple[int, int]:
     return (longer, shorter) if rng.random() < 1 / 3 else (shorter, longer)
 
 
-def _sizes(rng: np.random.Generator, count: int, scale: float, crowded: bool) -> np.ndarray:
-    """Sizes in pixels, spread over their logarithm with the middle a little likelier; in crowds none is large."""
-    most = 60.0 if crowded else MOST_SIZE
-    return scale * LEAST_SIZE * (most / LEAST_SIZE) ** rng.beta(1.5, 1.3, count)
+def _sizes(rng: np.random.Generator, count: int, least: float, most: float) -> np.ndarray:
+    """Sizes spread over their logarithm, with the middle a little likelier."""
+    return least * (most / least) ** rng.beta(1.5, 1.3, count)
 
 
 def _add(canvas: _Canvas, rng: np.random.Generator, size: float, label: int) -> None:

@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from poise.data.demo.scenes import CLASS_NAMES, DemoScene, demo_scene
+from poise.data.demo.scenes import CLASS_NAMES, STYLES, DemoScene, SceneStyle, demo_scene
 
-VERSION = 1  # raised when the same settings give other pictures
+VERSION = 2  # raised when the same settings give other pictures
 SPLITS = ("train", "val")
+SPLIT_IDS = 1_000_000  # image ids of the second split begin here, so that no id is in both
 MARKER = "demo.json"
 
 
-def write_demo_data(out: str | Path, train: int = 600, val: int = 150, seed: int = 0, size: int = 320) -> Path:
+def write_demo_data(
+    out: str | Path, train: int = 600, val: int = 150, seed: int = 0, size: int = 320, style: str = "hard"
+) -> Path:
     """Write detection scenes with COCO annotations; existing data of the same settings is kept as it is.
 
     The folder appears complete or not at all: ``annotations/instances_{train,val}.json``, ``train/*.jpg``,
@@ -31,6 +34,8 @@ def write_demo_data(out: str | Path, train: int = 600, val: int = 150, seed: int
         val: images of the validation split.
         seed: of all random choices.
         size: greatest side of an image in pixels; objects grow with it.
+        style: ``"hard"`` (objects from 8 px, crowds, much clutter), or ``"plain"`` (a few objects from 40 px), which a
+            small network learns within minutes.
 
     Returns:
         The folder.
@@ -43,8 +48,10 @@ def write_demo_data(out: str | Path, train: int = 600, val: int = 150, seed: int
         raise ValueError(
             f"train={train} and val={val} must be at least 1, size={size} at least 64, seed={seed} at least 0"
         )
+    if style not in STYLES:
+        raise ValueError(f"style='{style}' is none of {', '.join(STYLES)}")
     out = Path(out)
-    settings = {"version": VERSION, "train": train, "val": val, "seed": seed, "size": size}
+    settings = {"version": VERSION, "train": train, "val": val, "seed": seed, "size": size, "style": style}
     if _is_done(out, settings):
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +65,7 @@ def write_demo_data(out: str | Path, train: int = 600, val: int = 150, seed: int
     return out
 
 
-def _is_done(out: Path, settings: dict[str, int]) -> bool:
+def _is_done(out: Path, settings: dict[str, Any]) -> bool:
     """Whether ``out`` holds this data; an error if it holds anything else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
@@ -71,7 +78,7 @@ def _is_done(out: Path, settings: dict[str, int]) -> bool:
     return True
 
 
-def _move(partial: Path, out: Path, settings: dict[str, int]) -> None:
+def _move(partial: Path, out: Path, settings: dict[str, Any]) -> None:
     """Give the finished folder its name; if another process was faster with the same data, its work is kept."""
     try:
         if out.is_dir():
@@ -82,25 +89,26 @@ def _move(partial: Path, out: Path, settings: dict[str, int]) -> None:
             raise
 
 
-def _write(folder: Path, settings: dict[str, int]) -> None:
+def _write(folder: Path, settings: dict[str, Any]) -> None:
     (folder / "annotations").mkdir()
     for number, split in enumerate(SPLITS):
         (folder / split).mkdir()
         scenes = [(settings["seed"], number, index) for index in range(settings[split])]
-        document = _document(folder / split, scenes, settings["size"])
+        document = _document(folder / split, scenes, settings["size"], STYLES[settings["style"]])
         path = folder / "annotations" / f"instances_{split}.json"
         path.write_text(json.dumps(document), encoding="utf-8")
     (folder / MARKER).write_text(json.dumps(settings), encoding="utf-8")
 
 
-def _document(folder: Path, seeds: list[tuple[int, int, int]], size: int) -> dict[str, Any]:
+def _document(folder: Path, seeds: list[tuple[int, int, int]], size: int, style: SceneStyle) -> dict[str, Any]:
     """Write the images of a split and return its annotations as a COCO document."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, parts in enumerate(seeds, 1):
+    for number, parts in enumerate(seeds, 1):
         rng = np.random.default_rng(parts)
-        scene = demo_scene(rng, size)
-        name = f"{image_id:06d}.jpg"
+        scene = demo_scene(rng, size, style)
+        name = f"{number:06d}.jpg"
+        image_id = number + SPLIT_IDS * parts[1]
         (folder / name).write_bytes(_jpeg(scene, quality=int(rng.integers(80, 96))))
         images.append({"id": image_id, "file_name": name, "width": scene.image.width, "height": scene.image.height})
         annotations += _annotations(scene, image_id, len(annotations) + 1)
