@@ -11,15 +11,24 @@ from contracts.data_dependence import DataDependence
 from scenes import predictions_of, truth_of
 from torch import Tensor
 
-from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, MaxIoU, TaskAligned
+from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, TaskAligned
 from poise.assign.dual_weighting import DualWeighting
 from poise.boxes import DeltaCoder
-from poise.criteria import AnchorCriterion, DistributionCriterion, atss_criterion, fcos_criterion, guided_criterion
+from poise.criteria import (
+    AnchorCriterion,
+    CenternessCriterion,
+    DistributionCriterion,
+    atss_criterion,
+    fcos_criterion,
+    guided_criterion,
+)
+from poise.criteria.distribution import own_overlap
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
+from poise.criteria.fovea import FoveaCriterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
 from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
 from poise.criteria.varifocal import VarifocalCriterion
-from poise.losses import focal
+from poise.losses import focal, varifocal
 from poise.structures import (
     DeltaPredictions,
     DistributionPredictions,
@@ -51,6 +60,10 @@ CRITERIA = {
     "dual_weighting_article": Case(
         DualWeightingCriterion(weigh=Evidence.complement), DualWeighting(mu_total=5.0), JointPredictions
     ),
+    "atss_varifocal": Case(
+        CenternessCriterion(class_loss=varifocal, soft_label=own_overlap), ATSS(5), QualityPredictions
+    ),
+    "anchor_varifocal": Case(AnchorCriterion(class_loss=varifocal, soft_label=own_overlap), MaxIoU(), DeltaPredictions),
     "varifocal": Case(VarifocalCriterion(), ATSS(5), RefinedPredictions),
     "varifocal_one_box": Case(VarifocalCriterion(), ATSS(5), Predictions),
     "focal_in_varifocals_place": Case(VarifocalCriterion(focal, hard_targets=True), ATSS(5), RefinedPredictions),
@@ -59,6 +72,7 @@ CRITERIA = {
     "region_box": Case(RegionBoxCriterion(DeltaCoder()), MaxIoU(0.5, 0.5), RegionPredictions),
     "aligned": Case(AlignedCriterion(), TaskAligned(), GeometricPredictions),
     "aligned_start": Case(StartingCriterion(), ATSS(5), GeometricPredictions),
+    "fovea": Case(FoveaCriterion(), Fovea(), DeltaPredictions),
     "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 

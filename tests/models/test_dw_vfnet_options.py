@@ -20,6 +20,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("dw", {"detached_weights": False, "detached_importance": True}),
     ("dw", {"refine": False}),
     *[("vfnet", {"class_loss": kind}) for kind in ("varifocal", "quality_focal", "focal")],
+    *[(family, {"class_loss": "varifocal"}) for family in ("retinanet", "atss")],
     ("vfnet", {"star": False}),
     ("vfnet", {"refine": False}),
     ("vfnet", {"star": False, "refine": False, "candidates": "places"}),
@@ -72,6 +73,7 @@ def test_deformable_variants_build_and_train() -> None:
         ("dw", "location", "diou"),
         ("dw", "overlap_function", "cubic"),
         ("vfnet", "class_loss", "hinge"),
+        ("atss", "class_loss", "hinge"),
         ("vfnet", "candidates", "all"),
     ],
 )

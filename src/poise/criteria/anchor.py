@@ -9,7 +9,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import DeltaCoder
-from poise.criteria.protocol import masked_sum, positives_of_images
+from poise.criteria.protocol import certain, masked_sum, positives_of_images
 from poise.structures import Assignment, DeltaPredictions, GroundTruth
 
 ElementLoss = Callable[[Tensor, Tensor], Tensor]
@@ -21,14 +21,17 @@ class AnchorCriterion:
 
     coder: DeltaCoder = field(default_factory=DeltaCoder)
     class_loss: ElementLoss = losses.focal
+    soft_label: Callable[[DeltaPredictions, Assignment, Tensor], Tensor | float] = certain  # of positives, in [0,1]
     offset_loss: ElementLoss = losses.l1
     offset_weight: float = 1.0
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         count = positives_of_images(assignment)
-        targets = assignment.targets(truth, predictions.logits.shape[2])
+        objects = assignment.boxes(truth)
+        soft_label = self.soft_label(predictions, assignment, objects)
+        targets = assignment.targets(truth, predictions.logits.shape[2], soft_label)
         counted = (~assignment.ignored).float()[..., None]
-        wanted = self.coder.encode(predictions.priors.boxes, assignment.boxes(truth))
+        wanted = self.coder.encode(predictions.priors.boxes, objects)
         positive = assignment.positive.float()[..., None]
         return {
             "loss_cls": (self.class_loss(predictions.logits, targets) * counted).sum() / count,

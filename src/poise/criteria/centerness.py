@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import centerness
-from poise.criteria.protocol import masked_sum, positives, positives_of_images
+from poise.criteria.protocol import certain, masked_sum, positives, positives_of_images
 from poise.distributed import normalizer
 from poise.structures import Assignment, GroundTruth, QualityPredictions
 
@@ -21,6 +21,7 @@ class CenternessCriterion:
 
     count: Callable[[Assignment], Tensor] = positives
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
+    soft_label: Callable[[QualityPredictions, Assignment, Tensor], Tensor | float] = certain  # of positives, in [0,1]
     box_loss: Callable[[Tensor, Tensor], Tensor] = losses.giou
     box_weight: float = 1.0
     least: float = 1e-6
@@ -29,9 +30,10 @@ class CenternessCriterion:
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
         count = self.count(assignment)
-        targets = assignment.targets(truth, predictions.logits.shape[2])
-        counted = (~assignment.ignored).float()[..., None]
         objects = assignment.boxes(truth)
+        soft_label = self.soft_label(predictions, assignment, objects)
+        targets = assignment.targets(truth, predictions.logits.shape[2], soft_label)
+        counted = (~assignment.ignored).float()[..., None]
         positive = assignment.positive.float()
         central = centerness(predictions.priors.centers, objects) * positive
         box_loss = masked_sum(self.box_loss(predictions.boxes, objects), central)

@@ -12,12 +12,12 @@ from poise import losses
 from poise.boxes import encode_distances, iou
 from poise.criteria.protocol import masked_sum, positives, positives_of_images
 from poise.distributed import normalizer
-from poise.structures import Assignment, DistributionPredictions, GroundTruth
+from poise.structures import Assignment, DistributionPredictions, GroundTruth, Predictions
 
 SoftLabel = Callable[[DistributionPredictions, Assignment, Tensor], Tensor]
 
 
-def own_overlap(predictions: DistributionPredictions, assignment: Assignment, objects: Tensor) -> Tensor:
+def own_overlap(predictions: Predictions, assignment: Assignment, objects: Tensor) -> Tensor:
     """The IoU of each place's box with its object (B,N,4): the score taught is the quality of one's own box."""
     return iou(predictions.boxes.detach(), objects)
 

@@ -21,6 +21,11 @@ class Criterion(Protocol):
     def __call__(self, predictions: Any, assignment: Any, truth: GroundTruth) -> dict[str, Tensor]: ...
 
 
+def certain(predictions: Any, assignment: Assignment, objects: Tensor) -> float:
+    """The label of a positive place is 1, however good its box."""
+    return 1.0
+
+
 def positives(assignment: Assignment) -> Tensor:
     """What most losses are divided by: the positives of the batch, averaged over ranks, at least 1."""
     return normalizer(assignment.positive.sum())

@@ -6,12 +6,14 @@ deviation of their IoU decides which are positive. FCOS's centerness, focal loss
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from poise.assign import ATSS
 from poise.boxes import DeltaCoder
 from poise.branches import DenseBranch
 from poise.criteria import atss_criterion
 from poise.detectors import PyramidDetector
-from poise.models.parts import Weights, pyramid
+from poise.models.parts import ClassLossName, Weights, class_teaching, pyramid
 from poise.nn.backbones import Backbone
 from poise.nn.grids import squares
 from poise.nn.heads.centerness import CenternessHead, Offsets
@@ -28,13 +30,19 @@ def atss(
     channels: int = 256,
     depth: int = 4,
     topk: int = 9,
+    class_loss: ClassLossName = "focal",
     score: float = 0.05,
     nms: float = 0.6,
 ) -> PyramidDetector:
-    """ATSS on a feature pyramid; ``topk`` candidates a level and object."""
+    """ATSS on a feature pyramid; ``topk`` candidates a level and object.
+
+    With ``class_loss="varifocal"`` classes are taught the IoU of their place's box (VarifocalNet's article, table 1).
+    """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)
     decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
     head = CenternessHead(channels, num_classes, squares(neck.strides), decoder, depth)
-    branch = DenseBranch(head, ATSS(topk), atss_criterion(), PostProcess(score, nms))
+    element, soft_label = class_teaching(class_loss)
+    criterion = replace(atss_criterion(), class_loss=element, soft_label=soft_label)
+    branch = DenseBranch(head, ATSS(topk), criterion, PostProcess(score, nms))
     return PyramidDetector(body, neck, branch)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
+from torch import Tensor
+
+from poise import losses
+from poise.criteria.distribution import own_overlap
+from poise.criteria.protocol import certain
 from poise.nn.backbones import Backbone
 from poise.nn.fpn import FPN, StridedLevels
 
 Weights = str | Path | None
+ClassLossName = Literal["focal", "varifocal"]
+
+Teaching = tuple[Callable[..., Tensor], Callable[..., Tensor | float]]
+
+CLASS_LOSSES: dict[str, Teaching] = {"focal": (losses.focal, certain), "varifocal": (losses.varifocal, own_overlap)}
 
 
 def pyramid(backbone: Backbone, channels: int, from_input: bool, relu: bool) -> FPN:
@@ -25,3 +36,9 @@ def check_choice(option: str, value: str, known: Iterable[str]) -> None:
     """
     if value not in known:
         raise ValueError(f"{option}='{value}': one of {', '.join(known)}")
+
+
+def class_teaching(name: ClassLossName) -> Teaching:
+    """The elementwise loss of the classes, and what positives are taught: 1, or the IoU of their box (varifocal)."""
+    check_choice("class_loss", name, CLASS_LOSSES)
+    return CLASS_LOSSES[name]

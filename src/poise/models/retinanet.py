@@ -11,7 +11,7 @@ from poise.boxes import DeltaCoder
 from poise.branches import DenseBranch
 from poise.criteria import AnchorCriterion
 from poise.detectors import PyramidDetector
-from poise.models.parts import Weights, pyramid
+from poise.models.parts import ClassLossName, Weights, class_teaching, pyramid
 from poise.nn.backbones import Backbone
 from poise.nn.grids import retina_anchors
 from poise.nn.heads.anchor import AnchorHead
@@ -27,13 +27,18 @@ def retinanet(
     caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
+    class_loss: ClassLossName = "focal",
     score: float = 0.05,
     nms: float = 0.5,
 ) -> PyramidDetector:
-    """RetinaNet on a feature pyramid; ``channels`` and ``depth`` size the pyramid and the head's towers."""
+    """RetinaNet on a feature pyramid; ``channels`` and ``depth`` size the pyramid and the head's towers.
+
+    With ``class_loss="varifocal"`` classes are taught the IoU of their place's box (VarifocalNet's article, table 1).
+    """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = DeltaCoder()
     head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth)
-    branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0), AnchorCriterion(coder), PostProcess(score, nms))
+    criterion = AnchorCriterion(coder, *class_teaching(class_loss))
+    branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0), criterion, PostProcess(score, nms))
     return PyramidDetector(body, neck, branch)
