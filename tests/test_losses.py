@@ -68,3 +68,20 @@ def test_balanced_l1_gradient_vanishes_at_zero_error_for_beta_one() -> None:
     losses.balanced_l1(error, torch.zeros(4)).sum().backward()
     assert error.grad is not None
     assert error.grad[0] == 0 and error.grad[3] == pytest.approx(1.5)
+
+
+def test_varifocal_loss_as_a_module() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 50, 4, generator=generator)
+    targets = torch.zeros(2, 50, 4)
+    targets[0, :5, 1] = torch.rand(5, generator=generator)
+    each = losses.varifocal(logits, targets)
+    torch.testing.assert_close(losses.VarifocalLoss()(logits, targets), each.sum() / 5)
+    torch.testing.assert_close(losses.VarifocalLoss(reduction="mean")(logits, targets), each.mean())
+    assert torch.equal(losses.VarifocalLoss(reduction="none")(logits, targets), each)
+    nothing = losses.VarifocalLoss()(logits, torch.zeros_like(targets))
+    torch.testing.assert_close(nothing, losses.varifocal(logits, torch.zeros_like(targets)).sum())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert losses.VarifocalLoss()(logits.bfloat16(), targets).dtype == torch.float32
+    with pytest.raises(ValueError, match="reduction='average'"):
+        losses.VarifocalLoss(reduction="average")
