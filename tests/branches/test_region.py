@@ -71,11 +71,12 @@ def test_proposals_equal_the_literal_form(form: type[Propose], settings: dict[st
 
 def test_images_in_several_calls_of_nms_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     p, sizes = predictions(5), torch.full((5, 2), 96.0)
-    whole = Propose()(p, sizes)
-    monkeypatch.setattr("poise.branches.proposals.NMS_AT_ONCE", 900)  # two images a call
-    parts = Propose()(p, sizes)
-    assert torch.equal(whole.boxes, parts.boxes)
-    assert torch.equal(whole.valid, parts.valid)
+    alone = Propose()(p, sizes)
+    for images in (2, 5):
+        monkeypatch.setattr("poise.branches.proposals._images_at_once", lambda boxes, images=images: images)
+        together = Propose()(p, sizes)
+        assert torch.equal(alone.boxes, together.boxes)
+        assert torch.equal(alone.valid, together.valid)
 
 
 @pytest.mark.parametrize("form", [Propose, ProposeByImage])

@@ -19,7 +19,7 @@ from poise.boxes import clip
 from poise.postprocess import nms_as_sorted
 from poise.structures import Detections, GroundTruth, Predictions
 
-NMS_AT_ONCE = 1 << 15  # boxes in one call: its memory grows with the square
+NMS_AT_ONCE = 1 << 15  # boxes in one call on a GPU, where its memory grows with the square
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,18 @@ def _highest(scores: Tensor, count: int) -> Tensor:
     return keys.topk(min(count, size), 1).indices
 
 
+def _images_at_once(boxes: Tensor) -> int:
+    """Images of one call of NMS: on a CPU one, as its time grows with the square and waiting costs nothing."""
+    return max(1, NMS_AT_ONCE // boxes.shape[1]) if boxes.is_cuda else 1
+
+
 def _survivors(boxes: Tensor, scores: Tensor, level: Tensor, threshold: float) -> Tensor:
     """Which of (B,P) boxes NMS keeps, images and levels (P,) apart.
 
     Images and levels are shifted apart, as many images a call as memory allows; that the number of kept boxes depends
     on the data is one of the listed exceptions to the rule of no host synchronisation.
     """
-    step = max(1, NMS_AT_ONCE // boxes.shape[1])
+    step = _images_at_once(boxes)
     extent = boxes.amax() + 1
     turn = torch.arange(len(boxes), device=level.device) % step
     groups = level + (level.amax() + 1) * turn[:, None]

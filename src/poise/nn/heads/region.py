@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -56,12 +57,13 @@ class RegionAlign(nn.Module):
         boxes = regions.flatten(0, 1).float()
         image = torch.arange(len(regions), device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions.shape[1])
         served = self.level(boxes)
-        features = []
-        for i, stride in enumerate(self.strides):
-            here = torch.where((served == i)[:, None], boxes, 0.0)
-            rois = torch.cat((image[:, None], here), 1)
-            features.append(roi_align(maps[i].float(), rois, self.size, 1 / stride, aligned=True))
-        return torch.stack(features).sum(0)
+        levels = (self._read(maps[i], stride, image, boxes, served == i) for i, stride in enumerate(self.strides))
+        return reduce(Tensor.add_, levels)
+
+    def _read(self, level: Tensor, stride: int, image: Tensor, boxes: Tensor, here: Tensor) -> Tensor:
+        """Features of the boxes that are ``here``, zeros for the others."""
+        rois = torch.cat((image[:, None], torch.where(here[:, None], boxes, 0.0)), 1)
+        return roi_align(level.float(), rois, self.size, 1 / stride, aligned=True)
 
     def level(self, boxes: Tensor) -> Tensor:
         """Which level serves each (...,4) box."""
