@@ -23,10 +23,11 @@ def bilinear(image: Tensor, y: float, x: float) -> Tensor:
     return total
 
 
+@pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_equals_a_literal_reference(stride: int) -> None:
+def test_equals_a_literal_reference(stride: int, gated: bool) -> None:
     torch.manual_seed(0)
-    conv = DeformableConv(3, 4, stride=stride)
+    conv = DeformableConv(3, 4, stride=stride, gated=gated)
     nn.init.normal_(conv.conv_offset.weight, std=0.3)
     nn.init.normal_(conv.conv_offset.bias)
     x = torch.randn(1, 3, 5, 6)
@@ -38,16 +39,17 @@ def test_equals_a_literal_reference(stride: int) -> None:
             for tap in range(9):
                 dy, dx = moves[2 * tap, i, j], moves[2 * tap + 1, i, j]
                 y, x_ = i * stride - 1 + tap // 3 + float(dy), j * stride - 1 + tap % 3 + float(dx)
-                gate = moves[18 + tap, i, j].sigmoid()
+                gate = moves[18 + tap, i, j].sigmoid() if gated else 1.0
                 wanted[:, i, j] += gate * conv.weight[:, :, tap // 3, tap % 3] @ bilinear(x[0], y, x_)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_starts_as_half_the_plain_convolution() -> None:
+def test_starts_as_the_plain_convolution_halved_where_gated() -> None:
     plain = nn.Conv2d(6, 8, 3, 2, 1, groups=2)
     x = torch.randn(2, 6, 9, 7)
     bias = plain.bias[:, None, None]  # type: ignore[index]
     torch.testing.assert_close(DeformableConv.of(plain)(x) - bias, (plain(x) - bias) / 2)
+    torch.testing.assert_close(DeformableConv.of(plain, gated=False)(x), plain(x))
 
 
 def test_runs_inside_autocast_and_in_half_precision() -> None:

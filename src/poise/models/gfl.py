@@ -6,6 +6,8 @@ loss); each side of the box is the mean of a distribution that is taught its two
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from poise.assign import ATSS
 from poise.branches import DenseBranch
 from poise.criteria import DistributionCriterion
@@ -24,6 +26,7 @@ def gfl(
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
     caffe: bool = False,
+    deformable_stages: Sequence[int] = (),
     channels: int = 256,
     depth: int = 4,
     topk: int = 9,
@@ -31,8 +34,21 @@ def gfl(
     score: float = 0.05,
     nms: float = 0.6,
 ) -> PyramidDetector:
-    """GFL on a feature pyramid; each side is a distribution over 0 … ``bins`` - 1 strides."""
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    """GFL on a feature pyramid; each side is a distribution over 0 … ``bins`` - 1 strides.
+
+    ``deformable_stages`` of the backbone (3, 4, 5) have deformable convolutions (DCNv1, as published).
+    """
+    body = Backbone(
+        backbone,
+        (3, 4, 5),
+        backbone_weights,
+        frozen_stages,
+        norm_eval,
+        not caffe,
+        caffe,
+        deformable_stages,
+        gated=False,
+    )
     neck = pyramid(body, channels, from_input=False, relu=False)
     head = DistributionHead(channels, num_classes, squares(neck.strides), bins, depth)
     branch = DenseBranch(head, ATSS(topk), DistributionCriterion(), PostProcess(score, nms))

@@ -35,7 +35,8 @@ class Backbone(nn.Module):
         norm_eval: batch norms keep their running statistics (their scale and shift are still trained).
         train_norm: whether scales and shifts of batch norms are trained at all.
         caffe: the stride of a stage sits in its first 1x1 convolution (weights converted from Caffe).
-        deformable_stages: stages, numbered like ``stages``, whose 3x3 convolutions are deformable (DCNv2).
+        deformable_stages: stages, numbered like ``stages``, whose 3x3 convolutions are deformable.
+        gated: deformable taps are also weighted (DCNv2), not only moved (DCNv1).
 
     ``frozen_stages`` and ``norm_eval`` of ``None`` mean "as published" (1 and True) when the backbone starts from
     weights, and "train everything" when it starts from random numbers.
@@ -51,6 +52,7 @@ class Backbone(nn.Module):
         train_norm: bool = True,
         caffe: bool = False,
         deformable_stages: Sequence[int] = (),
+        gated: bool = True,
     ) -> None:
         super().__init__()
         pretrained = weights == "imagenet"
@@ -66,7 +68,7 @@ class Backbone(nn.Module):
             _unpool_first_stage(self.body)
         if weights is not None and not pretrained:
             load_backbone_weights(self, Path(weights))
-        self._make_deformable(deformable_stages)
+        self._make_deformable(deformable_stages, gated)
         if weights is not None:
             self.adopt_pretrained()
         for parameter in self._norm_parameters() if not train_norm else ():
@@ -90,12 +92,12 @@ class Backbone(nn.Module):
             self._rest()
         return self
 
-    def _make_deformable(self, stages: Sequence[int]) -> None:
+    def _make_deformable(self, stages: Sequence[int], gated: bool) -> None:
         """Replace 3x3 convolutions by deformable ones that keep their weights."""
         modules = {entry["reduction"]: entry["module"].replace(".", "_") for entry in self.body.feature_info.info}
         for stage in stages:
             module = getattr(self.body, modules.get(2**stage, ""), None)
-            if module is None or not make_deformable(module):
+            if module is None or not make_deformable(module, gated):
                 raise ValueError(
                     f"deformable_stages={tuple(stages)}: stage {stage} of this backbone has no 3x3 convolutions to "
                     "replace; ResNet, ResNeXt and Res2Net have them in stages 2 to 5"

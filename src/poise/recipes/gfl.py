@@ -21,4 +21,9 @@ def gfl_r101_fpn_ms_2x() -> Recipe:
     return coco_recipe("gfl_r101_fpn", two_x(), augment=multi_scale(480, 800))
 
 
-RECIPES = (gfl_r50_fpn_1x, gfl_r50_fpn_ms_2x, gfl_r101_fpn_ms_2x)
+def gfl_r101_dcn_fpn_ms_2x() -> Recipe:
+    """GFL, deformable ResNet-101, 24 epochs, shorter side 480 to 800; published AP 47.1."""
+    return coco_recipe("gfl_r101_dcn_fpn", two_x(), augment=multi_scale(480, 800))
+
+
+RECIPES = (gfl_r50_fpn_1x, gfl_r50_fpn_ms_2x, gfl_r101_fpn_ms_2x, gfl_r101_dcn_fpn_ms_2x)
