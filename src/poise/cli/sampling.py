@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -22,6 +23,8 @@ class Arguments:
     """Which part of it."""
     images: int = 64
     """How many images are looked at, from the first on."""
+    regions: int = 512
+    """How many regions are sampled an image. Where an image has no more negatives than wanted, all are taken."""
     batch: int = 4
     """Images that go through the network at once."""
     seed: int = 0
@@ -30,6 +33,8 @@ class Arguments:
     """Where the figure goes."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
+    on_bad_data: Literal["error", "skip"] = "error"
+    """Faulty records (poise check lists them): stop, or leave them out."""
     json: bool = False
     """Print the shares as JSON."""
 
@@ -40,16 +45,17 @@ def run(arguments: Arguments) -> int:
 
     from poise.api import Detector
     from poise.data import evaluation_loader, open_data
-    from poise.lab.sampling import draw_negatives, sampled_negatives
+    from poise.lab.sampling import draw_negatives, libra_samplers, sampled_negatives
 
     if min(arguments.images, arguments.batch) < 1:
         raise ValueError(f"--images {arguments.images} --batch {arguments.batch}: both must be at least 1")
     detector = Detector(arguments.checkpoint, arguments.device)
-    image_set = open_data(arguments.data, arguments.split)
+    image_set = open_data(arguments.data, arguments.split, on_bad_data=arguments.on_bad_data)
     loader = evaluation_loader(image_set, detector.model.preprocess, batch_size=arguments.batch)
     batches = islice(loader, -(-arguments.images // arguments.batch))
     with torch.random.fork_rng():
-        negatives = sampled_negatives(detector.model.network.eval(), batches, seed=arguments.seed)
+        samplers = libra_samplers(arguments.regions)
+        negatives = sampled_negatives(detector.model.network.eval(), batches, samplers, arguments.seed)
     path = draw_negatives(negatives, arguments.out)
     if arguments.json:
         print(json.dumps({"images": negatives.images, "below_0.05": negatives.below(), "shares": negatives.shares()}))

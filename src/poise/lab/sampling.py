@@ -21,13 +21,17 @@ from poise.branches.region import RegionBranch, assign_regions, sound
 from poise.sample import Sampler, article_sampler, balanced_sampler, random_sampler
 from poise.structures import Assignment, Batch
 
-SAMPLERS: dict[str, Sampler] = {
-    "random": random_sampler(),
-    "balanced as published": balanced_sampler(),
-    "balanced as in the article": article_sampler(),
-}
 EVERY = "every negative"
 EDGES = (0.0, 0.05, *(i / 10 for i in range(1, 6)))  # of the bins that tables and figures show
+
+
+def libra_samplers(size: int = 512) -> dict[str, Sampler]:
+    """What is compared: random sampling, and IoU-balanced sampling as published and as described."""
+    return {
+        "random": random_sampler(size),
+        "balanced as published": balanced_sampler(size),
+        "balanced as in the article": article_sampler(size),
+    }
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def sampled_negatives(
     Args:
         network: of a two-stage model, best a trained one: its proposals gather around objects.
         batches: images with their objects.
-        samplers: by name; by default random, balanced as published, and balanced as in the article.
+        samplers: by name; by default those of ``libra_samplers()``.
         seed: of the choice.
 
     Raises:
@@ -77,7 +81,7 @@ def sampled_negatives(
     branch = getattr(network, "branch", None)
     if not isinstance(branch, RegionBranch):
         raise ValueError("only two-stage models sample regions (poise models 'faster_rcnn*' and '*libra_faster_rcnn*')")
-    samplers = SAMPLERS if samplers is None else samplers
+    samplers = libra_samplers() if samplers is None else samplers
     generators = {name: torch.Generator().manual_seed(seed) for name in samplers}
     found: dict[str, list[Tensor]] = {EVERY: [], **{name: [] for name in samplers}}
     images = 0
