@@ -173,3 +173,21 @@ class DeltaCoder:
         w = aw * (dw * self.std[2]).clamp(-limit, limit).exp()
         h = ah * (dh * self.std[3]).clamp(-limit, limit).exp()
         return torch.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), -1)
+
+
+@dataclass(frozen=True)
+class LogDistances:
+    """Logarithms of the distances l, t, r, b from a point, in units of ``unit`` strides (Kong et al. 2019, eq. 4)."""
+
+    unit: float = 2.0
+    most: float = 16.0  # units that a target may have; 1 / most is the least
+    largest_log: float = 16.0  # outputs are cut here, far above any box, so that finite outputs give finite boxes
+
+    def encode(self, points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
+        """Outputs (...,N,4) that turn (...,N,2) points with (N,) strides into ``boxes``."""
+        distances = encode_distances(points, boxes) / (self.unit * strides[:, None])
+        return distances.clamp(1 / self.most, self.most).log()
+
+    def decode(self, points: Tensor, strides: Tensor, outputs: Tensor) -> Tensor:
+        """Boxes (...,N,4) of outputs (...,N,4)."""
+        return decode_distances(points, outputs.clamp(max=self.largest_log).exp() * (self.unit * strides[:, None]))

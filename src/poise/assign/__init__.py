@@ -4,6 +4,7 @@ from poise.assign.atss import ATSS
 from poise.assign.center_region import CenterRegion
 from poise.assign.dual_weighting import DualWeighting
 from poise.assign.dynamic_soft_label import DynamicSoftLabel
+from poise.assign.fovea import Fovea
 from poise.assign.max_iou import MaxIoU
 from poise.assign.protocol import Assigner
 from poise.assign.sim_ota import SimOTA
@@ -15,6 +16,7 @@ __all__ = [
     "CenterRegion",
     "DualWeighting",
     "DynamicSoftLabel",
+    "Fovea",
     "MaxIoU",
     "SimOTA",
     "TaskAligned",

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from torch import nn
 
-from poise.assign import ATSS, CenterRegion, DualWeighting, DynamicSoftLabel, MaxIoU, SimOTA, TaskAligned
+from poise.assign import ATSS, CenterRegion, DualWeighting, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
 from poise.branches import DenseBranch
 from poise.nn.grids import AnchorGrid
 from poise.structures import Assignment, PairWeights, Progress, at
@@ -34,6 +34,7 @@ ASSIGNERS: dict[str, Choice] = {
     "max_iou": Choice(MaxIoU, "anchors"),
     "atss": Choice(ATSS, "anchors"),
     "center_region": Choice(CenterRegion, "one place a cell"),
+    "fovea": Choice(Fovea, "one place a cell"),
     "sim_ota": Choice(SimOTA, "predictions"),
     "task_aligned": Choice(TaskAligned, "predictions"),
     "dynamic_soft_label": Choice(DynamicSoftLabel, "predictions"),
@@ -91,11 +92,19 @@ def misfit(network: nn.Module, name: str) -> str:
     grid = getattr(branch.head, "grid", None)
     if not isinstance(grid, AnchorGrid):
         return "its head has no regular grid of places"
-    if isinstance(assigner, CenterRegion) and grid.count > 1:
+    if isinstance(assigner, (CenterRegion, Fovea)) and grid.count > 1:
         return f"its head predicts {grid.count} times at each place, all of which would be positive together"
-    if isinstance(assigner, CenterRegion) and len(grid.strides) > len(assigner.limits) + 1:
-        return f"its ranges of size serve {len(assigner.limits) + 1} levels, the head has {len(grid.strides)}"
+    served = _levels_served(assigner)
+    if served is not None and len(grid.strides) > served:
+        return f"its ranges of size serve {served} levels, the head has {len(grid.strides)}"
     return ""
+
+
+def _levels_served(assigner: Any) -> int | None:
+    """For how many levels an assigner has ranges of size; None where it has none."""
+    if isinstance(assigner, CenterRegion):
+        return len(assigner.limits) + 1
+    return len(assigner.ranges) if isinstance(assigner, Fovea) else None
 
 
 def _hint(part: Any, what: str) -> type:

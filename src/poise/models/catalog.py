@@ -17,6 +17,7 @@ from poise.models.atss import atss
 from poise.models.dw import dw
 from poise.models.faster_rcnn import faster_rcnn
 from poise.models.fcos import fcos
+from poise.models.foveabox import foveabox
 from poise.models.gfl import gfl
 from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
@@ -60,7 +61,9 @@ NAMES: dict[str, Entry] = {
     **_on_backbones("fcos", fcos),
     **_on_backbones("atss", atss),
     **_on_backbones("gfl", gfl),
+    "gfl_r101_dcn_fpn": Entry(gfl, {"backbone": "resnet101", "deformable_stages": (3, 4, 5)}),
     **_on_backbones("tood", tood),
+    **_on_backbones("foveabox", foveabox),
     **_on_backbones("faster_rcnn", faster_rcnn),
     "faster_rcnn_x101_64x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_64x4d"}),
     "faster_rcnn_x101_32x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_32x4d"}),

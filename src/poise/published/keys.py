@@ -9,6 +9,7 @@ from torch import Tensor
 
 from poise.published import nanodet_plus
 from poise.published.dw import DW
+from poise.published.foveabox import FOVEABOX
 from poise.published.region import FASTER_RCNN, LIBRA_FASTER_RCNN, LIBRA_RETINANET, modern
 from poise.published.shared import SHARED, Rule
 from poise.published.tood import TOOD
@@ -44,6 +45,7 @@ FAMILIES: dict[str, list[Rule]] = {
     "gfl": GFL,
     "dw": DW,
     "vfnet": VFNET,
+    "foveabox": FOVEABOX,
     "tood": TOOD,
 }
 FAMILIES["nanodet_plus"] = nanodet_plus.RULES

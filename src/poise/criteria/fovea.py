@@ -1,0 +1,39 @@
+"""FoveaBox's losses (Kong et al. 2019): focal classes, smooth L1 of the logarithms of the four distances.
+
+Positives are averaged over ranks, so that the result does not depend on their number (the original divides by each
+rank's own).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from poise import losses
+from poise.boxes import LogDistances
+from poise.criteria.protocol import masked_sum, positives
+from poise.distributed import normalizer
+from poise.structures import Assignment, DeltaPredictions, GroundTruth
+
+
+@dataclass(frozen=True)
+class FoveaCriterion:
+    """Classes divided by the positives plus one an image, distances by the positives."""
+
+    coder: LogDistances = LogDistances()
+    alpha: float = 0.4  # of the focal loss, as its exponent gamma
+    gamma: float = 1.5
+    beta: float = 0.11  # of the smooth L1 loss
+
+    def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
+        priors, positive = predictions.priors, assignment.positive
+        targets = assignment.targets(truth, predictions.logits.shape[2])
+        class_loss = losses.focal(predictions.logits, targets, self.alpha, self.gamma)
+        wanted = self.coder.encode(priors.centers, priors.strides, assignment.boxes(truth))
+        box_loss = losses.smooth_l1(predictions.deltas, wanted, self.beta).sum(2)
+        counted = (~assignment.ignored).float()[..., None]
+        return {
+            "loss_cls": (class_loss * counted).sum() / normalizer(positive.sum() + len(positive)),
+            "loss_bbox": masked_sum(box_loss, positive.float()) / positives(assignment),
+        }

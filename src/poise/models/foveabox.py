@@ -1,0 +1,39 @@
+"""FoveaBox (Kong et al. 2019): what the middle of an object sees decides, on every level that serves its size.
+
+No anchors and no centerness: the cells in the shrunken middle of an object are positive, on two or three levels at
+once, and predict the logarithms of the distances to its sides. Focal loss and smooth L1.
+"""
+
+from __future__ import annotations
+
+from poise.assign import Fovea
+from poise.boxes import LogDistances
+from poise.branches import DenseBranch
+from poise.criteria.fovea import FoveaCriterion
+from poise.detectors import PyramidDetector
+from poise.models.parts import Weights, pyramid
+from poise.nn.backbones import Backbone
+from poise.nn.grids import points
+from poise.nn.heads.fovea import FoveaHead
+from poise.postprocess import PostProcess
+
+
+def foveabox(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    channels: int = 256,
+    depth: int = 4,
+    sigma: float = 0.4,
+    score: float = 0.05,
+    nms: float = 0.5,
+) -> PyramidDetector:
+    """FoveaBox (the plain form, without feature alignment) on a feature pyramid; ``sigma`` is how much is positive."""
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    neck = pyramid(body, channels, from_input=True, relu=False)
+    coder = LogDistances()
+    head = FoveaHead(channels, num_classes, points(neck.strides, 0.5), coder, depth)
+    postprocess = PostProcess(score, nms, border=1.0)
+    return PyramidDetector(body, neck, DenseBranch(head, Fovea(sigma), FoveaCriterion(coder), postprocess))

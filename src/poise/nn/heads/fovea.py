@@ -1,0 +1,33 @@
+"""FoveaBox's head: classes and the logarithms of distances at every point (Kong et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from poise.boxes import LogDistances
+from poise.nn.grids import AnchorGrid, flatten
+from poise.nn.towers import init_towers, predictor, rare, tower
+from poise.structures import DeltaPredictions
+
+
+class FoveaHead(nn.Module):
+    """Pyramid maps (B,C,H_l,W_l) to ``DeltaPredictions`` whose deltas are those of ``LogDistances``."""
+
+    def __init__(
+        self, channels: int, num_classes: int, grid: AnchorGrid, coder: LogDistances, depth: int = 4, groups: int = 0
+    ) -> None:
+        super().__init__()
+        self.grid, self.coder, self.num_classes = grid, coder, num_classes
+        self.classification = tower(channels, depth, groups)
+        self.regression = tower(channels, depth, groups)
+        init_towers(self.classification, self.regression)
+        self.classes = predictor(channels, num_classes, rare())
+        self.sides = predictor(channels, 4)
+
+    def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
+        priors = self.grid(maps)
+        logits = flatten([self.classes(self.classification(level)) for level in maps], self.num_classes)
+        sides = flatten([self.sides(self.regression(level)) for level in maps], 4)
+        return DeltaPredictions(priors, logits, self.coder.decode(priors.centers, priors.strides, sides), sides)
