@@ -25,6 +25,16 @@ def best_pairs(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Te
     return torch.cat(pairs, 1)
 
 
+def passing_pairs(gate: Tensor, score: float) -> Tensor:
+    """Flat indices (B,P) of the pairs above ``score``, padded with the next best to the greatest number of an image.
+
+    How many they are is read from the device once, as NMS is about to do anyway.
+    """
+    flat = gate.flatten(1)
+    most = int((flat > score).sum(1).max())
+    return flat.topk(max(1, most), 1).indices
+
+
 def best_places(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
     """All pairs of the ``topk`` places of each level with the best class scores (MMDetection before 2.17)."""
     classes = gate.shape[2]
@@ -55,7 +65,10 @@ class PostProcess:
     def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
         """Detections in pixels of the network's input; ``sizes`` (B,2) are the images' height and width."""
         gate, classes = predictions.gate(), predictions.logits.shape[2]
-        pair = self.select(gate, predictions.priors.level_sizes, self.topk)
+        if self.topk is None:
+            pair = passing_pairs(gate, self.score)
+        else:
+            pair = self.select(gate, predictions.priors.level_sizes, self.topk)
         confident = gate.flatten(1).gather(1, pair) > self.score
         place, labels = pair // classes, pair % classes
         boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
