@@ -1,6 +1,6 @@
 """How far poise's models stand from the numbers of the original implementations, as a table.
 
-    python benchmarks/parity.py [NAME …]    # names of golden files in tests/golden; all by default
+python benchmarks/parity.py [NAME …]    # names of golden files in tests/golden; all by default
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from parity import golden, gradient_norms, image, relative, targets  # noqa: E402
-from test_parity import MODELS, SIZE, model_of  # noqa: E402
+from parity import golden, gradient_norms, image, relative, targets
+from test_parity import MODELS, SIZE, model_of
 
-from poise.detectors import DetectionModel  # noqa: E402
-from poise.published.keys import rules_of, translate  # noqa: E402
+from poise.detectors import DetectionModel
+from poise.published.keys import rules_of, translate
 
 
 def loss_and_gradient_differences(stem: str, model: DetectionModel) -> tuple[float, float]:

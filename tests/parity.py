@@ -52,9 +52,7 @@ def image(height: int, width: int) -> Tensor:
 
 
 def targets(numbers: dict[str, Tensor], case: int) -> list[dict[str, Tensor]]:
-    return [
-        {"boxes": numbers[f"case{case}_boxes{i}"], "labels": numbers[f"case{case}_labels{i}"]} for i in range(2)
-    ]
+    return [{"boxes": numbers[f"case{case}_boxes{i}"], "labels": numbers[f"case{case}_labels{i}"]} for i in range(2)]
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:

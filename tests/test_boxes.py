@@ -45,7 +45,9 @@ def test_distances_and_formats_round_trip() -> None:
 
 
 def test_depth_inside_is_the_least_distance() -> None:
-    depth = boxes.depth_inside(torch.tensor([[[5.0, 6.0]]]), torch.tensor([[[0.0, 0.0, 20.0, 10.0], [6.0, 0.0, 9.0, 9.0]]]))
+    depth = boxes.depth_inside(
+        torch.tensor([[[5.0, 6.0]]]), torch.tensor([[[0.0, 0.0, 20.0, 10.0], [6.0, 0.0, 9.0, 9.0]]])
+    )
     assert depth.tolist() == [[[4.0, -1.0]]]
 
 

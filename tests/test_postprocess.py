@@ -17,7 +17,9 @@ def literal(predictions: QualityPredictions, i: int, rule: PostProcess) -> list[
     start = 0
     for size in predictions.priors.level_sizes:
         gate = predictions.logits[i, start : start + size].sigmoid()
-        pairs = [(float(gate[n, c]), n + start, c) for n in range(size) for c in range(CLASSES) if gate[n, c] > rule.score]
+        pairs = [
+            (float(gate[n, c]), n + start, c) for n in range(size) for c in range(CLASSES) if gate[n, c] > rule.score
+        ]
         for value, n, c in sorted(pairs, reverse=True)[: rule.topk]:
             box = predictions.boxes[i, n].clone()
             box[0::2] = box[0::2].clamp(0, WIDTH)

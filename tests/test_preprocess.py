@@ -9,7 +9,8 @@ from poise.preprocess import CAFFE, Preprocess
 
 
 @pytest.mark.parametrize(
-    "height, width, wanted", [(480, 640, (800, 1067)), (640, 480, (1067, 800)), (300, 1000, (400, 1333)), (800, 1333, (800, 1333))]
+    "height, width, wanted",
+    [(480, 640, (800, 1067)), (640, 480, (1067, 800)), (300, 1000, (400, 1333)), (800, 1333, (800, 1333))],
 )
 def test_target_size_of_the_published_scale(height: int, width: int, wanted: tuple[int, int]) -> None:
     assert Preprocess().target_size(height, width) == wanted

@@ -128,7 +128,7 @@ class RefinedPredictions(Predictions):
 
 @dataclass(frozen=True)
 class RegionPredictions(Predictions):
-    """A second stage: its priors are proposals, its classes exclude one another, its offsets may be each class's own."""
+    """A second stage: priors are proposals, classes exclude one another, offsets may be each class's own."""
 
     background: Tensor  # (B,N) logit of no class at all
     deltas: Tensor  # (B,N,C|1,4) of a ``boxes.DeltaCoder``; ``boxes`` are those of the best class

@@ -132,7 +132,8 @@ class GroundTruth:
             labels[i, :n] = target["labels"].to(torch.int64)
             valid[i, :n] = ~skipped
             crowd[i, :n] = skipped
-        return GroundTruth(boxes, labels, valid, crowd, torch.tensor(sizes, dtype=torch.float32, device=device).reshape(-1, 2))
+        extents = torch.tensor(sizes, dtype=torch.float32, device=device).reshape(-1, 2)
+        return GroundTruth(boxes, labels, valid, crowd, extents)
 
 
 @dataclass(frozen=True)
@@ -203,9 +204,9 @@ class Assignment:
 
     def targets(self, truth: GroundTruth, num_classes: int, quality: Tensor | float = 1.0) -> Tensor:
         """(B,N,C): ``quality`` (B,N) at the object's class of positives, 0 elsewhere."""
-        value = self.positive * quality
-        shape = (*self.index.shape, num_classes)
-        return torch.zeros(shape, device=value.device).scatter(2, self.labels(truth)[..., None], value[..., None].float())
+        value = (self.positive * quality).float()
+        empty = torch.zeros(*value.shape, num_classes, device=value.device)
+        return empty.scatter(2, self.labels(truth)[..., None], value[..., None])
 
     def take(self, index: Tensor) -> Assignment:
         return map_tensors(self, lambda t: t.gather(1, index))

@@ -35,7 +35,10 @@ def slow_atss(anchors: list[Box], levels: tuple[int, ...], objects: list[Box], t
         for size in levels:
             near = sorted(
                 range(start, start + size),
-                key=lambda n: (math.dist(middle, ((anchors[n][0] + anchors[n][2]) / 2, (anchors[n][1] + anchors[n][3]) / 2)), n),
+                key=lambda n: (
+                    math.dist(middle, ((anchors[n][0] + anchors[n][2]) / 2, (anchors[n][1] + anchors[n][3]) / 2)),
+                    n,
+                ),
             )
             candidates += near[:topk]
             start += size
@@ -97,7 +100,9 @@ def test_atss(seed: int) -> None:
     predictions = predictions_of(Predictions, 3, seed, squares(STRIDES, 4.0))
     found = ATSS(topk=5)(predictions, truth)
     for i in range(3):
-        wanted = slow_atss(predictions.priors.boxes[0].tolist(), predictions.priors.level_sizes, objects_of(truth, i), 5)
+        wanted = slow_atss(
+            predictions.priors.boxes[0].tolist(), predictions.priors.level_sizes, objects_of(truth, i), 5
+        )
         assert codes(found, i) == wanted
 
 
@@ -111,7 +116,9 @@ def test_center_region(seed: int, radius: float) -> None:
         assert codes(found, i) == slow_fcos(predictions, objects_of(truth, i), radius, (24, 60))
 
 
-@pytest.mark.parametrize("rule", [MaxIoU(0.5, 0.4, 0.0), MaxIoU(0.7, 0.3, 0.3), MaxIoU(0.5, 0.5, 0.5, low_quality=False)])
+@pytest.mark.parametrize(
+    "rule", [MaxIoU(0.5, 0.4, 0.0), MaxIoU(0.7, 0.3, 0.3), MaxIoU(0.5, 0.5, 0.5, low_quality=False)]
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_max_iou(seed: int, rule: MaxIoU) -> None:
     truth = truth_of([0, 2, 12], seed)

@@ -53,7 +53,9 @@ class CenterRegion:
         """Least and greatest farthest side of each place's level, (N,) px."""
         levels = len(priors.level_sizes)
         if levels > len(self.limits) + 1:
-            raise ValueError(f"CenterRegion(limits={self.limits}) serves {len(self.limits) + 1} levels, the head has {levels}")
+            raise ValueError(
+                f"CenterRegion(limits={self.limits}) serves {len(self.limits) + 1} levels, the head has {levels}"
+            )
         bounds = [-1.0, *self.limits[: levels - 1], 1e8]
         like = priors.strides
         low = [like.new_full((size,), bounds[i]) for i, size in enumerate(priors.level_sizes)]

@@ -34,11 +34,12 @@ def take_cheapest(predictions: Predictions, truth: GroundTruth, usable: Tensor, 
         topk: how many of an object's largest overlaps are summed, and the most places that it can take.
     """
     boxes = predictions.boxes.float()
-    shape, device = usable.shape, usable.device
+    (batch, places), device = usable.shape, usable.device
+    shape = (batch, places)
     cheapest = torch.full(shape, torch.inf, device=device)
     favourite = torch.zeros(shape, dtype=torch.int64, device=device)
     takers, taker, nearest = torch.zeros_like(favourite), torch.full_like(favourite, -1), torch.zeros_like(cheapest)
-    for part in object_chunks(*shape, truth.boxes.shape[1]):
+    for part in object_chunks(batch, places, truth.boxes.shape[1]):
         allowed = usable[..., None] & truth.valid[:, None, part]
         overlap = torch.where(allowed, iou(boxes[:, :, None], truth.boxes[:, None, part]), 0.0)
         cost = torch.where(allowed, costs(part, overlap).clamp(max=LARGEST), torch.inf)

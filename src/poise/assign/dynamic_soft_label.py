@@ -56,7 +56,7 @@ def inside_any(priors: Priors, truth: GroundTruth) -> Tensor:
     """Places strictly inside at least one object, (B,N) bool."""
     centers = priors.centers.float()
     inside = torch.zeros(len(truth.boxes), centers.shape[1], dtype=torch.bool, device=centers.device)
-    for part in object_chunks(*inside.shape, truth.boxes.shape[1]):
+    for part in object_chunks(len(inside), inside.shape[1], truth.boxes.shape[1]):
         depth = depth_inside(centers, truth.boxes[:, part])
         inside = inside | ((depth > 0) & truth.valid[:, None, part]).any(2)
     return inside

@@ -38,13 +38,17 @@ class MaxIoU:
 
     def __post_init__(self) -> None:
         if not 0 <= self.negative <= self.positive <= 1:
-            raise ValueError(f"MaxIoU(positive={self.positive}, negative={self.negative}): 0 <= negative <= positive <= 1")
+            raise ValueError(
+                f"MaxIoU(positive={self.positive}, negative={self.negative}): 0 <= negative <= positive <= 1"
+            )
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
         priors = predictions.priors
         anchors = priors.boxes.float().expand(len(truth.boxes), -1, -1)
-        reachable = priors.within(truth.padded_sizes(self.divisor)) if self.divisor else truth.valid.new_ones(anchors.shape[:2])
+        reachable = (
+            priors.within(truth.padded_sizes(self.divisor)) if self.divisor else truth.valid.new_ones(anchors.shape[:2])
+        )
         overlap, index, claimed = self._match(anchors, truth, reachable)
         positive = (overlap >= self.positive) & (overlap > 0)
         if self.low_quality:

@@ -64,7 +64,8 @@ class DetectionModel(nn.Module):
         device = next(self.parameters()).device
         prepared = [self.preprocess.normalize(self.preprocess.resize(image.to(device))) for image in images]
         pixels, sizes = self.preprocess.batch(prepared)
-        factors = [(s.new_tensor([*image.shape[-2:]]) / s).flip(0).repeat(2) for s, image in zip(sizes, images, strict=True)]
+        originals = sizes.new_tensor([image.shape[-2:] for image in images])
+        factors = (originals / sizes).flip(1).repeat(1, 2)  # x, y, x, y
         if not self.training:
             return [
                 {**found, "boxes": found["boxes"] * factor}
@@ -81,9 +82,7 @@ class DetectionModel(nn.Module):
         ]
         return self.step(pixels, scaled, sizes, Progress.late()).losses
 
-    def losses(
-        self, pixels: Tensor, targets: Sequence[Target], progress: Progress | None = None
-    ) -> dict[str, Tensor]:
+    def losses(self, pixels: Tensor, targets: Sequence[Target], progress: Progress | None = None) -> dict[str, Tensor]:
         """Weighted loss terms, whatever the mode, of an already normalised and padded batch.
 
         Args:
@@ -138,7 +137,7 @@ def check_targets(targets: Sequence[Target], num_classes: int) -> None:
         boxes, labels = target["boxes"], target["labels"]
         if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
             raise ValueError(
-                f"target of image {i}: boxes {tuple(boxes.shape)} and labels {tuple(labels.shape)} must be (n,4) and (n,)"
+                f"target of image {i}: boxes {tuple(boxes.shape)}, labels {tuple(labels.shape)}; they must be (n,4), (n,)"
             )
         if not len(labels):
             continue

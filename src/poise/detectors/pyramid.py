@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from poise.structures import Batch, Detections, Progress, StepOutput
@@ -12,7 +14,8 @@ class PyramidDetector(nn.Module):
 
     def __init__(self, backbone: nn.Module, neck: nn.Module, branch: nn.Module) -> None:
         super().__init__()
-        self.backbone, self.neck, self.branch = backbone, neck, branch
+        self.backbone, self.neck = backbone, neck
+        self.branch: Any = branch
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         return self.branch(self.neck(self.backbone(batch.pixels)), batch.truth, progress)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,8 @@ class RegionDetector(nn.Module):
         self, backbone: nn.Module, neck: nn.Module, branch: nn.Module, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        self.backbone, self.neck, self.branch, self.generator = backbone, neck, branch, generator
+        self.backbone, self.neck, self.generator = backbone, neck, generator
+        self.branch: Any = branch
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Losses and matches.

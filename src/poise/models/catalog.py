@@ -113,7 +113,7 @@ def create_model(
         backbone_weights: ``None`` (random), ``"imagenet"`` (downloaded by timm) or a file of backbone weights.
         image_size: one number (both sides' limit) or (short, long); by default as published (800, 1333).
         deterministic: take out every random choice of training (samplers, denoising); for comparing numbers.
-        assigner: another assigner for a dense detector, a name in ``poise.models.assigners`` (default: the model's own).
+        assigner: another assigner for a dense detector, a name in ``poise.models.assigners``; default: the model's own.
         options: keyword arguments of the model's builder function in ``poise.models``.
 
     Raises:

@@ -30,7 +30,7 @@ class Backbone(nn.Module):
         name: a timm model name, for example ``resnet50``.
         stages: which strides to return, as powers of two: ``(3, 4, 5)`` gives strides 8, 16, 32.
         weights: ``None`` (random), ``"imagenet"`` (timm downloads them) or the path of a file of weights
-            (safetensors, or a ``.pth`` that ``torch.load(weights_only=True)`` reads) with timm's or torchvision's names.
+            (safetensors, or a ``.pth`` that ``torch.load(weights_only=True)`` reads) with timm's names.
         frozen_stages: -1 trains all; 0 freezes the stem; k freezes the stem and the first k stages (batch norms too).
         norm_eval: batch norms keep their running statistics (their scale and shift are still trained).
         train_norm: whether scales and shifts of batch norms are trained at all.
@@ -159,8 +159,8 @@ def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:
         return timm.create_model(source, features_only=True, pretrained=True, out_indices=wanted)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"ImageNet weights of '{source}' could not be fetched ({str(error).splitlines()[0]}). Without a network give "
-            "the path of a weights file as backbone_weights, or 'none' (None in Python) to start from random numbers"
+            f"ImageNet weights of '{source}' could not be fetched ({str(error).splitlines()[0]}). Without a network "
+            "give the path of a weights file as backbone_weights, or 'none' (None in Python) to start from random numbers"
         ) from error
 
 

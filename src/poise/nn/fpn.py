@@ -20,9 +20,7 @@ class StridedLevels(nn.Module):
     def __init__(self, in_channels: int, channels: int, from_input: bool, relu: bool) -> None:
         super().__init__()
         self.from_input, self.relu = from_input, relu
-        self.convs = nn.ModuleList(
-            [nn.Conv2d(in_channels, channels, 3, 2, 1), nn.Conv2d(channels, channels, 3, 2, 1)]
-        )
+        self.convs = nn.ModuleList([nn.Conv2d(in_channels, channels, 3, 2, 1), nn.Conv2d(channels, channels, 3, 2, 1)])
 
     def forward(self, backbone_map: Tensor, pyramid_map: Tensor) -> list[Tensor]:
         p6 = self.convs[0](backbone_map if self.from_input else pyramid_map)

@@ -1,4 +1,4 @@
-"""GhostPAN, NanoDet-Plus's neck: a path aggregation network of ghost bottlenecks (Han et al. 2020) and depthwise steps."""
+"""GhostPAN, NanoDet-Plus's neck: path aggregation by ghost bottlenecks (Han et al. 2020) and depthwise steps."""
 
 from __future__ import annotations
 
@@ -94,6 +94,6 @@ class GhostPAN(nn.Module):
 
 
 def _reduction(in_channels: int, channels: int) -> nn.Sequential:
-    layers = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), leaky())
-    nn.init.kaiming_normal_(layers[0].weight, mode="fan_out", nonlinearity="relu")
-    return layers
+    conv = nn.Conv2d(in_channels, channels, 1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm2d(channels), leaky())

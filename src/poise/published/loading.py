@@ -26,7 +26,11 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{len(self.used)} tensors loaded"]
-        for what, keys in (("unused keys", self.unused), ("unfilled", self.unfilled), ("re-made for the classes", self.remade)):
+        for what, keys in (
+            ("unused keys", self.unused),
+            ("unfilled", self.unfilled),
+            ("re-made for the classes", self.remade),
+        ):
             if keys:
                 lines.append(f"{len(keys)} {what}: {', '.join(keys[:10])}{' …' if len(keys) > 10 else ''}")
         return "\n".join(lines)
@@ -49,11 +53,11 @@ def load_published(
     Raises:
         ValueError: no weights inside, no key that fits, or a tensor of another shape.
     """
-    state = _plain_state(_read(source) if isinstance(source, (str, Path)) else source)
+    plain = _plain_state(_read(source) if isinstance(source, (str, Path)) else source)
     rules = rules_of(model.name)
     if rules is None:
         raise ValueError(f"no published checkpoints are known for '{model.name}'")
-    state = prepared(model.name, state)
+    state = prepared(model.name, plain)
     own = model.network.state_dict()
     filled: dict[str, Tensor] = {}
     used, unused, remade = [], [], []

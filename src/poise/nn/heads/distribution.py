@@ -31,7 +31,8 @@ class DistributionHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> DistributionPredictions:
         priors = self.grid(maps)
         logits = flatten([self.classes(self.classification(level)) for level in maps], self.num_classes)
-        sides = [scale(self.sides(self.regression(level)).float()) for scale, level in zip(self.scales, maps, strict=True)]
+        outputs = [self.sides(self.regression(level)).float() for level in maps]
+        sides = [scale(output) for scale, output in zip(self.scales, outputs, strict=True)]
         bins = flatten(sides, 4 * self.bins).unflatten(2, (4, self.bins))
         distances = expectation(bins) * priors.strides[:, None]
         return DistributionPredictions(priors, logits, decode_distances(priors.centers, distances), bins)
