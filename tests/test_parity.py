@@ -39,7 +39,7 @@ SIZE = (160, 192)
 # reach thousands. A computation in float64 is as far from the golden numbers as ours is.
 NOISY = {"libra_faster_rcnn_r101": 20.0, "libra_faster_rcnn_x101": 20.0}
 
-pytestmark = pytest.mark.parametrize("stem", MODELS, scope="module")  # all tests of one model together: it is built once
+pytestmark = pytest.mark.parametrize("stem", MODELS, scope="module")  # a model is built once
 
 
 @lru_cache(maxsize=1)

@@ -20,7 +20,7 @@ from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 @dataclass(frozen=True)
 class ATSS:
-    """Assignment by the statistics of each object's nearest anchors; places beyond an image's own padding are ignored."""
+    """Assignment by the statistics of each object's nearest anchors; places beyond an image's padding are ignored."""
 
     reads: ClassVar[str] = "priors"
     topk: int = 9

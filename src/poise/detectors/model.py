@@ -137,7 +137,7 @@ def check_targets(targets: Sequence[Target], num_classes: int) -> None:
         boxes, labels = target["boxes"], target["labels"]
         if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
             raise ValueError(
-                f"target of image {i}: boxes {tuple(boxes.shape)}, labels {tuple(labels.shape)}; they must be (n,4), (n,)"
+                f"target of image {i}: boxes {tuple(boxes.shape)}, labels {tuple(labels.shape)} must be (n,4), (n,)"
             )
         if not len(labels):
             continue

@@ -159,8 +159,8 @@ def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:
         return timm.create_model(source, features_only=True, pretrained=True, out_indices=wanted)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"ImageNet weights of '{source}' could not be fetched ({str(error).splitlines()[0]}). Without a network "
-            "give the path of a weights file as backbone_weights, or 'none' (None in Python) to start from random numbers"
+            f"ImageNet weights of '{source}' could not be fetched ({str(error).splitlines()[0]}). Without a "
+            "network give the path of a weights file as backbone_weights, or 'none' (None in Python) to start from random numbers"
         ) from error
 
 
