@@ -116,11 +116,15 @@ def draw_negatives(negatives: SampledNegatives, path: str | os.PathLike[str], bi
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     edges = np.linspace(0, 0.5, bins + 1)
-    styles = {EVERY: {"color": "0.75", "histtype": "stepfilled"}}
     for name, values in negatives.overlaps.items():
-        style = styles.get(name, {"histtype": "step", "linewidth": 1.8})
-        axes.hist(values, edges, weights=np.full(len(values), 100 / max(len(values), 1)), label=name, **style)
+        shares = 100 * np.histogram(values, edges)[0] / max(len(values), 1)
+        if name == EVERY:
+            axes.stairs(shares, edges, label=name, fill=True, color="0.75")
+        else:
+            axes.stairs(shares, edges, label=name, linewidth=1.8)
     axes.set_yscale("log")
+    for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        ticks("{x:g}")
     axes.set_xlim(0, 0.5)
     axes.set_xlabel("IoU with the nearest object")
     axes.set_ylabel("share of the negatives, %")
