@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from poise.cli import main
-from poise.cli.demo import affordable_epochs
-from poise.recipes import changed
+from poise.cli.demo import affordable_epochs, quickest_precision
 from poise.recipes.demo import demo
 
 
@@ -74,10 +73,15 @@ def test_demo_runs_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert all(name in page for name in ("star", "gear", "crescent"))
 
 
-def test_demo_takes_the_time_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epochs grow with the time, and no time still gives one epoch; a clock that ticks stands for the machine."""
-    ticks = iter(range(1000))
-    monkeypatch.setattr("poise.cli.demo.time.monotonic", lambda: float(next(ticks)))
-    small = changed(demo(), {"model.image_size": [64], "data.batch": 2})
-    assert affordable_epochs(small, 20, 0.0) == 1
-    assert affordable_epochs(small, 20, 131.0) == 10  # a step of a second, and 30 % for what comes on top
+def test_demo_takes_the_time_it_is_given() -> None:
+    """A step of 0.1 s, 40 % on top, 100 steps an epoch; and no time still gives one epoch."""
+    assert affordable_epochs(0.1, 100, 0.0) == 1
+    assert affordable_epochs(0.1, 100, 141.0) == 10
+
+
+def test_demo_takes_the_faster_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"fp32": 0.3, "bf16": 0.2}
+    monkeypatch.setattr("poise.cli.demo._step_time", lambda recipe, precision: seconds[precision])
+    assert quickest_precision(demo()) == ("bf16", 0.2)
+    seconds["bf16"] = 0.4
+    assert quickest_precision(demo()) == ("fp32", 0.3)

@@ -118,12 +118,12 @@ def test_no_image_id_is_in_two_splits(tmp_path: Path) -> None:
     assert len(first) == len(second) == 3 and not first & second
 
 
-def test_plain_scenes_hold_a_few_larger_objects() -> None:
+def test_plain_scenes_hold_larger_objects() -> None:
     scenes = [demo_scene(np.random.default_rng((0, 0, i)), 320, composing.STYLES["plain"]) for i in range(60)]
     counts = [len(scene.objects) for scene in scenes]
     longest = [max(found.box[2:]) for scene in scenes for found in scene.objects if not found.crowd]
-    assert max(counts) <= 6 and 1.5 < np.mean(counts) < 5
-    assert np.median(longest) > 60  # some are smaller: cut by the border or by what lies over them
+    assert max(counts) <= 13 and 4 < np.mean(counts) < 10
+    assert np.median(longest) > 45  # some are smaller: cut by the border or by what lies over them
 
 
 def test_existing_data_is_kept_and_nothing_else_is_overwritten(tmp_path: Path) -> None:

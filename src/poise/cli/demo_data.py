@@ -27,7 +27,7 @@ class Arguments:
     seed: int = 0
     """Source of every random choice."""
     style: Literal["hard", "plain"] = "hard"
-    """hard: objects from 8 pixels, crowds, much clutter; plain: a few larger objects, quickly learnt."""
+    """hard: objects from 8 pixels, crowds, much clutter; plain: larger objects, quickly learnt."""
 
 
 def run(arguments: Arguments) -> int:

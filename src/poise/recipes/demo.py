@@ -15,19 +15,24 @@ from poise.recipes.settings import (
 
 
 def demo(epochs: int = 20) -> Recipe:
-    """ATSS on a tiny ResNet at 256 pixels; AdamW with a cosine and averaged weights."""
+    """ATSS on a tiny ResNet at 160 pixels; AdamW with a cosine and averaged weights.
+
+    Small batches: from random weights it is the number of steps that counts.
+    """
     return Recipe(
         model=ModelSettings(
             "atss_r18_fpn",
-            image_size=(256,),
+            image_size=(160,),
             options={"backbone": "test_resnet", "channels": 64, "depth": 1},
         ),
-        data=DataSettings(batch=16, eval_batch=16, workers=0),
+        data=DataSettings(batch=4, eval_batch=16, workers=0),
         augment=AugmentSettings(flip=0.5),
         optimizer=OptimizerSettings(
-            "adamw", lr=3e-3, lr_batch=0, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
+            "adamw", lr=2e-3, lr_batch=0, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
         ),
         schedule=ScheduleSettings(epochs, "cosine", milestones=(), final=0.01, warmup_steps=50, warmup_limit=0.1),
-        train=TrainSettings(clip_norm=10.0, average_decay=0.995, average_ramp="ratio", log_every=10, save_minutes=0),
+        train=TrainSettings(
+            clip_norm=10.0, average_decay=0.995, average_ramp="ratio", channels_last=True, save_minutes=0
+        ),
         evaluate=EvaluateSettings(every=0, pictures=8),
     )
