@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from poise.models import create_model, list_models
+from poise.models.files import load_model, save_model
 
 
 def test_listing() -> None:
@@ -73,3 +74,14 @@ def test_without_a_network_the_cure_is_named(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match="could not be fetched.*'none'"):
         create_model("atss_r18_fpn", backbone_weights="imagenet")
+
+
+def test_a_saved_model_trains_on_as_it_was_trained(tmp_path: Path) -> None:
+    """What was frozen because of its weights stays frozen after a reload without them."""
+    source = create_model("atss_r18_fpn", channels=32, num_classes=2)
+    torch.save(source.network.backbone.body.state_dict(), tmp_path / "body.pth")
+    model = create_model("atss_r18_fpn", channels=32, num_classes=2, backbone_weights=tmp_path / "body.pth")
+    for saved, rests in ((source, False), (model, True)):
+        save_model(saved, tmp_path / "model.pt")
+        body = load_model(tmp_path / "model.pt").train().network.backbone.body
+        assert body.bn1.training != rests and body.layer1[0].conv1.weight.requires_grad != rests

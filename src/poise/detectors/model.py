@@ -20,15 +20,23 @@ class DetectionModel(nn.Module):
     Attributes:
         network: ``network(batch, progress) -> StepOutput`` and ``network.predict(pixels, sizes) -> Detections``.
         name, num_classes, options: ``create_model(name, num_classes, **options)`` builds the same model again.
+        progress: where training stands when nobody says: past every switch of a schedule, for most models.
         class_names, category_ids: of the data set that it was trained on; numbers from 0 until set.
     """
 
     def __init__(
-        self, network: nn.Module, preprocess: Preprocess, name: str, num_classes: int, options: dict[str, Any]
+        self,
+        network: nn.Module,
+        preprocess: Preprocess,
+        name: str,
+        num_classes: int,
+        options: dict[str, Any],
+        progress: Progress | None = None,
     ) -> None:
         super().__init__()
         self.network, self.preprocess = network, preprocess
         self.name, self.num_classes, self.options = name, num_classes, options
+        self.progress = progress or Progress.late()
         self.class_names: tuple[str, ...] = tuple(str(i) for i in range(num_classes))
         self.category_ids: tuple[int, ...] = tuple(range(num_classes))
 
@@ -80,7 +88,7 @@ class DetectionModel(nn.Module):
             {**target, "boxes": target["boxes"].to(device) / factor}
             for target, factor in zip(targets, factors, strict=True)
         ]
-        return self.step(pixels, scaled, sizes, Progress.late()).losses
+        return self.step(pixels, scaled, sizes, self.progress).losses
 
     def losses(self, pixels: Tensor, targets: Sequence[Target], progress: Progress | None = None) -> dict[str, Tensor]:
         """Weighted loss terms, whatever the mode, of an already normalised and padded batch.
@@ -88,10 +96,10 @@ class DetectionModel(nn.Module):
         Args:
             pixels: (B,3,H,W) float.
             targets: as in ``forward``, in pixels of this input.
-            progress: where training stands; by default past every switch of a schedule.
+            progress: where training stands; by default ``self.progress``.
         """
         check_targets(targets, self.num_classes)
-        return self.step(pixels, targets, None, progress or Progress.late()).losses
+        return self.step(pixels, targets, None, progress or self.progress).losses
 
     def step(self, pixels: Tensor, targets: Sequence[Target], sizes: Tensor | None, progress: Progress) -> StepOutput:
         """Losses and matches of a batch given as ``losses`` wants it; ``sizes`` (B,2) without the padding."""

@@ -14,6 +14,7 @@ from torch import nn
 from poise.detectors import DetectionModel
 from poise.models.assigners import swap_assigner
 from poise.models.atss import atss
+from poise.models.autoassign import autoassign
 from poise.models.dw import dw
 from poise.models.faster_rcnn import faster_rcnn
 from poise.models.fcos import fcos
@@ -26,6 +27,7 @@ from poise.models.retinanet import retinanet
 from poise.models.tood import tood
 from poise.models.vfnet import vfnet
 from poise.preprocess import CAFFE, NANODET, Preprocess
+from poise.structures import Progress
 
 BACKBONES = {
     "r18": "resnet18",
@@ -46,6 +48,7 @@ class Entry:
     builder: Callable[..., nn.Module]
     fixed: dict[str, Any] = field(default_factory=dict)
     preprocess: Preprocess = Preprocess()
+    progress: Progress = field(default_factory=Progress.late)  # where ``losses`` stands when nobody says
 
 
 def _on_backbones(family: str, builder: Callable[..., nn.Module]) -> dict[str, Entry]:
@@ -53,7 +56,8 @@ def _on_backbones(family: str, builder: Callable[..., nn.Module]) -> dict[str, E
 
 
 def _nanodet(width: str, channels: int, size: int) -> Entry:
-    return Entry(nanodet_plus, {"backbone": f"shufflenetv2_{width}", "channels": channels}, NANODET.with_size(size))
+    fixed = {"backbone": f"shufflenetv2_{width}", "channels": channels}
+    return Entry(nanodet_plus, fixed, NANODET.with_size(size), Progress())  # the guide trains backbone and neck too
 
 
 NAMES: dict[str, Entry] = {
@@ -64,6 +68,8 @@ NAMES: dict[str, Entry] = {
     "gfl_r101_dcn_fpn": Entry(gfl, {"backbone": "resnet101", "deformable_stages": (3, 4, 5)}),
     **_on_backbones("tood", tood),
     **_on_backbones("foveabox", foveabox),
+    **_on_backbones("autoassign", autoassign),
+    "autoassign_r50_caffe_fpn": Entry(autoassign, {"caffe": True}, CAFFE),
     **_on_backbones("faster_rcnn", faster_rcnn),
     "faster_rcnn_x101_64x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_64x4d"}),
     "faster_rcnn_x101_32x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_32x4d"}),
@@ -139,7 +145,7 @@ def create_model(
         options = {**options, "assigner": assigner}
     if image_size is not None:
         options = {**options, "image_size": [preprocess.short, preprocess.long]}
-    return DetectionModel(network, preprocess, name, num_classes, options)
+    return DetectionModel(network, preprocess, name, num_classes, options, entry.progress)
 
 
 def _nearest(word: str, known: Any) -> str:

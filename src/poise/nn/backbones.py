@@ -82,6 +82,11 @@ class Backbone(nn.Module):
         self.norm_eval = True if follow_norm else self.norm_eval
         self._freeze()
 
+    def settled(self) -> dict[str, Any]:
+        """What the options that were left to follow the weights came to; kept beside saved weights."""
+        values = {"frozen_stages": self.frozen_stages, "norm_eval": self.norm_eval}
+        return {option: values[option] for option, follows in zip(values, self.follow_weights, strict=True) if follows}
+
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """(B,3,H,W) to one (B,C_l,H/s_l,W/s_l) map a stage, finest first."""
         return self.body(pixels)
