@@ -123,8 +123,8 @@ def draw_negatives(negatives: SampledNegatives, path: str | os.PathLike[str], bi
         else:
             axes.stairs(shares, edges, label=name, linewidth=1.8)
     axes.set_yscale("log")
-    for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        ticks("{x:g}")
+    axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50], [f"{share:g}" for share in (0.5, 1, 2, 5, 10, 20, 50)])
+    axes.minorticks_off()
     axes.set_xlim(0, 0.5)
     axes.set_xlabel("IoU with the nearest object")
     axes.set_ylabel("share of the negatives, %")
