@@ -25,10 +25,10 @@ def demo(epochs: int = 20) -> Recipe:
             image_size=(160,),
             options={"backbone": "test_resnet", "channels": 64, "depth": 1},
         ),
-        data=DataSettings(batch=4, eval_batch=16, workers=0),
+        data=DataSettings(batch=8, eval_batch=16, workers=0),
         augment=AugmentSettings(flip=0.5),
         optimizer=OptimizerSettings(
-            "adamw", lr=2e-3, lr_batch=0, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
+            "adamw", lr=3e-3, lr_batch=0, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
         ),
         schedule=ScheduleSettings(epochs, "cosine", milestones=(), final=0.01, warmup_steps=50, warmup_limit=0.1),
         train=TrainSettings(

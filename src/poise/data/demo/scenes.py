@@ -34,7 +34,7 @@ class SceneStyle:
 
 STYLES = {
     "hard": SceneStyle(),  # tells methods apart
-    "plain": SceneStyle(40, 130, usual_objects=12, most_objects=12, empty=0.03, crowded=0, swarm=0, clutter=(0, 3)),
+    "plain": SceneStyle(40, 80, usual_objects=12, most_objects=12, empty=0.03, crowded=0, swarm=0, clutter=(0, 3)),
 }
 
 

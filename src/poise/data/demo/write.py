@@ -34,7 +34,7 @@ def write_demo_data(
         val: images of the validation split.
         seed: of all random choices.
         size: greatest side of an image in pixels; objects grow with it.
-        style: ``"hard"`` (objects from 8 px, crowds, much clutter), or ``"plain"`` (objects from 40 px), which a
+        style: ``"hard"`` (objects from 8 px, crowds, much clutter), or ``"plain"`` (objects of 40 to 80 px), which a
             small network learns within minutes.
 
     Returns:
