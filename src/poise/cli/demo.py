@@ -67,7 +67,7 @@ def run(arguments: Arguments) -> int:
     minutes = (time.monotonic() - started) / 60
     print(f"mAP {metrics.ap:.3f}, AP50 {metrics.ap50:.3f} after {epochs} epochs; {minutes:.1f} minutes in all")
     print(f"report: {page}")
-    print(f"try: poise predict {out} '{data / 'val'}/*.jpg' --show-scores")
+    print(f"try: poise predict {out} '{data / 'val'}/*.jpg' --show-scores --threshold 0.2")
     return 0
 
 
