@@ -50,10 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `poise models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError) as error:
         return _complain(error, FAILED, debug)
-    except RuntimeError as error:
-        if not type(error).__module__.startswith("poise."):  # a bug of ours or of PyTorch's: its traceback is needed
+    except (RuntimeError, ImportError) as error:
+        ours = type(error).__module__.startswith("poise.")
+        extra = isinstance(error, ImportError) and "pip install" in str(error)
+        if not (ours or extra):  # a bug of ours or of PyTorch's: its traceback is needed
             raise
         return _complain(error, FAILED, debug)
 
