@@ -11,6 +11,7 @@ from scenes import CLASSES, HEIGHT, WIDTH, image_of, predictions_of, truth_of
 from torch import Tensor
 
 from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
+from poise.assign.auto_assign import AutoAssign
 from poise.assign.bags import Nearest
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, overlap_power
 from poise.structures import Assignment, GroundTruth, PairWeights, Predictions, QualityPredictions, map_tensors
@@ -22,6 +23,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "center_region": CenterRegion(1.5, (24, 60)),
     "center_region_whole": CenterRegion(0.0, (24, 60)),
     "fovea": Fovea(),
+    "auto_assign": AutoAssign(),
     "dynamic_soft_label": DynamicSoftLabel(),
     "dynamic_soft_label_rtmdet": DynamicSoftLabel(center_radius=3.0),
     "sim_ota": SimOTA(),

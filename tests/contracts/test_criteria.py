@@ -12,6 +12,7 @@ from scenes import predictions_of, truth_of
 from torch import Tensor
 
 from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, TaskAligned
+from poise.assign.auto_assign import AutoAssign
 from poise.assign.dual_weighting import DualWeighting
 from poise.boxes import DeltaCoder
 from poise.criteria import (
@@ -22,6 +23,7 @@ from poise.criteria import (
     fcos_criterion,
     guided_criterion,
 )
+from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.criteria.distribution import own_overlap
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
 from poise.criteria.fovea import FoveaCriterion
@@ -73,6 +75,7 @@ CRITERIA = {
     "aligned": Case(AlignedCriterion(), TaskAligned(), GeometricPredictions),
     "aligned_start": Case(StartingCriterion(), ATSS(5), GeometricPredictions),
     "fovea": Case(FoveaCriterion(), Fovea(), DeltaPredictions),
+    "auto_assign": Case(AutoAssignCriterion(), AutoAssign(), QualityPredictions),
     "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 

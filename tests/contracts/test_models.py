@@ -28,6 +28,7 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "faster_rcnn_r18_fpn": SMALL_REGION,
     "libra_faster_rcnn_r18_fpn": SMALL_REGION,
     "libra_retinanet_r18_fpn": SMALL,
+    "autoassign_r18_fpn": SMALL,
     "foveabox_r18_fpn": SMALL,
     "tood_r18_fpn": SMALL,
 }

@@ -43,7 +43,7 @@ def test_one_x_is_twelve_epochs_of_sixteen_images(name: str) -> None:
     rate = 0.02 if "rcnn" in name else 0.01
     assert (recipe.data.batch, recipe.optimizer.lr, recipe.optimizer.lr_batch) == (16, rate, 16)
     assert (recipe.optimizer.name, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
-    assert recipe.schedule.warmup_steps == (1000 if name.startswith("dw") else 500)
+    assert recipe.schedule.warmup_steps == (1000 if name.startswith(("dw", "autoassign")) else 500)
     assert not recipe.data.keep_empty and recipe.data.min_side == 32
 
 

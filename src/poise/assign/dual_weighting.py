@@ -105,7 +105,7 @@ class DualWeighting:
                 overlap, consistency = self._consistency(predictions, scores, boxes, labels, inside)
                 parts.append(self._positive(consistency, self.bag(predictions.priors, boxes, labels) * inside))
                 probability = self.overlap_function(overlap.detach(), inside).detach()
-                held, value = _of_classes(probability, inside, labels, scores.shape[1])
+                held, value = of_classes(probability, inside, labels, scores.shape[1])
                 negative = torch.where(held, value, negative)
                 owned |= held
             return DualWeights(torch.cat(parts, 1).transpose(1, 2), negative.transpose(1, 2), owned.transpose(1, 2))
@@ -129,7 +129,7 @@ class DualWeighting:
         return weight / total.clamp(min=TINY)
 
 
-def _of_classes(probability: Tensor, inside: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def of_classes(probability: Tensor, inside: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """From objects (B,g,N) to classes (B,C,N): whether one of the class holds the place, and the last one's word."""
     batch, count, places = probability.shape
     order = torch.arange(1, count + 1, device=labels.device)[:, None]

@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -38,6 +38,7 @@ BACKBONES = {
     "mnv3s": "mobilenetv3_small_100",
 }
 
+OLD_CAFFE = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # as Detectron has it
 DEFORMABLE = {"deformable_stages": (3, 4, 5), "deformable_towers": True}
 
 
@@ -69,7 +70,7 @@ NAMES: dict[str, Entry] = {
     **_on_backbones("tood", tood),
     **_on_backbones("foveabox", foveabox),
     **_on_backbones("autoassign", autoassign),
-    "autoassign_r50_caffe_fpn": Entry(autoassign, {"caffe": True}, CAFFE),
+    "autoassign_r50_caffe_fpn": Entry(autoassign, {"caffe": True}, OLD_CAFFE),
     **_on_backbones("faster_rcnn", faster_rcnn),
     "faster_rcnn_x101_64x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_64x4d"}),
     "faster_rcnn_x101_32x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_32x4d"}),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import Tensor
 
 from poise.published import nanodet_plus
+from poise.published.autoassign import AUTOASSIGN
 from poise.published.dw import DW
 from poise.published.foveabox import FOVEABOX
 from poise.published.region import FASTER_RCNN, LIBRA_FASTER_RCNN, LIBRA_RETINANET, modern
@@ -45,6 +46,7 @@ FAMILIES: dict[str, list[Rule]] = {
     "gfl": GFL,
     "dw": DW,
     "vfnet": VFNET,
+    "autoassign": AUTOASSIGN,
     "foveabox": FOVEABOX,
     "tood": TOOD,
 }

@@ -7,14 +7,40 @@ import importlib
 from collections.abc import Callable
 
 from poise.models import list_models
-from poise.recipes import atss, dw, faster_rcnn, fcos, foveabox, gfl, libra_rcnn, nanodet_plus, retinanet, tood, vfnet
+from poise.recipes import (
+    atss,
+    autoassign,
+    dw,
+    faster_rcnn,
+    fcos,
+    foveabox,
+    gfl,
+    libra_rcnn,
+    nanodet_plus,
+    retinanet,
+    tood,
+    vfnet,
+)
 from poise.recipes.convert import nearest
 from poise.recipes.finetune import finetune
 from poise.recipes.settings import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     function.__name__: function
-    for paper in (retinanet, fcos, atss, gfl, nanodet_plus, faster_rcnn, libra_rcnn, dw, vfnet, tood, foveabox)
+    for paper in (
+        retinanet,
+        fcos,
+        atss,
+        gfl,
+        nanodet_plus,
+        faster_rcnn,
+        libra_rcnn,
+        dw,
+        vfnet,
+        tood,
+        foveabox,
+        autoassign,
+    )
     for function in paper.RECIPES
 }
 

@@ -1,0 +1,35 @@
+"""AutoAssign's losses (Zhu et al. 2020, eq. 7 and 8, in the normalisation of the original code)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from poise.assign.likelihood import TINY, BagWeights, negative_log
+from poise.criteria.protocol import masked_sum
+from poise.distributed import normalizer
+from poise.structures import GroundTruth, Predictions
+
+
+@dataclass(frozen=True)
+class AutoAssignCriterion:
+    """Likelihood of each object's bag, weighted negatives, and a pull of the centre prior towards the places."""
+
+    positive_weight: float = 0.25
+    negative_weight: float = 0.75
+    center_weight: float = 0.75
+
+    def __call__(self, predictions: Predictions, assignment: BagWeights, truth: GroundTruth) -> dict[str, Tensor]:
+        valid, mass = truth.valid.float(), assignment.mass * truth.valid
+        positive = masked_sum(negative_log(assignment.likelihood), valid) / normalizer(truth.num_objects.sum())
+        score = predictions.scores() * assignment.negative
+        negative = -(score**2 * torch.log1p(-score.clamp(max=1 - 1e-7))).sum() / normalizer(mass.sum())
+        held = mass.sum(1)
+        center = torch.where(held > 0, truth.num_objects / held.clamp(min=TINY), 0.0).mean()
+        return {
+            "loss_pos": self.positive_weight * positive,
+            "loss_neg": self.negative_weight * negative,
+            "loss_center": self.center_weight * center,
+        }
