@@ -165,7 +165,8 @@ def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"ImageNet weights of '{source}' could not be fetched ({str(error).splitlines()[0]}). Without a "
-            "network give the path of a weights file as backbone_weights, or 'none' (None in Python) to start from random numbers"
+            "network give the path of a weights file as backbone_weights, or 'none' (None in Python) to start "
+            "from random numbers"
         ) from error
 
 
