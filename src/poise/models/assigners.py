@@ -84,6 +84,8 @@ def misfit(network: nn.Module, name: str) -> str:
     assigner = ASSIGNERS[name].make()
     criterion = at(branch.criterion, Progress.late())
     gives, takes = _hint(assigner, "return"), _hint(criterion, "assignment")
+    if not issubclass(gives, takes) and issubclass(gives, PairWeights) and issubclass(takes, PairWeights):
+        return "it gives weights of another kind than its losses take"
     if not issubclass(gives, takes):
         says = {True: "weights for every pair of place and object", False: "one object a place"}
         return (
