@@ -70,7 +70,7 @@ NAMES: dict[str, Entry] = {
     **_on_backbones("tood", tood),
     **_on_backbones("foveabox", foveabox),
     **_on_backbones("autoassign", autoassign),
-    "autoassign_r50_caffe_fpn": Entry(autoassign, {"caffe": True}, OLD_CAFFE),
+    "autoassign_r50_fpn": Entry(autoassign, {"backbone": "resnet50", "caffe": True}, OLD_CAFFE),  # as published
     **_on_backbones("faster_rcnn", faster_rcnn),
     "faster_rcnn_x101_64x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_64x4d"}),
     "faster_rcnn_x101_32x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_32x4d"}),
@@ -138,7 +138,9 @@ def create_model(
         if option not in known:
             raise ValueError(f"'{name}' has no option '{option}'{_nearest(option, known)}; it has {', '.join(known)}")
     network = entry.builder(num_classes, **{**entry.fixed, "backbone_weights": backbone_weights, **options})
-    preprocess = CAFFE if options.get("caffe") else entry.preprocess
+    preprocess = entry.preprocess
+    if "caffe" in options and options["caffe"] != entry.fixed.get("caffe", False):
+        preprocess = CAFFE if options["caffe"] else Preprocess()
     if image_size is not None:
         preprocess = preprocess.with_size(image_size)
     if assigner is not None:
