@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from poise.boxes import clip
 from poise.preprocess import Preprocess
 from poise.structures import Batch, Detections, GroundTruth, Progress, StepOutput
 
@@ -76,8 +77,8 @@ class DetectionModel(nn.Module):
         factors = (originals / sizes).flip(1).repeat(1, 2)  # x, y, x, y
         if not self.training:
             return [
-                {**found, "boxes": found["boxes"] * factor}
-                for found, factor in zip(self.detect(pixels, sizes), factors, strict=True)
+                {**found, "boxes": clip((found["boxes"] * factor)[None], size[None])[0]}
+                for found, factor, size in zip(self.detect(pixels, sizes), factors, originals, strict=True)
             ]
         if targets is None:
             raise ValueError("in training mode the model needs targets; call model.eval() for detections")
