@@ -79,11 +79,11 @@ def test_unknown_names_get_the_nearest() -> None:
 
 def test_ones_own_function_is_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = "from poise.recipes import finetune\ndef mine(): return finetune('gfl_r18_fpn', 7)\ndef other(): return 3\n"
-    (tmp_path / "my_recipes.py").write_text(lines)
+    (tmp_path / "recipes_of_a_user.py").write_text(lines)
     monkeypatch.syspath_prepend(tmp_path)
-    assert get_recipe("my_recipes:mine").schedule.epochs == 7
+    assert get_recipe("recipes_of_a_user:mine").schedule.epochs == 7
     with pytest.raises(ValueError, match="returned a int"):
-        get_recipe("my_recipes:other")
+        get_recipe("recipes_of_a_user:other")
 
 
 @pytest.mark.parametrize(
