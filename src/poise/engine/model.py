@@ -26,15 +26,20 @@ def build_model(recipe: Recipe, train_set: ImageSet, fresh: bool) -> tuple[Detec
         image_size=size[0] if size and len(size) == 1 else size,
         **options,
     )
-    if backbone is not None and not fresh:
+    if not fresh and (backbone is not None or _is_published(settings.weights)):  # what the weights froze at the start
         model.network.backbone.adopt_pretrained()  # type: ignore[union-attr, operator]
     model.set_classes(train_set.class_names, train_set.category_ids)
     return model, _start_weights(model, settings.weights) if fresh and settings.weights else []
 
 
+def _is_published(source: str) -> bool:
+    """Whether ``model.weights`` names a file of an original project rather than one of poise."""
+    return Path(source).suffix in (".pth", ".ckpt", ".safetensors")
+
+
 def _start_weights(model: DetectionModel, source: str) -> list[str]:
     """Fill a model from a poise file or a published checkpoint; layers of other class counts keep their start."""
-    if Path(source).suffix in (".pth", ".ckpt", ".safetensors"):
+    if _is_published(source):
         return [f"weights from {source}: {load_published(model, source, remap_classes=True)}"]
     file = find_model_file(source)
     values, own = load_model(file).state_dict(), model.state_dict()

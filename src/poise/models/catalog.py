@@ -143,11 +143,10 @@ def create_model(
         preprocess = CAFFE if options["caffe"] else Preprocess()
     if image_size is not None:
         preprocess = preprocess.with_size(image_size)
+        options = {**options, "image_size": [preprocess.short, preprocess.long]}
     if assigner is not None:
         swap_assigner(network, assigner, name)
         options = {**options, "assigner": assigner}
-    if image_size is not None:
-        options = {**options, "image_size": [preprocess.short, preprocess.long]}
     return DetectionModel(network, preprocess, name, num_classes, options, entry.progress)
 
 
