@@ -28,6 +28,12 @@ class Priors:
         """(1|B,N,2) x, y in pixels."""
         return (self.boxes[..., :2] + self.boxes[..., 2:]) / 2
 
+    @property
+    def cells(self) -> Tensor:
+        """(1|B,N,4) boxes of one stride around the centres, whatever the size of the priors."""
+        half = self.strides[:, None] / 2
+        return torch.cat((self.centers - half, self.centers + half), -1)
+
     def within(self, sizes: Tensor) -> Tensor:
         """Which centres lie inside (B,2) heights and widths, (B,N) bool."""
         centers = self.centers
@@ -49,6 +55,15 @@ class Predictions:
     def scores(self) -> Tensor:
         """(B,N,C) in [0,1]: what inference ranks by."""
         return self.gate()
+
+    def finite(self) -> Tensor:
+        """Places of which everything said is a finite number, (B,N) bool; no other place is ever matched."""
+        known = self.logits.isfinite().all(2)
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor) and f.name != "logits":
+                known = known & value.isfinite().flatten(2).all(2) if value.ndim > 2 else known & value.isfinite()
+        return known
 
     def take(self: T, index: Tensor) -> T:
         """Only the places ``index`` (B,S)."""
@@ -98,6 +113,13 @@ class JointPredictions(QualityPredictions):
 
 
 @dataclass(frozen=True)
+class JointDeltaPredictions(JointPredictions):
+    """As above, where the encoded offsets are supervised too (YOLOX)."""
+
+    deltas: Tensor  # (B,N,4) of a ``boxes.DeltaCoder``, from the cells of the priors
+
+
+@dataclass(frozen=True)
 class GeometricPredictions(QualityPredictions):
     """As above with the geometric mean of both, sqrt(class * quality) (TOOD, PAA)."""
 
@@ -144,3 +166,13 @@ class RegionPredictions(Predictions):
         """Offsets (B,N,4) of the given classes (B,N)."""
         index = labels.clamp(max=self.deltas.shape[2] - 1)  # class-agnostic offsets have one entry
         return self.deltas.gather(2, index[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
+
+
+@dataclass(frozen=True)
+class QueryPredictions(Predictions):
+    """A decoder's answers: boxes also as shares of the image, as they are predicted and taught.
+
+    Priors are the queries' references. Decoder layers are more batch: (L*B,N,...), the first layer first.
+    """
+
+    shares: Tensor  # (B,N,4) centre x, y, width, height in units of the image's width and height

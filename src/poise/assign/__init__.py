@@ -6,12 +6,14 @@ from poise.assign.dual_weighting import DualWeighting
 from poise.assign.dynamic_soft_label import DynamicSoftLabel
 from poise.assign.fovea import Fovea
 from poise.assign.max_iou import MaxIoU
+from poise.assign.ota import OTA
 from poise.assign.protocol import Assigner
 from poise.assign.sim_ota import SimOTA
 from poise.assign.task_aligned import TaskAligned
 
 __all__ = [
     "ATSS",
+    "OTA",
     "Assigner",
     "CenterRegion",
     "DualWeighting",

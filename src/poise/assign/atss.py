@@ -7,7 +7,7 @@ positive; a place wanted by several objects goes to the one that it overlaps mos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -42,7 +42,8 @@ class ATSS:
         centers = (anchors[..., :2] + anchors[..., 2:]) / 2
         depth = torch.minimum(centers - truth.boxes[:, :, None, :2], truth.boxes[:, :, None, 2:] - centers).amin(-1)
         chosen = near & (overlap >= threshold[..., None]) & (depth > self.inside)
-        return _resolve(places, overlap, chosen, reachable)
+        found = _resolve(places, overlap, chosen, reachable)
+        return replace(found, positive=found.positive & predictions.finite())
 
     def _candidates(self, priors: Priors, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor]:
         """Places (B,G,K) near each object, and which of them count (the object is valid, the place reachable)."""

@@ -40,13 +40,13 @@ class AutoAssign:
             raise ValueError(f"AutoAssign(beta={self.beta}, sharpness={self.sharpness}): none is negative")
 
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> BagWeights:
-        priors, boxes = predictions.priors, predictions.boxes.float()
+        priors, boxes, finite = predictions.priors, predictions.boxes.float(), predictions.finite()[:, None]
         scores = predictions.scores().float().transpose(1, 2).contiguous()  # places last, whatever the padding
         batch, classes, places = scores.shape
         slices = object_chunks(batch * TEMPORARIES, places, truth.labels.shape[1])
 
         def positives_of(part: slice, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            inside = _inside(priors, truth, part)
+            inside = _inside(priors, truth, part) & finite
             prior = self.bag(priors, truth.boxes[:, part], truth.labels[:, part]) * inside
             likelihood = self._likelihood(scores, boxes, truth.boxes[:, part], truth.labels[:, part], inside)
             weight = (self.sharpness * likelihood).exp() * prior * (likelihood > 0)

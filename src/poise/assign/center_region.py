@@ -46,7 +46,7 @@ class CenterRegion:
             better = value < best
             index = torch.where(better, lowest_index(size == value[..., None]) + part.start, index)
             best = torch.where(better, value, best)
-        positive = best < torch.inf
+        positive = (best < torch.inf) & predictions.finite()
         return Assignment(index, positive, torch.zeros_like(positive), positive.float())
 
     def _ranges(self, priors: Priors) -> tuple[Tensor, Tensor]:

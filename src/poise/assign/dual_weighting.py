@@ -119,7 +119,7 @@ class DualWeighting:
         likelihood = self.location(overlap, geometry.giou(predicted, wanted), self.beta)
         score = scores.gather(1, labels[..., None].expand(-1, -1, scores.shape[2]))
         consistency = score * likelihood
-        usable = inside & consistency.isfinite() & overlap.isfinite()
+        usable = inside & predictions.finite()[:, None] & consistency.isfinite() & overlap.isfinite()
         return torch.where(usable, overlap, 0.0), torch.where(usable, consistency, 0.0)
 
     def _positive(self, consistency: Tensor, prior: Tensor) -> Tensor:

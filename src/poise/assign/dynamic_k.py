@@ -20,11 +20,6 @@ LARGEST = 3e38  # a cost above it counts as this, so that pairs that may not be 
 BEYOND = 0x7FFFFFFF  # what stands for such a pair among the bits of costs
 
 
-def finite_places(predictions: Predictions) -> Tensor:
-    """Places whose predictions can be compared at all, (B,N) bool."""
-    return predictions.logits.isfinite().all(2) & predictions.boxes.isfinite().all(2)
-
-
 def take_cheapest(predictions: Predictions, truth: GroundTruth, usable: Tensor, costs: Pairs, topk: int) -> Assignment:
     """Assign by cost.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.assign.dynamic_k import finite_places, take_cheapest
+from poise.assign.dynamic_k import take_cheapest
 from poise.assign.protocol import object_chunks
 from poise.boxes import depth_inside
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
@@ -38,7 +38,7 @@ class DynamicSoftLabel:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        usable = inside_any(predictions.priors, truth) & finite_places(predictions)
+        usable = inside_any(predictions.priors, truth) & predictions.finite()
         classes = _SoftLabelCost(predictions.logits.float())
 
         def costs(part: slice, overlap: Tensor) -> Tensor:

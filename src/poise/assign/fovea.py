@@ -50,7 +50,7 @@ class Fovea:
             better = value < best
             index = torch.where(better, lowest_index(size == value[..., None]) + part.start, index)
             best = torch.where(better, value, best)
-        positive = best < torch.inf
+        positive = (best < torch.inf) & predictions.finite()
         return Assignment(index, positive, torch.zeros_like(positive), positive.float())
 
     def _within(self, cells: Tensor, last: Tensor, strides: Tensor, objects: Tensor) -> Tensor:

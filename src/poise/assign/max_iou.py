@@ -58,7 +58,7 @@ class MaxIoU:
         if self.ignore_iof > 0:
             covered = torch.where(truth.crowd[:, None], pairwise_iof(anchors, truth.boxes), 0).amax(2)
             ignored = ignored | (~positive & (covered > self.ignore_iof))
-        return Assignment(index, positive & reachable, ignored | ~reachable, overlap)
+        return Assignment(index, positive & reachable & predictions.finite(), ignored | ~reachable, overlap)
 
     def _match(self, anchors: Tensor, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Best overlap (B,N) in [0,1] and its object, and the object that claims the place (-1: none)."""

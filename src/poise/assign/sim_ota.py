@@ -13,9 +13,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.dynamic_k import finite_places, take_cheapest
+from poise.assign.class_cost import ClassCost
+from poise.assign.dynamic_k import take_cheapest
+from poise.assign.positions import depths
 from poise.assign.protocol import object_chunks
-from poise.structures import Assignment, GroundTruth, Predictions, Priors, QualityPredictions
+from poise.structures import (
+    Assignment,
+    GeometricPredictions,
+    GroundTruth,
+    Predictions,
+    Priors,
+    QualityPredictions,
+)
 
 OUTSIDE = 1e5  # cost of a place that is not both inside its object and near the object's centre
 FLOOR = -100.0  # of logarithms, as in torch's binary cross-entropy
@@ -41,13 +50,12 @@ class SimOTA:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        usable = self._anywhere_near(predictions.priors, truth) & finite_places(predictions)
-        scores = predictions.scores().float()
-        classes = _ClassCost(scores.sqrt() if isinstance(predictions, QualityPredictions) else scores)
+        usable = self._anywhere_near(predictions.priors, truth) & predictions.finite()
+        classes = _entropy(_mean_scores(predictions))
 
         def costs(part: slice, overlap: Tensor) -> Tensor:
             inside, central = self._position(predictions.priors, truth.boxes[:, part])
-            cost = classes(truth.labels[:, part]) - (overlap + 1e-7).log() * self.iou_weight
+            cost = classes(truth.labels[:, part]).transpose(1, 2) - (overlap + 1e-7).log() * self.iou_weight
             return cost + torch.where(inside & central, 0.0, OUTSIDE)
 
         return take_cheapest(predictions, truth, usable, costs, self.topk)
@@ -64,29 +72,17 @@ class SimOTA:
     def _position(self, priors: Priors, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Whether each place lies strictly inside each object, and within ``radius`` of its centre, both (B,N,g)."""
         centers = priors.centers.float() + self.shift * priors.strides[:, None]
-        x, y = (plane[..., None] for plane in centers.unbind(-1))
-        x1, y1, x2, y2 = (plane[:, None] for plane in boxes.unbind(-1))
-        depth = torch.minimum(torch.minimum(x - x1, x2 - x), torch.minimum(y - y1, y2 - y))
-        reach = self.radius * priors.strides[:, None]
-        cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
-        margin = torch.minimum(
-            torch.minimum(x - (cx - reach), (cx + reach) - x), torch.minimum(y - (cy - reach), (cy + reach) - y)
-        )
+        depth, margin = depths(centers[:, :, None], boxes[:, None], self.radius * priors.strides[:, None])
         return depth > 0, margin > 0
 
 
-class _ClassCost:
-    """Binary cross-entropy of every place's scores against one class, summed over classes.
+def _entropy(scores: Tensor) -> ClassCost:
+    """Binary cross-entropy of (B,N,C) scores against one class."""
+    return ClassCost(-scores.log().clamp(min=FLOOR), -torch.log1p(-scores).clamp(min=FLOOR))
 
-    Only the object's own class differs from the cost of background, so that one is exchanged and no (B,N,G,C) is made.
-    """
 
-    def __init__(self, scores: Tensor) -> None:
-        self.hit = -scores.log().clamp(min=FLOOR)
-        self.miss = -torch.log1p(-scores).clamp(min=FLOOR)
-        self.total = self.miss.sum(2, keepdim=True, dtype=torch.float64)
-
-    def __call__(self, labels: Tensor) -> Tensor:
-        """Costs (B,N,g) for objects of classes (B,g)."""
-        column = labels[:, None].expand(-1, self.hit.shape[1], -1)
-        return (self.total - self.miss.gather(2, column) + self.hit.gather(2, column)).float()
+def _mean_scores(predictions: Predictions) -> Tensor:
+    """The class score, (B,N,C); the geometric mean of class and objectness where the head predicts both."""
+    scores = predictions.scores().float()
+    product = isinstance(predictions, QualityPredictions) and not isinstance(predictions, GeometricPredictions)
+    return scores.sqrt() if product else scores

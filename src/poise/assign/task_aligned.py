@@ -53,7 +53,7 @@ class TaskAligned:
         self, predictions: Predictions, truth: GroundTruth, reachable: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best places of each object with their metric and IoU, all (B,G,K)."""
-        scores, boxes = predictions.scores().float(), predictions.boxes.float()
+        scores, boxes, finite = predictions.scores().float(), predictions.boxes.float(), predictions.finite()
         count = min(self.topk, scores.shape[1])
         places, metrics, overlaps = [], [], []
         for part in object_chunks(len(scores), scores.shape[1], truth.boxes.shape[1]):
@@ -61,7 +61,7 @@ class TaskAligned:
             column = truth.labels[:, part, None].expand(-1, -1, scores.shape[1])
             score = scores.transpose(1, 2).gather(1, column)
             metric = torch.where(reachable[:, None], _power(score, self.alpha) * _power(overlap, self.beta), 0.0)
-            metric = torch.where(metric.isfinite(), metric, 0.0)
+            metric = torch.where(finite[:, None] & metric.isfinite(), metric, 0.0)
             place = smallest(-metric, count)[1]
             places.append(place)
             metrics.append(metric.gather(2, place))
