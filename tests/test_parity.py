@@ -28,6 +28,7 @@ MODELS = {
     "vfnet_r2_101_dcn": "vfnet_r2_101_dcn_fpn",
     "tood_r50": "tood_r50_fpn",
     "foveabox_r50": "foveabox_r50_fpn",
+    "reppoints_r50": "reppoints_r50_fpn",
     "autoassign_r50": "autoassign_r50_fpn",
     "faster_rcnn_r50": "faster_rcnn_r50_fpn",
     "libra_faster_rcnn_r50": "libra_faster_rcnn_r50_fpn",

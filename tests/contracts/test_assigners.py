@@ -14,7 +14,16 @@ from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, Si
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.bags import Nearest
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, overlap_power
-from poise.structures import Assignment, GroundTruth, PairWeights, Predictions, QualityPredictions, map_tensors
+from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
+from poise.structures import (
+    Assignment,
+    GroundTruth,
+    PairWeights,
+    Predictions,
+    QualityPredictions,
+    RefinedPredictions,
+    map_tensors,
+)
 
 ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "max_iou": MaxIoU(),
@@ -23,6 +32,8 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "center_region": CenterRegion(1.5, (24, 60)),
     "center_region_whole": CenterRegion(0.0, (24, 60)),
     "fovea": Fovea(),
+    "nearest_point": NearestPoint(),
+    "first_box_overlap": FirstBoxOverlap(MaxIoU(0.4, 0.3)),
     "auto_assign": AutoAssign(),
     "dynamic_soft_label": DynamicSoftLabel(),
     "dynamic_soft_label_rtmdet": DynamicSoftLabel(center_radius=3.0),
@@ -35,7 +46,9 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
         Nearest(9), mu_total=5.0, location=overlap_power, overlap_function=LinearIoU()
     ),
 }
-KINDS: dict[str, type[Predictions]] = {}  # where an assigner reads more than QualityPredictions
+KINDS: dict[str, type[Predictions]] = {  # where an assigner reads more than QualityPredictions
+    "first_box_overlap": RefinedPredictions,
+}
 
 pytestmark = pytest.mark.parametrize("name", ASSIGNERS)
 

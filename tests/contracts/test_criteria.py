@@ -14,6 +14,7 @@ from torch import Tensor
 from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, TaskAligned
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.dual_weighting import DualWeighting
+from poise.assign.rep_points import FirstBoxOverlap
 from poise.boxes import DeltaCoder
 from poise.criteria import (
     AnchorCriterion,
@@ -28,6 +29,7 @@ from poise.criteria.distribution import own_overlap
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
 from poise.criteria.fovea import FoveaCriterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
+from poise.criteria.rep_points import RepPointsCriterion
 from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.losses import focal, varifocal
@@ -74,6 +76,8 @@ CRITERIA = {
     "region_box": Case(RegionBoxCriterion(DeltaCoder()), MaxIoU(0.5, 0.5), RegionPredictions),
     "aligned": Case(AlignedCriterion(), TaskAligned(), GeometricPredictions),
     "aligned_start": Case(StartingCriterion(), ATSS(5), GeometricPredictions),
+    "rep_points": Case(RepPointsCriterion(), FirstBoxOverlap(), RefinedPredictions),
+    "rep_points_varifocal": Case(RepPointsCriterion(varifocal, own_overlap), FirstBoxOverlap(), RefinedPredictions),
     "fovea": Case(FoveaCriterion(), Fovea(), DeltaPredictions),
     "auto_assign": Case(AutoAssignCriterion(), AutoAssign(), QualityPredictions),
     "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),

@@ -30,6 +30,7 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "libra_retinanet_r18_fpn": SMALL,
     "autoassign_r18_fpn": SMALL,
     "foveabox_r18_fpn": SMALL,
+    "reppoints_r18_fpn": {**SMALL, "depth": 2},
     "tood_r18_fpn": SMALL,
 }
 PROPOSING = [name for name in MODELS if "rcnn" in name]  # the proposals' NMS stands between the stages

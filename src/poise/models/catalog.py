@@ -23,6 +23,7 @@ from poise.models.gfl import gfl
 from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
 from poise.models.parts import Weights
+from poise.models.reppoints import reppoints
 from poise.models.retinanet import retinanet
 from poise.models.tood import tood
 from poise.models.vfnet import vfnet
@@ -40,6 +41,7 @@ BACKBONES = {
 
 OLD_CAFFE = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # as Detectron has it
 DEFORMABLE = {"deformable_stages": (3, 4, 5), "deformable_towers": True}
+POINTS_DCN = {"deformable_stages": (3, 4, 5), "group_norm": True}
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ NAMES: dict[str, Entry] = {
     "gfl_r101_dcn_fpn": Entry(gfl, {"backbone": "resnet101", "deformable_stages": (3, 4, 5)}),
     **_on_backbones("tood", tood),
     **_on_backbones("foveabox", foveabox),
+    **_on_backbones("reppoints", reppoints),
+    "reppoints_r50_gn_fpn": Entry(reppoints, {"group_norm": True}),
+    "reppoints_r101_gn_fpn": Entry(reppoints, {"backbone": "resnet101", "group_norm": True}),
+    "reppoints_r101_dcn_gn_fpn": Entry(reppoints, {"backbone": "resnet101", **POINTS_DCN}),
+    "reppoints_x101_32x4d_dcn_gn_fpn": Entry(reppoints, {"backbone": "resnext101_32x4d", **POINTS_DCN}),
     **_on_backbones("autoassign", autoassign),
     "autoassign_r50_fpn": Entry(autoassign, {"backbone": "resnet50", "caffe": True}, OLD_CAFFE),  # as published
     **_on_backbones("faster_rcnn", faster_rcnn),

@@ -22,10 +22,11 @@ Teaching = tuple[Callable[..., Tensor], Callable[..., Tensor | float]]
 CLASS_LOSSES: dict[str, Teaching] = {"focal": (losses.focal, certain), "varifocal": (losses.varifocal, own_overlap)}
 
 
-def pyramid(backbone: Backbone, channels: int, from_input: bool, relu: bool) -> FPN:
+def pyramid(backbone: Backbone, channels: int, from_input: bool, relu: bool, groups: int = 0) -> FPN:
     """P3 to P7 over the backbone's last three stages; see ``StridedLevels`` for where P6 and P7 come from."""
     source = backbone.channels[-1] if from_input else channels
-    return FPN(backbone.channels, backbone.strides, channels, StridedLevels(source, channels, from_input, relu))
+    extra = StridedLevels(source, channels, from_input, relu, groups)
+    return FPN(backbone.channels, backbone.strides, channels, extra, groups)
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:

@@ -8,6 +8,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+class NormedConv(nn.Conv2d):
+    """A convolution without bias, and the group norm of what it gives."""
+
+    def __init__(self, in_channels: int, channels: int, kernel: int, groups: int, stride: int = 1) -> None:
+        super().__init__(in_channels, channels, kernel, stride, kernel // 2, bias=False)
+        self.norm = nn.GroupNorm(min(groups, max(1, channels // 4)), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(super().forward(x))
+
+
+def _conv(in_channels: int, channels: int, kernel: int, groups: int, stride: int = 1) -> nn.Conv2d:
+    if groups:
+        return NormedConv(in_channels, channels, kernel, groups, stride)
+    return nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2)
+
+
 class StridedLevels(nn.Module):
     """Two coarser levels (P6, P7) by 3x3 convolutions of stride 2.
 
@@ -15,12 +32,13 @@ class StridedLevels(nn.Module):
         in_channels: of the map that P6 is made from.
         from_input: P6 reads the backbone's last map (RetinaNet) instead of the pyramid's (FCOS, ATSS).
         relu: P7 reads the rectified P6.
+        groups: of a group norm after each convolution; 0 for none.
     """
 
-    def __init__(self, in_channels: int, channels: int, from_input: bool, relu: bool) -> None:
+    def __init__(self, in_channels: int, channels: int, from_input: bool, relu: bool, groups: int = 0) -> None:
         super().__init__()
         self.from_input, self.relu = from_input, relu
-        self.convs = nn.ModuleList([nn.Conv2d(in_channels, channels, 3, 2, 1), nn.Conv2d(channels, channels, 3, 2, 1)])
+        self.convs = nn.ModuleList([_conv(count, channels, 3, groups, 2) for count in (in_channels, channels)])
 
     def forward(self, backbone_map: Tensor, pyramid_map: Tensor) -> list[Tensor]:
         p6 = self.convs[0](backbone_map if self.from_input else pyramid_map)
@@ -35,12 +53,14 @@ class SubsampledLevel(nn.Module):
 
 
 class FPN(nn.Module):
-    """Top-down pyramid over the backbone's maps plus the levels that ``extra`` adds."""
+    """Top-down pyramid over the backbone's maps plus the levels that ``extra`` adds; ``groups`` as there."""
 
-    def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: int, extra: nn.Module) -> None:
+    def __init__(
+        self, in_channels: Sequence[int], strides: Sequence[int], channels: int, extra: nn.Module, groups: int = 0
+    ) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList([nn.Conv2d(count, channels, 1) for count in in_channels])
-        self.outputs = nn.ModuleList([nn.Conv2d(channels, channels, 3, 1, 1) for _ in in_channels])
+        self.laterals = nn.ModuleList([_conv(count, channels, 1, groups) for count in in_channels])
+        self.outputs = nn.ModuleList([_conv(channels, channels, 3, groups) for _ in in_channels])
         self.extra = extra
         added = len(extra.convs) if isinstance(extra, StridedLevels) else 1
         self.channels = channels
@@ -48,7 +68,8 @@ class FPN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         merged = [lateral(level) for lateral, level in zip(self.laterals, maps, strict=True)]

@@ -12,6 +12,7 @@ from poise.published.autoassign import AUTOASSIGN
 from poise.published.dw import DW
 from poise.published.foveabox import FOVEABOX
 from poise.published.region import FASTER_RCNN, LIBRA_FASTER_RCNN, LIBRA_RETINANET, modern
+from poise.published.reppoints import REPPOINTS
 from poise.published.shared import SHARED, Rule
 from poise.published.tood import TOOD
 from poise.published.vfnet import VFNET
@@ -48,6 +49,7 @@ FAMILIES: dict[str, list[Rule]] = {
     "vfnet": VFNET,
     "autoassign": AUTOASSIGN,
     "foveabox": FOVEABOX,
+    "reppoints": REPPOINTS,
     "tood": TOOD,
 }
 FAMILIES["nanodet_plus"] = nanodet_plus.RULES

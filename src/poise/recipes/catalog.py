@@ -17,6 +17,7 @@ from poise.recipes import (
     gfl,
     libra_rcnn,
     nanodet_plus,
+    reppoints,
     retinanet,
     tood,
     vfnet,
@@ -39,6 +40,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         vfnet,
         tood,
         foveabox,
+        reppoints,
         autoassign,
     )
     for function in paper.RECIPES
