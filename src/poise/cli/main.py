@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "Train a small detector on generated scenes, evaluate it, write pictures and a report",
     "demo-data": "Write the generated scenes to disk as a COCO data set",
     "train": "Train a model or a recipe on your data",
+    "ablate": "Train variants of a recipe and write their table",
     "recipes": "List the recipes",
     "models": "List the models",
     "check": "Read a whole data set and report its faults",
@@ -71,7 +72,7 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise CommandLineError(f"no command '{name}'{nearest(name, COMMANDS)}; poise --help lists them")
     command: Any = importlib.import_module(f"poise.cli.{name.replace('-', '_')}")
-    if hasattr(command, "parse"):  # train: its options depend on the recipe that is named
+    if hasattr(command, "parse"):  # train, ablate: their options depend on the recipe that is named
         return command.run(command.parse(rest))
     return command.run(parse(command.Arguments, f"poise {name}", rest))
 

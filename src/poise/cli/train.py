@@ -61,7 +61,7 @@ class Arguments:
 def parse(words: Sequence[str]) -> Arguments:
     """The arguments, on top of the recipe that they name."""
     name = words[0] if words and not words[0].startswith("-") else ""
-    config, out, resume = _value_of(words, "--config"), _value_of(words, "--out"), "--resume" in words
+    config, out, resume = value_of(words, "--config"), value_of(words, "--out"), "--resume" in words
     if {"-h", "--help"} & set(words):
         start = get_recipe(name) if name else Recipe()
     elif name and config:
@@ -76,11 +76,15 @@ def parse(words: Sequence[str]) -> Arguments:
         start = load_recipe(Path(out) / "recipe.yaml")
     else:
         raise CommandLineError("poise train needs a model or recipe first (poise train atss_r18_fpn --data PATH)")
-    values = [re.sub("(^|=)(true|false)$", lambda found: f"{found[1]}{found[2].capitalize()}", word) for word in words]
-    return parse_words(Arguments, "poise train", values, Arguments(name=name, recipe=start))
+    return parse_words(Arguments, "poise train", spelled(words), Arguments(name=name, recipe=start))
 
 
-def _value_of(words: Sequence[str], option: str) -> str:
+def spelled(words: Sequence[str]) -> list[str]:
+    """The words with ``true`` and ``false`` as Python spells them, which is how the parser reads them."""
+    return [re.sub("(^|=)(true|false)$", lambda found: f"{found[1]}{found[2].capitalize()}", word) for word in words]
+
+
+def value_of(words: Sequence[str], option: str) -> str:
     """The word after ``option`` or after ``option=``, before anything else is parsed."""
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == option:

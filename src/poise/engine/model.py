@@ -10,26 +10,30 @@ from poise.detectors import DetectionModel
 from poise.models import create_model
 from poise.models.files import find_model_file, load_model
 from poise.published import load_published
-from poise.recipes import Recipe
+from poise.recipes import ModelSettings, Recipe
 
 
 def build_model(recipe: Recipe, train_set: ImageSet, fresh: bool) -> tuple[DetectionModel, list[str]]:
     """The model for these classes, with the weights that the recipe starts from if it is ``fresh``."""
     settings = recipe.model
     backbone = None if settings.backbone_weights in ("none", "") else settings.backbone_weights
-    size = settings.image_size or None
-    options: dict[str, Any] = dict(settings.options)
-    model = create_model(
-        settings.name,
-        num_classes=len(train_set.class_names),
-        backbone_weights=backbone if fresh else None,
-        image_size=size[0] if size and len(size) == 1 else size,
-        **options,
-    )
+    model = named_model(settings, len(train_set.class_names), backbone if fresh else None)
     if not fresh and (backbone is not None or _is_published(settings.weights)):  # what the weights froze at the start
         model.network.backbone.adopt_pretrained()  # type: ignore[union-attr, operator]
     model.set_classes(train_set.class_names, train_set.category_ids)
     return model, _start_weights(model, settings.weights) if fresh and settings.weights else []
+
+
+def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str | None = None) -> DetectionModel:
+    """The model that the settings name, with random weights but for those of the backbone."""
+    size, options = settings.image_size or None, dict[str, Any](settings.options)
+    return create_model(
+        settings.name,
+        num_classes=num_classes,
+        backbone_weights=backbone_weights,
+        image_size=size[0] if size and len(size) == 1 else size,
+        **options,
+    )
 
 
 def _is_published(source: str) -> bool:

@@ -1,0 +1,144 @@
+"""``poise ablate``: variants of one recipe, trained one after another, as a table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from tyro.conf import FlagConversionOff, Positional, arg
+
+from poise.cli import train
+from poise.cli.arguments import CommandLineError
+from poise.cli.arguments import parse as parse_words
+from poise.recipes import Recipe, get_recipe, load_recipe
+from poise.recipes.ablation import Ablation, full_name, grid, load_ablation
+from poise.recipes.articles import TABLES
+
+if TYPE_CHECKING:
+    from poise.engine.ablation import AblationResult
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train variants of a recipe and write their table: poise ablate NAME --data PATH --vary SETTING=VALUE,VALUE.
+
+    NAME comes first: a table of an article (--list shows them), or a model, recipe or module:function whose settings
+    --vary or --file vary. Runs that are done are not repeated, stopped ones are resumed; the same command started
+    several times shares the runs. Every setting of the recipe that all variants share can be changed as in poise train.
+    """
+
+    name: Positional[str] = ""
+    """An article's table, a model, a recipe or module:function."""
+    data: str = ""
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout (sets data.path)."""
+    vary: tuple[str, ...] = ()
+    """SETTING=VALUE,VALUE,… (several: every combination), such as model.options.topk=5,9 or assigner=atss,sim_ota."""
+    file: Path | None = None
+    """A YAML file with named variants instead (docs/ablation.md)."""
+    seeds: tuple[int, ...] = ()
+    """Every variant is trained with each of them; by default 0, or what the file says."""
+    out: Path | None = None
+    """Folder of the runs and tables; by default runs/ablate-NAME, where an earlier one is continued."""
+    epochs: int | None = None
+    """Passes over the data (sets schedule.epochs)."""
+    batch: int | None = None
+    """Images of one optimizer step (sets data.batch)."""
+    size: int | None = None
+    """Limit of both sides of an image in pixels (sets model.image_size)."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
+    config: Path | None = None
+    """A recipe in YAML instead of NAME's, such as recipe.yaml of a run folder."""
+    list: bool = False
+    """Print the tables of the articles and what they compare, and train nothing."""
+    recipe: Annotated[Recipe, arg(name=""), FlagConversionOff] = field(default_factory=Recipe, metadata={"flat": True})
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """The arguments, on top of the recipe that they name."""
+    name = words[0] if words and not words[0].startswith("-") else ""
+    config = train.value_of(words, "--config")
+    if not name and not config and not {"-h", "--help", "--list"} & set(words):
+        raise CommandLineError(
+            "poise ablate needs a table, model or recipe first; poise ablate --list shows the tables"
+        )
+    if ":" in name:
+        sys.path.insert(0, os.getcwd())  # a recipe of the user's own, from where they stand
+    start = load_recipe(config) if config else _recipe_of(name)
+    return parse_words(Arguments, "poise ablate", train.spelled(words), Arguments(name=name, recipe=start))
+
+
+def _recipe_of(name: str) -> Recipe:
+    if not name:
+        return Recipe()
+    return get_recipe(TABLES[name].recipe if name in TABLES else name)
+
+
+def run(arguments: Arguments) -> int:
+    """Train what is not trained yet and print the table."""
+    if arguments.list:
+        width = max(map(len, TABLES))
+        print("\n".join(f"{name:<{width}}  {table.about} ({table.recipe})" for name, table in TABLES.items()))
+        return 0
+    recipe = train.resolve(
+        train.Arguments(
+            data=arguments.data,
+            epochs=arguments.epochs,
+            batch=arguments.batch,
+            size=arguments.size,
+            recipe=arguments.recipe,
+        )
+    )
+    if not recipe.data.path:
+        raise CommandLineError("poise ablate needs --data PATH (poise demo-data OUT makes some to try)")
+    if recipe.data.val == "none":
+        raise CommandLineError("poise ablate compares by validation: data.val cannot be none")
+    from poise.engine.ablation import ablate
+
+    ablation = planned(arguments)
+    name = (arguments.name or recipe.model.name).rpartition(":")[2]
+    out = arguments.out or Path("runs") / f"ablate-{name}"
+    result = ablate(recipe, ablation, out=out, device=arguments.device)
+    _say(result)
+    return result.exit_code
+
+
+def planned(arguments: Arguments) -> Ablation:
+    """The variants and seeds that the words ask for."""
+    sources = [bool(arguments.vary), arguments.file is not None, arguments.name in TABLES]
+    if sum(sources) != 1:
+        raise CommandLineError("give the variants once: by the name of a table, by --vary, or by --file")
+    if arguments.file is not None:
+        ablation = load_ablation(arguments.file)
+    elif arguments.vary:
+        ablation = Ablation(grid(dict(map(_values, arguments.vary))))
+    else:
+        ablation = TABLES[arguments.name].ablation
+    return Ablation(ablation.variants, arguments.seeds or ablation.seeds)
+
+
+def _values(word: str) -> tuple[str, list[Any]]:
+    """``SETTING=1,2`` as the setting's full name and its values, read as YAML."""
+    setting, sign, text = word.partition("=")
+    try:
+        values = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError:
+        values = None
+    if not sign or not setting or not values:
+        raise CommandLineError(f"--vary {word}: write SETTING=VALUE,VALUE, such as model.options.topk=5,9")
+    return full_name(setting), values
+
+
+def _say(result: AblationResult) -> None:
+    print(result.markdown.read_text(encoding="utf-8"), end="")
+    print(f"{result.count('done')} of {len(result.states)} runs done; tables: {result.markdown} and {result.csv}")
+    for one in result.states:
+        if one.state == "failed":
+            print(f"failed: {one.run.variant}, seed {one.run.seed}: {one.reason}")
+    if result.count("elsewhere") or result.count("open"):
+        print("some runs are still open or in another process's hands: the same command goes on with them")

@@ -1,0 +1,137 @@
+"""Ablations: one recipe, the settings in which its variants differ, and the seeds of each."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from poise.recipes.convert import changed
+from poise.recipes.settings import Recipe
+
+SHORT = {"model": "model.name", "assigner": "model.options.assigner", "lr": "optimizer.lr", "batch": "data.batch"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table: its name and what it changes, such as ``{"model.options.negative": "probability"}``."""
+
+    name: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training of an ablation."""
+
+    variant: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def folder(self) -> str:
+        """Where it goes inside the ablation's folder: ``VARIANT/seed-N``, the name reduced to plain characters."""
+        return f"{plain_name(self.variant)}/seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Variants of a recipe, each trained once a seed.
+
+    Raises:
+        ValueError: no variant or seed, or two variants of one name (or of one folder).
+    """
+
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if not self.variants or not self.seeds:
+            raise ValueError("an ablation needs at least one variant and one seed")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} repeat")
+        folders: dict[str, str] = {}
+        for variant in self.variants:
+            folder = plain_name(variant.name).casefold()  # some file systems know no case
+            if folder in folders:
+                pair = f"'{folders[folder]}' and '{variant.name}'"
+                raise ValueError(f"variants {pair} would share a folder: name them differently")
+            folders[folder] = variant.name
+
+    def runs(self, recipe: Recipe) -> list[PlannedRun]:
+        """All trainings, seed after seed, so that a table of the first seed is complete early.
+
+        Raises:
+            ValueError: a setting that does not exist or has another type; the variant is named.
+        """
+        return [PlannedRun(v.name, seed, _varied(recipe, v, seed)) for seed in self.seeds for v in self.variants]
+
+
+def grid(settings: Mapping[str, Sequence[Any]]) -> tuple[Variant, ...]:
+    """Every combination of the settings' values, named ``gamma1=1, gamma2=2`` after the settings' last parts."""
+    names = [name.rpartition(".")[2] for name in settings]
+    if len(set(names)) < len(names):
+        names = list(settings)
+    variants = []
+    for values in itertools.product(*settings.values()):
+        title = ", ".join(f"{name}={_written(value)}" for name, value in zip(names, values, strict=True))
+        variants.append(Variant(title, dict(zip(map(full_name, settings), values, strict=True))))
+    return tuple(variants)
+
+
+def load_ablation(path: str | os.PathLike[str]) -> Ablation:
+    """Read ``variants`` (name to changes) or ``vary`` (setting to values), and ``seeds``, from a YAML file.
+
+    Raises:
+        ValueError: the file is no such table; it is named, with what was expected.
+    """
+    try:
+        table = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(table, dict) or not (set(table) <= {"variants", "vary", "seeds"}):
+        raise ValueError(f"{path}: an ablation file holds 'variants' or 'vary', and 'seeds'; see docs/ablation.md")
+    if ("variants" in table) == ("vary" in table):
+        raise ValueError(f"{path}: give either 'variants' (name to changes) or 'vary' (setting to values)")
+    try:
+        return Ablation(_variants(table), tuple(int(seed) for seed in table.get("seeds", [0])))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def full_name(setting: str) -> str:
+    """A setting's place in the recipe; ``model``, ``assigner``, ``lr`` and ``batch`` are short for the usual ones."""
+    return SHORT.get(setting, setting)
+
+
+def plain_name(name: str) -> str:
+    """A name as a folder: letters, digits, ``.``, ``=``, ``+`` and ``-``."""
+    return re.sub(r"[^\w.=+]+", "-", name).strip("-.") or "variant"
+
+
+def _variants(table: Mapping[str, Any]) -> tuple[Variant, ...]:
+    if "vary" in table:
+        return grid({str(name): values for name, values in table["vary"].items()})
+    return tuple(
+        Variant(str(name), {full_name(setting): value for setting, value in (changes or {}).items()})
+        for name, changes in table["variants"].items()
+    )
+
+
+def _varied(recipe: Recipe, variant: Variant, seed: int) -> Recipe:
+    try:
+        return changed(recipe, {**variant.changes, "train.seed": seed})
+    except ValueError as error:
+        raise ValueError(f"variant '{variant.name}': {error}") from error
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return "(" + " ".join(map(str, value)) + ")"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,130 @@
+"""The comparisons of the articles, ready for ``poise ablate``: each a model to start from and its variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from poise.recipes.ablation import Ablation, Variant
+
+
+@dataclass(frozen=True)
+class ArticleTable:
+    """One table: what it compares, the model or recipe that it varies, and its rows."""
+
+    about: str
+    recipe: str
+    ablation: Ablation
+
+
+def _rows(rows: Mapping[str, Mapping[str, Any]]) -> Ablation:
+    return Ablation(tuple(Variant(name, changes) for name, changes in rows.items()))
+
+
+def _options(**options: Any) -> dict[str, Any]:
+    return {f"model.options.{name}": value for name, value in options.items()}
+
+
+TABLES: dict[str, ArticleTable] = {
+    "dense_methods": ArticleTable(
+        "FCOS, ATSS, VarifocalNet and DW on one backbone (their articles' main comparison)",
+        "atss_r18_fpn",
+        _rows(
+            {
+                "FCOS": {"model.name": "fcos_r18_fpn"},
+                "ATSS": {"model.name": "atss_r18_fpn"},
+                "VarifocalNet": {"model.name": "vfnet_r18_fpn"},
+                "DW": {"model.name": "dw_r18_fpn"},
+            }
+        ),
+    ),
+    "dw_negative_weight": ArticleTable(
+        "what DW's negative weight is made of",
+        "dw_r18_fpn",
+        _rows(
+            {
+                "neither": _options(negative="neither"),
+                "1 - positive weight": _options(negative="complement"),
+                "probability alone": _options(negative="probability"),
+                "importance alone": _options(negative="importance"),
+                "both": _options(negative="both"),
+            }
+        ),
+    ),
+    "dw_candidate_bag": ArticleTable(
+        "which places DW lets be positive",
+        "dw_r18_fpn",
+        _rows(
+            {
+                "distance, prior > 0.1": _options(bag="distance", bag_threshold=0.1),
+                "distance, prior > 0.3": _options(bag="distance", bag_threshold=0.3),
+                "distance, prior > 0.5": _options(bag="distance", bag_threshold=0.5),
+                "9 nearest a level": _options(bag="topk", bag_topk=9),
+                "15 nearest a level": _options(bag="topk", bag_topk=15),
+                "soft centre prior": _options(bag="soft_center"),
+            }
+        ),
+    ),
+    "dw_positive_weight": ArticleTable(
+        "sharpness of DW's positive weight: beta of the box, mu of the consistency",
+        "dw_r18_fpn",
+        _rows({f"beta {b}, mu {m}": _options(beta=float(b), mu=float(m)) for b in (3, 5, 7) for m in (3, 5, 8)}),
+    ),
+    "vfnet_parts": ArticleTable(
+        "VarifocalNet's loss, star features and refinement",
+        "vfnet_r18_fpn",
+        _rows(
+            {
+                "FCOS+ATSS": {"model.name": "atss_r18_fpn"},
+                "varifocal loss": _options(star=False, refine=False),
+                "+ star features": _options(refine=False),
+                "+ refinement": {},
+                "focal loss": _options(class_loss="focal"),
+                "quality focal loss": _options(class_loss="quality_focal"),
+            }
+        ),
+    ),
+    "libra_parts": ArticleTable(
+        "Libra R-CNN's three balances, and hard example mining, on Faster R-CNN",
+        "libra_faster_rcnn_r18_fpn",
+        _rows(
+            {
+                "Faster R-CNN": _options(sampling="random", refine="off", box_loss="l1"),
+                "+ OHEM": _options(sampling="ohem", refine="off", box_loss="l1"),
+                "+ IoU-balanced sampling": _options(sampling="balanced", refine="off", box_loss="l1"),
+                "+ article's sampling": _options(sampling="article", refine="off", box_loss="l1"),
+                "+ BFP": _options(sampling="random", refine="non_local", box_loss="l1"),
+                "+ balanced L1": _options(sampling="random", refine="off", box_loss="balanced_l1"),
+                "Libra R-CNN": {},
+            }
+        ),
+    ),
+    "libra_retinanet_parts": ArticleTable(
+        "Libra RetinaNet's parts; beta 0.11 is the published loss, beta 1 the article's",
+        "libra_retinanet_r18_fpn",
+        _rows(
+            {
+                "RetinaNet": _options(refine="off", box_loss="l1"),
+                "+ BFP": _options(box_loss="l1"),
+                "+ balanced L1, beta 0.11": _options(refine="off"),
+                "+ balanced L1, beta 1": _options(refine="off", box_loss="balanced_l1"),
+                "Libra RetinaNet": {},
+            }
+        ),
+    ),
+    "nanodet_guidance": ArticleTable(
+        "NanoDet-Plus with and without its guide, and taught by other assigners",
+        "nanodet_plus_m_320",
+        _rows(
+            {
+                "guide, never detached": _options(detach_epoch=1_000_000),
+                "guide, detached from the start": _options(detach_epoch=0),
+                "guide, detached after detach_epoch": {},
+                "no guide": _options(guide_depth=0),
+                "no guide, ATSS": _options(guide_depth=0, assigner="atss"),
+                "no guide, SimOTA": _options(guide_depth=0, assigner="sim_ota"),
+            }
+        ),
+    ),
+}
