@@ -29,6 +29,17 @@ def quality_focal(logits: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
     return distance**beta * functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
+def joint_quality_focal(logits: Tensor, quality: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
+    """Quality focal loss of scores p = sigmoid(logits) * sigmoid(quality) (GFLv2: Li et al. 2021), shapes broadcast.
+
+    Computed from logarithms, so that it is finite with finite gradients where scores round to 0 or 1.
+    """
+    score = functional.logsigmoid(logits) + functional.logsigmoid(quality)
+    rest = score + torch.logaddexp(-logits, functional.softplus(-logits) - quality)  # ln(1 - p)
+    entropy = -(targets * score + (1 - targets) * rest)
+    return (targets - score.exp()).abs() ** beta * entropy
+
+
 def varifocal(
     logits: Tensor, targets: Tensor, alpha: float = 0.75, gamma: float = 2.0, iou_weighted: bool = True
 ) -> Tensor:

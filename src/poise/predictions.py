@@ -142,6 +142,11 @@ class DistributionPredictions(Predictions):
 
 
 @dataclass(frozen=True)
+class JointDistributionPredictions(JointPredictions, DistributionPredictions):
+    """A head of distributions whose shapes say how good the box is, which multiplies the score (GFLv2)."""
+
+
+@dataclass(frozen=True)
 class RefinedPredictions(Predictions):
     """A head that predicts twice: ``boxes`` are the refined ones."""
 

@@ -25,7 +25,7 @@ from poise.criteria import (
     guided_criterion,
 )
 from poise.criteria.auto_assign import AutoAssignCriterion
-from poise.criteria.distribution import own_overlap
+from poise.criteria.distribution import joint_criterion, own_overlap
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
 from poise.criteria.fovea import FoveaCriterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
@@ -38,6 +38,7 @@ from poise.structures import (
     DistributionPredictions,
     GeometricPredictions,
     GroundTruth,
+    JointDistributionPredictions,
     JointPredictions,
     PairWeights,
     Predictions,
@@ -60,6 +61,7 @@ CRITERIA = {
     "fcos": Case(fcos_criterion(), CenterRegion(1.5, (24, 60)), QualityPredictions),
     "atss": Case(atss_criterion(), ATSS(5), QualityPredictions),
     "distribution": Case(DistributionCriterion(), ATSS(5), DistributionPredictions),
+    "joint_distribution": Case(joint_criterion(), ATSS(5), JointDistributionPredictions),
     "dual_weighting": Case(DualWeightingCriterion(), DualWeighting(), JointPredictions),
     "dual_weighting_article": Case(
         DualWeightingCriterion(weigh=Evidence.complement), DualWeighting(mu_total=5.0), JointPredictions

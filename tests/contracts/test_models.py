@@ -20,6 +20,7 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "fcos_r18_fpn": SMALL,
     "atss_r18_fpn": SMALL,
     "gfl_r18_fpn": SMALL,
+    "gflv2_r18_fpn": SMALL,
     "atss_mnv3s_fpn": SMALL,
     "dw_r18_fpn": SMALL,
     "vfnet_r18_fpn": SMALL,

@@ -1,9 +1,10 @@
-"""GFL's losses: quality focal, GIoU and distribution focal loss (Li et al. 2020); NanoDet-Plus's form of them."""
+"""GFL's losses: quality focal, GIoU and distribution focal loss (Li et al. 2020); NanoDet-Plus's and GFLv2's forms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +13,16 @@ from poise import losses
 from poise.boxes import encode_distances, iou
 from poise.criteria.protocol import masked_sum, positives, positives_of_images
 from poise.distributed import normalizer
-from poise.structures import Assignment, DistributionPredictions, GroundTruth, Predictions
+from poise.structures import (
+    Assignment,
+    DistributionPredictions,
+    GroundTruth,
+    JointDistributionPredictions,
+    Predictions,
+)
 
 SoftLabel = Callable[[DistributionPredictions, Assignment, Tensor], Tensor]
+ClassLoss = Callable[[Any, Tensor, float], Tensor]  # of predictions, targets (B,N,C) and beta
 
 
 def own_overlap(predictions: Predictions, assignment: Assignment, objects: Tensor) -> Tensor:
@@ -27,6 +35,16 @@ def assigned_quality(predictions: DistributionPredictions, assignment: Assignmen
     return assignment.quality
 
 
+def of_logits(predictions: Predictions, targets: Tensor, beta: float) -> Tensor:
+    """Quality focal loss where classes alone are the score."""
+    return losses.quality_focal(predictions.logits, targets, beta)
+
+
+def of_products(predictions: JointDistributionPredictions, targets: Tensor, beta: float) -> Tensor:
+    """Quality focal loss where the score is the product of class and quality."""
+    return losses.joint_quality_focal(predictions.logits, predictions.quality[..., None], targets, beta)
+
+
 @dataclass(frozen=True)
 class DistributionCriterion:
     """Classes are taught the ``soft_label`` of their place; boxes are weighted by its best class score."""
@@ -36,6 +54,7 @@ class DistributionCriterion:
     beta: float = 2.0  # of the quality focal loss
     margin: float = 0.1  # distance targets stay this much below the last bin
     soft_label: SoftLabel = own_overlap
+    class_loss: ClassLoss = of_logits
     count: Callable[[Assignment], Tensor] = positives_of_images  # what the class loss is divided by
     class_term: str = "loss_cls"  # its name in the original
 
@@ -45,8 +64,8 @@ class DistributionCriterion:
         objects = assignment.boxes(truth)
         soft_label = self.soft_label(predictions, assignment, objects)
         targets = assignment.targets(truth, predictions.logits.shape[2], soft_label)
-        class_loss = losses.quality_focal(predictions.logits, targets, self.beta).sum(2)
-        weight = predictions.logits.detach().sigmoid().amax(2) * assignment.positive
+        class_loss = self.class_loss(predictions, targets, self.beta).sum(2)
+        weight = predictions.gate().detach().amax(2) * assignment.positive
         total = normalizer(weight.sum())
         box_loss = masked_sum(losses.giou(predictions.boxes, objects), weight)
         distribution_loss = masked_sum(self._distribution_loss(predictions, objects), weight)
@@ -68,3 +87,8 @@ class DistributionCriterion:
 def guided_criterion() -> DistributionCriterion:
     """As NanoDet-Plus: the soft label is the guide's, and the class loss is divided by the positives of the batch."""
     return DistributionCriterion(soft_label=assigned_quality, count=positives, class_term="loss_qfl")
+
+
+def joint_criterion() -> DistributionCriterion:
+    """As GFLv2 (Li et al. 2021): GFL's losses of the product of class and quality."""
+    return DistributionCriterion(class_loss=of_products)

@@ -20,6 +20,7 @@ from poise.models.faster_rcnn import faster_rcnn
 from poise.models.fcos import fcos
 from poise.models.foveabox import foveabox
 from poise.models.gfl import gfl
+from poise.models.gflv2 import gflv2
 from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
 from poise.models.parts import Weights
@@ -69,6 +70,10 @@ NAMES: dict[str, Entry] = {
     **_on_backbones("atss", atss),
     **_on_backbones("gfl", gfl),
     "gfl_r101_dcn_fpn": Entry(gfl, {"backbone": "resnet101", "deformable_stages": (3, 4, 5)}),
+    **_on_backbones("gflv2", gflv2),
+    "gflv2_r101_dcn_fpn": Entry(gflv2, {"backbone": "resnet101", "deformable_stages": (3, 4, 5)}),
+    "gflv2_x101_32x4d_dcn_fpn": Entry(gflv2, {"backbone": "resnext101_32x4d", "deformable_stages": (4, 5)}),
+    "gflv2_r2_101_dcn_fpn": Entry(gflv2, {"backbone": "res2net101d", "deformable_stages": (4, 5)}),
     **_on_backbones("tood", tood),
     **_on_backbones("foveabox", foveabox),
     **_on_backbones("reppoints", reppoints),

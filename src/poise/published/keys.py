@@ -40,11 +40,18 @@ GFL: list[Rule] = [
     (r"bbox_head\.gfl_reg\.(.+)", r"branch.head.sides.\1"),
     (r"bbox_head\.integral\.project", None),
 ]
+GFLV2: list[Rule] = [
+    (r"backbone\.stem\.([0-6])\.(.+)", r"backbone.body.conv1.\1.\2"),  # Res2Net's deep stem
+    (r"backbone\.stem\.7\.(.+)", r"backbone.body.bn1.\1"),
+    *GFL,
+    (r"bbox_head\.reg_conf\.(.+)", r"branch.head.quality.layers.\1"),
+]
 FAMILIES: dict[str, list[Rule]] = {
     "retinanet": RETINANET,
     "fcos": FCOS,
     "atss": ATSS,
     "gfl": GFL,
+    "gflv2": GFLV2,
     "dw": DW,
     "vfnet": VFNET,
     "autoassign": AUTOASSIGN,

@@ -1,0 +1,57 @@
+"""GFLv2 (Li et al. 2021): the shapes of the sides' distributions say how good a box is.
+
+GFL with one more small network: it reads how sharp the four distributions are, and what it says multiplies the class
+scores. The product is what is taught the IoU of the box, and what boxes are ranked by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from poise.assign import ATSS
+from poise.branches import DenseBranch
+from poise.criteria.distribution import joint_criterion
+from poise.detectors import PyramidDetector
+from poise.models.parts import Weights, pyramid
+from poise.nn.backbones import Backbone
+from poise.nn.grids import squares
+from poise.nn.heads.distribution import DistributionHead, DistributionQuality
+from poise.postprocess import PostProcess
+
+
+def gflv2(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    deformable_stages: Sequence[int] = (),
+    channels: int = 256,
+    depth: int = 4,
+    topk: int = 9,
+    bins: int = 17,
+    greatest: int = 4,
+    hidden: int = 64,
+    score: float = 0.05,
+    nms: float = 0.6,
+) -> PyramidDetector:
+    """GFLv2 on a feature pyramid; each side is a distribution over 0 … ``bins`` - 1 strides.
+
+    Args:
+        deformable_stages: of the backbone (3, 4, 5), with deformable convolutions (DCNv1, as published).
+        greatest: probabilities of each side that the quality is read from, with their mean.
+        hidden: width of the network that reads it.
+    """
+    body = Backbone(
+        backbone,
+        (3, 4, 5),
+        backbone_weights,
+        frozen_stages,
+        norm_eval,
+        deformable_stages=deformable_stages,
+        gated=False,
+    )
+    neck = pyramid(body, channels, from_input=False, relu=False)
+    quality = DistributionQuality(greatest, hidden)
+    head = DistributionHead(channels, num_classes, squares(neck.strides), bins, depth, quality=quality)
+    return PyramidDetector(body, neck, DenseBranch(head, ATSS(topk), joint_criterion(), PostProcess(score, nms)))
