@@ -65,6 +65,12 @@ class Predictions:
                 known = known & value.isfinite().flatten(2).all(2) if value.ndim > 2 else known & value.isfinite()
         return known
 
+    def float(self: T) -> T:
+        """The same in float32, but for the priors."""
+        said = {f.name: getattr(self, f.name) for f in fields(self)}
+        changes: dict[str, Any] = {name: value.float() for name, value in said.items() if isinstance(value, Tensor)}
+        return replace(self, **changes)
+
     def take(self: T, index: Tensor) -> T:
         """Only the places ``index`` (B,S)."""
         count = index.shape[1]

@@ -1,4 +1,4 @@
-"""OTA against a slow reference written from the specification: one image, one object, one pair at a time, in float64."""
+"""OTA against a slow reference written from the specification, pair by pair in float64."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class DualWeighting:
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> DualWeights:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached):
             # Places last: every sum over them then has one order, whatever the batch and its padding.
-            scores = predictions.scores().float().transpose(1, 2).contiguous()
+            scores = predictions.float().scores().transpose(1, 2).contiguous()
             batch, objects = truth.labels.shape
             owned = torch.zeros_like(scores, dtype=torch.bool)
             negative = torch.ones_like(scores)

@@ -83,6 +83,6 @@ def _entropy(scores: Tensor) -> ClassCost:
 
 def _mean_scores(predictions: Predictions) -> Tensor:
     """The class score, (B,N,C); the geometric mean of class and objectness where the head predicts both."""
-    scores = predictions.scores().float()
+    scores = predictions.float().scores()
     product = isinstance(predictions, QualityPredictions) and not isinstance(predictions, GeometricPredictions)
     return scores.sqrt() if product else scores

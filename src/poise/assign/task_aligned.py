@@ -53,7 +53,7 @@ class TaskAligned:
         self, predictions: Predictions, truth: GroundTruth, reachable: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best places of each object with their metric and IoU, all (B,G,K)."""
-        scores, boxes, finite = predictions.scores().float(), predictions.boxes.float(), predictions.finite()
+        scores, boxes, finite = predictions.float().scores(), predictions.boxes.float(), predictions.finite()
         count = min(self.topk, scores.shape[1])
         places, metrics, overlaps = [], [], []
         for part in object_chunks(len(scores), scores.shape[1], truth.boxes.shape[1]):
