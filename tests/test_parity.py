@@ -30,6 +30,8 @@ MODELS = {
     "foveabox_r50": "foveabox_r50_fpn",
     "reppoints_r50": "reppoints_r50_fpn",
     "autoassign_r50": "autoassign_r50_fpn",
+    "freeanchor_r50": "freeanchor_r50_fpn",
+    "paa_r50": "paa_r50_fpn",
     "faster_rcnn_r50": "faster_rcnn_r50_fpn",
     "libra_faster_rcnn_r50": "libra_faster_rcnn_r50_fpn",
     "libra_faster_rcnn_r101": "libra_faster_rcnn_r101_fpn",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from poise.boxes import clip
+from poise.boxes import clip, pairwise_iou
 from poise.structures import Detections, Predictions
 
 
@@ -53,13 +53,15 @@ class PostProcess:
     select: Callable[[Tensor, Sequence[int], int | None], Tensor] = best_pairs
     side: float = 0.0  # px that both sides of a box must exceed; -1 keeps boxes without area
     border: float | None = 0.0  # px that boxes keep from the right and bottom edge; None: they may leave the image
+    voting: float = 0.0  # spread of the score voting after NMS (see ``vote``); 0: none
 
     def __post_init__(self) -> None:
         if (
             not (0 <= self.score <= 1 and 0 <= self.nms <= 1)
             or min(1 if self.topk is None else self.topk, self.most) < 1
+            or self.voting < 0
         ):
-            raise ValueError(f"{self}: score and nms lie in [0,1], topk and most are at least 1")
+            raise ValueError(f"{self}: score and nms lie in [0,1], topk and most are at least 1, voting is not below 0")
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
@@ -75,7 +77,17 @@ class PostProcess:
         boxes = boxes if self.border is None else clip(boxes, sizes - self.border)
         scores = predictions.scores().flatten(1).gather(1, pair)
         solid = ((boxes[..., 2:] - boxes[..., :2]) > self.side).all(2)
-        return suppress(boxes, scores, labels, confident & solid & scores.isfinite(), self.nms, self.most)
+        found = suppress(boxes, scores, labels, confident & solid & scores.isfinite(), self.nms, self.most)
+        return self._voted(found, predictions, sizes) if self.voting else found
+
+    def _voted(self, found: Detections, predictions: Predictions, sizes: Tensor) -> Detections:
+        """Every class of the best places of each level has a vote."""
+        scores = predictions.scores()
+        place = best_pairs(predictions.gate().amax(2, keepdim=True), predictions.priors.level_sizes, self.topk)
+        boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
+        boxes = boxes if self.border is None else clip(boxes, sizes - self.border)
+        scores = scores.gather(1, place[..., None].expand(-1, -1, scores.shape[2]))
+        return vote(found, boxes, torch.where(scores > self.score, scores, 0.0), self.voting)
 
 
 def nms_as_sorted(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
@@ -113,3 +125,19 @@ def suppress(
     return Detections(
         boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores.gather(1, index), labels.gather(1, index), valid
     )
+
+
+def vote(found: Detections, boxes: Tensor, scores: Tensor, spread: float, least: float = 0.01) -> Detections:
+    """Move each detection to the mean of the (B,P,4) boxes around it (PAA: Kim and Lee 2020, section 3.4).
+
+    A box weighs exp(-(1 - IoU)^2 / spread) times its score (B,P,C) in the detection's class; boxes below IoU ``least``
+    and those that are not finite do not count.
+    """
+    overlap = pairwise_iou(found.boxes, boxes)
+    column = found.labels[..., None].expand(-1, -1, boxes.shape[1])
+    weight = (-((1 - overlap) ** 2) / spread).exp() * scores.transpose(1, 2).gather(1, column)
+    weight = torch.where((overlap > least) & boxes.isfinite().all(2)[:, None], weight, 0.0)
+    weight = torch.nan_to_num(weight)
+    total = weight.sum(2, keepdim=True)
+    mean = torch.bmm(weight, torch.nan_to_num(boxes, posinf=0.0, neginf=0.0)) / total.clamp(min=1e-12)
+    return replace(found, boxes=torch.where(total > 0, mean, found.boxes))

@@ -220,17 +220,39 @@ class Assignment:
 
 @dataclass(frozen=True)
 class PairWeights:
-    """A soft assignment: how much each place counts as positive for each object, and as negative for each class."""
+    """A soft assignment: how much each place counts as positive for each object, and as negative for each class.
 
-    positive: Tensor  # (B,N,G) float32 >= 0
+    Where an object's places are few of very many, ``positive`` lists them alone.
+    """
+
+    positive: Tensor  # (B,N,G) float32 >= 0; (B,K,G) of the ``places``
     negative: Tensor  # (B,N,C) float32 >= 0
+    places: Tensor | None = field(default=None, kw_only=True)  # (B,K,G) int64 into N, those listed; None: all
+
+    def pairs(self) -> Tensor:
+        """The positive weights of all places, (B,N,G)."""
+        if self.places is None:
+            return self.positive
+        batch, _, objects = self.positive.shape
+        empty = self.positive.new_zeros(batch, self.negative.shape[1], objects)
+        return empty.scatter_add(1, self.places, self.positive)
 
     def hard(self) -> Assignment:
         """The nearest ``Assignment``: the object with the greatest weight, where there is any."""
-        weight, index = self.positive.max(2)
+        weight, index = self.positive.max(2) if self.places is None else self._greatest(self.places)
         positive = weight > 0
         scale = weight.amax(1, keepdim=True).clamp(min=1e-12)
         return Assignment(index, positive, torch.zeros_like(positive), (weight / scale).clamp(max=1))
+
+    def _greatest(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Greatest weight of each place and its object, both (B,N), without writing out all pairs."""
+        batch, _, objects = self.positive.shape
+        place, weight = places.flatten(1), self.positive.flatten(1)
+        best = weight.new_zeros(batch, self.negative.shape[1]).scatter_reduce(1, place, weight, "amax")
+        owner = torch.arange(objects, device=place.device).expand_as(places).flatten(1)
+        owner = torch.where((weight > 0) & (weight == best.gather(1, place)), owner, objects)
+        index = torch.full_like(best, objects, dtype=torch.int64).scatter_reduce(1, place, owner, "amin")
+        return best, torch.where(index < objects, index, 0)
 
 
 @dataclass(frozen=True)

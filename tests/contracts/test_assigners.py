@@ -14,6 +14,8 @@ from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, Si
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.bags import Nearest
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, overlap_power
+from poise.assign.free_anchor import FreeAnchor
+from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.structures import (
     Assignment,
@@ -35,6 +37,8 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "nearest_point": NearestPoint(),
     "first_box_overlap": FirstBoxOverlap(MaxIoU(0.4, 0.3)),
     "auto_assign": AutoAssign(),
+    "free_anchor": FreeAnchor(),
+    "paa": PAA(),
     "dynamic_soft_label": DynamicSoftLabel(),
     "dynamic_soft_label_rtmdet": DynamicSoftLabel(center_radius=3.0),
     "sim_ota": SimOTA(),
@@ -60,7 +64,7 @@ def scene(name: str, counts: list[int], seed: int, crowd: bool = False) -> tuple
 
 def tensors(result: Assignment | PairWeights) -> list[Tensor]:
     if isinstance(result, PairWeights):
-        return [result.positive, result.negative]
+        return [result.pairs(), result.negative]
     chosen = torch.where(result.positive, result.index, -1)
     return [chosen, result.positive, result.ignored, result.quality]
 
@@ -76,8 +80,8 @@ def test_padding_changes_nothing(name: str) -> None:
     predictions, truth = scene(name, [3, 9], 0)
     plain, padded = ASSIGNERS[name](predictions, truth), ASSIGNERS[name](predictions, wider(truth, 16))
     if isinstance(padded, PairWeights):
-        assert not padded.positive[..., truth.boxes.shape[1] :].any()
-        padded = PairWeights(padded.positive[..., : truth.boxes.shape[1]], padded.negative)
+        assert not padded.pairs()[..., truth.boxes.shape[1] :].any()
+        padded = PairWeights(padded.pairs()[..., : truth.boxes.shape[1]], padded.negative)
     for a, b in zip(tensors(plain), tensors(padded), strict=True):
         assert torch.equal(a, b)
 
@@ -88,7 +92,7 @@ def test_permuting_objects_permutes_the_result(name: str) -> None:
     shuffled = map_tensors(truth, lambda t: t if t is truth.sizes else t[:, order])
     plain, mixed = ASSIGNERS[name](predictions, truth), ASSIGNERS[name](predictions, shuffled)
     if isinstance(plain, PairWeights) and isinstance(mixed, PairWeights):
-        torch.testing.assert_close(plain.positive[..., order], mixed.positive)
+        torch.testing.assert_close(plain.pairs()[..., order], mixed.pairs())
         return
     assert isinstance(plain, Assignment) and isinstance(mixed, Assignment)
     assert torch.equal(plain.positive, mixed.positive)
@@ -115,7 +119,7 @@ def test_crowd_is_never_positive(name: str) -> None:
     result = ASSIGNERS[name](predictions, truth)
     assert truth.crowd.any()
     if isinstance(result, PairWeights):
-        assert not result.positive.where(truth.crowd[:, None], 0).any()
+        assert not result.pairs().where(truth.crowd[:, None], 0).any()
     else:
         assert not (truth.crowd.gather(1, result.index) & result.positive).any()
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, TaskAligned
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.dual_weighting import DualWeighting
+from poise.assign.free_anchor import FreeAnchor
+from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap
 from poise.boxes import DeltaCoder
 from poise.criteria import (
@@ -25,9 +27,11 @@ from poise.criteria import (
     guided_criterion,
 )
 from poise.criteria.auto_assign import AutoAssignCriterion
+from poise.criteria.bags import BagCriterion
 from poise.criteria.distribution import joint_criterion, own_overlap
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
 from poise.criteria.fovea import FoveaCriterion
+from poise.criteria.paa import OverlapCriterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
 from poise.criteria.rep_points import RepPointsCriterion
 from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
@@ -82,6 +86,8 @@ CRITERIA = {
     "rep_points_varifocal": Case(RepPointsCriterion(varifocal, own_overlap), FirstBoxOverlap(), RefinedPredictions),
     "fovea": Case(FoveaCriterion(), Fovea(), DeltaPredictions),
     "auto_assign": Case(AutoAssignCriterion(), AutoAssign(), QualityPredictions),
+    "free_anchor": Case(BagCriterion(), FreeAnchor(), DeltaPredictions),
+    "paa": Case(OverlapCriterion(), PAA(), GeometricPredictions),
     "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 

@@ -30,6 +30,8 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "libra_faster_rcnn_r18_fpn": SMALL_REGION,
     "libra_retinanet_r18_fpn": SMALL,
     "autoassign_r18_fpn": SMALL,
+    "freeanchor_r18_fpn": SMALL,
+    "paa_r18_fpn": SMALL,
     "foveabox_r18_fpn": SMALL,
     "reppoints_r18_fpn": {**SMALL, "depth": 2},
     "tood_r18_fpn": SMALL,

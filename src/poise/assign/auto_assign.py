@@ -14,7 +14,7 @@ from torch import Tensor
 
 from poise.assign.bags import Bag, SoftCenter
 from poise.assign.dual_weighting import of_classes
-from poise.assign.likelihood import TINY, BagWeights, in_slices
+from poise.assign.likelihood import TINY, CenteredBags, in_slices
 from poise.assign.protocol import object_chunks
 from poise.boxes import depth_inside, giou, iou
 from poise.structures import GroundTruth, Predictions, Priors
@@ -39,7 +39,7 @@ class AutoAssign:
         if min(self.beta, self.sharpness) < 0:
             raise ValueError(f"AutoAssign(beta={self.beta}, sharpness={self.sharpness}): none is negative")
 
-    def __call__(self, predictions: Predictions, truth: GroundTruth) -> BagWeights:
+    def __call__(self, predictions: Predictions, truth: GroundTruth) -> CenteredBags:
         priors, boxes, finite = predictions.priors, predictions.boxes.float(), predictions.finite()[:, None]
         scores = predictions.scores().float().transpose(1, 2).contiguous()  # places last, whatever the padding
         batch, classes, places = scores.shape
@@ -55,7 +55,7 @@ class AutoAssign:
 
         weight, likelihood, mass = in_slices(positives_of, slices, scores, boxes)
         negative = self._negative(priors, boxes.detach(), truth, slices, classes)
-        return BagWeights(weight.transpose(1, 2), negative.transpose(1, 2), likelihood, mass)
+        return CenteredBags(weight.transpose(1, 2), negative.transpose(1, 2), likelihood, mass)
 
     def _likelihood(self, scores: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
         """Class score * exp(-beta * GIoU loss) of each place for each object, (B,g,N); 0 outside."""

@@ -22,10 +22,15 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class BagWeights(PairWeights):
-    """``positive`` (B,N,G) and ``negative`` (B,N,C) without gradient, and what is learned of each object's bag."""
+    """``positive`` and ``negative`` without gradient, and what is learned of each object's bag."""
 
     likelihood: Tensor  # (B,G) in [0,1]: the weighted mean; carries gradient
-    mass: Tensor  # (B,G): the sum of the places' prior weights; carries gradient where the prior is learned
+    mass: Tensor  # (B,G): what the bag holds, the number of its places or the sum of their prior weights
+
+
+@dataclass(frozen=True)
+class CenteredBags(BagWeights):
+    """Bags of a centre prior: ``mass`` is the sum of its weights, and carries the gradient of a learned one."""
 
 
 def in_slices(function: Callable[..., tuple[Tensor, ...]], slices: list[slice], *values: Tensor) -> tuple[Tensor, ...]:
@@ -44,3 +49,9 @@ def negative_log(likelihood: Tensor) -> Tensor:
     """-ln of (...) likelihoods, 100 and without gradient where nothing is likely (as the originals' cross-entropy)."""
     possible = likelihood > 0
     return -torch.where(possible, torch.where(possible, likelihood, 1.0).log(), -100.0).clamp(min=-100)
+
+
+def negative_log_rest(probability: Tensor) -> Tensor:
+    """-ln(1 - p) of (...) probabilities, 100 and without gradient where p is 1 (as above)."""
+    certain = probability >= 1
+    return -torch.where(certain, -100.0, torch.log1p(-torch.where(certain, 0.0, probability)))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.likelihood import TINY, BagWeights, negative_log
-from poise.criteria.protocol import masked_sum
-from poise.distributed import normalizer
+from poise.assign.likelihood import TINY, CenteredBags
+from poise.criteria.bags import bag_losses
 from poise.structures import GroundTruth, Predictions
 
 
@@ -21,12 +20,9 @@ class AutoAssignCriterion:
     negative_weight: float = 0.75
     center_weight: float = 0.75
 
-    def __call__(self, predictions: Predictions, assignment: BagWeights, truth: GroundTruth) -> dict[str, Tensor]:
-        valid, mass = truth.valid.float(), assignment.mass * truth.valid
-        positive = masked_sum(negative_log(assignment.likelihood), valid) / normalizer(truth.num_objects.sum())
-        score = predictions.scores() * assignment.negative
-        negative = -(score**2 * torch.log1p(-score.clamp(max=1 - 1e-7))).sum() / normalizer(mass.sum())
-        held = mass.sum(1)
+    def __call__(self, predictions: Predictions, assignment: CenteredBags, truth: GroundTruth) -> dict[str, Tensor]:
+        positive, negative = bag_losses(predictions, assignment, truth)
+        held = (assignment.mass * truth.valid).sum(1)
         center = torch.where(held > 0, truth.num_objects / held.clamp(min=TINY), 0.0).mean()
         return {
             "loss_pos": self.positive_weight * positive,

@@ -14,7 +14,19 @@ from typing import Any, get_type_hints
 
 from torch import nn
 
-from poise.assign import ATSS, CenterRegion, DualWeighting, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
+from poise.assign import (
+    ATSS,
+    PAA,
+    AutoAssign,
+    CenterRegion,
+    DualWeighting,
+    DynamicSoftLabel,
+    Fovea,
+    FreeAnchor,
+    MaxIoU,
+    SimOTA,
+    TaskAligned,
+)
 from poise.branches import DenseBranch
 from poise.nn.grids import AnchorGrid
 from poise.structures import Assignment, PairWeights, Progress, at
@@ -39,7 +51,10 @@ ASSIGNERS: dict[str, Choice] = {
     "task_aligned": Choice(TaskAligned, "predictions"),
     "dynamic_soft_label": Choice(DynamicSoftLabel, "predictions"),
     "dynamic_soft_label_rtmdet": Choice(partial(DynamicSoftLabel, center_radius=3.0), "predictions"),
+    "paa": Choice(PAA, "anchors and predictions"),
     "dual_weighting": Choice(DualWeighting, "predictions, gives weights"),
+    "auto_assign": Choice(AutoAssign, "predictions, gives bags"),
+    "free_anchor": Choice(FreeAnchor, "anchors and predictions, gives bags"),
 }
 
 
@@ -63,7 +78,7 @@ def swap_assigner(network: nn.Module, name: str, model: str) -> None:
             f"assigner '{name}' does not fit '{model}': {reason}; what fits: {', '.join(fitting) or 'none'}"
         )
     branch: Any = network.branch
-    if ASSIGNERS[name].needs == "anchors" and branch.head.grid.sides == (1.0,):
+    if ASSIGNERS[name].needs.startswith("anchors") and branch.head.grid.sides == (1.0,):
         branch.head.grid = replace(branch.head.grid, sides=(SIDE,))
     assigner = ASSIGNERS[name].make()
     if not _alike(at(branch.assigner, Progress.late()), assigner):

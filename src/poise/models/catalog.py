@@ -19,10 +19,12 @@ from poise.models.dw import dw
 from poise.models.faster_rcnn import faster_rcnn
 from poise.models.fcos import fcos
 from poise.models.foveabox import foveabox
+from poise.models.freeanchor import freeanchor
 from poise.models.gfl import gfl
 from poise.models.gflv2 import gflv2
 from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
+from poise.models.paa import paa
 from poise.models.parts import Weights
 from poise.models.reppoints import reppoints
 from poise.models.retinanet import retinanet
@@ -83,6 +85,9 @@ NAMES: dict[str, Entry] = {
     "reppoints_x101_32x4d_dcn_gn_fpn": Entry(reppoints, {"backbone": "resnext101_32x4d", **POINTS_DCN}),
     **_on_backbones("autoassign", autoassign),
     "autoassign_r50_fpn": Entry(autoassign, {"backbone": "resnet50", "caffe": True}, OLD_CAFFE),  # as published
+    **_on_backbones("freeanchor", freeanchor),
+    "freeanchor_x101_32x4d_fpn": Entry(freeanchor, {"backbone": "resnext101_32x4d"}),
+    **_on_backbones("paa", paa),
     **_on_backbones("faster_rcnn", faster_rcnn),
     "faster_rcnn_x101_64x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_64x4d"}),
     "faster_rcnn_x101_32x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_32x4d"}),

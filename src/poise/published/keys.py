@@ -56,6 +56,8 @@ FAMILIES: dict[str, list[Rule]] = {
     "vfnet": VFNET,
     "autoassign": AUTOASSIGN,
     "foveabox": FOVEABOX,
+    "freeanchor": RETINANET,
+    "paa": ATSS,
     "reppoints": REPPOINTS,
     "tood": TOOD,
 }

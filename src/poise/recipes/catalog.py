@@ -14,10 +14,12 @@ from poise.recipes import (
     faster_rcnn,
     fcos,
     foveabox,
+    freeanchor,
     gfl,
     gflv2,
     libra_rcnn,
     nanodet_plus,
+    paa,
     reppoints,
     retinanet,
     tood,
@@ -44,6 +46,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         foveabox,
         reppoints,
         autoassign,
+        freeanchor,
+        paa,
     )
     for function in paper.RECIPES
 }

@@ -1,0 +1,115 @@
+"""FreeAnchor: each object learns which of its nearest anchors to match (Zhang et al. 2019).
+
+An object's bag are the anchors that overlap it most. Its likelihood is the mean of what each anchor's class score and
+box make likely, weighted towards the best (mean-max); a place is no negative of a class whose object its box finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from poise.assign.dynamic_k import smallest
+from poise.assign.likelihood import TINY, BagWeights
+from poise.assign.protocol import object_chunks
+from poise.boxes import DeltaCoder, iou
+from poise.structures import DeltaPredictions, GroundTruth, Predictions, Priors
+
+TEMPORARIES = 16  # planes of pairs alive at once, against what streaming allows for
+
+
+def lowest_first(overlap: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` greatest of (...,N), ties to the lowest index."""
+    return smallest(-overlap, count)[1]
+
+
+def as_topk(overlap: Tensor, count: int) -> Tensor:
+    """The same with ties as torch's ``topk`` leaves them: it does not say how, but the original's numbers depend on it."""
+    return overlap.topk(count, -1, sorted=False).indices
+
+
+@dataclass(frozen=True)
+class FreeAnchor:
+    """Soft assignment from anchors and predictions; ``positive`` lists the ``topk`` places of each bag.
+
+    Every anchor may be in a bag, also beyond an image's padding. Places with predictions that are not finite get no
+    positive weight, and their boxes find nothing. Of heads that predict no offsets, those of their boxes are taken.
+    """
+
+    reads: ClassVar[str] = "predictions"
+    topk: int = 50  # anchors in a bag
+    choose: Callable[[Tensor, int], Tensor] = lowest_first  # those with the greatest IoU
+    threshold: float = 0.6  # IoU above which a box begins to find an object
+    coder: DeltaCoder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
+    beta: float = 0.11  # of the smooth L1 loss of offsets
+    box_weight: float = 0.75  # of that loss in the likelihood of a place
+
+    def __post_init__(self) -> None:
+        if self.topk < 1 or not 0 <= self.threshold < 1 or self.beta <= 0 or self.box_weight < 0:
+            raise ValueError(
+                f"{self}: topk is at least 1, 0 <= threshold < 1, beta is positive, box_weight not negative"
+            )
+
+    def __call__(self, predictions: Predictions, truth: GroundTruth) -> BagWeights:
+        place = self._bags(predictions.priors, truth)
+        likelihood = self._likelihood(predictions, truth, place)
+        finite = predictions.finite()
+        usable = finite.gather(1, place.flatten(1)).view_as(place) & truth.valid[..., None] & likelihood.isfinite()
+        likelihood = torch.where(usable, likelihood, 0.0)
+        weight = torch.where(usable, 1 / (1 - likelihood).clamp(min=TINY), 0.0)
+        weight = weight / weight.sum(2, keepdim=True).clamp(min=TINY)
+        return BagWeights(
+            weight.detach().transpose(1, 2),
+            self._negative(predictions, finite, truth),
+            (weight * likelihood).sum(2),
+            truth.valid.float() * place.shape[2],
+            places=place.transpose(1, 2),
+        )
+
+    @torch.no_grad()
+    def _bags(self, priors: Priors, truth: GroundTruth) -> Tensor:
+        """The places of each object's bag, (B,G,K)."""
+        anchors, places = priors.boxes.float()[:, None], priors.boxes.shape[1]
+        parts = object_chunks(len(truth.boxes) * TEMPORARIES, places, truth.boxes.shape[1])
+        count = min(self.topk, places)
+        return torch.cat([self.choose(iou(anchors, truth.boxes[:, part, None]), count) for part in parts], 1)
+
+    def _likelihood(self, predictions: Predictions, truth: GroundTruth, place: Tensor) -> Tensor:
+        """Class score * exp(-box loss) of each place of each bag, (B,G,K)."""
+        scores = predictions.float().scores()
+        pair = place * scores.shape[2] + truth.labels[..., None]
+        score = scores.flatten(1).gather(1, pair.flatten(1)).view_as(place)
+        anchors = predictions.priors.boxes.float().expand(len(place), -1, -1)
+        wanted = self.coder.encode(_at(anchors, place), truth.boxes[:, :, None])
+        loss = smooth_l1_loss(_at(self._offsets(predictions), place), wanted, reduction="none", beta=self.beta)
+        return score * (-self.box_weight * loss.sum(3)).exp()
+
+    def _offsets(self, predictions: Predictions) -> Tensor:
+        if isinstance(predictions, DeltaPredictions):
+            return predictions.deltas.float()
+        return self.coder.encode(predictions.priors.boxes.float(), predictions.boxes.float())
+
+    @torch.no_grad()
+    def _negative(self, predictions: Predictions, finite: Tensor, truth: GroundTruth) -> Tensor:
+        """(B,N,C): 1 minus how surely the place's box finds an object of the class."""
+        boxes = predictions.boxes.float()
+        (batch, places), classes = boxes.shape[:2], predictions.logits.shape[2]
+        found = boxes.new_zeros(batch, classes, places)
+        for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
+            usable = truth.valid[:, part, None] & finite[:, None]
+            overlap = torch.where(usable, iou(boxes[:, None], truth.boxes[:, part, None]), 0.0)
+            most = overlap.amax(2, keepdim=True)
+            sureness = ((overlap - self.threshold) / (most - self.threshold)).clamp(0, 1)
+            sureness = torch.where(most > self.threshold, sureness, 0.0)
+            found = found.scatter_reduce(1, truth.labels[:, part, None].expand_as(sureness), sureness, "amax")
+        return 1 - found.transpose(1, 2)
+
+
+def _at(values: Tensor, place: Tensor) -> Tensor:
+    """Values (B,N,4) at places (B,G,K), (B,G,K,4)."""
+    return values.gather(1, place.flatten(1)[..., None].expand(-1, -1, 4)).unflatten(1, place.shape[1:])

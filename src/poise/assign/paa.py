@@ -1,0 +1,91 @@
+"""Probabilistic anchor assignment (Kim and Lee 2020, section 3.2).
+
+Anchors that overlap an object a little are its candidates. On each level the ones with the lowest losses are kept;
+those losses come from two normal distributions, and the places of the lower one are positive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from poise.assign.max_iou import MaxIoU
+from poise.assign.mixture import low_component
+from poise.assign.protocol import lowest_index
+from poise.boxes import giou
+from poise.structures import Assignment, GroundTruth, Predictions, Priors
+
+SAME = 1e-4  # log-likelihoods that differ by less are equal: of two places alone in a component, only rounding decides
+
+
+@dataclass(frozen=True)
+class PAA:
+    """Assignment by losses: of the lower component, the places up to the likeliest one in the order of their loss.
+
+    The loss of a place is the focal loss of its classes plus ``box_weight`` times 1 - GIoU. Candidates that are left
+    out are negatives (the original code's separation; in the article some are ignored). Objects with fewer than two
+    candidates have no positive; places with predictions that are not finite are no candidates. Ties in the loss go to
+    the lowest index, ties in the likelihood (up to 1e-4) to the lowest loss, and ``first``, which finds the candidates
+    and says their ``quality``, has its own.
+    """
+
+    reads: ClassVar[str] = "predictions"
+    topk: int = 9  # candidates of an object on each level
+    first: MaxIoU = MaxIoU(0.1, 0.1, 0.0)
+    box_weight: float = 1.3
+    alpha: float = 0.25  # of the focal loss, as its exponent gamma
+    gamma: float = 2.0
+    iterations: int = 100  # of the fit at most
+
+    def __post_init__(self) -> None:
+        if min(self.topk, self.iterations) < 1 or self.box_weight < 0:
+            raise ValueError(f"{self}: topk and iterations are at least 1, box_weight is not negative")
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
+        first = self.first(predictions, truth)
+        loss = self._loss(predictions, first.labels(truth), first.boxes(truth))
+        loss = torch.where(first.positive & predictions.finite() & loss.isfinite(), loss, torch.inf)
+        place, loss = self._candidates(loss, first.index, predictions.priors, truth.labels.shape[1])
+        counted = loss < torch.inf
+        low, likelihood = low_component(loss, counted, self.iterations)
+        low = low & counted & (counted.sum(2, keepdim=True) > 1)
+        likelihood = torch.where(low, likelihood, -torch.inf)
+        last = lowest_index(low & (likelihood >= likelihood.amax(2, keepdim=True) - SAME))
+        chosen = low & (torch.arange(low.shape[2], device=low.device) <= last[..., None])
+        times = torch.zeros_like(first.index).scatter_add(1, place.flatten(1), chosen.flatten(1).long())
+        return replace(first, positive=times > 0)
+
+    def _loss(self, predictions: Predictions, labels: Tensor, objects: Tensor) -> Tensor:
+        """Loss (B,N) of each place for its object."""
+        logits = predictions.logits.float()
+        probability = logits.sigmoid()
+        absent = (1 - self.alpha) * probability**self.gamma * softplus(logits)
+        present = self.alpha * (1 - probability) ** self.gamma * softplus(-logits)
+        column = labels[..., None]
+        class_loss = absent.scatter(2, column, present.gather(2, column)).sum(2)
+        return class_loss + self.box_weight * (1 - giou(predictions.boxes.float(), objects))
+
+    def _candidates(self, loss: Tensor, index: Tensor, priors: Priors, objects: int) -> tuple[Tensor, Tensor]:
+        """Places (B,G,K) of the lowest finite losses of each object and level, and these losses, ascending.
+
+        ``index`` (B,N) is each place's object. Every place has one, so a sort by object and level finds them all; no
+        pair of place and object is looked at. Where there are fewer, the loss is infinite.
+        """
+        levels = len(priors.level_sizes)
+        level = torch.cat([index.new_full((size,), i) for i, size in enumerate(priors.level_sizes)])
+        segment = torch.where(loss < torch.inf, index * levels + level, objects * levels)
+        order = loss.argsort(dim=1, stable=True)
+        order = order.gather(1, segment.gather(1, order).argsort(dim=1, stable=True))
+        segment = segment.gather(1, order)
+        rank = torch.arange(loss.shape[1], device=loss.device) - torch.searchsorted(segment, segment)
+        slots = objects * levels * self.topk
+        slot = torch.where((rank < self.topk) & (segment < objects * levels), segment * self.topk + rank, slots)
+        places = order.new_zeros(len(loss), slots + 1).scatter(1, slot, order)
+        losses = loss.new_full((len(loss), slots + 1), torch.inf).scatter(1, slot, loss.gather(1, order))
+        losses, rising = losses[:, :-1].unflatten(1, (objects, -1)).sort(dim=2, stable=True)
+        return places[:, :-1].unflatten(1, (objects, -1)).gather(2, rising), losses

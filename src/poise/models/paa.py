@@ -1,0 +1,48 @@
+"""PAA (Kim and Lee 2020): places are positive where the model itself finds them good.
+
+ATSS's anchors and head, with the IoU of the box in centerness's place. Of the anchors that overlap an object a little,
+those with the lowest losses are looked at; a mixture of two normal distributions over these losses says which are
+positive. In testing, a box that survives suppression is moved to the mean of the candidates around it.
+"""
+
+from __future__ import annotations
+
+from poise.assign.paa import PAA
+from poise.boxes import DeltaCoder
+from poise.branches import DenseBranch
+from poise.criteria.paa import OverlapCriterion
+from poise.detectors import PyramidDetector
+from poise.models.parts import Weights, pyramid
+from poise.nn.backbones import Backbone
+from poise.nn.grids import squares
+from poise.nn.heads.centerness import Offsets
+from poise.nn.heads.overlap import OverlapHead
+from poise.postprocess import PostProcess, best_places
+
+
+def paa(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    caffe: bool = False,
+    channels: int = 256,
+    depth: int = 4,
+    topk: int = 9,
+    voting: float = 0.025,
+    score: float = 0.05,
+    nms: float = 0.6,
+) -> PyramidDetector:
+    """PAA on a feature pyramid.
+
+    Args:
+        topk: candidates of an object on each level.
+        voting: how far 1 - IoU may be from 0 (as its square) for a candidate to move a detected box; 0: no voting.
+    """
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    neck = pyramid(body, channels, from_input=False, relu=False)
+    decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
+    head = OverlapHead(channels, num_classes, squares(neck.strides), decoder, depth)
+    postprocess = PostProcess(score, nms, select=best_places, side=-1.0, voting=voting)
+    return PyramidDetector(body, neck, DenseBranch(head, PAA(topk), OverlapCriterion(), postprocess))

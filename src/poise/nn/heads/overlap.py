@@ -1,0 +1,17 @@
+"""PAA's head: ATSS's with the IoU of the predicted box in centerness's place (Kim and Lee 2020, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from poise.nn.heads.centerness import CenternessHead
+from poise.structures import GeometricPredictions
+
+
+class OverlapHead(CenternessHead):
+    """Pyramid maps (B,C,H_l,W_l) to ``GeometricPredictions``; the quality is the IoU of a place's box."""
+
+    def forward(self, maps: Sequence[Tensor]) -> GeometricPredictions:
+        return GeometricPredictions(**vars(super().forward(maps)))
