@@ -14,6 +14,7 @@ from poise.version import __version__
 if TYPE_CHECKING:
     from poise.api import Detector
     from poise.detectors import DetectionModel
+    from poise.losses import VarifocalLoss
     from poise.models import create_model, list_models
     from poise.models.files import load_model as load
     from poise.models.files import save_model as save
@@ -46,6 +47,7 @@ __all__ = [
     "DetectionModel",
     "Preprocess",
     "DamagedFile",
+    "VarifocalLoss",
     "GroundTruth",
     "Batch",
     "Progress",
@@ -70,6 +72,7 @@ _HOMES = {
     "DetectionModel": "poise.detectors",
     "Preprocess": "poise.preprocess",
     "DamagedFile": "poise.storage",
+    "VarifocalLoss": "poise.losses",
 }
 
 

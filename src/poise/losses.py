@@ -54,13 +54,17 @@ def varifocal(
 
 
 class VarifocalLoss(nn.Module):
-    """``varifocal`` with its normalisation, as a module for models of any kind (a YOLO's class or objectness output).
+    """``varifocal`` with its normalisation, as a module for models of any kind (a YOLO's objectness or class output).
 
-    Targets are soft: the IoU of a positive's predicted box at its class, 0 elsewhere. Each element is weighted before
-    anything is summed, and the sum is divided by the number of positives, not of elements: a mean over elements
-    shrinks with the number of places, and an inner mean before weighting (as in circulating snippets for YOLOv5)
-    weighs every element by the average and so is no focal loss at all. Positives are not modulated (gamma acts on
-    negatives alone), so alpha 0.75 and gamma 2 are not interchangeable with the focal loss's 0.25 and 1.5.
+    Targets are soft: at a positive's class (for objectness: at its place) the IoU of its own predicted box, without
+    gradient; 0 elsewhere. Three things make it the article's loss:
+
+    * Every element is weighted before anything is summed. The snippet that circulates for YOLOv5 has its inner
+      cross-entropy averaged first: one number times all weights is no weighting of the elements any more.
+    * The sum is divided by the number of positives, not of elements, of which nearly all are easy negatives.
+    * gamma damps negatives alone, and alpha is the weight of negatives: 0.75 and 2 here, not the focal loss's 0.25 and
+      1.5. Targets above 0 are positives, so labels must not be smoothed; positives without any overlap count as
+      negatives.
 
     Args:
         reduction: "positives" (the sum over the number of targets above 0, at least 1), "sum", "mean" or "none".
@@ -74,12 +78,22 @@ class VarifocalLoss(nn.Module):
             raise ValueError(f"reduction='{reduction}': one of positives, sum, mean, none")
         self.alpha, self.gamma, self.iou_weighted, self.reduction = alpha, gamma, iou_weighted, reduction
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss in float32 of logits and targets of one shape; a scalar unless ``reduction`` is "none"."""
+    def forward(self, logits: Tensor, targets: Tensor, positives: Tensor | float | None = None) -> Tensor:
+        """Loss in float32 of logits and targets of one shape; a scalar unless ``reduction`` is "none".
+
+        ``positives`` is what the sum is divided by where these targets are not all there are: one level of several, one
+        process of several. At least 1 is taken.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        if logits.shape != targets.shape:
+            raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must be of one shape")
         with torch.autocast(logits.device.type, enabled=False):
             loss = varifocal(logits.float(), targets.float(), self.alpha, self.gamma, self.iou_weighted)
         if self.reduction == "positives":
-            return loss.sum() / (targets > 0).sum().clamp(min=1)
+            count = (targets > 0).sum() if positives is None else torch.as_tensor(positives, device=loss.device)
+            return loss.sum() / count.clamp(min=1)
         return loss if self.reduction == "none" else loss.sum() if self.reduction == "sum" else loss.mean()
 
 

@@ -85,6 +85,7 @@ CRITERIA = {
     "rep_points": Case(RepPointsCriterion(), FirstBoxOverlap(), RefinedPredictions),
     "rep_points_varifocal": Case(RepPointsCriterion(varifocal, own_overlap), FirstBoxOverlap(), RefinedPredictions),
     "fovea": Case(FoveaCriterion(), Fovea(), DeltaPredictions),
+    "fovea_varifocal": Case(FoveaCriterion(class_loss=varifocal, soft_label=own_overlap), Fovea(), DeltaPredictions),
     "auto_assign": Case(AutoAssignCriterion(), AutoAssign(), QualityPredictions),
     "free_anchor": Case(BagCriterion(), FreeAnchor(), DeltaPredictions),
     "paa": Case(OverlapCriterion(), PAA(), GeometricPredictions),

@@ -6,15 +6,21 @@ rank's own).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from poise import losses
 from poise.boxes import LogDistances
-from poise.criteria.protocol import masked_sum, positives
+from poise.criteria.protocol import certain, masked_sum, positives
 from poise.distributed import normalizer
 from poise.structures import Assignment, DeltaPredictions, GroundTruth
+
+
+def fovea_focal(logits: Tensor, targets: Tensor) -> Tensor:
+    """The focal loss with FoveaBox's constants."""
+    return losses.focal(logits, targets, alpha=0.4, gamma=1.5)
 
 
 @dataclass(frozen=True)
@@ -22,15 +28,17 @@ class FoveaCriterion:
     """Classes divided by the positives plus one an image, distances by the positives."""
 
     coder: LogDistances = LogDistances()
-    alpha: float = 0.4  # of the focal loss, as its exponent gamma
-    gamma: float = 1.5
+    class_loss: Callable[[Tensor, Tensor], Tensor] = fovea_focal
+    soft_label: Callable[[DeltaPredictions, Assignment, Tensor], Tensor | float] = certain  # of positives, in [0,1]
     beta: float = 0.11  # of the smooth L1 loss
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         priors, positive = predictions.priors, assignment.positive
-        targets = assignment.targets(truth, predictions.logits.shape[2])
-        class_loss = losses.focal(predictions.logits, targets, self.alpha, self.gamma)
-        wanted = self.coder.encode(priors.centers, priors.strides, assignment.boxes(truth))
+        objects = assignment.boxes(truth)
+        soft_label = self.soft_label(predictions, assignment, objects)
+        targets = assignment.targets(truth, predictions.logits.shape[2], soft_label)
+        class_loss = self.class_loss(predictions.logits, targets)
+        wanted = self.coder.encode(priors.centers, priors.strides, objects)
         box_loss = losses.smooth_l1(predictions.deltas, wanted, self.beta).sum(2)
         counted = (~assignment.ignored).float()[..., None]
         return {

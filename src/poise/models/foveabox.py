@@ -9,9 +9,9 @@ from __future__ import annotations
 from poise.assign import Fovea
 from poise.boxes import LogDistances
 from poise.branches import DenseBranch
-from poise.criteria.fovea import FoveaCriterion
+from poise.criteria.fovea import FoveaCriterion, fovea_focal
 from poise.detectors import PyramidDetector
-from poise.models.parts import Weights, pyramid
+from poise.models.parts import ClassLossName, Weights, class_teaching, pyramid
 from poise.nn.backbones import Backbone
 from poise.nn.grids import points
 from poise.nn.heads.fovea import FoveaHead
@@ -27,13 +27,18 @@ def foveabox(
     channels: int = 256,
     depth: int = 4,
     sigma: float = 0.4,
+    class_loss: ClassLossName = "focal",
     score: float = 0.05,
     nms: float = 0.5,
 ) -> PyramidDetector:
-    """FoveaBox (the plain form, without feature alignment) on a feature pyramid; ``sigma`` is how much is positive."""
+    """FoveaBox (the plain form, without feature alignment) on a feature pyramid; ``sigma`` is how much is positive.
+
+    With ``class_loss="varifocal"`` classes are taught the IoU of their place's box (VarifocalNet's article, table 1).
+    """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = LogDistances()
     head = FoveaHead(channels, num_classes, points(neck.strides, 0.5), coder, depth)
-    postprocess = PostProcess(score, nms, border=1.0)
-    return PyramidDetector(body, neck, DenseBranch(head, Fovea(sigma), FoveaCriterion(coder), postprocess))
+    criterion = FoveaCriterion(coder, *class_teaching(class_loss, fovea_focal))
+    branch = DenseBranch(head, Fovea(sigma), criterion, PostProcess(score, nms, border=1.0))
+    return PyramidDetector(body, neck, branch)

@@ -39,7 +39,10 @@ def check_choice(option: str, value: str, known: Iterable[str]) -> None:
         raise ValueError(f"{option}='{value}': one of {', '.join(known)}")
 
 
-def class_teaching(name: ClassLossName) -> Teaching:
-    """The elementwise loss of the classes, and what positives are taught: 1, or the IoU of their box (varifocal)."""
+def class_teaching(name: ClassLossName, focal: Callable[..., Tensor] = losses.focal) -> Teaching:
+    """The elementwise loss of the classes, and what positives are taught: 1, or the IoU of their box (varifocal).
+
+    ``focal`` is the model's own form of the focal loss.
+    """
     check_choice("class_loss", name, CLASS_LOSSES)
-    return CLASS_LOSSES[name]
+    return (focal, certain) if name == "focal" else CLASS_LOSSES[name]

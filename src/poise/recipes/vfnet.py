@@ -1,10 +1,13 @@
 """VarifocalNet's published COCO recipes: biases learn twice as fast and do not decay; warm-up from a tenth of the rate.
 
+The last four are other detectors with the varifocal loss in place of the focal loss, everything else being their own.
 AP is the authors' on val2017, measured by taking all classes of the best places before NMS (``candidates="places"``).
 The originals start from open-mmlab's ResNeXt and Res2Net; these recipes start from timm's weights of the same networks.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from poise.recipes.coco import coco_recipe, multi_scale, one_x, two_x
 from poise.recipes.settings import OptimizerSettings, Recipe
@@ -82,6 +85,32 @@ def vfnet_r2_101_dcn_fpn_ms_2x() -> Recipe:
     return _ms_2x("vfnet_r2_101_dcn_fpn")
 
 
+def _varifocal(model: str, warmup_ratio: float = RATIO) -> Recipe:
+    """Another detector with the varifocal loss (the article's table 1)."""
+    recipe = coco_recipe(model, one_x(warmup_ratio))
+    return replace(recipe, model=replace(recipe.model, options={"class_loss": "varifocal"}))
+
+
+def retinanet_r50_fpn_varifocal_1x() -> Recipe:
+    """RetinaNet with the varifocal loss, ResNet-50, 12 epochs; published AP 37.4 (36.5 with the focal loss)."""
+    return _varifocal("retinanet_r50_fpn")
+
+
+def foveabox_r50_fpn_varifocal_1x() -> Recipe:
+    """FoveaBox with the varifocal loss, ResNet-50, 12 epochs; published AP 37.2 (36.3 with the focal loss)."""
+    return _varifocal("foveabox_r50_fpn")
+
+
+def reppoints_r50_gn_fpn_varifocal_1x() -> Recipe:
+    """RepPoints with the varifocal loss, ResNet-50, 12 epochs; published AP 39.7 (38.3 with the focal loss)."""
+    return _varifocal("reppoints_r50_gn_fpn")
+
+
+def atss_r50_fpn_varifocal_1x() -> Recipe:
+    """ATSS with the varifocal loss, ResNet-50, 12 epochs; published AP 40.2 (39.3 with the focal loss)."""
+    return _varifocal("atss_r50_fpn", 0.001)
+
+
 RECIPES = (
     vfnet_r50_fpn_1x,
     vfnet_r50_fpn_ms_2x,
@@ -96,4 +125,8 @@ RECIPES = (
     vfnet_x101_64x4d_dcn_fpn_ms_2x,
     vfnet_r2_101_fpn_ms_2x,
     vfnet_r2_101_dcn_fpn_ms_2x,
+    retinanet_r50_fpn_varifocal_1x,
+    foveabox_r50_fpn_varifocal_1x,
+    reppoints_r50_gn_fpn_varifocal_1x,
+    atss_r50_fpn_varifocal_1x,
 )
