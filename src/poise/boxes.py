@@ -30,6 +30,16 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat(((low + high) / 2, high - low), -1)
 
 
+def to_shares(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Centre x, y, width and height of (B,N,4) xyxy boxes in units of the images' (B,2) heights and widths."""
+    return xyxy_to_cxcywh(boxes) / sizes.flip(1).repeat(1, 2)[:, None]
+
+
+def from_shares(shares: Tensor, sizes: Tensor) -> Tensor:
+    """The inverse of ``to_shares``."""
+    return cxcywh_to_xyxy(shares) * sizes.flip(1).repeat(1, 2)[:, None]
+
+
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Clip (B,N,4) boxes to (B,2) heights and widths."""
     height, width = sizes[:, 0, None], sizes[:, 1, None]

@@ -90,6 +90,59 @@ class PostProcess:
         return vote(found, boxes, torch.where(scores > self.score, scores, 0.0), self.voting)
 
 
+@dataclass(frozen=True)
+class BestAnswers:
+    """Published test settings of query detectors: the best (query, class) pairs, without suppression."""
+
+    most: int = 100  # detections an image
+
+    @torch.no_grad()
+    def __call__(self, logits: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
+        """Detections of (B,Q,C) logits and (B,Q,4) boxes, clipped to ``sizes`` (B,2) heights and widths."""
+        scores = logits.float().sigmoid().flatten(1)
+        best = scores.topk(min(self.most, scores.shape[1]), 1)
+        place, labels = best.indices // logits.shape[2], best.indices % logits.shape[2]
+        chosen = clip(boxes.float().gather(1, place[..., None].expand(-1, -1, 4)), sizes)
+        return Detections(chosen, best.values, labels, chosen.isfinite().all(2) & best.values.isfinite())
+
+
+def nms_as_sorted(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """NMS whose equal scores stay as torch's (unstable) sort leaves them, on which MMDetection's numbers depend."""
+    order = scores.sort(descending=True).indices
+    ranks = torch.arange(len(order), 0, -1, device=boxes.device, dtype=boxes.dtype)
+    return order[nms(boxes[order], ranks, threshold)]
+
+
+def suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    usable: Tensor,
+    threshold: float,
+    most: int,
+    nms: Callable[[Tensor, Tensor, float], Tensor] = nms,
+) -> Detections:
+    """Class-wise NMS of (B,P) candidates, then the best ``most`` of each image, padded.
+
+    NMS runs image by image: its output size depends on the data (one of the two listed exceptions to the rule of no
+    host synchronisation). Classes are kept apart by shifting their boxes, as the originals do.
+    """
+    kept = []
+    for i in range(len(boxes)):
+        candidates = usable[i].nonzero().squeeze(1)
+        shift = labels[i, candidates].float() * (boxes[i, candidates].amax() + 1 if len(candidates) else 0)
+        keep = nms(boxes[i, candidates] + shift[:, None], scores[i, candidates], threshold)[:most]
+        kept.append(candidates[keep])
+    width = max([1, *map(len, kept)])
+    index = torch.stack([torch.nn.functional.pad(keep, (0, width - len(keep))) for keep in kept])
+    valid = torch.stack([torch.arange(width, device=boxes.device) < len(keep) for keep in kept])
+    if not boxes.shape[1]:
+        raise ValueError("no candidates at all: the head predicted at no place (is the image smaller than one stride?)")
+    return Detections(
+        boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores.gather(1, index), labels.gather(1, index), valid
+    )
+
+
 def nms_as_sorted(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """NMS whose equal scores stay as torch's (unstable) sort leaves them, on which MMDetection's numbers depend."""
     order = scores.sort(descending=True).indices

@@ -7,6 +7,7 @@ from poise.assign.dual_weighting import DualWeighting
 from poise.assign.dynamic_soft_label import DynamicSoftLabel
 from poise.assign.fovea import Fovea
 from poise.assign.free_anchor import FreeAnchor
+from poise.assign.hungarian import Hungarian
 from poise.assign.max_iou import MaxIoU
 from poise.assign.ota import OTA
 from poise.assign.paa import PAA
@@ -24,6 +25,7 @@ __all__ = [
     "DynamicSoftLabel",
     "Fovea",
     "FreeAnchor",
+    "Hungarian",
     "MaxIoU",
     "PAA",
     "SimOTA",

@@ -5,6 +5,7 @@ from poise.criteria.centerness import CenternessCriterion, atss_criterion, fcos_
 from poise.criteria.distribution import DistributionCriterion, guided_criterion
 from poise.criteria.protocol import Criterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
+from poise.criteria.set_prediction import SetCriterion
 
 __all__ = [
     "AnchorCriterion",
@@ -14,6 +15,7 @@ __all__ = [
     "ProposalCriterion",
     "RegionBoxCriterion",
     "RegionCriterion",
+    "SetCriterion",
     "atss_criterion",
     "fcos_criterion",
     "guided_criterion",

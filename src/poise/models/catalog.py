@@ -15,6 +15,10 @@ from poise.detectors import DetectionModel
 from poise.models.assigners import swap_assigner
 from poise.models.atss import atss
 from poise.models.autoassign import autoassign
+from poise.models.conditional_detr import conditional_detr
+from poise.models.dab_detr import dab_detr
+from poise.models.deformable_detr import deformable_detr
+from poise.models.dino import dino
 from poise.models.dw import dw
 from poise.models.faster_rcnn import faster_rcnn
 from poise.models.fcos import fcos
@@ -59,6 +63,16 @@ class Entry:
 
 def _on_backbones(family: str, builder: Callable[..., nn.Module]) -> dict[str, Entry]:
     return {f"{family}_{short}_fpn": Entry(builder, {"backbone": name}) for short, name in BACKBONES.items()}
+
+
+UNPADDED = Preprocess(divisor=1)  # the DETR family pads a batch no further than to its largest image
+
+
+def _detrs(family: str, builder: Callable[..., nn.Module], fixed: dict[str, Any] | None = None) -> dict[str, Entry]:
+    return {
+        f"{family}_{short}": Entry(builder, {"backbone": name, **(fixed or {})}, UNPADDED)
+        for short, name in BACKBONES.items()
+    }
 
 
 def _nanodet(width: str, channels: int, size: int) -> Entry:
@@ -111,6 +125,13 @@ NAMES: dict[str, Entry] = {
     "vfnet_x101_64x4d_dcn_fpn": Entry(vfnet, {"backbone": "resnext101_64x4d", **DEFORMABLE}),
     "vfnet_r2_101_fpn": Entry(vfnet, {"backbone": "res2net101d"}),
     "vfnet_r2_101_dcn_fpn": Entry(vfnet, {"backbone": "res2net101d", **DEFORMABLE}),
+    **_detrs("deformable_detr", deformable_detr),
+    **_detrs("deformable_detr_refine", deformable_detr, {"refine": "once"}),
+    **_detrs("deformable_detr_twostage", deformable_detr, {"refine": "once", "select": "first_class"}),
+    **_detrs("conditional_detr", conditional_detr),
+    **_detrs("dab_detr", dab_detr),
+    **_detrs("dino", dino),
+    **_detrs("dino_5scale", dino, {"levels": 5}),
 }
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from poise.published import nanodet_plus
 from poise.published.autoassign import AUTOASSIGN
+from poise.published.detr import DETRS
 from poise.published.dw import DW
 from poise.published.foveabox import FOVEABOX
 from poise.published.region import FASTER_RCNN, LIBRA_FASTER_RCNN, LIBRA_RETINANET, modern
@@ -63,6 +64,7 @@ FAMILIES: dict[str, list[Rule]] = {
 }
 FAMILIES["nanodet_plus"] = nanodet_plus.RULES
 FAMILIES |= {"faster_rcnn": FASTER_RCNN, "libra_faster_rcnn": LIBRA_FASTER_RCNN, "libra_retinanet": LIBRA_RETINANET}
+FAMILIES |= DETRS
 PREPARED: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {  # what is done before names are translated
     "nanodet_plus": nanodet_plus.split_outputs,
     "faster_rcnn": modern,

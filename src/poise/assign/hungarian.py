@@ -1,0 +1,126 @@
+"""Hungarian matching: one query for every object, at the least total cost (DETR: Carion et al. 2020, eq. 1).
+
+Decoder layers are more batch, so that one call serves all layers and images: one tensor of costs, one copy to the
+host, and the only loop is SciPy's solver, matrix by matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from poise.assign.protocol import object_chunks
+from poise.boxes import iou, pairwise_giou, to_shares
+from poise.structures import Assignment, GroundTruth, QueryPredictions
+
+
+@dataclass(frozen=True)
+class Hungarian:
+    """Matching by class (as the focal loss sees it), distance of the box and GIoU; ``quality`` is the IoU.
+
+    A cost that is not finite (predictions that are not, overflow) is a match that may not be. With more objects than
+    queries the cheapest are matched and the others go without.
+
+    Args:
+        eps: inside the logarithms of the class cost (DAB-DETR: 1e-8).
+        groups: the queries fall into so many equal groups, each matched on its own (Group-DETR).
+        repeats: every object is matched so many times (the one-to-many half of H-DETR).
+    """
+
+    reads: ClassVar[str] = "predictions"
+    class_weight: float = 2.0
+    box_weight: float = 5.0
+    giou_weight: float = 2.0
+    alpha: float = 0.25
+    gamma: float = 2.0
+    eps: float = 1e-12
+    groups: int = 1
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.groups, self.repeats) < 1:
+            raise ValueError(f"{self}: groups and repeats are at least 1")
+
+    @torch.no_grad()
+    def __call__(self, predictions: QueryPredictions, truth: GroundTruth) -> Assignment:
+        batch, queries, _ = predictions.logits.shape
+        objects = truth.labels.shape[1]
+        if queries % self.groups:
+            raise ValueError(f"{queries} queries cannot be parted into {self.groups} equal groups")
+        cost = self.cost(predictions, truth).reshape(batch * self.groups, -1, objects)
+        place = cheapest_places(cost.repeat(1, 1, self.repeats))
+        index = _object_of_place(place, cost.shape[1], objects).reshape(batch, queries)
+        positive = index >= 0
+        index = index.clamp(min=0)
+        overlap = iou(predictions.boxes.float(), truth.boxes.gather(1, index[..., None].expand(-1, -1, 4)))
+        quality = torch.where(positive, overlap, 0.0).clamp(0, 1)
+        return Assignment(index, positive, torch.zeros_like(positive), quality)
+
+    def cost(self, predictions: QueryPredictions, truth: GroundTruth) -> Tensor:
+        """(B,N,G); infinite where there is no object or the cost is not finite."""
+        batch, queries, _ = predictions.logits.shape
+        objects = truth.labels.shape[1]
+        parts = [self._cost_of(predictions, truth, part) for part in object_chunks(batch, queries, objects)]
+        cost = torch.cat(parts, 2)
+        return torch.where(truth.valid[:, None] & cost.isfinite(), cost, torch.inf)
+
+    def _cost_of(self, predictions: QueryPredictions, truth: GroundTruth, part: slice) -> Tensor:
+        labels, boxes = truth.labels[:, part], truth.boxes[:, part]
+        queries = predictions.logits.shape[1]
+        logits = predictions.logits.float().gather(2, labels[:, None].expand(-1, queries, -1))
+        planes = zip(predictions.shares.float().unbind(-1), to_shares(boxes, truth.sizes).unbind(-1), strict=True)
+        distance = torch.stack([(a[..., None] - b[:, None]).abs() for a, b in planes]).sum(0)
+        overlap = pairwise_giou(predictions.boxes.float(), boxes)
+        return self._class_cost(logits) * self.class_weight + distance * self.box_weight - overlap * self.giou_weight
+
+    def _class_cost(self, logits: Tensor) -> Tensor:
+        """What the focal loss would lose less if these were positive instead of negative."""
+        p = logits.sigmoid()
+        negative = -(1 - p + self.eps).log() * (1 - self.alpha) * p**self.gamma
+        positive = -(p + self.eps).log() * self.alpha * (1 - p) ** self.gamma
+        return positive - negative
+
+
+@torch.library.custom_op("poise::cheapest_places", mutates_args=())
+def cheapest_places(cost: Tensor) -> Tensor:
+    """The place of each object in the cheapest matching of every (N,G) matrix of (M,N,G), int64 (M,G); -1 for none.
+
+    Infinite costs are never matched. Waits for the device (one of the listed exceptions); an operator of its own, so
+    that a compiled step stays one graph.
+    """
+    found = torch.full((cost.shape[0], cost.shape[2]), -1, dtype=torch.int64)
+    for matrix, places in zip(cost.cpu().numpy(), found.numpy(), strict=True):
+        possible = np.isfinite(matrix)
+        objects = np.flatnonzero(possible.any(0))
+        rows, columns = linear_sum_assignment(_without_infinity(matrix[:, objects]))
+        matched = possible[rows, objects[columns]]
+        places[objects[columns[matched]]] = rows[matched]
+    return found.to(cost.device)
+
+
+@cheapest_places.register_fake
+def _(cost: Tensor) -> Tensor:
+    return cost.new_empty(cost.shape[0], cost.shape[2], dtype=torch.int64)
+
+
+def _without_infinity(cost: np.ndarray) -> np.ndarray:
+    """Infinite costs become so large that no matching takes more of them than it must."""
+    possible = np.isfinite(cost)
+    if possible.all():
+        return cost
+    exact = cost.astype(np.float64)
+    low, high = (exact[possible].min(), exact[possible].max()) if possible.any() else (0.0, 0.0)
+    return np.where(possible, exact, high + (high - low + 1) * min(cost.shape))
+
+
+def _object_of_place(place: Tensor, places: int, objects: int) -> Tensor:
+    """From the place of each (repeated) object (M,R*G) to the object of each place (M,N), -1 for none."""
+    owner = torch.arange(place.shape[1], device=place.device) % objects
+    slot = torch.where(place >= 0, place, places)  # a place too many takes what has none
+    index = torch.full((len(place), places + 1), -1, dtype=torch.int64, device=place.device)
+    return index.scatter(1, slot, owner.expand_as(slot))[:, :places]

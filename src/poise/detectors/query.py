@@ -1,0 +1,159 @@
+"""The detector of the DETR family: an encoder's memory, queries to it, a decoder that answers, Hungarian matching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poise.boxes import from_shares
+from poise.nn.denoising import ContrastiveDenoising, NoisyQueries
+from poise.nn.queries import Answers, Queries
+from poise.nn.tokens import Tokens
+from poise.postprocess import BestAnswers
+from poise.structures import (
+    Assignment,
+    Batch,
+    Detections,
+    GroundTruth,
+    Match,
+    Priors,
+    Progress,
+    QueryPredictions,
+    StepOutput,
+    map_tensors,
+)
+
+
+class QueryDetector(nn.Module):
+    """``forward`` gives losses and matches whatever the mode, ``predict`` detections whatever the mode.
+
+    Args:
+        tokenizer: ``(maps, sizes, canvas) -> Tokens``.
+        encoder: ``(tokens) -> Tokens``.
+        queries: ``(tokens) -> Queries``; where they carry proposals, these are taught too.
+        decoder: ``(queries, tokens, blocked) -> Answers`` of all its layers.
+        assigner: matches queries of stacked layers with objects.
+        criterion: a ``SetCriterion``.
+        denoising: makes further queries from the truth, in training.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        tokenizer: nn.Module,
+        encoder: nn.Module,
+        queries: nn.Module,
+        decoder: nn.Module,
+        assigner: Any,
+        criterion: Any,
+        postprocess: BestAnswers,
+        denoising: ContrastiveDenoising | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.tokenizer, self.encoder = backbone, neck, tokenizer, encoder
+        self.queries, self.decoder, self.denoising = queries, decoder, denoising
+        self.assigner, self.criterion, self.postprocess = assigner, criterion, postprocess
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        truth = batch.truth
+        memory = self.encode(batch.pixels, truth.sizes)
+        queries = self.queries(memory)
+        noisy = None if self.denoising is None else self.denoising(truth)
+        asked, blocked = (queries, None) if noisy is None else ahead(noisy, queries)
+        answers = self.decoder(asked, memory, blocked)
+        with torch.autocast(batch.pixels.device.type, enabled=False):
+            return self.judge(queries, noisy, answers, truth)
+
+    def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
+        """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
+        memory = self.encode(pixels, sizes)
+        answers = self.decoder(self.queries(memory), memory)
+        return self.postprocess(answers.logits[-1], from_shares(answers.boxes[-1], sizes), sizes)
+
+    def encode(self, pixels: Tensor, sizes: Tensor) -> Tokens:
+        """The encoder's memory."""
+        maps = self.neck(self.backbone(pixels))
+        return self.encoder(self.tokenizer(maps, sizes, (int(pixels.shape[2]), int(pixels.shape[3]))))
+
+    def judge(self, queries: Queries, noisy: NoisyQueries | None, answers: Answers, truth: GroundTruth) -> StepOutput:
+        """Losses and matches of what encoder and decoder said; queries from noise come first among the answers."""
+        output = StepOutput({}, {})
+        count = 0 if noisy is None else noisy.assignment.index.shape[1]
+        restored, matching = parted(answers, count)
+        names = layer_names(len(answers.logits), "{}")
+        proposed = queries.proposed
+        if proposed is not None and not self.queries.any_class:
+            matching, names = stacked(proposed, matching), ("enc_{}", *names)
+        self._teach(output, "queries", matching, queries.references, truth, names)
+        if proposed is not None and self.queries.any_class:
+            anything = replace(truth, labels=torch.zeros_like(truth.labels))
+            self._teach(output, "encoder", proposed, proposed.boxes[0].detach(), anything, ("enc_{}",))
+        if noisy is not None:
+            names = layer_names(len(answers.logits), "dn_{}")
+            self._teach(output, "denoising", restored, noisy.queries.references, truth, names, noisy.assignment)
+        return output
+
+    def _teach(
+        self,
+        output: StepOutput,
+        stage: str,
+        answers: Answers,
+        references: Tensor,
+        truth: GroundTruth,
+        names: Sequence[str],
+        known: Assignment | None = None,
+    ) -> None:
+        """Add the losses of some layers, by an assignment that is known or by matching, and the last layer's match."""
+        layers, batch = answers.logits.shape[:2]
+        predictions, truths = predictions_of(answers, references, truth.sizes), truth.repeat(layers)
+        if known is None:
+            assigned = self.assigner(predictions, truths)
+        else:
+            assigned = map_tensors(known, lambda t: t.repeat(layers, 1))
+        output.losses.update(self.criterion.of_layers(predictions, assigned, truths, names))
+        last = Answers(answers.logits[-1:], answers.boxes[-1:])
+        output.matches[stage] = Match(
+            predictions_of(last, references, truth.sizes), map_tensors(assigned, lambda t: t[-batch:])
+        )
+
+
+def layer_names(layers: int, last: str) -> tuple[str, ...]:
+    """What the originals call the losses of each layer: ``d0.`` and so on ahead, nothing for the last."""
+    return (*(f"d{i}.{last}" for i in range(layers - 1)), last)
+
+
+def ahead(noisy: NoisyQueries, queries: Queries) -> tuple[Queries, Tensor]:
+    """Queries from noise ahead of the matching ones, and who must not see whom: the latter never see the former."""
+    count, asked = noisy.blocked.shape[0], queries.references.shape[1]
+    both = Queries(
+        torch.cat((noisy.queries.content, queries.content), 1),
+        torch.cat((noisy.queries.references, queries.references), 1),
+    )
+    own = torch.nn.functional.pad(noisy.blocked, (0, asked))
+    others = (torch.arange(count + asked, device=own.device) < count).expand(asked, -1)
+    return both, torch.cat((own, others))
+
+
+def parted(answers: Answers, count: int) -> tuple[Answers, Answers]:
+    """The answers to the first ``count`` queries, and to the others."""
+    logits, boxes = answers.logits, answers.boxes
+    return Answers(logits[:, :, :count], boxes[:, :, :count]), Answers(logits[:, :, count:], boxes[:, :, count:])
+
+
+def stacked(first: Answers, second: Answers) -> Answers:
+    """The layers of both."""
+    return Answers(torch.cat((first.logits, second.logits)), torch.cat((first.boxes, second.boxes)))
+
+
+def predictions_of(answers: Answers, references: Tensor, sizes: Tensor) -> QueryPredictions:
+    """Answers of L layers as predictions of L*B images of ``sizes`` (B,2)."""
+    layers, count = len(answers.logits), references.shape[1]
+    shares, extents = answers.boxes.flatten(0, 1), sizes.repeat(layers, 1)
+    around = from_shares(torch.nn.functional.pad(references.detach(), (0, 4 - references.shape[-1])), sizes)
+    priors = Priors(around.repeat(layers, 1, 1), torch.ones(count, device=sizes.device), (count,))
+    return QueryPredictions(priors, answers.logits.flatten(0, 1), from_shares(shares, extents), shares)

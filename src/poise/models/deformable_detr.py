@@ -1,0 +1,102 @@
+"""Deformable-DETR (Zhu et al. 2021): the transformer that looks at a few points instead of everywhere.
+
+Encoder tokens of four levels look around themselves, queries around their reference points; Hungarian matching gives
+every object one query. Further forms: boxes refined from layer to layer, and queries made from the best boxes that the
+encoder proposes (two-stage); with dropout off, mixed selection and look-forward-twice that is what later papers call
+Deformable-DETR++.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from poise.assign import Hungarian
+from poise.criteria import SetCriterion
+from poise.detectors import QueryDetector
+from poise.models.parts import Weights, check_choice
+from poise.nn.backbones import Backbone
+from poise.nn.channel_mapper import ChannelMapper
+from poise.nn.deformable_attention import DeformableAttention
+from poise.nn.deformable_transformer import (
+    DeformableDecoder,
+    DeformableDecoderLayer,
+    DeformableEncoderLayer,
+    Refinement,
+)
+from poise.nn.queries import BoxQueries, LearnedQueries, Output, SelectedQueries, best_class, first_class
+from poise.nn.tokens import Tokenizer
+from poise.nn.transformer import Encoder, init_xavier
+from poise.postprocess import BestAnswers
+
+Selection = Literal["none", "first_class", "best_class"]
+SELECTIONS = {"first_class": first_class, "best_class": best_class}
+
+
+def deformable_detr(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    channels: int = 256,
+    heads: int = 8,
+    points: int = 4,
+    hidden: int = 1024,
+    encoder_layers: int = 6,
+    decoder_layers: int = 6,
+    queries: int = 300,
+    refine: Refinement = "none",
+    select: Selection = "none",
+    dropout: float = 0.1,
+    recomputed_layers: int = 0,
+    most: int = 100,
+    deterministic: bool = False,
+) -> QueryDetector:
+    """Deformable-DETR on four levels.
+
+    Args:
+        hidden: width of the feed-forward layers.
+        refine: each layer's box is the next one's reference (``once``); and corrects it too (``twice``).
+        select: queries from the encoder's best boxes: ranked by their first class, which stands for any (as
+            published), or by their best class with classes taught (as in DINO); ``none``: learned queries.
+        recomputed_layers: encoder layers that save memory by computing their activations again in the backward pass.
+        most: detections an image.
+        deterministic: no dropout.
+    """
+    dropout = 0.0 if deterministic else dropout
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, train_norm=False)
+    neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
+    levels = len(neck.strides)
+    check_choice("select", select, ("none", *SELECTIONS))
+    encoder = [DeformableEncoderLayer(channels, heads, levels, points, hidden, dropout) for _ in range(encoder_layers)]
+    layers = [DeformableDecoderLayer(channels, heads, levels, points, hidden, dropout) for _ in range(decoder_layers)]
+    outputs = [Output(channels, num_classes) for _ in range(1 if refine == "none" else decoder_layers)]
+    asked: nn.Module
+    if select == "none":
+        asked = LearnedQueries(channels, queries)
+        outputs[0].reset_parameters(side=-2.0)  # small boxes to begin with
+    else:
+        asked = SelectedQueries(channels, num_classes, queries, BoxQueries(channels), SELECTIONS[select])
+    tokenizer, memory = Tokenizer(channels, levels, offset=-0.5), Encoder([*encoder], recomputed_layers)
+    init_deformable(memory, *layers)
+    return QueryDetector(
+        body,
+        neck,
+        tokenizer,
+        memory,
+        asked,
+        DeformableDecoder(layers, outputs, refine),
+        Hungarian(),
+        SetCriterion(class_weight=2.0),
+        BestAnswers(most),
+    )
+
+
+def init_deformable(*parts: nn.Module) -> None:
+    """The originals' start: Xavier everywhere, and every head of deformable attention looking its own way."""
+    init_xavier(*parts)
+    for module in (module for part in parts for module in part.modules()):
+        if isinstance(module, DeformableAttention):
+            module.reset_parameters()

@@ -1,0 +1,92 @@
+"""DINO (Zhang et al. 2023): the DETR that pulled level with the best, by three ideas on top of its parents.
+
+Contrastive denoising: beside the matching queries others are given shifted objects, to be put right or called nothing.
+Mixed selection: queries stand where the encoder proposes boxes, but what they look for is learned. Look forward twice:
+a layer's box is corrected by the next layer's loss too.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from poise.assign import Hungarian
+from poise.criteria import SetCriterion
+from poise.detectors import QueryDetector
+from poise.models.deformable_detr import init_deformable
+from poise.models.parts import Weights
+from poise.nn.backbones import Backbone
+from poise.nn.channel_mapper import ChannelMapper
+from poise.nn.deformable_transformer import (
+    BoxPosition,
+    DeformableDecoder,
+    DeformableDecoderLayer,
+    DeformableEncoderLayer,
+)
+from poise.nn.denoising import ContrastiveDenoising
+from poise.nn.queries import MixedQueries, Output, SelectedQueries
+from poise.nn.tokens import Tokenizer
+from poise.nn.transformer import Encoder
+from poise.postprocess import BestAnswers
+
+
+def dino(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    levels: int = 4,
+    channels: int = 256,
+    heads: int = 8,
+    points: int = 4,
+    hidden: int = 2048,
+    encoder_layers: int = 6,
+    decoder_layers: int = 6,
+    queries: int = 900,
+    denoising: int = 100,
+    label_noise: float = 0.5,
+    box_noise: float = 1.0,
+    class_weight: float = 1.0,
+    temperature: float = 20.0,
+    offset: float = 0.0,
+    dropout: float = 0.0,
+    recomputed_layers: int = 0,
+    most: int = 300,
+    deterministic: bool = False,
+) -> QueryDetector:
+    """DINO.
+
+    Args:
+        levels: 4 (strides 8 to 64) or 5 (strides 4 to 64).
+        hidden: width of the feed-forward layers.
+        denoising: pairs of denoising queries of an image at most; 0: no denoising.
+        label_noise, box_noise: see ``nn.denoising``.
+        class_weight: of the focal loss; the paper's improved recipe takes 2.
+        temperature, offset: of the sine encodings; the improved recipe takes 10000 and -0.5.
+        recomputed_layers: encoder layers that save memory by computing their activations again in the backward pass.
+        most: detections an image.
+        deterministic: no noise and no dropout.
+    """
+    dropout = 0.0 if deterministic else dropout
+    stages = tuple(range(7 - levels, 6))
+    body = Backbone(backbone, stages, backbone_weights, frozen_stages, norm_eval, train_norm=False)
+    neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
+    encoder = [DeformableEncoderLayer(channels, heads, levels, points, hidden, dropout) for _ in range(encoder_layers)]
+    layers = [DeformableDecoderLayer(channels, heads, levels, points, hidden, dropout) for _ in range(decoder_layers)]
+    outputs = [Output(channels, num_classes) for _ in range(decoder_layers)]
+    memory = Encoder([*encoder], recomputed_layers)
+    init_deformable(memory, *layers)
+    noise = (0.0, 0.0) if deterministic else (label_noise, box_noise)
+    norm = nn.LayerNorm(channels)
+    return QueryDetector(
+        body,
+        neck,
+        Tokenizer(channels, levels, temperature, offset),
+        memory,
+        SelectedQueries(channels, num_classes, queries, MixedQueries(channels, queries)),
+        DeformableDecoder(layers, outputs, "twice", BoxPosition(channels), norm, eps=1e-3),
+        Hungarian(),
+        SetCriterion(class_weight=class_weight),
+        BestAnswers(most),
+        ContrastiveDenoising(num_classes, channels, denoising, *noise) if denoising else None,
+    )

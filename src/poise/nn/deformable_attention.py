@@ -1,0 +1,91 @@
+"""Multi-scale deformable attention (Zhu et al. 2021, eq. 3) in plain PyTorch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from poise.nn.tokens import Shape, Tokens
+
+
+class DeformableAttention(nn.Module):
+    """Every query looks at a few points of every level around its reference, and weighs what it finds there.
+
+    Args:
+        levels: of the memory.
+        points: that each head looks at on each level.
+    """
+
+    def __init__(self, channels: int, heads: int, levels: int, points: int = 4) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels cannot be parted among {heads} heads")
+        self.heads, self.levels, self.points = heads, levels, points
+        self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
+        self.weights = nn.Linear(channels, heads * levels * points)
+        self.values = nn.Linear(channels, channels)
+        self.output = nn.Linear(channels, channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Each head starts by looking its own way, each point a step further, on all levels alike."""
+        angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        way = torch.stack((angle.cos(), angle.sin()), 1)
+        way = way / way.abs().amax(1, keepdim=True)
+        step = torch.arange(1, self.points + 1)
+        start = way[:, None, None] * step[:, None]
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(start.expand(-1, self.levels, -1, -1).flatten())
+        for zero in (self.sampling_offsets.weight, self.weights.weight, self.weights.bias):
+            nn.init.zeros_(zero)
+        for layer in (self.values, self.output):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, query: Tensor, references: Tensor, memory: Tokens) -> Tensor:
+        """(B,Q,C) queries that know their position and (B,Q,2|4) references in shares of the image to (B,Q,C).
+
+        Around a point offsets are in cells of the level; around a box in half its width and height over the points.
+        """
+        form = (self.heads, self.levels, self.points)
+        value = self.values(memory.values).masked_fill(memory.padding[..., None], 0.0)
+        offsets = self.sampling_offsets(query).float().unflatten(-1, (*form, 2))
+        weights = self.weights(query).float().unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, form[1:])
+        place = memory.on_levels(references.float())[:, :, None, :, None]  # (B,Q,1,L,1,2|4)
+        if place.shape[-1] == 2:
+            reach = 1 / torch.tensor([[w, h] for h, w in memory.shapes], device=query.device)[:, None]
+        else:
+            reach = place[..., 2:] * (0.5 / self.points)
+        found = sample_levels(
+            value.unflatten(-1, (self.heads, -1)), memory.shapes, place[..., :2] + offsets * reach, weights
+        )
+        return self.output(found.to(query.dtype))
+
+
+def sample_levels(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of bilinear samples, zero outside the maps, in float32.
+
+    Args:
+        value: (B,N,H,D) tokens of all levels, a vector for each of H heads.
+        shapes: height and width of each level.
+        locations: (B,Q,H,L,P,2) x, y, where [0,1] spans the map from edge to edge.
+        weights: (B,Q,H,L,P).
+
+    Returns:
+        (B,Q,H*D).
+    """
+    batch, _, heads, _ = value.shape
+    with torch.autocast(value.device.type, enabled=False):
+        maps = value.float().permute(0, 2, 3, 1).flatten(0, 1).contiguous()  # (B*H,D,N)
+        grids = (locations.float() * 2 - 1).transpose(1, 2).flatten(0, 1)  # (B*H,Q,L,P,2)
+        shares = weights.float().transpose(1, 2).flatten(0, 1)[:, None]  # (B*H,1,Q,L,P)
+        total, start = maps.new_zeros(()), 0
+        for i, (height, width) in enumerate(shapes):
+            level = maps[..., start : start + height * width].unflatten(2, (height, width))
+            sampled = functional.grid_sample(level, grids[:, :, i], "bilinear", "zeros", align_corners=False)
+            total = total + (sampled * shares[:, :, :, i]).sum(-1)
+            start += height * width
+    return total.reshape(batch, -1, total.shape[-1]).transpose(1, 2)

@@ -1,0 +1,176 @@
+"""What a decoder is asked: queries, learned or made from the boxes that the encoder proposes; and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from poise.nn.positions import XYWH, box_sine, inverse_sigmoid
+from poise.nn.tokens import Tokens
+from poise.nn.towers import rare
+from poise.nn.transformer import MLP
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Classes and boxes of L layers."""
+
+    logits: Tensor  # (L,B,Q,C) float32
+    boxes: Tensor  # (L,B,Q,4) float32, centre x, y, width, height in shares of the image
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Q queries of each image."""
+
+    content: Tensor  # (B,Q,C)
+    references: Tensor  # (B,Q,2|4) centre x, y (and width, height) in shares of the image
+    positions: Tensor | None = None  # (B,Q,C) encodings; None where the decoder makes them from the references
+    proposed: Answers | None = None  # one layer: what the encoder said, where the queries come from it
+
+
+class Output(nn.Module):
+    """Classes and box of a query."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.classes = nn.Linear(channels, num_classes)
+        self.box = MLP(channels, channels, 4, 3)
+        self.reset_parameters()
+
+    def reset_parameters(self, side: float = 0.0) -> None:
+        """Every class starts rare, every box at its reference; ``side`` is added to logarithmic width and height."""
+        nn.init.constant_(self.classes.bias, rare())
+        last = self.box.layers[-1]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        nn.init.constant_(last.bias[2:], side)  # type: ignore[index]
+
+
+def moved(references: Tensor, change: Tensor, eps: float) -> Tensor:
+    """Boxes (...,4) of references (...,2|4) and their change (...,4) before the sigmoid, in float32."""
+    start = inverse_sigmoid(references.float(), eps)
+    return (change.float() + nn.functional.pad(start, (0, 4 - start.shape[-1]))).sigmoid()
+
+
+class LearnedQueries(nn.Module):
+    """A position and a content of each query, and a reference point from the position (Deformable-DETR)."""
+
+    def __init__(self, channels: int, count: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(count, 2 * channels)
+        self.reference_points = nn.Linear(channels, 2)
+        nn.init.xavier_uniform_(self.reference_points.weight)
+        nn.init.zeros_(self.reference_points.bias)
+
+    def forward(self, tokens: Tokens) -> Queries:
+        positions, content = self.embedding.weight.expand(len(tokens.values), -1, -1).chunk(2, -1)
+        return Queries(content, self.reference_points(positions).float().sigmoid(), positions)
+
+
+def first_class(logits: Tensor) -> Tensor:
+    """Tokens (B,N) by their first class, which then says "some object" (two-stage Deformable-DETR)."""
+    return logits[..., 0]
+
+
+def best_class(logits: Tensor) -> Tensor:
+    """Tokens (B,N) by their best class (DINO)."""
+    return logits.amax(-1)
+
+
+class SelectedQueries(nn.Module):
+    """Queries at the best of the boxes that all tokens propose (two-stage Deformable-DETR, DINO).
+
+    Args:
+        count: of queries; fewer where there are fewer tokens.
+        make: from the chosen boxes (B,Q,4), without gradient, to queries.
+        rank: from the tokens' logits (B,N,C) to what they are chosen by. With ``first_class`` the answers of all
+            tokens are supervised, classes apart; otherwise those of the chosen with their classes.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        count: int,
+        make: Callable[[Tensor], Queries],
+        rank: Callable[[Tensor], Tensor] = best_class,
+    ) -> None:
+        super().__init__()
+        self.transform, self.norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
+        self.output = Output(channels, num_classes)
+        self.count, self.make, self.rank = count, make, rank
+
+    @property
+    def any_class(self) -> bool:
+        """Whether the proposals' first class stands for all."""
+        return self.rank is first_class
+
+    def forward(self, tokens: Tokens) -> Queries:
+        start, usable = proposals(tokens)
+        hidden = self.norm(self.transform(torch.where(usable[..., None], tokens.values, 0.0)))
+        logits = self.output.classes(hidden).float()
+        boxes = (self.output.box(hidden).float() + start).sigmoid()
+        best = self.rank(logits.detach()).sort(dim=1, descending=True, stable=True).indices[:, : self.count]
+        chosen = Answers(_take(logits, best)[None], _take(boxes, best)[None])
+        made = self.make(chosen.boxes[0].detach())
+        proposed = Answers(logits[None], boxes[None]) if self.any_class else chosen
+        return Queries(made.content, made.references, made.positions, proposed)
+
+
+def proposals(tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """The box of each token before the sigmoid, (B,N,4), and whether the token may propose, (B,N).
+
+    A token starts from a square of 1/20 of the image, twice as large on each coarser level. It may not propose where
+    this box leaves (0.01,0.99) or in the padding; there all coordinates are infinite: the whole image and beyond.
+    """
+    counts = [height * width for height, width in tokens.shapes]
+    side = torch.cat([torch.full((n, 2), 0.05 * 2.0**i, device=tokens.filled.device) for i, n in enumerate(counts)])
+    centers = tokens.centers()
+    boxes = torch.cat((centers, side.expand(len(centers), -1, -1)), -1)
+    usable = ((boxes > 0.01) & (boxes < 0.99)).all(-1) & ~tokens.padding
+    start = inverse_sigmoid(boxes, 1e-6)
+    return torch.where(usable[..., None], start, torch.inf), usable
+
+
+class BoxQueries(nn.Module):
+    """Position and content from the box (two-stage Deformable-DETR)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.encode = BoxEncoding(channels, 2 * channels)
+
+    def forward(self, boxes: Tensor) -> Queries:
+        positions, content = self.encode(boxes).chunk(2, -1)
+        return Queries(content, boxes, positions)
+
+
+class MixedQueries(nn.Module):
+    """Content learned, the place from the box (DINO's mixed query selection)."""
+
+    def __init__(self, channels: int, count: int) -> None:
+        super().__init__()
+        self.content = nn.Embedding(count, channels)
+
+    def forward(self, boxes: Tensor) -> Queries:
+        content = self.content.weight[: boxes.shape[1]].expand(len(boxes), -1, -1)
+        return Queries(content, boxes)
+
+
+class BoxEncoding(nn.Module):
+    """(...,4) boxes in shares of the image to (...,out): the normalised projection of their sine encodings."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.width = channels // 2
+        self.project, self.norm = nn.Linear(2 * channels, out_channels), nn.LayerNorm(out_channels)
+
+    def forward(self, boxes: Tensor) -> Tensor:
+        return self.norm(self.project(box_sine(boxes, self.width, XYWH)))
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
