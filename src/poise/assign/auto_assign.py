@@ -41,7 +41,7 @@ class AutoAssign:
 
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> CenteredBags:
         priors, boxes, finite = predictions.priors, predictions.boxes.float(), predictions.finite()[:, None]
-        scores = predictions.scores().float().transpose(1, 2).contiguous()  # places last, whatever the padding
+        scores = predictions.float().scores().transpose(1, 2).contiguous()  # places last, whatever the padding
         batch, classes, places = scores.shape
         slices = object_chunks(batch * TEMPORARIES, places, truth.labels.shape[1])
 
