@@ -10,6 +10,7 @@ from poise.structures import (
     DeltaPredictions,
     DistributionPredictions,
     GroundTruth,
+    JointDeltaPredictions,
     Predictions,
     QualityPredictions,
     RefinedPredictions,
@@ -62,7 +63,7 @@ def predictions_of(
         extra["quality"] = torch.randn(batch, places, generator=generator)
     if issubclass(kind, DistributionPredictions):
         extra["bins"] = torch.randn(batch, places, 4, bins, generator=generator)
-    if issubclass(kind, DeltaPredictions):
+    if issubclass(kind, (DeltaPredictions, JointDeltaPredictions)):
         extra["deltas"] = torch.randn(batch, places, 4, generator=generator)
     if issubclass(kind, RefinedPredictions):
         extra["initial_boxes"] = boxes + torch.randn(batch, places, 4, generator=generator)

@@ -28,12 +28,14 @@ from poise.models.gfl import gfl
 from poise.models.gflv2 import gflv2
 from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
+from poise.models.ota import ota
 from poise.models.paa import paa
 from poise.models.parts import Weights
 from poise.models.reppoints import reppoints
 from poise.models.retinanet import retinanet
 from poise.models.tood import tood
 from poise.models.vfnet import vfnet
+from poise.models.yolox import yolox
 from poise.preprocess import CAFFE, NANODET, Preprocess
 from poise.structures import Progress
 
@@ -61,8 +63,11 @@ class Entry:
     progress: Progress = field(default_factory=Progress.late)  # where ``losses`` stands when nobody says
 
 
-def _on_backbones(family: str, builder: Callable[..., nn.Module]) -> dict[str, Entry]:
-    return {f"{family}_{short}_fpn": Entry(builder, {"backbone": name}) for short, name in BACKBONES.items()}
+def _on_backbones(family: str, builder: Callable[..., nn.Module], size: int | None = None) -> dict[str, Entry]:
+    preprocess = Preprocess() if size is None else Preprocess().with_size(size)
+    return {
+        f"{family}_{short}_fpn": Entry(builder, {"backbone": name}, preprocess) for short, name in BACKBONES.items()
+    }
 
 
 UNPADDED = Preprocess(divisor=1)  # the DETR family pads a batch no further than to its largest image
@@ -92,6 +97,8 @@ NAMES: dict[str, Entry] = {
     "gflv2_r2_101_dcn_fpn": Entry(gflv2, {"backbone": "res2net101d", "deformable_stages": (4, 5)}),
     **_on_backbones("tood", tood),
     **_on_backbones("foveabox", foveabox),
+    **_on_backbones("ota", ota),
+    **_on_backbones("yolox", yolox, 640),
     **_on_backbones("reppoints", reppoints),
     "reppoints_r50_gn_fpn": Entry(reppoints, {"group_norm": True}),
     "reppoints_r101_gn_fpn": Entry(reppoints, {"backbone": "resnet101", "group_norm": True}),

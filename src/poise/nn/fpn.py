@@ -52,6 +52,13 @@ class SubsampledLevel(nn.Module):
         return [functional.max_pool2d(pyramid_map, 1, 2)]
 
 
+class NoLevels(nn.Module):
+    """Nothing coarser than the backbone's maps (YOLOX)."""
+
+    def forward(self, backbone_map: Tensor, pyramid_map: Tensor) -> list[Tensor]:
+        return []
+
+
 class FPN(nn.Module):
     """Top-down pyramid over the backbone's maps plus the levels that ``extra`` adds; ``groups`` as there."""
 
@@ -62,7 +69,7 @@ class FPN(nn.Module):
         self.laterals = nn.ModuleList([_conv(count, channels, 1, groups) for count in in_channels])
         self.outputs = nn.ModuleList([_conv(channels, channels, 3, groups) for _ in in_channels])
         self.extra = extra
-        added = len(extra.convs) if isinstance(extra, StridedLevels) else 1
+        added = len(extra.convs) if isinstance(extra, StridedLevels) else int(not isinstance(extra, NoLevels))
         self.channels = channels
         self.strides: tuple[int, ...] = (*strides, *(strides[-1] * 2 ** (i + 1) for i in range(added)))
         for module in self.modules():

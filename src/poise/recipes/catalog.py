@@ -19,11 +19,13 @@ from poise.recipes import (
     gflv2,
     libra_rcnn,
     nanodet_plus,
+    ota,
     paa,
     reppoints,
     retinanet,
     tood,
     vfnet,
+    yolox,
 )
 from poise.recipes.convert import nearest
 from poise.recipes.finetune import finetune
@@ -46,6 +48,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         foveabox,
         reppoints,
         autoassign,
+        ota,
+        yolox,
         freeanchor,
         paa,
     )

@@ -1,0 +1,54 @@
+"""YOLOX (Ge et al. 2021): an anchor-free YOLO, here on the backbones and the pyramid of the other detectors.
+
+A decoupled head says class, objectness and box of every cell; SimOTA assigns by what predictions cost. In the last
+epochs, when mosaic and mixup are off, an L1 loss of the offsets joins the IoU loss. The original's own backbone
+(CSPDarknet) and two-way pyramid are not part of it.
+"""
+
+from __future__ import annotations
+
+from poise.assign import SimOTA
+from poise.boxes import DeltaCoder
+from poise.branches import DenseBranch
+from poise.criteria.yolox import YOLOXCriterion
+from poise.detectors import PyramidDetector
+from poise.models.parts import Weights
+from poise.nn.backbones import Backbone
+from poise.nn.fpn import FPN, NoLevels
+from poise.nn.grids import points
+from poise.nn.heads.decoupled import DecoupledHead
+from poise.postprocess import PostProcess
+from poise.structures import Phased
+
+LARGEST_LOG = 16.0  # log sizes are cut here, far above any box, so that finite outputs give finite boxes
+
+
+def yolox(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    channels: int = 256,
+    depth: int = 2,
+    topk: int = 10,
+    radius: float = 2.5,
+    offset_epoch: int = 285,
+    score: float = 0.01,
+    nms: float = 0.65,
+) -> PyramidDetector:
+    """YOLOX's head, assignment and losses on levels of stride 8, 16 and 32.
+
+    Args:
+        depth: layers of each of the head's two towers.
+        topk: best IoUs of an object whose sum is the number of its positives.
+        radius: strides from an object's centre within which places are preferred.
+        offset_epoch: epochs done when the L1 loss of the offsets joins in; published are all but the last 15 of 300.
+    """
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    neck = FPN(body.channels, body.strides, channels, NoLevels())
+    coder = DeltaCoder(max_log_ratio=LARGEST_LOG)
+    head = DecoupledHead(channels, num_classes, points(neck.strides, 0.0), coder, depth)
+    criterion = Phased(YOLOXCriterion(coder), YOLOXCriterion(coder, offset_weight=1.0), offset_epoch)
+    postprocess = PostProcess(score, nms)
+    return PyramidDetector(body, neck, DenseBranch(head, SimOTA(topk, radius, shift=0.5), criterion, postprocess))

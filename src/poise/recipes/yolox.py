@@ -1,0 +1,45 @@
+"""YOLOX's published schedule, on a ResNet: the original's backbone is its own, so no AP is published for these.
+
+The original also draws one of many input sizes every ten steps; here the size is one.
+"""
+
+from __future__ import annotations
+
+from poise.recipes.augment import AugmentSettings
+from poise.recipes.settings import (
+    DataSettings,
+    EvaluateSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+    ScheduleSettings,
+    TrainSettings,
+)
+
+EPOCHS, PLAIN = 300, 15
+
+
+def yolox_r50_fpn_300e() -> Recipe:
+    """YOLOX head and schedule, ResNet-50, 300 epochs at 640x640; no AP is published."""
+    return Recipe(
+        model=ModelSettings("yolox_r50_fpn", backbone_weights="imagenet", options={"offset_epoch": EPOCHS - PLAIN}),
+        data=DataSettings(batch=64, on_bad_data="skip"),
+        augment=AugmentSettings(flip=0.5, photometric=1.0, mosaic=1.0, mixup=1.0, plain_epochs=PLAIN),
+        optimizer=OptimizerSettings(
+            "sgd",
+            lr=0.01,
+            lr_batch=64,
+            nesterov=True,
+            weight_decay=5e-4,
+            norm_decay_multiplier=0.0,
+            bias_decay_multiplier=0.0,
+        ),
+        schedule=ScheduleSettings(
+            EPOCHS, "cosine", milestones=(), final=0.05, warmup_steps=5 * 1848, warmup_ratio=1e-4
+        ),
+        train=TrainSettings(average_decay=0.9998),
+        evaluate=EvaluateSettings(every=10),
+    )
+
+
+RECIPES = (yolox_r50_fpn_300e,)
