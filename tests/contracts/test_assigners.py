@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from contracts.data_dependence import DataDependence
 from scenes import CLASSES, HEIGHT, WIDTH, image_of, predictions_of, truth_of
 from torch import Tensor
 
-from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
+from poise.assign import ATSS, OTA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.bags import Nearest
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, overlap_power
@@ -30,6 +32,7 @@ from poise.structures import (
 ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "max_iou": MaxIoU(),
     "max_iou_strict": MaxIoU(0.7, 0.3, 0.3),
+    "max_iou_plain": MaxIoU(0.4, 0.4, low_quality=False),
     "atss": ATSS(topk=5),
     "center_region": CenterRegion(1.5, (24, 60)),
     "center_region_whole": CenterRegion(0.0, (24, 60)),
@@ -41,6 +44,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "paa": PAA(),
     "dynamic_soft_label": DynamicSoftLabel(),
     "dynamic_soft_label_rtmdet": DynamicSoftLabel(center_radius=3.0),
+    "ota": OTA(),
     "sim_ota": SimOTA(),
     "sim_ota_shifted": SimOTA(shift=0.5, topk=20),
     "task_aligned": TaskAligned(),
@@ -53,6 +57,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
 KINDS: dict[str, type[Predictions]] = {  # where an assigner reads more than QualityPredictions
     "first_box_overlap": RefinedPredictions,
 }
+LAST_CLAIMS = {"max_iou", "max_iou_strict", "first_box_overlap", "paa"}  # the low-quality step: later objects overwrite
 
 pytestmark = pytest.mark.parametrize("name", ASSIGNERS)
 
@@ -67,6 +72,17 @@ def tensors(result: Assignment | PairWeights) -> list[Tensor]:
         return [result.pairs(), result.negative]
     chosen = torch.where(result.positive, result.index, -1)
     return [chosen, result.positive, result.ignored, result.quality]
+
+
+def positive_of(result: Assignment | PairWeights) -> Tensor:
+    """Places (B,N) that count as positive for some object."""
+    return result.pairs().any(2) if isinstance(result, PairWeights) else result.positive
+
+
+def images_of(value: Any, part: slice) -> Any:
+    """Some images of a batch; priors are common to all."""
+    batch = len(value.boxes)
+    return map_tensors(value, lambda t: t[part] if t.ndim > 1 and len(t) == batch else t)
 
 
 def wider(truth: GroundTruth, more: int) -> GroundTruth:
@@ -162,13 +178,63 @@ def test_no_gradient(name: str) -> None:
     assert not any(t.requires_grad for t in tensors(ASSIGNERS[name](alive, truth)))
 
 
-def test_predictions_that_are_not_finite_do_not_spread(name: str) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_place_that_is_not_finite_loses_the_match_and_nothing_else(name: str, value: float) -> None:
+    """One number of one matched place in the first image is spoiled; the second image does not notice."""
     predictions, truth = scene(name, [4, 4], 11)
-    predictions.logits[0, 5], predictions.boxes[0, 9] = torch.nan, torch.inf
+    before = ASSIGNERS[name](predictions, truth)
+    place = int(positive_of(before)[0].int().argmax())
+    assert positive_of(before)[0, place]
+    parts = [part for part, said in vars(predictions).items() if isinstance(said, Tensor)]
+    assert {"logits", "boxes"} < set(parts)
+    for part in parts:
+        spoiled = getattr(predictions, part).clone()
+        spoiled[0, place].view(-1)[-1] = value
+        result = ASSIGNERS[name](replace(predictions, **{part: spoiled}), truth)
+        assert not positive_of(result)[0, place], part
+        assert all(t.isfinite().all() for t in tensors(result)), part
+        for a, b in zip(tensors(before), tensors(result), strict=True):
+            assert torch.equal(a[1], b[1]), part
+
+
+def test_nothing_is_matched_where_nothing_is_finite(name: str) -> None:
+    predictions, truth = scene(name, [4, 4], 14)
+    predictions.logits[:] = torch.nan
     result = ASSIGNERS[name](predictions, truth)
-    assert all(t[1].isfinite().all() for t in tensors(result))
+    assert not positive_of(result).any()
     hard = result.hard() if isinstance(result, PairWeights) else result
     assert 0 <= int(hard.index.min()) and int(hard.index.max()) < truth.boxes.shape[1]
+
+
+def test_half_precision_predictions_are_matched_in_float32(name: str) -> None:
+    predictions, truth = scene(name, [6, 3], 15)
+    priors = predictions.priors
+    half = replace(map_tensors(predictions, lambda t: t.half()), priors=priors)
+    same = replace(map_tensors(half, lambda t: t.float()), priors=priors)
+    for a, b in zip(tensors(ASSIGNERS[name](half, truth)), tensors(ASSIGNERS[name](same, truth)), strict=True):
+        assert a.dtype == b.dtype and torch.equal(a, b)
+
+
+def test_batch_equals_chunks_of_images(name: str) -> None:
+    predictions, truth = scene(name, [5, 0, 30, 2, 1], 16)
+    together = ASSIGNERS[name](predictions, truth)
+    for part in (slice(0, 2), slice(2, 5)):
+        chunk = ASSIGNERS[name](images_of(predictions, part), images_of(truth, part))
+        for a, b in zip(tensors(together), tensors(chunk), strict=True):
+            assert torch.equal(a[part], b)
+
+
+def test_of_equal_objects_the_first_is_taken(name: str) -> None:
+    """The documented rule of ties, and its documented exception."""
+    predictions, truth = scene(name, [6], 17)
+    twice = map_tensors(truth, lambda t: t if t is truth.sizes else torch.cat((t[:, :6], t[:, :6]), 1))
+    result = ASSIGNERS[name](predictions, twice)
+    if isinstance(result, PairWeights):
+        assert torch.equal(result.positive[..., :6], result.positive[..., 6:])
+        result = result.hard()
+    chosen = result.index[result.positive]
+    assert len(chosen) > 0
+    assert int(chosen.max()) < 6 or name in LAST_CLAIMS
 
 
 def test_degenerate_and_duplicate_objects_are_survived(name: str) -> None:

@@ -11,7 +11,7 @@ from contracts.data_dependence import DataDependence
 from scenes import predictions_of, truth_of
 from torch import Tensor
 
-from poise.assign import ATSS, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, TaskAligned
+from poise.assign import ATSS, OTA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.dual_weighting import DualWeighting
 from poise.assign.free_anchor import FreeAnchor
@@ -31,17 +31,20 @@ from poise.criteria.bags import BagCriterion
 from poise.criteria.distribution import joint_criterion, own_overlap
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
 from poise.criteria.fovea import FoveaCriterion
+from poise.criteria.ota import OTACriterion
 from poise.criteria.paa import OverlapCriterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
 from poise.criteria.rep_points import RepPointsCriterion
 from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
 from poise.criteria.varifocal import VarifocalCriterion
+from poise.criteria.yolox import YOLOXCriterion
 from poise.losses import focal, varifocal
 from poise.structures import (
     DeltaPredictions,
     DistributionPredictions,
     GeometricPredictions,
     GroundTruth,
+    JointDeltaPredictions,
     JointDistributionPredictions,
     JointPredictions,
     PairWeights,
@@ -89,6 +92,9 @@ CRITERIA = {
     "auto_assign": Case(AutoAssignCriterion(), AutoAssign(), QualityPredictions),
     "free_anchor": Case(BagCriterion(), FreeAnchor(), DeltaPredictions),
     "paa": Case(OverlapCriterion(), PAA(), GeometricPredictions),
+    "ota": Case(OTACriterion(), OTA(iterations=5), GeometricPredictions),
+    "yolox": Case(YOLOXCriterion(DeltaCoder()), SimOTA(), JointDeltaPredictions),
+    "yolox_late": Case(YOLOXCriterion(DeltaCoder(), offset_weight=1.0), SimOTA(), JointDeltaPredictions),
     "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 

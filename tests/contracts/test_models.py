@@ -33,6 +33,8 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "freeanchor_r18_fpn": SMALL,
     "paa_r18_fpn": SMALL,
     "foveabox_r18_fpn": SMALL,
+    "ota_r18_fpn": {**SMALL, "iterations": 10},
+    "yolox_r18_fpn": SMALL,
     "reppoints_r18_fpn": {**SMALL, "depth": 2},
     "tood_r18_fpn": SMALL,
 }
