@@ -16,6 +16,7 @@ from torch import nn
 
 from poise.assign import (
     ATSS,
+    OTA,
     PAA,
     AutoAssign,
     CenterRegion,
@@ -48,6 +49,7 @@ ASSIGNERS: dict[str, Choice] = {
     "center_region": Choice(CenterRegion, "one place a cell"),
     "fovea": Choice(Fovea, "one place a cell"),
     "sim_ota": Choice(SimOTA, "predictions"),
+    "ota": Choice(OTA, "predictions"),
     "task_aligned": Choice(TaskAligned, "predictions"),
     "dynamic_soft_label": Choice(DynamicSoftLabel, "predictions"),
     "dynamic_soft_label_rtmdet": Choice(partial(DynamicSoftLabel, center_radius=3.0), "predictions"),
