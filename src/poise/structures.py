@@ -270,6 +270,11 @@ class Match:
     predictions: Predictions
     assignment: Assignment | PairWeights
 
+    @property
+    def nonfinite(self) -> Tensor:
+        """Places of which something predicted is not a finite number (none of them is matched), scalar int64."""
+        return (~self.predictions.finite()).sum()
+
 
 @dataclass(frozen=True)
 class StepOutput:
@@ -281,6 +286,12 @@ class StepOutput:
     @property
     def total(self) -> Tensor:
         return torch.stack(list(self.losses.values())).sum()
+
+    @property
+    def nonfinite(self) -> Tensor:
+        """The same of all stages together."""
+        none = self.total.new_zeros((), dtype=torch.int64)
+        return torch.stack([none, *(match.nonfinite for match in self.matches.values())]).sum()
 
 
 @dataclass(frozen=True)

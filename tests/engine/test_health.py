@@ -10,7 +10,7 @@ import torch
 
 from poise.engine.health import OutOfMemory, RunningStatistics, TrainingDiverged
 from poise.storage import read_safely
-from poise.structures import Progress
+from poise.structures import Assignment, Batch, Match, Predictions, Priors, Progress, StepOutput
 
 
 @pytest.fixture
@@ -54,6 +54,50 @@ def test_a_gradient_that_is_not_finite_is_found_too(training: tiny_training.Trai
     with pytest.raises(TrainingDiverged, match=r"the gradient is not, first in branch\.1\.weight at step 1, epoch 1"):
         training.run()
     assert torch.equal(weight.detach(), before)
+
+
+def spoil(training: tiny_training.Training, places: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the network report predictions of which so many places of a batch are not finite."""
+    forward = training.state.network.forward
+
+    def reporting(batch: Batch, progress: Progress) -> StepOutput:
+        output = forward(batch, progress)
+        count = len(batch.pixels)
+        priors = Priors(torch.zeros(1, 16, 4), torch.ones(16), (16,))
+        logits, boxes = torch.zeros(count, 16, 2), torch.zeros(count, 16, 4)
+        logits.view(-1, 2)[:places, 1] = torch.inf
+        boxes.view(-1, 4)[0, 3] = torch.nan  # one of those places once more
+        none = torch.zeros(count, 16, dtype=torch.bool)
+        assignment = Assignment(torch.zeros(count, 16, dtype=torch.int64), none, none, torch.zeros(count, 16))
+        return StepOutput(output.losses, {"dense": Match(Predictions(priors, logits, boxes), assignment)})
+
+    monkeypatch.setattr(training.state.network, "forward", reporting)
+
+
+def test_predictions_that_are_not_finite_are_counted(
+    training: tiny_training.Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(training, 5, monkeypatch)
+    shown = []
+    monkeypatch.setattr(training.log.display, "status", shown.append, raising=False)
+    training.run()
+    steps = [row["step"] for row in training.state.rows]
+    assert [row["nonfinite_predictions"] for row in training.state.rows] == [5 * steps[0]] * len(steps)
+    assert shown and shown[0].nonfinite == 10 and "nonfinite_predictions 10" in shown[0].line()
+
+
+def test_a_diverged_run_says_how_many_predictions_were_not_finite(
+    training: tiny_training.Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training.state.network.poison = {2: "heat"}
+    spoil(training, 3, monkeypatch)
+    with pytest.raises(TrainingDiverged, match=r"batch 3 \(nonfinite_predictions 3\); images: image_"):
+        training.run()
+
+
+def test_nothing_is_said_of_finite_predictions(training: tiny_training.Training) -> None:
+    training.run()
+    assert not any("nonfinite_predictions" in row for row in training.state.rows)
 
 
 def test_running_statistics_are_taken_back() -> None:

@@ -25,12 +25,14 @@ class Status:
     losses: dict[str, float]
     objects: float  # a batch
     memory: float  # MB
+    nonfinite: int = 0  # places whose predictions were not finite numbers, since the last status
 
     def line(self) -> str:
+        spoiled = f"  nonfinite_predictions {self.nonfinite}" if self.nonfinite else ""
         terms = " ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
         return (
             f"loss {sum(self.losses.values()):.3f} ({terms})  lr {self.rate:.2e}  {self.objects:.0f} objects/batch  "
-            f"{self.images_per_second:.1f} images/s  {self.memory:.0f} MB  ETA {_clock(self.seconds_left)}"
+            f"{self.images_per_second:.1f} images/s  {self.memory:.0f} MB  ETA {_clock(self.seconds_left)}{spoiled}"
         )
 
 

@@ -41,6 +41,7 @@ class Record:
     values: Tensor  # (len(names),) losses, averaged over accumulated parts
     healthy: Tensor  # scalar bool: this step and all before it were finite, in every process
     norm: Tensor  # scalar: L2 norm of the gradient before clipping
+    nonfinite: Tensor  # scalar int64: places in this process's images whose predictions are not finite numbers
     objects: int  # objects in this process's images
     images: tuple[int, ...]  # indices in the data set of this process's images
 
@@ -71,7 +72,8 @@ def explain(record: Record, files: list[str], parameter: str | None) -> tuple[bo
     gradient = "the losses are finite but the gradient is not" + (f", first in {parameter}" if parameter else "")
     what = f"loss {', '.join(bad)}" if bad else gradient
     place = f"step {record.position.step + 1}, epoch {record.position.epoch + 1}, batch {record.position.batch + 1}"
-    return bool(bad), f"{what} at {place}; images: {', '.join(files)}"
+    spoiled = f" (nonfinite_predictions {int(record.nonfinite)})" if int(record.nonfinite) else ""
+    return bool(bad), f"{what} at {place}{spoiled}; images: {', '.join(files)}"
 
 
 def first_bad_gradient(network: nn.Module) -> str | None:

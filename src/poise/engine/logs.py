@@ -78,6 +78,7 @@ class TrainingLog:
             losses=means.sums,
             objects=means.objects / means.steps,
             memory=memory_used(self.processes.device),
+            nonfinite=means.nonfinite,
         )
         self.display.status(status)
         if self.events is not None:
@@ -86,6 +87,8 @@ class TrainingLog:
             self.events.add_scalar("loss/total", sum(means.sums.values()), done)
             self.events.add_scalar("train/lr", self.state.rate, done)
             self.events.add_scalar("train/images_per_second", status.images_per_second, done)
+            if means.nonfinite:
+                self.events.add_scalar("train/nonfinite_predictions", means.nonfinite, done)
         self.interval = Meter()
 
     def end_epoch(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
@@ -96,6 +99,8 @@ class TrainingLog:
         row["seconds"] = round(means.seconds, 3)
         row["memory_mb"] = round(memory_used(self.processes.device), 1)
         row["objects_per_batch"] = means.objects / max(means.steps, 1)
+        if means.nonfinite:
+            row["nonfinite_predictions"] = means.nonfinite
         row["loss/total"] = sum(means.sums.values())
         row |= {f"loss/{name}": value for name, value in means.sums.items()}
         row |= {f"val/{name}": float(value) for name, value in metrics.items()}

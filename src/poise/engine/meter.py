@@ -17,6 +17,7 @@ class Meter:
     sums: dict[str, float] = field(default_factory=dict)
     objects: int = 0
     images: int = 0
+    nonfinite: int = 0  # places whose predictions were not finite
     steps: int = 0
     earlier: float = 0.0  # seconds before a resume
     since: float = field(default_factory=time.monotonic)
@@ -32,20 +33,22 @@ class Meter:
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.objects += record.objects
         self.images += len(record.images)
+        self.nonfinite += int(record.nonfinite)
         self.steps += 1
 
     def means(self, processes: Processes) -> Meter:
-        """Losses a step as means over processes, objects and images as sums over them; every process must call this."""
-        table = processes.gather((self.sums, self.objects, self.images))
-        names = dict.fromkeys(name for sums, _, _ in table for name in sums)
+        """Losses a step as means over processes, counts as sums over them; every process must call this."""
+        table = processes.gather((self.sums, self.objects, self.images, self.nonfinite))
+        names = dict.fromkeys(name for sums, *_ in table for name in sums)
         steps = max(self.steps, 1) * len(table)
-        means = {name: sum(sums.get(name, 0.0) for sums, _, _ in table) / steps for name in names}
-        return replace(self, sums=means, objects=sum(row[1] for row in table), images=sum(row[2] for row in table))
+        means = {name: sum(sums.get(name, 0.0) for sums, *_ in table) / steps for name in names}
+        objects, images, nonfinite = (sum(row[i] for row in table) for i in (1, 2, 3))
+        return replace(self, sums=means, objects=objects, images=images, nonfinite=nonfinite)
 
     def payload(self) -> dict[str, Any]:
         """As plain data."""
-        kept = {"sums": dict(self.sums), "objects": self.objects, "images": self.images, "steps": self.steps}
-        return {**kept, "earlier": self.seconds}
+        counts = {"objects": self.objects, "images": self.images, "nonfinite": self.nonfinite, "steps": self.steps}
+        return {"sums": dict(self.sums), **counts, "earlier": self.seconds}
 
     @staticmethod
     def restored(payload: dict[str, Any]) -> Meter:

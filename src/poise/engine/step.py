@@ -44,15 +44,17 @@ class Stepper:
         self.state.optimizer.zero_grad(set_to_none=True)
         self.statistics.remember()
         parts = [self._part(batch, progress, batches) for batch in batches]
-        names, values = _mean_losses(parts)
+        names, values = _mean_losses([losses for losses, _ in parts])
+        nonfinite = torch.stack([count for _, count in parts]).sum()
         norm = self._clip()
         self._judge(values, norm)
         self._step()
         objects = sum(int(batch.truth.valid.sum()) for batch in batches)
         images = tuple(index for batch in batches for index in batch.indices.tolist())
-        return Record(position, names, values, self.healthy, norm, objects, images)
+        return Record(position, names, values, self.healthy, norm, nonfinite, objects, images)
 
-    def _part(self, batch: Batch, progress: Progress, batches: Sequence[Batch]) -> dict[str, Tensor]:
+    def _part(self, batch: Batch, progress: Progress, batches: Sequence[Batch]) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses and the number of places whose predictions are not finite."""
         moved = batch.to(self.device, non_blocking=True)
         if self.settings.channels_last:
             pixels = moved.pixels.contiguous(memory_format=torch.channels_last)
@@ -63,7 +65,7 @@ class Stepper:
                 loss = output.total.float() / len(batches)
             loss = loss * torch.where(self.healthy, 1.0, float("nan"))  # nothing moves after a bad step
             self.state.scaler.scale(loss).backward()
-        return {name: value.detach().float() for name, value in output.losses.items()}
+        return {name: value.detach().float() for name, value in output.losses.items()}, output.nonfinite
 
     def _clip(self) -> Tensor:
         """L2 norm of the gradient; scaled down to the limit where there is one."""
