@@ -25,12 +25,15 @@ from poise.recipes import changed, get_recipe
 from poise.recipes.convert import nearest
 
 if TYPE_CHECKING:
+    from poise.data import ImageSet
+    from poise.data.loader import EvaluationLoader
     from poise.engine.run import RunResult
 
 SHORT_SETTINGS = {
     "batch": "data.batch",
     "workers": "data.workers",
     "on_bad_data": "data.on_bad_data",
+    "proposals": "data.proposals",
     "image_size": "model.image_size",
     "seed": "train.seed",
     "lr": "optimizer.lr",
@@ -39,6 +42,10 @@ SHORT_SETTINGS = {
 
 class RandomWeightsWarning(UserWarning):
     """A model that was never trained is asked for detections."""
+
+
+class ProposalsWarning(UserWarning):
+    """Some proposals of a file are not used, or some images have none."""
 
 
 class Detector:
@@ -124,6 +131,7 @@ class Detector:
             on_bad_image: ``"skip"`` leaves unreadable files of a folder, glob or list out with a warning.
         """
         self._warn_if_random()
+        self.model.check_proposals(are_given=False)
         tiling = Tiling(tile) if isinstance(tile, int) else tile
         frames = frames_of(source, on_bad_image)
         found = detect_frames(self.model, frames, batch_size=batch_size, score_threshold=score_threshold, tiling=tiling)
@@ -154,8 +162,9 @@ class Detector:
             recipe: name of a recipe (``poise recipes``); by default the general one of this model.
             epochs: passes over the data; milestones keep their place in the training.
             resume: continue the run in ``out`` after its last checkpoint, exactly.
-            settings: ``batch``, ``lr``, ``image_size``, ``seed``, ``workers``, ``on_bad_data``; or any setting of the
-                recipe, by group (``optimizer={"weight_decay": 0.01}``) or path (``**{"data.val": "test"}``).
+            settings: ``batch``, ``lr``, ``image_size``, ``seed``, ``workers``, ``on_bad_data``, ``proposals``; or any
+                setting of the recipe, by group (``optimizer={"weight_decay": 0.01}``) or path
+                (``**{"data.val": "test"}``).
 
         Raises:
             ValueError: an unknown setting (the nearest is named), or data that cannot be trained on.
@@ -183,6 +192,8 @@ class Detector:
         batch_size: int = 8,
         workers: int = 0,
         on_bad_data: Literal["error", "skip"] = "error",
+        proposals: str | os.PathLike[str] | None = None,
+        proposals_limit: int = 2000,
     ) -> Evaluation:
         """Evaluate on a data set: COCO's numbers, of LVIS data LVIS's.
 
@@ -190,16 +201,45 @@ class Detector:
             data: folder or file in COCO, YOLO, Pascal VOC or LVIS layout.
             split: which part of it.
             on_bad_data: ``"skip"`` leaves faulty records out, which ``poise check`` lists.
+            proposals: file of proposals (COCO results), for models that are given regions (``fast_rcnn_*``).
+            proposals_limit: the best proposals of an image that are used.
 
         Returns:
             ``.metrics`` (``.ap``, ``.ap50``, ``.classes``, ``.table()``), ``.detections`` as COCO results, ``.curves``.
         """
-        from poise.data import evaluation_loader, open_data
+        images, loader = self.batches(
+            data,
+            split,
+            batch_size=batch_size,
+            workers=workers,
+            on_bad_data=on_bad_data,
+            proposals=proposals,
+            proposals_limit=proposals_limit,
+        )
+        return evaluate(self.model, loader, images.to_coco(), device=self.device)
+
+    def batches(
+        self,
+        data: str | os.PathLike[str],
+        split: str | None = "val",
+        *,
+        batch_size: int = 8,
+        workers: int = 0,
+        on_bad_data: Literal["error", "skip"] = "error",
+        proposals: str | os.PathLike[str] | None = None,
+        proposals_limit: int = 2000,
+    ) -> tuple[ImageSet, EvaluationLoader]:
+        """A data set and its batches as this model wants them; arguments as in :meth:`val`."""
+        from poise.data import evaluation_loader, open_data, with_proposals
 
         self._warn_if_random()
+        self.model.check_proposals(proposals is not None)
         images = open_data(Path(data), split, on_bad_data)
-        loader = evaluation_loader(images, self.model.preprocess, batch_size=batch_size, workers=workers)
-        return evaluate(self.model, loader, images.to_coco(), device=self.device)
+        if proposals is not None:
+            images, remarks = with_proposals(images, Path(proposals), proposals_limit, on_bad_data)
+            for remark in remarks:
+                warnings.warn(remark, ProposalsWarning, stacklevel=3)
+        return images, evaluation_loader(images, self.model.preprocess, batch_size=batch_size, workers=workers)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a model file that ``Detector(path)`` and ``poise.load(path)`` read without any other information."""

@@ -9,9 +9,10 @@ import torch
 from contracts.data_dependence import DataDependence
 from torch import Tensor
 
+from poise.branches.proposals import given
 from poise.detectors import DetectionModel
 from poise.models import create_model
-from poise.structures import Batch, GroundTruth, Progress
+from poise.structures import Batch, Detections, GroundTruth, Progress
 
 SMALL: dict[str, Any] = {"channels": 32, "depth": 1}
 SMALL_REGION: dict[str, Any] = {"channels": 32, "hidden": 64}
@@ -27,6 +28,7 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "nanodet_plus_m_320": {"backbone": "shufflenetv2_0.5x", "channels": 32, "depth": 1, "guide_depth": 1},
     "nanodet_plus_m_416": {"backbone": "shufflenetv2_0.5x", "channels": 32, "depth": 1, "guide_depth": 0},
     "faster_rcnn_r18_fpn": SMALL_REGION,
+    "fast_rcnn_r18_fpn": SMALL_REGION,
     "libra_faster_rcnn_r18_fpn": SMALL_REGION,
     "libra_retinanet_r18_fpn": SMALL,
     "autoassign_r18_fpn": SMALL,
@@ -38,7 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "reppoints_r18_fpn": {**SMALL, "depth": 2},
     "tood_r18_fpn": SMALL,
 }
-PROPOSING = [name for name in MODELS if "rcnn" in name]  # the proposals' NMS stands between the stages
+PROPOSING = [name for name in MODELS if "faster_rcnn" in name]  # the proposals' NMS stands between the stages
 ONE_GRAPH = [name for name in MODELS if name not in PROPOSING]  # one compiled graph from pixels to losses
 
 everything = pytest.mark.parametrize("name", MODELS)
@@ -58,6 +60,21 @@ def scene(seed: int = 0) -> tuple[Tensor, list[dict[str, Tensor]]]:
     ]
 
 
+def given_to(model: DetectionModel, images: int = 2) -> dict[str, list[Tensor]]:
+    """The same regions of every image, for models that find none themselves."""
+    if not model.needs_proposals:
+        return {}
+    corner = torch.rand(30, 2, generator=torch.Generator().manual_seed(0)) * 60
+    random = torch.cat((corner, corner + 10 + corner.flip(0) / 3), 1)
+    near = scene()[1][0]["boxes"] + torch.tensor([2.0, -2.0, 3.0, 0.0])
+    return {"proposals": [torch.cat((near, near[:1] + 20, random))] * images}
+
+
+def regions_of(model: DetectionModel, images: int = 2) -> dict[str, Detections]:
+    """The same as a batch holds them."""
+    return {name: given(boxes) for name, boxes in given_to(model, images).items()}
+
+
 def empty(targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     return [{key: value[:0] for key, value in target.items()} for target in targets]
 
@@ -67,7 +84,7 @@ def empty(targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
 def test_every_parameter_gets_a_finite_gradient(name: str, objects: bool) -> None:
     model = small(name).train()
     pixels, targets = scene()
-    losses = model.losses(pixels, targets if objects else empty(targets))
+    losses = model.losses(pixels, targets if objects else empty(targets), **given_to(model))
     torch.stack(list(losses.values())).sum().backward()
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -80,8 +97,9 @@ def test_losses_whatever_the_mode_and_detections_whatever_the_mode(name: str) ->
     pixels, targets = scene()
     for mode in (True, False):
         model.train(mode)
-        assert all(loss.ndim == 0 and loss.isfinite() for loss in model.losses(pixels, targets).values())
-        found = model.detect(pixels)
+        losses = model.losses(pixels, targets, **given_to(model))
+        assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
+        found = model.detect(pixels, **given_to(model))
         assert [set(image) for image in found] == [{"boxes", "scores", "labels"}] * 2
 
 
@@ -90,10 +108,10 @@ def test_torchvision_call(name: str) -> None:
     model = small(name)
     images = [torch.rand(3, 70, 110), torch.rand(3, 120, 50)]
     targets = [{"boxes": torch.tensor([[5.0, 5.0, 60.0, 50.0]]), "labels": torch.tensor([2])}] * 2
-    losses = model.train()(images, targets)
+    losses = model.train()(images, targets, **given_to(model))
     assert isinstance(losses, dict) and all(loss.requires_grad for loss in losses.values())
     with torch.no_grad():
-        for found, image in zip(model.eval()(images), images, strict=True):
+        for found, image in zip(model.eval()(images, **given_to(model)), images, strict=True):
             assert isinstance(found, dict)
             assert found["boxes"].shape == (len(found["scores"]), 4) and found["labels"].dtype == torch.int64
             assert bool((found["boxes"][:, 2] <= image.shape[2] + 1e-3).all())
@@ -104,8 +122,9 @@ def test_torchvision_call(name: str) -> None:
 def test_an_image_alone_is_detected_as_in_a_batch(name: str) -> None:
     model = small(name).eval()
     pixels, _ = scene(3)
-    for i, found in enumerate(model.detect(pixels)):
-        torch.testing.assert_close(model.detect(pixels[i : i + 1])[0]["scores"], found["scores"], rtol=1e-4, atol=1e-5)
+    for i, found in enumerate(model.detect(pixels, **given_to(model))):
+        alone = model.detect(pixels[i : i + 1], **given_to(model, 1))[0]
+        torch.testing.assert_close(alone["scores"], found["scores"], rtol=1e-4, atol=1e-5)
 
 
 @everything
@@ -117,7 +136,7 @@ def test_state_dict_and_options_rebuild_the_model(name: str) -> None:
     losses = []
     for one in (model.eval(), again.eval()):
         torch.manual_seed(2)  # of what is sampled
-        losses.append(one.losses(pixels, targets))
+        losses.append(one.losses(pixels, targets, **given_to(one)))
     for key, loss in losses[0].items():
         assert torch.equal(loss, losses[1][key])
     assert again.preprocess == model.preprocess
@@ -129,7 +148,7 @@ def test_no_operation_from_predictions_to_losses_depends_on_the_data(name: str) 
     pixels, targets = scene()
     truth = GroundTruth.collate(targets, [(96, 96)] * 2)
     with DataDependence() as counted:
-        model.network(Batch(pixels, truth, torch.arange(2)), Progress())
+        model.network(Batch(pixels, truth, torch.arange(2), **regions_of(model)), Progress())
     assert counted.found == ({"nms.default": len(pixels)} if name in PROPOSING else {})
 
 
@@ -147,7 +166,7 @@ def test_one_graph_from_pixels_to_losses_whatever_the_number_of_objects(name: st
     compiled = torch.compile(model.network, backend=count, fullgraph=True)
     for chosen in (targets, empty(targets)):
         truth = GroundTruth.collate(chosen, [(96, 96)] * 2)
-        batch = Batch(pixels, truth, torch.arange(2))
+        batch = Batch(pixels, truth, torch.arange(2), **regions_of(model))
         for key, loss in model.network(batch, Progress()).losses.items():
             torch.testing.assert_close(compiled(batch, Progress()).losses[key], loss)
     assert len(graphs) == 1
@@ -158,7 +177,7 @@ def test_half_precision_step(name: str) -> None:
     model = small(name).train()
     pixels, targets = scene()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = model.losses(pixels, targets)
+        losses = model.losses(pixels, targets, **given_to(model))
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
 
 
@@ -178,11 +197,11 @@ def test_overfits_two_images(name: str) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     for _ in range(90):
         optimizer.zero_grad()
-        torch.stack(list(model.losses(pixels, targets).values())).sum().backward()
+        torch.stack(list(model.losses(pixels, targets, **given_to(model)).values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
     with torch.no_grad():
-        for found, target in zip(model.detect(pixels), targets, strict=True):
+        for found, target in zip(model.detect(pixels, **given_to(model)), targets, strict=True):
             best = found["labels"][: len(target["labels"])]
             assert sorted(best.tolist()) == sorted(target["labels"].tolist())
             apart = (found["boxes"][: len(best), None] - target["boxes"][None]).abs().amax(2)

@@ -136,8 +136,12 @@ class RegionBranch(nn.Module):
         second = self.region(maps, proposals, truth, progress, self.generator)
         return StepOutput({**first.losses, **second.losses}, {**first.matches, **second.matches})
 
+    def propose(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
+        """The first stage's proposals, without a class."""
+        return self.proposal.predict(maps, sizes)
+
     def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
-        return self.region.predict(maps, self.proposal.predict(maps, sizes), sizes)
+        return self.region.predict(maps, self.propose(maps, sizes), sizes)
 
 
 def assign_regions(assigner: Any, regions: Detections, truth: GroundTruth) -> Assignment:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from poise.api import Detector
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,12 @@ class Arguments:
     """Print the numbers as JSON."""
     save_json: Path | None = None
     """Write the detections as COCO results, with the data's own category ids."""
+    proposals: Path | None = None
+    """File of proposals (COCO results), for models that are given regions (fast_rcnn_*)."""
+    proposals_limit: int = 2000
+    """The best proposals of an image that are used."""
+    save_proposals: Path | None = None
+    """Instead of measuring detections, write a two-stage model's proposals (of others their boxes) to this file."""
 
 
 def run(arguments: Arguments) -> int:
@@ -40,12 +49,16 @@ def run(arguments: Arguments) -> int:
     from poise.evaluate import write_results
 
     detector = Detector(arguments.checkpoint, arguments.device)
+    if arguments.save_proposals is not None:
+        return _save_proposals(detector, arguments)
     result = detector.val(
         arguments.data,
         arguments.split,
         batch_size=arguments.batch,
         workers=arguments.workers,
         on_bad_data=arguments.on_bad_data,
+        proposals=arguments.proposals,
+        proposals_limit=arguments.proposals_limit,
     )
     if arguments.save_json is not None:
         write_results(result.detections, arguments.save_json)
@@ -57,4 +70,33 @@ def run(arguments: Arguments) -> int:
     print(f"{result.images} images, {1000 * result.seconds_per_image:.1f} ms each on {detector.device}")
     if arguments.save_json is not None:
         print(f"detections: {arguments.save_json}")
+    return 0
+
+
+def _save_proposals(detector: Detector, arguments: Arguments) -> int:
+    """Write the proposals, and say how many of the objects they cover."""
+    from poise.evaluate import write_proposals
+
+    if arguments.save_json is not None:
+        raise ValueError("--save-proposals writes proposals instead of detections: give --save-json in a second run")
+    images, loader = detector.batches(
+        arguments.data,
+        arguments.split,
+        batch_size=arguments.batch,
+        workers=arguments.workers,
+        on_bad_data=arguments.on_bad_data,
+        proposals=arguments.proposals,
+        proposals_limit=arguments.proposals_limit,
+    )
+    path = arguments.save_proposals
+    assert path is not None
+    coverage = write_proposals(detector.model, loader, images.to_coco(), path, detector.device)
+    recall = {"recall_50": coverage.recall(0.5), "recall_50_95": coverage.recall()}
+    if arguments.json:
+        counts = {"images": coverage.images, "proposals": coverage.proposals, "objects": coverage.objects}
+        print(json.dumps({**counts, **recall}, indent=1))
+        return 0
+    print(f"{coverage.proposals} proposals of {coverage.images} images: {path}")
+    print(f"{coverage.objects} objects, covered at IoU 0.5: {recall['recall_50']:.3f}", end=", ")
+    print(f"mean over 0.5 to 0.95: {recall['recall_50_95']:.3f}")
     return 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from poise.data.images import image_size, read_image
     from poise.data.loader import evaluation_loader, train_loader
     from poise.data.opening import TrainingSplits, open_data, splits, training_splits
+    from poise.data.proposals import with_proposals
 
 _ROOMS = {
     "check": ("CheckReport", "check_data"),
@@ -30,6 +31,7 @@ _ROOMS = {
     "dataset": ("DetectionDataset",),
     "loader": ("evaluation_loader", "train_loader"),
     "demo": ("write_demo_data",),
+    "proposals": ("with_proposals",),
     "opening": ("TrainingSplits", "open_data", "splits", "training_splits"),
 }
 _FILE_OF = {name: file for file, names in _ROOMS.items() for name in names}
@@ -57,6 +59,7 @@ __all__ = [
     "train_loader",
     "evaluation_loader",
     "write_demo_data",
+    "with_proposals",
 ]
 
 

@@ -44,14 +44,17 @@ class Annotations:
 
     def _add(self, record: dict[str, Any]) -> str:
         """Append a row, or say why it cannot be one."""
-        image_id, box = _whole(record["image_id"]), record.get("bbox")
+        image_id, box = integral(record["image_id"]), record.get("bbox")
         if not isinstance(image_id, (int, str)):
             return "image_id is neither an integer nor a string"
         if not isinstance(box, list) or len(box) != 4:
             return "bbox is not a list of 4 numbers"
         try:
             numbers = array("d", box)
-            category, own = array("q", [_whole(record.get("category_id"))]), array("q", [_whole(record.get("id", -1))])
+            category, own = (
+                array("q", [integral(record.get("category_id"))]),
+                array("q", [integral(record.get("id", -1))]),
+            )
             area = float(record["area"]) if record.get("area") is not None else float("nan")
         except (TypeError, ValueError, OverflowError):
             return "bbox, category_id, id or area is not a usable number"
@@ -64,7 +67,7 @@ class Annotations:
         return ""
 
 
-def _whole(value: Any) -> Any:
+def integral(value: Any) -> Any:
     """Integers that were written as floats (1.0) as integers."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
@@ -117,7 +120,7 @@ def parse(file: Path, annotations: Annotations) -> dict[str, Any]:
 def _categories(records: list[Any], source: str, log: FaultLog) -> list[Category]:
     result = []
     for position, record in enumerate(records):
-        number: Any = _whole(record.get("id")) if isinstance(record, dict) else None
+        number: Any = integral(record.get("id")) if isinstance(record, dict) else None
         if not _is_id(number) or not isinstance(record.get("name"), str):
             log.add("category-malformed", f"{source}: category at position {position}", repr(record)[:80])
             continue
@@ -135,7 +138,7 @@ def _add_images(records: list[Any], found: Found, log: FaultLog) -> bool:
     """Append the images; whether they carry LVIS's lists."""
     negative, not_exhaustive, lvis = [], [], False
     for position, record in enumerate(records):
-        image_id: Any = _whole(record.get("id")) if isinstance(record, dict) else None
+        image_id: Any = integral(record.get("id")) if isinstance(record, dict) else None
         file = _file_name(record) if isinstance(record, dict) else ""
         if not (_is_id(image_id) or isinstance(image_id, str)) or not file:
             log.add("image-malformed", f"{found.source}: image at position {position}", repr(record)[:80])
@@ -159,7 +162,7 @@ def _file_name(record: dict[str, Any]) -> str:
 
 
 def _side(value: Any) -> int:
-    whole = _whole(value)
+    whole = integral(value)
     return whole if isinstance(whole, int) and 0 < whole < 2**31 else 0
 
 

@@ -59,6 +59,26 @@ class Ragged:
         return Ragged.of([self[int(i)] for i in indices])
 
 
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Boxes that are no objects (proposals) of each image."""
+
+    values: np.ndarray  # (total,4) float32, xyxy pixels
+    offsets: np.ndarray  # (n+1,) int64
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def take(self, indices: np.ndarray) -> Boxes:
+        counts = np.diff(self.offsets)[indices]
+        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        rows = np.repeat(self.offsets[indices] - offsets[:-1], counts) + np.arange(offsets[-1])
+        return Boxes(self.values[rows], offsets)
+
+
 def ids_column(ids: Sequence[int | str]) -> np.ndarray | Strings:
     """Integers as int64; anything else as strings."""
     if all(isinstance(value, int) for value in ids):

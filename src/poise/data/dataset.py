@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from poise.data.augment import Pipeline, Scene, make_scene
 from poise.data.augment.chance import seeded, whole_number
-from poise.data.augment.scene import size_of
-from poise.data.errors import BadImage
+from poise.data.augment.scene import size_of, with_proposals
+from poise.data.errors import BadImage, DataError
 from poise.data.images import read_image
 
 MOST_SUBSTITUTES = 20  # so many unreadable images in a row end the run even where they may be skipped
@@ -58,7 +58,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that could not be read; travels from the worker to the training process in the place of an item."""
+    """An image that cannot be used; travels from the worker to the training process in the place of an item."""
 
     error: Exception
 
@@ -69,6 +69,7 @@ class Step:
 
     image_set: Records
     skip_bad: bool
+    num_classes: int | None = None  # where the set says so
     notes: list[str] = field(default_factory=list)
 
     def read(self, index: int) -> tuple[Scene, int]:
@@ -77,7 +78,9 @@ class Step:
         for offset in range(min(MOST_SUBSTITUTES, len(self.image_set))):
             position = (index + offset) % len(self.image_set)
             try:
-                scene = read_scene(self.image_set[position])
+                record = self.image_set[position]
+                check_objects(record, self.num_classes)
+                scene = read_scene(record)
             except BadImage as error:
                 if not self.skip_bad:
                     raise
@@ -97,8 +100,26 @@ def stated_size(record: Record) -> tuple[int, int] | None:
     return (int(record.width), int(record.height)) if record.width and record.height else None
 
 
+def check_objects(record: Record, num_classes: int | None) -> None:
+    """Refuse objects that would spoil a step; the readers of this room hand on none, records from elsewhere may.
+
+    Raises:
+        DataError: naming file and object.
+    """
+    boxes, labels = np.asarray(record.boxes, np.float32).reshape(-1, 4), np.asarray(record.labels)
+    for what, wrong in (
+        ("a box that is not finite", ~np.isfinite(boxes).all(1)),
+        ("a box with x2 <= x1 or y2 <= y1", (boxes[:, 2:] <= boxes[:, :2]).any(1)),
+        (f"a label outside [0, {num_classes})", (labels < 0) | (labels >= (num_classes or np.inf))),
+    ):
+        if wrong.any():
+            j = int(wrong.argmax())
+            where = f"{record.path}: object {j} has {what}"
+            raise DataError(f"{where}: box {boxes[j].tolist()}, label {int(labels[j])}; correct or remove it")
+
+
 def read_scene(record: Record) -> Scene:
-    """Image and objects of a record.
+    """Image, objects and, where the set has them, proposals of a record.
 
     Raises:
         BadImage: the file cannot be read.
@@ -106,7 +127,9 @@ def read_scene(record: Record) -> Scene:
     image = read_image(record.path, stated_size(record))
     flags = (torch.from_numpy(np.array(values, dtype=bool)) for values in (record.crowd, record.ignore))
     boxes = torch.from_numpy(np.array(record.boxes, dtype=np.float32))
-    return make_scene(image, boxes, torch.from_numpy(np.array(record.labels, dtype=np.int64)), *flags)
+    scene = make_scene(image, boxes, torch.from_numpy(np.array(record.labels, dtype=np.int64)), *flags)
+    proposals = getattr(record, "proposals", None)
+    return scene if proposals is None else with_proposals(scene, torch.from_numpy(np.array(proposals, np.float32)))
 
 
 class DetectionDataset(Dataset["Item | Failure"]):
@@ -136,6 +159,7 @@ class DetectionDataset(Dataset["Item | Failure"]):
             raise ValueError(f"on_bad_image='{on_bad_image}' must be 'error' or 'skip'")
         self.image_set, self.pipeline, self.seed, self.later = image_set, pipeline, seed, later
         self.skip_bad = on_bad_image == "skip"
+        self.num_classes = len(getattr(image_set, "class_names", ())) or None
 
     def __len__(self) -> int:
         return len(self.image_set)
@@ -144,12 +168,12 @@ class DetectionDataset(Dataset["Item | Failure"]):
         epoch, index = (0, key) if isinstance(key, int) else key
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        step = Step(self.image_set, self.skip_bad)
+        step = Step(self.image_set, self.skip_bad, self.num_classes)
         try:
             with seeded(self.seed, epoch, index):
                 scene, position = step.read(index)
                 return Item(self._pipeline_of(epoch)(scene, step.partner), position, size_of(scene), tuple(step.notes))
-        except BadImage as error:
+        except DataError as error:
             return Failure(error)
 
     def _pipeline_of(self, epoch: int) -> Pipeline:

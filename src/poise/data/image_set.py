@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poise.data.columns import Ragged, Strings
+from poise.data.columns import Boxes, Ragged, Strings
 from poise.data.faults import Fault
 from poise.data.images import MAX_PIXELS, read_image
 
@@ -44,6 +44,7 @@ class ImageRecord:
     annotation_ids: np.ndarray  # (n,) int64
     negative_category_ids: tuple[int, ...] = ()  # LVIS: classes known to be absent
     not_exhaustive_category_ids: tuple[int, ...] = ()  # LVIS: classes of which not every object is annotated
+    proposals: np.ndarray | None = None  # (k,4) float32, xyxy pixels, best first, where a file of them was read
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,7 @@ class ImageSet(Sequence[ImageRecord]):
     offsets: np.ndarray  # (n+1,) int64: objects of image i are rows offsets[i]:offsets[i+1]
     skipped: tuple[Fault, ...] = ()  # what was left out
     notes: tuple[Fault, ...] = ()  # what is odd, but kept
+    proposals: Boxes | None = None  # of each image; see ``poise.data.with_proposals``
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -154,6 +156,7 @@ class ImageSet(Sequence[ImageRecord]):
             annotation_ids=objects.annotation_ids[part],
             negative_category_ids=images.negative[index] if images.negative else (),
             not_exhaustive_category_ids=images.not_exhaustive[index] if images.not_exhaustive else (),
+            proposals=None if self.proposals is None else self.proposals[index],
         )
 
     def image_id(self, index: int) -> int | str:
@@ -176,7 +179,9 @@ class ImageSet(Sequence[ImageRecord]):
         counts = self.objects_per_image[chosen]
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         rows = np.repeat(self.offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
-        return replace(self, images=self.images.take(chosen), objects=self.objects.take(rows), offsets=offsets)
+        columns = {"images": self.images, "proposals": self.proposals}
+        taken = {name: _take(column, chosen) for name, column in columns.items() if column is not None}
+        return replace(self, objects=self.objects.take(rows), offsets=offsets, **taken)
 
     def with_objects(self, keep: np.ndarray) -> ImageSet:
         """All images with only the objects of the mask ``keep`` (m,)."""

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from poise.branches.proposals import given
 from poise.data.augment import EvaluationPipeline, build_pipeline
+from poise.data.augment.scene import plain_boxes, without_proposals
 from poise.data.dataset import DetectionDataset, Failure, Item, Record, Records, sizes_of, stated_size
 from poise.data.errors import BadImage
 from poise.data.images import image_size
 from poise.data.sampling import EpochPlan
 from poise.preprocess import Preprocess
 from poise.recipes.augment import AugmentSettings
-from poise.structures import Batch, GroundTruth
+from poise.structures import Batch, Detections, GroundTruth
 
 
 class WorkerDied(RuntimeError):
@@ -49,10 +51,11 @@ class Collate:
             return failures[0], ()
         pixels, _ = self.preprocess.batch([self.preprocess.normalize(_image(item)) for item in good])
         truth = GroundTruth.collate([_target(item) for item in good], sizes_of(good))
+        proposals = _proposals(good)
         indices = torch.tensor([item.index for item in good])
         originals = torch.tensor([item.original_size for item in good], dtype=torch.float32)
         notes = tuple(note for item in good for note in item.notes)
-        return EvaluationBatch(pixels, truth, indices, originals), notes
+        return EvaluationBatch(pixels, truth, indices, originals, proposals=proposals), notes
 
 
 def _image(item: Item) -> Tensor:
@@ -61,8 +64,15 @@ def _image(item: Item) -> Tensor:
 
 
 def _target(item: Item) -> dict[str, Tensor]:
-    names = ("boxes", "labels", "iscrowd", "ignore")
-    return {name: item.scene[name].as_subclass(Tensor) for name in names}
+    scene, names = without_proposals(item.scene), ("boxes", "labels", "iscrowd", "ignore")
+    return {name: scene[name].as_subclass(Tensor) for name in names}
+
+
+def _proposals(items: Sequence[Item]) -> Detections | None:
+    """The proposals of scenes that have them."""
+    if "proposal" not in items[0].scene:
+        return None
+    return given([plain_boxes(item.scene)[item.scene["proposal"]] for item in items])
 
 
 class _Position(Sampler[list[tuple[int, int]]]):
@@ -116,7 +126,7 @@ class TrainLoader:
         self._position.epoch, self._position.start_batch = epoch, start_batch
         for batch, notes in _answers(self._loader):
             self._warn(notes)
-            yield Batch(batch.pixels, batch.truth, batch.indices)
+            yield Batch(batch.pixels, batch.truth, batch.indices, proposals=batch.proposals)
             self._require_latest(turn)
 
     def _require_latest(self, turn: int) -> None:

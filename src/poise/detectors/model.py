@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import clip
+from poise.branches.proposals import given
+from poise.detectors.region import MissingProposals
 from poise.preprocess import Preprocess
 from poise.structures import Batch, Detections, GroundTruth, Progress, StepOutput
 
@@ -53,7 +55,10 @@ class DetectionModel(nn.Module):
         self.class_names, self.category_ids = tuple(str(name) for name in names), ids
 
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target] | None = None,
+        proposals: Sequence[Tensor] | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Torchvision's call.
 
@@ -61,6 +66,7 @@ class DetectionModel(nn.Module):
             images: RGB (3,H_i,W_i), float in [0,1] or uint8, of any sizes.
             targets: in training mode one dict an image: ``boxes`` (n,4) xyxy pixels, ``labels`` (n,) int64 in
                 [0, num_classes), and if wanted ``iscrowd`` or ``ignore`` (n,), true for regions that are no objects.
+            proposals: for models that are given regions (Fast R-CNN): one (k_i,4) an image, xyxy pixels.
 
         Returns:
             In training mode the dict of weighted losses; in evaluation mode one ``{"boxes","scores","labels"}`` an
@@ -75,34 +81,50 @@ class DetectionModel(nn.Module):
         pixels, sizes = self.preprocess.batch(prepared)
         originals = sizes.new_tensor([image.shape[-2:] for image in images])
         factors = (originals / sizes).flip(1).repeat(1, 2)  # x, y, x, y
+        if proposals is not None:
+            _check_number(len(images), proposals, "proposals")
+            proposals = [boxes.to(device) / factor for boxes, factor in zip(proposals, factors, strict=True)]
         if not self.training:
             return [
                 {**found, "boxes": clip((found["boxes"] * factor)[None], size[None])[0]}
-                for found, factor, size in zip(self.detect(pixels, sizes), factors, originals, strict=True)
+                for found, factor, size in zip(self.detect(pixels, sizes, proposals), factors, originals, strict=True)
             ]
         if targets is None:
             raise ValueError("in training mode the model needs targets; call model.eval() for detections")
-        if len(targets) != len(images):
-            raise ValueError(f"{len(images)} images but {len(targets)} targets")
+        _check_number(len(images), targets, "targets")
         check_targets(targets, self.num_classes)
         scaled = [
             {**target, "boxes": target["boxes"].to(device) / factor}
             for target, factor in zip(targets, factors, strict=True)
         ]
-        return self.step(pixels, scaled, sizes, self.progress).losses
+        return self.step(pixels, scaled, sizes, self.progress, proposals).losses
 
-    def losses(self, pixels: Tensor, targets: Sequence[Target], progress: Progress | None = None) -> dict[str, Tensor]:
+    def losses(
+        self,
+        pixels: Tensor,
+        targets: Sequence[Target],
+        progress: Progress | None = None,
+        proposals: Sequence[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Weighted loss terms, whatever the mode, of an already normalised and padded batch.
 
         Args:
             pixels: (B,3,H,W) float.
             targets: as in ``forward``, in pixels of this input.
             progress: where training stands; by default ``self.progress``.
+            proposals: as in ``forward``, in pixels of this input.
         """
         check_targets(targets, self.num_classes)
-        return self.step(pixels, targets, None, progress or self.progress).losses
+        return self.step(pixels, targets, None, progress or self.progress, proposals).losses
 
-    def step(self, pixels: Tensor, targets: Sequence[Target], sizes: Tensor | None, progress: Progress) -> StepOutput:
+    def step(
+        self,
+        pixels: Tensor,
+        targets: Sequence[Target],
+        sizes: Tensor | None,
+        progress: Progress,
+        proposals: Sequence[Tensor] | None = None,
+    ) -> StepOutput:
         """Losses and matches of a batch given as ``losses`` wants it; ``sizes`` (B,2) without the padding."""
         _check_pixels(pixels)
         moved = [{key: value.to(pixels.device) for key, value in target.items()} for target in targets]
@@ -110,28 +132,58 @@ class DetectionModel(nn.Module):
         extents = [(height, width)] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes.tolist()]
         truth = GroundTruth.collate(moved, extents)
         indices = torch.arange(len(pixels), device=pixels.device)
-        return self.network(Batch(pixels, truth, indices), progress)
+        return self.network(Batch(pixels, truth, indices, proposals=self._regions(pixels, proposals)), progress)
 
     @torch.no_grad()
-    def detect(self, pixels: Tensor, sizes: Tensor | None = None) -> list[dict[str, Tensor]]:
+    def detect(
+        self, pixels: Tensor, sizes: Tensor | None = None, proposals: Sequence[Tensor] | None = None
+    ) -> list[dict[str, Tensor]]:
         """Detections with the published test settings, whatever the mode's name for it.
 
         Args:
             pixels: (B,3,H,W) float, normalised and padded.
             sizes: (B,2) height and width of each image without its padding; the whole input by default.
+            proposals: as in ``forward``, in pixels of this input.
 
         Returns:
             One ``{"boxes" (k,4) xyxy pixels of this input, "scores" (k,), "labels" (k,)}`` an image, best first.
         """
-        return self.predict(pixels, sizes).unpad()
+        return self.predict(pixels, sizes, proposals).unpad()
 
     @torch.no_grad()
-    def predict(self, pixels: Tensor, sizes: Tensor | None = None) -> Detections:
+    def predict(
+        self, pixels: Tensor, sizes: Tensor | None = None, proposals: Sequence[Tensor] | None = None
+    ) -> Detections:
         """As ``detect``, padded to one tensor each."""
         _check_pixels(pixels)
         if sizes is None:
             sizes = pixels.new_tensor(pixels.shape[-2:]).expand(len(pixels), 2)
-        return self.network.predict(pixels, sizes.to(pixels.device))  # type: ignore[operator]
+        given_regions = self._regions(pixels, proposals)
+        regions = () if given_regions is None else (given_regions,)
+        return self.network.predict(pixels, sizes.to(pixels.device), *regions)  # type: ignore[operator]
+
+    @property
+    def needs_proposals(self) -> bool:
+        """Whether the network decides on regions that it is given instead of finding them itself."""
+        return bool(getattr(self.network, "needs_proposals", False))
+
+    def check_proposals(self, are_given: bool) -> None:
+        """Refuse to begin without proposals that the network needs, or with some that it would not look at.
+
+        Raises:
+            ValueError: either of them; the first is a ``MissingProposals``.
+        """
+        if self.needs_proposals and not are_given:
+            raise MissingProposals
+        if are_given and not self.needs_proposals:
+            raise ValueError(f"'{self.name}' finds its regions itself: leave the proposals out, or take fast_rcnn_*")
+
+    def _regions(self, pixels: Tensor, proposals: Sequence[Tensor] | None) -> Detections | None:
+        self.check_proposals(proposals is not None)
+        if proposals is None:
+            return None
+        _check_number(len(pixels), proposals, "proposals")
+        return given([boxes.to(pixels.device) for boxes in proposals])
 
 
 def check_targets(targets: Sequence[Target], num_classes: int) -> None:
@@ -169,6 +221,11 @@ def _check_images(images: Sequence[Tensor]) -> None:
     for i, image in enumerate(images):
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
             raise ValueError(f"image {i} has shape {tuple(image.shape)}; (3,H,W) RGB is needed")
+
+
+def _check_number(images: int, values: Sequence[Any], what: str) -> None:
+    if len(values) != images:
+        raise ValueError(f"{images} images but {len(values)} {what}")
 
 
 def _check_pixels(pixels: Tensor) -> None:

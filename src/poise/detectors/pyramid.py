@@ -20,6 +20,11 @@ class PyramidDetector(nn.Module):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         return self.branch(self.neck(self.backbone(batch.pixels)), batch.truth, progress)
 
+    def propose(self, pixels: Tensor, sizes: Tensor) -> Detections:
+        """What the first stage proposes, or the detections of a branch without one; arguments as of ``predict``."""
+        propose = getattr(self.branch, "propose", self.branch.predict)
+        return propose(self.neck(self.backbone(pixels)), sizes)
+
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
         return self.branch.predict(self.neck(self.backbone(pixels)), sizes)

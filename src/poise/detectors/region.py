@@ -10,8 +10,22 @@ from torch import Tensor, nn
 from poise.structures import Batch, Detections, Progress, StepOutput
 
 
+class MissingProposals(ValueError):
+    """A detector that decides on given regions was given none; the message says where they come from."""
+
+    def __str__(self) -> str:
+        return (
+            "this model does not propose regions itself: it decides on those that it is given. Name a file of them "
+            "(poise train … --data.proposals FILE, poise eval … --proposals FILE; poise eval OTHER_MODEL "
+            "--save-proposals FILE writes one), in Python model(images, proposals=[boxes, …]), or take a model that "
+            "proposes, such as faster_rcnn_r50_fpn"
+        )
+
+
 class RegionDetector(nn.Module):
     """As ``PyramidDetector``, with the proposals of the batch; ``generator`` is what the sampler draws from."""
+
+    needs_proposals = True
 
     def __init__(
         self, backbone: nn.Module, neck: nn.Module, branch: nn.Module, generator: torch.Generator | None = None
@@ -24,13 +38,19 @@ class RegionDetector(nn.Module):
         """Losses and matches.
 
         Raises:
-            ValueError: the batch holds no proposals.
+            MissingProposals: the batch holds none.
         """
         if batch.proposals is None:
-            raise ValueError("this detector does not propose regions itself: give the batch proposals")
+            raise MissingProposals
         maps = self.neck(self.backbone(batch.pixels))
         return self.branch(maps, batch.proposals, batch.truth, progress, self.generator)
 
-    def predict(self, pixels: Tensor, sizes: Tensor, proposals: Detections) -> Detections:
-        """Detections of (B,3,H,W) normalised pixels, read at the given regions."""
+    def predict(self, pixels: Tensor, sizes: Tensor, proposals: Detections | None = None) -> Detections:
+        """Detections of (B,3,H,W) normalised pixels, read at the given regions.
+
+        Raises:
+            MissingProposals: none are given.
+        """
+        if proposals is None:
+            raise MissingProposals
         return self.branch.predict(self.neck(self.backbone(pixels)), proposals, sizes)

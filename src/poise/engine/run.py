@@ -106,6 +106,7 @@ def _train(recipe: Recipe, folder: Path, resume: bool, processes: Processes, pro
     train_set, val_set, remarks = open_sets(recipe.data)
     seed_all(recipe.train.seed, 0)  # the same model in every process
     model, loaded = build_model(recipe, train_set, fresh=checkpoint is None)
+    model.check_proposals(train_set.proposals is not None)
     seed_all(recipe.train.seed, processes.rank)
     if recipe.train.sync_batch_norm and processes.world_size > 1 and processes.device.type == "cuda":
         model.network = nn.SyncBatchNorm.convert_sync_batchnorm(model.network)

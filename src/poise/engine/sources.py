@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poise.data import ImageSet, open_data, training_splits
+from poise.data import ImageSet, open_data, training_splits, with_proposals
 from poise.recipes import DataSettings
 
 
@@ -32,6 +32,30 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
             remarks.append(f"{whole - len(train_set)} of {whole} training images are left out by the recipe's filter")
     if not len(train_set):
         raise ValueError(f"{settings.path}: split '{names.train}' has no image to train on (of {whole} before filters)")
+    return _with_proposals(settings, train_set, val_set, remarks)
+
+
+def _with_proposals(
+    settings: DataSettings, train_set: ImageSet, val_set: ImageSet | None, remarks: list[str]
+) -> tuple[ImageSet, ImageSet | None, list[str]]:
+    """The same sets with the proposals of the files that the settings name."""
+    if not settings.proposals:
+        if settings.val_proposals:
+            raise ValueError("data.val_proposals without data.proposals: the training images need proposals too")
+        return train_set, val_set, remarks
+    if val_set is not None and not settings.val_proposals and val_set.name != train_set.name:
+        shared = sorted(set(map(str, train_set.image_ids())) & set(map(str, val_set.image_ids())))
+        if shared:
+            raise ValueError(
+                f"splits '{train_set.name}' and '{val_set.name}' both have images with the id {shared[0]}, so one file "
+                "of proposals cannot serve both: give that of the validation images as data.val_proposals"
+            )
+    rest = settings.proposals_limit, settings.on_bad_data
+    train_set, notes = with_proposals(train_set, settings.proposals, *rest)
+    remarks = remarks + notes
+    if val_set is not None:
+        val_set, notes = with_proposals(val_set, settings.val_proposals or settings.proposals, *rest)
+        remarks += notes
     return train_set, val_set, remarks
 
 

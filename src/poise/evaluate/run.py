@@ -18,7 +18,7 @@ from poise.evaluate.coco import Curves, measure_coco
 from poise.evaluate.lvis import is_lvis, measure_lvis
 from poise.evaluate.metrics import LvisMetrics, Metrics
 from poise.evaluate.results import coco_results
-from poise.structures import Batch, Detections
+from poise.structures import Batch, Detections, map_tensors
 
 Result = dict[str, Any]
 
@@ -128,14 +128,19 @@ def _predict(
         for batch in loader:
             started = time.perf_counter()
             with torch.autocast(kind, dtype=amp, enabled=amp is not None):
-                moved = batch.pixels.to(device, non_blocking=True), batch.truth.sizes.to(device)
-                found: Detections = model.network.predict(*moved)  # type: ignore[union-attr, operator]
+                found: Detections = model.network.predict(*inputs(batch, device))  # type: ignore[union-attr, operator]
             found = Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu(), found.valid.cpu())
             seconds += time.perf_counter() - started
             results.update(_batch_results(found, batch, truth, categories))
             if progress is not None:
                 progress(len(batch.indices))
     return Predicted(results, seconds)
+
+
+def inputs(batch: Batch, device: torch.device | str) -> tuple[Any, ...]:
+    """What ``network.predict`` gets of a batch: pixels, sizes and, where the batch has them, proposals."""
+    moved = (batch.pixels.to(device, non_blocking=True), batch.truth.sizes.to(device))
+    return moved if batch.proposals is None else (*moved, map_tensors(batch.proposals, lambda t: t.to(device)))
 
 
 def _batch_results(

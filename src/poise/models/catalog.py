@@ -20,7 +20,7 @@ from poise.models.dab_detr import dab_detr
 from poise.models.deformable_detr import deformable_detr
 from poise.models.dino import dino
 from poise.models.dw import dw
-from poise.models.faster_rcnn import faster_rcnn
+from poise.models.faster_rcnn import fast_rcnn, faster_rcnn
 from poise.models.fcos import fcos
 from poise.models.foveabox import foveabox
 from poise.models.freeanchor import freeanchor
@@ -110,6 +110,7 @@ NAMES: dict[str, Entry] = {
     "freeanchor_x101_32x4d_fpn": Entry(freeanchor, {"backbone": "resnext101_32x4d"}),
     **_on_backbones("paa", paa),
     **_on_backbones("faster_rcnn", faster_rcnn),
+    **_on_backbones("fast_rcnn", fast_rcnn),
     "faster_rcnn_x101_64x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_64x4d"}),
     "faster_rcnn_x101_32x4d_fpn": Entry(faster_rcnn, {"backbone": "resnext101_32x4d"}),
     **_on_backbones("libra_faster_rcnn", libra_faster_rcnn),

@@ -88,6 +88,7 @@ def fast_rcnn(
     regions: int = 512,
     score: float = 0.05,
     nms: float = 0.5,
+    deterministic: bool = False,
 ) -> RegionDetector:
     """Fast R-CNN (Girshick 2015): the second stage alone, on proposals that come with the batch.
 
@@ -96,7 +97,7 @@ def fast_rcnn(
     """
     body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
-    sampler = choose("sampling", SAMPLING, sampling)(regions)
+    sampler = TakeAll() if deterministic else choose("sampling", SAMPLING, sampling)(regions)
     stage = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), score, nms)
     return RegionDetector(body, neck, stage)
 

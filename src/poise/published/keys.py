@@ -12,7 +12,7 @@ from poise.published.autoassign import AUTOASSIGN
 from poise.published.detr import DETRS
 from poise.published.dw import DW
 from poise.published.foveabox import FOVEABOX
-from poise.published.region import FASTER_RCNN, LIBRA_FASTER_RCNN, LIBRA_RETINANET, modern
+from poise.published.region import FAST_RCNN, FASTER_RCNN, LIBRA_FASTER_RCNN, LIBRA_RETINANET, modern
 from poise.published.reppoints import REPPOINTS
 from poise.published.shared import SHARED, Rule
 from poise.published.tood import TOOD
@@ -63,10 +63,12 @@ FAMILIES: dict[str, list[Rule]] = {
     "tood": TOOD,
 }
 FAMILIES["nanodet_plus"] = nanodet_plus.RULES
+FAMILIES["fast_rcnn"] = FAST_RCNN
 FAMILIES |= {"faster_rcnn": FASTER_RCNN, "libra_faster_rcnn": LIBRA_FASTER_RCNN, "libra_retinanet": LIBRA_RETINANET}
 FAMILIES |= DETRS
 PREPARED: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {  # what is done before names are translated
     "nanodet_plus": nanodet_plus.split_outputs,
+    "fast_rcnn": modern,
     "faster_rcnn": modern,
     "libra_faster_rcnn": modern,
 }

@@ -29,6 +29,11 @@ STAGES: list[Rule] = [
     (r"roi_head\.bbox_head\.fc_reg\.(.+)", r"branch.region.head.offsets.\1"),
 ]
 FASTER_RCNN: list[Rule] = [*BACKBONE, *PYRAMID, *STAGES]
+FAST_RCNN: list[Rule] = [
+    *BACKBONE,
+    *PYRAMID,
+    *[(pattern, name.replace("branch.region.", "branch.")) for pattern, name in STAGES if name and "region" in name],
+]
 LIBRA_FASTER_RCNN: list[Rule] = [
     *BACKBONE,
     *BALANCED_PYRAMID,

@@ -1,4 +1,4 @@
-"""Faster R-CNN's published COCO recipes.
+"""Faster R-CNN's (and Fast R-CNN's) published COCO recipes.
 
 How many regions are proposed and sampled are options of the model: ``--model.options proposals 2000 regions 256``.
 """
@@ -41,7 +41,19 @@ def faster_rcnn_x101_64x4d_fpn_1x() -> Recipe:
     return coco_recipe("faster_rcnn_x101_64x4d_fpn", optimizer=SGD)
 
 
+def fast_rcnn_r50_fpn_1x() -> Recipe:
+    """Fast R-CNN, ResNet-50, 12 epochs at 1333x800, with --data.proposals FILE and --data.val_proposals FILE."""
+    return coco_recipe("fast_rcnn_r50_fpn", optimizer=SGD)
+
+
+def fast_rcnn_r101_fpn_1x() -> Recipe:
+    """Fast R-CNN, ResNet-101, 12 epochs at 1333x800, with --data.proposals FILE and --data.val_proposals FILE."""
+    return coco_recipe("fast_rcnn_r101_fpn", optimizer=SGD)
+
+
 RECIPES = (
+    fast_rcnn_r50_fpn_1x,
+    fast_rcnn_r101_fpn_1x,
     faster_rcnn_r50_fpn_1x,
     faster_rcnn_r50_fpn_2x,
     faster_rcnn_r101_fpn_1x,

@@ -54,11 +54,18 @@ class DataSettings:
     """Processes that load images, for each training process; 0 loads in the training process."""
     drop_last: bool = False
     """Leave out the last batch of an epoch where it is not full."""
+    proposals: str = ""
+    """File of proposals (COCO results) of the training images, for models that are given regions: fast_rcnn_*."""
+    val_proposals: str = ""
+    """File of proposals of the validation images; empty: they are in the same file."""
+    proposals_limit: int = 2000
+    """The best proposals of an image that are used."""
 
     def __post_init__(self) -> None:
         _require(self.batch >= 1, f"data.batch={self.batch} must be at least 1")
         _require(self.eval_batch >= 1, f"data.eval_batch={self.eval_batch} must be at least 1")
         _require(self.workers >= 0, f"data.workers={self.workers} cannot be negative")
+        _require(self.proposals_limit >= 1, f"data.proposals_limit={self.proposals_limit} must be at least 1")
 
 
 @dataclass(frozen=True)

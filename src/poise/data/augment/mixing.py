@@ -10,7 +10,15 @@ from torch import Tensor
 
 from poise.data.augment.chance import between, happens, whole_number
 from poise.data.augment.geometry import fit, window
-from poise.data.augment.scene import Scene, plain_boxes, select, size_of, skipped, with_objects
+from poise.data.augment.scene import (
+    Scene,
+    plain_boxes,
+    select,
+    size_of,
+    skipped,
+    with_objects,
+    without_proposals,
+)
 
 TILE_FACTORS = (0.5, 1.5)  # of a mosaic's images, relative to the size at which they fill the canvas
 CENTER_RANGE = (0.3, 0.7)  # of a mosaic's crossing, as shares of width and height
@@ -78,10 +86,10 @@ def copy_paste(scene: Scene, other: Scene) -> Scene:
     """Paste boxes of a second scene at random places of the first, with the pixels inside them.
 
     (The box form of Ghiasi et al. 2021.) At most 10 objects, each with probability 0.5; crowd and ignore regions are
-    not copied. Objects of either scene of which pasted boxes leave less than 0.3 uncovered are removed.
+    not copied, nor proposals. Objects of either scene of which pasted boxes leave less than 0.3 uncovered are removed.
     """
     height, width = size_of(scene)
-    scaled = fit(other, height, width, between(*PASTE_FACTORS))
+    scaled = without_proposals(fit(other, height, width, between(*PASTE_FACTORS)))
     scaled = select(scaled, _chosen(scaled, height, width))
     image = scene["image"].as_subclass(Tensor).clone()
     source = scaled["image"].as_subclass(Tensor)
@@ -97,10 +105,12 @@ def copy_paste(scene: Scene, other: Scene) -> Scene:
     boxes = torch.tensor(pasted).reshape(-1, 4)
     joined = with_objects(image, (scene, plain_boxes(scene)), (scaled, boxes))
     depth = [0] * len(scene["labels"]) + list(range(1, len(pasted) + 1))
-    uncovered = torch.tensor(
-        [_uncovered(layer, *pair) for pair in zip(plain_boxes(joined).tolist(), depth, strict=True)]
-    )
-    return select(joined, skipped(joined) | (uncovered.reshape(-1) >= LEAST_UNCOVERED))
+    left_alone = skipped(joined)
+    visible = [
+        region or _uncovered(layer, box, number) >= LEAST_UNCOVERED
+        for box, number, region in zip(plain_boxes(joined).tolist(), depth, left_alone.tolist(), strict=True)
+    ]
+    return select(joined, torch.tensor(visible, dtype=torch.bool))
 
 
 def _chosen(scene: Scene, height: int, width: int) -> Tensor:

@@ -11,10 +11,13 @@ from torchvision import tv_tensors
 Scene = dict[str, Any]
 """``image`` (3,H,W) uint8 RGB, ``boxes`` (n,4) xyxy pixels, ``labels`` (n,), ``iscrowd`` and ``ignore`` (n,) bool.
 
+Where the data set has proposals, they are among the boxes and ``proposal`` (n,) bool tells which: regions that go
+through every transform with the image, but are never objects.
+
 Image and boxes are ``tv_tensors``, so that any transform of torchvision may be applied to a scene.
 """
 
-OF_OBJECTS = ("labels", "iscrowd", "ignore")  # what belongs to the objects beside their boxes
+OF_OBJECTS = ("labels", "iscrowd", "ignore", "proposal")  # what belongs to the boxes, where a scene has it
 FILL = 114  # grey of places without an image, as in YOLOX
 
 
@@ -29,6 +32,19 @@ def make_scene(
         "labels": labels.long(),
         "iscrowd": none if iscrowd is None else iscrowd.bool(),
         "ignore": none.clone() if ignore is None else ignore.bool(),
+    }
+
+
+def with_proposals(scene: Scene, proposals: Tensor) -> Scene:
+    """The scene with (k,4) proposals after its boxes."""
+    count, flags = len(scene["labels"]), torch.ones(len(proposals), dtype=torch.bool)
+    none = {name: torch.cat((scene[name], torch.zeros_like(flags))) for name in ("iscrowd", "ignore")}
+    return {
+        **scene,
+        **none,
+        "boxes": boxes_on(torch.cat((plain_boxes(scene), proposals.reshape(-1, 4).float())), scene["image"]),
+        "labels": torch.cat((scene["labels"], torch.zeros_like(flags, dtype=torch.int64))),
+        "proposal": torch.cat((torch.zeros(count, dtype=torch.bool), flags)),
     }
 
 
@@ -50,20 +66,27 @@ def plain_boxes(scene: Scene) -> Tensor:
 
 
 def skipped(scene: Scene) -> Tensor:
-    """Which boxes are regions to leave alone (crowd or ignore) instead of objects to find, (n,) bool."""
-    return scene["iscrowd"] | scene["ignore"]
+    """Which boxes are regions (crowd, ignore, proposals) instead of objects to find, (n,) bool."""
+    regions = scene["iscrowd"] | scene["ignore"]
+    return regions | scene["proposal"] if "proposal" in scene else regions
+
+
+def without_proposals(scene: Scene) -> Scene:
+    """The objects and the regions to ignore alone; still a scene that could hold proposals."""
+    return select(scene, ~scene["proposal"]) if "proposal" in scene else scene
 
 
 def with_objects(image: Tensor, *parts: tuple[Scene, Tensor]) -> Scene:
     """A new image with the objects of several scenes, each given with its boxes on the new image."""
-    joined = {name: torch.cat([scene[name] for scene, _ in parts]) for name in OF_OBJECTS}
+    names = [name for name in OF_OBJECTS if name in parts[0][0]]
+    joined = {name: torch.cat([scene[name] for scene, _ in parts]) for name in names}
     boxes = torch.cat([boxes.as_subclass(Tensor) for _, boxes in parts])
     return {"image": tv_tensors.Image(image), "boxes": boxes_on(boxes, image), **joined}
 
 
 def select(scene: Scene, keep: Tensor) -> Scene:
     """Only the objects where ``keep`` (n,) is true."""
-    chosen = {name: scene[name][keep] for name in OF_OBJECTS}
+    chosen = {name: scene[name][keep] for name in OF_OBJECTS if name in scene}
     return {**scene, "boxes": boxes_on(plain_boxes(scene)[keep], scene["image"]), **chosen}
 
 
@@ -72,7 +95,7 @@ def clip_objects(scene: Scene, least_visible: float = 0.1) -> Scene:
 
     An object goes if less than 1 pixel of its width or height remains (a box that was smaller before may keep
     what it had), or less than ``least_visible`` of its area. A crowd or ignore region stays while any of it
-    is inside: it says where not to look for errors, however little is left of it.
+    is inside: it says where not to look for errors, however little is left of it. So does a proposal.
     """
     boxes = plain_boxes(scene)
     height, width = size_of(scene)
