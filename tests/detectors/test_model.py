@@ -37,6 +37,15 @@ def test_wrong_targets(model: DetectionModel, boxes: Tensor, label: int, words: 
         model.losses(torch.randn(1, 3, 64, 64), [target])
 
 
+def test_wrong_labels_and_flags(model: DetectionModel) -> None:
+    image, sound = [torch.rand(3, 60, 60)], {"boxes": GOOD, "labels": torch.tensor([1])}
+    with pytest.raises(ValueError, match=r"image 0: labels are torch\.float32; class indices are whole numbers"):
+        model.train()(image, [{**sound, "labels": torch.tensor([1.7])}])
+    with pytest.raises(ValueError, match=r"image 0: iscrowd \(2,\) must be \(1,\)"):
+        model.train()(image, [{**sound, "iscrowd": torch.tensor([0, 1])}])
+    assert model.train()(image, [{"boxes": GOOD[:0], "labels": torch.tensor([])}])  # an empty list is of no type
+
+
 def test_wrong_images(model: DetectionModel) -> None:
     for images, words in (([], "empty"), ([torch.rand(1, 50, 50)], "RGB"), ([torch.rand(3, 0, 50)], "RGB")):
         with pytest.raises(ValueError, match=words):

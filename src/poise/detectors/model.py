@@ -200,8 +200,15 @@ def check_targets(targets: Sequence[Target], num_classes: int) -> None:
             raise ValueError(
                 f"target of image {i}: boxes {tuple(boxes.shape)}, labels {tuple(labels.shape)} must be (n,4), (n,)"
             )
+        for flag in ("iscrowd", "ignore"):
+            if flag in target and target[flag].shape != labels.shape:
+                raise ValueError(
+                    f"target of image {i}: {flag} {tuple(target[flag].shape)} must be {tuple(labels.shape)}"
+                )
         if not len(labels):
             continue
+        if labels.is_floating_point():
+            raise ValueError(f"target of image {i}: labels are {labels.dtype}; class indices are whole numbers (int64)")
         for what, wrong in (
             (f"a label outside [0, {num_classes})", (labels < 0) | (labels >= num_classes)),
             ("a box that is not finite", ~boxes.isfinite().all(1)),

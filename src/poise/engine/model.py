@@ -27,6 +27,10 @@ def build_model(recipe: Recipe, train_set: ImageSet, fresh: bool) -> tuple[Detec
 def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str | None = None) -> DetectionModel:
     """The model that the settings name, with random weights but for those of the backbone."""
     size, options = settings.image_size or None, dict[str, Any](settings.options)
+    if taken := {"name", "num_classes", "backbone_weights", "image_size"} & options.keys():
+        raise ValueError(
+            f"model.options: {', '.join(sorted(taken))} has a setting of its own, or follows from the data"
+        )
     return create_model(
         settings.name,
         num_classes=num_classes,

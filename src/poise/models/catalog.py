@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from poise.models.gfl import gfl
 from poise.models.gflv2 import gflv2
 from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
+from poise.models.options import check_options, nearest
 from poise.models.ota import ota
 from poise.models.paa import paa
 from poise.models.parts import Weights
@@ -173,16 +173,14 @@ def create_model(
         ValueError: an unknown name or option (the nearest known one is suggested), or a value out of range.
     """
     if name not in NAMES:
-        raise ValueError(f"no model '{name}'{_nearest(name, NAMES)}; poise.list_models() lists them")
+        raise ValueError(f"no model '{name}'{nearest(name, NAMES)}; poise.list_models() lists them")
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes}: at least one class is needed")
     entry = NAMES[name]
     known = inspect.signature(entry.builder).parameters
     if deterministic and "deterministic" in known:
         options = {**options, "deterministic": True}
-    for option in options:
-        if option not in known:
-            raise ValueError(f"'{name}' has no option '{option}'{_nearest(option, known)}; it has {', '.join(known)}")
+    check_options(name, entry.builder, options)
     network = entry.builder(num_classes, **{**entry.fixed, "backbone_weights": backbone_weights, **options})
     preprocess = entry.preprocess
     if "caffe" in options and options["caffe"] != entry.fixed.get("caffe", False):
@@ -194,8 +192,3 @@ def create_model(
         swap_assigner(network, assigner, name)
         options = {**options, "assigner": assigner}
     return DetectionModel(network, preprocess, name, num_classes, options, entry.progress)
-
-
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), 1, 0.4)
-    return f", did you mean '{close[0]}'?" if close else ""

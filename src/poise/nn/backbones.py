@@ -112,6 +112,10 @@ class Backbone(nn.Module):
         if self.frozen_stages < 0:
             return []
         info = [entry for entry in self.body.feature_info.info if entry["reduction"] >= 4]
+        if self.frozen_stages > len(info):
+            raise ValueError(
+                f"frozen_stages={self.frozen_stages}: the backbone has {len(info)} stages (-1 freezes none)"
+            )
         last = info[self.frozen_stages - 1]["module"].replace(".", "_") if self.frozen_stages else None
         frozen = []
         for name, child in self.body.named_children():

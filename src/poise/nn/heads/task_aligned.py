@@ -57,6 +57,8 @@ class TaskAlignedHead(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, depth: int = 6, groups: int = 32) -> None:
         super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth={depth}: both tasks read the layers of one tower, which needs at least one")
         self.grid, self.num_classes = grid, num_classes
         self.tower = nn.ModuleList([ConvNorm(channels, channels, groups, bias=False) for _ in range(depth)])
         init_towers(self.tower)

@@ -1,0 +1,64 @@
+"""Options of a model, looked at before anything is built: known, of the right type, within the bounds of their name."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+LEAST = {  # of options that mean the same in every model
+    "channels": 1,
+    "depth": 0,
+    "guide_depth": 0,
+    "hidden": 1,
+    "bins": 2,
+    "topk": 1,
+    "iterations": 1,
+    "offset_epoch": 0,
+    "starting_epochs": 0,
+    "frozen_stages": -1,
+}
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", types.NoneType: "nothing"}
+
+
+def check_options(model: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that the builder of ``model`` does not have, and values that cannot be right.
+
+    Raises:
+        ValueError: naming the option, the value and what it can be.
+    """
+    hints = get_type_hints(builder)
+    known = [name for name in hints if name not in ("return", "num_classes")]
+    for option, value in options.items():
+        if option not in known:
+            raise ValueError(f"'{model}' has no option '{option}'{nearest(option, known)}; it has {', '.join(known)}")
+        if not _fits(value, hints[option]):
+            raise ValueError(f"{option}={value!r} of '{model}' must be {_wanted(hints[option])}")
+        if isinstance(value, Real) and float(value) < LEAST.get(option, -math.inf):
+            raise ValueError(f"{option}={value} of '{model}' must be at least {LEAST[option]}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A suggestion for a word that is not known, to be put into a message; empty where none is near."""
+    close = difflib.get_close_matches(word, list(known), 1, 0.4)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value may stand for a type; types that are not plain are left to their users."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if hint in (int, float):
+        kind = Integral if hint is int else Real
+        return isinstance(value, kind) and not isinstance(value, bool) and value == value
+    return not isinstance(hint, type) or hint not in WORDS or isinstance(value, hint)
+
+
+def _wanted(hint: Any) -> str:
+    """A type in words."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_wanted(one) for one in get_args(hint)))
+    return WORDS.get(hint, getattr(hint, "__name__", str(hint)))
