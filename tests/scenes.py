@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from poise.boxes import to_shares
 from poise.nn.grids import AnchorGrid, points, squares
 from poise.structures import (
     DeltaPredictions,
@@ -13,6 +14,7 @@ from poise.structures import (
     JointDeltaPredictions,
     Predictions,
     QualityPredictions,
+    QueryPredictions,
     RefinedPredictions,
     RegionPredictions,
     map_tensors,
@@ -43,6 +45,21 @@ def truth_of(counts: list[int], seed: int, crowd: bool = False) -> GroundTruth:
     return GroundTruth.collate(targets, [(HEIGHT, WIDTH)] * len(counts))
 
 
+def hard_truth(seed: int) -> GroundTruth:
+    """One image of tiny, huge, border, equal and same-class overlapping objects, one no place lies in; 40 in all."""
+    generator = torch.Generator().manual_seed(seed)
+    some = random_boxes(16, generator)
+    corner = torch.rand(8, 2, generator=generator) * torch.tensor([WIDTH - 3.0, HEIGHT - 3.0])
+    tiny = torch.cat((corner, corner + 0.5 + 2 * torch.rand(8, 2, generator=generator)), 1)
+    whole = torch.tensor([[0.0, 0.0, WIDTH, HEIGHT], [0.0, 0.0, WIDTH, 9.3], [0.0, 0.0, 7.1, HEIGHT]])
+    unseen = torch.tensor([[17.0, 17.0, 19.5, 19.5]])  # between the places of every level
+    shifted = some[:8] + torch.rand(8, 4, generator=generator)
+    boxes = torch.cat((some, tiny, whole, unseen, shifted, some[:4]))
+    labels = torch.randint(CLASSES, (len(boxes),), generator=generator)
+    labels[28:36], labels[36:] = labels[:8], labels[:4]
+    return GroundTruth.collate([{"boxes": boxes, "labels": labels}], [(HEIGHT, WIDTH)])
+
+
 def maps_of(batch: int) -> list[Tensor]:
     return [torch.zeros(batch, 1, HEIGHT // stride, WIDTH // stride) for stride in STRIDES]
 
@@ -67,6 +84,8 @@ def predictions_of(
         extra["deltas"] = torch.randn(batch, places, 4, generator=generator)
     if issubclass(kind, RefinedPredictions):
         extra["initial_boxes"] = boxes + torch.randn(batch, places, 4, generator=generator)
+    if issubclass(kind, QueryPredictions):
+        extra["shares"] = to_shares(boxes, torch.tensor([[HEIGHT, WIDTH]]).float().expand(batch, -1))
     if issubclass(kind, RegionPredictions):
         extra["background"] = torch.randn(batch, places, generator=generator)
         extra["deltas"] = torch.randn(batch, places, CLASSES, 4, generator=generator)

@@ -17,6 +17,7 @@ from poise.assign.auto_assign import AutoAssign
 from poise.assign.bags import Nearest
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, overlap_power
 from poise.assign.free_anchor import FreeAnchor
+from poise.assign.hungarian import Hungarian
 from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.structures import (
@@ -25,6 +26,7 @@ from poise.structures import (
     PairWeights,
     Predictions,
     QualityPredictions,
+    QueryPredictions,
     RefinedPredictions,
     map_tensors,
 )
@@ -49,6 +51,8 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "sim_ota_shifted": SimOTA(shift=0.5, topk=20),
     "task_aligned": TaskAligned(),
     "task_aligned_powers": TaskAligned(4, 0.5, 2.5),
+    "hungarian": Hungarian(),
+    "hungarian_groups": Hungarian(groups=3, repeats=2),
     "dual_weighting": DualWeighting(),
     "dual_weighting_article": DualWeighting(
         Nearest(9), mu_total=5.0, location=overlap_power, overlap_function=LinearIoU()
@@ -56,7 +60,10 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
 }
 KINDS: dict[str, type[Predictions]] = {  # where an assigner reads more than QualityPredictions
     "first_box_overlap": RefinedPredictions,
+    "hungarian": QueryPredictions,
+    "hungarian_groups": QueryPredictions,
 }
+EVERY_OBJECT = {"hungarian", "hungarian_groups"}  # each object gets a place of its own, also one of two equal ones
 LAST_CLAIMS = {"max_iou", "max_iou_strict", "first_box_overlap", "paa"}  # the low-quality step: later objects overwrite
 
 pytestmark = pytest.mark.parametrize("name", ASSIGNERS)
@@ -234,7 +241,7 @@ def test_of_equal_objects_the_first_is_taken(name: str) -> None:
         result = result.hard()
     chosen = result.index[result.positive]
     assert len(chosen) > 0
-    assert int(chosen.max()) < 6 or name in LAST_CLAIMS
+    assert int(chosen.max()) < 6 or name in LAST_CLAIMS | EVERY_OBJECT
 
 
 def test_degenerate_and_duplicate_objects_are_survived(name: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from poise.assign import ATSS, OTA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.dual_weighting import DualWeighting
+from poise.assign.hungarian import Hungarian
 from poise.assign.free_anchor import FreeAnchor
 from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap
@@ -35,10 +36,11 @@ from poise.criteria.ota import OTACriterion
 from poise.criteria.paa import OverlapCriterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
 from poise.criteria.rep_points import RepPointsCriterion
+from poise.criteria.set_prediction import SetCriterion, overlap_of_shares
 from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.criteria.yolox import YOLOXCriterion
-from poise.losses import focal, varifocal
+from poise.losses import focal, quality_focal, varifocal
 from poise.structures import (
     DeltaPredictions,
     DistributionPredictions,
@@ -50,6 +52,7 @@ from poise.structures import (
     PairWeights,
     Predictions,
     QualityPredictions,
+    QueryPredictions,
     RefinedPredictions,
     RegionPredictions,
     map_tensors,
@@ -95,6 +98,8 @@ CRITERIA = {
     "ota": Case(OTACriterion(), OTA(iterations=5), GeometricPredictions),
     "yolox": Case(YOLOXCriterion(DeltaCoder()), SimOTA(), JointDeltaPredictions),
     "yolox_late": Case(YOLOXCriterion(DeltaCoder(), offset_weight=1.0), SimOTA(), JointDeltaPredictions),
+    "set_prediction": Case(SetCriterion(), Hungarian(), QueryPredictions),
+    "set_prediction_quality": Case(SetCriterion(quality_focal, overlap_of_shares), Hungarian(), QueryPredictions),
     "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 

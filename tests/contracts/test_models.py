@@ -16,6 +16,8 @@ from poise.structures import Batch, Detections, GroundTruth, Progress
 
 SMALL: dict[str, Any] = {"channels": 32, "depth": 1}
 SMALL_REGION: dict[str, Any] = {"channels": 32, "hidden": 64}
+SMALL_QUERIES: dict[str, Any] = {"channels": 32, "heads": 4, "hidden": 64, "queries": 30}
+SMALL_QUERIES |= {"encoder_layers": 1, "decoder_layers": 2, "deterministic": True}
 MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it small
     "retinanet_r18_fpn": SMALL,
     "fcos_r18_fpn": SMALL,
@@ -39,6 +41,11 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "yolox_r18_fpn": SMALL,
     "reppoints_r18_fpn": {**SMALL, "depth": 2},
     "tood_r18_fpn": SMALL,
+    "deformable_detr_r18": SMALL_QUERIES,
+    "deformable_detr_twostage_r18": SMALL_QUERIES,
+    "conditional_detr_r18": SMALL_QUERIES,
+    "dab_detr_r18": SMALL_QUERIES,
+    "dino_r18": SMALL_QUERIES,
 }
 PROPOSING = [name for name in MODELS if "faster_rcnn" in name]  # the proposals' NMS stands between the stages
 ONE_GRAPH = [name for name in MODELS if name not in PROPOSING]  # one compiled graph from pixels to losses

@@ -23,8 +23,8 @@ from poise.structures import Assignment, GroundTruth, QueryPredictions
 class Hungarian:
     """Matching by class (as the focal loss sees it), distance of the box and GIoU; ``quality`` is the IoU.
 
-    A cost that is not finite (predictions that are not, overflow) is a match that may not be. With more objects than
-    queries the cheapest are matched and the others go without.
+    A query with anything that is not finite is never matched, nor at a cost that is not (overflow). With more objects
+    than queries the cheapest are matched and the others go without.
 
     Args:
         eps: inside the logarithms of the class cost (DAB-DETR: 1e-8).
@@ -62,12 +62,14 @@ class Hungarian:
         return Assignment(index, positive, torch.zeros_like(positive), quality)
 
     def cost(self, predictions: QueryPredictions, truth: GroundTruth) -> Tensor:
-        """(B,N,G); infinite where there is no object or the cost is not finite."""
+        """(B,N,G); infinite where there is no object, or the prediction or the cost is not finite."""
         batch, queries, _ = predictions.logits.shape
         objects = truth.labels.shape[1]
         parts = [self._cost_of(predictions, truth, part) for part in object_chunks(batch, queries, objects)]
         cost = torch.cat(parts, 2)
-        return torch.where(truth.valid[:, None] & cost.isfinite(), cost, torch.inf)
+        said = (predictions.logits, predictions.boxes, predictions.shares)
+        finite = torch.stack([part.isfinite().all(2) for part in said]).all(0)
+        return torch.where(truth.valid[:, None] & finite[..., None] & cost.isfinite(), cost, torch.inf)
 
     def _cost_of(self, predictions: QueryPredictions, truth: GroundTruth, part: slice) -> Tensor:
         labels, boxes = truth.labels[:, part], truth.boxes[:, part]

@@ -67,7 +67,8 @@ class QueryDetector(nn.Module):
         asked, blocked = (queries, None) if noisy is None else ahead(noisy, queries)
         answers = self.decoder(asked, memory, blocked)
         with torch.autocast(batch.pixels.device.type, enabled=False):
-            return self.judge(queries, noisy, answers, truth)
+            output = self.judge(queries, noisy, answers, truth)
+        return output
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
@@ -82,44 +83,48 @@ class QueryDetector(nn.Module):
 
     def judge(self, queries: Queries, noisy: NoisyQueries | None, answers: Answers, truth: GroundTruth) -> StepOutput:
         """Losses and matches of what encoder and decoder said; queries from noise come first among the answers."""
-        output = StepOutput({}, {})
         count = 0 if noisy is None else noisy.assignment.index.shape[1]
         restored, matching = parted(answers, count)
         names = layer_names(len(answers.logits), "{}")
-        proposed = queries.proposed
-        if proposed is not None and not self.queries.any_class:
-            matching, names = stacked(proposed, matching), ("enc_{}", *names)
-        self._teach(output, "queries", matching, queries.references, truth, names)
+        proposed, stages = queries.proposed, []
         if proposed is not None and self.queries.any_class:
             anything = replace(truth, labels=torch.zeros_like(truth.labels))
-            self._teach(output, "encoder", proposed, proposed.boxes[0].detach(), anything, ("enc_{}",))
+            stages.append(self._teach("encoder", proposed, proposed.boxes[0].detach(), anything, ("enc_{}",)))
+        elif proposed is not None:
+            matching, names = stacked(proposed, matching), ("enc_{}", *names)
+        stages.append(self._teach("queries", matching, queries.references, truth, names))
         if noisy is not None:
             names = layer_names(len(answers.logits), "dn_{}")
-            self._teach(output, "denoising", restored, noisy.queries.references, truth, names, noisy.assignment)
-        return output
+            told = (noisy.queries.references, truth, names, noisy.assignment)
+            stages.append(self._teach("denoising", restored, *told))
+        return merged(stages)
 
     def _teach(
         self,
-        output: StepOutput,
         stage: str,
         answers: Answers,
         references: Tensor,
         truth: GroundTruth,
         names: Sequence[str],
         known: Assignment | None = None,
-    ) -> None:
-        """Add the losses of some layers, by an assignment that is known or by matching, and the last layer's match."""
+    ) -> StepOutput:
+        """The losses of some layers, by an assignment that is known or by matching, and the last layer's match."""
         layers, batch = answers.logits.shape[:2]
         predictions, truths = predictions_of(answers, references, truth.sizes), truth.repeat(layers)
         if known is None:
             assigned = self.assigner(predictions, truths)
         else:
             assigned = map_tensors(known, lambda t: t.repeat(layers, 1))
-        output.losses.update(self.criterion.of_layers(predictions, assigned, truths, names))
+        losses = self.criterion.of_layers(predictions, assigned, truths, names)
         last = Answers(answers.logits[-1:], answers.boxes[-1:])
-        output.matches[stage] = Match(
-            predictions_of(last, references, truth.sizes), map_tensors(assigned, lambda t: t[-batch:])
-        )
+        told = map_tensors(assigned, lambda t: t[-batch:])
+        return StepOutput(losses, {stage: Match(predictions_of(last, references, truth.sizes), told)})
+
+
+def merged(stages: Sequence[StepOutput]) -> StepOutput:
+    """The losses and matches of all stages."""
+    losses = {name: loss for stage in stages for name, loss in stage.losses.items()}
+    return StepOutput(losses, {name: match for stage in stages for name, match in stage.matches.items()})
 
 
 def layer_names(layers: int, last: str) -> tuple[str, ...]:

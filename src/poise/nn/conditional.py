@@ -110,8 +110,8 @@ class ConditionalDecoder(nn.Module):
             x = layer(x, queries.positions, sines if i == 0 else sines * self.scale(x), memory, blocked)
             answers.append(self.norm(x))
         answer = torch.stack(answers)
-        boxes = moved(queries.references, self.output.box(answer), 1e-5)
-        return Answers(self.output.classes(answer).float(), boxes)
+        boxes = moved(queries.references, self.output.change(answer), 1e-5)
+        return Answers(self.output.logits(answer), boxes)
 
 
 class AnchorDecoder(nn.Module):
@@ -137,7 +137,7 @@ class AnchorDecoder(nn.Module):
     def layer_by_layer(
         self, queries: Queries, memory: Tokens, blocked: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits (B,Q,C) and boxes (B,Q,4) of each layer; each box also corrects the one before (look forward twice)."""
+        """Logits (B,Q,C) and boxes (B,Q,4) of each layer; each box also corrects the one before."""
         x, references = queries.content, queries.references
         start = references
         for i, layer in enumerate(self.layers):
@@ -145,8 +145,8 @@ class AnchorDecoder(nn.Module):
             sines = encoded[..., : self.channels] * (1 if i == 0 else self.scale(x))
             x = layer(x, self.position(encoded), self._widened(sines, x, references), memory, blocked)
             answer = self.norm(x)
-            yield self.output.classes(answer).float(), moved(start, self.output.box(answer), self.eps)
-            start = moved(references, self.output.box(x), 1e-5)
+            yield self.output.logits(answer), moved(start, self.output.change(answer), self.eps)
+            start = moved(references, self.output.change(x), 1e-5)
             references = start.detach()
 
     def _widened(self, sines: Tensor, x: Tensor, references: Tensor) -> Tensor:
@@ -195,8 +195,8 @@ class AnchorQueries(nn.Module):
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, seen: Tensor | None, dropout: float) -> Tensor:
     """Softmax attention of (B,Q,·) queries over (B,N,·) keys with (B,N,C) values, ``heads`` heads side by side."""
-    parts = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value))
-    return scaled_dot_product_attention(*parts, attn_mask=seen, dropout_p=dropout).transpose(1, 2).flatten(2)
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value))
+    return scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout).transpose(1, 2).flatten(2)
 
 
 def _beside(a: Tensor, b: Tensor, heads: int) -> Tensor:

@@ -77,7 +77,6 @@ def sample_levels(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, w
     Returns:
         (B,Q,H*D).
     """
-    batch, _, heads, _ = value.shape
     with torch.autocast(value.device.type, enabled=False):
         maps = value.float().permute(0, 2, 3, 1).flatten(0, 1).contiguous()  # (B*H,D,N)
         grids = (locations.float() * 2 - 1).transpose(1, 2).flatten(0, 1)  # (B*H,Q,L,P,2)
@@ -88,4 +87,4 @@ def sample_levels(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, w
             sampled = functional.grid_sample(level, grids[:, :, i], "bilinear", "zeros", align_corners=False)
             total = total + (sampled * shares[:, :, :, i]).sum(-1)
             start += height * width
-    return total.reshape(batch, -1, total.shape[-1]).transpose(1, 2)
+    return total.reshape(len(value), -1, total.shape[-1]).transpose(1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -110,11 +110,11 @@ class DeformableDecoder(nn.Module):
             if self.position is not None:
                 positions = self.position(references, memory)
             x = layer(x, positions, references, memory, blocked)
-            output = self.outputs[min(i, len(self.outputs) - 1)]
+            output: Any = self.outputs[min(i, len(self.outputs) - 1)]
             answer = x if self.norm is None else self.norm(x)
-            change = output.box(answer)
-            yield output.classes(answer).float(), moved(start, change, self.eps)
+            change = output.change(answer)
+            yield output.logits(answer), moved(start, change, self.eps)
             if self.refine != "none":
-                refined = moved(references, change if self.norm is None else output.box(x), self.eps)
+                refined = moved(references, change if self.norm is None else output.change(x), self.eps)
                 references = refined.detach()
                 start = refined if self.refine == "twice" else references

@@ -10,6 +10,7 @@ same without waiting, and no object at all is no special case.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,5 +94,5 @@ class ContrastiveDenoising(nn.Module):
         reach = shares[..., 2:].repeat(1, 1, 2) / 2 * self.box_noise
         return xyxy_to_cxcywh((cxcywh_to_xyxy(shares) + sign * part * reach).clamp(0, 1))
 
-    def _draw(self, like: Tensor) -> dict[str, object]:
+    def _draw(self, like: Tensor) -> dict[str, Any]:
         return {"device": like.device, "generator": self.generator}

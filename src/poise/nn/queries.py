@@ -33,7 +33,7 @@ class Queries:
 
 
 class Output(nn.Module):
-    """Classes and box of a query."""
+    """Classes and box of a query, in float32: half precision overflows where logits grow, and its boxes are coarse."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -49,11 +49,21 @@ class Output(nn.Module):
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         nn.init.constant_(last.bias[2:], side)  # type: ignore[index]
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(...,C) to (...,classes)."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.classes(hidden.float())
+
+    def change(self, hidden: Tensor) -> Tensor:
+        """(...,C) to (...,4), what is added to a reference before the sigmoid."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.box(hidden.float())
+
 
 def moved(references: Tensor, change: Tensor, eps: float) -> Tensor:
     """Boxes (...,4) of references (...,2|4) and their change (...,4) before the sigmoid, in float32."""
     start = inverse_sigmoid(references.float(), eps)
-    return (change.float() + nn.functional.pad(start, (0, 4 - start.shape[-1]))).sigmoid()
+    return (change + nn.functional.pad(start, (0, 4 - start.shape[-1]))).sigmoid()
 
 
 class LearnedQueries(nn.Module):
@@ -112,8 +122,8 @@ class SelectedQueries(nn.Module):
     def forward(self, tokens: Tokens) -> Queries:
         start, usable = proposals(tokens)
         hidden = self.norm(self.transform(torch.where(usable[..., None], tokens.values, 0.0)))
-        logits = self.output.classes(hidden).float()
-        boxes = (self.output.box(hidden).float() + start).sigmoid()
+        logits = self.output.logits(hidden)
+        boxes = (self.output.change(hidden) + start).sigmoid()
         best = self.rank(logits.detach()).sort(dim=1, descending=True, stable=True).indices[:, : self.count]
         chosen = Answers(_take(logits, best)[None], _take(boxes, best)[None])
         made = self.make(chosen.boxes[0].detach())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ class MLP(nn.Module):
     def __init__(self, in_channels: int, hidden: int, out_channels: int, depth: int) -> None:
         super().__init__()
         widths = [in_channels, *[hidden] * (depth - 1), out_channels]
-        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(widths)])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -32,11 +33,8 @@ class FeedForward(nn.Module):
         self, channels: int, hidden: int, dropout: float = 0.0, activation: Callable[[], nn.Module] = nn.ReLU
     ) -> None:
         super().__init__()
-        self.expand, self.activation, self.contract = (
-            nn.Linear(channels, hidden),
-            activation(),
-            nn.Linear(hidden, channels),
-        )
+        self.expand, self.contract = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.activation = activation()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,122 @@
+"""Hungarian matching against the golden numbers, costs in float64 loops, and every permutation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from parity import golden
+from scenes import predictions_of, truth_of
+
+from poise.assign import Hungarian
+from poise.boxes import from_shares
+from poise.structures import GroundTruth, Priors, QueryPredictions
+
+NUMBERS = golden("assigners")
+
+
+@pytest.mark.parametrize("scene", range(8))
+def test_golden(scene: int) -> None:
+    shares, logits = NUMBERS[f"s{scene}_query_boxes_cxcywh_norm"][None], NUMBERS[f"s{scene}_query_logits"][None]
+    boxes = from_shares(shares, torch.tensor([[256.0, 320.0]]))
+    priors = Priors(boxes, torch.ones(boxes.shape[1]), (boxes.shape[1],))
+    target = {"boxes": NUMBERS[f"s{scene}_gt_boxes"], "labels": NUMBERS[f"s{scene}_gt_labels"]}
+    truth = GroundTruth.collate([target], [(256, 320)])
+    found = Hungarian()(QueryPredictions(priors, logits, boxes, shares), truth)
+    assert torch.equal(
+        torch.where(found.positive, found.index + 1, 0)[0], NUMBERS[f"s{scene}_hungarian_gt_inds"].long()
+    )
+
+
+def few(queries: int, counts: list[int], seed: int = 0) -> tuple[QueryPredictions, GroundTruth]:
+    predictions = predictions_of(QueryPredictions, len(counts), seed)
+    step = predictions.boxes.shape[1] // queries
+    index = (torch.arange(queries) * step).expand(len(counts), -1)
+    return predictions.take(index), truth_of(counts, seed)
+
+
+def literal_cost(predictions: QueryPredictions, truth: GroundTruth, image: int, query: int, thing: int) -> float:
+    """One cost by the book, in float64."""
+    p = 1 / (1 + math.exp(-float(predictions.logits[image, query, truth.labels[image, thing]])))
+    positive = -math.log(p + 1e-12) * 0.25 * (1 - p) ** 2
+    negative = -math.log(1 - p + 1e-12) * 0.75 * p**2
+    height, width = truth.sizes[image].tolist()
+    x1, y1, x2, y2 = truth.boxes[image, thing].double().tolist()
+    wanted = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+    distance = sum(abs(a - b) for a, b in zip(predictions.shares[image, query].double().tolist(), wanted, strict=True))
+    a1, b1, a2, b2 = predictions.boxes[image, query].double().tolist()
+    common = max(0.0, min(x2, a2) - max(x1, a1)) * max(0.0, min(y2, b2) - max(y1, b1))
+    union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - common
+    around = (max(x2, a2) - min(x1, a1)) * (max(y2, b2) - min(y1, b1))
+    giou = common / union - (around - union) / around
+    return 2 * (positive - negative) + 5 * distance - 2 * giou
+
+
+def test_the_cheapest_of_all_permutations() -> None:
+    predictions, truth = few(5, [3, 4])
+    found = Hungarian()(predictions, truth)
+    for image, count in enumerate((3, 4)):
+        cost = [[literal_cost(predictions, truth, image, q, g) for g in range(count)] for q in range(5)]
+        ways = itertools.permutations(range(5), count)
+        best = min(ways, key=lambda way: sum(cost[q][g] for g, q in enumerate(way)))
+        chosen = {q: int(found.index[image, q]) for q in range(5) if found.positive[image, q]}
+        assert chosen == {q: g for g, q in enumerate(best)}
+
+
+def test_more_objects_than_queries() -> None:
+    found = Hungarian()(*few(4, [9, 2]))
+    assert found.positive.sum(1).tolist() == [4, 2]
+    assert len(set(found.index[0].tolist())) == 4
+
+
+def test_what_is_not_finite_is_never_matched() -> None:
+    predictions, truth = few(6, [5, 5])
+    logits, shares = predictions.logits.clone(), predictions.shares.clone()
+    logits[0, :3], shares[1] = torch.nan, torch.inf
+    found = Hungarian()(replace(predictions, logits=logits, shares=shares), truth)
+    assert found.positive.sum(1).tolist() == [3, 0]
+    assert not found.positive[0, :3].any() and bool(found.quality.isfinite().all())
+
+
+def test_overflowing_logits_are_matched_all_the_same() -> None:
+    predictions, truth = few(6, [5, 5])
+    huge = replace(predictions, logits=predictions.logits * 1e30)
+    assert Hungarian()(huge, truth).positive.sum(1).tolist() == [5, 5]
+
+
+def test_groups_are_matched_each_on_its_own() -> None:
+    predictions, truth = few(12, [3, 2])
+    found = Hungarian(groups=3)(predictions, truth)
+    for i in range(3):
+        part = torch.arange(4 * i, 4 * i + 4).expand(2, -1)
+        alone = Hungarian()(predictions.take(part), truth)
+        assert torch.equal(found.positive[:, 4 * i : 4 * i + 4], alone.positive)
+        assert torch.equal(found.index[:, 4 * i : 4 * i + 4], alone.index)
+    with pytest.raises(ValueError, match="equal groups"):
+        Hungarian(groups=5)(predictions, truth)
+
+
+def test_repeats_give_each_object_several_queries() -> None:
+    predictions, truth = few(12, [3, 2])
+    found = Hungarian(repeats=3)(predictions, truth)
+    for image, count in enumerate((3, 2)):
+        answered = found.index[image][found.positive[image]]
+        assert torch.bincount(answered, minlength=count).tolist() == [3] * count
+
+
+def test_layers_are_more_batch() -> None:
+    first, truth = few(8, [3, 4])
+    second, _ = few(8, [3, 4], seed=5)
+    both = replace(
+        first,
+        logits=torch.cat((first.logits, second.logits)),
+        boxes=torch.cat((first.boxes, second.boxes)),
+        shares=torch.cat((first.shares, second.shares)),
+    )
+    found = Hungarian()(both, truth.repeat(2))
+    for i, alone in enumerate((Hungarian()(first, truth), Hungarian()(second, truth))):
+        assert torch.equal(found.index[2 * i : 2 * i + 2], alone.index)
+        assert torch.equal(found.positive[2 * i : 2 * i + 2], alone.positive)

@@ -1,0 +1,80 @@
+"""The DETR family against the originals: features, every loss term, gradient norms, detections.
+
+Random weights leave these models less room than dense ones: a decoder whose queries are ordered by score turns a
+difference in the seventh digit into another query at another place.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pytest
+import torch
+from parity import checkpoint, golden, gradient_norms, image, relative, targets
+from torch import Tensor
+
+from poise.detectors import DetectionModel
+from poise.models import create_model
+from poise.published import load_published
+from poise.published.keys import rules_of, translate
+
+STEMS = ("deformable_detr_r50", "deformable_detr_twostage_r50", "conditional_detr_r50", "dab_detr_r50", "dino_r50")
+LARGE = {"dino_r50"}
+# Two of DINO's proposals have scores that are equal in float32. Their queries trade the contents learned for the two
+# ranks, which moves these detections and stirs the others a little; in float64 only the golden numbers' own trades
+# (three detections of 600) are left.
+TRADING = {"dino_r50": 3}
+
+pytestmark = pytest.mark.parametrize("stem", STEMS, scope="module")  # a model is built once
+
+
+@lru_cache(maxsize=1)
+def model_of(stem: str) -> DetectionModel:
+    model = create_model(stem, deterministic=True)
+    report = load_published(model, checkpoint(stem))
+    assert not report.unused and not report.unfilled, str(report)
+    return model
+
+
+def pixels_of(stem: str) -> Tensor:
+    return image(256, 320) if stem in LARGE else image(160, 192)
+
+
+def test_features(stem: str) -> None:
+    numbers, network = golden(stem), model_of(stem).eval().network
+    with torch.no_grad():
+        maps = network.neck(network.backbone(pixels_of(stem)))  # type: ignore[operator]
+    for i, level in enumerate(maps):
+        torch.testing.assert_close(level[:, ::16, ::3, ::3], numbers[f"feat{i}_sample"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_losses_and_gradients(stem: str, case: int) -> None:
+    numbers, model = golden(stem), model_of(stem).train()
+    model.zero_grad()
+    losses = model.losses(pixels_of(stem), targets(numbers, case))
+    wanted = {key: numbers[key].sum() for key in numbers if key.startswith(f"case{case}_") and "loss" in key}
+    assert {f"case{case}_{name}" for name in losses} == set(wanted)
+    for name, loss in losses.items():
+        assert relative(loss.detach(), wanted[f"case{case}_{name}"]) < (1e-3 if stem in TRADING else 1e-4), name
+    torch.stack(list(losses.values())).sum().backward()
+    parameters, rules = dict(model.network.named_parameters()), rules_of(model.name) or []
+    for key, norm in gradient_norms(stem, case).items():
+        _, name = translate(key, rules)
+        assert name is not None and parameters[name].grad is not None, key
+        tolerance = 2e-3 if stem in TRADING else 1e-3
+        assert float(parameters[name].grad.norm()) == pytest.approx(norm, rel=tolerance, abs=1e-5), key
+
+
+def test_detections(stem: str) -> None:
+    numbers = golden(stem)
+    far, unlike = (0.1, 1e-3) if stem in TRADING else (0.05, 1e-4)
+    for i, found in enumerate(model_of(stem).eval().detect(pixels_of(stem))):
+        boxes, scores, labels = (numbers[f"det{i}_{part}"] for part in ("boxes", "scores", "labels"))
+        assert len(found["scores"]) == len(scores)
+        apart = (found["boxes"][None] - boxes[:, None]).abs().amax(2)
+        same = (found["scores"][None] - scores[:, None]).abs() < unlike
+        apart = torch.where(same & (found["labels"][None] == labels[:, None]), apart, torch.inf)
+        cut = scores[-1] + 2e-6  # of equal scores at the cut either may be left out
+        for alone, score in ((apart.amin(1) > far, scores), (apart.amin(0) > far, found["scores"])):
+            assert int((alone & (score > cut)).sum()) <= TRADING.get(stem, 0)
