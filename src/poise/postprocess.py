@@ -143,43 +143,6 @@ def suppress(
     )
 
 
-def nms_as_sorted(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """NMS whose equal scores stay as torch's (unstable) sort leaves them, on which MMDetection's numbers depend."""
-    order = scores.sort(descending=True).indices
-    ranks = torch.arange(len(order), 0, -1, device=boxes.device, dtype=boxes.dtype)
-    return order[nms(boxes[order], ranks, threshold)]
-
-
-def suppress(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    usable: Tensor,
-    threshold: float,
-    most: int,
-    nms: Callable[[Tensor, Tensor, float], Tensor] = nms,
-) -> Detections:
-    """Class-wise NMS of (B,P) candidates, then the best ``most`` of each image, padded.
-
-    NMS runs image by image: its output size depends on the data (one of the two listed exceptions to the rule of no
-    host synchronisation). Classes are kept apart by shifting their boxes, as the originals do.
-    """
-    kept = []
-    for i in range(len(boxes)):
-        candidates = usable[i].nonzero().squeeze(1)
-        shift = labels[i, candidates].float() * (boxes[i, candidates].amax() + 1 if len(candidates) else 0)
-        keep = nms(boxes[i, candidates] + shift[:, None], scores[i, candidates], threshold)[:most]
-        kept.append(candidates[keep])
-    width = max([1, *map(len, kept)])
-    index = torch.stack([torch.nn.functional.pad(keep, (0, width - len(keep))) for keep in kept])
-    valid = torch.stack([torch.arange(width, device=boxes.device) < len(keep) for keep in kept])
-    if not boxes.shape[1]:
-        raise ValueError("no candidates at all: the head predicted at no place (is the image smaller than one stride?)")
-    return Detections(
-        boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores.gather(1, index), labels.gather(1, index), valid
-    )
-
-
 def vote(found: Detections, boxes: Tensor, scores: Tensor, spread: float, least: float = 0.01) -> Detections:
     """Move each detection to the mean of the (B,P,4) boxes around it (PAA: Kim and Lee 2020, section 3.4).
 
