@@ -16,6 +16,7 @@ import torch
 
 from poise.detectors import DetectionModel
 from poise.evaluate import Evaluation, evaluate
+from poise.export import is_exported, load_exported
 from poise.inference import Boxes, Result, Tiling, detect_frames, frames_of
 from poise.inference.sources import OnBadImage, Source
 from poise.models import create_model, list_models
@@ -68,7 +69,8 @@ class Detector:
         """Load or build a detector.
 
         Args:
-            source: a checkpoint or run folder of poise, the name of a model (``poise.list_models()``), or a model.
+            source: a checkpoint or run folder of poise, an exported file (``*.onnx``, ``*.xml``, ``*.param``,
+                ``*.pte``), the name of a model (``poise.list_models()``), or a model.
             device: ``"auto"`` takes a GPU where there is one.
             weights: with a name: a checkpoint that the original project published.
             options: with a name: as in ``poise.create_model`` (``num_classes``, ``image_size`` …).
@@ -255,10 +257,8 @@ class Detector:
         if str(source) in list_models() and not Path(source).exists():
             return self._build(str(source), weights, options)
         _refuse_options(options, weights, "a file")
-        if Path(source).suffix == ".onnx":
-            from poise.export import load_onnx
-
-            return load_onnx(source)
+        if is_exported(source) and not Path(source).is_dir():
+            return load_exported(source)
         try:
             model = load_model(source)
         except FileNotFoundError as error:

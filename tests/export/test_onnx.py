@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from export import exporting
+from export.exporting import SMALL, images, lively, same
 
 from poise.api import Detector
 from poise.cli import main
 from poise.detectors import DetectionModel
-from poise.export import Agreement, ExportMismatch, export_onnx, load_onnx
-from poise.export.compare import FULL, compare_detections, compare_outputs
+from poise.export import Agreement, ExportMismatch, export_model, load_exported
+from poise.export.compare import FULL
 from poise.models import create_model
 from poise.models.files import save_model
 
@@ -21,31 +22,12 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-NANODET: dict[str, Any] = {"backbone": "shufflenetv2_0.5x", "channels": 16, "depth": 1, "guide_depth": 1}
-ATSS: dict[str, Any] = {"channels": 16, "depth": 1}
-
-
-def images() -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in ((50, 64), (64, 40))]
-
-
-def lively(name: str, **options: Any) -> DetectionModel:
-    """A random model whose scores pass its threshold in places."""
-    torch.manual_seed(0)
-    model = create_model(name, num_classes=3, image_size=64, **options).eval()
-    model.set_classes(("cat", "dog", "bird"), (7, 8, 9))
-    for key, parameter in model.network.branch.head.named_parameters():
-        if "classes" in key:
-            parameter.data.normal_(0, 1) if parameter.ndim > 1 else parameter.data.fill_(-2.5)
-    return model
-
 
 @pytest.fixture(scope="module")
 def nanodet(tmp_path_factory: pytest.TempPathFactory) -> tuple[DetectionModel, Path, Agreement]:
-    model = lively("nanodet_plus_m_320", **NANODET)
+    model = exporting.nanodet()
     path = tmp_path_factory.mktemp("export") / "nanodet.onnx"
-    return model, path, export_onnx(model, path, images())
+    return model, path, export_model(model, path, images())
 
 
 @pytest.fixture
@@ -53,20 +35,13 @@ def traced(nanodet: tuple[DetectionModel, Path, Agreement], monkeypatch: pytest.
     """Tracing takes seconds: the graph of the file at hand stands in for another trace of the same model."""
     content = onnx.load(nanodet[1])
     del content.metadata_props[:]
-    monkeypatch.setattr("poise.export.onnx._trace", lambda *arguments: content)
-
-
-def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    assert len(ours["scores"]) > 0
-    torch.testing.assert_close(theirs["boxes"], ours["boxes"], atol=0.1, rtol=0)
-    torch.testing.assert_close(theirs["scores"], ours["scores"], atol=1e-3, rtol=0)
-    assert torch.equal(theirs["labels"], ours["labels"])
+    monkeypatch.setattr("poise.export.onnx._trace", lambda *arguments, **settings: content)
 
 
 def test_the_file_detects_what_the_model_detects(nanodet: tuple[DetectionModel, Path, Agreement]) -> None:
     model, path, agreement = nanodet
     assert agreement.images == 2 and agreement.compared > 0 and agreement.within(FULL)
-    exported = load_onnx(path)
+    exported = load_exported(path)
     assert exported.class_names == ("cat", "dog", "bird") and exported.category_ids == (7, 8, 9)
     assert exported.preprocess == model.preprocess
     with torch.no_grad():
@@ -86,19 +61,19 @@ def test_the_facade_predicts_with_the_file(nanodet: tuple[DetectionModel, Path, 
 def test_an_exported_file_cannot_be_trained(nanodet: tuple[DetectionModel, Path, Agreement]) -> None:
     targets = [{"boxes": torch.tensor([[1.0, 1.0, 9.0, 9.0]]), "labels": torch.tensor([0])}]
     with pytest.raises(ValueError, match="cannot be trained"):
-        load_onnx(nanodet[1]).losses(torch.zeros(1, 3, 64, 64), targets)
+        load_exported(nanodet[1]).losses(torch.zeros(1, 3, 64, 64), targets)
 
 
 def test_an_image_that_is_larger_than_the_file_takes(nanodet: tuple[DetectionModel, Path, Agreement]) -> None:
     with pytest.raises(ValueError, match="up to 64 x 64 pixels.*--dynamic"):
-        load_onnx(nanodet[1]).detect(torch.zeros(1, 3, 96, 64))
+        load_exported(nanodet[1]).detect(torch.zeros(1, 3, 96, 64))
 
 
 def test_nms_inside_where_the_threshold_does_not_read_the_score(tmp_path: Path) -> None:
-    model = lively("atss_mnv3s_fpn", **ATSS)
-    agreement = export_onnx(model, tmp_path / "atss.onnx", images(), nms=True)
+    model = lively("atss_mnv3s_fpn", **SMALL)
+    agreement = export_model(model, tmp_path / "atss.onnx", images(), nms=True)
     assert agreement.compared > 0 and agreement.unmatched == 0
-    exported = load_onnx(tmp_path / "atss.onnx")
+    exported = load_exported(tmp_path / "atss.onnx")
     with torch.no_grad():
         for ours, theirs in zip(model(images()), exported(images()), strict=True):
             same(ours, theirs)
@@ -106,12 +81,12 @@ def test_nms_inside_where_the_threshold_does_not_read_the_score(tmp_path: Path) 
 
 @pytest.mark.usefixtures("traced")
 def test_a_file_that_differs_is_not_left_behind(tmp_path: Path) -> None:
-    model = lively("nanodet_plus_m_320", **NANODET)
+    model = exporting.nanodet()
 
     with torch.no_grad():
         model.network.branch.head.sides[0].bias[3] += 0.5  # the graph is that of the model before
     with pytest.raises(ExportMismatch, match="not written, for it differs from PyTorch"):
-        export_onnx(model, tmp_path / "nanodet.onnx", images())
+        export_model(model, tmp_path / "nanodet.onnx", images())
     assert not list(tmp_path.iterdir())
 
 
@@ -126,35 +101,32 @@ def test_the_command_line(
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"images": []}, "at least one"), ({"images": [0], "nms": True, "dynamic": True}, "leave out nms or dynamic")],
+    [
+        ({"images": []}, "at least one"),
+        ({"nms": True, "dynamic": True}, "leave out nms or dynamic"),
+        ({"nms": True, "raw": True}, "leave out nms or raw"),
+        ({"format": "tflite"}, "one of onnx, openvino, ncnn, executorch"),
+        ({"format": "openvino"}, "openvino files end in .xml"),
+        ({"precision": "fp8"}, "one of fp32, fp16, int8"),
+        ({"precision": "int8"}, "--calibrate"),
+        ({"calibration": [0]}, "--calibrate"),
+        ({"accept": 0.9}, "fp32 keeps its limits"),
+        ({"precision": "int8", "calibration": [0], "accept": 1.5}, r"a share in \(0,1\]"),
+    ],
 )
 def test_impossible_exports_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        export_onnx(lively("nanodet_plus_m_320", **NANODET), tmp_path / "x.onnx", **settings)
+        export_model(exporting.nanodet(), tmp_path / "x.onnx", **{"images": images(), **settings})
 
 
 def test_two_stage_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no one-stage model"):
-        export_onnx(create_model("faster_rcnn_r18_fpn", num_classes=2), tmp_path / "x.onnx", images())
+        export_model(create_model("faster_rcnn_r18_fpn", num_classes=2), tmp_path / "x.onnx", images())
 
 
 def test_files_that_poise_did_not_write(tmp_path: Path) -> None:
     (tmp_path / "noise.onnx").write_bytes(b"not an onnx file")
     with pytest.raises(ValueError, match="not a usable ONNX file"):
-        load_onnx(tmp_path / "noise.onnx")
+        load_exported(tmp_path / "noise.onnx")
     with pytest.raises(FileNotFoundError, match="no exported model"):
-        load_onnx(tmp_path / "nothing.onnx")
-
-
-def test_differences_are_seen() -> None:
-    boxes, scores = torch.rand(1, 6, 4) * 50, torch.rand(1, 6, 2)
-    moved = {"boxes": boxes + torch.tensor([0.0, 0.0, 0.3, 0.0]), "scores": scores + 0.01}
-    seen = compare_outputs({"boxes": boxes, "scores": scores}, moved, 0.0)
-    assert seen.boxes == pytest.approx(0.3, abs=1e-4) and seen.scores == pytest.approx(0.01, abs=1e-5)
-    broken = {"boxes": boxes * torch.nan, "scores": scores}
-    assert not compare_outputs({"boxes": boxes, "scores": scores}, broken, 0.0).within(FULL)
-    ours = {"boxes": boxes[0], "scores": scores[0, :, 0] + 0.1, "labels": torch.arange(6)}
-    assert compare_detections(ours, ours, 0.05, FULL).within(FULL)
-    fewer = {key: value[:5] for key, value in ours.items()}
-    assert compare_detections(ours, fewer, 0.05, FULL).unmatched == 1
-    assert compare_detections(ours, {key: value[:0] for key, value in ours.items()}, 0.05, FULL).unmatched == 6
+        load_exported(tmp_path / "nothing.onnx")

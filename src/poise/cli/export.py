@@ -17,52 +17,67 @@ class Arguments:
     """Export a one-stage model: poise export CHECKPOINT
 
     The file is run with its own runtime and compared with PyTorch; it is left behind only if both agree.
-    ``poise predict FILE.onnx IMAGE`` then works as with a checkpoint.
+    ``poise predict FILE IMAGE`` and ``poise eval FILE`` then work as with a checkpoint.
     """
 
     checkpoint: Positional[str]
     """A model file (best.pt, last.pt) or a run folder, of which the best weights are taken."""
     out: Path | None = None
-    """The file to write; by default the checkpoint's name with .onnx."""
-    format: Literal["onnx"] = "onnx"
+    """The file to write; by default the checkpoint's name with .onnx, .xml, .ncnn.param or .pte."""
+    format: Literal["onnx", "openvino", "ncnn", "executorch"] = "onnx"
     """The kind of file."""
     images: tuple[str, ...] = ()
     """Images, folders or globs for the comparison (the first 8 are used); by default generated scenes."""
     nms: bool = False
     """Put score threshold and NMS into the file: it then gives the detections of one image."""
+    raw: bool = False
+    """Leave decoding out of the file: it then gives what the head's layers give."""
     dynamic: bool = False
     """Accept any batch, height and width (multiples of 32) instead of one fixed size."""
-    precision: Literal["fp32", "fp16"] = "fp32"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """Of weights and computation."""
+    calibrate: tuple[str, ...] = ()
+    """For int8: images, folders or globs that are like what the model will see (the first 128 are used)."""
+    accept: float | None = None
+    """For int8: accept a file of which this share of the detections agree, instead of 1 px and 0.01."""
 
 
 MOST_IMAGES = 8
+MOST_CALIBRATION = 128
 
 
 def run(arguments: Arguments) -> int:
     """Export, compare, say what came of it."""
-    from poise.export import export_onnx
+    from poise.export import FORMATS, default_path, export_model
     from poise.models.files import find_model_file, load_model
 
     model = load_model(arguments.checkpoint)
-    found = find_model_file(arguments.checkpoint)
-    path = arguments.out or found.with_suffix(f".{arguments.format}")
+    path = arguments.out or default_path(find_model_file(arguments.checkpoint), arguments.format)
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = _images(arguments.images) if arguments.images else _scenes()
-    agreement = export_onnx(
-        model, path, images, nms=arguments.nms, dynamic=arguments.dynamic, precision=arguments.precision
+    agreement = export_model(
+        model,
+        path,
+        _images(arguments.images, MOST_IMAGES) if arguments.images else _scenes(),
+        format=arguments.format,
+        nms=arguments.nms,
+        raw=arguments.raw,
+        dynamic=arguments.dynamic,
+        precision=arguments.precision,
+        calibration=_images(arguments.calibrate, MOST_CALIBRATION),
+        accept=arguments.accept,
     )
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; compared with PyTorch: {agreement}")
+    size = sum(file.stat().st_size for file in FORMATS[arguments.format].files(path))
+    print(f"{path}: {size / 1e6:.1f} MB; compared with PyTorch: {agreement}")
     return 0
 
 
-def _images(sources: tuple[str, ...]) -> list[Tensor]:
+def _images(sources: tuple[str, ...], most: int) -> list[Tensor]:
     from itertools import chain, islice
 
     from poise.inference import frames_of
 
     frames = chain.from_iterable(frames_of(source, "error") for source in sources)
-    return [frame.image for frame in islice(frames, MOST_IMAGES)]
+    return [frame.image for frame in islice(frames, most)]
 
 
 def _scenes() -> list[Tensor]:

@@ -21,7 +21,7 @@ COMMANDS = {
     "check": "Read a whole data set and report its faults",
     "eval": "Evaluate a trained model: the COCO and LVIS numbers",
     "predict": "Find objects in images, folders and videos",
-    "export": "Write a trained model as an ONNX file, compared with PyTorch",
+    "export": "Write a trained model for ONNX Runtime, OpenVINO, ncnn or ExecuTorch, compared with PyTorch",
     "sampling": "Show which negatives the samplers of a two-stage model choose",
 }
 

@@ -1,7 +1,8 @@
 """Export of one-stage models to other runtimes, each file compared with PyTorch before it is left behind."""
 
 from poise.export.compare import Agreement, ExportMismatch
-from poise.export.onnx import export_onnx
-from poise.export.runtime import load_onnx
+from poise.export.formats import FORMATS, default_path
+from poise.export.runtime import is_exported, load_exported
+from poise.export.writing import export_model
 
-__all__ = ["Agreement", "ExportMismatch", "export_onnx", "load_onnx"]
+__all__ = ["FORMATS", "Agreement", "ExportMismatch", "default_path", "export_model", "is_exported", "load_exported"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,43 +14,48 @@ from torch.nn import functional
 
 from poise.boxes import clip
 from poise.detectors import DetectionModel
-from poise.export.card import KEY, Card
+from poise.export.card import Card
+from poise.export.formats import FORMATS, format_of
+from poise.export.packages import needed
+from poise.export.raw import decoded
+from poise.models.files import build
 from poise.postprocess import suppress
 from poise.structures import Batch, Detections, Predictions, Priors, Progress, StepOutput
 
-
-class Missing(ImportError):
-    """A package that an export needs is not installed."""
-
-    def __init__(self, package: str) -> None:
-        super().__init__(f"{package} is not installed; pip install 'poise[export]' brings what exported files need")
+Session = Callable[[Tensor, "Tensor | None"], list[Tensor]]
+"""From pixels (of the file's size) and perhaps the size (2,) before padding to the file's outputs."""
 
 
-def needed(*packages: str) -> None:
-    """Refuse to begin without these packages."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise Missing(package)
+def is_exported(path: str | os.PathLike[str]) -> bool:
+    """Whether a path has the suffix of an exported file."""
+    return format_of(Path(path)) is not None
 
 
-def load_onnx(path: str | os.PathLike[str], threads: int = 0) -> DetectionModel:
-    """A model whose network is an ONNX file of :func:`poise.export.export_onnx`, run on the CPU by ONNX Runtime.
+def load_exported(path: str | os.PathLike[str], threads: int = 0) -> DetectionModel:
+    """A model whose network is a file of :func:`poise.export.export_model`, run on the CPU by its own runtime.
 
     Args:
-        path: the file.
-        threads: that ONNX Runtime may use; 0: its own choice.
+        path: ``*.onnx``, ``*.xml`` (OpenVINO), ``*.param`` (ncnn) or ``*.pte`` (ExecuTorch).
+        threads: that the runtime may use; 0: its own choice.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an ONNX file that poise wrote.
-        ImportError: ONNX Runtime is not installed.
+        FileNotFoundError: no such file, or one that belongs to it is missing.
+        ValueError: not a file that poise wrote.
+        ImportError: the runtime is not installed.
     """
-    needed("onnxruntime")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no exported model at {path}")
-    network = OnnxNetwork(Path(path), threads)
-    about = network.card.model
-    model = DetectionModel(network, network.card.preprocess, about["name"], about["num_classes"], about["options"])
+    path = Path(path)
+    kind = format_of(path)
+    if kind is None:
+        raise ValueError(f"{path} has the suffix of no export ({', '.join(k.suffix for k in FORMATS.values())})")
+    for file in kind.files(path):
+        if not file.is_file():
+            what = "no exported model at" if file == path else f"{path.name} is incomplete without its file"
+            raise FileNotFoundError(f"{what} {file}")
+    needed(*kind.running)
+    card, session = kind.module().open_file(path, threads)
+    network = ExportedNetwork(card, session)
+    about = card.model
+    model = DetectionModel(network, card.preprocess, about["name"], about["num_classes"], about["options"])
     model.set_classes(about["class_names"], about["category_ids"])
     return model.eval()
 
@@ -68,56 +73,44 @@ class DecodedPredictions(Predictions):
         return self.logits
 
 
-class OnnxNetwork(nn.Module):
+class ExportedNetwork(nn.Module):
     """``predict`` as any detector's; it cannot be trained."""
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        import onnxruntime
-
+    def __init__(self, card: Card, session: Session) -> None:
         super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = threads, 3
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except _load_errors() as error:
-            raise ValueError(f"{path} is not a usable ONNX file: {str(error).splitlines()[0]}") from error
-        about = self.session.get_modelmeta().custom_metadata_map
-        if KEY not in about:
-            raise ValueError(f"{path} was not exported by poise: it does not say how its images are prepared")
-        self.card = Card.from_text(about[KEY])
-        self.shape: list[Any] = self.session.get_inputs()[0].shape  # numbers where fixed, else names
-        self.asks_size = len(self.session.get_inputs()) > 1
-        self.names = [output.name for output in self.session.get_outputs()]
+        self.card, self.session = card, session
         self.where = nn.Parameter(torch.zeros(0), requires_grad=False)  # says which device images go to
-
-    @property
-    def any_size(self) -> bool:
-        """Whether images of every height and width are taken."""
-        return any(isinstance(side, str) for side in self.shape[2:])
-
-    @property
-    def gated(self) -> bool:
-        return "gate" in self.names
+        self.head: Any = build(card.model).network.branch.head if card.outputs == "raw" else None  # type: ignore[union-attr]
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         raise ValueError("an exported file cannot be trained: train the checkpoint that it came from")
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
-        pixels = self.padded(pixels)
-        if self.card.nms_inside:
-            return self._suppressed(pixels, sizes)
+        device, pixels, sizes = pixels.device, self.padded(pixels.cpu()), sizes.cpu()
+        if self.card.outputs == "detections":
+            found = self._suppressed(pixels, sizes)
+        else:
+            found = self.card.postprocess(self.predictions(pixels), sizes)
+        return Detections(*(value.to(device) for value in (found.boxes, found.scores, found.labels, found.valid)))
+
+    def predictions(self, pixels: Tensor) -> Predictions:
+        """What the file says of every place, for pixels of its size; not of files with NMS inside."""
         found = self.outputs(pixels)
-        levels = self.card.level_sizes(pixels.shape[2], pixels.shape[3])
+        height, width = pixels.shape[2:]
+        if self.card.outputs == "raw":
+            shapes = self.card.level_shapes(height, width)
+            return decoded(self.head, list(found.values()), self.card.channels, shapes)
+        levels = self.card.level_sizes(height, width)
         priors = Priors(found["boxes"][:1], torch.ones(found["boxes"].shape[1]), levels)
         passing = found.get("gate", found["scores"])
-        return self.card.postprocess(DecodedPredictions(priors, found["scores"], found["boxes"], passing), sizes)
+        return DecodedPredictions(priors, found["scores"], found["boxes"], passing)
 
     def padded(self, pixels: Tensor) -> Tensor:
         """The pixels with 0 at bottom and right up to the file's size, where that is fixed."""
-        if self.any_size:
+        if self.card.size is None:
             return pixels
-        height, width = self.shape[2:]
+        height, width = self.card.size
         below, right = height - pixels.shape[2], width - pixels.shape[3]
         if below < 0 or right < 0:
             raise ValueError(
@@ -131,12 +124,12 @@ class OnnxNetwork(nn.Module):
 
         ``size`` (2,) is the height and width before padding, for files with NMS inside that ask for it.
         """
-        single = self.shape[0] == 1
-        parts = pixels.split(1) if single else [pixels]
-        more = {} if size is None or not self.asks_size else {"size": size.float().numpy()}
-        values = [self.session.run(None, {"pixels": part.contiguous().numpy(), **more}) for part in parts]
-        joined = [torch.cat([torch.from_numpy(one) for one in column]) for column in zip(*values, strict=True)]
-        return dict(zip(self.names, joined, strict=True))
+        parts = pixels.split(1) if self.card.size else [pixels]
+        more = size.float() if size is not None and self.card.asks_size else None
+        values = [self.session(part.contiguous(), more) for part in parts]
+        return {
+            name: torch.cat(column) for name, column in zip(self.card.names, zip(*values, strict=True), strict=True)
+        }
 
     def _suppressed(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Files with NMS inside give one image's detections; here they are clipped and padded to a batch."""
@@ -150,17 +143,6 @@ class OnnxNetwork(nn.Module):
                 ("labels", lambda n: (0, n)),
             )
         )
-        return suppress(clip(boxes, sizes), scores, labels, scores > 0, 1.0, most)
-
-
-def _load_errors() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return (
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidProtobuf,
-        state.InvalidGraph,
-        state.NoSuchFile,
-        RuntimeError,
-    )
+        border = self.card.postprocess.border
+        boxes = boxes if border is None else clip(boxes, sizes - border)
+        return suppress(boxes, scores, labels, scores > 0, 1.0, most)

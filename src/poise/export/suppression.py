@@ -16,7 +16,8 @@ def append_suppression(model: Any, post: PostProcess, size: tuple[int, int] | No
     makes them, but for its limit of pairs before NMS: all that pass the threshold count.
 
     Args:
-        size: height and width to which boxes are clipped; None adds an input ``size`` (2,) float32 that gives them.
+        size: height and width to which boxes are clipped, less the post-processing's border; None adds an input
+            ``size`` (2,) float32 that gives them. Boxes that may leave the image are not clipped.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -29,7 +30,7 @@ def append_suppression(model: Any, post: PostProcess, size: tuple[int, int] | No
     else:
         constants["size"] = np.array(size, np.float32)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    graph.node.extend([*_candidates(gated), *_detections()])
+    graph.node.extend([*_clipping(post.border is not None), *_candidates(gated), *_detections()])
     del graph.output[:]
     kinds = {"boxes": (TensorProto.FLOAT, [4]), "scores": (TensorProto.FLOAT, []), "labels": (TensorProto.INT64, [])}
     graph.output.extend(
@@ -48,6 +49,7 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
 def _constants(post: PostProcess) -> dict[str, np.ndarray[Any, Any]]:
     return {
         "zero": np.array(0, np.float32),
+        "border": np.array(post.border or 0, np.float32),
         "least_side": np.array(post.side, np.float32),
         "threshold": np.array([post.score], np.float32),
         "nothing": np.array([0], np.float32),
@@ -63,14 +65,30 @@ def _constants(post: PostProcess) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
+def _clipping(wanted: bool) -> list[Any]:
+    """``clipped`` boxes, or the boxes as they are."""
+    from onnx.helper import make_node as make
+
+    size = make("Gather", ["size", "sides"], ["size_of_sides"], axis=0)
+    if not wanted:  # the size is read all the same: an input that nothing reads would be dropped
+        return [
+            size,
+            make("Mul", ["size_of_sides", "zero"], ["no_limit"]),
+            make("Add", ["decoded_boxes", "no_limit"], ["clipped"]),
+        ]
+    return [
+        size,
+        make("Sub", ["size_of_sides", "border"], ["limit"]),
+        make("Max", ["decoded_boxes", "zero"], ["above_zero"]),
+        make("Min", ["above_zero", "limit"], ["clipped"]),
+    ]
+
+
 def _candidates(gated: bool) -> list[Any]:
-    """``clipped`` boxes, and ``usable`` scores: 0 where a box has no area left or the threshold is not passed."""
+    """``usable`` scores: 0 where a box has no area left or the threshold is not passed."""
     from onnx.helper import make_node as make
 
     return [
-        make("Gather", ["size", "sides"], ["limit"], axis=0),
-        make("Max", ["decoded_boxes", "zero"], ["above_zero"]),
-        make("Min", ["above_zero", "limit"], ["clipped"]),
         make("Gather", ["clipped", "low_sides"], ["low"], axis=2),
         make("Gather", ["clipped", "high_sides"], ["high"], axis=2),
         make("Sub", ["high", "low"], ["extent"]),

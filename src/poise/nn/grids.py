@@ -14,7 +14,7 @@ from poise.structures import Priors
 
 def flatten(levels: Sequence[Tensor], width: int) -> Tensor:
     """Join (B, A*width, H_l, W_l) maps to (B,N,width) float32: level-major, row-major, anchors innermost."""
-    return torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, width) for level in levels], 1).float()
+    return torch.cat([level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in levels], 1).float()
 
 
 def _corners(height: int, width: int, stride: int, offset: float, device: torch.device) -> Tensor:

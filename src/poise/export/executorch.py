@@ -1,0 +1,78 @@
+"""ExecuTorch's files (``*.pte``, for phones): XNNPACK runs the convolutions, poise's description lies beside."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poise.export.card import Card
+from poise.export.formats import beside
+from poise.export.plan import Plan
+
+
+def write(plan: Plan, path: Path) -> None:
+    """The file of a plan."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the packages' own use of deprecated calls
+        path.write_bytes(_lowered(plan))
+    beside(path, ".json").write_text(plan.card.to_text(), encoding="utf-8")
+
+
+def _lowered(plan: Plan) -> bytes:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program = plan.program(half=plan.card.precision == "fp16")
+    if plan.card.precision == "int8":
+        program = _quantized(program, plan.calibration, plan.example())
+    logging.disable(logging.WARNING)
+    try:
+        return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _quantized(
+    program: torch.export.ExportedProgram, calibration: Sequence[Tensor], pixels: Tensor
+) -> torch.export.ExportedProgram:
+    """Convolutions in 8 bits, one scale a channel of weights; the rest keeps its precision."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    quantizer = XNNPACKQuantizer()
+    settings = get_symmetric_quantization_config(is_per_channel=True)
+    quantizer.set_operator_type(torch.ops.aten.conv2d.default, settings)
+    observed = prepare_pt2e(program.module(), quantizer)
+    with torch.no_grad():
+        for image in calibration:
+            observed(image)
+        return torch.export.export(convert_pt2e(observed), (pixels,))
+
+
+def open_file(path: Path, threads: int) -> tuple[Card, Any]:
+    """What the file says of itself, and how it is run."""
+    from executorch.runtime import Runtime
+
+    card = Card.from_text(beside(path, ".json").read_text(encoding="utf-8"))
+    if threads:
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+        _unsafe_reset_threadpool(threads)
+    try:
+        method = Runtime.get().load_program(path).load_method("forward")
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not a usable ExecuTorch file: {error}") from error
+
+    def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
+        return [value.clone() for value in method.execute([pixels])]
+
+    return card, run

@@ -1,0 +1,90 @@
+"""ncnn's files: ``*.param`` with the weights beside it in ``*.bin`` and poise's description in ``*.json``."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.export.card import Card
+from poise.export.formats import beside
+from poise.export.plan import Plan
+
+CONVERTED = "converted"  # the name under which the converter works
+
+
+def write(plan: Plan, path: Path) -> None:
+    """The files of a plan, by pnnx.
+
+    Raises:
+        ValueError: the converter fails, or leaves operators that ncnn does not have.
+    """
+    import pnnx
+
+    pixels, folder = plan.example(), path.parent
+    with torch.no_grad():
+        traced = torch.jit.trace(_plain(plan.program()), (pixels,), check_trace=False)
+    traced.save(str(folder / f"{CONVERTED}.pt"))
+    shape = ",".join(map(str, pixels.shape))
+    command = [pnnx.EXEC_PATH, f"{CONVERTED}.pt", f"inputshape=[{shape}]f32"]
+    command.append(f"fp16={int(plan.card.precision == 'fp16')}")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    param, weights = (folder / f"{CONVERTED}.ncnn.{kind}" for kind in ("param", "bin"))
+    if done.returncode or not param.is_file():
+        end = " ".join(done.stderr.split()[-20:])
+        raise ValueError(f"pnnx cannot convert '{plan.model.name}' (exit code {done.returncode}): … {end}")
+    _refuse_foreign(param, plan.model.name)
+    param.rename(path)
+    weights.rename(beside(path, ".bin"))
+    for left in folder.glob(f"{CONVERTED}*"):
+        left.unlink()
+    beside(path, ".json").write_text(plan.card.to_text(), encoding="utf-8")
+
+
+def _plain(program: torch.export.ExportedProgram) -> Any:
+    """The program as a module, with the names of operators that the converter knows."""
+    module: Any = program.module()
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten._unsafe_view.default:
+            node.target = torch.ops.aten.reshape.default
+    module.recompile()
+    return module
+
+
+def _refuse_foreign(param: Path, name: str) -> None:
+    """ncnn would crash on operators that it does not have."""
+    kinds = {line.split()[0] for line in param.read_text(encoding="utf-8").splitlines()[2:] if line.strip()}
+    foreign = sorted(kind for kind in kinds if "." in kind or kind.startswith("aten::"))
+    if foreign:
+        raise ValueError(f"'{name}' has operators that ncnn does not have: {', '.join(foreign)}; use another format")
+
+
+def open_file(path: Path, threads: int) -> tuple[Card, Any]:
+    """What the file says of itself, and how it is run."""
+    import ncnn
+
+    card = Card.from_text(beside(path, ".json").read_text(encoding="utf-8"))
+    net = ncnn.Net()
+    half = card.precision == "fp16"
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
+    if threads:
+        net.opt.num_threads = threads
+    if net.load_param(str(path)) or net.load_model(str(beside(path, ".bin"))):
+        raise ValueError(f"{path} is not a usable ncnn file (its layers are listed above, where ncnn lacks some)")
+
+    def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
+        extractor, image = net.create_extractor(), pixels[0].numpy()
+        extractor.input("in0", ncnn.Mat(image).clone())
+        found = []
+        for number in range(len(card.names)):
+            code, value = extractor.extract(f"out{number}")
+            if code:
+                raise ValueError(f"{path}: ncnn stopped with code {code} at output {card.names[number]}")
+            found.append(torch.from_numpy(np.array(value))[None])
+        return found
+
+    return card, run

@@ -1,0 +1,74 @@
+"""OpenVINO's files: ``*.xml`` with its weights beside it in ``*.bin``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poise.export.card import KEY, Card
+from poise.export.onnx import exact, graph_of
+from poise.export.plan import Plan
+
+
+def write(plan: Plan, path: Path) -> None:
+    """The files of a plan, by way of its ONNX graph. OpenVINO's fp16 is that of the weights."""
+    import openvino
+
+    graph = graph_of(plan, path.parent, "fp32")
+    through = path.with_suffix(".onnx")
+    through.write_bytes(graph.SerializeToString())
+    model = openvino.convert_model(through)
+    through.unlink()
+    if plan.card.precision == "int8":
+        model = _quantized(model, exact(graph), plan.calibration)
+    model.set_rt_info(plan.card.to_text(), KEY)
+    openvino.save_model(model, path, compress_to_fp16=plan.card.precision == "fp16")
+
+
+def _quantized(model: Any, kept: Sequence[str], calibration: Sequence[Tensor]) -> Any:
+    """Post-training quantisation by NNCF; the nodes ``kept`` stay in full precision."""
+    import nncf
+
+    known = {operator.get_friendly_name() for operator in model.get_ops()}
+    scope = nncf.IgnoredScope(names=[name for name in kept if name in known])
+    nncf.set_log_level(logging.ERROR)
+    data = nncf.Dataset([pixels.numpy() for pixels in calibration])
+    return nncf.quantize(
+        model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(calibration), ignored_scope=scope
+    )
+
+
+def open_file(path: Path, threads: int) -> tuple[Card, Any]:
+    """What the file says of itself, and how it is run."""
+    import openvino
+
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not a usable OpenVINO file: {_reason(error)}") from error
+    if not model.has_rt_info(KEY):
+        raise ValueError(f"{path} was not exported by poise: it does not say how its images are prepared")
+    card = Card.from_text(str(model.get_rt_info(KEY).value))
+    hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    hints["INFERENCE_PRECISION_HINT"] = "f32"  # else newer processors compute in bfloat16, pixels off
+    if threads:
+        hints["INFERENCE_NUM_THREADS"] = threads
+    request = core.compile_model(model, "CPU", hints).create_infer_request()
+
+    def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
+        found = request.infer({"pixels": pixels.numpy(), **({} if size is None else {"size": size.numpy()})})
+        return [torch.from_numpy(found[name].copy()) for name in card.names]
+
+    return card, run
+
+
+def _reason(error: Exception) -> str:
+    """The last line that says something; OpenVINO's messages begin with places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
