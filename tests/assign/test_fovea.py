@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scenes import HEIGHT, POINTS, STRIDES, WIDTH, predictions_of, truth_of
+from scenes import HEIGHT, POINTS, STRIDES, WIDTH, hard_truth, predictions_of, truth_of
 
 from poise.assign import Fovea
 from poise.structures import Predictions
@@ -44,6 +44,16 @@ def test_equals_painting(sigma: float, count: int) -> None:
     wanted = torch.from_numpy(painted(truth.boxes[0, :count].numpy(), sigma))
     assert torch.equal(torch.where(found.positive[0], found.index[0], -1), wanted)
     assert sigma < 1 or (wanted >= 0).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hard_scenes(seed: int) -> None:
+    truth = hard_truth(seed)
+    found = Fovea(0.4, RANGES)(predictions_of(Predictions, 1, 0, POINTS), truth)
+    boxes = truth.boxes[0][truth.valid[0]].numpy()
+    wanted = torch.from_numpy(painted(boxes[::-1], 0.4))  # of equal objects the first is painted last
+    wanted = torch.where(wanted >= 0, len(boxes) - 1 - wanted, -1)
+    assert torch.equal(torch.where(found.positive[0], found.index[0], -1), wanted)
 
 
 def test_wrong_settings_are_explained() -> None:

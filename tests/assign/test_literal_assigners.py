@@ -8,7 +8,7 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 import torch
-from scenes import HEIGHT, STRIDES, WIDTH, predictions_of, truth_of
+from scenes import HEIGHT, STRIDES, WIDTH, hard_truth, predictions_of, truth_of
 
 from poise.assign import ATSS, CenterRegion, MaxIoU
 from poise.nn.grids import AnchorGrid, points, squares
@@ -127,6 +127,21 @@ def test_max_iou(seed: int, rule: MaxIoU) -> None:
     for i in range(3):
         wanted = slow_max_iou(predictions.priors.boxes[0].tolist(), objects_of(truth, i), rule)
         assert codes(found, i) == wanted
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hard_scenes(seed: int) -> None:
+    """Tiny, huge, equal and overlapping objects, at the border and between the places."""
+    truth = hard_truth(seed)
+    objects = objects_of(truth, 0)
+    anchors = predictions_of(Predictions, 1, seed, squares(STRIDES, 4.0))
+    boxes = anchors.priors.boxes[0].tolist()
+    rule = MaxIoU(0.4, 0.3, 0.0)
+    assert codes(rule(anchors, truth), 0) == slow_max_iou(boxes, objects, rule)
+    assert codes(ATSS(topk=5)(anchors, truth), 0) == slow_atss(boxes, anchors.priors.level_sizes, objects, 5)
+    centers = predictions_of(Predictions, 1, seed, points(STRIDES, 0.5))
+    found = CenterRegion(1.5, limits=(24, 60))(centers, truth)
+    assert codes(found, 0) == slow_fcos(centers, objects, 1.5, (24, 60))
 
 
 def test_atss_ties_go_to_the_lowest_index() -> None:

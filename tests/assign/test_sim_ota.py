@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scenes import CLASSES, predictions_of, truth_of
+from scenes import CLASSES, hard_truth, predictions_of, truth_of
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, one_hot
 from torchvision.ops import box_iou
@@ -65,6 +65,13 @@ def test_equals_a_literal_reference(count: int, kind: type[Predictions], rule: S
     own = box_iou(predictions.boxes[0], truth.boxes[0])
     for n in found.positive[0].nonzero().flatten().tolist():
         assert float(found.quality[0, n]) == pytest.approx(float(own[n, found.index[0, n]]), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hard_scenes(seed: int) -> None:
+    predictions, truth = predictions_of(JointPredictions, 1, seed, GRID), hard_truth(seed)
+    found = SimOTA()(predictions, truth)
+    assert torch.where(found.positive, found.index, -1)[0].tolist() == slow(predictions, truth, SimOTA())
 
 
 def test_an_object_without_a_place_inside_takes_one_near_its_centre() -> None:

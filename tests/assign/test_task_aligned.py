@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scenes import predictions_of, truth_of
+from scenes import hard_truth, predictions_of, truth_of
 from torchvision.ops import box_iou
 
 from poise.assign import TaskAligned
@@ -46,6 +46,13 @@ def test_equals_a_literal_reference(count: int, kind: type[Predictions], rule: T
     owner, quality = slow(predictions, truth, rule)
     assert torch.where(found.positive, found.index, -1)[0].tolist() == owner
     torch.testing.assert_close(found.quality[0], torch.tensor(quality), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hard_scenes(seed: int) -> None:
+    predictions, truth = predictions_of(JointPredictions, 1, seed), hard_truth(seed)
+    found = TaskAligned()(predictions, truth)
+    assert torch.where(found.positive, found.index, -1)[0].tolist() == slow(predictions, truth, TaskAligned())[0]
 
 
 def test_places_outside_the_images_own_padding_are_ignored() -> None:
