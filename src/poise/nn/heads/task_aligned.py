@@ -44,7 +44,7 @@ class TaskDecomposition(nn.Module):
         attention = self.attention(layers.mean((2, 3), keepdim=True)).flatten(1)
         kernel = self.conv.weight.squeeze(3).squeeze(2).unflatten(1, (attention.shape[1], -1))
         kernel = (attention[:, None, :, None] * kernel).flatten(2)
-        reduced = torch.bmm(kernel, layers.flatten(2).to(kernel.dtype)).reshape(batch, -1, height, width)
+        reduced = torch.bmm(kernel, layers.flatten(2).to(kernel.dtype)).unflatten(2, (height, width))
         return self.norm(reduced).relu()
 
 
