@@ -191,10 +191,9 @@ def test_no_proposals_at_all(deterministic: bool) -> None:
         head.offsets.bias.fill_(torch.nan)
     for targets in ([SOME, NONE], [NONE, NONE]):
         losses = network.losses(torch.randn(2, 3, SIZE, SIZE), targets)
-        assert losses["loss_cls"].isfinite() and losses["loss_bbox"].isfinite() and losses["loss_rpn_cls"].isfinite()
-        (losses["loss_cls"] + losses["loss_bbox"]).backward()
-        region = network.network.branch.region.head
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in region.parameters())
+        assert all(loss.isfinite() for loss in losses.values())
+        torch.stack(list(losses.values())).sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters() if p.requires_grad)
     assert network.detect(torch.randn(2, 3, SIZE, SIZE))[0]["scores"].shape == (0,)
 
 
@@ -283,6 +282,33 @@ def test_fast_rcnn_on_its_sisters_proposals_is_her_second_stage() -> None:
     assert set(found) == {"loss_cls", "loss_bbox"}
     for key, loss in found.items():
         torch.testing.assert_close(loss, wanted[key])
+
+
+CROWD = target([8.0, 8.0, 56.0, 60.0], crowd=True)
+BOXES = {
+    "none": torch.zeros(0, 4),
+    "not finite": torch.tensor([[torch.nan, 1.0, 5.0, 5.0], [0.0, 0.0, torch.inf, 5.0]]),
+    "without area": torch.tensor([[5.0, 5.0, 5.0, 9.0], [9.0, 9.0, 4.0, 4.0]]),
+    "far from every object": torch.tensor([[0.0, 0.0, 6.0, 6.0], [88.0, 0.0, 96.0, 6.0]]),
+    "far away and negative": torch.tensor([[-1e9, -1e9, 1e9, 1e9], [-50.0, -50.0, -20.0, -20.0]]),
+}
+
+
+@pytest.mark.parametrize("sampling", ["random", "balanced", "article", "ohem"])
+@pytest.mark.parametrize("truth", [SOME, NONE, CROWD], ids=["some", "no objects", "all ignored"])
+def test_fast_rcnn_survives_any_proposals(sampling: str, truth: dict[str, Tensor]) -> None:
+    torch.manual_seed(0)
+    network = create_model("fast_rcnn_r18_fpn", 3, image_size=SIZE, channels=16, hidden=32, sampling=sampling).train()
+    pixels = torch.randn(2, 3, SIZE, SIZE)
+    for name, boxes in BOXES.items():
+        network.zero_grad()
+        losses = network.losses(pixels, [truth, truth], proposals=[boxes, boxes[:0]])
+        assert set(losses) == {"loss_cls", "loss_bbox"}
+        torch.stack(list(losses.values())).sum().backward()
+        for key, parameter in network.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), (name, key)
+        found = network.detect(pixels, proposals=[boxes, boxes[:0]])
+        assert found[0]["boxes"].isfinite().all() and len(found[1]["boxes"]) == 0
 
 
 def test_fast_rcnn_learns_from_given_proposals_and_needs_them() -> None:

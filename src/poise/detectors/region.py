@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from poise.boxes import clip
+from poise.branches.region import sound
 from poise.structures import Batch, Detections, Progress, StepOutput
 
 
@@ -42,8 +45,8 @@ class RegionDetector(nn.Module):
         """
         if batch.proposals is None:
             raise MissingProposals
-        maps = self.neck(self.backbone(batch.pixels))
-        return self.branch(maps, batch.proposals, batch.truth, progress, self.generator)
+        maps, proposals = self.neck(self.backbone(batch.pixels)), clipped(batch.proposals, batch.truth.sizes)
+        return self.branch(maps, proposals, batch.truth, progress, self.generator)
 
     def predict(self, pixels: Tensor, sizes: Tensor, proposals: Detections | None = None) -> Detections:
         """Detections of (B,3,H,W) normalised pixels, read at the given regions.
@@ -53,4 +56,10 @@ class RegionDetector(nn.Module):
         """
         if proposals is None:
             raise MissingProposals
-        return self.branch.predict(self.neck(self.backbone(pixels)), proposals, sizes)
+        return self.branch.predict(self.neck(self.backbone(pixels)), clipped(proposals, sizes), sizes)
+
+
+def clipped(proposals: Detections, sizes: Tensor) -> Detections:
+    """Given regions as a first stage would have left them: finite, and inside the images."""
+    finite = sound(proposals)
+    return replace(finite, boxes=clip(finite.boxes, sizes))
