@@ -269,6 +269,8 @@ class Match:
 
     predictions: Predictions
     assignment: Assignment | PairWeights
+    criterion: Any = field(default=None, kw_only=True)  # what weighed it, where the stage says so
+    sample: Sample | None = field(default=None, kw_only=True)  # the places that were weighed; None: all
 
     @property
     def nonfinite(self) -> Tensor:

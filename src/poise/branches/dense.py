@@ -29,8 +29,9 @@ class DenseBranch(nn.Module):
         predictions = self.head(maps)
         with torch.autocast(truth.boxes.device.type, enabled=False):
             assignment = at(self.assigner, progress)(predictions, truth)
-            losses = at(self.criterion, progress)(predictions, assignment, truth)
-        return StepOutput(losses, {"dense": Match(predictions, assignment)})
+            criterion = at(self.criterion, progress)
+            losses = criterion(predictions, assignment, truth)
+        return StepOutput(losses, {"dense": Match(predictions, assignment, criterion=criterion)})
 
     def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
         return self.postprocess(self.head(maps), sizes)

@@ -46,9 +46,12 @@ class ProposalStage(nn.Module):
             assignment = at(self.assigner, progress)(predictions, truth)
             sample = at(self.sampler, progress)(assignment, generator)
             sampled = keep(assignment, sample)
-            losses = at(self.criterion, progress)(predictions.take(sample.index), sampled, truth)
+            criterion = at(self.criterion, progress)
+            losses = criterion(predictions.take(sample.index), sampled, truth)
             proposals = self.in_training(predictions, truth.sizes)
-        return StepOutput(losses, {"rpn": Match(predictions, assignment)}), proposals
+        return StepOutput(
+            losses, {"rpn": Match(predictions, assignment, criterion=criterion, sample=sample)}
+        ), proposals
 
     def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
         return self.in_testing(self.head(maps), sizes)
@@ -107,7 +110,7 @@ class RegionStage(nn.Module):
         predictions = self.head(maps, regions.boxes.gather(1, sample.index[..., None].expand(-1, -1, 4)))
         with torch.autocast(truth.boxes.device.type, enabled=False):
             losses = criterion(predictions, sampled, truth)
-        return StepOutput(losses, {"rcnn": Match(predictions, sampled)})
+        return StepOutput(losses, {"rcnn": Match(predictions, sampled, criterion=criterion)})
 
     def predict(self, maps: Sequence[Tensor], proposals: Detections, sizes: Tensor) -> Detections:
         regions = sound(proposals)

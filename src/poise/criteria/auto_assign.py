@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from poise.assign.likelihood import TINY, CenteredBags
-from poise.criteria.bags import bag_losses
+from poise.criteria.bags import bag_losses, bag_weights
+from poise.criteria.weights import LossWeights
 from poise.structures import GroundTruth, Predictions
 
 
@@ -29,3 +30,7 @@ class AutoAssignCriterion:
             "loss_neg": self.negative_weight * negative,
             "loss_center": self.center_weight * center,
         }
+
+    def weights(self, predictions: Predictions, assignment: CenteredBags, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the likelihood of its bag, and as a negative."""
+        return bag_weights(predictions, assignment, truth, self.positive_weight, self.negative_weight)

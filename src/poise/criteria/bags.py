@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from poise.assign.likelihood import BagWeights, negative_log, negative_log_rest
 from poise.criteria.protocol import masked_sum
+from poise.criteria.weights import LossWeights, weights_of_classes
 from poise.distributed import normalizer
 from poise.structures import GroundTruth, Predictions
 
@@ -20,9 +22,33 @@ def bag_losses(predictions: Predictions, assignment: BagWeights, truth: GroundTr
     """
     valid = truth.valid.float()
     positive = masked_sum(negative_log(assignment.likelihood), valid) / normalizer(truth.num_objects.sum())
+    return positive, _negative_loss(predictions, assignment).sum() / normalizer((assignment.mass * valid).sum())
+
+
+def bag_weights(
+    predictions: Predictions,
+    assignment: BagWeights,
+    truth: GroundTruth,
+    positive_weight: float,
+    negative_weight: float,
+) -> LossWeights:
+    """How much each place counts.
+
+    The loss of an object is -ln of a mean over its bag; ``pairs`` are the weights of that mean. The box speaks in the
+    same mean, by a likelihood exp(-box loss), so its weight is the same.
+    """
+    pairs = assignment.pairs() * truth.valid[:, None] * (positive_weight / normalizer(truth.num_objects.sum()))
+    entropy = negative_log_rest(predictions.scores())
+    negative = torch.where(entropy > 0, _negative_loss(predictions, assignment) / entropy, 0.0)
+    negative = negative * (negative_weight / normalizer((assignment.mass * truth.valid).sum()))
+    positive = weights_of_classes(pairs, truth.labels, negative.shape[2])
+    return LossWeights(positive, negative, pairs.sum(2), pairs=pairs)
+
+
+def _negative_loss(predictions: Predictions, assignment: BagWeights) -> Tensor:
+    """The focal loss of weighted negatives, (B,N,C)."""
     score = predictions.scores() * assignment.negative
-    negative = (score**2 * negative_log_rest(score)).sum() / normalizer((assignment.mass * valid).sum())
-    return positive, negative
+    return score**2 * negative_log_rest(score)
 
 
 @dataclass(frozen=True)
@@ -38,3 +64,7 @@ class BagCriterion:
             "positive_bag_loss": self.positive_weight * positive,
             "negative_bag_loss": self.negative_weight * negative,
         }
+
+    def weights(self, predictions: Predictions, assignment: BagWeights, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the likelihood of its bag, and as a negative."""
+        return bag_weights(predictions, assignment, truth, self.positive_weight, self.negative_weight)

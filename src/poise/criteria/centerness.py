@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from poise import losses
 from poise.boxes import centerness
 from poise.criteria.protocol import certain, masked_sum, positives, positives_of_images
+from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.distributed import normalizer
 from poise.structures import Assignment, GroundTruth, QualityPredictions
 
@@ -29,20 +30,30 @@ class CenternessCriterion:
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        count = self.count(assignment)
+        taught = self.taught(predictions, assignment, truth)
+        quality_loss = binary_cross_entropy_with_logits(predictions.quality, taught.quality, reduction="none")
+        return {
+            "loss_cls": taught.class_sum(self.class_loss(predictions.logits, taught.targets)),
+            "loss_bbox": masked_sum(self.box_loss(predictions.boxes, assignment.boxes(truth)), taught.boxes),
+            "loss_centerness": masked_sum(quality_loss, assignment.positive.float()) / self.count(assignment),
+        }
+
+    def taught(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What places are taught, and how much of it counts."""
         objects = assignment.boxes(truth)
         soft_label = self.soft_label(predictions, assignment, objects)
-        targets = assignment.targets(truth, predictions.logits.shape[2], soft_label)
-        counted = (~assignment.ignored).float()[..., None]
-        positive = assignment.positive.float()
-        central = centerness(predictions.priors.centers, objects) * positive
-        box_loss = masked_sum(self.box_loss(predictions.boxes, objects), central)
-        quality_loss = binary_cross_entropy_with_logits(predictions.quality, central, reduction="none")
-        return {
-            "loss_cls": (self.class_loss(predictions.logits, targets) * counted).sum() / count,
-            "loss_bbox": box_loss * (self.box_weight / normalizer(central.sum(), self.least)),
-            "loss_centerness": masked_sum(quality_loss, positive) / count,
-        }
+        central = centerness(predictions.priors.centers, objects) * assignment.positive
+        return Taught(
+            targets=assignment.targets(truth, predictions.logits.shape[2], soft_label),
+            classes=(~assignment.ignored).float() / self.count(assignment),
+            boxes=central * (self.box_weight / normalizer(central.sum(), self.least)),
+            quality=central,
+        )
+
+    def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the losses of classes and boxes."""
+        taught = self.taught(predictions, assignment, truth)
+        return weights_of_logits(taught, self.class_loss(predictions.logits, taught.targets), predictions.logits)
 
 
 def fcos_criterion() -> CenternessCriterion:

@@ -12,6 +12,7 @@ from torch import Tensor
 from poise import losses
 from poise.boxes import encode_distances, iou
 from poise.criteria.protocol import masked_sum, positives, positives_of_images
+from poise.criteria.weights import LossWeights, Taught, weights_of
 from poise.distributed import normalizer
 from poise.structures import (
     Assignment,
@@ -61,19 +62,30 @@ class DistributionCriterion:
     def __call__(
         self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        objects = assignment.boxes(truth)
-        soft_label = self.soft_label(predictions, assignment, objects)
-        targets = assignment.targets(truth, predictions.logits.shape[2], soft_label)
-        class_loss = self.class_loss(predictions, targets, self.beta).sum(2)
-        weight = predictions.gate().detach().amax(2) * assignment.positive
-        total = normalizer(weight.sum())
-        box_loss = masked_sum(losses.giou(predictions.boxes, objects), weight)
-        distribution_loss = masked_sum(self._distribution_loss(predictions, objects), weight)
+        objects, taught = assignment.boxes(truth), self.taught(predictions, assignment, truth)
+        distribution_loss = masked_sum(self._distribution_loss(predictions, objects), taught.boxes)
         return {
-            self.class_term: masked_sum(class_loss, (~assignment.ignored).float()) / self.count(assignment),
-            "loss_bbox": box_loss * (self.box_weight / total),
-            "loss_dfl": distribution_loss * (self.distribution_weight / total),
+            self.class_term: taught.class_sum(self.class_loss(predictions, taught.targets, self.beta)),
+            "loss_bbox": masked_sum(losses.giou(predictions.boxes, objects), taught.boxes) * self.box_weight,
+            "loss_dfl": distribution_loss * self.distribution_weight,
         }
+
+    def taught(self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What places are taught, and how much of it counts (``boxes`` before the weights of its two terms)."""
+        soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
+        weight = predictions.gate().detach().amax(2) * assignment.positive
+        return Taught(
+            targets=assignment.targets(truth, predictions.logits.shape[2], soft_label),
+            classes=(~assignment.ignored).float() / self.count(assignment),
+            boxes=weight / normalizer(weight.sum()),
+        )
+
+    def weights(self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the losses of classes and of boxes (that of distributions is in proportion)."""
+        taught = self.taught(predictions, assignment, truth)
+        taught = taught._replace(boxes=taught.boxes * self.box_weight)
+        loss = self.class_loss(predictions, taught.targets, self.beta)
+        return weights_of(taught, loss, self.class_loss(predictions, taught.targets, 0.0))  # beta 0: cross entropy
 
     def _distribution_loss(self, predictions: DistributionPredictions, objects: Tensor) -> Tensor:
         """Mean over the four sides, (B,N)."""

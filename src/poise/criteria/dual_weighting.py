@@ -14,6 +14,7 @@ from poise import losses
 from poise.assign.dual_weighting import DualWeights
 from poise.assign.protocol import object_chunks
 from poise.criteria.protocol import masked_sum
+from poise.criteria.weights import LossWeights, weights_of_classes
 from poise.distributed import normalizer
 from poise.structures import GroundTruth, QualityPredictions
 
@@ -70,33 +71,41 @@ class DualWeightingCriterion:
     def __call__(
         self, predictions: QualityPredictions, assignment: DualWeights, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        scale = self.positive_weight / normalizer(truth.num_objects.sum())
-        scores = predictions.scores()
         log_scores = logsigmoid(predictions.logits) + logsigmoid(predictions.quality)[..., None]
-        positive = weights_of_classes(assignment.positive, truth.labels, scores.shape[2])
-        importance = (scores.detach() if self.detached else scores) ** self.gamma
-        evidence = Evidence(assignment.negative, importance, positive.detach(), assignment.inside)
-        spared = normalizer((1 - assignment.negative).sum())
+        scores, scale = predictions.scores(), self._scale(truth)
+        positive, negative = self._of_classes(scores, assignment, truth)
         return {
             "loss_cls_pos": masked_sum(-log_scores, positive) * scale,
             "loss_loc": box_loss(predictions.boxes, truth, assignment.positive) * (self.box_weight * scale),
-            "loss_cls_neg": (self.weigh(evidence) * _negative_log_rest(scores)).sum() / spared,
+            "loss_cls_neg": (negative * _negative_log_rest(scores)).sum() / _spared(assignment),
         }
+
+    def weights(self, predictions: QualityPredictions, assignment: DualWeights, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the losses, for each object whose ``pairs`` it belongs to."""
+        positive, negative = self._of_classes(predictions.scores(), assignment, truth)
+        scale, spared = self._scale(truth), _spared(assignment)
+        pairs = assignment.positive * scale
+        return LossWeights(positive * scale, negative / spared, pairs.sum(2) * self.box_weight, pairs=pairs)
+
+    def _of_classes(self, scores: Tensor, assignment: DualWeights, truth: GroundTruth) -> tuple[Tensor, Tensor]:
+        """Positive and negative weights (B,N,C) before they are normalised."""
+        positive = weights_of_classes(assignment.positive, truth.labels, scores.shape[2])
+        importance = (scores.detach() if self.detached else scores) ** self.gamma
+        evidence = Evidence(assignment.negative, importance, positive.detach(), assignment.inside)
+        return positive, self.weigh(evidence)
+
+    def _scale(self, truth: GroundTruth) -> Tensor:
+        return self.positive_weight / normalizer(truth.num_objects.sum())
+
+
+def _spared(assignment: DualWeights) -> Tensor:
+    """What the negative term is divided by: the places that are no negatives, as far as they are none."""
+    return normalizer((1 - assignment.negative).sum())
 
 
 def _negative_log_rest(scores: Tensor) -> Tensor:
     """-ln(1 - s), finite at 1."""
     return -torch.log1p(-scores.clamp(max=1 - 1e-7))
-
-
-def weights_of_classes(positive: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Pair weights (B,N,G) summed over the objects of each class, (B,N,C)."""
-    batch, places, objects = positive.shape
-    total = positive.new_zeros(batch, num_classes, places)
-    for part in object_chunks(batch * TEMPORARIES, places, objects):
-        weight = positive[..., part].transpose(1, 2)
-        total = total.scatter_add(1, labels[:, part, None].expand_as(weight), weight)
-    return total.transpose(1, 2)
 
 
 def box_loss(boxes: Tensor, truth: GroundTruth, weight: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from poise import losses
 from poise.boxes import LogDistances
 from poise.criteria.protocol import certain, masked_sum, positives
+from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.distributed import normalizer
 from poise.structures import Assignment, DeltaPredictions, GroundTruth
 
@@ -33,15 +34,25 @@ class FoveaCriterion:
     beta: float = 0.11  # of the smooth L1 loss
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
-        priors, positive = predictions.priors, assignment.positive
-        objects = assignment.boxes(truth)
-        soft_label = self.soft_label(predictions, assignment, objects)
-        targets = assignment.targets(truth, predictions.logits.shape[2], soft_label)
-        class_loss = self.class_loss(predictions.logits, targets)
-        wanted = self.coder.encode(priors.centers, priors.strides, objects)
+        priors, taught = predictions.priors, self.taught(predictions, assignment, truth)
+        wanted = self.coder.encode(priors.centers, priors.strides, assignment.boxes(truth))
         box_loss = losses.smooth_l1(predictions.deltas, wanted, self.beta).sum(2)
-        counted = (~assignment.ignored).float()[..., None]
         return {
-            "loss_cls": (class_loss * counted).sum() / normalizer(positive.sum() + len(positive)),
-            "loss_bbox": masked_sum(box_loss, positive.float()) / positives(assignment),
+            "loss_cls": taught.class_sum(self.class_loss(predictions.logits, taught.targets)),
+            "loss_bbox": masked_sum(box_loss, taught.boxes),
         }
+
+    def taught(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What places are taught, and how much of it counts."""
+        positive = assignment.positive
+        soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
+        return Taught(
+            targets=assignment.targets(truth, predictions.logits.shape[2], soft_label),
+            classes=(~assignment.ignored).float() / normalizer(positive.sum() + len(positive)),
+            boxes=positive.float() / positives(assignment),
+        )
+
+    def weights(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the losses."""
+        taught = self.taught(predictions, assignment, truth)
+        return weights_of_logits(taught, self.class_loss(predictions.logits, taught.targets), predictions.logits)

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from poise import losses
 from poise.boxes import iou
 from poise.criteria.protocol import masked_sum, positives
+from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.structures import Assignment, GroundTruth, QualityPredictions
 
 
@@ -25,12 +26,25 @@ class OTACriterion:
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
         objects, positive, count = assignment.boxes(truth), assignment.positive.float(), positives(assignment)
-        targets = assignment.targets(truth, predictions.logits.shape[2])
-        class_loss = losses.focal(predictions.logits, targets).sum(2)
+        taught = self.taught(predictions, assignment, truth)
         overlap = torch.where(assignment.positive, iou(predictions.boxes.detach(), objects), 0.0)
         overlap_loss = binary_cross_entropy_with_logits(predictions.quality, overlap, reduction="none")
         return {
-            "loss_cls": masked_sum(class_loss, (~assignment.ignored).float()) / count,
-            "loss_bbox": masked_sum(losses.giou(predictions.boxes, objects), positive) * (self.box_weight / count),
+            "loss_cls": taught.class_sum(losses.focal(predictions.logits, taught.targets)),
+            "loss_bbox": masked_sum(losses.giou(predictions.boxes, objects), taught.boxes),
             "loss_iou": masked_sum(overlap_loss, positive) * (self.overlap_weight / count),
         }
+
+    def taught(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What places are taught, and how much of it counts."""
+        count = positives(assignment)
+        return Taught(
+            targets=assignment.targets(truth, predictions.logits.shape[2]),
+            classes=(~assignment.ignored).float() / count,
+            boxes=assignment.positive.float() * (self.box_weight / count),
+        )
+
+    def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the losses of classes and boxes."""
+        taught = self.taught(predictions, assignment, truth)
+        return weights_of_logits(taught, losses.focal(predictions.logits, taught.targets), predictions.logits)

@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from poise import losses
 from poise.boxes import iou
 from poise.criteria.protocol import masked_sum, positives
+from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.distributed import normalizer
 from poise.structures import Assignment, GroundTruth, QualityPredictions
 
@@ -29,16 +30,27 @@ class OverlapCriterion:
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        objects, positive = assignment.boxes(truth), assignment.positive
-        targets = assignment.targets(truth, predictions.logits.shape[2])
-        counted = (~assignment.ignored).float()[..., None]
-        overlap = torch.where(positive, iou(predictions.boxes.detach(), objects), 0.0)
-        weight = overlap.clamp(min=1e-12) * positive
-        overlap_loss = binary_cross_entropy_with_logits(predictions.quality, overlap, reduction="none")
-        class_loss = (losses.focal(predictions.logits, targets) * counted).sum()
-        box_loss = masked_sum(losses.giou(predictions.boxes, objects), weight)
+        positive, taught = assignment.positive.float(), self.taught(predictions, assignment, truth)
+        overlap_loss = binary_cross_entropy_with_logits(predictions.quality, taught.quality, reduction="none")
         return {
-            "loss_cls": class_loss / normalizer(positive.sum(), float(len(positive))),
-            "loss_bbox": box_loss * (self.box_weight / normalizer(overlap.sum(), 1e-6)),
-            "loss_iou": masked_sum(overlap_loss, positive.float()) * (self.overlap_weight / positives(assignment)),
+            "loss_cls": taught.class_sum(losses.focal(predictions.logits, taught.targets)),
+            "loss_bbox": masked_sum(losses.giou(predictions.boxes, assignment.boxes(truth)), taught.boxes),
+            "loss_iou": masked_sum(overlap_loss, positive) * (self.overlap_weight / positives(assignment)),
         }
+
+    def taught(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What places are taught, and how much of it counts."""
+        positive = assignment.positive
+        overlap = torch.where(positive, iou(predictions.boxes.detach(), assignment.boxes(truth)), 0.0)
+        weight = overlap.clamp(min=1e-12) * positive
+        return Taught(
+            targets=assignment.targets(truth, predictions.logits.shape[2]),
+            classes=(~assignment.ignored).float() / normalizer(positive.sum(), float(len(positive))),
+            boxes=weight * (self.box_weight / normalizer(overlap.sum(), 1e-6)),
+            quality=overlap,
+        )
+
+    def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the losses of classes and boxes."""
+        taught = self.taught(predictions, assignment, truth)
+        return weights_of_logits(taught, losses.focal(predictions.logits, taught.targets), predictions.logits)

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from poise import losses
 from poise.boxes import DeltaCoder
 from poise.criteria.protocol import masked_sum
+from poise.criteria.weights import LossWeights, Taught
 from poise.structures import Assignment, DeltaPredictions, GroundTruth, RegionPredictions
 
 ElementLoss = Callable[[Tensor, Tensor], Tensor]
@@ -28,15 +29,23 @@ class ProposalCriterion:
     offset_loss: ElementLoss = losses.l1
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
+        taught = self.taught(predictions, assignment, truth)
+        wanted = encoded(self.coder, predictions.priors.boxes, assignment, truth)
+        object_loss = binary_cross_entropy_with_logits(predictions.logits[..., :1], taught.targets, reduction="none")
+        offset_loss = self.offset_loss(predictions.deltas, wanted).sum(2)
+        return {"loss_rpn_cls": taught.class_sum(object_loss), "loss_rpn_bbox": masked_sum(offset_loss, taught.boxes)}
+
+    def taught(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What sampled anchors are taught, and how much of it counts."""
         positive = assignment.positive.float()
         count = sum(kind.sum(1).clamp(min=1).sum() for kind in (assignment.positive, assignment.negative))
-        wanted = encoded(self.coder, predictions.priors.boxes, assignment, truth)
-        object_loss = binary_cross_entropy_with_logits(predictions.logits[..., 0], positive, reduction="none")
-        offset_loss = self.offset_loss(predictions.deltas, wanted).sum(2)
-        return {
-            "loss_rpn_cls": masked_sum(object_loss, (~assignment.ignored).float()) / count,
-            "loss_rpn_bbox": masked_sum(offset_loss, positive) / count,
-        }
+        return Taught(positive[..., None], (~assignment.ignored).float() / count, positive / count)
+
+    def weights(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each sampled anchor counts in the losses; there is one class, to be any object."""
+        taught = self.taught(predictions, assignment, truth)
+        counted = taught.classes[..., None]
+        return LossWeights(counted * taught.targets, counted * (1 - taught.targets), taught.boxes)
 
 
 @dataclass(frozen=True)
@@ -48,13 +57,24 @@ class RegionCriterion:
     weight: float = 1.0  # of the box term
 
     def __call__(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
+        taught = self.taught(predictions, assignment, truth)
+        return {
+            "loss_cls": masked_sum(self.class_loss(predictions, assignment, truth), taught.classes),
+            "loss_bbox": masked_sum(self.box_loss(predictions, assignment, truth), taught.boxes),
+        }
+
+    def taught(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What sampled regions are taught, and how much of it counts."""
         counted = (~assignment.ignored).float()
         count = counted.sum().clamp(min=1)
-        box_loss = self.box_loss(predictions, assignment, truth)
-        return {
-            "loss_cls": masked_sum(self.class_loss(predictions, assignment, truth), counted) / count,
-            "loss_bbox": masked_sum(box_loss, assignment.positive.float()) * (self.weight / count),
-        }
+        targets = assignment.targets(truth, predictions.logits.shape[2])
+        return Taught(targets, counted / count, assignment.positive.float() * (self.weight / count))
+
+    def weights(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each sampled region counts: at the object's class, or as ``background``; no class is a negative."""
+        taught = self.taught(predictions, assignment, truth)
+        positive = taught.classes[..., None] * taught.targets
+        return LossWeights(positive, torch.zeros_like(positive), taught.boxes, taught.classes * assignment.negative)
 
     def class_loss(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
         """Unreduced, (B,S): what online hard example mining ranks by."""

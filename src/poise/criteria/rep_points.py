@@ -10,6 +10,7 @@ from torch import Tensor
 from poise import losses
 from poise.assign.rep_points import NearestPoint
 from poise.criteria.protocol import certain, masked_sum, positives_of_images
+from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.structures import Assignment, GroundTruth, Priors, RefinedPredictions
 
 
@@ -33,18 +34,30 @@ class RepPointsCriterion:
         self, predictions: RefinedPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
         priors, first = predictions.priors, self.first_assigner(predictions, truth)
-        soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
-        targets = assignment.targets(truth, predictions.logits.shape[2], soft_label)
-        class_loss = self.class_loss(predictions.logits, targets).sum(2)
-        class_sum = masked_sum(class_loss, (~assignment.ignored).float())
+        taught = self.taught(predictions, assignment, truth)
+        first_weights = first.positive * (self.first_weight / positives_of_images(first))
         return {
-            "loss_cls": class_sum / positives_of_images(assignment),
-            "loss_pts_init": self.first_weight * self._box_loss(predictions.initial_boxes, priors, first, truth),
-            "loss_pts_refine": self.refined_weight * self._box_loss(predictions.boxes, priors, assignment, truth),
+            "loss_cls": taught.class_sum(self.class_loss(predictions.logits, taught.targets)),
+            "loss_pts_init": masked_sum(self._box_loss(predictions.initial_boxes, priors, first, truth), first_weights),
+            "loss_pts_refine": masked_sum(self._box_loss(predictions.boxes, priors, assignment, truth), taught.boxes),
         }
 
+    def taught(self, predictions: RefinedPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What places are taught of classes and second boxes, and how much of it counts."""
+        count = positives_of_images(assignment)
+        soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
+        return Taught(
+            targets=assignment.targets(truth, predictions.logits.shape[2], soft_label),
+            classes=(~assignment.ignored).float() / count,
+            boxes=assignment.positive * (self.refined_weight / count),
+        )
+
+    def weights(self, predictions: RefinedPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the losses of classes and second boxes."""
+        taught = self.taught(predictions, assignment, truth)
+        return weights_of_logits(taught, self.class_loss(predictions.logits, taught.targets), predictions.logits)
+
     def _box_loss(self, boxes: Tensor, priors: Priors, assignment: Assignment, truth: GroundTruth) -> Tensor:
-        """Sum over the four sides of positives, divided by their number."""
+        """Sum over the four sides, (B,N)."""
         unit = self.unit * priors.strides[:, None]
-        loss = losses.smooth_l1(boxes / unit, assignment.boxes(truth) / unit, self.beta).sum(2)
-        return masked_sum(loss, assignment.positive.float()) / positives_of_images(assignment)
+        return losses.smooth_l1(boxes / unit, assignment.boxes(truth) / unit, self.beta).sum(2)

@@ -10,6 +10,7 @@ from torch import Tensor
 from poise import losses
 from poise.boxes import centerness
 from poise.criteria.protocol import masked_sum
+from poise.criteria.weights import LossWeights, Taught, weights_of
 from poise.distributed import normalizer
 from poise.structures import Assignment, GeometricPredictions, GroundTruth
 
@@ -21,20 +22,16 @@ def _entropy(log_scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def _terms(
-    predictions: GeometricPredictions,
-    assignment: Assignment,
-    truth: GroundTruth,
-    class_loss: Tensor,
-    targets: Tensor,
-    weights: Tensor,
+    predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth, class_loss: Tensor, taught: Taught
 ) -> dict[str, Tensor]:
-    """Classes (B,N,C) divided by the sum of their targets, boxes by that of their weights (B,N)."""
-    class_sum = masked_sum(class_loss.sum(2), (~assignment.ignored).float())
-    box_sum = masked_sum(losses.giou(predictions.boxes, assignment.boxes(truth)), weights)
-    return {
-        "loss_cls": class_sum / normalizer(targets.sum()),
-        "loss_bbox": 2.0 * box_sum / normalizer(weights.sum()),
-    }
+    box_loss = losses.giou(predictions.boxes, assignment.boxes(truth))
+    return {"loss_cls": taught.class_sum(class_loss), "loss_bbox": masked_sum(box_loss, taught.boxes)}
+
+
+def _taught(assignment: Assignment, targets: Tensor, weights: Tensor) -> Taught:
+    """Classes are divided by the sum of their targets (B,N,C), boxes by that of their weights (B,N)."""
+    classes = (~assignment.ignored).float() / normalizer(targets.sum())
+    return Taught(targets, classes, weights * (2.0 / normalizer(weights.sum())))
 
 
 @dataclass(frozen=True)
@@ -46,11 +43,23 @@ class AlignedCriterion:
     def __call__(
         self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        log_scores = predictions.log_scores()
+        taught = self.taught(predictions, assignment, truth)
+        class_loss = self._class_loss(predictions.log_scores(), taught.targets)
+        return _terms(predictions, assignment, truth, class_loss, taught)
+
+    def taught(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What places are taught, and how much of it counts."""
         targets = assignment.targets(truth, predictions.logits.shape[2], assignment.quality)
-        class_loss = (targets - log_scores.exp()).abs() ** self.beta * _entropy(log_scores, targets)
-        weights = assignment.quality * assignment.positive
-        return _terms(predictions, assignment, truth, class_loss, targets, weights)
+        return _taught(assignment, targets, assignment.quality * assignment.positive)
+
+    def weights(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the losses."""
+        taught, log_scores = self.taught(predictions, assignment, truth), predictions.log_scores()
+        loss = self._class_loss(log_scores, taught.targets)
+        return weights_of(taught, loss, _entropy(log_scores, taught.targets))
+
+    def _class_loss(self, log_scores: Tensor, targets: Tensor) -> Tensor:
+        return (targets - log_scores.exp()).abs() ** self.beta * _entropy(log_scores, targets)
 
 
 @dataclass(frozen=True)
@@ -63,10 +72,23 @@ class StartingCriterion:
     def __call__(
         self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        log_scores = predictions.log_scores()
+        taught = self.taught(predictions, assignment, truth)
+        class_loss = self._class_loss(predictions.log_scores(), taught.targets)
+        return _terms(predictions, assignment, truth, class_loss, taught)
+
+    def taught(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What places are taught, and how much of it counts."""
         targets = assignment.targets(truth, predictions.logits.shape[2])
+        central = centerness(predictions.priors.centers, assignment.boxes(truth)) * assignment.positive
+        return _taught(assignment, targets, central)
+
+    def weights(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the losses."""
+        taught, log_scores = self.taught(predictions, assignment, truth), predictions.log_scores()
+        loss = self._class_loss(log_scores, taught.targets)
+        return weights_of(taught, loss, _entropy(log_scores, taught.targets))
+
+    def _class_loss(self, log_scores: Tensor, targets: Tensor) -> Tensor:
         miss = (targets - log_scores.exp()).abs()
         share = self.alpha * targets + (1 - self.alpha) * (1 - targets)
-        class_loss = share * miss**self.gamma * _entropy(log_scores, targets)
-        central = centerness(predictions.priors.centers, assignment.boxes(truth)) * assignment.positive
-        return _terms(predictions, assignment, truth, class_loss, targets, central)
+        return share * miss**self.gamma * _entropy(log_scores, targets)

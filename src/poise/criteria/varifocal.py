@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from poise import losses
 from poise.boxes import EPS, iou
 from poise.criteria.protocol import masked_sum, positives
+from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.distributed import normalizer
 from poise.structures import Assignment, GroundTruth, Predictions, RefinedPredictions
 
@@ -32,24 +34,34 @@ class VarifocalCriterion:
     refined_weight: float = 2.0
 
     def __call__(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
+        objects, taught = assignment.boxes(truth), self.taught(predictions, assignment, truth)
+        last_loss = masked_sum(losses.giou(predictions.boxes, objects), taught.boxes)
+        terms = {"loss_cls": taught.class_sum(self.class_loss(predictions.logits, taught.targets))}
+        if not isinstance(predictions, RefinedPredictions):
+            return {**terms, "loss_bbox": last_loss}
+        first = predictions.initial_boxes
+        first_loss = masked_sum(losses.giou(first, objects), self.first_weight * _share(first, objects, assignment))
+        return {**terms, "loss_bbox": first_loss, "loss_bbox_rf": last_loss}
+
+    def taught(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> Taught:
+        """What places are taught of classes and of their last box, and how much of it counts."""
         objects = assignment.boxes(truth)
         overlap = iou(predictions.boxes.detach(), objects).clamp(min=EPS)
-        targets = assignment.targets(truth, predictions.logits.shape[2], 1.0 if self.hard_targets else overlap)
-        class_loss = self.class_loss(predictions.logits, targets)
-        if self.hard_targets:
-            class_loss = class_loss * (~assignment.ignored)[..., None]
-        refined = isinstance(predictions, RefinedPredictions)
-        first = predictions.initial_boxes if isinstance(predictions, RefinedPredictions) else predictions.boxes
-        terms = {
-            "loss_cls": class_loss.sum() / positives(assignment),
-            "loss_bbox": self.first_weight * _box_loss(first, objects, assignment),
-        }
-        if refined:
-            terms["loss_bbox_rf"] = self.refined_weight * _box_loss(predictions.boxes, objects, assignment)
-        return terms
+        counted = ~assignment.ignored if self.hard_targets else torch.ones_like(assignment.ignored)
+        last_weight = self.refined_weight if isinstance(predictions, RefinedPredictions) else self.first_weight
+        return Taught(
+            targets=assignment.targets(truth, predictions.logits.shape[2], 1.0 if self.hard_targets else overlap),
+            classes=counted / positives(assignment),
+            boxes=last_weight * _share(predictions.boxes, objects, assignment),
+        )
+
+    def weights(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each place counts in the losses of classes and of its last box."""
+        taught = self.taught(predictions, assignment, truth)
+        return weights_of_logits(taught, self.class_loss(predictions.logits, taught.targets), predictions.logits)
 
 
-def _box_loss(boxes: Tensor, objects: Tensor, assignment: Assignment) -> Tensor:
-    """GIoU loss of positives weighted by the IoU that each box has, divided by the sum of the weights."""
+def _share(boxes: Tensor, objects: Tensor, assignment: Assignment) -> Tensor:
+    """The IoU that the box of each positive has, divided by their sum, (B,N)."""
     weight = iou(boxes.detach(), objects).clamp(min=EPS) * assignment.positive
-    return masked_sum(losses.giou(boxes, objects), weight) / normalizer(weight.sum())
+    return weight / normalizer(weight.sum())

@@ -57,7 +57,8 @@ class GuidedDetector(nn.Module):
             losses = criterion(predictions, assignment, batch.truth)
             guide_losses = criterion(guidance, assignment, batch.truth)
         losses.update({f"aux_{name}": loss for name, loss in guide_losses.items()})
-        return StepOutput(losses, {"dense": Match(predictions, assignment), "guide": Match(guidance, assignment)})
+        said = {"dense": predictions, "guide": guidance}
+        return StepOutput(losses, {name: Match(it, assignment, criterion=criterion) for name, it in said.items()})
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
