@@ -14,8 +14,8 @@ from torch import Tensor
 from poise.assign import ATSS, OTA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.dual_weighting import DualWeighting
-from poise.assign.hungarian import Hungarian
 from poise.assign.free_anchor import FreeAnchor
+from poise.assign.hungarian import Hungarian
 from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap
 from poise.boxes import DeltaCoder

@@ -29,7 +29,7 @@ def lowest_first(overlap: Tensor, count: int) -> Tensor:
 
 
 def as_topk(overlap: Tensor, count: int) -> Tensor:
-    """The same with ties as torch's ``topk`` leaves them: it does not say how, but the original's numbers depend on it."""
+    """The same with ties as torch's ``topk`` leaves them, on which the original's numbers depend."""
     return overlap.topk(count, -1, sorted=False).indices
 
 
