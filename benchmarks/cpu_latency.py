@@ -1,16 +1,22 @@
-"""Milliseconds per image on the CPU: PyTorch and ONNX Runtime, with preparation and post-processing stated apart.
+"""Milliseconds per image on the CPU at batch 1: PyTorch, ONNX Runtime, OpenVINO, ncnn and ExecuTorch, in one run.
 
-    python benchmarks/cpu_latency.py nanodet.pt IMAGE … [--threads 2] [--repeats 50]
+    python benchmarks/cpu_latency.py --weights nanodet-plus-m_320.pth --images "photos/*.jpg" [--threads 2]
+    python benchmarks/cpu_latency.py --checkpoint model.pt --images photos [--formats onnx openvino]
 
-The checkpoint is exported into a temporary folder first. Every row is the median over the repeats in one process; the
-two ways of post-processing are compared on the same network outputs.
+Stated apart: preparation (resize, normalise), the network (with decoding of boxes and scores) in each runtime, the
+post-processing (threshold, NMS), and the whole. Every row is the median over the repeats, each of which takes the next
+image. The files are exported first, so each has passed its comparison with PyTorch; a runtime that is not installed is
+left out with a line that says so. Post-processing is also timed against a literal loop with one NMS a class.
 """
 
 from __future__ import annotations
 
 import argparse
+import glob
+import itertools
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,20 +29,23 @@ from torchvision.ops import nms
 
 import poise
 from poise.boxes import clip
-from poise.data.images import read_image
-from poise.export import export_onnx, load_onnx
+from poise.data.images import SUFFIXES, read_image
+from poise.detectors import DetectionModel
+from poise.export import FORMATS, ExportMismatch, default_path, export_model, load_exported
 from poise.structures import Predictions
 
+NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn", "executorch": "ExecuTorch"}
 
-def milliseconds(action: Callable[[], Any], repeats: int) -> float:
+
+def milliseconds(action: Callable[[Any], Any], inputs: list[Any], repeats: int) -> float:
     """Median time of a call, after a few that do not count."""
-    for _ in range(max(3, repeats // 10)):
-        action()
     times = []
-    for _ in range(repeats):
+    warm = max(3, repeats // 10)
+    for number, value in enumerate(itertools.islice(itertools.cycle(inputs), warm + repeats)):
         start = time.perf_counter()
-        action()
-        times.append(1000 * (time.perf_counter() - start))
+        action(value)
+        if number >= warm:
+            times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times)
 
 
@@ -56,44 +65,96 @@ def class_by_class(predictions: Predictions, sizes: Tensor, score: float, overla
     return kept
 
 
-@torch.no_grad()
+def exported(
+    model: DetectionModel, images: list[Tensor], names: list[str], threads: int, folder: Path
+) -> dict[str, Any]:
+    """The networks of the files that could be made, by the name of their row."""
+    networks: dict[str, Any] = {}
+    for name in names:
+        for nms_inside in (False, True) if "nms" not in FORMATS[name].refusals else (False,):
+            path = default_path(folder / f"model{nms_inside:d}.pt", name)
+            try:
+                export_model(model, path, images[:4], format=name, nms=nms_inside)
+            except (ImportError, ExportMismatch, ValueError) as error:
+                print(f"left out: {name}: {error}", file=sys.stderr)
+                continue
+            row = f"{NAMES[name]}, NMS inside" if nms_inside else NAMES[name]
+            networks[row] = load_exported(path, threads).network
+    return networks
+
+
+def table(model: DetectionModel, images: list[Tensor], networks: dict[str, Any], repeats: int) -> list[list[str]]:
+    """Rows of the table of runtimes: network, post-processing, whole."""
+    network: Any = model.network
+
+    def prepared(image: Tensor) -> tuple[Tensor, Tensor]:
+        return model.preprocess.batch([model.preprocess.normalize(model.preprocess.resize(image))])
+
+    def predictions(pixels: Tensor) -> Predictions:
+        return network.branch.head(network.neck(network.backbone(pixels)))
+
+    def time_of(action: Callable[[Any], Any], inputs: list[Any]) -> str:
+        return f"{milliseconds(action, inputs, repeats):.2f}"
+
+    ready = [prepared(image) for image in images]
+    outputs = [(predictions(pixels), sizes) for pixels, sizes in ready]
+    post = network.branch.postprocess
+    preparation, after = time_of(prepared, images), time_of(lambda both: post(*both), outputs)
+    rows = [["PyTorch", preparation, time_of(lambda both: predictions(both[0]), ready), after]]
+    rows[0].append(time_of(lambda image: network.predict(*prepared(image)), images))
+    for name, other in networks.items():
+        if other.card.outputs == "detections":
+            parts = [time_of(lambda both, net=other: net.predict(*both), ready), "in the file"]
+        else:
+            parts = [time_of(lambda both, net=other: net.outputs(net.padded(both[0])), ready), after]
+        rows.append(
+            [name, preparation, *parts, time_of(lambda image, net=other: net.predict(*prepared(image)), images)]
+        )
+    literal = (post.score, post.nms, post.most)
+    loop = time_of(lambda both: class_by_class(*both, *literal), outputs)
+    rows.append(["post-processing alone: batched", "", "", after, ""])
+    rows.append(["post-processing alone: one NMS a class", "", "", loop, ""])
+    return rows
+
+
+def pictures(pattern: str, most: int) -> list[Tensor]:
+    names = sorted(glob.glob(os.path.join(pattern, "*") if os.path.isdir(pattern) else pattern, recursive=True))
+    found = [read_image(Path(name)) for name in names if Path(name).suffix.lower() in SUFFIXES][:most]
+    if not found:
+        raise SystemExit(f"no image at {pattern}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint")
-    parser.add_argument("images", nargs="+")
+    parser.add_argument("--checkpoint", help="a model file of poise")
+    parser.add_argument("--model", default="nanodet_plus_m_320", help="with --weights: the name of the model")
+    parser.add_argument("--weights", help="a published checkpoint")
+    parser.add_argument("--images", required=True, help="a folder or a pattern; the first 32 are used")
+    parser.add_argument("--formats", nargs="*", default=list(NAMES), choices=list(NAMES))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--repeats", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    model = poise.load(arguments.checkpoint).eval()
-    images = [read_image(Path(name)) for name in arguments.images]
-
-    def prepare() -> tuple[Tensor, Tensor]:
-        return model.preprocess.batch([model.preprocess.normalize(model.preprocess.resize(images[0]))])
-
-    pixels, sizes = prepare()
-    network, post = model.network, model.network.branch.postprocess
-    predictions = network.branch.head(network.neck(network.backbone(pixels)))
-    rows = [("preparation (resize, normalise)", prepare)]
-    rows.append(("network, PyTorch", lambda: network.branch.head(network.neck(network.backbone(pixels)))))
-    with tempfile.TemporaryDirectory() as folder:
-        plain, whole = Path(folder) / "plain.onnx", Path(folder) / "nms.onnx"
-        print("export:", export_onnx(model, plain, images))
-        print("export with NMS:", export_onnx(model, whole, images, nms=True))
-        exported = {name: load_onnx(path, arguments.threads).network for name, path in (("", plain), ("+ NMS", whole))}
-        rows.append(("network, ONNX Runtime", lambda: exported[""].outputs(exported[""].padded(pixels))))
-        rows.append(("network + NMS, ONNX Runtime", lambda: exported["+ NMS"].predict(pixels, sizes)))
-        rows.append(("post-processing, batched", lambda: post(predictions, sizes)))
-        literal = (post.score, post.nms, post.most)
-        rows.append(("post-processing, class by class", lambda: class_by_class(predictions, sizes, *literal)))
-        rows.append(("whole, PyTorch", lambda: network.predict(*prepare())))
-        rows.append(("whole, ONNX Runtime", lambda: exported[""].predict(*prepare())))
-        height, width = pixels.shape[2:]
-        print(
-            f"\n{model.name}, {height} x {width}, batch 1, {arguments.threads} threads, load {os.getloadavg()[0]:.1f}\n"
-        )
-        for name, action in rows:
-            print(f"{name:34s} {milliseconds(action, arguments.repeats):8.2f} ms")
+    if bool(arguments.checkpoint) == bool(arguments.weights):
+        parser.error("give either --checkpoint or --weights")
+    model = poise.load(arguments.checkpoint) if arguments.checkpoint else poise.create_model(arguments.model)
+    if arguments.weights:
+        poise.load_published(model, arguments.weights)
+    model.eval()
+    images = pictures(arguments.images, 32)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        networks = exported(model, images, arguments.formats, arguments.threads, Path(folder))
+        rows = table(model, images, networks, arguments.repeats)
+    size = f"{model.preprocess.short} x {model.preprocess.long}"
+    print(
+        f"{model.name}, {size}, batch 1, {arguments.threads} threads, median of {arguments.repeats} calls over ", end=""
+    )
+    print(f"{len(images)} photographs; load of the machine {os.getloadavg()[0]:.1f}\n")
+    print("| runtime | preparation, ms | network, ms | post-processing, ms | whole, ms |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
 
 
 if __name__ == "__main__":

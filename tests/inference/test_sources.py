@@ -100,12 +100,14 @@ def test_modes_of_pictures() -> None:
     assert torch.equal(as_image(np.asarray(grey)[:, :, None]), as_image(grey))
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P"])
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "I;16"])
 def test_files_of_every_mode_are_predicted_on(tmp_path: Path, mode: str) -> None:
-    picture = Image.fromarray(ARRAY).convert(mode)
+    picture = Image.fromarray(ARRAY).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
     path = tmp_path / ("file.jpg" if mode == "CMYK" else "file.png")
     picture.save(path, **({"quality": 100} if mode == "CMYK" else {}))
-    expected = [] if mode == "L" else [[10, 20, 40, 50]]  # without colour there is nothing to see
+    expected = [] if mode in ("L", "I;16") else [[10, 20, 40, 50]]  # without colour there is nothing to see
     found = boxes_of(path)
     assert len(found) == len(expected)
     for box, right in zip(found, expected, strict=True):
@@ -179,6 +181,28 @@ def test_video_frames_and_back(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"clip\.mp4 cannot be decoded"):
         list(frames_of(path))
+
+
+@pytest.mark.parametrize("kind", ["mp4", "avi"])
+def test_a_video_that_ends_early(tmp_path: Path, kind: str) -> None:
+    av = pytest.importorskip("av")
+    path = tmp_path / f"clip.{kind}"
+    noise = np.random.default_rng(0)
+    options = {"movflags": "faststart"} if kind == "mp4" else {}  # the header of an MP4 file before its frames
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(30):
+            picture = noise.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+    assert len(list(frames_of(path))) == 30
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf"clip\.{kind} ends early: \d+ frames of 30 .*Copy it again.*skip"):
+        list(frames_of(path))
+    with pytest.warns(BadImageWarning, match="ends early"):
+        kept = list(frames_of(path, on_bad_image="skip"))
+    assert 5 < len(kept) < 25
 
 
 def test_video_without_pyav_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

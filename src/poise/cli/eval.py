@@ -18,7 +18,7 @@ class Arguments:
     """Evaluate a trained model on a data set: poise eval CHECKPOINT --data PATH."""
 
     checkpoint: Positional[str]
-    """A model file (best.pt, last.pt) or a run folder, of which the best weights are taken."""
+    """A model file (best.pt, last.pt), a run folder, of which the best weights are taken, or an exported file."""
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
     split: str = "val"

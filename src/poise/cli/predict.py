@@ -26,7 +26,7 @@ class Arguments:
     """
 
     checkpoint: Positional[str]
-    """A model file (best.pt, last.pt) or a run folder, of which the best weights are taken."""
+    """A model file (best.pt, last.pt), a run folder, of which the best weights are taken, or an exported file."""
     source: Positional[tuple[str, ...]]
     """Images, folders, globs in quotes, or video files (videos need the extra poise[video])."""
     out: Path | None = None
@@ -40,7 +40,7 @@ class Arguments:
     tile: int | None = None
     """Cut large images into overlapping tiles of this side in pixels, for small objects."""
     on_bad_image: Literal["error", "skip"] = "error"
-    """Unreadable images: stop, or leave them out with a warning."""
+    """Unreadable images and videos that end early: stop, or leave out what cannot be read, with a warning."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     json: bool = False
@@ -99,8 +99,12 @@ def _predict(detector: Detector, source: str, names: FreeNames, arguments: Argum
     )
     records: list[dict[str, Any]] = []
     if is_video(source):
-        pictures = _pictures_of(results, records, arguments)
-        write_video(pictures, names.path(f"{Path(source).stem}.mp4"), frame_rate(source))
+        pictures, target = _pictures_of(results, records, arguments), names.path(f"{Path(source).stem}.mp4")
+        try:
+            write_video(pictures, target, frame_rate(source))
+        except ValueError:
+            target.unlink(missing_ok=True)  # half a video is not left behind as if it were whole
+            raise
         return records
     for result in results:
         target = names.path(_picture_name(result))

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from poise.data.images import SUFFIXES, read_image
-from poise.inference.video import VIDEO_SUFFIXES, read_video
+from poise.inference.video import VIDEO_SUFFIXES, DamagedVideo, read_video
 
 Source: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor | Iterable[Any]"
 OnBadImage: TypeAlias = Literal["error", "skip"]
@@ -42,7 +42,8 @@ def frames_of(source: Source, on_bad_image: OnBadImage = "error") -> Iterator[Fr
         source: the path of an image, a folder (its images by name, not those of folders within), a glob pattern
             (``**`` for folders within), a video; a PIL image; an (H,W,3), (H,W,4), (H,W,1) or (H,W) uint8 array in RGB
             order; a (3,H,W), (1,H,W) or (B,3,H,W) tensor, uint8 or float in [0,1]; or an iterable of such.
-        on_bad_image: ``"skip"`` leaves unreadable files of a folder, glob or iterable out with a ``BadImageWarning``.
+        on_bad_image: ``"skip"`` leaves unreadable files of a folder, glob or iterable out, and what a video lacks at
+            its end, with a ``BadImageWarning``.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -120,7 +121,7 @@ def _files(path: Path, on_bad_image: OnBadImage) -> Iterator[Frame]:
         if not files:
             raise FileNotFoundError(f"no image in {path}; looked for {', '.join(sorted(SUFFIXES))}")
     elif path.exists():
-        yield from read_video(path, Frame) if is_video(path) else [Frame(read_image(path), path)]
+        yield from _video(path, on_bad_image) if is_video(path) else [Frame(read_image(path), path)]
         return
     else:
         files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if not os.path.isdir(name)]
@@ -128,6 +129,16 @@ def _files(path: Path, on_bad_image: OnBadImage) -> Iterator[Frame]:
             raise FileNotFoundError(f"nothing at {path}: no file, folder or match of a pattern")
     for file in files:
         yield from _item(file, on_bad_image)
+
+
+def _video(path: Path, on_bad_image: OnBadImage) -> Iterator[Frame]:
+    """The frames of a video; where it is damaged and that may be, those up to there."""
+    try:
+        yield from read_video(path, Frame)
+    except DamagedVideo as error:
+        if on_bad_image == "error":
+            raise
+        warnings.warn(f"left out from there on: {error}", BadImageWarning, stacklevel=2)
 
 
 def _item(item: Any, on_bad_image: OnBadImage) -> Iterator[Frame]:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".flv")
 
+SPARE_FRAMES = 2  # that a sound file may lack of what its header counts (edit lists)
+
 Made = TypeVar("Made")
 
 
@@ -25,24 +27,44 @@ def _av() -> Any:
     return av
 
 
+class DamagedVideo(ValueError):
+    """A video that cannot be read, or not to its end."""
+
+
 def read_video(path: str | os.PathLike[str], make: Callable[[Tensor, Path, int], Made]) -> Iterator[Made]:
     """``make(image (3,H,W) uint8 RGB, path, number)`` of every frame, decoded one at a time.
 
     Raises:
         ImportError: PyAV is not installed.
-        ValueError: the file is no video or is damaged; it is named.
+        DamagedVideo: the file is no video, or ends before the last frame that it promises; it is named.
     """
     av = _av()
-    path = Path(path)
+    path, count, promised = Path(path), 0, 0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise ValueError(f"{path} has no video stream")
+                raise DamagedVideo(f"{path} has no video stream")
+            promised = container.streams.video[0].frames  # 0 where the format does not say
             for number, frame in enumerate(container.decode(video=0)):
                 image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1).contiguous()
+                count = number + 1
                 yield make(image, path, number)
     except av.FFmpegError as error:
-        raise ValueError(f"{path} cannot be decoded as a video: {error}") from error
+        if not count:
+            raise DamagedVideo(
+                f"{path} cannot be decoded as a video: {error}. Copy it again, or convert it (ffmpeg -i IN OUT.mp4)"
+            ) from error
+        raise _ends_early(path, count, promised) from error
+    if promised - count > max(SPARE_FRAMES, promised // 100):
+        raise _ends_early(path, count, promised)
+
+
+def _ends_early(path: Path, count: int, promised: int) -> DamagedVideo:
+    whole = f" of {promised}" if promised else ""
+    return DamagedVideo(
+        f"{path} ends early: {count} frames{whole} could be decoded. Copy it again, or take what is there "
+        "(--on-bad-image skip; on_bad_image='skip')"
+    )
 
 
 def frame_rate(path: str | os.PathLike[str]) -> Fraction:
