@@ -76,11 +76,8 @@ class DetectionModel(nn.Module):
             ValueError: no targets in training mode, or images or targets that cannot be right.
         """
         _check_images(images)
-        device = next(self.parameters()).device
-        prepared = [self.preprocess.normalize(self.preprocess.resize(image.to(device))) for image in images]
-        pixels, sizes = self.preprocess.batch(prepared)
-        originals = sizes.new_tensor([image.shape[-2:] for image in images])
-        factors = (originals / sizes).flip(1).repeat(1, 2)  # x, y, x, y
+        pixels, sizes, factors = self.prepare(images)
+        device, originals = pixels.device, sizes.new_tensor([image.shape[-2:] for image in images])
         if proposals is not None:
             _check_number(len(images), proposals, "proposals")
             proposals = [boxes.to(device) / factor for boxes, factor in zip(proposals, factors, strict=True)]
@@ -98,6 +95,17 @@ class DetectionModel(nn.Module):
             for target, factor in zip(targets, factors, strict=True)
         ]
         return self.step(pixels, scaled, sizes, self.progress, proposals).losses
+
+    def prepare(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Images as the call takes them to pixels (B,3,H,W), sizes before padding (B,2), and what leads back.
+
+        The last, (B,4), is what boxes in these pixels are multiplied by to be in those of the images.
+        """
+        device = next(self.parameters()).device
+        prepared = [self.preprocess.normalize(self.preprocess.resize(image.to(device))) for image in images]
+        pixels, sizes = self.preprocess.batch(prepared)
+        originals = sizes.new_tensor([image.shape[-2:] for image in images])
+        return pixels, sizes, (originals / sizes).flip(1).repeat(1, 2)  # x, y, x, y
 
     def losses(
         self,
@@ -126,13 +134,23 @@ class DetectionModel(nn.Module):
         proposals: Sequence[Tensor] | None = None,
     ) -> StepOutput:
         """Losses and matches of a batch given as ``losses`` wants it; ``sizes`` (B,2) without the padding."""
+        return self.network(self.batch(pixels, targets, sizes, proposals), progress)
+
+    def batch(
+        self,
+        pixels: Tensor,
+        targets: Sequence[Target],
+        sizes: Tensor | None = None,
+        proposals: Sequence[Tensor] | None = None,
+    ) -> Batch:
+        """What ``step`` hands to the network."""
         _check_pixels(pixels)
         moved = [{key: value.to(pixels.device) for key, value in target.items()} for target in targets]
         height, width = pixels.shape[-2:]
         extents = [(height, width)] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes.tolist()]
         truth = GroundTruth.collate(moved, extents)
         indices = torch.arange(len(pixels), device=pixels.device)
-        return self.network(Batch(pixels, truth, indices, proposals=self._regions(pixels, proposals)), progress)
+        return Batch(pixels, truth, indices, proposals=self._regions(pixels, proposals))
 
     @torch.no_grad()
     def detect(
