@@ -91,6 +91,40 @@ class PostProcess:
 
 
 @dataclass(frozen=True)
+class SoftSuppressed:
+    """Co-DINO's: of the best (query, class) pairs those that overlap a better one of their class lose score."""
+
+    candidates: int = 900  # pairs that enter
+    most: int = 300  # detections an image
+    overlap: float = 0.8  # IoU from which a score is multiplied by 1 - IoU (linear soft-NMS: Bodla et al. 2017)
+    least: float = 1e-3  # scores that fall below this are dropped
+
+    @torch.no_grad()
+    def __call__(self, logits: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
+        """As ``BestAnswers``."""
+        found = BestAnswers(self.candidates)(logits, boxes, sizes)
+        scores, index = soften(found, self.overlap, self.least, self.most)
+        boxes = found.boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        return Detections(boxes, scores.clamp(min=0), found.labels.gather(1, index), scores > 0)
+
+
+def soften(found: Detections, overlap: float, least: float, most: int) -> tuple[Tensor, Tensor]:
+    """Linear soft-NMS within classes: softened scores (B,most), best first, -1 where none is left, and their index."""
+    alike = found.labels[:, :, None] == found.labels[:, None]
+    overlaps = pairwise_iou(found.boxes, found.boxes) * alike
+    factor = torch.where(overlaps >= overlap, 1 - overlaps, 1.0)
+    left = torch.where(found.valid, found.scores, -1.0)
+    scores, index = [], []
+    for _ in range(min(most, left.shape[1])):
+        best = left.max(1, keepdim=True)
+        scores.append(best.values)
+        index.append(best.indices)
+        left = left * factor.gather(1, best.indices[..., None].expand(-1, -1, left.shape[1])).squeeze(1)
+        left = torch.where(left < least, -1.0, left).scatter(1, best.indices, -1.0)
+    return torch.cat(scores, 1), torch.cat(index, 1)
+
+
+@dataclass(frozen=True)
 class BestAnswers:
     """Published test settings of query detectors: the best (query, class) pairs, without suppression."""
 

@@ -7,16 +7,26 @@ import torch
 from scenes import CLASSES, HEIGHT, WIDTH, truth_of
 
 from poise.boxes import cxcywh_to_xyxy, to_shares
-from poise.nn.denoising import ContrastiveDenoising, NoisyQueries
+from poise.nn.denoising import ContrastiveDenoising
 from poise.nn.positions import inverse_sigmoid
+from poise.nn.queries import Queries, TaughtQueries, joined
 from poise.structures import GroundTruth
 
 CHANNELS = 4
 
 
-def noisy_of(truth: GroundTruth, queries: int = 20, label_noise: float = 0.0, box_noise: float = 0.0) -> NoisyQueries:
+def noisy_of(truth: GroundTruth, queries: int = 20, label_noise: float = 0.0, box_noise: float = 0.0) -> TaughtQueries:
     torch.manual_seed(0)
     return ContrastiveDenoising(CLASSES, CHANNELS, queries, label_noise, box_noise)(truth)
+
+
+def blocked_among(found: TaughtQueries) -> torch.Tensor:
+    """Who must not see whom; five matching queries stand behind."""
+    others = Queries(torch.zeros(2, 5, CHANNELS), torch.zeros(2, 5, 4))
+    blocked = joined(others, [found])[1]
+    assert blocked is not None
+    assert bool(blocked[-5:, :-5].all()) and not blocked[:, -5:].any()
+    return blocked[:-5, :-5]
 
 
 @pytest.mark.parametrize("counts", [[3, 7], [1, 0], [4, 4], [20, 2], [30, 1]])
@@ -25,7 +35,7 @@ def test_layout_is_the_originals(counts: list[int]) -> None:
     found = noisy_of(truth, budget)
     most = max(counts)
     groups = max(1, budget // most)
-    group = torch.full((found.blocked.shape[0],), -1)
+    group = torch.full((found.groups.shape[1],), -1)
     shares = to_shares(truth.boxes, truth.sizes)
     for k in range(groups):
         for half in range(2):
@@ -42,18 +52,18 @@ def test_layout_is_the_originals(counts: list[int]) -> None:
                         assert found.queries.content[b, slot].any()
                     else:
                         assert references.tolist() == [0.5] * 4 and not found.queries.content[b, slot].any()
-    used = group >= 0
+    blocked, used = blocked_among(found), group >= 0
     assert int(used.sum()) == 2 * most * groups
     assert bool(found.assignment.ignored[:, ~used].all())
     same = group[used][:, None] == group[used]
-    assert torch.equal(found.blocked[used][:, used], ~same)
-    assert bool(found.blocked[used][:, ~used].all())
+    assert torch.equal(blocked[used][:, used], ~same)
+    assert bool(blocked[used][:, ~used].all())
 
 
 def test_no_objects_at_all() -> None:
     found = noisy_of(truth_of([0, 0], 2))
     assert not found.assignment.positive.any() and bool(found.assignment.ignored.all())
-    assert not found.blocked.all(1).any(), "a query that sees nothing would become NaN"
+    assert not blocked_among(found).all(1).any(), "a query that sees nothing would become NaN"
     assert not found.queries.content.any() and found.queries.content.requires_grad
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import from_shares
-from poise.nn.denoising import ContrastiveDenoising, NoisyQueries
-from poise.nn.queries import Answers, Queries
+from poise.detectors.collaboration import Collaboration
+from poise.nn.denoising import ContrastiveDenoising
+from poise.nn.queries import Answers, Queries, TaughtQueries, joined
 from poise.nn.tokens import Tokens
-from poise.postprocess import BestAnswers
+from poise.postprocess import BestAnswers, SoftSuppressed
 from poise.structures import (
     Assignment,
     Batch,
@@ -39,6 +40,7 @@ class QueryDetector(nn.Module):
         assigner: matches queries of stacked layers with objects.
         criterion: a ``SetCriterion``.
         denoising: makes further queries from the truth, in training.
+        collaboration: auxiliary branches on the encoder's memory, in training, and the queries that they lend.
     """
 
     def __init__(
@@ -51,24 +53,30 @@ class QueryDetector(nn.Module):
         decoder: nn.Module,
         assigner: Any,
         criterion: Any,
-        postprocess: BestAnswers,
+        postprocess: BestAnswers | SoftSuppressed,
         denoising: ContrastiveDenoising | None = None,
+        collaboration: Collaboration | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.tokenizer, self.encoder = backbone, neck, tokenizer, encoder
-        self.queries, self.decoder, self.denoising = queries, decoder, denoising
+        self.queries, self.decoder = queries, decoder
+        self.denoising, self.collaboration = denoising, collaboration
         self.assigner, self.criterion, self.postprocess = assigner, criterion, postprocess
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         truth = batch.truth
         memory = self.encode(batch.pixels, truth.sizes)
         queries = self.queries(memory)
-        noisy = None if self.denoising is None else self.denoising(truth)
-        asked, blocked = (queries, None) if noisy is None else ahead(noisy, queries)
+        taught = [] if self.denoising is None else [self.denoising(truth)]
+        helped = StepOutput({})
+        if self.collaboration is not None:
+            helped, lent = self.collaboration(memory, truth, progress)
+            taught += lent
+        asked, blocked = joined(queries, taught)
         answers = self.decoder(asked, memory, blocked)
         with torch.autocast(batch.pixels.device.type, enabled=False):
-            output = self.judge(queries, noisy, answers, truth)
-        return output
+            judged = self.judge(queries, taught, answers, truth)
+        return merged([judged, helped])
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
@@ -81,22 +89,22 @@ class QueryDetector(nn.Module):
         maps = self.neck(self.backbone(pixels))
         return self.encoder(self.tokenizer(maps, sizes, (int(pixels.shape[2]), int(pixels.shape[3]))))
 
-    def judge(self, queries: Queries, noisy: NoisyQueries | None, answers: Answers, truth: GroundTruth) -> StepOutput:
-        """Losses and matches of what encoder and decoder said; queries from noise come first among the answers."""
-        count = 0 if noisy is None else noisy.assignment.index.shape[1]
-        restored, matching = parted(answers, count)
-        names = layer_names(len(answers.logits), "{}")
-        proposed, stages = queries.proposed, []
+    def judge(
+        self, queries: Queries, taught: Sequence[TaughtQueries], answers: Answers, truth: GroundTruth
+    ) -> StepOutput:
+        """Losses and matches of what encoder and decoder said; the taught queries come first among the answers."""
+        *known, matching = parted(answers, [part.groups.shape[1] for part in taught])
+        layers, proposed, stages = len(answers.logits), queries.proposed, []
+        names = layer_names(layers, "{}")
         if proposed is not None and self.queries.any_class:
             anything = replace(truth, labels=torch.zeros_like(truth.labels))
             stages.append(self._teach("encoder", proposed, proposed.boxes[0].detach(), anything, ("enc_{}",)))
         elif proposed is not None:
             matching, names = stacked(proposed, matching), ("enc_{}", *names)
         stages.append(self._teach("queries", matching, queries.references, truth, names))
-        if noisy is not None:
-            names = layer_names(len(answers.logits), "dn_{}")
-            told = (noisy.queries.references, truth, names, noisy.assignment)
-            stages.append(self._teach("denoising", restored, *told))
+        for part, said in zip(taught, known, strict=True):
+            names = layer_names(layers, part.name)
+            stages.append(self._teach(part.stage, said, part.queries.references, truth, names, part.assignment))
         return merged(stages)
 
     def _teach(
@@ -132,22 +140,11 @@ def layer_names(layers: int, last: str) -> tuple[str, ...]:
     return (*(f"d{i}.{last}" for i in range(layers - 1)), last)
 
 
-def ahead(noisy: NoisyQueries, queries: Queries) -> tuple[Queries, Tensor]:
-    """Queries from noise ahead of the matching ones, and who must not see whom: the latter never see the former."""
-    count, asked = noisy.blocked.shape[0], queries.references.shape[1]
-    both = Queries(
-        torch.cat((noisy.queries.content, queries.content), 1),
-        torch.cat((noisy.queries.references, queries.references), 1),
-    )
-    own = torch.nn.functional.pad(noisy.blocked, (0, asked))
-    others = (torch.arange(count + asked, device=own.device) < count).expand(asked, -1)
-    return both, torch.cat((own, others))
-
-
-def parted(answers: Answers, count: int) -> tuple[Answers, Answers]:
-    """The answers to the first ``count`` queries, and to the others."""
-    logits, boxes = answers.logits, answers.boxes
-    return Answers(logits[:, :, :count], boxes[:, :, :count]), Answers(logits[:, :, count:], boxes[:, :, count:])
+def parted(answers: Answers, counts: Sequence[int]) -> list[Answers]:
+    """The answers to so many queries, then so many, and to the rest."""
+    sizes = [*counts, answers.logits.shape[2] - sum(counts)]
+    parts = zip(answers.logits.split(sizes, 2), answers.boxes.split(sizes, 2), strict=True)
+    return [Answers(*part) for part in parts]
 
 
 def stacked(first: Answers, second: Answers) -> Answers:

@@ -14,6 +14,7 @@ from poise.detectors import DetectionModel
 from poise.models.assigners import swap_assigner
 from poise.models.atss import atss
 from poise.models.autoassign import autoassign
+from poise.models.co_detr import co_deformable_detr, co_dino
 from poise.models.conditional_detr import conditional_detr
 from poise.models.dab_detr import dab_detr
 from poise.models.deformable_detr import deformable_detr
@@ -140,6 +141,9 @@ NAMES: dict[str, Entry] = {
     **_detrs("dab_detr", dab_detr),
     **_detrs("dino", dino),
     **_detrs("dino_5scale", dino, {"levels": 5}),
+    **_detrs("co_deformable_detr", co_deformable_detr),
+    **_detrs("co_dino_5scale", co_dino),
+    **_detrs("co_dino", co_dino, {"levels": 4}),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from poise.criteria.distribution import own_overlap
 from poise.criteria.protocol import certain
 from poise.nn.backbones import Backbone
 from poise.nn.fpn import FPN, StridedLevels
+from poise.nn.swin import Swin
 
 Weights = str | Path | None
 ClassLossName = Literal["focal", "varifocal"]
@@ -27,6 +28,22 @@ def pyramid(backbone: Backbone, channels: int, from_input: bool, relu: bool, gro
     source = backbone.channels[-1] if from_input else channels
     extra = StridedLevels(source, channels, from_input, relu, groups)
     return FPN(backbone.channels, backbone.strides, channels, extra, groups)
+
+
+def query_backbone(
+    name: str,
+    stages: Sequence[int],
+    weights: Weights,
+    frozen_stages: int | None,
+    norm_eval: bool | None,
+    drop_path: float = 0.0,
+    deterministic: bool = False,
+) -> Backbone | Swin:
+    """A backbone of the DETR family: a Swin transformer, or any other of timm's whose norms are not trained."""
+    if name.startswith("swin_"):
+        frozen = -1 if frozen_stages is None else frozen_stages
+        return Swin(name, stages, weights, frozen, 0.0 if deterministic else drop_path)
+    return Backbone(name, stages, weights, frozen_stages, norm_eval, train_norm=False)
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:

@@ -190,7 +190,7 @@ def _unpool_first_stage(body: nn.Module) -> None:
             module.pool = nn.Identity()
 
 
-def load_backbone_weights(backbone: Backbone, path: Path) -> None:
+def load_backbone_weights(backbone: Any, path: Path) -> None:
     """Fill the backbone from a file; classifier weights are left aside, anything else must fit.
 
     Raises:

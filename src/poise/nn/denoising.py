@@ -9,7 +9,6 @@ same without waiting, and no object at all is no special case.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,19 +16,10 @@ from torch import Tensor, nn
 
 from poise.boxes import cxcywh_to_xyxy, to_shares, xyxy_to_cxcywh
 from poise.nn.positions import inverse_sigmoid
-from poise.nn.queries import Queries
+from poise.nn.queries import Queries, TaughtQueries
 from poise.structures import Assignment, GroundTruth
 
 EPS = 1e-3  # of the inverse sigmoid through which noisy boxes pass
-
-
-@dataclass(frozen=True)
-class NoisyQueries:
-    """D queries of each image, and what they are told."""
-
-    queries: Queries
-    assignment: Assignment  # (B,D); ignored are those that take part in nothing
-    blocked: Tensor  # (D,D) bool: whether the row must not see the column
 
 
 class ContrastiveDenoising(nn.Module):
@@ -55,7 +45,7 @@ class ContrastiveDenoising(nn.Module):
         self.embedding = nn.Embedding(num_classes, channels)
         self.queries, self.label_noise, self.box_noise, self.generator = queries, label_noise, box_noise, generator
 
-    def forward(self, truth: GroundTruth) -> NoisyQueries:
+    def forward(self, truth: GroundTruth) -> TaughtQueries:
         group, place, negative = self._layout(truth)
         used = group >= 0
         filled = used & (place < truth.valid.sum(1, keepdim=True))
@@ -67,8 +57,7 @@ class ContrastiveDenoising(nn.Module):
         references = torch.where(filled[..., None], noisy, 0.0).sigmoid()
         positive = filled & ~negative
         assignment = Assignment(index, positive, (~used).expand_as(positive), positive.float())
-        alone = torch.where(used, group, -1 - torch.arange(len(group), device=group.device))
-        return NoisyQueries(Queries(content, references), assignment, alone[:, None] != alone)
+        return TaughtQueries(Queries(content, references), assignment, group[None], "denoising", "dn_{}", True)
 
     def _layout(self, truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor]:
         """Of each of D queries its group (-1: takes part in nothing), which object of an image it is, whether negative.

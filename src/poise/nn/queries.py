@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from poise.nn.positions import XYWH, box_sine, inverse_sigmoid
 from poise.nn.tokens import Tokens
 from poise.nn.towers import rare
 from poise.nn.transformer import MLP
+from poise.structures import Assignment
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,48 @@ class Queries:
     references: Tensor  # (B,Q,2|4) centre x, y (and width, height) in shares of the image
     positions: Tensor | None = None  # (B,Q,C) encodings; None where the decoder makes them from the references
     proposed: Answers | None = None  # one layer: what the encoder said, where the queries come from it
+
+
+@dataclass(frozen=True)
+class TaughtQueries:
+    """D further queries of each image, in training, whose objects are known without matching."""
+
+    queries: Queries
+    assignment: Assignment  # (B,D); ignored are those that are not taught
+    groups: Tensor  # (B|1,D) int64 in [0,D): queries see only those of their group; -1: only itself
+    stage: str  # what the match is called
+    name: str  # how its losses are called, "dn_{}" for example
+    sees_matching: bool = False  # whether they also see the queries that are matched (which never see them)
+
+
+def joined(queries: Queries, taught: Sequence[TaughtQueries]) -> tuple[Queries, Tensor | None]:
+    """The taught queries, one group after another, and the matching ones behind them; and who must not see whom.
+
+    Returns:
+        T queries, and (T,T) or (B,T,T) bool, true where the row's query must not see the column's; None: all see all.
+    """
+    if not taught:
+        return queries, None
+    together = [*(part.queries for part in taught), queries]
+    labels, sees, start = [], [], 0
+    for part in taught:
+        count = part.groups.shape[1]
+        own = -1 - torch.arange(start, start + count, device=part.groups.device)
+        labels.append(torch.where(part.groups >= 0, part.groups + start, own))
+        sees.append(torch.full_like(own, part.sees_matching, dtype=torch.bool))
+        start += count
+    matching = torch.full_like(queries.references[:1, :, 0], start, dtype=torch.int64)
+    batch = max(len(label) for label in labels)
+    group = torch.cat([label.expand(batch, -1) for label in (*labels, matching)], 1)
+    looking = torch.cat((*sees, torch.zeros_like(matching[0], dtype=torch.bool)))
+    blocked = (group[:, :, None] != group[:, None]) & ~(looking[:, None] & (group == start)[:, None])
+    positions = [part.positions for part in together if part.positions is not None]
+    everyone = Queries(
+        torch.cat([part.content for part in together], 1),
+        torch.cat([part.references for part in together], 1),
+        torch.cat(positions, 1) if positions else None,
+    )
+    return everyone, blocked[0] if batch == 1 else blocked
 
 
 class Output(nn.Module):
@@ -168,6 +211,18 @@ class MixedQueries(nn.Module):
     def forward(self, boxes: Tensor) -> Queries:
         content = self.content.weight[: boxes.shape[1]].expand(len(boxes), -1, -1)
         return Queries(content, boxes)
+
+
+class MixedPositionedQueries(MixedQueries):
+    """The same with a position from the box, half of an encoding whose other half is not used (Co-Deformable-DETR)."""
+
+    def __init__(self, channels: int, count: int) -> None:
+        super().__init__(channels, count)
+        self.encode = BoxEncoding(channels, 2 * channels)
+
+    def forward(self, boxes: Tensor) -> Queries:
+        queries = super().forward(boxes)
+        return Queries(queries.content, boxes, self.encode(boxes).chunk(2, -1)[0])
 
 
 class BoxEncoding(nn.Module):

@@ -51,8 +51,10 @@ class SelfAttention(nn.MultiheadAttention):
     def forward(  # type: ignore[override]
         self, x: Tensor, positions: Tensor, blocked: Tensor | None = None, padding: Tensor | None = None
     ) -> Tensor:
-        """(B,N,C); ``blocked`` (N,N) is true where the row must not see the column, ``padding`` (B,N) is never seen."""
+        """(B,N,C); ``blocked`` (B|,N,N) is true where rows must not see columns, ``padding`` (B,N) is never seen."""
         seen = x + positions
+        if blocked is not None and blocked.ndim == 3:
+            blocked = blocked.repeat_interleave(self.num_heads, 0)
         found, _ = super().forward(seen, seen, x, padding, need_weights=False, attn_mask=blocked)
         return x + self.drop(found)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from poise.published import nanodet_plus
 from poise.published.autoassign import AUTOASSIGN
+from poise.published.co_detr import CO_DETRS, split_embedding
 from poise.published.detr import DETRS
 from poise.published.dw import DW
 from poise.published.foveabox import FOVEABOX
@@ -66,8 +67,10 @@ FAMILIES["nanodet_plus"] = nanodet_plus.RULES
 FAMILIES["fast_rcnn"] = FAST_RCNN
 FAMILIES |= {"faster_rcnn": FASTER_RCNN, "libra_faster_rcnn": LIBRA_FASTER_RCNN, "libra_retinanet": LIBRA_RETINANET}
 FAMILIES |= DETRS
+FAMILIES |= CO_DETRS
 PREPARED: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {  # what is done before names are translated
     "nanodet_plus": nanodet_plus.split_outputs,
+    "co_deformable_detr": split_embedding,
     "fast_rcnn": modern,
     "faster_rcnn": modern,
     "libra_faster_rcnn": modern,

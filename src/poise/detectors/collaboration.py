@@ -1,0 +1,154 @@
+"""Collaborative training (Co-DETR: Zong et al. 2023): auxiliary branches teach the encoder and lend queries.
+
+One-to-one matching gives encoder and decoder few positives. So the encoder's memory is made a pyramid again and read by
+branches that give every object many places (ATSS, Faster R-CNN, any branch of ``poise.branches``), which makes its
+features tell objects from background; and the places that a branch found positive become further queries of the same
+decoder, whose objects are known. All of this is gone at inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from poise.boxes import to_shares
+from poise.nn.heads.region import RegionAlign
+from poise.nn.positions import inverse_sigmoid
+from poise.nn.queries import BoxEncoding, Queries, TaughtQueries
+from poise.nn.tokens import Tokens
+from poise.sample import keep
+from poise.sample.positives_first import PositivesFirst
+from poise.structures import Assignment, Detections, GroundTruth, Match, Progress, StepOutput
+
+Reader = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]  # (maps, boxes (B,S,4), places (B,S)) to (B,S,C)
+
+
+class BoxContent(nn.Module):
+    """A lent query's content is its box; its position the decoder makes itself (Co-DINO)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.encode = BoxEncoding(channels, channels)
+
+    def forward(self, shares: Tensor, read: Callable[[], Tensor]) -> Queries:
+        return Queries(self.encode(inverse_sigmoid(shares).sigmoid()), shares)
+
+
+class BoxAndFeatures(nn.Module):
+    """Position and content from the box, and what the branch saw there (Co-Deformable-DETR, eq. 3 of the article).
+
+    Args:
+        wide: the head's own embedding is a vector, as the article means it; published is a single number, added to
+            all channels alike.
+    """
+
+    def __init__(self, channels: int, wide: bool = False) -> None:
+        super().__init__()
+        self.encode = BoxEncoding(channels, 2 * channels)
+        self.project, self.norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
+        self.head = nn.Parameter(torch.zeros(channels if wide else 1))
+
+    def forward(self, shares: Tensor, read: Callable[[], Tensor]) -> Queries:
+        positions, content = self.encode(inverse_sigmoid(shares).sigmoid()).chunk(2, -1)
+        return Queries(content + self.norm(self.project(read())), shares, positions + self.head)
+
+
+class Lender(nn.Module):
+    """An auxiliary branch with the queries that it lends.
+
+    Args:
+        name: of the branch, before its matches' names.
+        branch: ``(maps, truth, progress) -> StepOutput``; its last match is what is lent.
+        make: from boxes in shares of the image, and a function that reads the places' features, to queries.
+        read: features of places, for ``make``.
+    """
+
+    def __init__(self, name: str, branch: nn.Module, make: nn.Module, sampler: PositivesFirst, read: Reader) -> None:
+        super().__init__()
+        self.name, self.branch, self.make, self.sampler, self.read = name, branch, make, sampler, read
+
+    def forward(
+        self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress, number: int
+    ) -> tuple[StepOutput, TaughtQueries]:
+        """The branch's step, and its queries as the ``number``-th group."""
+        output: StepOutput = self.branch(maps, truth, progress)
+        *_, match = output.matches.values()
+        return output, self.lend(match, maps, truth, number)
+
+    def lend(self, match: Match, maps: Sequence[Tensor], truth: GroundTruth, number: int) -> TaughtQueries:
+        told = match.assignment
+        assignment = told if isinstance(told, Assignment) else told.hard()
+        sample = self.sampler(assignment)
+        everywhere = match.predictions.priors.boxes.detach().float().expand(len(truth.sizes), -1, -1)
+        boxes = everywhere.gather(1, sample.index[..., None].expand(-1, -1, 4))
+        queries = self.make(to_shares(boxes, truth.sizes), lambda: self.read(maps, boxes, sample.index))
+        together = sample.chosen.any(0, keepdim=True) if self.sampler.fill else sample.chosen
+        groups = torch.where(together, 0, -1)
+        return TaughtQueries(queries, keep(assignment, sample), groups, f"{self.name}/queries", f"{{}}_aux{number}")
+
+
+class Collaboration(nn.Module):
+    """The pyramid over the memory, and the lenders that read it.
+
+    Args:
+        adapter: makes one coarser map of the memory's coarsest.
+        weight: of the branches' losses.
+    """
+
+    def __init__(self, adapter: nn.Module, lenders: Sequence[Lender], weight: float) -> None:
+        super().__init__()
+        self.adapter, self.lenders, self.weight = adapter, nn.ModuleList(lenders), weight
+
+    def forward(self, memory: Tokens, truth: GroundTruth, progress: Progress) -> tuple[StepOutput, list[TaughtQueries]]:
+        """The weighted losses and the matches of all branches, and the queries that they lend."""
+        maps, losses, matches, lent = self.pyramid(memory), {}, {}, []
+        for number, lender in enumerate(self.lenders):
+            output, queries = lender(maps, truth, progress, number)
+            for term, loss in output.losses.items():
+                shared = "rpn" in term and term not in losses  # the originals number no proposal network
+                losses[term if shared else f"{term}{number}"] = loss * self.weight
+            matches.update({f"{lender.name}/{stage}": match for stage, match in output.matches.items()})
+            lent.append(queries)
+        return StepOutput(losses, matches), lent
+
+    def pyramid(self, memory: Tokens) -> list[Tensor]:
+        """The memory's maps and a coarser one."""
+        maps = memory.maps()
+        return [*maps, self.adapter(maps[-1])]
+
+    def predict(self, memory: Tokens, sizes: Tensor, number: int) -> Detections:
+        """What a branch finds by itself."""
+        branch = self.lenders[number].branch
+        return branch.predict(self.pyramid(memory), sizes)  # type: ignore[union-attr,operator]
+
+
+class Downsample(nn.Sequential):
+    """The published adapter: one 3x3 convolution of stride 2 and a group norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.Conv2d(channels, channels, 3, 2, 1), nn.GroupNorm(min(32, max(1, channels // 4)), channels))
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Reads places of dense heads off the cells that they lie in."""
+
+    anchors: int = 1  # places of a cell
+
+    def __call__(self, maps: Sequence[Tensor], boxes: Tensor, places: Tensor) -> Tensor:
+        tokens = torch.cat([level.flatten(2) for level in maps], 2).transpose(1, 2)
+        cell = places // self.anchors
+        return tokens.gather(1, cell[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Reads regions as their second stage does, and averages."""
+
+    align: RegionAlign
+
+    def __call__(self, maps: Sequence[Tensor], boxes: Tensor, places: Tensor) -> Tensor:
+        return self.align(maps, boxes).mean((2, 3)).unflatten(0, places.shape)

@@ -1,0 +1,159 @@
+"""Co-DETR (Zong et al. 2023): DETRs that learn from the many positives of one-to-many heads.
+
+A DETR's matching gives every object one query, too few positives to teach an encoder what an object looks like. So in
+training the encoder's memory is made a pyramid again, on which ordinary heads (ATSS, Faster R-CNN, others by name)
+learn beside the decoder; and what they assigned positive becomes further queries of the decoder. Inference has none of
+it: a Co-Deformable-DETR runs as a Deformable-DETR, a Co-DINO as a DINO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from poise import losses
+from poise.assign import Hungarian
+from poise.criteria.set_prediction import SetCriterion, overlap_of_shares
+from poise.detectors import QueryDetector
+from poise.models.auxiliary import collaboration
+from poise.models.deformable_detr import init_deformable
+from poise.models.parts import Weights, query_backbone
+from poise.nn.channel_mapper import ChannelMapper
+from poise.nn.deformable_transformer import (
+    BoxPosition,
+    DeformableDecoder,
+    DeformableDecoderLayer,
+    DeformableEncoderLayer,
+)
+from poise.nn.denoising import ContrastiveDenoising
+from poise.nn.queries import MixedPositionedQueries, MixedQueries, Output, SelectedQueries, first_class
+from poise.nn.tokens import Tokenizer
+from poise.nn.transformer import Encoder
+from poise.postprocess import BestAnswers, SoftSuppressed
+from poise.sample.positives_first import PositivesFirst
+
+HEADS = ("faster_rcnn", "atss")
+
+
+def co_deformable_detr(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    drop_path: float = 0.0,
+    heads: Sequence[str] = HEADS,
+    head_weight: float = 2.0,
+    lent: int = 300,
+    fill: bool = True,
+    wide: bool = False,
+    channels: int = 256,
+    attention_heads: int = 8,
+    points: int = 4,
+    hidden: int = 2048,
+    encoder_layers: int = 6,
+    decoder_layers: int = 6,
+    queries: int = 300,
+    recomputed_layers: int = 0,
+    most: int = 100,
+    deterministic: bool = False,
+) -> QueryDetector:
+    """Co-Deformable-DETR on four levels.
+
+    Args:
+        drop_path: stochastic depth of a Swin backbone.
+        heads: auxiliary heads, names of ``models.auxiliary.AUXILIARY``; none makes the plain detector.
+        head_weight: of their losses against those of one decoder layer (the article's lambda_2).
+        lent: queries that a head lends an image at most.
+        fill: images with fewer positives than others lend negatives too (published); else positives alone (article).
+        wide: a head's embedding is a vector (article) instead of one number (published).
+        hidden: width of the feed-forward layers.
+        recomputed_layers: encoder layers that save memory by computing their activations again in the backward pass.
+        most: detections an image.
+        deterministic: no sampling: heads learn from all places, and lend the first.
+    """
+    body = query_backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, drop_path, deterministic)
+    neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
+    levels = len(neck.strides)
+    sizes = (channels, attention_heads, levels, points, hidden, 0.0)
+    memory = Encoder([DeformableEncoderLayer(*sizes) for _ in range(encoder_layers)], recomputed_layers)
+    layers = [DeformableDecoderLayer(*sizes) for _ in range(decoder_layers)]
+    init_deformable(memory, *layers)
+    sampler = PositivesFirst(lent, fill=fill, random=not deterministic)
+    lenders = (heads, channels, neck.strides, num_classes, decoder_layers, head_weight, sampler)
+    make = MixedPositionedQueries(channels, queries)
+    return QueryDetector(
+        body,
+        neck,
+        Tokenizer(channels, levels, offset=-0.5),
+        memory,
+        SelectedQueries(channels, num_classes, queries, make, first_class),
+        DeformableDecoder(layers, [Output(channels, num_classes) for _ in layers], "twice"),
+        Hungarian(),
+        SetCriterion(class_weight=2.0),
+        BestAnswers(most),
+        collaboration=collaboration(*lenders, features=True, deterministic=deterministic, wide=wide),
+    )
+
+
+def co_dino(
+    num_classes: int,
+    backbone: str = "resnet50",
+    backbone_weights: Weights = None,
+    frozen_stages: int | None = None,
+    norm_eval: bool | None = None,
+    drop_path: float = 0.0,
+    heads: Sequence[str] = HEADS,
+    head_weight: float = 2.0,
+    lent: int = 300,
+    fill: bool = True,
+    levels: int = 5,
+    channels: int = 256,
+    attention_heads: int = 8,
+    points: int = 4,
+    hidden: int = 2048,
+    encoder_layers: int = 6,
+    decoder_layers: int = 6,
+    queries: int = 900,
+    denoising: int = 100,
+    label_noise: float = 0.5,
+    box_noise: float = 1.0,
+    recomputed_layers: int = 0,
+    most: int = 300,
+    suppress: bool = True,
+    deterministic: bool = False,
+) -> QueryDetector:
+    """Co-DINO: DINO with auxiliary heads, and classes that are taught the IoU of their box (quality focal loss).
+
+    Args:
+        levels: 5 (strides 4 to 64) or 4 (strides 8 to 64).
+        denoising: pairs of denoising queries of an image at most; 0: none. Noise: see ``nn.denoising``.
+        suppress: soft-NMS of the detections, as published; else the best answers as they are.
+
+    The others are those of ``co_deformable_detr``.
+    """
+    stages = tuple(range(7 - levels, 6))
+    body = query_backbone(backbone, stages, backbone_weights, frozen_stages, norm_eval, drop_path, deterministic)
+    neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
+    sizes = (channels, attention_heads, levels, points, hidden, 0.0)
+    memory = Encoder([DeformableEncoderLayer(*sizes) for _ in range(encoder_layers)], recomputed_layers)
+    layers = [DeformableDecoderLayer(*sizes) for _ in range(decoder_layers)]
+    init_deformable(memory, *layers)
+    outputs = [Output(channels, num_classes) for _ in layers]
+    noise = (0.0, 0.0) if deterministic else (label_noise, box_noise)
+    sampler = PositivesFirst(lent, fill=fill, random=not deterministic)
+    lenders = (heads, channels, neck.strides, num_classes, decoder_layers, head_weight, sampler)
+    return QueryDetector(
+        body,
+        neck,
+        Tokenizer(channels, levels, temperature=20.0),
+        memory,
+        SelectedQueries(channels, num_classes, queries, MixedQueries(channels, queries)),
+        DeformableDecoder(layers, outputs, "twice", BoxPosition(channels), nn.LayerNorm(channels), eps=1e-3),
+        Hungarian(),
+        SetCriterion(losses.quality_focal, overlap_of_shares, class_weight=1.0),
+        SoftSuppressed(queries, most) if suppress else BestAnswers(most),
+        ContrastiveDenoising(num_classes, channels, denoising, *noise) if denoising else None,
+        collaboration(*lenders, features=False, deterministic=deterministic),
+    )
