@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from export import exporting
 from export.exporting import SMALL, images, lively, same
+from PIL import Image
 
 from poise.api import Detector
 from poise.cli import main
@@ -97,6 +99,28 @@ def test_the_command_line(
     save_model(nanodet[0], tmp_path / "model.pt")
     assert main(["export", str(tmp_path / "model.pt"), "--out", str(tmp_path / "small.onnx")]) == 0
     assert "compared with PyTorch" in capsys.readouterr().out and (tmp_path / "small.onnx").is_file()
+
+
+def test_predict_and_eval_take_the_file_like_a_checkpoint(
+    nanodet: tuple[DetectionModel, Path, Agreement], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    records = []
+    for number, image in enumerate(images()):
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        picture.save(tmp_path / "data" / "images" / f"{number}.png")
+        records.append({"id": number, "file_name": f"{number}.png", "width": picture.width, "height": picture.height})
+    truth = [{"id": 1, "image_id": 0, "category_id": 8, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}]
+    names = [{"id": number, "name": name} for number, name in ((7, "cat"), (8, "dog"), (9, "bird"))]
+    file = tmp_path / "data" / "annotations.json"
+    file.write_text(json.dumps({"images": records, "annotations": truth, "categories": names}), encoding="utf-8")
+    pictures, path = str(tmp_path / "data" / "images"), str(nanodet[1])
+    assert main(["predict", path, pictures, "--out", str(tmp_path / "out"), "--threshold", "0.06"]) == 0
+    found = json.loads((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))
+    assert len(found) == 2 and any(record["detections"] for record in found)
+    capsys.readouterr()
+    assert main(["eval", path, "--data", str(file), "--split", "annotations", "--json"]) == 0
+    assert "ap" in json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
