@@ -123,6 +123,24 @@ def test_region_features_equal_level_by_level_reading() -> None:
     assert set(align.level(boxes).unique().tolist()) == {0.0, 1.0, 2.0}
 
 
+def test_both_ways_of_reading_regions_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU each level reads its own regions, on a GPU every level reads all: the same features and gradients."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, 4, 256 // s, 256 // s, generator=generator).requires_grad_() for s in (4, 8, 16, 32)]
+    boxes = torch.stack([random_boxes(60, 3, 256), random_boxes(60, 4, 256)])
+    boxes[0, :3], boxes[1, 5] = 0.0, torch.nan
+    weights = torch.randn(120, 4, 7, 7, generator=generator)
+    results = []
+    for host in (True, False):
+        monkeypatch.setattr("poise.nn.heads.region.on_host", lambda boxes, host=host: host)
+        features = RegionAlign((4, 8, 16, 32))(maps, boxes)
+        results.append((features, *torch.autograd.grad((features * weights).sum(), maps)))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
+    nothing = RegionAlign((4, 8, 16, 32))(maps, boxes[:, :0])
+    assert nothing.shape == (0, 4, 7, 7)
+
+
 def test_levels_are_torchvisions() -> None:
     boxes = random_boxes(500, 0, 1500)
     maps = {str(i): torch.zeros(1, 1, 1600 // s, 1600 // s) for i, s in enumerate((4, 8, 16, 32))}

@@ -37,29 +37,27 @@ class Propose:
     @torch.no_grad()
     def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
         """Proposals (B,most) clipped to ``sizes`` (B,2) height and width, without boxes not finite or empty."""
-        place, level = self._best_of_levels(predictions)
+        place, sizes_of_levels = self._best_of_levels(predictions)
         scores = predictions.scores()[..., 0].gather(1, place)
         boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
         usable = boxes.isfinite().all(-1) & scores.isfinite()
         boxes = clip(torch.where(usable[..., None], boxes, 0.0), sizes)
         usable = usable & (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
         scores = torch.where(usable, scores, 0.0)
-        kept = usable & _survivors(boxes, scores, level, self.nms)
+        kept = usable & _survivors(boxes, scores, sizes_of_levels, self.nms)
         index = _highest(torch.where(kept, scores, -1.0), self.most)
         valid = kept.gather(1, index)
         chosen = torch.where(valid[..., None], boxes.gather(1, index[..., None].expand(-1, -1, 4)), 0.0)
         return Detections(chosen, scores.gather(1, index) * valid, torch.zeros_like(index), valid)
 
-    def _best_of_levels(self, predictions: Predictions) -> tuple[Tensor, Tensor]:
-        """Places (B,P) with the highest scores of each level, and the level of each (P,)."""
+    def _best_of_levels(self, predictions: Predictions) -> tuple[Tensor, list[int]]:
+        """Places (B,P) with the highest scores of each level, and how many of each level they are."""
         scores = predictions.scores()[..., 0].nan_to_num(nan=-1.0)
-        places, levels, start = [], [], 0
-        for i, size in enumerate(predictions.priors.level_sizes):
-            best = _highest(scores[:, start : start + size], self.per_level)
-            places.append(best + start)
-            levels.append(torch.full_like(best[0], i))
+        places, start = [], 0
+        for size in predictions.priors.level_sizes:
+            places.append(_highest(scores[:, start : start + size], self.per_level) + start)
             start += size
-        return torch.cat(places, 1), torch.cat(levels)
+        return torch.cat(places, 1), [part.shape[1] for part in places]
 
 
 @dataclass(frozen=True)
@@ -113,18 +111,21 @@ def _highest(scores: Tensor, count: int) -> Tensor:
 
 
 def _images_at_once(boxes: Tensor) -> int:
-    """Images of one call of NMS: on a CPU one, as its time grows with the square and waiting costs nothing."""
-    return max(1, NMS_AT_ONCE // boxes.shape[1]) if boxes.is_cuda else 1
+    """Images of one call of NMS; 0: each level alone, as on a CPU its time grows with the square."""
+    return max(1, NMS_AT_ONCE // boxes.shape[1]) if boxes.is_cuda else 0
 
 
-def _survivors(boxes: Tensor, scores: Tensor, level: Tensor, threshold: float) -> Tensor:
-    """Which of (B,P) boxes NMS keeps, images and levels (P,) apart.
+def _survivors(boxes: Tensor, scores: Tensor, sizes: Sequence[int], threshold: float) -> Tensor:
+    """Which of (B,P) boxes NMS keeps, images and levels (so many places each) apart.
 
     Images and levels are shifted apart, as many images a call as memory allows; that the number of kept boxes depends
     on the data is one of the listed exceptions to the rule of no host synchronisation.
     """
     step = _images_at_once(boxes)
+    if not step:
+        return _survivors_of_levels(boxes, scores, sizes, threshold)
     extent = boxes.amax() + 1
+    level = torch.cat([torch.full((size,), i, device=boxes.device) for i, size in enumerate(sizes)])
     turn = torch.arange(len(boxes), device=level.device) % step
     groups = level + (level.amax() + 1) * turn[:, None]
     shifted = boxes + (groups * extent)[..., None]
@@ -133,6 +134,15 @@ def _survivors(boxes: Tensor, scores: Tensor, level: Tensor, threshold: float) -
         part = slice(start, start + step)
         index = nms(shifted[part].flatten(0, 1), scores[part].flatten(), threshold)
         kept[part] = torch.zeros_like(kept[part]).flatten().scatter(0, index, True).reshape(kept[part].shape)
+    return kept
+
+
+def _survivors_of_levels(boxes: Tensor, scores: Tensor, sizes: Sequence[int], threshold: float) -> Tensor:
+    """The same in one call an image and level."""
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for of_boxes, of_scores, of_kept in zip(boxes, scores, kept, strict=True):
+        for part, rank, keep in zip(*(t.split(list(sizes)) for t in (of_boxes, of_scores, of_kept)), strict=True):
+            keep[nms(part, rank, threshold)] = True
     return kept
 
 

@@ -39,8 +39,9 @@ class ProposalHead(nn.Module):
 class RegionAlign(nn.Module):
     """Features of regions, each read off the pyramid level of its size (Lin et al. 2017, eq. 1).
 
-    A region of side ``finest`` * 2^k lies on level k. Without synchronisation: every level serves all regions, those
-    of other levels as empty boxes, which cost next to nothing and give zeros; the levels are added.
+    A region of side ``finest`` * 2^k lies on level k. On a GPU there is no synchronisation: every level serves all
+    regions, those of other levels as empty boxes, which give zeros, and the levels are added. On a CPU, where empty
+    boxes take time and waiting takes none, each level serves its own; the result is the same.
 
     Args:
         strides: of the levels that serve, finest first.
@@ -57,8 +58,22 @@ class RegionAlign(nn.Module):
         boxes = regions.flatten(0, 1).float()
         image = torch.arange(len(regions), device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions.shape[1])
         served = self.level(boxes)
+        if on_host(boxes):
+            return self._read_apart(maps, image, boxes, served)
         levels = (self._read(maps[i], stride, image, boxes, served == i) for i, stride in enumerate(self.strides))
         return reduce(Tensor.add_, levels)
+
+    def _read_apart(self, maps: Sequence[Tensor], image: Tensor, boxes: Tensor, served: Tensor) -> Tensor:
+        """Each level's own regions, then all in their order again."""
+        rois = torch.cat((image[:, None], boxes), 1)
+        usable = served.isfinite()
+        rois, served = torch.where(usable[:, None], rois, 0.0), torch.where(usable, served, 0.0)
+        places = [(served == i).nonzero().squeeze(1) for i in range(len(self.strides))]
+        parts = [
+            roi_align(level.float(), rois[here], self.size, 1 / stride, aligned=True)
+            for level, stride, here in zip(maps, self.strides, places, strict=False)
+        ]
+        return torch.cat(parts)[torch.cat(places).argsort()]
 
     def _read(self, level: Tensor, stride: int, image: Tensor, boxes: Tensor, here: Tensor) -> Tensor:
         """Features of the boxes that are ``here``, zeros for the others."""
@@ -69,6 +84,11 @@ class RegionAlign(nn.Module):
         """Which level serves each (...,4) box."""
         scale = area(boxes).clamp(min=0).sqrt()
         return (scale / self.finest + 1e-6).log2().floor().clamp(0, len(self.strides) - 1)
+
+
+def on_host(boxes: Tensor) -> bool:
+    """Whether shapes may depend on the data at no cost: on a CPU, unless a graph is being captured."""
+    return boxes.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class RegionHead(nn.Module):
