@@ -81,6 +81,21 @@ def _detrs(family: str, builder: Callable[..., nn.Module], fixed: dict[str, Any]
     }
 
 
+SWINS = {  # networks and the stochastic depth of the published recipes of 12 epochs
+    "swin_t": ("swin_tiny_patch4_window7_224", 0.2),
+    "swin_s": ("swin_small_patch4_window7_224", 0.2),
+    "swin_b": ("swin_base_patch4_window12_384", 0.2),
+    "swin_l": ("swin_large_patch4_window12_384", 0.3),
+}
+
+
+def _on_swins(family: str, builder: Callable[..., nn.Module], fixed: dict[str, Any] | None = None) -> dict[str, Entry]:
+    return {
+        f"{family}_{short}": Entry(builder, {"backbone": name, "drop_path": drop_path, **(fixed or {})}, UNPADDED)
+        for short, (name, drop_path) in SWINS.items()
+    }
+
+
 def _nanodet(width: str, channels: int, size: int) -> Entry:
     fixed = {"backbone": f"shufflenetv2_{width}", "channels": channels}
     return Entry(nanodet_plus, fixed, NANODET.with_size(size), Progress())  # the guide trains backbone and neck too
@@ -144,6 +159,9 @@ NAMES: dict[str, Entry] = {
     **_detrs("co_deformable_detr", co_deformable_detr),
     **_detrs("co_dino_5scale", co_dino),
     **_detrs("co_dino", co_dino, {"levels": 4}),
+    **_on_swins("dino_5scale", dino, {"levels": 5}),
+    **_on_swins("co_deformable_detr", co_deformable_detr),
+    **_on_swins("co_dino_5scale", co_dino),
 }
 
 

@@ -13,8 +13,7 @@ from poise.assign import Hungarian
 from poise.criteria import SetCriterion
 from poise.detectors import QueryDetector
 from poise.models.deformable_detr import init_deformable
-from poise.models.parts import Weights
-from poise.nn.backbones import Backbone
+from poise.models.parts import Weights, query_backbone
 from poise.nn.channel_mapper import ChannelMapper
 from poise.nn.deformable_transformer import (
     BoxPosition,
@@ -35,6 +34,7 @@ def dino(
     backbone_weights: Weights = None,
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
+    drop_path: float = 0.0,
     levels: int = 4,
     channels: int = 256,
     heads: int = 8,
@@ -57,6 +57,7 @@ def dino(
     """DINO.
 
     Args:
+        drop_path: stochastic depth of a Swin backbone.
         levels: 4 (strides 8 to 64) or 5 (strides 4 to 64).
         hidden: width of the feed-forward layers.
         denoising: pairs of denoising queries of an image at most; 0: no denoising.
@@ -69,7 +70,7 @@ def dino(
     """
     dropout = 0.0 if deterministic else dropout
     stages = tuple(range(7 - levels, 6))
-    body = Backbone(backbone, stages, backbone_weights, frozen_stages, norm_eval, train_norm=False)
+    body = query_backbone(backbone, stages, backbone_weights, frozen_stages, norm_eval, drop_path, deterministic)
     neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
     encoder = [DeformableEncoderLayer(channels, heads, levels, points, hidden, dropout) for _ in range(encoder_layers)]
     layers = [DeformableDecoderLayer(channels, heads, levels, points, hidden, dropout) for _ in range(decoder_layers)]

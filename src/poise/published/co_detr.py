@@ -8,6 +8,7 @@ from torch import Tensor
 
 from poise.published.detr import NECK, deformable_attention, layers, outputs, proposed
 from poise.published.shared import BACKBONE, Rule
+from poise.published.swin import microsoft
 
 TRANSFORMER = r"query_head\.transformer\."
 AUXILIARY: list[Rule] = [
@@ -62,7 +63,12 @@ CO_DINO: list[Rule] = [
     *proposed("query_head", 6),
     *outputs("query_head", r"decoder.outputs.\1"),
 ]
-CO_DETRS: dict[str, list[Rule]] = {"co_deformable_detr": CO_DEFORMABLE_DETR, "co_dino": CO_DINO}
+CO_DETRS: dict[str, list[Rule]] = {
+    "co_deformable_detr": CO_DEFORMABLE_DETR,
+    "co_deformable_detr_swin": [*microsoft(1), *CO_DEFORMABLE_DETR],
+    "co_dino": CO_DINO,
+    "co_dino_5scale_swin": [*microsoft(0), *CO_DINO],
+}
 
 
 def split_embedding(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from poise.published.shared import BACKBONE, Rule
+from poise.published.swin import mmdetection
 
 NECK: list[Rule] = [
     (r"neck\.convs\.(\d)\.conv\.(.+)", r"neck.convs.\1.conv.\2"),
@@ -130,4 +131,5 @@ DETRS: dict[str, list[Rule]] = {
     "conditional_detr": CONDITIONAL_DETR,
     "dab_detr": DAB_DETR,
     "dino": DINO,
+    "dino_5scale_swin": [*mmdetection(0), *DINO],
 }

@@ -16,6 +16,7 @@ from poise.published.foveabox import FOVEABOX
 from poise.published.region import FAST_RCNN, FASTER_RCNN, LIBRA_FASTER_RCNN, LIBRA_RETINANET, modern
 from poise.published.reppoints import REPPOINTS
 from poise.published.shared import SHARED, Rule
+from poise.published.swin import reordered
 from poise.published.tood import TOOD
 from poise.published.vfnet import VFNET
 
@@ -71,6 +72,7 @@ FAMILIES |= CO_DETRS
 PREPARED: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {  # what is done before names are translated
     "nanodet_plus": nanodet_plus.split_outputs,
     "co_deformable_detr": split_embedding,
+    "dino_5scale_swin": reordered,
     "fast_rcnn": modern,
     "faster_rcnn": modern,
     "libra_faster_rcnn": modern,
