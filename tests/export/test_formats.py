@@ -86,9 +86,12 @@ def test_any_batch_and_size(tmp_path: Path) -> None:
     path, agreement = exported(tmp_path, "onnx", model, dynamic=True)
     assert agreement.images == 4  # the first image is also seen twice, on a larger canvas
     pixels = torch.randn(3, 3, 96, 160, generator=torch.Generator().manual_seed(0))
+    network: Any = model.network
     with torch.no_grad():
-        for ours, theirs in zip(model.detect(pixels), load_exported(path).detect(pixels), strict=True):
-            same(ours, theirs)
+        ours = network.branch.head(network.neck(network.backbone(pixels)))
+    theirs = load_exported(path).network.predictions(pixels)  # type: ignore[operator]
+    torch.testing.assert_close(theirs.boxes, ours.boxes, atol=0.1, rtol=0)
+    torch.testing.assert_close(theirs.scores(), ours.scores(), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -102,6 +105,8 @@ def test_eight_bits(name: str, tmp_path: Path) -> None:
     if name == "openvino":
         pytest.importorskip("nncf")
     model = nanodet()
+    for layer in model.network.branch.head.classes:  # type: ignore[union-attr]
+        layer.bias.data.fill_(0.0)  # confident ones are compared
     plain, _ = exported(tmp_path, name, model)
     size = sum(file.stat().st_size for file in FORMATS[name].files(plain))
     path, agreement = exported(tmp_path, name, model, precision="int8", calibration=images(6), accept=0.05)

@@ -137,8 +137,13 @@ def traced_names(model: DetectionModel, card: Card) -> list[str]:
     return ["boxes", "scores", *(["gate"] if gated(model) else [])]
 
 
-def example_of(model: DetectionModel, dynamic: bool) -> Tensor:
-    return torch.zeros(1 + dynamic, 3, *fixed_size(model))
+def example_of(model: DetectionModel, card: Card) -> Tensor:
+    """Pixels to trace with. Sides of 1 cell and equal sides would be taken for constants where sizes are free."""
+    height, width = fixed_size(model)
+    if card.size is not None:
+        return torch.zeros(1, 3, height, width)
+    coarsest = max(stride for stride, _ in card.levels)
+    return torch.zeros(2, 3, max(height, 3 * coarsest), max(width + coarsest, 4 * coarsest))
 
 
 def program_of(part: nn.Module, pixels: Tensor, dynamic: bool = False) -> torch.export.ExportedProgram:

@@ -26,7 +26,7 @@ class Plan:
         return self.card.size is None
 
     def example(self) -> Tensor:
-        return example_of(self.model, self.dynamic)
+        return example_of(self.model, self.card)
 
     def program(self, half: bool = False) -> torch.export.ExportedProgram:
         """What the file holds; thresholding and NMS are added by the formats that can. ``half``: computed in fp16."""
