@@ -18,6 +18,7 @@ SMALL: dict[str, Any] = {"channels": 32, "depth": 1}
 SMALL_REGION: dict[str, Any] = {"channels": 32, "hidden": 64}
 SMALL_QUERIES: dict[str, Any] = {"channels": 32, "heads": 4, "hidden": 64, "queries": 30}
 SMALL_QUERIES |= {"encoder_layers": 1, "decoder_layers": 2, "deterministic": True}
+SMALL_COLLABORATION = {**SMALL_QUERIES, "heads": "atss", "attention_heads": 4, "lent": 20}
 MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it small
     "retinanet_r18_fpn": SMALL,
     "fcos_r18_fpn": SMALL,
@@ -46,6 +47,8 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "conditional_detr_r18": SMALL_QUERIES,
     "dab_detr_r18": SMALL_QUERIES,
     "dino_r18": SMALL_QUERIES,
+    "co_deformable_detr_r18": SMALL_COLLABORATION,
+    "co_dino_r18": SMALL_COLLABORATION,
 }
 PROPOSING = [name for name in MODELS if "faster_rcnn" in name]  # the proposals' NMS stands between the stages
 ONE_GRAPH = [name for name in MODELS if name not in PROPOSING]  # one compiled graph from pixels to losses

@@ -58,7 +58,7 @@ def test_finite_losses_with_a_gradient_for_every_parameter(name: str, counts: li
 
 @each
 def test_inference_is_the_plain_detectors(name: str) -> None:
-    model, plain = small(name).eval(), small(name, heads=()).eval()
+    model, plain = small(name).eval(), small(name, heads="").eval()
     state = {key: value for key, value in model.state_dict().items() if ".collaboration." not in key}
     assert len(state) < len(model.state_dict())
     plain.load_state_dict(state)
@@ -139,7 +139,7 @@ def test_only_positives_are_lent_as_in_the_article() -> None:
 
 @pytest.mark.parametrize("head", AUXILIARY)
 def test_any_head_can_help(head: str) -> None:
-    model = small("co_dino_5scale_r18", heads=(head, "atss")).train()
+    model = small("co_dino_5scale_r18", heads=f"{head},atss").train()
     losses = losses_of(model, [3, 1])
     assert "loss_cls_aux0" in losses and "loss_centerness1" in losses
     torch.stack(list(losses.values())).sum().backward()
@@ -147,10 +147,10 @@ def test_any_head_can_help(head: str) -> None:
 
 
 def test_the_same_head_twice_and_unknown_heads() -> None:
-    losses = losses_of(small("co_deformable_detr_r18", heads=("atss", "atss")), [3, 1])
+    losses = losses_of(small("co_deformable_detr_r18", heads="atss, atss"), [3, 1])
     assert {"loss_cls0", "loss_cls1", "loss_cls_aux0", "d0.loss_iou_aux1"} <= set(losses)
     with pytest.raises(ValueError, match="faster_rcnn"):
-        small("co_deformable_detr_r18", heads=("fast_rcnn",))
+        small("co_deformable_detr_r18", heads="fast_rcnn")
 
 
 def test_branches_detect_by_themselves() -> None:

@@ -101,7 +101,7 @@ AUXILIARY: dict[str, Callable[[int, Sequence[int], int, bool], Built]] = {
 
 
 def collaboration(
-    heads: Sequence[str],
+    heads: str,
     channels: int,
     strides: Sequence[int],
     num_classes: int,
@@ -115,16 +115,18 @@ def collaboration(
     """Branches by name on the memory's levels and one coarser; None where no head is named.
 
     Args:
+        heads: names with commas between, for example ``faster_rcnn,atss``.
         weight: the article's lambda_2, against the decoder's losses of all its layers.
         features: lent queries also hold what the branch saw, and their position is fixed (Co-Deformable-DETR).
         wide: see ``BoxAndFeatures``.
     """
     levels: tuple[int, ...] = (*strides, 2 * strides[-1])
     lenders: list[Lender] = []
-    for i, name in enumerate(heads):
+    names = [name.strip() for name in heads.split(",") if name.strip()]
+    for i, name in enumerate(names):
         check_choice("heads", name, AUXILIARY)
         branch, read = AUXILIARY[name](channels, levels, num_classes, deterministic)
         make = BoxAndFeatures(channels, wide) if features else BoxContent(channels)
-        again = heads[:i].count(name)
+        again = names[:i].count(name)
         lenders.append(Lender(f"{name}{again + 1}" if again else name, branch, make, sampler, read))
     return Collaboration(Downsample(channels), lenders, weight * decoder_layers) if lenders else None

@@ -8,8 +8,6 @@ it: a Co-Deformable-DETR runs as a Deformable-DETR, a Co-DINO as a DINO.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from poise import losses
@@ -33,7 +31,7 @@ from poise.nn.transformer import Encoder
 from poise.postprocess import BestAnswers, SoftSuppressed
 from poise.sample.positives_first import PositivesFirst
 
-HEADS = ("faster_rcnn", "atss")
+HEADS = "faster_rcnn,atss"
 
 
 def co_deformable_detr(
@@ -43,7 +41,7 @@ def co_deformable_detr(
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
     drop_path: float = 0.0,
-    heads: Sequence[str] = HEADS,
+    heads: str = HEADS,
     head_weight: float = 2.0,
     lent: int = 300,
     fill: bool = True,
@@ -63,7 +61,8 @@ def co_deformable_detr(
 
     Args:
         drop_path: stochastic depth of a Swin backbone.
-        heads: auxiliary heads, names of ``models.auxiliary.AUXILIARY``; none makes the plain detector.
+        heads: auxiliary heads, names of ``models.auxiliary.AUXILIARY`` with commas between; an empty string makes the
+            plain detector.
         head_weight: of their losses against those of one decoder layer (the article's lambda_2).
         lent: queries that a head lends an image at most.
         fill: images with fewer positives than others lend negatives too (published); else positives alone (article).
@@ -104,7 +103,7 @@ def co_dino(
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
     drop_path: float = 0.0,
-    heads: Sequence[str] = HEADS,
+    heads: str = HEADS,
     head_weight: float = 2.0,
     lent: int = 300,
     fill: bool = True,

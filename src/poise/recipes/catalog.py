@@ -10,6 +10,7 @@ from poise.models import list_models
 from poise.recipes import (
     atss,
     autoassign,
+    detr,
     dw,
     faster_rcnn,
     fcos,
@@ -48,6 +49,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         foveabox,
         reppoints,
         autoassign,
+        detr,
         ota,
         yolox,
         freeanchor,
