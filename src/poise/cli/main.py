@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": "Evaluate a trained model: the COCO and LVIS numbers",
     "predict": "Find objects in images, folders and videos",
     "export": "Write a trained model for ONNX Runtime, OpenVINO, ncnn or ExecuTorch, compared with PyTorch",
+    "lab": "Show what every place of a detector was told: a page for the browser, comparisons, numbers",
     "sampling": "Show which negatives the samplers of a two-stage model choose",
 }
 
@@ -72,7 +73,7 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise CommandLineError(f"no command '{name}'{nearest(name, COMMANDS)}; poise --help lists them")
     command: Any = importlib.import_module(f"poise.cli.{name.replace('-', '_')}")
-    if hasattr(command, "parse"):  # train, ablate: their options depend on the recipe that is named
+    if hasattr(command, "parse"):  # train, ablate, lab: their options depend on what is named
         return command.run(command.parse(rest))
     return command.run(parse(command.Arguments, f"poise {name}", rest))
 

@@ -13,7 +13,7 @@ all normalisers and term weights in them. Letters: **B** images, **N** places, *
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,10 @@ from poise.structures import (
     Predictions,
     Priors,
     Progress,
+    QueryPredictions,
+    RegionPredictions,
     StepOutput,
+    map_tensors,
 )
 
 
@@ -72,10 +75,21 @@ class Stage:
         return self.predictions.boxes
 
     @property
+    def free(self) -> bool:
+        """Whether places are boxes of their own, proposals or queries, and no grid over the image."""
+        return isinstance(self.predictions, (RegionPredictions, QueryPredictions))
+
+    @property
     def levels(self) -> Tensor:
         """Level of each place, (N,) int64 from 0."""
         sizes = torch.tensor(self.priors.level_sizes)
         return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+
+    def cpu(self) -> Stage:
+        """The same in the CPU's memory."""
+        parts = {f.name: map_tensors(getattr(self, f.name), Tensor.cpu) for f in fields(self)}
+        weights = {f.name: map_tensors(getattr(self.weights, f.name), Tensor.cpu) for f in fields(self.weights)}
+        return replace(self, **{**parts, "weights": LossWeights(**weights)})
 
     def of_image(self, image: int) -> ImageView:
         """The places of one image and its objects."""
@@ -85,6 +99,7 @@ class Stage:
             scores=self.predictions.scores()[image],
             positive=self.positive[image],
             negative=self.weights.negative[image],
+            background=None if self.weights.background is None else self.weights.background[image],
             regression=self.regression[image],
             index=self.index[image],
             pairs=None if self.weights.pairs is None else self.weights.pairs[image],

@@ -1,4 +1,4 @@
-"""One image of an explained stage, and what each of its objects sees: **N** places, **G** padded objects, **C** classes."""
+"""One image of an explained stage, and what its objects see. **N** places, **G** padded objects, **C** classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ObjectView:
     """All places as one object sees them, (N,) each."""
 
     positive: Tensor  # weight of -ln p at the object's class, on behalf of this object
-    negative: Tensor  # weight of -ln (1 - p) at the object's class, on behalf of nobody in particular
+    negative: Tensor  # weight of -ln (1 - p) at the object's class and of "nothing", on behalf of nobody in particular
     regression: Tensor  # weight of the box loss, on behalf of this object
     score: Tensor  # predicted score of the object's class, in [0,1]
     iou: Tensor  # of the predicted box with the object
@@ -35,6 +35,7 @@ class ImageView:
     scores: Tensor  # (N,C)
     positive: Tensor  # (N,)
     negative: Tensor  # (N,C)
+    background: Tensor | None  # (N,): negative weight of all classes at once, where a head says "nothing" apart
     regression: Tensor  # (N,)
     index: Tensor  # (N,) int64: the object that each place answers to most, -1 where to none
     pairs: Tensor | None  # (N,G): ``positive`` by objects, where a place may answer to several
@@ -58,7 +59,8 @@ class ImageView:
             chosen = (positive > 0) & (positive >= SHARE * positive.amax())
         overlap = geometry.iou(self.boxes, self.objects[number]).nan_to_num()
         score = self.scores[:, label].nan_to_num()
-        return ObjectView(positive, self.negative[:, label], regression, score, overlap, chosen)
+        negative = self.negative[:, label] if self.background is None else self.negative[:, label] + self.background
+        return ObjectView(positive, negative, regression, score, overlap, chosen)
 
     @cached_property
     def _claimed(self) -> Tensor:

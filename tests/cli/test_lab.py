@@ -1,0 +1,89 @@
+"""``poise lab``: pages and numbers from the command line, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from poise.cli import main
+
+
+def test_show_writes_one_page_that_holds_everything(trained: Path, demo_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "folder" / "page.html"
+    words = [
+        "lab",
+        "show",
+        str(trained),
+        "--data",
+        str(demo_data),
+        "--split",
+        "val",
+        "--images",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    assert main([*words, "--out", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert text.count('id="image-') == 2
+    assert not re.search(r'(?:src|href)\s*=\s*"?(?!data:)\w+:', text) and "http://www.w3.org/2000/svg" in text
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])  # type: ignore[index]
+    assert data["methods"] == ["atss_r18_fpn, tiny"] and data["stages"][0]["images"] == 2
+
+
+def test_a_page_stays_within_its_size(
+    trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+    words = ["lab", "show", str(trained), "--data", str(demo_data), "--split", "val", "--device", "cpu"]
+    assert main([*words, "--megabytes", "0.01", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 images" in printed and "3 further images are in the numbers but not on the page" in printed
+
+
+def test_stats_writes_numbers_and_figures(trained: Path, demo_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "numbers"
+    words = [
+        "lab",
+        "stats",
+        str(trained),
+        "task_aligned",
+        "--data",
+        str(demo_data),
+        "--split",
+        "val",
+        "--device",
+        "cpu",
+    ]
+    assert main([*words, "--out", str(out)]) == 0
+    numbers = json.loads((out / "stats.json").read_text())
+    assert [one["method"] for one in numbers["stages"]] == ["atss_r18_fpn, tiny", "task_aligned"]
+    assert numbers["stages"][0]["images"] == 4
+    assert numbers["agreement"]["dense"][0]["shared_positives"] < 1
+    with (out / "objects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(one["objects"] for one in numbers["stages"])
+    assert (out / "dense.png").read_bytes().startswith(b"\x89PNG")
+
+
+def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = main(words)
+    return code, capsys.readouterr().err
+
+
+def test_refusals(trained: Path, demo_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", str(demo_data), "--split", "val", "--device", "cpu"]
+    code, text = complaint(["lab"], capsys)
+    assert code == 2 and "show, compare or stats" in text
+    code, text = complaint(["lab", "shwo", str(trained), *data], capsys)
+    assert code == 2 and "did you mean 'show'" in text
+    code, text = complaint(["lab", "compare", str(trained), *data], capsys)
+    assert code == 2 and "takes 2 to 12 models, 1 were given" in text
+    code, text = complaint(["lab", "compare", str(trained), "dual_weighting", *data], capsys)
+    assert code == 1 and "does not fit" in text
+    code, text = complaint(["lab", "show", "atss_r18_fnp", *data], capsys)
+    assert code == 1 and "atss_r18_fpn" in text
