@@ -56,7 +56,9 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_all_runs_make_a_table_and_are_not_repeated_or_mixed(recipe: Recipe, trainings: list[Path], tmp_path: Path) -> None:
+def test_all_runs_make_a_table_and_are_not_repeated_or_mixed(
+    recipe: Recipe, trainings: list[Path], tmp_path: Path
+) -> None:
     recipe = changed(recipe, {"data.workers": 0})
     result = ablate(recipe, replace(PAIR, seeds=(0, 1)), out=tmp_path, progress_display="none")
     assert result.exit_code == 0

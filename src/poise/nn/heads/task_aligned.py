@@ -40,7 +40,7 @@ class TaskDecomposition(nn.Module):
 
     def forward(self, layers: Tensor) -> Tensor:
         """(B,depth*C,H,W), layers outermost, to (B,C,H,W); the weights are multiplied into the kernel."""
-        batch, _, height, width = layers.shape
+        height, width = layers.shape[-2:]
         attention = self.attention(layers.mean((2, 3), keepdim=True)).flatten(1)
         kernel = self.conv.weight.squeeze(3).squeeze(2).unflatten(1, (attention.shape[1], -1))
         kernel = (attention[:, None, :, None] * kernel).flatten(2)
