@@ -31,7 +31,8 @@ class CenternessCriterion:
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
         taught = self.taught(predictions, assignment, truth)
-        quality_loss = binary_cross_entropy_with_logits(predictions.quality, taught.quality, reduction="none")
+        central = _central(predictions, assignment, truth)
+        quality_loss = binary_cross_entropy_with_logits(predictions.quality, central, reduction="none")
         return {
             "loss_cls": taught.class_sum(self.class_loss(predictions.logits, taught.targets)),
             "loss_bbox": masked_sum(self.box_loss(predictions.boxes, assignment.boxes(truth)), taught.boxes),
@@ -40,20 +41,23 @@ class CenternessCriterion:
 
     def taught(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
         """What places are taught, and how much of it counts."""
-        objects = assignment.boxes(truth)
-        soft_label = self.soft_label(predictions, assignment, objects)
-        central = centerness(predictions.priors.centers, objects) * assignment.positive
+        soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
+        central = _central(predictions, assignment, truth)
         return Taught(
             targets=assignment.targets(truth, predictions.logits.shape[2], soft_label),
             classes=(~assignment.ignored).float() / self.count(assignment),
             boxes=central * (self.box_weight / normalizer(central.sum(), self.least)),
-            quality=central,
         )
 
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """How much each place counts in the losses of classes and boxes."""
         taught = self.taught(predictions, assignment, truth)
         return weights_of_logits(taught, self.class_loss(predictions.logits, taught.targets), predictions.logits)
+
+
+def _central(predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
+    """The centerness that positives are taught, 0 elsewhere, (B,N)."""
+    return centerness(predictions.priors.centers, assignment.boxes(truth)) * assignment.positive
 
 
 def fcos_criterion() -> CenternessCriterion:

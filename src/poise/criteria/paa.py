@@ -31,7 +31,8 @@ class OverlapCriterion:
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
         positive, taught = assignment.positive.float(), self.taught(predictions, assignment, truth)
-        overlap_loss = binary_cross_entropy_with_logits(predictions.quality, taught.quality, reduction="none")
+        overlap = _overlap(predictions, assignment, truth)
+        overlap_loss = binary_cross_entropy_with_logits(predictions.quality, overlap, reduction="none")
         return {
             "loss_cls": taught.class_sum(losses.focal(predictions.logits, taught.targets)),
             "loss_bbox": masked_sum(losses.giou(predictions.boxes, assignment.boxes(truth)), taught.boxes),
@@ -40,17 +41,21 @@ class OverlapCriterion:
 
     def taught(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
         """What places are taught, and how much of it counts."""
-        positive = assignment.positive
-        overlap = torch.where(positive, iou(predictions.boxes.detach(), assignment.boxes(truth)), 0.0)
+        positive, overlap = assignment.positive, _overlap(predictions, assignment, truth)
         weight = overlap.clamp(min=1e-12) * positive
         return Taught(
             targets=assignment.targets(truth, predictions.logits.shape[2]),
             classes=(~assignment.ignored).float() / normalizer(positive.sum(), float(len(positive))),
             boxes=weight * (self.box_weight / normalizer(overlap.sum(), 1e-6)),
-            quality=overlap,
         )
 
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """How much each place counts in the losses of classes and boxes."""
         taught = self.taught(predictions, assignment, truth)
         return weights_of_logits(taught, losses.focal(predictions.logits, taught.targets), predictions.logits)
+
+
+def _overlap(predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
+    """The IoU that positives are taught, 0 elsewhere, (B,N)."""
+    overlap = iou(predictions.boxes.detach(), assignment.boxes(truth))
+    return torch.where(assignment.positive, overlap, 0.0)

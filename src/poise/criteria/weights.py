@@ -26,7 +26,6 @@ class Taught(NamedTuple):
     targets: Tensor  # (B,N,C) in [0,1], of the classes
     classes: Tensor  # (B,N) >= 0
     boxes: Tensor  # (B,N) >= 0
-    quality: Tensor | None = None  # (B,N) in [0,1], of heads that say how good a place is
 
     def class_sum(self, loss: Tensor) -> Tensor:
         """The class term from elementwise losses (B,N,C)."""
