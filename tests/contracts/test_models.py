@@ -51,6 +51,7 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "co_dino_r18": SMALL_COLLABORATION,
 }
 PROPOSING = [name for name in MODELS if "faster_rcnn" in name]  # the proposals' NMS stands between the stages
+PATIENCE = {"dab_detr_r18": 3}  # its queries start as anchors anywhere, with nothing to tell them apart
 ONE_GRAPH = [name for name in MODELS if name not in PROPOSING]  # one compiled graph from pixels to losses
 
 everything = pytest.mark.parametrize("name", MODELS)
@@ -209,7 +210,7 @@ def test_overfits_two_images(name: str) -> None:
         for (x1, y1, x2, y2), label in zip(target["boxes"].int().tolist(), target["labels"].tolist(), strict=True):
             image[label, y1:y2, x1:x2] = 2.0
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    for _ in range(90):
+    for _ in range(90 * PATIENCE.get(name, 1)):
         optimizer.zero_grad()
         torch.stack(list(model.losses(pixels, targets, **given_to(model)).values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
