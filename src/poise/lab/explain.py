@@ -164,9 +164,9 @@ def explanation_of(output: StepOutput, truth: GroundTruth, name: str = "this mod
     """The same of a step's output."""
     speaking = {stage: match for stage, match in output.matches.items() if hasattr(match.criterion, "weights")}
     if not speaking:
-        stages = ", ".join(output.matches) or "none"
+        known = ", ".join(output.matches) or "none"
         raise NothingToExplain(
-            f"'{name}' is a model without weights to explain: none of its stages ({stages}) has a criterion that says "
+            f"'{name}' is a model without weights to explain: none of its stages ({known}) has a criterion that says "
             "what its losses weigh (a method 'weights', see docs/lab.md); the dense and two-stage models of poise have"
         )
     stages = {stage: _stage(stage, match, truth) for stage, match in speaking.items()}

@@ -131,4 +131,4 @@ def _safe(value: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("poise.lab").joinpath("assets", name).read_text(encoding="utf-8")
+    return (files("poise.lab") / "assets" / name).read_text(encoding="utf-8")

@@ -117,10 +117,13 @@ def _places(stage: Stage, view: ImageView, cells: np.ndarray, boxes: np.ndarray,
 
 
 def _lists(view: ImageView, objects: Sequence[int]) -> dict[str, Any]:
-    """Of each object the places that matter to it: all positives first, then the best by score x IoU."""
+    """Of each object the places that matter to it: all positives first, then the best by score x IoU.
+
+    Others are places whose centre lies within it or whose box overlaps it by more than a tenth.
+    """
     most = min(MOST_OF_ONE, max(LEAST_OF_ONE, MOST_LISTED // max(len(objects), 1)))
     parts = [(view.of_object(number), number) for number in objects]
-    kept = [_ranked(part, most) for part, _ in parts]
+    kept = [_ranked(part, view.inside(number), most) for part, number in parts]
     planes = Planes()
     index = _joined(kept)
     planes.whole("place", index & 0xFFFF)
@@ -139,10 +142,10 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
-def _ranked(view: ObjectView, most: int) -> np.ndarray:
+def _ranked(view: ObjectView, inside: Tensor, most: int) -> np.ndarray:
     positive = view.positive.numpy()
     promise = (view.score * view.iou).numpy()
-    near = (positive > 0) | (view.iou.numpy() > 0.1) | view.chosen.numpy()
-    places = near.nonzero()[0]
+    near = view.chosen | inside | (view.iou > 0.1) | (view.positive > 0)
+    places = near.numpy().nonzero()[0]
     order = np.lexsort((-promise[places], -positive[places]))
     return places[order[:most]]

@@ -62,6 +62,14 @@ class ImageView:
         negative = self.negative[:, label] if self.background is None else self.negative[:, label] + self.background
         return ObjectView(positive, negative, regression, score, overlap, chosen)
 
+    def inside(self, number: int) -> Tensor:
+        """Places whose centre lies in object ``number``, (N,) bool."""
+        return geometry.depth_inside(self._centers, self.objects[None, number : number + 1])[0, :, 0] > 0
+
+    @cached_property
+    def _centers(self) -> Tensor:
+        return (self.priors[None, :, :2] + self.priors[None, :, 2:]) / 2
+
     @cached_property
     def _claimed(self) -> Tensor:
         """The positive weight of each place over all objects, (N,)."""
@@ -80,10 +88,9 @@ class ImageView:
     @cached_property
     def within(self) -> Tensor:
         """In how many objects the centre of each place lies, (N,) int64: more than one makes it ambiguous."""
-        centers = (self.priors[None, :, :2] + self.priors[None, :, 2:]) / 2
         count = torch.zeros_like(self.index)
         for part in self._chunks():
-            depth = geometry.depth_inside(centers, self.objects[None, part])[0]
+            depth = geometry.depth_inside(self._centers, self.objects[None, part])[0]
             count += ((depth > 0) & self.valid[part]).sum(1)
         return count
 

@@ -146,7 +146,9 @@ function drawHeat(pane, stage, kind) {
 }
 
 // Places whose centre lies in several objects: someone had to decide whom they answer to.
-const ambiguous = (stage, values) => values.map(([, place]) => place).filter((place) => stage.places.whole("within", place) > 1);
+// Traces of a weight (of soft assignments) are left out.
+const ambiguous = (stage, values) =>
+  values.filter(([value]) => value > 0.02 * last(values)).map(([, place]) => place).filter((place) => stage.places.whole("within", place) > 1);
 
 function drawRings(context, stage, places) {
   const thin = 1 / context.getTransform().a;
@@ -330,7 +332,7 @@ function listObjects(root) {
   $("list-title").textContent = scene.objects.length ? "Objects and their positives" : "This image has no objects: every place is a negative";
   if (!scene.objects.length) return;
   const lines = make("table", root), head = make("tr", make("thead", lines)), body = make("tbody", lines);
-  for (const name of ["object", "size", ...methods()]) make("th", head, name);
+  for (const name of ["object", "size", ...methods()]) make("th", head, name, { class: "long" });
   scene.objects.forEach(([number, label, x1, y1, x2, y2], k) => {
     const counts = methods().map((method) => stageOf(method).lists.positives[k]);
     const line = make("tr", body, null, { class: "pick" + (counts.includes(0) ? " warn" : ""), tabindex: 0 });
