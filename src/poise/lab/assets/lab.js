@@ -151,7 +151,7 @@ const ambiguous = (stage, values) =>
   values.filter(([value]) => value > 0.02 * last(values)).map(([, place]) => place).filter((place) => stage.places.whole("within", place) > 1);
 
 function drawRings(context, stage, places) {
-  const thin = 1 / context.getTransform().a;
+  const thin = pixel(context);
   for (const place of places) {
     const [x1, y1, x2, y2] = stage.places.box("cell", place);
     for (const [style, width] of [["rgba(0,0,0,.7)", 3], ["#fff", 1.3]]) {
@@ -163,6 +163,9 @@ function drawRings(context, stage, places) {
     }
   }
 }
+
+// One pixel of the screen in pixels of the picture: lines keep their width whatever the resolution.
+const pixel = (context) => scene.size[0] / Math.max(1, context.canvas.clientWidth);
 
 // Coordinates of the picture on a canvas of any resolution.
 function inPicture(canvas) {
@@ -180,7 +183,7 @@ function drawObjects(context) {
 }
 
 function outline(context, [x1, y1, x2, y2], paint, width, dash) {
-  const thin = 1 / context.getTransform().a; // lines keep their width whatever the resolution
+  const thin = pixel(context);
   context.setLineDash((dash || []).map((length) => length * thin));
   for (const [style, extra] of [["rgba(0,0,0,.7)", 2], [paint, 0]]) {
     context.strokeStyle = style;
