@@ -1,0 +1,80 @@
+"""The comparisons of docs/benchmarks.md: small trainings on generated scenes and BCCD, for hours on a CPU.
+
+    poise demo-data pretraining --train 1600 --val 100 --size 256 --seed 100 --style plain
+    poise demo-data scenes --train 400 --val 160 --size 256 --seed 7 --style plain
+    python examples/small_comparisons.py recipes                       # writes the recipes as YAML
+    poise train --config pretraining.yaml --data pretraining --out runs/pretraining
+    python examples/small_comparisons.py backbone runs/pretraining     # writes resnet18.pt, shared by all variants
+    poise ablate dense_methods --config dense.yaml --data scenes --epochs 6 --seeds 0 1 2
+    poise ablate dw_negative_weight --config dense.yaml --model.name dw_r18_fpn --data scenes --epochs 6
+    poise ablate libra_parts --config two_stage.yaml --data scenes
+    poise ablate nanodet_guidance --config nanodet.yaml --data scenes
+
+NanoDet's variants start from the backbone of its published COCO weights:
+
+    python examples/small_comparisons.py shufflenet nanodet-plus-m_320.pth    # writes shufflenet.pt
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+
+import poise
+from poise.recipes import Recipe, changed, save_recipe
+from poise.recipes.demo import demo
+
+SHARED: dict[str, Any] = {
+    "optimizer.lr": 1.5e-3,
+    "optimizer.backbone_lr_multiplier": 0.3,
+    "train.precision": "bf16",
+    "evaluate.pictures": 0,
+    "data.on_bad_data": "skip",
+}
+
+
+def pretraining() -> Recipe:
+    """ATSS on ResNet-18 from random weights; of the result only the backbone is used."""
+    options = {"channels": 64, "depth": 1}
+    return changed(demo(6), {**SHARED, "optimizer.backbone_lr_multiplier": 1.0, "model.options": options})
+
+
+def dense() -> Recipe:
+    """One-stage methods at 128 px, pyramids of 64 channels and towers of one layer."""
+    size = {"model.image_size": [128], "model.options": {"channels": 64, "depth": 1}}
+    return changed(demo(8), {**SHARED, "model.backbone_weights": "resnet18.pt", **size})
+
+
+def two_stage() -> Recipe:
+    """Faster R-CNN's variants at 160 px; 300 proposals, of which 128 are trained on."""
+    options = {"channels": 64, "hidden": 256, "proposals": 300, "regions": 128, "anchors": 128}
+    name = {"model.name": "libra_faster_rcnn_r18_fpn", "model.options": options}
+    return changed(demo(10), {**SHARED, "model.backbone_weights": "resnet18.pt", **name})
+
+
+def nanodet() -> Recipe:
+    """NanoDet-Plus-m at 128 px; the guide is detached after two of six epochs."""
+    name = {"model.name": "nanodet_plus_m_320", "model.image_size": [128], "model.options": {"detach_epoch": 2}}
+    return changed(demo(6), {**SHARED, "optimizer.lr": 1e-3, "model.backbone_weights": "shufflenet.pt", **name})
+
+
+def main() -> None:
+    what, *source = sys.argv[1:]
+    if what == "recipes":
+        for function in (pretraining, dense, two_stage, nanodet):
+            save_recipe(function(), f"{function.__name__}.yaml")
+    elif what == "backbone":
+        backbone: Any = poise.Detector(source[0]).model.network.backbone
+        torch.save(backbone.body.state_dict(), "resnet18.pt")
+    elif what == "shufflenet":
+        model = poise.create_model("nanodet_plus_m_320")
+        poise.load_published(model, source[0])
+        torch.save(model.network.backbone.state_dict(), "shufflenet.pt")  # type: ignore[union-attr]
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
