@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ from poise.engine.health import OutOfMemory, TrainingDiverged
 from poise.engine.locks import FolderInUse
 from poise.engine.model import named_model
 from poise.engine.run import RECIPE, train
-from poise.recipes import Recipe, load_recipe, to_dict
+from poise.recipes import Recipe, differences, load_recipe, to_dict
 from poise.recipes.ablation import Ablation, PlannedRun
 
 State = Literal["done", "failed", "elsewhere", "open"]
@@ -116,13 +116,8 @@ def _check_folder(folder: Path, planned: PlannedRun) -> None:
     before = load_recipe(folder / RECIPE)
     if before == planned.recipe:
         return
-    old, new = to_dict(before), to_dict(planned.recipe)
-    differing = [
-        f"{group.name}.{name}: {old[group.name].get(name)} there, {value} here"
-        for group in fields(Recipe)
-        for name, value in new[group.name].items()
-        if old[group.name].get(name) != value
-    ]
+    found = differences(to_dict(before), planned.recipe)
+    differing = [f"{setting}: {there} there, {here} here" for setting, there, here in found]
     raise ValueError(
         f"{folder} holds a run with other settings ({'; '.join(differing)}): choose another --out or delete that folder"
     )

@@ -29,7 +29,7 @@ from poise.engine.stopping import EXIT_CODES
 from poise.engine.train import Training
 from poise.evaluate import Evaluation, LvisMetrics, Metrics, evaluate, is_lvis
 from poise.models.files import describe
-from poise.recipes import Recipe, save_recipe, to_dict
+from poise.recipes import Recipe, differences, save_recipe
 from poise.storage import write_text_atomically
 
 RECIPE, CLASSES = "recipe.yaml", "classes.txt"
@@ -212,13 +212,7 @@ def _checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 def _changes(before: dict[str, Any], recipe: Recipe) -> list[str]:
     """What the user changed since the checkpoint, for the record."""
-    now = to_dict(recipe)
-    lines = []
-    for group, settings in now.items():
-        for name, value in settings.items():
-            old = before.get(group, {}).get(name)
-            if old != value:
-                lines.append(f"{group}.{name}: {old} -> {value}")
+    lines = [f"{setting}: {old} -> {new}" for setting, old, new in differences(before, recipe)]
     return ["changed since the checkpoint: " + ", ".join(lines)] if lines else []
 
 

@@ -2,7 +2,7 @@
 
 from poise.recipes.augment import AugmentSettings
 from poise.recipes.catalog import describe_recipe, get_recipe, list_recipes
-from poise.recipes.convert import changed, from_dict, load_recipe, save_recipe, to_dict
+from poise.recipes.convert import changed, differences, from_dict, load_recipe, save_recipe, to_dict
 from poise.recipes.finetune import finetune
 from poise.recipes.settings import (
     DataSettings,
@@ -25,6 +25,7 @@ __all__ = [
     "TrainSettings",
     "changed",
     "describe_recipe",
+    "differences",
     "finetune",
     "from_dict",
     "get_recipe",

@@ -74,6 +74,16 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return from_dict(values)
 
 
+def differences(before: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, Any, Any]]:
+    """(setting, value before, value now) of every setting in which a recipe differs from one given as a dict."""
+    return [
+        (f"{group}.{name}", before.get(group, {}).get(name), value)
+        for group, settings in to_dict(recipe).items()
+        for name, value in settings.items()
+        if before.get(group, {}).get(name) != value
+    ]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``, did you mean 'x'?`` where something is near enough, else nothing."""
     close = difflib.get_close_matches(word, list(known), 1, 0.5)
