@@ -271,6 +271,7 @@ class Match:
     assignment: Assignment | PairWeights
     criterion: Any = field(default=None, kw_only=True)  # what weighed it, where the stage says so
     sample: Sample | None = field(default=None, kw_only=True)  # the places that were weighed; None: all
+    truth: GroundTruth | None = field(default=None, kw_only=True)  # what was taught, where not the batch's objects
 
     @property
     def nonfinite(self) -> Tensor:

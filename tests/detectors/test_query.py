@@ -115,7 +115,7 @@ def test_matches_are_kept_by_stage() -> None:
         [{"boxes": torch.tensor([[8.0, 8.0, 56.0, 60.0]]), "labels": torch.tensor([2])}], [(96, 96)]
     )
     output = model.network(Batch(torch.randn(1, 3, 96, 96), truth, torch.arange(1)), Progress())
-    assert set(output.matches) == {"queries", "denoising"}
+    assert list(output.matches) == ["encoder", "queries/1", "queries", "denoising"]
     assert int(output.matches["queries"].assignment.positive.sum()) == 1
     assert output.matches["queries"].predictions.priors.boxes.shape == (1, SMALL["queries"], 4)
 

@@ -193,6 +193,59 @@ def test_yolox_says_its_objectness_as_background() -> None:
     assert objectness == pytest.approx(float(explanation.losses["loss_obj"]), rel=1e-4)
 
 
+QUERIES = {"channels": 32, "hidden": 64, "queries": 20, "encoder_layers": 1, "decoder_layers": 2}
+TINY = {"backbone": "test_byobnet", **QUERIES}
+LAYERS = {"encoder": "enc_{}", "queries/1": "d0.{}", "queries": "{}", "denoising": "dn_{}"}
+HEADS = {"faster_rcnn/queries": "{}_aux0", "atss/queries": "{}_aux1"}
+
+
+def check_queries(explanation: lab.Explanation, stages: dict[str, str]) -> None:
+    for name, term in stages.items():
+        stage = explanation.stages[name]
+        wanted = explanation.losses[term.format("loss_cls")]
+        assert class_loss(stage, of_logits).float() == pytest.approx(float(wanted), rel=1e-4), name
+        wanted = explanation.losses[term.format("loss_iou")]
+        assert giou_loss(stage, stage.truth) == pytest.approx(float(wanted), rel=1e-4), name
+        assert wanted > 0 and stage.priors.boxes.shape[-1] == 4
+
+
+@pytest.mark.parametrize(
+    "name, missing",
+    [
+        ("deformable_detr_r18", {"encoder", "denoising"}),
+        ("deformable_detr_twostage_r18", {"denoising"}),
+        ("dab_detr_r18", {"encoder", "denoising"}),
+        ("dino_r18", set()),
+    ],
+)
+def test_every_layer_of_a_decoder(name: str, missing: set[str]) -> None:
+    explanation = explained(name, heads=4, **TINY)
+    stages = {stage: term for stage, term in LAYERS.items() if stage not in missing}
+    assert set(explanation.stages) == set(stages)
+    check_queries(explanation, stages)
+    matched = explanation.stages["queries"]
+    assert [int((matched.index[i] >= 0).sum()) for i in range(3)] == [3, 1, 0]  # one query for every object
+    assert matched.of_object(0, 1).chosen.sum() == 1
+    if "encoder" in stages and name != "dino_r18":
+        encoder = explanation.stages["encoder"]  # every token, taught "some object" by the first class
+        assert encoder.boxes.shape[1] > 20 and not encoder.weights.positive[..., 1:].any()
+        assert torch.allclose(encoder.of_object(0, 1).score, encoder.predictions.logits[0, :, 0].sigmoid())
+
+
+@pytest.mark.parametrize("name", ["co_deformable_detr_r18", "co_dino_5scale_r18"])
+def test_auxiliary_heads_of_collaborative_training(name: str) -> None:
+    explanation = explained(name, attention_heads=4, lent=40, **TINY)
+    layers = {stage: term for stage, term in LAYERS.items() if stage in explanation.stages}
+    assert len(layers) == (4 if "dino" in name else 3)
+    check_queries(explanation, {**layers, **HEADS})
+    stages, terms = explanation.stages, explanation.losses
+    assert set(stages) == {*layers, *HEADS, "faster_rcnn/rpn", "faster_rcnn/rcnn", "atss/dense"}
+    assert class_loss(stages["faster_rcnn/rpn"], of_logits) == pytest.approx(float(terms["loss_rpn_cls"]), rel=1e-4)
+    assert class_loss(stages["faster_rcnn/rcnn"], of_softmax) == pytest.approx(float(terms["loss_cls0"]), rel=1e-4)
+    assert class_loss(stages["atss/dense"], of_logits) == pytest.approx(float(terms["loss_cls1"]), rel=1e-3)
+    assert giou_loss(stages["atss/dense"], explanation.truth) == pytest.approx(float(terms["loss_bbox1"]), rel=1e-4)
+
+
 def test_shapes_and_views() -> None:
     explanation = explained("atss_r18_fpn", **SMALL)
     stage = explanation.stages["dense"]

@@ -14,6 +14,7 @@ from torch import Tensor
 from poise import losses
 from poise.boxes import cxcywh_to_xyxy, iou, to_shares
 from poise.criteria.protocol import certain
+from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.distributed import normalizer
 from poise.structures import Assignment, GroundTruth, QueryPredictions
 
@@ -55,22 +56,37 @@ class SetCriterion:
         ``truth`` is that of L*B images. Ignored queries do not count.
         """
         wanted, objects = to_shares(assignment.boxes(truth), truth.sizes), assignment.boxes(truth)
-        labels = self.soft_label(predictions, assignment, wanted)
-        targets = assignment.targets(truth, predictions.logits.shape[2], labels)
-        class_loss = self.class_loss(predictions.logits, targets).sum(2)
+        layers = len(names)
+        taught = self.taught(predictions, assignment, truth, layers)
+        class_loss = self.class_loss(predictions.logits, taught.targets).sum(2)
         distance = losses.l1(predictions.shares, wanted).sum(2)
         overlap_loss = losses.giou(predictions.boxes, objects)
-        layers = len(names)
-        number = assignment.positive.float().reshape(layers, -1).sum(1)
-        count = normalizer(number)
         terms = {
-            "loss_cls": _sums(class_loss, ~assignment.ignored, layers) * self.class_weight / self.class_count(number),
-            "loss_bbox": _sums(distance, assignment.positive, layers) * self.box_weight / count,
-            "loss_iou": _sums(overlap_loss, assignment.positive, layers) * self.giou_weight / count,
+            "loss_cls": _sums(class_loss, taught.classes, layers),
+            "loss_bbox": _sums(distance, taught.boxes, layers) * self.box_weight,
+            "loss_iou": _sums(overlap_loss, taught.boxes, layers) * self.giou_weight,
         }
         return {name.format(term): value[i] for term, value in terms.items() for i, name in enumerate(names)}
 
+    def taught(
+        self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth, layers: int = 1
+    ) -> Taught:
+        """What the queries of stacked layers are taught; how much boxes count is without the weights of their terms."""
+        labels = self.soft_label(predictions, assignment, to_shares(assignment.boxes(truth), truth.sizes))
+        targets = assignment.targets(truth, predictions.logits.shape[2], labels)
+        number = assignment.positive.float().reshape(layers, -1).sum(1)
+        classes = (self.class_weight / self.class_count(number)).repeat_interleave(len(targets) // layers)[:, None]
+        boxes = (1 / normalizer(number)).repeat_interleave(len(targets) // layers)[:, None]
+        return Taught(targets, ~assignment.ignored * classes, assignment.positive * boxes)
 
-def _sums(loss: Tensor, counted: Tensor, layers: int) -> Tensor:
-    """Sum of each layer (L,) over the places that count, whatever stands in the others."""
-    return loss.where(counted, 0.0).reshape(layers, -1).sum(1)
+    def weights(self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """How much each query of one layer counts; of boxes in GIoU (in L1 ``box_weight / giou_weight`` times that)."""
+        taught = self.taught(predictions, assignment, truth)
+        loss = self.class_loss(predictions.logits, taught.targets)
+        boxes = taught.boxes * self.giou_weight
+        return weights_of_logits(taught._replace(boxes=boxes), loss, predictions.logits)
+
+
+def _sums(loss: Tensor, weight: Tensor, layers: int) -> Tensor:
+    """Weighted sum of each layer (L,) over the places that count, whatever stands in the others."""
+    return (loss.where(weight != 0, 0.0) * weight).reshape(layers, -1).sum(1)

@@ -7,8 +7,8 @@ same elementwise losses by their cross entropy. So no weight is written down twi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise.assign.protocol import object_chunks
 from poise.criteria.protocol import masked_sum
+from poise.structures import GroundTruth
 
 TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
 
@@ -47,6 +48,22 @@ class LossWeights:
         """The negative weight of each place over all classes and the background, (B,N)."""
         total = self.negative.sum(2)
         return total if self.background is None else total + self.background
+
+    def times(self, factor: float) -> LossWeights:
+        """The weights of the same losses times ``factor``."""
+        parts = (getattr(self, f.name) for f in fields(self))
+        return LossWeights(*(None if part is None else part * factor for part in parts))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Says the weights of a criterion whose losses somebody multiplies."""
+
+    criterion: Any
+    factor: float
+
+    def weights(self, predictions: Any, assignment: Any, truth: GroundTruth) -> LossWeights:
+        return self.criterion.weights(predictions, assignment, truth).times(self.factor)
 
 
 def weights_of(taught: Taught, loss: Tensor, entropy: Tensor) -> LossWeights:

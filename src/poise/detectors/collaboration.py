@@ -9,12 +9,13 @@ decoder, whose objects are known. All of this is gone at inference.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from poise.boxes import to_shares
+from poise.criteria.weights import Scaled
 from poise.nn.heads.region import RegionAlign
 from poise.nn.positions import inverse_sigmoid
 from poise.nn.queries import BoxEncoding, Queries, TaughtQueries
@@ -110,9 +111,13 @@ class Collaboration(nn.Module):
             for term, loss in output.losses.items():
                 shared = "rpn" in term and term not in losses  # the originals number no proposal network
                 losses[term if shared else f"{term}{number}"] = loss * self.weight
-            matches.update({f"{lender.name}/{stage}": match for stage, match in output.matches.items()})
+            matches.update({f"{lender.name}/{stage}": self._scaled(match) for stage, match in output.matches.items()})
             lent.append(queries)
         return StepOutput(losses, matches), lent
+
+    def _scaled(self, match: Match) -> Match:
+        known = hasattr(match.criterion, "weights")
+        return replace(match, criterion=Scaled(match.criterion, self.weight)) if known else match
 
     def pyramid(self, memory: Tokens) -> list[Tensor]:
         """The memory's maps and a coarser one."""

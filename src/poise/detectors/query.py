@@ -98,25 +98,26 @@ class QueryDetector(nn.Module):
         names = layer_names(layers, "{}")
         if proposed is not None and self.queries.any_class:
             anything = replace(truth, labels=torch.zeros_like(truth.labels))
-            stages.append(self._teach("encoder", proposed, proposed.boxes[0].detach(), anything, ("enc_{}",)))
+            stages.append(self._teach(("encoder",), proposed, proposed.boxes[0].detach(), anything, ("enc_{}",)))
         elif proposed is not None:
             matching, names = stacked(proposed, matching), ("enc_{}", *names)
-        stages.append(self._teach("queries", matching, queries.references, truth, names))
+        first = ("encoder",) if len(names) > layers else ()
+        stages.append(self._teach((*first, *stage_names(layers)), matching, queries.references, truth, names))
         for part, said in zip(taught, known, strict=True):
             names = layer_names(layers, part.name)
-            stages.append(self._teach(part.stage, said, part.queries.references, truth, names, part.assignment))
+            stages.append(self._teach((part.stage,), said, part.queries.references, truth, names, part.assignment))
         return merged(stages)
 
     def _teach(
         self,
-        stage: str,
+        stages: Sequence[str],
         answers: Answers,
         references: Tensor,
         truth: GroundTruth,
         names: Sequence[str],
         known: Assignment | None = None,
     ) -> StepOutput:
-        """The losses of some layers, by an assignment that is known or by matching, and the last layer's match."""
+        """The losses of some layers, by an assignment that is known or by matching; matches of the last, by ``stages``."""
         layers, batch = answers.logits.shape[:2]
         predictions, truths = predictions_of(answers, references, truth.sizes), truth.repeat(layers)
         if known is None:
@@ -124,9 +125,12 @@ class QueryDetector(nn.Module):
         else:
             assigned = map_tensors(known, lambda t: t.repeat(layers, 1))
         losses = self.criterion.of_layers(predictions, assigned, truths, names)
-        last = Answers(answers.logits[-1:], answers.boxes[-1:])
-        told = map_tensors(assigned, lambda t: t[-batch:])
-        return StepOutput(losses, {stage: Match(predictions_of(last, references, truth.sizes), told)})
+        matches = {}
+        for layer, stage in enumerate(stages, layers - len(stages)):
+            said = predictions_of(layer_of(answers, layer), references, truth.sizes)
+            told = Assignment(*(t[layer * batch : (layer + 1) * batch] for t in vars(assigned).values()))
+            matches[stage] = Match(said, told, criterion=self.criterion, truth=truth)
+        return StepOutput(losses, matches)
 
 
 def merged(stages: Sequence[StepOutput]) -> StepOutput:
@@ -140,6 +144,11 @@ def layer_names(layers: int, last: str) -> tuple[str, ...]:
     return (*(f"d{i}.{last}" for i in range(layers - 1)), last)
 
 
+def stage_names(layers: int) -> tuple[str, ...]:
+    """What the matches of each layer are called: with its number from 1, the last one without."""
+    return (*(f"queries/{i + 1}" for i in range(layers - 1)), "queries")
+
+
 def parted(answers: Answers, counts: Sequence[int]) -> list[Answers]:
     """The answers to so many queries, then so many, and to the rest."""
     sizes = [*counts, answers.logits.shape[2] - sum(counts)]
@@ -150,6 +159,11 @@ def parted(answers: Answers, counts: Sequence[int]) -> list[Answers]:
 def stacked(first: Answers, second: Answers) -> Answers:
     """The layers of both."""
     return Answers(torch.cat((first.logits, second.logits)), torch.cat((first.boxes, second.boxes)))
+
+
+def layer_of(answers: Answers, layer: int) -> Answers:
+    """The answers of one layer."""
+    return Answers(answers.logits[layer : layer + 1], answers.boxes[layer : layer + 1])
 
 
 def predictions_of(answers: Answers, references: Tensor, sizes: Tensor) -> QueryPredictions:

@@ -167,7 +167,7 @@ def explanation_of(output: StepOutput, truth: GroundTruth, name: str = "this mod
         known = ", ".join(output.matches) or "none"
         raise NothingToExplain(
             f"'{name}' is a model without weights to explain: none of its stages ({known}) has a criterion that says "
-            "what its losses weigh (a method 'weights', see docs/lab.md); the dense and two-stage models of poise have"
+            "what its losses weigh (a method 'weights', see docs/lab.md); all models of poise have"
         )
     stages = {stage: _stage(stage, match, truth) for stage, match in speaking.items()}
     return Explanation(stages, output.losses, truth, tuple(stage for stage in output.matches if stage not in stages))
@@ -188,6 +188,7 @@ def _batch_of(model: DetectionModel, images: Sequence[Tensor] | Tensor, targets:
 
 def _stage(name: str, match: Match, truth: GroundTruth) -> Stage:
     predictions, assignment, sample = match.predictions, match.assignment, match.sample
+    truth = truth if match.truth is None else match.truth
     if sample is not None and isinstance(assignment, Assignment):
         weights = match.criterion.weights(predictions.take(sample.index), keep(assignment, sample), truth)
         places = assignment.index.shape[1]
