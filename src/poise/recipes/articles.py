@@ -127,4 +127,16 @@ TABLES: dict[str, ArticleTable] = {
             }
         ),
     ),
+    "co_detr_heads": ArticleTable(
+        "Co-DETR's auxiliary heads on Deformable-DETR++: two-stage, mixed selection, look-forward-twice, no dropout",
+        "co_deformable_detr_r18",
+        _rows(
+            {
+                "K=0 (Deformable-DETR++)": _options(heads=""),
+                "K=1 ATSS": _options(heads="atss"),
+                "K=2 ATSS + Faster R-CNN": _options(heads="faster_rcnn,atss"),
+                "K=2 ATSS + ATSS": _options(heads="atss,atss"),
+            }
+        ),
+    ),
 }
