@@ -6,6 +6,7 @@ laid side by side, so that a head finds a box's edge by its place alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -56,15 +57,25 @@ class ConditionalCrossAttention(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens) -> Tensor:
         """``sines`` (B,Q,C) say where to look, in the encoding of the memory's own positions."""
+        query, key = self._compared(x, positions, sines, memory)
+        dropout = self.dropout if self.training else 0.0
+        found = attend(query, key, self.value(memory.values), self.heads, _inside(memory), dropout)
+        return x + self.drop(self.output(found))
+
+    def look(self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens) -> Tensor:
+        """How each head weighs each token, (B,H,Q,N), without dropout."""
+        query, key = self._compared(x, positions, sines, memory)
+        q, k = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2).float() for t in (query, key))
+        alike = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[-1])
+        return alike.masked_fill(~_inside(memory), -torch.inf).softmax(-1)
+
+    def _compared(self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens) -> tuple[Tensor, Tensor]:
+        """Queries (B,Q,2C) and keys (B,N,2C): of each head its content with its place behind it."""
         query, key = self.query_content(x), self.key_content(memory.values)
         place = self.key_position(memory.positions)
         if self.query_position is not None:
             query, key = query + self.query_position(positions), key + place
-        query, key = _beside(query, self.query_sine(sines), self.heads), _beside(key, place, self.heads)
-        seen = ~memory.padding[:, None, None]
-        dropout = self.dropout if self.training else 0.0
-        found = attend(query, key, self.value(memory.values), self.heads, seen, dropout)
-        return x + self.drop(self.output(found))
+        return _beside(query, self.query_sine(sines), self.heads), _beside(key, place, self.heads)
 
 
 class ConditionalDecoderLayer(nn.Module):
@@ -202,6 +213,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, seen: Tensor |
 def _beside(a: Tensor, b: Tensor, heads: int) -> Tensor:
     """Each head's part of ``a`` with its part of ``b`` behind it."""
     return torch.cat((a.unflatten(-1, (heads, -1)), b.unflatten(-1, (heads, -1))), -1).flatten(-2)
+
+
+def _inside(memory: Tokens) -> Tensor:
+    return ~memory.padding[:, None, None]
 
 
 def _seen(blocked: Tensor | None) -> Tensor | None:

@@ -50,8 +50,14 @@ class DeformableAttention(nn.Module):
 
         Around a point offsets are in cells of the level; around a box in half its width and height over the points.
         """
-        form = (self.heads, self.levels, self.points)
         value = self.values(memory.values).masked_fill(memory.padding[..., None], 0.0)
+        locations, weights = self.look(query, references, memory)
+        found = sample_levels(value.unflatten(-1, (self.heads, -1)), memory.shapes, locations, weights)
+        return self.output(found.to(query.dtype))
+
+    def look(self, query: Tensor, references: Tensor, memory: Tokens) -> tuple[Tensor, Tensor]:
+        """Where each head looks, (B,Q,H,L,P,2) in shares of each level's map, and how it weighs that, (B,Q,H,L,P)."""
+        form = (self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).float().unflatten(-1, (*form, 2))
         weights = self.weights(query).float().unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, form[1:])
         place = memory.on_levels(references.float())[:, :, None, :, None]  # (B,Q,1,L,1,2|4)
@@ -59,10 +65,7 @@ class DeformableAttention(nn.Module):
             reach = 1 / torch.tensor([[w, h] for h, w in memory.shapes], device=query.device)[:, None]
         else:
             reach = place[..., 2:] * (0.5 / self.points)
-        found = sample_levels(
-            value.unflatten(-1, (self.heads, -1)), memory.shapes, place[..., :2] + offsets * reach, weights
-        )
-        return self.output(found.to(query.dtype))
+        return place[..., :2] + offsets * reach, weights
 
 
 def sample_levels(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, weights: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class Queries:
     references: Tensor  # (B,Q,2|4) centre x, y (and width, height) in shares of the image
     positions: Tensor | None = None  # (B,Q,C) encodings; None where the decoder makes them from the references
     proposed: Answers | None = None  # one layer: what the encoder said, where the queries come from it
+    tokens: Tensor | None = None  # (B,Q) int64: the encoder's tokens that they were made from, where they were
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class SelectedQueries(nn.Module):
         chosen = Answers(_take(logits, best)[None], _take(boxes, best)[None])
         made = self.make(chosen.boxes[0].detach())
         proposed = Answers(logits[None], boxes[None]) if self.any_class else chosen
-        return Queries(made.content, made.references, made.positions, proposed)
+        return Queries(made.content, made.references, made.positions, proposed, best)
 
 
 def proposals(tokens: Tokens) -> tuple[Tensor, Tensor]:
