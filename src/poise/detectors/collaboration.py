@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from poise.boxes import to_shares
 from poise.criteria.weights import Scaled
@@ -22,20 +23,26 @@ from poise.nn.queries import BoxEncoding, Queries, TaughtQueries
 from poise.nn.tokens import Tokens
 from poise.sample import keep
 from poise.sample.positives_first import PositivesFirst
-from poise.structures import Assignment, Detections, GroundTruth, Match, Progress, StepOutput
+from poise.structures import Assignment, Detections, GroundTruth, Match, PairWeights, Progress, StepOutput
 
 Reader = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]  # (maps, boxes (B,S,4), places (B,S)) to (B,S,C)
 
 
 class BoxContent(nn.Module):
-    """A lent query's content is its box; its position the decoder makes itself (Co-DINO)."""
+    """A lent query's content is its box; its position the decoder makes itself (Co-DINO).
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        features: and what the branch saw there, as in the article; the published Co-DINO leaves that out.
+    """
+
+    def __init__(self, channels: int, features: bool = False) -> None:
         super().__init__()
         self.encode = BoxEncoding(channels, channels)
+        self.seen = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels)) if features else None
 
     def forward(self, shares: Tensor, read: Callable[[], Tensor]) -> Queries:
-        return Queries(self.encode(inverse_sigmoid(shares).sigmoid()), shares)
+        content = self.encode(inverse_sigmoid(shares).sigmoid())
+        return Queries(content if self.seen is None else content + self.seen(read()), shares)
 
 
 class BoxAndFeatures(nn.Module):
@@ -65,11 +72,21 @@ class Lender(nn.Module):
         branch: ``(maps, truth, progress) -> StepOutput``; its last match is what is lent.
         make: from boxes in shares of the image, and a function that reads the places' features, to queries.
         read: features of places, for ``make``.
+        weight: of the losses of the lent queries.
     """
 
-    def __init__(self, name: str, branch: nn.Module, make: nn.Module, sampler: PositivesFirst, read: Reader) -> None:
+    def __init__(
+        self,
+        name: str,
+        branch: nn.Module,
+        make: nn.Module,
+        sampler: PositivesFirst,
+        read: Reader,
+        weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.name, self.branch, self.make, self.sampler, self.read = name, branch, make, sampler, read
+        self.weight = weight
 
     def forward(
         self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress, number: int
@@ -81,21 +98,29 @@ class Lender(nn.Module):
 
     def lend(self, match: Match, maps: Sequence[Tensor], truth: GroundTruth, number: int) -> TaughtQueries:
         told = match.assignment
-        assignment = told if isinstance(told, Assignment) else told.hard()
+        assignment = told if isinstance(told, Assignment) else foremost(told)
         sample = self.sampler(assignment)
         everywhere = match.predictions.priors.boxes.detach().float().expand(len(truth.sizes), -1, -1)
         boxes = everywhere.gather(1, sample.index[..., None].expand(-1, -1, 4))
         queries = self.make(to_shares(boxes, truth.sizes), lambda: self.read(maps, boxes, sample.index))
         together = sample.chosen.any(0, keepdim=True) if self.sampler.fill else sample.chosen
         groups = torch.where(together, 0, -1)
-        return TaughtQueries(queries, keep(assignment, sample), groups, f"{self.name}/queries", f"{{}}_aux{number}")
+        stage, name = f"{self.name}/queries", f"{{}}_aux{number}"
+        return TaughtQueries(queries, keep(assignment, sample), groups, stage, name, weight=self.weight)
+
+
+def foremost(weights: PairWeights, share: float = 0.5) -> Assignment:
+    """Positive are the places that weigh at least ``share`` as much as the best place of the same object."""
+    positive = weights.positive.detach()
+    kept = torch.where(positive >= share * positive.amax(1, keepdim=True), positive, 0.0)
+    return replace(weights, positive=kept).hard()
 
 
 class Collaboration(nn.Module):
     """The pyramid over the memory, and the lenders that read it.
 
     Args:
-        adapter: makes one coarser map of the memory's coarsest.
+        adapter: the memory's maps to the branches'.
         weight: of the branches' losses.
     """
 
@@ -120,9 +145,14 @@ class Collaboration(nn.Module):
         return replace(match, criterion=Scaled(match.criterion, self.weight)) if known else match
 
     def pyramid(self, memory: Tokens) -> list[Tensor]:
-        """The memory's maps and a coarser one."""
-        maps = memory.maps()
-        return [*maps, self.adapter(maps[-1])]
+        """The maps that the branches read."""
+        maps: list[Tensor] = self.adapter(memory.maps())
+        return maps
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the branches, in their order."""
+        return tuple(str(lender.name) for lender in self.lenders)
 
     def predict(self, memory: Tokens, sizes: Tensor, number: int) -> Detections:
         """What a branch finds by itself."""
@@ -131,10 +161,38 @@ class Collaboration(nn.Module):
 
 
 class Downsample(nn.Sequential):
-    """The published adapter: one 3x3 convolution of stride 2 and a group norm."""
+    """The published adapter: a coarser map of the coarsest, by one 3x3 convolution of stride 2 and a group norm."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(nn.Conv2d(channels, channels, 3, 2, 1), nn.GroupNorm(min(32, max(1, channels // 4)), channels))
+        super().__init__(*_conv(channels, 2))
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:  # type: ignore[override]
+        return [*maps, super().forward(maps[-1])]
+
+
+class FromOneScale(nn.Module):
+    """The article's adapter for encoders of one map: finer maps by bilinear upsampling and a 3x3 convolution, coarser
+    ones by 3x3 convolutions of stride 2, one after another. (The original code has none; group norms as in its other.)
+    """
+
+    def __init__(self, channels: int, finer: int = 2, coarser: int = 2) -> None:
+        super().__init__()
+        self.finer = nn.ModuleList([_conv(channels, 1) for _ in range(finer)])
+        self.coarser = nn.ModuleList([_conv(channels, 2) for _ in range(coarser)])
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        (one,) = maps
+        levels = [one]
+        for conv in self.finer:
+            levels.insert(0, conv(interpolate(levels[0], scale_factor=2.0, mode="bilinear")))
+        for conv in self.coarser:
+            levels.append(conv(levels[-1]))
+        return levels
+
+
+def _conv(channels: int, stride: int) -> nn.Sequential:
+    norm = nn.GroupNorm(min(32, max(1, channels // 4)), channels)
+    return nn.Sequential(nn.Conv2d(channels, channels, 3, stride, 1), norm)
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from poise.boxes import from_shares
+from poise.criteria.weights import Scaled
 from poise.detectors.collaboration import Collaboration
 from poise.nn.denoising import ContrastiveDenoising
-from poise.nn.queries import Answers, Queries, TaughtQueries, joined
+from poise.nn.queries import Answers, Matching, Queries, TaughtQueries, cut, joined
 from poise.nn.tokens import Tokens
 from poise.postprocess import BestAnswers, SoftSuppressed
 from poise.structures import (
@@ -29,6 +30,14 @@ from poise.structures import (
 )
 
 
+@dataclass(frozen=True)
+class Hybrid:
+    """Queries behind the others, in training, among which every object is wanted several times (H-DETR)."""
+
+    assigner: Matching
+    weight: float = 1.0  # of their losses
+
+
 class QueryDetector(nn.Module):
     """``forward`` gives losses and matches whatever the mode, ``predict`` detections whatever the mode.
 
@@ -37,10 +46,15 @@ class QueryDetector(nn.Module):
         encoder: ``(tokens) -> Tokens``.
         queries: ``(tokens) -> Queries``; where they carry proposals, these are taught too.
         decoder: ``(queries, tokens, blocked) -> Answers`` of all its layers.
-        assigner: matches queries of stacked layers with objects.
+        assigner: matches queries of stacked layers, one group of them, with objects.
         criterion: a ``SetCriterion``.
         denoising: makes further queries from the truth, in training.
         collaboration: auxiliary branches on the encoder's memory, in training, and the queries that they lend.
+        shown: queries of inference; 0: all. The others serve in training.
+        groups: of ``shown`` queries each, which see only their own and are matched each on its own.
+        hybrid: what the queries behind these groups are for; None: there are none.
+        one_pass: lent queries take part in the decoder's one pass, masked; else each branch's have a pass of their
+            own, as in the original. Up to rounding that is the same, at less memory and more time.
     """
 
     def __init__(
@@ -56,33 +70,65 @@ class QueryDetector(nn.Module):
         postprocess: BestAnswers | SoftSuppressed,
         denoising: ContrastiveDenoising | None = None,
         collaboration: Collaboration | None = None,
+        shown: int = 0,
+        groups: int = 1,
+        hybrid: Hybrid | None = None,
+        one_pass: bool = True,
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.tokenizer, self.encoder = backbone, neck, tokenizer, encoder
         self.queries, self.decoder = queries, decoder
         self.denoising, self.collaboration = denoising, collaboration
         self.assigner, self.criterion, self.postprocess = assigner, criterion, postprocess
+        self.shown, self.groups, self.hybrid, self.one_pass = shown, groups, hybrid, one_pass
+        self.matching = assigner if groups == 1 else replace(assigner, groups=groups)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         truth = batch.truth
         memory = self.encode(batch.pixels, truth.sizes)
-        queries = self.queries(memory)
-        taught = [] if self.denoising is None else [self.denoising(truth)]
-        helped = StepOutput({})
+        queries, taught = self._further(self.queries(memory))
+        if self.denoising is not None:
+            taught.append(self.denoising(truth))
+        helped, lent = StepOutput({}), list[TaughtQueries]()
         if self.collaboration is not None:
             helped, lent = self.collaboration(memory, truth, progress)
-            taught += lent
-        asked, blocked = joined(queries, taught)
-        answers = self.decoder(asked, memory, blocked)
+        *known, matching = self._answers(queries, taught, lent, memory)
         with torch.autocast(batch.pixels.device.type, enabled=False):
-            judged = self.judge(queries, taught, answers, truth)
+            judged = self.judge(queries, matching, [*taught, *lent], known, truth)
         return merged([judged, helped])
+
+    def _further(self, queries: Queries) -> tuple[Queries, list[TaughtQueries]]:
+        """The queries that are matched one to one, and those behind them that are not."""
+        count = self.shown * self.groups
+        if self.hybrid is None or queries.content.shape[1] <= count:
+            return queries, []
+        queries, rest = cut(queries, count)
+        together = torch.zeros(1, rest.content.shape[1], dtype=torch.int64, device=rest.content.device)
+        hybrid = self.hybrid
+        return queries, [
+            TaughtQueries(rest, hybrid.assigner, together, "one_to_many", "{}_one2many", weight=hybrid.weight)
+        ]
+
+    def _answers(
+        self, queries: Queries, taught: Sequence[TaughtQueries], lent: Sequence[TaughtQueries], memory: Tokens
+    ) -> list[Answers]:
+        """What is said to taught queries, to lent ones, and last to the queries that are matched."""
+        beside = [*taught, *lent] if self.one_pass else taught
+        asked, blocked = joined(queries, beside, self.groups)
+        *said, matching = parted(self.decoder(asked, memory, blocked), [part.groups.shape[1] for part in beside])
+        apart = [] if self.one_pass else lent
+        return [*said, *(self.decoder(part.queries, memory, part.blocked()) for part in apart), matching]
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
         memory = self.encode(pixels, sizes)
-        answers = self.decoder(self.queries(memory), memory)
+        answers = self.decoder(self.asked(memory), memory)
         return self.postprocess(answers.logits[-1], from_shares(answers.boxes[-1], sizes), sizes)
+
+    def asked(self, memory: Tokens) -> Queries:
+        """The queries of inference."""
+        queries: Queries = self.queries(memory, self.shown) if self.shown else self.queries(memory)
+        return queries
 
     def encode(self, pixels: Tensor, sizes: Tensor) -> Tokens:
         """The encoder's memory."""
@@ -90,23 +136,35 @@ class QueryDetector(nn.Module):
         return self.encoder(self.tokenizer(maps, sizes, (int(pixels.shape[2]), int(pixels.shape[3]))))
 
     def judge(
-        self, queries: Queries, taught: Sequence[TaughtQueries], answers: Answers, truth: GroundTruth
+        self,
+        queries: Queries,
+        matching: Answers,
+        taught: Sequence[TaughtQueries],
+        known: Sequence[Answers],
+        truth: GroundTruth,
     ) -> StepOutput:
-        """Losses and matches of what encoder and decoder said; the taught queries come first among the answers."""
-        *known, matching = parted(answers, [part.groups.shape[1] for part in taught])
-        layers, proposed, stages = len(answers.logits), queries.proposed, []
-        names = layer_names(layers, "{}")
+        """Losses and matches of what encoder and decoder said."""
+        layers, proposed, stages = len(matching.logits), queries.proposed, []
         if proposed is not None and self.queries.any_class:
             anything = replace(truth, labels=torch.zeros_like(truth.labels))
-            stages.append(self._teach(("encoder",), proposed, proposed.boxes[0].detach(), anything, ("enc_{}",)))
-        elif proposed is not None:
-            matching, names = stacked(proposed, matching), ("enc_{}", *names)
+            references = proposed.boxes[0].detach()
+            stages.append(self._teach(("encoder",), proposed, references, anything, ("enc_{}",), self.matching))
+        matching, names = self._with_proposed(queries, matching, "{}")
         first = ("encoder",) if len(names) > layers else ()
-        stages.append(self._teach((*first, *stage_names(layers)), matching, queries.references, truth, names))
+        called = (*first, *stage_names(layers))
+        stages.append(self._teach(called, matching, queries.references, truth, names, self.matching))
         for part, said in zip(taught, known, strict=True):
-            names = layer_names(layers, part.name)
-            stages.append(self._teach((part.stage,), said, part.queries.references, truth, names, part.assignment))
+            said, names = self._with_proposed(part.queries, said, part.name)
+            taken = self._teach((part.stage,), said, part.queries.references, truth, names, part.assignment)
+            stages.append(taken if part.weight == 1 else weighed(taken, part.weight))
         return merged(stages)
+
+    def _with_proposed(self, queries: Queries, answers: Answers, name: str) -> tuple[Answers, tuple[str, ...]]:
+        """Layers of the decoder, behind the encoder's where that said these queries' classes, and the names of losses."""
+        names = layer_names(len(answers.logits), name)
+        if queries.proposed is None or self.queries.any_class:
+            return answers, names
+        return stacked(queries.proposed, answers), (f"enc_{name}", *names)
 
     def _teach(
         self,
@@ -115,15 +173,15 @@ class QueryDetector(nn.Module):
         references: Tensor,
         truth: GroundTruth,
         names: Sequence[str],
-        known: Assignment | None = None,
+        assignment: Assignment | Matching,
     ) -> StepOutput:
-        """The losses of some layers, by an assignment that is known or by matching; matches of the last, by ``stages``."""
+        """The losses of some layers, by a known assignment or by matching; ``stages`` names the matches of the last."""
         layers, batch = answers.logits.shape[:2]
         predictions, truths = predictions_of(answers, references, truth.sizes), truth.repeat(layers)
-        if known is None:
-            assigned = self.assigner(predictions, truths)
+        if isinstance(assignment, Assignment):
+            assigned = map_tensors(assignment, lambda t: t.repeat(layers, 1))
         else:
-            assigned = map_tensors(known, lambda t: t.repeat(layers, 1))
+            assigned = assignment(predictions, truths)
         losses = self.criterion.of_layers(predictions, assigned, truths, names)
         matches = {}
         for layer, stage in enumerate(stages, layers - len(stages)):
@@ -137,6 +195,13 @@ def merged(stages: Sequence[StepOutput]) -> StepOutput:
     """The losses and matches of all stages."""
     losses = {name: loss for stage in stages for name, loss in stage.losses.items()}
     return StepOutput(losses, {name: match for stage in stages for name, match in stage.matches.items()})
+
+
+def weighed(output: StepOutput, weight: float) -> StepOutput:
+    """The step with all its losses, and what its matches say of them, times ``weight``."""
+    losses = {name: loss * weight for name, loss in output.losses.items()}
+    matches = {name: replace(m, criterion=Scaled(m.criterion, weight)) for name, m in output.matches.items()}
+    return StepOutput(losses, matches)
 
 
 def layer_names(layers: int, last: str) -> tuple[str, ...]:

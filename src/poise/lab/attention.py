@@ -93,7 +93,7 @@ def attention_of_positives(network: nn.Module, batch: Batch, layer: int = -1, na
         )
     with watched(network.decoder) as calls:
         memory = network.encode(batch.pixels, batch.truth.sizes)
-        queries = network.queries(memory)
+        queries = network.asked(memory)
         answers: Answers = network.decoder(queries, memory)
     if not -len(calls) <= layer < len(calls):
         raise ValueError(f"layer {layer}: the decoder of '{name}' has {len(calls)} layers, 0 to {len(calls) - 1}")

@@ -8,13 +8,17 @@ it: a Co-Deformable-DETR runs as a Deformable-DETR, a Co-DINO as a DINO.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
 from poise import losses
 from poise.assign import Hungarian
 from poise.criteria.set_prediction import SetCriterion, overlap_of_shares
 from poise.detectors import QueryDetector
+from poise.detectors.collaboration import BoxAndFeatures, BoxContent
 from poise.models.auxiliary import collaboration
+from poise.models.auxiliary_dense import Site, with_coarser
 from poise.models.deformable_detr import init_deformable
 from poise.models.parts import Weights, query_backbone
 from poise.nn.channel_mapper import ChannelMapper
@@ -43,9 +47,13 @@ def co_deformable_detr(
     drop_path: float = 0.0,
     heads: str = HEADS,
     head_weight: float = 2.0,
+    lent_weight: float = 1.0,
     lent: int = 300,
     fill: bool = True,
     wide: bool = False,
+    one_pass: bool = True,
+    regions: int = 512,
+    region_hidden: int = 1024,
     channels: int = 256,
     attention_heads: int = 8,
     points: int = 4,
@@ -62,11 +70,14 @@ def co_deformable_detr(
     Args:
         drop_path: stochastic depth of a Swin backbone.
         heads: auxiliary heads, names of ``models.auxiliary.AUXILIARY`` with commas between; an empty string makes the
-            plain detector.
+            plain detector (for Co-Deformable-DETR that is Deformable-DETR++).
         head_weight: of their losses against those of one decoder layer (the article's lambda_2).
+        lent_weight: of the losses of the queries that they lend (the article's lambda_1).
         lent: queries that a head lends an image at most.
         fill: images with fewer positives than others lend negatives too (published); else positives alone (article).
         wide: a head's embedding is a vector (article) instead of one number (published).
+        one_pass: lent queries in the decoder's one pass; else a pass for each head's (the same, with less memory).
+        regions, region_hidden: that Faster R-CNN's second stage learns from, of an image; the width of its layers.
         hidden: width of the feed-forward layers.
         recomputed_layers: encoder layers that save memory by computing their activations again in the backward pass.
         most: detections an image.
@@ -80,7 +91,8 @@ def co_deformable_detr(
     layers = [DeformableDecoderLayer(*sizes) for _ in range(decoder_layers)]
     init_deformable(memory, *layers)
     sampler = PositivesFirst(lent, fill=fill, random=not deterministic)
-    lenders = (heads, channels, neck.strides, num_classes, decoder_layers, head_weight, sampler)
+    site = Site(channels, with_coarser(neck.strides), num_classes, deterministic, regions, region_hidden)
+    lend = partial(BoxAndFeatures, channels, wide)
     make = MixedPositionedQueries(channels, queries)
     return QueryDetector(
         body,
@@ -92,7 +104,8 @@ def co_deformable_detr(
         Hungarian(),
         SetCriterion(class_weight=2.0),
         BestAnswers(most),
-        collaboration=collaboration(*lenders, features=True, deterministic=deterministic, wide=wide),
+        collaboration=collaboration(heads, site, lend, sampler, head_weight * decoder_layers, lent_weight),
+        one_pass=one_pass,
     )
 
 
@@ -105,8 +118,13 @@ def co_dino(
     drop_path: float = 0.0,
     heads: str = HEADS,
     head_weight: float = 2.0,
+    lent_weight: float = 1.0,
     lent: int = 300,
     fill: bool = True,
+    features: bool = False,
+    one_pass: bool = True,
+    regions: int = 512,
+    region_hidden: int = 1024,
     levels: int = 5,
     channels: int = 256,
     attention_heads: int = 8,
@@ -126,6 +144,7 @@ def co_dino(
     """Co-DINO: DINO with auxiliary heads, and classes that are taught the IoU of their box (quality focal loss).
 
     Args:
+        features: lent queries also hold what their head saw at their place (article); published is the box alone.
         levels: 5 (strides 4 to 64) or 4 (strides 8 to 64).
         denoising: pairs of denoising queries of an image at most; 0: none. Noise: see ``nn.denoising``.
         suppress: soft-NMS of the detections, as published; else the best answers as they are.
@@ -142,7 +161,8 @@ def co_dino(
     outputs = [Output(channels, num_classes) for _ in layers]
     noise = (0.0, 0.0) if deterministic else (label_noise, box_noise)
     sampler = PositivesFirst(lent, fill=fill, random=not deterministic)
-    lenders = (heads, channels, neck.strides, num_classes, decoder_layers, head_weight, sampler)
+    site = Site(channels, with_coarser(neck.strides), num_classes, deterministic, regions, region_hidden)
+    lend = partial(BoxContent, channels, features)
     return QueryDetector(
         body,
         neck,
@@ -154,5 +174,6 @@ def co_dino(
         SetCriterion(losses.quality_focal, overlap_of_shares, class_weight=1.0),
         SoftSuppressed(queries, most) if suppress else BestAnswers(most),
         ContrastiveDenoising(num_classes, channels, denoising, *noise) if denoising else None,
-        collaboration(*lenders, features=False, deterministic=deterministic),
+        collaboration(heads, site, lend, sampler, head_weight * decoder_layers, lent_weight),
+        one_pass=one_pass,
     )

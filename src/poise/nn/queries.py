@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from poise.nn.positions import XYWH, box_sine, inverse_sigmoid
 from poise.nn.tokens import Tokens
 from poise.nn.towers import rare
 from poise.nn.transformer import MLP
-from poise.structures import Assignment
+from poise.structures import Assignment, GroundTruth, QueryPredictions
+
+Matching = Callable[[QueryPredictions, GroundTruth], Assignment]
 
 
 @dataclass(frozen=True)
@@ -36,44 +38,76 @@ class Queries:
 
 @dataclass(frozen=True)
 class TaughtQueries:
-    """D further queries of each image, in training, whose objects are known without matching."""
+    """D further queries of each image, in training: their objects are known, or matched in a way of their own."""
 
     queries: Queries
-    assignment: Assignment  # (B,D); ignored are those that are not taught
+    assignment: Assignment | Matching  # (B,D), where ignored are those that are not taught; or what matches them
     groups: Tensor  # (B|1,D) int64 in [0,D): queries see only those of their group; -1: only itself
     stage: str  # what the match is called
     name: str  # how its losses are called, "dn_{}" for example
-    sees_matching: bool = False  # whether they also see the queries that are matched (which never see them)
+    sees_matching: bool = False  # whether they also see the first matching group (which never sees them)
+    weight: float = 1.0  # of their losses
+
+    def isolation(self, start: int = 0) -> Tensor:
+        """(B|1,D) int64: queries with the same number see one another; none is in [0,start)."""
+        own = -1 - torch.arange(start, start + self.groups.shape[1], device=self.groups.device)
+        return torch.where(self.groups >= 0, self.groups + start, own)
+
+    def blocked(self) -> Tensor:
+        """(D,D) or (B,D,D) bool, true where the row's query must not see the column's, when nobody else is there."""
+        group = self.isolation()
+        blocked = group[:, :, None] != group[:, None]
+        return blocked[0] if len(blocked) == 1 else blocked
 
 
-def joined(queries: Queries, taught: Sequence[TaughtQueries]) -> tuple[Queries, Tensor | None]:
+def joined(queries: Queries, taught: Sequence[TaughtQueries], groups: int = 1) -> tuple[Queries, Tensor | None]:
     """The taught queries, one group after another, and the matching ones behind them; and who must not see whom.
+
+    Args:
+        groups: into which the matching queries fall, one after another.
 
     Returns:
         T queries, and (T,T) or (B,T,T) bool, true where the row's query must not see the column's; None: all see all.
     """
-    if not taught:
+    if not taught and groups == 1:
         return queries, None
     together = [*(part.queries for part in taught), queries]
     labels, sees, start = [], [], 0
     for part in taught:
-        count = part.groups.shape[1]
-        own = -1 - torch.arange(start, start + count, device=part.groups.device)
-        labels.append(torch.where(part.groups >= 0, part.groups + start, own))
-        sees.append(torch.full_like(own, part.sees_matching, dtype=torch.bool))
-        start += count
-    matching = torch.full_like(queries.references[:1, :, 0], start, dtype=torch.int64)
+        labels.append(part.isolation(start))
+        sees.append(torch.full_like(labels[-1][0], part.sees_matching, dtype=torch.bool))
+        start += part.groups.shape[1]
+    matching = torch.arange(queries.content.shape[1], device=queries.content.device)
+    labels.append(start + matching[None] // max(1, len(matching) // groups))
     batch = max(len(label) for label in labels)
-    group = torch.cat([label.expand(batch, -1) for label in (*labels, matching)], 1)
-    looking = torch.cat((*sees, torch.zeros_like(matching[0], dtype=torch.bool)))
+    group = torch.cat([label.expand(batch, -1) for label in labels], 1)
+    looking = torch.cat((*sees, torch.zeros_like(matching, dtype=torch.bool)))
     blocked = (group[:, :, None] != group[:, None]) & ~(looking[:, None] & (group == start)[:, None])
-    positions = [part.positions for part in together if part.positions is not None]
-    everyone = Queries(
-        torch.cat([part.content for part in together], 1),
-        torch.cat([part.references for part in together], 1),
+    return beside(together), blocked[0] if batch == 1 else blocked
+
+
+def beside(parts: Sequence[Queries]) -> Queries:
+    """All queries, one part after another, without what the encoder said."""
+    positions = [part.positions for part in parts if part.positions is not None]
+    return Queries(
+        torch.cat([part.content for part in parts], 1),
+        torch.cat([part.references for part in parts], 1),
         torch.cat(positions, 1) if positions else None,
     )
-    return everyone, blocked[0] if batch == 1 else blocked
+
+
+def cut(queries: Queries, count: int) -> tuple[Queries, Queries]:
+    """The first ``count`` queries and the others, each with what the encoder said of them, if it said that."""
+    total = queries.content.shape[1]
+    proposed, rest = queries.proposed, None
+    if proposed is not None and proposed.logits.shape[2] == total:
+        rest = Answers(proposed.logits[:, :, count:], proposed.boxes[:, :, count:])
+        proposed = Answers(proposed.logits[:, :, :count], proposed.boxes[:, :, :count])
+    pairs = [(t[:, :count], t[:, count:]) for t in (queries.content, queries.references)]
+    positions = queries.positions
+    first, second = (None, None) if positions is None else (positions[:, :count], positions[:, count:])
+    (content, others), (references, places) = pairs
+    return Queries(content, references, first, proposed), Queries(others, places, second, rest)
 
 
 class Output(nn.Module):
@@ -120,8 +154,9 @@ class LearnedQueries(nn.Module):
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
 
-    def forward(self, tokens: Tokens) -> Queries:
-        positions, content = self.embedding.weight.expand(len(tokens.values), -1, -1).chunk(2, -1)
+    def forward(self, tokens: Tokens, count: int | None = None) -> Queries:
+        """The first ``count`` queries; None: all."""
+        positions, content = self.embedding.weight[:count].expand(len(tokens.values), -1, -1).chunk(2, -1)
         return Queries(content, self.reference_points(positions).float().sigmoid(), positions)
 
 
@@ -163,16 +198,37 @@ class SelectedQueries(nn.Module):
         """Whether the proposals' first class stands for all."""
         return self.rank is first_class
 
-    def forward(self, tokens: Tokens) -> Queries:
+    def forward(self, tokens: Tokens, count: int | None = None) -> Queries:
+        """Queries at the ``count`` best boxes; None: at as many as there are queries."""
         start, usable = proposals(tokens)
         hidden = self.norm(self.transform(torch.where(usable[..., None], tokens.values, 0.0)))
         logits = self.output.logits(hidden)
         boxes = (self.output.change(hidden) + start).sigmoid()
-        best = self.rank(logits.detach()).sort(dim=1, descending=True, stable=True).indices[:, : self.count]
+        best = self.rank(logits.detach()).sort(dim=1, descending=True, stable=True).indices[:, : count or self.count]
         chosen = Answers(_take(logits, best)[None], _take(boxes, best)[None])
         made = self.make(chosen.boxes[0].detach())
         proposed = Answers(logits[None], boxes[None]) if self.any_class else chosen
         return Queries(made.content, made.references, made.positions, proposed, best)
+
+
+class GroupedQueries(SelectedQueries):
+    """Several groups of queries, each with a selection and contents of its own (Group-DETR: Chen et al. 2023).
+
+    The first group alone is asked where a ``count`` is given, and keeps the names of a plain selection's parts.
+    """
+
+    def __init__(self, groups: Sequence[SelectedQueries]) -> None:
+        first, *others = groups
+        nn.Module.__init__(self)
+        self.transform, self.norm, self.output = first.transform, first.norm, first.output
+        self.count, self.make, self.rank = first.count, first.make, first.rank
+        self.others = nn.ModuleList(others)
+
+    def forward(self, tokens: Tokens, count: int | None = None) -> Queries:
+        made = [super().forward(tokens, count), *(group(tokens) for group in self.others if count is None)]
+        proposed = [group.proposed for group in made if group.proposed is not None]
+        said = Answers(torch.cat([p.logits for p in proposed], 2), torch.cat([p.boxes for p in proposed], 2))
+        return replace(beside(made), proposed=said)
 
 
 def proposals(tokens: Tokens) -> tuple[Tensor, Tensor]:

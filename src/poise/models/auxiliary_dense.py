@@ -1,0 +1,181 @@
+"""Dense heads as auxiliary branches of Co-DETR: towers of one layer, each method's own assignment and losses.
+
+What counts as positive, and is lent to the decoder, is the method's own word (its assignment). Methods that weigh
+places instead of choosing them (DW, AutoAssign, FreeAnchor) lend those that weigh at least half as much as the best
+place of the same object. A lent box is the place's prior: an anchor, or the square of one stride around a point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from poise.assign import ATSS, OTA, CenterRegion, Fovea, MaxIoU, TaskAligned
+from poise.assign.auto_assign import AutoAssign
+from poise.assign.dual_weighting import DualWeighting
+from poise.assign.free_anchor import FreeAnchor, as_topk, lowest_first
+from poise.assign.paa import PAA
+from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
+from poise.boxes import DeltaCoder, LogDistances
+from poise.branches import DenseBranch
+from poise.criteria import AnchorCriterion, DistributionCriterion, atss_criterion, fcos_criterion
+from poise.criteria.auto_assign import AutoAssignCriterion
+from poise.criteria.bags import BagCriterion
+from poise.criteria.distribution import joint_criterion
+from poise.criteria.dual_weighting import DualWeightingCriterion
+from poise.criteria.fovea import FoveaCriterion
+from poise.criteria.ota import OTACriterion
+from poise.criteria.paa import OverlapCriterion
+from poise.criteria.rep_points import RepPointsCriterion
+from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
+from poise.criteria.varifocal import VarifocalCriterion
+from poise.detectors.collaboration import Cells, Reader
+from poise.nn.grids import points, retina_anchors, squares
+from poise.nn.heads.anchor import AnchorHead
+from poise.nn.heads.auto_assign import AutoAssignHead
+from poise.nn.heads.centerness import CenternessHead, Distances, Offsets
+from poise.nn.heads.distribution import DistributionHead, DistributionQuality
+from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead
+from poise.nn.heads.fovea import FoveaHead
+from poise.nn.heads.overlap import OverlapHead
+from poise.nn.heads.rep_points import RepPointsHead
+from poise.nn.heads.star import StarConv, StarHead, StarRefinement, strides_reach
+from poise.nn.heads.task_aligned import TaskAlignedHead
+from poise.postprocess import PostProcess, best_places
+from poise.structures import Phased
+
+Built = tuple[nn.Module, Reader]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What an auxiliary branch is built for."""
+
+    channels: int
+    strides: tuple[int, ...]  # of the pyramid over the memory, the adapter's levels among them
+    num_classes: int
+    deterministic: bool  # no sampling
+    regions: int = 512  # that a second stage learns from, of an image
+    region_hidden: int = 1024  # width of a second stage's layers
+
+
+def with_coarser(strides: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a memory's levels and of the published adapter's, coarser than all."""
+    return (*strides, 2 * strides[-1])
+
+
+def atss_branch(site: Site) -> Built:
+    head = CenternessHead(site.channels, site.num_classes, squares(site.strides), _anchor_offsets(), depth=1)
+    return DenseBranch(head, ATSS(9, divisor=1), atss_criterion(), PostProcess(0.0, 0.6)), Cells()
+
+
+def retinanet_branch(site: Site) -> Built:
+    coder, grid = DeltaCoder(), retina_anchors(site.strides)
+    head = AnchorHead(site.channels, site.num_classes, grid, coder, depth=1)
+    branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0, divisor=1), AnchorCriterion(coder), PostProcess(0.0, 0.5))
+    return branch, Cells(grid.count)
+
+
+def fcos_branch(site: Site) -> Built:
+    grid = points(site.strides, 0.5)
+    head = CenternessHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
+    limits = tuple(8.0 * stride for stride in site.strides[:-1])
+    return DenseBranch(head, CenterRegion(1.5, limits), fcos_criterion(), PostProcess(0.0, 0.6)), Cells()
+
+
+def gfl_branch(site: Site) -> Built:
+    head = DistributionHead(site.channels, site.num_classes, squares(site.strides), 17, depth=1)
+    return DenseBranch(head, ATSS(9, divisor=1), DistributionCriterion(), PostProcess(0.0, 0.6)), Cells()
+
+
+def gflv2_branch(site: Site) -> Built:
+    quality = DistributionQuality(4, 64)
+    head = DistributionHead(site.channels, site.num_classes, squares(site.strides), 17, depth=1, quality=quality)
+    return DenseBranch(head, ATSS(9, divisor=1), joint_criterion(), PostProcess(0.0, 0.6)), Cells()
+
+
+def vfnet_branch(site: Site) -> Built:
+    channels, reach = site.channels, strides_reach(site.strides)
+    refinement = StarRefinement(channels, len(site.strides), StarConv(channels))
+    head = StarHead(channels, site.num_classes, squares(site.strides), StarConv(channels), refinement, 1, reach=reach)
+    return DenseBranch(head, ATSS(9, divisor=1), VarifocalCriterion(), PostProcess(0.0, 0.6)), Cells()
+
+
+def paa_branch(site: Site) -> Built:
+    head = OverlapHead(site.channels, site.num_classes, squares(site.strides), _anchor_offsets(), depth=1)
+    postprocess = PostProcess(0.0, 0.6, select=best_places, side=-1.0, voting=0.025)
+    return DenseBranch(head, PAA(9), OverlapCriterion(), postprocess), Cells()
+
+
+def dw_branch(site: Site) -> Built:
+    refinement = BoundaryRefinement(site.channels)
+    head = DualWeightingHead(site.channels, site.num_classes, points(site.strides, 0.5), refinement, depth=1)
+    criterion = DualWeightingCriterion()
+    return DenseBranch(head, DualWeighting(head.center_prior), criterion, PostProcess(0.0, 0.6, side=-1)), Cells()
+
+
+def tood_branch(site: Site) -> Built:
+    """TOOD whose shared tower has two layers (the fewest between which tasks can choose); ATSS for four epochs."""
+    head = TaskAlignedHead(site.channels, site.num_classes, squares(site.strides), depth=2)
+    assigner = Phased(ATSS(9, divisor=1), TaskAligned(divisor=1), 4)
+    criterion = Phased(StartingCriterion(), AlignedCriterion(), 4)
+    return DenseBranch(head, assigner, criterion, PostProcess(0.0, 0.6, border=None)), Cells()
+
+
+def foveabox_branch(site: Site) -> Built:
+    coder, strides = LogDistances(), site.strides
+    head = FoveaHead(site.channels, site.num_classes, points(strides, 0.5), coder, depth=1)
+    middle = tuple((2.0 * stride, 8.0 * stride) for stride in strides[1:-1])
+    ranges = ((1.0, 8.0 * strides[0]), *middle, (2.0 * strides[-1], 16.0 * strides[-1]))
+    branch = DenseBranch(head, Fovea(0.4, ranges), FoveaCriterion(coder), PostProcess(0.0, 0.5, border=1.0))
+    return branch, Cells()
+
+
+def ota_branch(site: Site) -> Built:
+    grid = points(site.strides, 0.0)
+    head = OverlapHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
+    return DenseBranch(head, OTA(), OTACriterion(), PostProcess(0.0, 0.6)), Cells()
+
+
+def autoassign_branch(site: Site) -> Built:
+    head = AutoAssignHead(site.channels, site.num_classes, points(site.strides, 0.0), depth=1)
+    return DenseBranch(head, AutoAssign(head.center_prior), AutoAssignCriterion(), PostProcess(0.0, 0.6)), Cells()
+
+
+def freeanchor_branch(site: Site) -> Built:
+    coder, grid = DeltaCoder((0.1, 0.1, 0.2, 0.2)), retina_anchors(site.strides)
+    head = AnchorHead(site.channels, site.num_classes, grid, coder, depth=1)
+    assigner = FreeAnchor(50, as_topk if site.deterministic else lowest_first, coder=coder)
+    return DenseBranch(head, assigner, BagCriterion(), PostProcess(0.0, 0.5)), Cells(grid.count)
+
+
+def reppoints_branch(site: Site) -> Built:
+    head = RepPointsHead(site.channels, site.num_classes, points(site.strides, 0.0), depth=1)
+    assigner = FirstBoxOverlap(MaxIoU(0.5, 0.4, 0.0, divisor=1))
+    return DenseBranch(
+        head, assigner, RepPointsCriterion(first_assigner=NearestPoint(divisor=1)), PostProcess(0.0, 0.5)
+    ), Cells()
+
+
+def _anchor_offsets() -> Offsets:
+    return Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
+
+
+DENSE: dict[str, Callable[[Site], Built]] = {
+    "atss": atss_branch,
+    "retinanet": retinanet_branch,
+    "fcos": fcos_branch,
+    "gfl": gfl_branch,
+    "gflv2": gflv2_branch,
+    "vfnet": vfnet_branch,
+    "paa": paa_branch,
+    "dw": dw_branch,
+    "tood": tood_branch,
+    "foveabox": foveabox_branch,
+    "ota": ota_branch,
+    "autoassign": autoassign_branch,
+    "freeanchor": freeanchor_branch,
+    "reppoints": reppoints_branch,
+}
