@@ -101,7 +101,7 @@ def test_hostile_pickles_are_never_executed(tmp_path: Path, writer: str, monkeyp
     elif writer == "torch":
         torch.save({"weights": Bomb(target)}, path)
     else:  # an attacker who knows the format gives the checksum too
-        monkeypatch.setattr("poise.storage._check_plain", lambda value, where: None)
+        monkeypatch.setattr("poise.storage.writing._check_plain", lambda value, where: None)
         save_atomically(path, {"weights": Bomb(target)})
     with pytest.raises(DamagedFile):
         read_safely(path)

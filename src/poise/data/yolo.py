@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from poise.data.assemble import Found, assemble
 from poise.data.errors import BadImage, DataError
@@ -21,6 +20,7 @@ from poise.data.faults import FaultLog
 from poise.data.files import MEBIBYTE, is_inside, read_text
 from poise.data.image_set import Category, ImageSet, ObjectColumns
 from poise.data.images import SUFFIXES, image_size
+from poise.storage import parse_yaml
 
 SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 SLACK = 0.01  # of the image's size that rounding may put a coordinate outside [0, 1]
@@ -83,13 +83,9 @@ def describe(file: Path) -> Description:
 def _load(file: Path) -> dict[str, Any]:
     text = read_text(file, MEBIBYTE)
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise DataError(f"{file}: uses YAML aliases, which are refused; write the values out")
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file}: is not valid YAML ({error}); correct it") from error
+        content = parse_yaml(text)
+    except ValueError as error:
+        raise DataError(f"{file}: {error}; correct it") from error
     if not isinstance(content, dict):
         raise DataError(f"{file}: is not a YOLO description; it needs names: and train:")
     return content

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +11,8 @@ LAST, PREVIOUS, BEST, FAILED = "last.pt", "previous.pt", "best.pt", "failed.pt"
 
 
 def save_last(folder: Path, payload: dict[str, Any]) -> None:
-    """Write ``last.pt``; what it was before becomes ``previous.pt``. At any moment a whole file is there."""
-    last, aside = folder / LAST, folder / f".{PREVIOUS}.part"
-    if last.exists():
-        aside.unlink(missing_ok=True)
-        try:
-            os.link(last, aside)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(last, aside)
-        os.replace(aside, folder / PREVIOUS)
-    save_atomically(last, payload)
+    """Write ``last.pt``; what it was becomes ``previous.pt`` once the new one is in its place."""
+    save_atomically(folder / LAST, payload, folder / PREVIOUS)
 
 
 def read_last(folder: Path) -> tuple[dict[str, Any], list[str]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from poise.nn.deformable import make_deformable
+from poise.storage import load_weights
 
 TORCHVISION_WEIGHTS = {  # the ImageNet weights that the published detectors started from
     "resnet18": "resnet18.tv_in1k",
@@ -190,6 +191,12 @@ def _unpool_first_stage(body: nn.Module) -> None:
             module.pool = nn.Identity()
 
 
+def tensors_of(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file of weights, which may nest them under ``state_dict``."""
+    inner = content.get("state_dict", content)
+    return {key: value for key, value in inner.items() if isinstance(value, Tensor)} if isinstance(inner, dict) else {}
+
+
 def load_backbone_weights(backbone: Any, path: Path) -> None:
     """Fill the backbone from a file; classifier weights are left aside, anything else must fit.
 
@@ -198,13 +205,7 @@ def load_backbone_weights(backbone: Any, path: Path) -> None:
     """
     if not path.is_file():
         raise ValueError(f"backbone weights '{path}': no such file (give 'imagenet', a file, or nothing)")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+    state = tensors_of(load_weights(path))
     known = backbone.body.state_dict()
     missing = [key for key in known if key not in state and not key.endswith("num_batches_tracked")]
     differing = [key for key in known if key in state and state[key].shape != known[key].shape]

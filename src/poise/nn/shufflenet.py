@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torchvision import models
 
 from poise.nn.activations import with_leaky_activations
+from poise.nn.backbones import tensors_of
+from poise.storage import load_weights
 
 WIDTHS = {
     "0.5x": (models.shufflenet_v2_x0_5, models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1),
@@ -75,9 +76,4 @@ class ShuffleNetV2(nn.Module):
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"backbone weights '{path}': no such file (give 'imagenet', a file, or nothing)")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state.get("state_dict", state)
+    return tensors_of(load_weights(path))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from poise.detectors import DetectionModel
 from poise.published.coco import name_classes
 from poise.published.keys import prepared, rules_of, translate
+from poise.storage import load_weights
 
 
 @dataclass(frozen=True)
@@ -90,20 +89,9 @@ def load_published(
 
 
 def _read(path: str | Path) -> Mapping[str, object]:
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise ValueError(f"checkpoint '{path}': no such file")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"checkpoint '{path}' cannot be read safely: {str(error).splitlines()[0]}. Files that hold Python objects "
-            "beside the weights are refused; save its state dict alone in a trusted environment and load that"
-        ) from error
+    return load_weights(path)
 
 
 def _plain_state(content: Mapping[str, object]) -> dict[str, Tensor]:

@@ -7,13 +7,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from poise.recipes.convert import changed
 from poise.recipes.settings import Recipe
+from poise.storage import read_yaml
 
 SHORT = {"model": "model.name", "assigner": "model.options.assigner", "lr": "optimizer.lr", "batch": "data.batch"}
 
@@ -91,10 +89,7 @@ def load_ablation(path: str | os.PathLike[str]) -> Ablation:
     Raises:
         ValueError: the file is no such table; it is named, with what was expected.
     """
-    try:
-        table = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    table = read_yaml(path)
     if not isinstance(table, dict) or not (set(table) <= {"variants", "vary", "seeds"}):
         raise ValueError(f"{path}: an ablation file holds 'variants' or 'vary', and 'seeds'; see docs/ablation.md")
     if ("variants" in table) == ("vary" in table):

@@ -7,13 +7,12 @@ import os
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from poise.recipes.settings import Recipe
-from poise.storage import write_text_atomically
+from poise.storage import read_yaml, write_text_atomically
 
 Settings = TypeVar("Settings")
 
@@ -50,10 +49,7 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     Raises:
         ValueError: the file is no YAML, or a setting is unknown or ill-typed; file and setting are named.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    values = read_yaml(path)
     try:
         return from_dict(values if values is not None else {})
     except ValueError as error:

@@ -1,0 +1,62 @@
+"""YAML as data: no objects, no references that multiply, no nesting without end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+import yaml
+from yaml.events import AliasEvent
+from yaml.nodes import Node
+
+LONGEST = 1 << 20  # bytes of a file
+DEEPEST = 50  # tables and lists within each other
+_MALFORMED = (yaml.YAMLError, RecursionError, ArithmeticError, AttributeError, LookupError, TypeError)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases (a few lines of them can stand for billions of values) while the text is composed."""
+
+    depth = 0
+    close = yaml.SafeLoader.dispose
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        if self.check_event(AliasEvent):
+            raise ValueError("uses YAML aliases, which are refused; write the values out")
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ValueError(f"is nested deeper than {DEEPEST} tables and lists")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """The content of a file (UTF-8) as :func:`parse_yaml` reads it.
+
+    Raises:
+        ValueError: not UTF-8, longer than 1 MiB, or what ``parse_yaml`` refuses; the file is named.
+        OSError: there is no such file.
+    """
+    with open(path, "rb") as file:
+        content = file.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise ValueError(f"{os.fspath(path)}: is larger than {LONGEST} bytes, the limit for such a file")
+    try:
+        return parse_yaml(content.decode("utf-8-sig"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ValueError(f"{os.fspath(path)}: {error}; correct it") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Numbers, strings, dates, lists and tables.
+
+    Raises:
+        ValueError: no valid YAML, nested deeper than 50, or with aliases or tags for objects.
+    """
+    try:
+        with contextlib.closing(_Loader(text)) as loader:
+            return loader.get_single_data()
+    except _MALFORMED as error:
+        raise ValueError(f"is not valid YAML ({error})") from error
