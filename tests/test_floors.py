@@ -28,6 +28,8 @@ NEIGHBOURS = {
     # floor 6: the engine feeds and validates
     ("engine", "data"),
     ("engine", "evaluate"),
+    # floor 6: the lab looks on while the engine trains
+    ("engine", "lab"),
     # floor 6: inference reads images as the data room does, and writes results as the evaluation does
     ("inference", "data"),
     ("inference", "evaluate"),

@@ -49,6 +49,8 @@ class Arguments:
     """Source of every random choice (sets train.seed)."""
     workers: int | None = None
     """Processes that load images (sets data.workers)."""
+    lab: int | None = None
+    """Look at the assignment every so many steps; lab.csv and TensorBoard show it (sets train.lab_every)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     config: Path | None = None
@@ -108,6 +110,7 @@ def resolve(arguments: Arguments) -> Recipe:
         if arguments.assigner is None
         else {**recipe.model.options, "assigner": arguments.assigner},
         "train.seed": arguments.seed,
+        "train.lab_every": arguments.lab,
     }
     return changed(recipe, {place: value for place, value in places.items() if value is not None})
 

@@ -27,6 +27,7 @@ from poise.engine.state import TrainingState
 from poise.engine.step import PRECISIONS
 from poise.engine.stopping import EXIT_CODES
 from poise.engine.train import Training
+from poise.engine.watch import Watch
 from poise.evaluate import Evaluation, LvisMetrics, Metrics, evaluate, is_lvis
 from poise.models.files import describe
 from poise.recipes import Recipe, differences, save_recipe
@@ -164,6 +165,9 @@ def _training(
     log = TrainingLog(state, folder, processes, display, steps, recipe.schedule.epochs)
     training = Training(state, loader, recipe, folder, processes, log, describe(model))
     training.file_of = lambda index: str(train_set[index].path)
+    if recipe.train.lab_every:
+        settings = recipe.train.lab_every, recipe.train.lab_images
+        training.watch = Watch(state, model, train_set, folder, processes, *settings)
     if processes.first:
         training.batch_seen = lambda batch: draw_training_batch(batch, model, folder / "train_batch.jpg")
     return training

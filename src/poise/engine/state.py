@@ -35,6 +35,7 @@ class TrainingState:
         self.best: tuple[float, int] | None = None  # metric and epoch, counted from 1
         self.rows: list[dict[str, Any]] = []  # of results.csv
         self.meter = Meter()  # of the running epoch
+        self.lab: dict[str, Any] | None = None  # what the lab compares the next epoch with
 
     def weights(self) -> dict[str, Any]:
         """What the trained model consists of: the averages where there are any."""
@@ -55,6 +56,7 @@ class TrainingState:
             "rows": self.rows,
             "processes": shares,
             "recipe": to_dict(recipe),
+            **({} if self.lab is None else {"lab": self.lab}),
         }
 
     def restore(self, payload: dict[str, Any], processes: Processes) -> list[str]:
@@ -72,6 +74,7 @@ class TrainingState:
         self.rate = payload["rate"]
         self.best = (payload["best"][0], payload["best"][1]) if payload["best"] else None
         self.rows = list(payload["rows"])
+        self.lab = payload.get("lab")
         shares = payload["processes"]
         if len(shares) != processes.world_size:
             return [f"{len(shares)} processes before, {processes.world_size} now: random draws of the model start anew"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -15,8 +15,9 @@ from poise.engine.optimize import set_rate
 from poise.engine.processes import Processes
 from poise.engine.state import TrainingState
 from poise.recipes import TrainSettings
-from poise.structures import Batch, Progress, StepOutput
+from poise.structures import Batch, GroundTruth, Progress, StepOutput
 
+Observer = Callable[[StepOutput, GroundTruth], None]
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,6 +36,7 @@ class Stepper:
         self.statistics = RunningStatistics(state.network)
         self.healthy = torch.ones((), dtype=torch.bool, device=self.device)
         self.parallel = self._parallel(state.network)
+        self.observer: Observer | None = None  # told what a step's parts said, after their backward passes
 
     def __call__(self, batches: Sequence[Batch]) -> Record:
         """Train on the parts of one batch, whose gradients are averaged, at the state's learning rate."""
@@ -65,6 +67,8 @@ class Stepper:
                 loss = output.total.float() / len(batches)
             loss = loss * torch.where(self.healthy, 1.0, float("nan"))  # nothing moves after a bad step
             self.state.scaler.scale(loss).backward()
+        if self.observer is not None:
+            self.observer(output, moved.truth)
         return {name: value.detach().float() for name, value in output.losses.items()}, output.nonfinite
 
     def _clip(self) -> Tensor:

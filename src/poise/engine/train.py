@@ -28,6 +28,7 @@ from poise.engine.processes import Processes
 from poise.engine.state import FORMAT, TrainingState
 from poise.engine.step import Stepper
 from poise.engine.stopping import StopRequest
+from poise.engine.watch import Watch
 from poise.recipes import Recipe
 from poise.storage import save_atomically
 from poise.structures import Batch
@@ -57,6 +58,7 @@ class Training:
     )
     file_of: Callable[[int], str] = str  # an image's file by its index, for messages
     batch_seen: Callable[[Batch], None] | None = None  # told the first batch of the run
+    watch: Watch | None = None  # the lab, where it looks on
 
     def run(self) -> str | None:
         """Train to the end, or to a signal, whose name is returned; the last checkpoint then holds everything.
@@ -66,6 +68,8 @@ class Training:
             OutOfMemory: with what to lower.
         """
         self.log.open()
+        if self.watch is not None:
+            self.watch.open(self.state.position)
         with StopRequest() as stop:
             try:
                 return self._epochs(stop)
@@ -92,9 +96,13 @@ class Training:
                 if self.batch_seen is not None and state.position.step == 0:
                     self.batch_seen(batches[0])
                 state.rate = base * schedule.factor(plan, state.position.step, steps_per_epoch)
-                self.log.add(stepper(batches))
                 step = state.position.step + 1
+                if self.watch is not None:
+                    stepper.observer = self.watch.observer(step)
+                self.log.add(stepper(batches))
                 state.position = Position(step, epoch, state.position.batch + len(batches))
+                if self.watch is not None:
+                    self.watch.write(state.position, self.log.events)
 
                 show = step % settings.log_every == 0
                 late = settings.save_minutes > 0 and time.monotonic() - saved > 60 * settings.save_minutes
@@ -115,6 +123,8 @@ class Training:
                 return self._stopped(stop)
             self._check()
             self.log.show()
+            if self.watch is not None:
+                self.watch.probe(state.position, self.log.events)
             metrics = self._validate(epoch + 1)
             state.position = Position(state.position.step, epoch + 1, 0)
             self.log.end_epoch(epoch + 1, state.position.step, metrics)

@@ -159,9 +159,21 @@ class TrainSettings:
     """Minutes between two checkpoints within an epoch; 0: never by time."""
     timeout_minutes: float = 30.0
     """How long a process waits for the others before it gives up."""
+    lab_every: int = 0
+    """Steps between two looks at the assignment (docs/lab.md), written to lab.csv and TensorBoard; 0: none."""
+    lab_images: int = 16
+    """Training images whose assignment is compared from epoch to epoch, where the lab looks on."""
 
     def __post_init__(self) -> None:
-        for name, least in (("accumulate", 1), ("log_every", 1), ("save_every", 0), ("clip_norm", 0), ("seed", 0)):
+        for name, least in (
+            ("accumulate", 1),
+            ("log_every", 1),
+            ("save_every", 0),
+            ("clip_norm", 0),
+            ("seed", 0),
+            ("lab_every", 0),
+            ("lab_images", 0),
+        ):
             _require(getattr(self, name) >= least, f"train.{name}={getattr(self, name)} must be at least {least}")
         _require(0 <= self.average_decay < 1, f"train.average_decay={self.average_decay} must lie in [0, 1)")
 
