@@ -39,6 +39,22 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def detr_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Co-DETR with two auxiliary heads beside a plain one, on two generated scenes."""
+    find_browser()
+    folder = tmp_path_factory.mktemp("detr")
+    data = write_demo_data(folder / "scenes", train=1, val=2, size=96)
+    options = {"channels": 32, "attention_heads": 4, "hidden": 32, "encoder_layers": 1, "decoder_layers": 2, "lent": 20}
+    for name, heads in (("co", "faster_rcnn,atss"), ("plain", "")):
+        parts = {"queries": 20, "heads": heads, "backbone": "test_byobnet", **options}
+        save_model(create_model("co_deformable_detr_r18", 8, image_size=96, **parts), folder / name / "model.pt")
+    words = ["lab", "compare", *(str(folder / name / "model.pt") for name in ("co", "plain")), "--data", str(data)]
+    out = folder / "page.html"
+    assert main([*words, "--split", "val", "--device", "cpu", "--images", "0", "--out", str(out)]) == 0
+    return out
+
+
 @pytest.fixture
 def browser(page: Path, tmp_path: Path) -> Iterator[Browser]:
     with Browser(tmp_path / "profile") as one:
@@ -116,3 +132,33 @@ def test_dark_and_narrow(browser: Browser) -> None:
     browser.wait_for("innerWidth === 400")
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
     assert browser.run("getComputedStyle(document.querySelector('.row')).gridTemplateColumns.split(' ').length") == 1
+
+
+def test_queries_and_encoders_of_detrs(detr_page: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(detr_page)
+        browser.wait_for(READY)
+        stages = browser.run("[...document.getElementById('stage').options].map((one) => one.value)")
+        assert stages[:3] == ["encoder", "queries/1", "queries"]
+        assert {"atss/dense", "faster_rcnn/rpn", "faster_rcnn/queries"} <= set(stages)
+        assert browser.run("document.getElementById('stage').value") == "queries"
+        browser.wait_for("document.querySelectorAll('#encoder-panels .pane').length === 4")
+        browser.wait_for("document.querySelectorAll('#encoder-panels .legend').length === 2")
+        said = browser.run("document.getElementById('encoders').textContent")
+        assert "lent by atss (20)" in said and "IoF" in said and "Conflict of heads" in said
+        assert browser.run("document.querySelectorAll('#encoder-charts svg polyline').length") == 2 * 2 + 2
+        browser.press("ArrowDown")  # the first object: one query, whose place and box are told
+        browser.wait_for("document.body.dataset.ready === '0 0'")
+        assert browser.run("document.querySelectorAll('#list tr.positive').length") == 2
+        browser.click(*browser.center("#list tr.pick"))
+        said = browser.run("document.getElementById('place').textContent")
+        assert "query" in said and "answers to#0" in said
+        browser.run("select(null)")
+        x, y = browser.run("""(() => {
+            const stage = stageOf(data.methods[0]), row = chosenPlaces(stage).rows[0][0];
+            const pane = document.querySelector(".pane").getBoundingClientRect(), zoom = pane.width / scene.size[0];
+            const [x, y] = middle(stage.places.box("cell", row));
+            return [pane.x + x * zoom, pane.y + y * zoom] })()""")
+        browser.click(x, y)  # a dot can be pointed at
+        assert "query" in browser.run("document.getElementById('place').textContent")
+        assert browser.complaints == []

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 USAGE = """usage: poise lab show MODEL --data PATH [--images N] [--out page.html] …
        poise lab compare A B [C …] --data PATH [--images N] [--out page.html] …
        poise lab stats A [B …] --data PATH [--images N] [--out FOLDER] …
+       poise lab discriminability A [B …] --data PATH [--features neck] [--out FOLDER] …
+       poise lab attention A [B …] --data PATH [--layer N] [--out FOLDER] …
+       poise lab instability A B [C …] [vs D E …] --data PATH [--out FOLDER] …
+       poise lab distances A [B …] --data PATH [--out FOLDER] …
+       poise lab queries A [B …] --data PATH [--out FOLDER] …
 
 A model is a model file, a run folder, NAME=WEIGHTS (a model and weights that its authors published) or NAME (random
 weights). An assigner's name stands for the first model's predictions, judged by that assigner.
@@ -63,7 +68,10 @@ class Request:
 COMMANDS = {"show": (1, 1), "compare": (2, 12), "stats": (1, 12)}  # how many models each takes
 
 
-def parse(words: Sequence[str]) -> Request:
+OTHERS = ("discriminability", "attention", "instability", "distances", "queries")  # of cli/instruments.py
+
+
+def parse(words: Sequence[str]) -> Any:
     """The subcommand and its arguments."""
     if not words:
         raise CommandLineError("poise lab needs show, compare or stats first; poise lab --help explains them")
@@ -71,10 +79,13 @@ def parse(words: Sequence[str]) -> Request:
         print(USAGE)
         raise SystemExit(0)
     command, rest = words[0], words[1:]
+    if command in OTHERS:
+        from poise.cli import instruments
+
+        return instruments.parse(command, rest)
     if command not in COMMANDS:
-        raise CommandLineError(
-            f"no command 'lab {command}'{nearest(command, COMMANDS)}; there are show, compare, stats"
-        )
+        known = (*COMMANDS, *OTHERS)
+        raise CommandLineError(f"no command 'lab {command}'{nearest(command, known)}; there are {', '.join(known)}")
     if command == "stats":
         rest = [*_default(rest, "--out", "lab"), *_default(rest, "--images", "0"), *rest]
     arguments = parse_words(Arguments, f"poise lab {command}", rest)
@@ -92,8 +103,12 @@ def _default(words: Sequence[str], option: str, value: str) -> list[str]:
     return [] if given else [option, value]
 
 
-def run(request: Request) -> int:
+def run(request: Any) -> int:
     """Write the page or the numbers."""
+    if not isinstance(request, Request):
+        from poise.cli import instruments
+
+        return instruments.run(request)
     arguments = request.arguments
     from poise.data import open_data
 
@@ -101,25 +116,29 @@ def run(request: Request) -> int:
     if not len(image_set):
         raise ValueError(f"{arguments.data} has no images to look at")
     notes: list[str] = []
-    methods = _methods(arguments, image_set, notes)
+    methods = methods_of(arguments, image_set, notes)
     page = _examined(request, methods, image_set, notes)
     return _write_numbers(page, arguments) if request.command == "stats" else _write_page(page, arguments)
 
 
 def _examined(request: Request, methods: Sequence[Method], image_set: ImageSet, notes: list[str]) -> LabPage:
+    from poise.lab.encoders import EncoderLook
     from poise.lab.page import LabPage
 
     arguments = request.arguments
     names = [method.name for method in methods]
     title = f"{' and '.join(names)} on {arguments.data.name}"
     page = LabPage(title, names, image_set.class_names, arguments.megabytes, notes)
-    for photograph in _photographs(image_set, arguments.images):
+    if request.command != "stats":
+        page.encoders = {one.name: EncoderLook(one, arguments.seed) for one in methods if EncoderLook.fits(one)}
+    for photograph in photographs(image_set, arguments.images):
         judged = {method.name: method.judge(photograph, arguments.seed) for method in methods}
-        page.add(photograph, judged, shown=request.command != "stats")
+        looks = {name: look.add(photograph) for name, look in page.encoders.items()}
+        page.add(photograph, judged, shown=request.command != "stats", encoders=looks)
     return page
 
 
-def _photographs(image_set: ImageSet, wanted: int) -> Iterator[Photograph]:
+def photographs(image_set: ImageSet, wanted: int) -> Iterator[Photograph]:
     """Images evenly spread over the set."""
     from poise.lab.scene import Photograph
 
@@ -131,7 +150,8 @@ def _photographs(image_set: ImageSet, wanted: int) -> Iterator[Photograph]:
         yield Photograph(record.path.name, image, record.boxes, record.labels, record.crowd | record.ignore)
 
 
-def _methods(arguments: Arguments, image_set: ImageSet, notes: list[str]) -> list[Method]:
+def methods_of(arguments: Any, image_set: ImageSet, notes: list[str]) -> list[Method]:
+    """What the words of ``arguments.models`` mean, each with a name of its own."""
     from poise.lab.methods import Method, distinct, with_assigner
     from poise.models.assigners import ASSIGNERS
 
@@ -185,7 +205,8 @@ def _short(word: str, model: Any) -> str:
         return str(model.name)
     folder = path.resolve().parent if path.is_file() else path.resolve()
     run = f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed-") else folder.name
-    return f"{model.name}, {run}"
+    epoch = f", {path.stem}" if path.is_file() and path.stem not in ("best", "last") else ""
+    return f"{model.name}, {run}{epoch}"
 
 
 def _classes(model: Any, image_set: ImageSet) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from poise.detectors import DetectionModel
 from poise.lab.explain import Stage, explain
 from poise.lab.scene import Photograph
 from poise.models.assigners import swap_assigner
+from poise.structures import Batch
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,28 @@ class Method:
 
     def judge(self, photograph: Photograph, seed: int = 0) -> Judged:
         """What the model's losses weigh on an image; objects of classes that it does not know are left alone."""
-        own = {theirs: mine for mine, theirs in enumerate(self.classes) if theirs >= 0}
-        labels = [own.get(int(label), -1) for label in photograph.labels]
-        left_alone = [bool(crowd) or label < 0 for crowd, label in zip(photograph.crowd, labels, strict=True)]
-        target = {
-            "boxes": torch.from_numpy(photograph.boxes).float().reshape(-1, 4),
-            "labels": torch.tensor(labels, dtype=torch.int64).clamp(min=0),
-            "iscrowd": torch.tensor(left_alone, dtype=torch.bool),
-        }
-        explanation = explain(self.model, [photograph.image], [target], seed=seed)
+        explanation = explain(self.model, [photograph.image], [self.target(photograph)], seed=seed)
         height, width = explanation.truth.sizes[0].tolist()
         scale = photograph.image.shape[2] / width, photograph.image.shape[1] / height
         stages = {name: stage.cpu() for name, stage in explanation.stages.items()}
         return Judged(stages, np.array([*scale, *scale]), np.array(self.classes, dtype=np.int64))
+
+    def target(self, photograph: Photograph) -> dict[str, torch.Tensor]:
+        """The image's objects as the model's call takes them; those of classes that it does not know are crowds."""
+        own = {theirs: mine for mine, theirs in enumerate(self.classes) if theirs >= 0}
+        labels = [own.get(int(label), -1) for label in photograph.labels]
+        left_alone = [bool(crowd) or label < 0 for crowd, label in zip(photograph.crowd, labels, strict=True)]
+        return {
+            "boxes": torch.from_numpy(photograph.boxes).float().reshape(-1, 4),
+            "labels": torch.tensor(labels, dtype=torch.int64).clamp(min=0),
+            "iscrowd": torch.tensor(left_alone, dtype=torch.bool),
+        }
+
+    def batch(self, photograph: Photograph) -> Batch:
+        """The image with its objects as the network takes them, a batch of one."""
+        pixels, sizes, factors = self.model.prepare([photograph.image])
+        target = {name: value.to(pixels.device) for name, value in self.target(photograph).items()}
+        return self.model.batch(pixels, [{**target, "boxes": target["boxes"] / factors[0]}], sizes)
 
 
 def with_assigner(method: Method, assigner: str) -> Method:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from poise.lab.encoders import EncoderLook
 from poise.lab.methods import Judged
 from poise.lab.scene import Photograph, stages_to_dict
 from poise.lab.statistics import Agreement, Supervision
@@ -40,14 +41,20 @@ class LabPage:
     shrunk: bool = False
     supervision: dict[tuple[str, str], Supervision] = field(default_factory=dict)
     agreement: dict[str, Agreement] = field(default_factory=dict)
+    encoders: dict[str, EncoderLook] = field(default_factory=dict)  # of the DETRs among the methods
 
     def add(
         self,
         photograph: Photograph,
         judged: Mapping[str, Judged],
         shown: bool = True,
+        encoders: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
-        """One image as each of the methods sees it; ``shown=False`` only counts it."""
+        """One image as each of the methods sees it; ``shown=False`` only counts it.
+
+        Args:
+            encoders: what ``self.encoders`` gave of the image, by method.
+        """
         for method, one in judged.items():
             for name, stage in one.stages.items():
                 self.supervision.setdefault((method, name), Supervision()).add(stage, one.factor, photograph.labels)
@@ -55,13 +62,15 @@ class LabPage:
             there = {method: one.stages[name] for method, one in judged.items() if name in one.stages}
             self.agreement.setdefault(name, Agreement()).add(there)
         if shown:
-            self._show(photograph, judged)
+            self._show(photograph, judged, encoders or {})
 
-    def _show(self, photograph: Photograph, judged: Mapping[str, Judged]) -> None:
+    def _show(
+        self, photograph: Photograph, judged: Mapping[str, Judged], encoders: Mapping[str, dict[str, Any]]
+    ) -> None:
         methods = {
             method: stages_to_dict(one.stages, photograph, one.factor, one.classes) for method, one in judged.items()
         }
-        text = _safe({**photograph.to_dict(), "methods": methods})
+        text = _safe({**photograph.to_dict(), "methods": methods, "encoders": encoders})
         if self.images and sum(map(len, self.images)) + len(text) > self.megabytes * 1e6:
             self.left_out += 1
             return
@@ -75,7 +84,9 @@ class LabPage:
             {"method": method, "stage": name, **found.to_dict(self.names)}
             for (method, name), found in self.supervision.items()
         ]
-        return {"stages": stages, "agreement": {name: found.to_list() for name, found in self.agreement.items()}}
+        agreement = {name: found.to_list() for name, found in self.agreement.items()}
+        encoders = {name: found.to_dict() for name, found in self.encoders.items()}
+        return {"stages": stages, "agreement": agreement, "encoders": encoders}
 
     def html(self) -> str:
         """The whole file."""
@@ -100,7 +111,7 @@ class LabPage:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{title}</title><style>{_asset('lab.css')}</style></head><body>{_asset('lab.html')}"
             f'<script type="application/json" id="data">{_safe(data)}</script>{"".join(scripts)}'
-            f"<script>{_asset('lab.js')}</script></body></html>\n"
+            f"<script>{_asset('lab.js')}{_asset('encoders.js')}start();</script></body></html>\n"
         )
 
     def remarks(self) -> list[str]:

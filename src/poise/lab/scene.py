@@ -15,6 +15,7 @@ from torch import Tensor
 from poise.lab.explain import Stage
 from poise.lab.packing import Planes
 from poise.lab.views import ImageView, ObjectView
+from poise.structures import QueryPredictions
 
 LONGEST = 960  # pixels of a picture's longer side on the page
 MOST_OBJECTS = 400  # of an image that can be chosen; the largest are kept
@@ -88,6 +89,7 @@ def _stage_to_dict(stage: Stage, objects: Sequence[int], factor: np.ndarray, cla
             {"start": start, "places": n, "stride": s} for start, n, s in zip(starts, sizes, strides, strict=True)
         ],
         "regions": stage.free,
+        "queries": isinstance(stage.predictions, QueryPredictions),
         "places": _places(stage, view, cells, view.boxes.numpy() * factor, classes),
         "lists": _lists(view, objects),
     }

@@ -108,7 +108,7 @@ function weights(stage, kind, level) {
 const last = (values) => (values.length ? values[values.length - 1][0] : 0);
 
 // Paint weights over the photograph; where cells of several levels overlap, the greatest weight is seen.
-function paintHeat(canvas, stage, values, greatest) {
+function paintHeat(canvas, stage, values, greatest, kind) {
   const context = canvas.getContext("2d"), zoom = canvas.width / scene.size[0];
   context.resetTransform();
   const layer = new OffscreenCanvas(canvas.width, canvas.height), pen = layer.getContext("2d");
@@ -119,7 +119,9 @@ function paintHeat(canvas, stage, values, greatest) {
     const part = share(value, greatest);
     if (part <= 0.004) continue;
     const [x1, y1, x2, y2] = stage.places.box("cell", place).map((v) => Math.round(v * zoom));
-    if (stage.regions) {
+    if (stage.queries) {
+      paintQuery(pen, stage, place, part, kind, zoom, pixel(context) * zoom);
+    } else if (stage.regions) {
       pen.strokeStyle = color(part);
       pen.lineWidth = 1 + 2 * part;
       pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
@@ -132,18 +134,41 @@ function paintHeat(canvas, stage, values, greatest) {
   context.drawImage(layer, 0, 0);
 }
 
+// A query is a dot at its reference; of those that are taught an object also the predicted box and a line to its middle.
+function paintQuery(pen, stage, place, part, kind, zoom, thin) {
+  const [x, y] = middle(stage.places.box("cell", place)).map((v) => v * zoom);
+  pen.lineWidth = (1 + part) * thin;
+  pen.strokeStyle = pen.fillStyle = color(part);
+  if (kind !== "negative") {
+    const [x1, y1, x2, y2] = stage.places.box("box", place).map((v) => v * zoom);
+    pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
+    pen.beginPath();
+    pen.moveTo(x, y);
+    pen.lineTo((x1 + x2) / 2, (y1 + y2) / 2);
+    pen.stroke();
+  }
+  pen.beginPath();
+  pen.arc(x, y, (kind === "negative" ? 2 + 1.5 * part : 3.5) * thin, 0, 7);
+  pen.fill();
+}
+const middle = ([x1, y1, x2, y2]) => [(x1 + x2) / 2, (y1 + y2) / 2];
+
 function drawHeat(pane, stage, kind) {
   const values = weights(stage, kind, state.level), greatest = last(values);
-  paintHeat(pane.heat, stage, values, greatest);
+  paintHeat(pane.heat, stage, values, greatest, kind);
   const context = inPicture(pane.heat), unclear = kind === "positive" ? ambiguous(stage, values) : [];
   drawObjects(context);
   drawRings(context, stage, unclear);
   const whole = pane.levels.size ? last(weights(stage, kind, 0)) : 0; // levels beside one another share one scale
-  for (const [stride, canvas] of pane.levels) paintHeat(canvas, stage, weights(stage, kind, stride), whole);
-  pane.count.textContent = `${values.length} places` + (unclear.length ? `, ○ ${unclear.length} in several objects` : "");
+  for (const [stride, canvas] of pane.levels) paintHeat(canvas, stage, weights(stage, kind, stride), whole, kind);
+  pane.count.textContent = counted(values.length, stage) + (unclear.length ? `, ○ ${unclear.length} in several objects` : "");
   pane.low.textContent = !greatest ? "no weight here" : state.scale === "linear" ? "0" : digits(greatest * 10 ** -DECADES);
   pane.high.textContent = greatest ? digits(greatest) : "";
 }
+
+const noun = (stage) => (stage.queries ? "query" : stage.regions ? "region" : "place");
+const nouns = (stage) => (stage.queries ? "queries" : noun(stage) + "s");
+const counted = (count, stage) => `${count} ${count === 1 ? noun(stage) : nouns(stage)}`;
 
 // Places whose centre lies in several objects: someone had to decide whom they answer to.
 // Traces of a weight (of soft assignments) are left out.
@@ -151,16 +176,17 @@ const ambiguous = (stage, values) =>
   values.filter(([value]) => value > 0.02 * last(values)).map(([, place]) => place).filter((place) => stage.places.whole("within", place) > 1);
 
 function drawRings(context, stage, places) {
+  for (const place of places) ring(context, ...middle(stage.places.box("cell", place)), 3, "#fff");
+}
+
+function ring(context, x, y, radius, paint) {
   const thin = pixel(context);
-  for (const place of places) {
-    const [x1, y1, x2, y2] = stage.places.box("cell", place);
-    for (const [style, width] of [["rgba(0,0,0,.7)", 3], ["#fff", 1.3]]) {
-      context.beginPath();
-      context.arc((x1 + x2) / 2, (y1 + y2) / 2, 3 * thin, 0, 7);
-      context.strokeStyle = style;
-      context.lineWidth = width * thin;
-      context.stroke();
-    }
+  for (const [style, width] of [["rgba(0,0,0,.7)", 3], [paint, 1.3]]) {
+    context.beginPath();
+    context.arc(x, y, radius * thin, 0, 7);
+    context.strokeStyle = style;
+    context.lineWidth = width * thin;
+    context.stroke();
   }
 }
 
@@ -244,10 +270,15 @@ function draw() {
 function point(event, method, kind, canvas) {
   const stage = stageOf(method), frame = canvas.getBoundingClientRect();
   const x = ((event.clientX - frame.left) / frame.width) * scene.size[0], y = ((event.clientY - frame.top) / frame.height) * scene.size[1];
-  const { table, rows } = chosenPlaces(stage);
+  const { table, rows } = chosenPlaces(stage), near = (14 * scene.size[0]) / frame.width;
   let best = null;
   for (const [place, at] of rows) {
     const [x1, y1, x2, y2] = stage.places.box("cell", place);
+    if (stage.queries) { // the nearest dot within reach of a finger
+      const away = Math.hypot(x - (x1 + x2) / 2, y - (y1 + y2) / 2);
+      if (away < near && (!best || away < best.size)) best = { place, size: away };
+      continue;
+    }
     if (x < x1 || x >= x2 || y < y1 || y >= y2) continue;
     const value = table.number(kind, at), size = (x2 - x1) * (y2 - y1);
     if (!best || value > best.value || (value === best.value && size < best.size)) best = { place, value, size };
@@ -268,7 +299,9 @@ function mark() {
     if (!state.place || !key.startsWith(state.place.method + " ")) continue;
     const stage = stageOf(state.place.method);
     if (!stage) continue;
-    outline(context, stage.places.box("cell", state.place.place), "#7df", 1.5);
+    const cell = stage.places.box("cell", state.place.place);
+    outline(context, cell, "#7df", 1.5);
+    if (stage.queries) ring(context, ...middle(cell), 6, "#7df");
     outline(context, stage.places.box("box", state.place.place), "#ffe14d", 2, [6, 4]);
   }
   describe();
@@ -292,10 +325,10 @@ function describe() {
   };
   const box = places.box("box", i).map((value) => Math.round((value * scene.original[0]) / scene.size[0]));
   if (data.methods.length > 1) say("method", state.place.method);
-  say("place", stage.regions ? `region ${i}` : `${i}, stride ${level.stride}`);
+  say(noun(stage), stage.regions ? i : `${i}, stride ${level.stride}`);
   say("answers to", objectName(places.whole("owner", i)));
   say("objects it lies in", places.whole("within", i));
-  say("best class", state.stage === "rpn" ? "any object" : className(places.whole("label", i)));
+  say("best class", /(^|\/)rpn$/.test(state.stage) ? "any object" : className(places.whole("label", i)));
   say("score of it", digits(places.number("score", i)));
   say("box nearest to", objectName(places.whole("nearest", i)));
   say("IoU with that", digits(places.number("iou", i)));
@@ -310,12 +343,12 @@ function fillList() {
   const root = $("list");
   root.replaceChildren();
   if (state.object < 0) return listObjects(root);
-  $("list-title").textContent = "Its places, ranked by w pos";
+  $("list-title").textContent = `Its ${nouns(stageOf(methods()[0]))}, ranked by w pos`;
   const object = objectRow();
   for (const method of methods()) {
     const stage = stageOf(method), lines = make("table", root), head = make("tr", make("thead", lines));
     if (data.methods.length > 1) make("caption", lines, method);
-    for (const name of ["#", stage.regions ? "region" : "stride", "score", "IoU", ...Object.values(KINDS)]) make("th", head, name);
+    for (const name of ["#", stage.regions ? noun(stage) : "stride", "score", "IoU", ...Object.values(KINDS)]) make("th", head, name);
     const body = make("tbody", lines), start = stage.starts[object];
     for (let k = 0; k < stage.lists.lengths[object]; k++) {
       const at = start + k, place = stage.lists.planes.place[at] + 65536 * stage.lists.planes.high[at];
@@ -359,11 +392,11 @@ function options(select, entries, value) {
 
 function fillControls() {
   const stages = [...new Set(Object.values(scene.methods).flatMap((found) => Object.keys(found)))];
-  if (!stages.includes(state.stage)) state.stage = stages.includes("dense") ? "dense" : stages[stages.length - 1];
+  if (!stages.includes(state.stage)) state.stage = ["dense", "queries"].find((name) => stages.includes(name)) || stages[stages.length - 1];
   options($("stage"), stages.map((name) => [name, name]), state.stage);
   if (!strides().includes(state.level)) state.level = 0;
   const regions = methods().every((method) => stageOf(method).regions);
-  options($("level"), [[0, regions ? "all regions" : "all, the greatest"], ...(regions ? [] : strides().map((stride) => [stride, `stride ${stride}`]))], state.level);
+  options($("level"), [[0, regions ? "all" : "all, the greatest"], ...(regions ? [] : strides().map((stride) => [stride, `stride ${stride}`]))], state.level);
   options($("method"), [["", data.methods.length > 1 ? "all, side by side" : data.methods[0]], ...(data.methods.length > 1 ? data.methods.map((name) => [name, name]) : [])], state.method);
   if (objectRow() < 0) state.object = -1;
   options($("object"), [[-1, "all objects"], ...scene.objects.map(([number, label]) => [number, `#${number} ${className(label)}`])], state.object);
@@ -386,6 +419,7 @@ async function choose(changes) {
   buildPanels();
   fillList();
   draw();
+  drawEncoders();
   document.body.dataset.ready = `${state.image} ${state.object}`;
 }
 
@@ -441,8 +475,8 @@ function svg(parent, width, height) {
   };
 }
 const paint = (method) => METHOD_COLORS[data.methods.indexOf(method) % METHOD_COLORS.length];
-function card(title, stages, wide) {
-  const root = make("div", $("charts"), null, { class: wide ? "chart wide" : "chart" });
+function card(title, stages, wide, place = $("charts")) {
+  const root = make("div", place, null, { class: wide ? "chart wide" : "chart" });
   make("h3", root, title);
   if (stages && data.methods.length > 1) {
     const keys = make("div", root, null, { class: "quiet" });
@@ -455,14 +489,14 @@ function card(title, stages, wide) {
 function plot(root, series, xMarks, yMarks, xTitle) {
   const [width, height, left, bottom] = [330, 190, 40, 30], add = svg(root, width, height);
   const x = (v) => left + v * (width - left - 8), y = (v) => height - bottom - v * (height - bottom - 8);
-  for (const [value, text] of xMarks) add("text", { x: x(value), y: height - 15, "text-anchor": "middle" }, text);
+  for (const [value, text] of xMarks) add("text", { x: x(value), y: height - 15, "text-anchor": value > 0.97 ? "end" : "middle" }, text);
   for (const [value, text] of yMarks) {
     add("line", { x1: left, x2: width - 8, y1: y(value), y2: y(value), stroke: "currentColor", "stroke-opacity": 0.15 });
     add("text", { x: left - 4, y: y(value) + 3, "text-anchor": "end" }, text);
   }
   add("text", { x: (left + width) / 2, y: height - 2, "text-anchor": "middle" }, xTitle);
-  for (const { color, points, line } of series) {
-    if (line) add("polyline", { points: points.map(([a, b]) => `${x(a)},${y(b)}`).join(" "), fill: "none", stroke: color, "stroke-width": 1.8 });
+  for (const { color, points, line, dash } of series) {
+    if (line) add("polyline", { points: points.map(([a, b]) => `${x(a)},${y(b)}`).join(" "), fill: "none", stroke: color, "stroke-width": 1.8, "stroke-dasharray": dash || "none" });
     else for (const [a, b] of points) add("circle", { cx: x(a), cy: y(b), r: 2.2, fill: color, "fill-opacity": 0.5 });
   }
 }
@@ -509,7 +543,7 @@ function statistics() {
   const most = Math.max(1, ...stages.flatMap((stage) => stage.points.map((p) => p[1])));
   const sizeOf = (size) => Math.min(1, Math.log2(Math.max(size, 4) / 4) / 8), high = (count) => Math.log1p(count) / Math.log1p(most);
   plot(card("Positives of an object by its size", stages), stages.map((s) => ({ color: paint(s.method), points: s.points.map(([size, count]) => [sizeOf(size), high(count)]) })),
-    [4, 16, 64, 256, 1024].map((v) => [sizeOf(v), v]), [0, 3, 10, 30, 100, 300].filter((v) => v <= most).map((v) => [high(v), v]), "side of the object, pixels");
+    [4, 16, 64, 256, 1024].map((v) => [sizeOf(v), v]), [0, 1, 3, 10, 30, 100, 300].filter((v) => v <= most).map((v) => [high(v), v]), "side of the object, pixels");
   for (const kind of Object.keys(KINDS)) {
     const edges = stages[0].log10_weight_edges, tallest = Math.max(1, ...stages.flatMap((s) => s.weights[kind]));
     const tall = (v) => Math.log1p(v) / Math.log1p(tallest);
@@ -533,6 +567,6 @@ async function start() {
   listen();
   await choose({});
   statistics();
+  encoders();
   $("stage").addEventListener("change", statistics);
 }
-start();
