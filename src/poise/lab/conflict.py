@@ -11,6 +11,7 @@ the logarithm. An image where a head has no positive, or sees nothing, counts fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -61,11 +62,13 @@ class Conflict:
 
     images: int = 0
     without_objects: int = 0
+    heads: list[str] = field(default_factory=list)
     sums: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (i, j): sum, images
 
     def add(self, maps: Mapping[str, Tensor]) -> None:
-        """Count one image: the activation map (h,w) of each head that has one."""
+        """Count one image: the activation map (h,w) of each head, all zero where it has none."""
         self.images += 1
+        self.heads.extend(name for name in maps if name not in self.heads)
         seen = {name: distribution(one) for name, one in maps.items() if one.sum() > 0}
         for i, first in seen.items():
             for j, second in seen.items():
@@ -74,39 +77,45 @@ class Conflict:
                     total[0] += divergence(first, second)
                     total[1] += 1
 
-    @property
-    def heads(self) -> list[str]:
-        """Names, in the order in which they first appeared."""
-        return list(dict.fromkeys(name for pair in self.sums for name in pair))
-
     def between(self, first: str, second: str) -> float:
         """S_ij, 0 of a head and itself, NaN where no image had both."""
         total, images = self.sums.get((first, second), (0.0, 0 if first != second else 1))
         return total / images if images else float("nan")
 
-    def of(self, head: str, others: Sequence[str]) -> float:
-        """S_i: the mean of S_ij and S_ji over the other heads."""
-        rest = [name for name in others if name != head]
-        return sum(self.between(head, name) + self.between(name, head) for name in rest) / (2 * len(rest))
+    def of(self, head: str) -> float:
+        """S_i: the mean of S_ij and S_ji over the other heads, of those pairs that are known."""
+        rest = [name for name in self.heads if name != head]
+        both = [one for name in rest for one in (self.between(head, name), self.between(name, head))]
+        return mean_of([value for value in both if not math.isnan(value)])
 
     def to_dict(self) -> dict[str, Any]:
-        """``matrix``: S_ij of row i and column j; ``distance`` of each head: S_i among all heads."""
+        """``matrix``: S_ij of row i and column j; ``distance`` of each head: S_i among all heads; None: not known."""
         heads = self.heads
-        own = {head: self.of(head, heads) for head in heads}
+        own = {head: self.of(head) for head in heads}
         return {
             "images": self.images,
             "without_objects": self.without_objects,
-            "heads": heads,
-            "matrix": [[self.between(i, j) for j in heads] for i in heads],
-            "distance": own,
-            "mean_distance": sum(own.values()) / len(own) if own else None,
+            "heads": list(heads),
+            "matrix": [[known(self.between(i, j)) for j in heads] for i in heads],
+            "distance": {head: known(value) for head, value in own.items()},
+            "mean_distance": known(mean_of([value for value in own.values() if not math.isnan(value)])),
         }
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean, NaN of nothing."""
+    return sum(values) / len(values) if values else float("nan")
+
+
+def known(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return None if math.isnan(value) else value
 
 
 def activations(
     network: nn.Module, batch: Batch, progress: Progress, seed: int = 0, name: str = ""
 ) -> dict[str, Tensor]:
-    """The activation map (h,w) of each head on the first image of a batch; heads without positives are left out.
+    """The activation map (h,w) of each head on the first image of a batch; all zero where it has no positive.
 
     Raises:
         OneHead: there are no two heads over the same features.
@@ -125,7 +134,7 @@ def activations(
         canvas = int(batch.pixels.shape[2]), int(batch.pixels.shape[3])
         found = {}
         for head, match in spoken.items():
-            target = spoken_for(match, batch.truth)
+            target, found[head] = spoken_for(match, batch.truth), torch.zeros(size)
             if target is not None:
                 grads = torch.autograd.grad(target, levels, retain_graph=True, allow_unused=True)
                 known = [torch.zeros_like(a) if g is None else g for a, g in zip(levels, grads, strict=True)]

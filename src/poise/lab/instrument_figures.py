@@ -1,0 +1,178 @@
+"""The figures of the article's instruments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poise.lab.conflict import Conflict
+from poise.lab.instability import Instability
+from poise.lab.instruments import Shown, ShownQueries
+from poise.lab.lent_queries import QueryDistances
+from poise.lab.scene import Photograph
+from poise.lab.separation import Separation
+
+COLORS = ("#d62728", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#17becf")  # of heads' queries
+
+
+def draw_curves(found: Mapping[str, Separation], path: str | os.PathLike[str], title: str) -> Path:
+    """IoB over IoF of each method, and both over the threshold."""
+    figure = _figure(10.4, 4.4)
+    pair, steps = figure.subplots(1, 2)
+    for i, (name, one) in enumerate(found.items()):
+        if not one.images:
+            continue
+        inside, outside = (curve.numpy() for curve in one.curves())
+        pair.plot(inside, outside, label=f"{name} ({one.mean('contrast'):.3f})", color=f"C{i}")
+        steps.plot(one.thresholds, inside, color=f"C{i}", label=f"IoF, {name}")
+        steps.plot(one.thresholds, outside, color=f"C{i}", linestyle="--", label=f"IoB, {name}")
+    pair.plot([0, 1], [1, 0], color="0.8", linewidth=1, zorder=0)
+    pair.set(xlabel="IoF: share of the foreground above the threshold", xlim=(0, 1), ylim=(0, 1.01))
+    pair.set_ylabel("IoB: share of the background below it")
+    steps.set(xlabel="threshold S", xlim=(0, 1), ylim=(0, 1.01))
+    pair.set_title("both (in brackets: contrast)", fontsize=9)
+    for axes in (pair, steps):
+        axes.legend(fontsize=7, frameon=False, loc="lower left")
+    return _save(figure, path, title)
+
+
+def draw_maps(shown: Sequence[Shown], path: str | os.PathLike[str], title: str) -> Path:
+    """A row for each image: the photograph with its objects, and the map of each method."""
+    names = list(dict.fromkeys(name for one in shown for name in one.maps))
+    figure = _figure(2.6 * (1 + len(names)), 2.4 * max(len(shown), 1) + 0.4)
+    grid = figure.subplots(max(len(shown), 1), 1 + len(names), squeeze=False)
+    for row, one in zip(grid, shown, strict=False):
+        _photograph(row[0], one.photograph)
+        for axes, name in zip(row[1:], names, strict=True):
+            if name in one.maps:
+                axes.imshow(one.maps[name], cmap="inferno", vmin=0)
+    for axes, name in zip(grid[0], ("objects", *names), strict=True):
+        axes.set_title(name, fontsize=8)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    return _save(figure, path, title)
+
+
+def draw_instability(
+    found: Sequence[Mapping[tuple[str, str], Mapping[str, Instability]]], path: str | os.PathLike[str], title: str
+) -> Path:
+    """A panel for each stage, a line for each series of states: changed places, and moved objects in percent."""
+    stages = list(dict.fromkeys(stage for series in found for one in series.values() for stage in one))
+    figure = _figure(4.2 * len(stages), 6.4)
+    grid = figure.subplots(2, len(stages), squeeze=False)
+    for column, stage in enumerate(stages):
+        for series in found:
+            told = [one[stage].to_dict() if stage in one else {} for one in series.values()]
+            steps, label = range(1, len(told) + 1), next(iter(series))[0]
+            for axes, name, factor in ((grid[0][column], "instability", 1), (grid[1][column], "objects_moved", 100)):
+                values = [np.nan if one.get(name) is None else factor * one[name] for one in told]
+                axes.plot(steps, values, marker="o", markersize=4, label=label)
+                axes.set_xticks(list(steps))
+                axes.set_ylim(bottom=0)
+        grid[0][column].set_title(stage, fontsize=9)
+        grid[1][column].set_xlabel("from one state to the next")
+    grid[0][0].set_ylabel("places with another object, an image")
+    grid[1][0].set_ylabel("objects matched elsewhere, %")
+    grid[0][0].legend(fontsize=7, frameon=False)
+    return _save(figure, path, title)
+
+
+def draw_conflict(found: Mapping[str, Conflict], path: str | os.PathLike[str], title: str) -> Path:
+    """A matrix of divergences for each model."""
+    figure = _figure(3.4 * len(found) + 0.6, 3.6)
+    for axes, (name, one) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        heads = one.heads
+        values = np.array([[one.between(i, j) for j in heads] for i in heads]).reshape(len(heads), len(heads))
+        axes.imshow(values, cmap="Purples", vmin=0)
+        for i, j in np.ndindex(values.shape):
+            dark = values[i, j] > 0.6 * np.nanmax(values)
+            text = "?" if np.isnan(values[i, j]) else f"{values[i, j]:.2f}"
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color="w" if dark else "k")
+        axes.set_xticks(range(len(heads)), heads, rotation=30, ha="right", fontsize=8)
+        axes.set_yticks(range(len(heads)), heads, fontsize=8)
+        axes.set_title(name, fontsize=9)
+    return _save(figure, path, title)
+
+
+def draw_queries(
+    found: Mapping[str, QueryDistances], shown: Sequence[ShownQueries], path: str | os.PathLike[str], title: str
+) -> Path:
+    """A row for each method: its queries on the images, and the mean distances of what each head lends."""
+    figure = _figure(2.8 * len(shown) + 3.6, 2.7 * len(found) + 0.4)
+    widths = [1.0] * len(shown) + [1.3]
+    grid = figure.subplots(len(found), len(shown) + 1, squeeze=False, gridspec_kw={"width_ratios": widths})
+    for row, (name, one) in zip(grid, found.items(), strict=True):
+        for axes, picture in zip(row, shown, strict=False):
+            _photograph(axes, picture.photograph)
+            axes.set_axis_off()
+            if name in picture.places:
+                _scatter(axes, picture, name)
+        row[0].set_title(name, fontsize=8, loc="left")
+        _bars(row[-1], one)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    longest = max((axes.get_legend_handles_labels() for axes in grid[:, 0]), key=lambda one: len(one[1]), default=None)
+    handles, labels = longest if longest is not None else (handles, labels)
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    return _save(figure, path, title)
+
+
+def _scatter(axes: Any, picture: ShownQueries, name: str) -> None:
+    places, (height, width) = picture.places[name], picture.photograph.image.shape[1:]
+    kinds = [
+        ("original negative", places.negative, "#bbbbbb", 4),
+        ("original positive", places.positive, "#1f77b4", 26),
+    ]
+    kinds += [(f"lent by {head}", one, COLORS[i % 6], 9) for i, (head, one) in enumerate(places.lent.items())]
+    for order in (0, *range(2, len(kinds)), 1):  # the few original positives on top
+        label, one, color, size = kinds[order]
+        x, y = (one.centers * one.centers.new_tensor([width, height])).numpy().T
+        axes.scatter(x, y, s=size, c=color, label=label, linewidths=0.3, edgecolors="k" if order else "none")
+
+
+def _bars(axes: Any, one: QueryDistances) -> None:
+    heads = list(one.to_dict()["distance"])
+    for i, own in enumerate(("positive", "negative")):
+        for k, kind in enumerate(("pairs", "nearest")):
+            values = [one.mean(head, own)[kind] or 0.0 for head in heads]
+            label = f"to original {own}s, {'mean' if kind == 'pairs' else kind}"
+            place = np.arange(len(heads)) + 0.2 * (2 * k + i)
+            axes.bar(place, values, 0.2, label=label, color=("#1f77b4", "#bbbbbb")[i], alpha=(1, 0.55)[k])
+    axes.set_xticks(np.arange(len(heads)) + 0.3, heads, fontsize=8)
+    axes.set_ylabel("distance, shares of the diagonal", fontsize=8)
+    if heads:
+        axes.legend(fontsize=6, frameon=False)
+    else:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no head lends queries", ha="center", fontsize=8, transform=axes.transAxes)
+
+
+def _photograph(axes: Any, photograph: Photograph) -> None:
+    from matplotlib.patches import Rectangle
+
+    height, width = photograph.image.shape[1:]
+    axes.imshow(photograph.image.permute(1, 2, 0).numpy(), extent=(0, width, height, 0))
+    for (x1, y1, x2, y2), crowd in zip(photograph.boxes.tolist(), photograph.crowd.tolist(), strict=True):
+        color = "0.7" if crowd else "#00e5ff"
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, edgecolor=color, linewidth=1.0, fill=False))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(min(width, 40), min(height, 40)), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | os.PathLike[str], title: str) -> Path:
+    figure.suptitle(title, fontsize=10)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
