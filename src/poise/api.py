@@ -21,6 +21,7 @@ from poise.inference import Boxes, Result, Tiling, detect_frames, frames_of
 from poise.inference.sources import OnBadImage, Source
 from poise.models import create_model, list_models
 from poise.models.files import load_model, save_model
+from poise.models.roles import with_head, without_training_parts
 from poise.published import load_published
 from poise.recipes import changed, get_recipe
 from poise.recipes.convert import nearest
@@ -196,6 +197,7 @@ class Detector:
         on_bad_data: Literal["error", "skip"] = "error",
         proposals: str | os.PathLike[str] | None = None,
         proposals_limit: int = 2000,
+        head: str = "",
     ) -> Evaluation:
         """Evaluate on a data set: COCO's numbers, of LVIS data LVIS's.
 
@@ -205,10 +207,15 @@ class Detector:
             on_bad_data: ``"skip"`` leaves faulty records out, which ``poise check`` lists.
             proposals: file of proposals (COCO results), for models that are given regions (``fast_rcnn_*``).
             proposals_limit: the best proposals of an image that are used.
+            head: an auxiliary head of a Co-DETR (``"atss"``), to be measured by itself.
+
+        Raises:
+            NoSuchHead: the model has no such head; those that it has are named.
 
         Returns:
             ``.metrics`` (``.ap``, ``.ap50``, ``.classes``, ``.table()``), ``.detections`` as COCO results, ``.curves``.
         """
+        model = with_head(self.model, head) if head else self.model
         images, loader = self.batches(
             data,
             split,
@@ -218,7 +225,7 @@ class Detector:
             proposals=proposals,
             proposals_limit=proposals_limit,
         )
-        return evaluate(self.model, loader, images.to_coco(), device=self.device)
+        return evaluate(model, loader, images.to_coco(), device=self.device)
 
     def batches(
         self,
@@ -242,6 +249,12 @@ class Detector:
             for remark in remarks:
                 warnings.warn(remark, ProposalsWarning, stacklevel=3)
         return images, evaluation_loader(images, self.model.preprocess, batch_size=batch_size, workers=workers)
+
+    def drop_training_parts(self) -> Detector:
+        """Leave out what only training needs (auxiliary heads of Co-DETR, further groups of queries of H-DETR and
+        Group-DETR): fewer weights, the same detections. Gives this detector back."""
+        self.model = without_training_parts(self.model)
+        return self
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a model file that ``Detector(path)`` and ``poise.load(path)`` read without any other information."""

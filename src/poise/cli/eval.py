@@ -39,6 +39,8 @@ class Arguments:
     """File of proposals (COCO results), for models that are given regions (fast_rcnn_*)."""
     proposals_limit: int = 2000
     """The best proposals of an image that are used."""
+    head: str = ""
+    """An auxiliary head of a Co-DETR (atss, faster_rcnn, …), to be measured by itself."""
     save_proposals: Path | None = None
     """Instead of measuring detections, write a two-stage model's proposals (of others their boxes) to this file."""
 
@@ -59,6 +61,7 @@ def run(arguments: Arguments) -> int:
         on_bad_data=arguments.on_bad_data,
         proposals=arguments.proposals,
         proposals_limit=arguments.proposals_limit,
+        head=arguments.head,
     )
     if arguments.save_json is not None:
         write_results(result.detections, arguments.save_json)

@@ -41,6 +41,8 @@ class Arguments:
     """Cut large images into overlapping tiles of this side in pixels, for small objects."""
     on_bad_image: Literal["error", "skip"] = "error"
     """Unreadable images and videos that end early: stop, or leave out what cannot be read, with a warning."""
+    drop_heads: bool = False
+    """Leave auxiliary heads of training out: less memory, the same detections."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     json: bool = False
@@ -55,6 +57,8 @@ def run(arguments: Arguments) -> int:
     if not arguments.source:
         raise ValueError("poise predict needs at least one image, folder, glob or video after the checkpoint")
     detector = Detector(arguments.checkpoint, arguments.device)
+    if arguments.drop_heads:
+        detector.drop_training_parts()
     folder = arguments.out or free_folder(Path("runs"), "predict")
     folder.mkdir(parents=True, exist_ok=True)
     names = FreeNames(folder)

@@ -74,6 +74,9 @@ def _on_backbones(family: str, builder: Callable[..., nn.Module], size: int | No
 UNPADDED = Preprocess(divisor=1)  # the DETR family pads a batch no further than to its largest image
 
 
+PLUS = {"refine": "twice", "select": "first_class", "mixed": True, "dropout": 0.0, "hidden": 2048}
+
+
 def _detrs(family: str, builder: Callable[..., nn.Module], fixed: dict[str, Any] | None = None) -> dict[str, Entry]:
     return {
         f"{family}_{short}": Entry(builder, {"backbone": name, **(fixed or {})}, UNPADDED)
@@ -152,10 +155,15 @@ NAMES: dict[str, Entry] = {
     **_detrs("deformable_detr", deformable_detr),
     **_detrs("deformable_detr_refine", deformable_detr, {"refine": "once"}),
     **_detrs("deformable_detr_twostage", deformable_detr, {"refine": "once", "select": "first_class"}),
+    **_detrs("deformable_detr_plus", deformable_detr, PLUS),
+    **_detrs("h_deformable_detr", deformable_detr, {**PLUS, "many_queries": 1500}),
+    **_detrs("group_deformable_detr", deformable_detr, {"query_groups": 11}),
     **_detrs("conditional_detr", conditional_detr),
     **_detrs("dab_detr", dab_detr),
     **_detrs("dino", dino),
     **_detrs("dino_5scale", dino, {"levels": 5}),
+    **_detrs("h_dino", dino, {"many_queries": 1500}),
+    **_detrs("group_dino", dino, {"query_groups": 11}),
     **_detrs("co_deformable_detr", co_deformable_detr),
     **_detrs("co_dino_5scale", co_dino),
     **_detrs("co_dino", co_dino, {"levels": 4}),

@@ -3,7 +3,7 @@
 Encoder tokens of four levels look around themselves, queries around their reference points; Hungarian matching gives
 every object one query. Further forms: boxes refined from layer to layer, and queries made from the best boxes that the
 encoder proposes (two-stage); with dropout off, mixed selection and look-forward-twice that is what later papers call
-Deformable-DETR++.
+Deformable-DETR++, on which H-DETR builds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import nn
 from poise.assign import Hungarian
 from poise.criteria import SetCriterion
 from poise.detectors import QueryDetector
+from poise.models.further_queries import FurtherQueries
 from poise.models.parts import Weights, check_choice
 from poise.nn.backbones import Backbone
 from poise.nn.channel_mapper import ChannelMapper
@@ -25,7 +26,15 @@ from poise.nn.deformable_transformer import (
     DeformableEncoderLayer,
     Refinement,
 )
-from poise.nn.queries import BoxQueries, LearnedQueries, Output, SelectedQueries, best_class, first_class
+from poise.nn.queries import (
+    BoxQueries,
+    LearnedQueries,
+    MixedPositionedQueries,
+    Output,
+    SelectedQueries,
+    best_class,
+    first_class,
+)
 from poise.nn.tokens import Tokenizer
 from poise.nn.transformer import Encoder, init_xavier
 from poise.postprocess import BestAnswers
@@ -49,6 +58,11 @@ def deformable_detr(
     queries: int = 300,
     refine: Refinement = "none",
     select: Selection = "none",
+    mixed: bool = False,
+    query_groups: int = 1,
+    many_queries: int = 0,
+    many_repeats: int = 6,
+    many_weight: float = 1.0,
     dropout: float = 0.1,
     recomputed_layers: int = 0,
     most: int = 100,
@@ -61,6 +75,10 @@ def deformable_detr(
         refine: each layer's box is the next one's reference (``once``); and corrects it too (``twice``).
         select: queries from the encoder's best boxes: ranked by their first class, which stands for any (as
             published), or by their best class with classes taught (as in DINO); ``none``: learned queries.
+        mixed: of selected queries only the position comes from their box; the content is learned.
+        query_groups: groups of so many queries in training, matched each on its own (Group-DETR); 1: one.
+        many_queries: further ones in training, by which every object is wanted ``many_repeats`` times, with losses of
+            ``many_weight`` (H-DETR); 0: none.
         recomputed_layers: encoder layers that save memory by computing their activations again in the backward pass.
         most: detections an image.
         deterministic: no dropout.
@@ -73,12 +91,18 @@ def deformable_detr(
     encoder = [DeformableEncoderLayer(channels, heads, levels, points, hidden, dropout) for _ in range(encoder_layers)]
     layers = [DeformableDecoderLayer(channels, heads, levels, points, hidden, dropout) for _ in range(decoder_layers)]
     outputs = [Output(channels, num_classes) for _ in range(1 if refine == "none" else decoder_layers)]
+    further = FurtherQueries(queries, query_groups, many_queries, many_repeats, many_weight)
     asked: nn.Module
     if select == "none":
-        asked = LearnedQueries(channels, queries)
+        asked = LearnedQueries(channels, further.learned)
         outputs[0].reset_parameters(side=-2.0)  # small boxes to begin with
     else:
-        asked = SelectedQueries(channels, num_classes, queries, BoxQueries(channels), SELECTIONS[select])
+
+        def selection(count: int) -> SelectedQueries:
+            make = MixedPositionedQueries(channels, count) if mixed else BoxQueries(channels)
+            return SelectedQueries(channels, num_classes, count, make, SELECTIONS[select])
+
+        asked = further.selected(selection)
     tokenizer, memory = Tokenizer(channels, levels, offset=-0.5), Encoder([*encoder], recomputed_layers)
     init_deformable(memory, *layers)
     return QueryDetector(
@@ -91,6 +115,7 @@ def deformable_detr(
         Hungarian(),
         SetCriterion(class_weight=2.0),
         BestAnswers(most),
+        **further.of_detector(Hungarian()),
     )
 
 

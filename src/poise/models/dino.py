@@ -13,6 +13,7 @@ from poise.assign import Hungarian
 from poise.criteria import SetCriterion
 from poise.detectors import QueryDetector
 from poise.models.deformable_detr import init_deformable
+from poise.models.further_queries import FurtherQueries
 from poise.models.parts import Weights, query_backbone
 from poise.nn.channel_mapper import ChannelMapper
 from poise.nn.deformable_transformer import (
@@ -47,6 +48,10 @@ def dino(
     label_noise: float = 0.5,
     box_noise: float = 1.0,
     class_weight: float = 1.0,
+    query_groups: int = 1,
+    many_queries: int = 0,
+    many_repeats: int = 6,
+    many_weight: float = 1.0,
     temperature: float = 20.0,
     offset: float = 0.0,
     dropout: float = 0.0,
@@ -63,6 +68,8 @@ def dino(
         denoising: pairs of denoising queries of an image at most; 0: no denoising.
         label_noise, box_noise: see ``nn.denoising``.
         class_weight: of the focal loss; the paper's improved recipe takes 2.
+        query_groups, many_queries, many_repeats, many_weight: see ``deformable_detr``; denoising queries see the first
+            group alone.
         temperature, offset: of the sine encodings; the improved recipe takes 10000 and -0.5.
         recomputed_layers: encoder layers that save memory by computing their activations again in the backward pass.
         most: detections an image.
@@ -78,16 +85,22 @@ def dino(
     memory = Encoder([*encoder], recomputed_layers)
     init_deformable(memory, *layers)
     noise = (0.0, 0.0) if deterministic else (label_noise, box_noise)
+    further = FurtherQueries(queries, query_groups, many_queries, many_repeats, many_weight)
+
+    def selection(count: int) -> SelectedQueries:
+        return SelectedQueries(channels, num_classes, count, MixedQueries(channels, count))
+
     norm = nn.LayerNorm(channels)
     return QueryDetector(
         body,
         neck,
         Tokenizer(channels, levels, temperature, offset),
         memory,
-        SelectedQueries(channels, num_classes, queries, MixedQueries(channels, queries)),
+        further.selected(selection),
         DeformableDecoder(layers, outputs, "twice", BoxPosition(channels), norm, eps=1e-3),
         Hungarian(),
         SetCriterion(class_weight=class_weight),
         BestAnswers(most),
         ContrastiveDenoising(num_classes, channels, denoising, *noise) if denoising else None,
+        **further.of_detector(Hungarian()),
     )

@@ -1,0 +1,81 @@
+"""A detector of the DETR family without what only its training needs, or with an auxiliary head in its place."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from poise.detectors import DetectionModel, QueryDetector
+from poise.models.files import build, describe
+from poise.structures import Batch, Detections, Progress, StepOutput
+
+
+class NoSuchHead(ValueError):
+    """The model has no auxiliary head of this name."""
+
+    def __init__(self, model: DetectionModel, head: str) -> None:
+        known = head_names(model)
+        has = f"its auxiliary heads are {', '.join(known)}" if known else "it has no auxiliary heads"
+        cure = "" if known else ": take a model that was trained with some (co_deformable_detr_*, co_dino_*)"
+        super().__init__(f"'{model.name}' has no head '{head}'; {has}{cure}")
+
+
+class HeadAlone(nn.Module):
+    """A network that detects with one of its auxiliary branches."""
+
+    def __init__(self, network: QueryDetector, number: int) -> None:
+        super().__init__()
+        self.network, self.number = network, number
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        output: StepOutput = self.network(batch, progress)
+        return output
+
+    def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
+        assert self.network.collaboration is not None
+        return self.network.collaboration.predict(self.network.encode(pixels, sizes), sizes, self.number)
+
+
+def head_names(model: DetectionModel) -> tuple[str, ...]:
+    """The model's auxiliary heads; of several with one name the second is called ``atss2``, and so on."""
+    network = model.network
+    with_heads = isinstance(network, QueryDetector) and network.collaboration is not None
+    return network.collaboration.names if with_heads else ()  # type: ignore[union-attr,return-value]
+
+
+def with_head(model: DetectionModel, head: str) -> DetectionModel:
+    """The same model, whose detections are those of an auxiliary head by itself; the weights are shared.
+
+    Raises:
+        NoSuchHead: naming the heads that there are.
+    """
+    network = model.network
+    if head not in head_names(model) or not isinstance(network, QueryDetector):
+        raise NoSuchHead(model, head)
+    alone = HeadAlone(network, head_names(model).index(head))
+    role = DetectionModel(alone, model.preprocess, model.name, model.num_classes, model.options, model.progress)
+    role.set_classes(model.class_names, model.category_ids)
+    return role.train(model.training)
+
+
+def without_training_parts(model: DetectionModel) -> DetectionModel:
+    """A copy of the model with the parts of inference alone: no auxiliary heads, no further groups of queries.
+
+    Its detections are the same to the last bit. A model that has no such parts is returned as it is.
+    """
+    network = model.network
+    if not isinstance(network, QueryDetector):
+        return model
+    without: dict[str, str | int] = {} if network.collaboration is None else {"heads": ""}
+    without |= {} if network.hybrid is None else {"many_queries": 0}
+    without |= {} if network.groups == 1 else {"query_groups": 1}
+    if not without:
+        return model
+    described = describe(model)
+    plain = build({**described, "options": {**described["options"], **without}})
+    own = model.state_dict()
+    plain.load_state_dict({key: own[key][: len(value)] if value.ndim else own[key] for key, value in _state(plain)})
+    return plain.to(next(model.parameters()).device).train(model.training)
+
+
+def _state(model: DetectionModel) -> list[tuple[str, Tensor]]:
+    return list(model.state_dict().items())
