@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
+from poise.nn.winograd import Conv3x3
+
 
 class NormedConv(nn.Conv2d):
     """A convolution without bias, and the group norm of what it gives."""
@@ -22,6 +24,8 @@ class NormedConv(nn.Conv2d):
 def _conv(in_channels: int, channels: int, kernel: int, groups: int, stride: int = 1) -> nn.Conv2d:
     if groups:
         return NormedConv(in_channels, channels, kernel, groups, stride)
+    if (kernel, stride) == (3, 1):
+        return Conv3x3(in_channels, channels)
     return nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2)
 
 

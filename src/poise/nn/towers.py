@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import math
+from typing import overload
 
 import torch
 from torch import Tensor, nn
 
 from poise.nn.deformable import DeformableConv
+from poise.nn.winograd import Conv3x3
 
 
-class ConvNorm(nn.Sequential):
+class SharedLayers(nn.Sequential):
+    """Layers one after the other, of one map or of several that share the weights."""
+
+    @overload
+    def forward(self, maps: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, maps: list[Tensor]) -> list[Tensor]: ...
+    def forward(self, maps: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """(B,C,H,W) to a map of the same height and width, or a list of such to a list."""
+        for layer in self:
+            at_once = isinstance(maps, Tensor) or isinstance(layer, (SharedLayers, Conv3x3))
+            maps = layer(maps) if at_once else [layer(level) for level in maps]
+        return maps
+
+
+class ConvNorm(SharedLayers):
     """3x3 convolution (deformable if asked), group norm (if ``groups``), ReLU."""
 
     def __init__(self, in_channels: int, channels: int, groups: int, bias: bool, deformable: bool = False) -> None:
         super().__init__()
-        conv = nn.Conv2d(in_channels, channels, 3, 1, 1, bias=bias)
+        conv = Conv3x3(in_channels, channels, bias)
         self.add_module("conv", DeformableConv.of(conv) if deformable else conv)
         if groups:  # narrow towers keep four channels a group, so that a 1x1 map of one image can be normalised
             self.add_module("norm", nn.GroupNorm(min(groups, max(1, channels // 4)), channels))
@@ -24,19 +41,19 @@ class ConvNorm(nn.Sequential):
 
 def tower(
     channels: int, depth: int = 4, groups: int = 32, bias: bool = False, deformable: bool = False
-) -> nn.Sequential:
+) -> SharedLayers:
     """``depth`` equal layers; ``groups=0`` leaves the norm out (then a bias is always there).
 
     With ``deformable`` the last convolution is deformable.
     """
     layers = range(depth)
     bias = bias or not groups
-    return nn.Sequential(*[ConvNorm(channels, channels, groups, bias, deformable and i == depth - 1) for i in layers])
+    return SharedLayers(*[ConvNorm(channels, channels, groups, bias, deformable and i == depth - 1) for i in layers])
 
 
-def predictor(channels: int, outputs: int, bias: float = 0.0) -> nn.Conv2d:
+def predictor(channels: int, outputs: int, bias: float = 0.0) -> Conv3x3:
     """A 3x3 output convolution, initialised N(0, 0.01) with a constant bias."""
-    conv = nn.Conv2d(channels, outputs, 3, 1, 1)
+    conv = Conv3x3(channels, outputs)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
     return conv

@@ -40,8 +40,8 @@ class CenternessHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> QualityPredictions:
         priors = self.grid(maps)
-        logits = flatten([self.classes(self.classification(level)) for level in maps], self.num_classes)
-        towers = [self.regression(level) for level in maps]
+        logits = flatten(self.classes(self.classification(list(maps))), self.num_classes)
+        towers = self.regression(list(maps))
         sides = flatten([scale(self.sides(t).float()) for scale, t in zip(self.scales, towers, strict=True)], 4)
         centerness = flatten([self.centerness(t) for t in towers], 1).squeeze(2)
         return QualityPredictions(priors, logits, self.decoder(priors, sides), centerness)

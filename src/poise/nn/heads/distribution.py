@@ -65,8 +65,8 @@ class DistributionHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> DistributionPredictions:
         priors = self.grid(maps)
-        logits = flatten([self.classes(self.classification(level)) for level in maps], self.num_classes)
-        outputs = [self.sides(self.regression(level)).float() for level in maps]
+        logits = flatten(self.classes(self.classification(list(maps))), self.num_classes)
+        outputs = [level.float() for level in self.sides(self.regression(list(maps)))]
         sides = [scale(output) for scale, output in zip(self.scales, outputs, strict=True)]
         bins = flatten(sides, 4 * self.bins).unflatten(2, (4, self.bins))
         distances = expectation(bins) * priors.strides[:, None]

@@ -88,8 +88,8 @@ class DualWeightingHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> JointPredictions:
         priors = self.grid(maps)
-        logits = flatten([self.classes(self.classification(level)) for level in maps], self.num_classes)
-        towers = [self.regression(level) for level in maps]
+        logits = flatten(self.classes(self.classification(list(maps))), self.num_classes)
+        towers = self.regression(list(maps))
         objectness = flatten([self.objectness(features) for features in towers], 1).squeeze(2)
         centers = priors.centers[0].split(priors.level_sizes)
         distances = [

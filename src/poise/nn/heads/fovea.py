@@ -28,6 +28,6 @@ class FoveaHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
         priors = self.grid(maps)
-        logits = flatten([self.classes(self.classification(level)) for level in maps], self.num_classes)
-        sides = flatten([self.sides(self.regression(level)) for level in maps], 4)
+        logits = flatten(self.classes(self.classification(list(maps))), self.num_classes)
+        sides = flatten(self.sides(self.regression(list(maps))), 4)
         return DeltaPredictions(priors, logits, self.coder.decode(priors.centers, priors.strides, sides), sides)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torchvision.ops import roi_align
 
 from poise.boxes import DeltaCoder, area
 from poise.nn.grids import AnchorGrid, flatten
+from poise.nn.towers import ConvNorm
+from poise.nn.winograd import Conv3x3
 from poise.structures import DeltaPredictions, Priors, RegionPredictions
 
 
@@ -21,7 +24,7 @@ class ProposalHead(nn.Module):
     def __init__(self, channels: int, grid: AnchorGrid, coder: DeltaCoder) -> None:
         super().__init__()
         self.grid, self.coder = grid, coder
-        self.conv = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.conv = Conv3x3(channels, channels)
         self.objectness = nn.Conv2d(channels, grid.count, 1)
         self.offsets = nn.Conv2d(channels, grid.count * 4, 1)
         for layer in (self.conv, self.objectness, self.offsets):
@@ -30,7 +33,7 @@ class ProposalHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
         priors = self.grid(maps)
-        hidden = [self.conv(level).relu() for level in maps]
+        hidden = [level.relu() for level in self.conv(list(maps))]
         logits = flatten([self.objectness(level) for level in hidden], 1)
         deltas = flatten([self.offsets(level) for level in hidden], 4)
         return DeltaPredictions(priors, logits, self.coder.decode(priors.boxes, deltas), deltas)
@@ -92,13 +95,14 @@ def on_host(boxes: Tensor) -> bool:
 
 
 class RegionHead(nn.Module):
-    """Regions (B,S,4) of pyramid maps to ``RegionPredictions``, by two fully connected layers.
+    """Regions (B,S,4) of pyramid maps to ``RegionPredictions``, by fully connected layers.
 
     Args:
         channels: C of the maps.
         align: reads the features of regions.
         hidden: width of the fully connected layers.
         agnostic: one set of box offsets for all classes instead of one each.
+        convs: convolutions before one fully connected layer; 0: two fully connected ones.
     """
 
     def __init__(
@@ -109,10 +113,13 @@ class RegionHead(nn.Module):
         coder: DeltaCoder,
         hidden: int = 1024,
         agnostic: bool = False,
+        convs: int = 0,
     ) -> None:
         super().__init__()
         self.align, self.coder, self.num_classes = align, coder, num_classes
-        self.layers = nn.ModuleList([nn.Linear(channels * align.size**2, hidden), nn.Linear(hidden, hidden)])
+        self.convs = nn.Sequential(*[ConvNorm(channels, channels, 32, bias=False) for _ in range(convs)])
+        widths = [channels * align.size**2, *[hidden] * (1 if convs else 2)]
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(widths)])
         self.classes = nn.Linear(hidden, num_classes + 1)  # background last
         self.offsets = nn.Linear(hidden, 4 if agnostic else 4 * num_classes)
         for layer in self.layers:
@@ -124,7 +131,7 @@ class RegionHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], regions: Tensor) -> RegionPredictions:
         batch, count = regions.shape[:2]
-        hidden = self.align(maps, regions).flatten(1)
+        hidden = self.convs(self.align(maps, regions)).flatten(1)
         for layer in self.layers:
             hidden = layer(hidden).relu()
         logits = self.classes(hidden).float().unflatten(0, (batch, count))
