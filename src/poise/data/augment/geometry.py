@@ -14,6 +14,7 @@ from poise.preprocess import Preprocess, sample_separably
 
 PLAIN = Preprocess()  # half-pixel bilinear
 LEAST_CROP_SIDE = 16  # smaller images are not cropped
+LEAST_OF_JITTER = 1e-2  # pixels of an object's side that jitter on a square must leave
 
 
 def resize(scene: Scene, height: int, width: int, preprocess: Preprocess = PLAIN) -> Scene:
@@ -70,7 +71,15 @@ def draw_size(preprocess: Preprocess, short_range: tuple[int, ...] = (), choices
     return replace(preprocess, short=short, long=max(1, round(preprocess.long * short / preprocess.short)))
 
 
-def window(scene: Scene, top: int, left: int, height: int, width: int, least_visible: float = 0.1) -> Scene:
+def window(
+    scene: Scene,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    least_visible: float = 0.1,
+    least_side: float = 1.0,
+) -> Scene:
     """The part of the scene under a rectangle, which may reach beyond the image: there it is grey (114)."""
     image = scene["image"].as_subclass(Tensor)
     full_height, full_width = size_of(scene)
@@ -83,7 +92,7 @@ def window(scene: Scene, top: int, left: int, height: int, width: int, least_vis
             canvas[:, y1 - top : y2 - top, x1 - left : x2 - left] = image[:, y1:y2, x1:x2]
     boxes = plain_boxes(scene) - torch.tensor([left, top, left, top])
     cut = {**scene, "image": v2.functional.to_image(canvas), "boxes": boxes_on(boxes, canvas)}
-    return clip_objects(cut, least_visible)
+    return clip_objects(cut, least_visible, least_side)
 
 
 def fit(scene: Scene, height: int, width: int, factor: float) -> Scene:
@@ -105,6 +114,34 @@ def large_scale_jitter(scene: Scene, height: int, width: int, factors: tuple[flo
     top = whole_number(0, max(high - height, 0))
     left = whole_number(0, max(wide - width, 0))
     return window(scaled, top, left, min(high, height), min(wide, width))
+
+
+def canvas_jitter(scene: Scene, side: int, factors: tuple[float, ...]) -> Scene:
+    """Large-scale jitter on a square, as Co-DETR's recipes have it.
+
+    The image is scaled, keeping its shape, to fit into ``floor(side * factor)`` pixels; where it is larger than the
+    square a random part is cut out, where it is smaller the rest is grey at right and bottom. Objects stay of which at
+    least 1/100 of a pixel is left.
+    """
+    limit = max(1, int(side * between(*factors)))
+    size = Preprocess(short=limit, long=limit).target_size(*size_of(scene))
+    scaled = resize(scene, *size)
+    top, left = (whole_number(0, max(length - side, 0)) for length in size)
+    return window(scaled, top, left, side, side, least_visible=0.0, least_side=LEAST_OF_JITTER)
+
+
+def resized_crop(scene: Scene, shorts: tuple[int, ...], longest: int, sides: tuple[int, ...]) -> Scene:
+    """Resize to a shorter side of ``shorts`` (the longer at most ``longest``) and cut out a random part (DETR).
+
+    Height and width of the part are drawn from ``sides``, both at most the image's. Boxes are cut; whatever is left of
+    an object counts, and a part without any is taken as it is.
+    """
+    limits = draw_size(Preprocess(short=min(shorts), long=longest), choices=shorts)
+    scaled = resize(scene, *limits.target_size(*size_of(scene)))
+    lengths = size_of(scaled)
+    height, width = (whole_number(min(length, sides[0]), min(length, sides[1])) for length in lengths)
+    top, left = (whole_number(0, length - part) for length, part in zip(lengths, (height, width), strict=True))
+    return window(scaled, top, left, height, width, least_visible=0.0, least_side=0.0)
 
 
 def min_iou_crop(scene: Scene) -> Scene:

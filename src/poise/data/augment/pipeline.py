@@ -9,11 +9,21 @@ from torchvision.transforms import v2
 
 from poise.data.augment.chance import happens
 from poise.data.augment.color import recolor
-from poise.data.augment.geometry import draw_size, large_scale_jitter, min_iou_crop, resize, warp
-from poise.data.augment.mixing import copy_paste, mixup, mosaic
-from poise.data.augment.scene import Scene, size_of
+from poise.data.augment.geometry import (
+    canvas_jitter,
+    draw_size,
+    large_scale_jitter,
+    min_iou_crop,
+    resize,
+    resized_crop,
+    warp,
+)
+from poise.data.augment.mixing import copy_paste, mixup, mosaic, paste_in_place
+from poise.data.augment.scene import Scene, size_of, skipped
 from poise.preprocess import Preprocess
 from poise.recipes.augment import AugmentSettings
+
+MOST_DRAWS = 20  # images that are drawn for one whose objects were all cut away
 
 Pipeline = Callable[[Scene, Callable[[], Scene]], Scene]
 """Takes a scene and a function that draws another scene of the data set."""
@@ -33,7 +43,11 @@ class TrainingPipeline:
 
     def __call__(self, scene: Scene, partner: Callable[[], Scene]) -> Scene:
         chances = self.settings
-        size = draw_size(self.preprocess, chances.short_range, chances.short_choices)
+        if chances.jitter_canvas:
+            return self._colored(self._on_square(scene, partner))
+        size = draw_size(self._limits(), chances.short_range, chances.short_choices)
+        if chances.crop and happens(chances.crop):
+            scene = resized_crop(scene, chances.crop_short_choices, chances.crop_longest, chances.crop_sides)
         if happens(chances.min_iou_crop):
             scene = min_iou_crop(scene)
         height, width = size.target_size(*size_of(scene))
@@ -49,7 +63,32 @@ class TrainingPipeline:
             scene = copy_paste(scene, partner())
         if happens(chances.mixup):
             scene = mixup(scene, partner())
-        scene = v2.RandomHorizontalFlip(chances.flip)(scene)
+        return self._colored(v2.RandomHorizontalFlip(chances.flip)(scene))
+
+    def _limits(self) -> Preprocess:
+        """The model's own, with another limit of the longer side where the settings have one."""
+        longest = self.settings.longest
+        short = min(self.preprocess.short, longest)
+        return replace(self.preprocess, short=short, long=longest) if longest else self.preprocess
+
+    def _on_square(self, scene: Scene, partner: Callable[[], Scene]) -> Scene:
+        """Jittered on a square; objects of a second image that went the same way are pasted in."""
+        scene = self._jittered(scene, partner)
+        if happens(self.settings.copy_paste):
+            scene = paste_in_place(scene, self._jittered(partner(), partner))
+        return scene
+
+    def _jittered(self, scene: Scene, partner: Callable[[], Scene]) -> Scene:
+        chances = self.settings
+        for _ in range(MOST_DRAWS):
+            placed = canvas_jitter(scene, chances.jitter_canvas, chances.scale_jitter)
+            if not chances.redraw_empty or not skipped(placed).all():
+                break
+            scene = partner()
+        return v2.RandomHorizontalFlip(chances.flip)(placed)
+
+    def _colored(self, scene: Scene) -> Scene:
+        chances = self.settings
         scene = recolor(scene, chances.recolor) if chances.recolor else scene
         return v2.RandomPhotometricDistort()(scene) if happens(chances.photometric) else scene
 

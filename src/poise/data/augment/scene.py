@@ -90,11 +90,11 @@ def select(scene: Scene, keep: Tensor) -> Scene:
     return {**scene, "boxes": boxes_on(plain_boxes(scene)[keep], scene["image"]), **chosen}
 
 
-def clip_objects(scene: Scene, least_visible: float = 0.1) -> Scene:
+def clip_objects(scene: Scene, least_visible: float = 0.1, least_side: float = 1.0) -> Scene:
     """Clip boxes to the image and remove what a cut has left without substance.
 
-    An object goes if less than 1 pixel of its width or height remains (a box that was smaller before may keep
-    what it had), or less than ``least_visible`` of its area. A crowd or ignore region stays while any of it
+    An object goes if less than ``least_side`` pixels of its width or height remain (a box that was smaller before may
+    keep what it had), or less than ``least_visible`` of its area. A crowd or ignore region stays while any of it
     is inside: it says where not to look for errors, however little is left of it. So does a proposal.
     """
     boxes = plain_boxes(scene)
@@ -102,7 +102,7 @@ def clip_objects(scene: Scene, least_visible: float = 0.1) -> Scene:
     limit = torch.tensor([width, height, width, height], dtype=boxes.dtype)
     clipped = torch.minimum(boxes.clamp(min=0), limit)
     before, after = _sides(boxes), _sides(clipped)
-    whole = (after >= before.clamp(max=1) - 1e-4).all(1)
+    whole = (after >= before.clamp(max=least_side) - 1e-4).all(1)
     seen = after.prod(1) >= least_visible * before.prod(1)
     inside = (after > 0).all(1)
     keep = inside & (skipped(scene) | (whole & seen))
