@@ -68,6 +68,11 @@ def test_stats_writes_numbers_and_figures(trained: Path, demo_data: Path, tmp_pa
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(one["objects"] for one in numbers["stages"])
     assert (out / "dense.png").read_bytes().startswith(b"\x89PNG")
+    with (out / "stats.csv").open() as file:
+        table = {(row["method"], row["number"]): row["value"] for row in csv.DictReader(file)}
+    small = numbers["stages"][1]["by_size"]["small"]["share_of_supervision"]
+    assert float(table["task_aligned", "by_size.small.share_of_supervision"]) == small
+    assert len([name for _, name in table if name.startswith("weights.positive.")]) == 2 * 40
 
 
 def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

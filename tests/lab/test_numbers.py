@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ import torch
 from poise import lab
 from poise.lab.methods import Method, with_assigner
 from poise.lab.packing import Planes, codes, decoded
+from poise.lab.page import LabPage
 from poise.lab.scene import MOST_OBJECTS, Photograph, stages_to_dict
 from poise.lab.statistics import Agreement, Supervision, csv_text
 from poise.models import create_model
+from poise.structures import StepOutput
 
 BOXES = np.array([[6.0, 8, 70, 60], [40, 30, 90, 90], [50, 50, 62, 64]])
 LABELS = np.array([0, 1, 1])
@@ -73,6 +77,7 @@ def test_supervision_counts_what_the_assignment_says() -> None:
     )
     assert numbers["ambiguous"] == int(((index >= 0) & (inside > 1)).sum()) > 0
     assert sum(numbers["positives_by_stride"].values()) == numbers["positives"]
+    assert numbers["contested"] == 0  # of a hard assignment no place is two objects'
     for kind, values in (("positive", stage.positive), ("negative", stage.negative)):
         assert sum(numbers["weights"][kind]) == int((values > 0).sum())
     assert sum(numbers["negatives_by_iou"]["weight"]) == pytest.approx(
@@ -95,6 +100,16 @@ def test_agreement_of_assigners_on_the_same_predictions() -> None:
     either = int((a.index >= 0).sum() + (b.index >= 0).sum()) - both
     assert pairs["atss", "task_aligned"]["shared_positives"] == pytest.approx(both / either)
     assert 0 < both < either
+
+
+def test_places_of_several_objects_are_counted() -> None:
+    one = photograph(np.array([[10.0, 10, 80, 80], [12, 12, 82, 82]]), np.array([0, 1]))
+    torch.manual_seed(0)
+    model = create_model("dw_r18_fpn", 3, image_size=96, channels=32, depth=1).eval()
+    judged = Method("dw", model, (0, 1, 2)).judge(one)
+    found, view = Supervision(), judged.stages["dense"].of_image(0)
+    found.add(judged.stages["dense"], judged.factor, one.labels)
+    assert found.contested == int((view.of_object(0).chosen & view.of_object(1).chosen).sum()) > 0
 
 
 def test_places_of_different_grids_are_not_compared() -> None:
@@ -131,6 +146,37 @@ def test_thousands_of_objects_and_none() -> None:
     numbers = Supervision()
     numbers.add(judged.stages["dense"], judged.factor, empty.labels)
     assert numbers.to_dict()["objects"] == 0 and numbers.correlation() is None
+
+
+def test_models_that_do_not_say_their_weights_show_their_assignments() -> None:
+    one, silent = photograph(), method()
+    own = silent.judge(one).stages["dense"]
+    criterion = silent.model.network.branch.criterion
+    silent.model.network.branch.criterion = lambda *words: criterion(*words)
+    judged = silent.judge(one)
+    stage = judged.stages["dense"]
+    assert judged.assumed and torch.equal(stage.index, own.index)
+    assert torch.equal(stage.positive, (own.index >= 0).float()) and stage.regression.sum() == stage.positive.sum()
+    assert torch.equal(stage.negative, (stage.weighed & (own.index < 0)).float())
+    page = LabPage("t", ["atss"], ["disc", "square"])
+    page.add(one, {"atss": judged})
+    assert "does not say what its losses weigh" in page.remarks()[0] and "does not say" in page.html()
+    silent.model.network.branch.forward = lambda *_: StepOutput({"loss": torch.zeros(())})
+    with pytest.raises(lab.NothingToExplain, match="without weights"):
+        silent.judge(one)
+
+
+def test_a_page_of_thousands_of_objects_stays_small() -> None:
+    generator = np.random.default_rng(0)
+    corner = generator.uniform(0, 900, (3000, 2))
+    boxes = np.concatenate([corner, corner + generator.uniform(4, 60, (3000, 2))], 1)
+    crowded, dense = photograph(boxes, np.arange(3000) % 3, side=960), method()
+    dense.model.preprocess = replace(dense.model.preprocess, short=320, long=320)
+    page = LabPage("t", ["atss"], ["disc", "square", "ring"])
+    page.add(crowded, {"atss": dense.judge(crowded)})
+    assert len(page.images[0]) < 2.5e6
+    assert json.loads(page.images[0])["hidden"] == 2600
+    assert page.to_dict()["stages"][0]["objects"] == 3000  # all are counted
 
 
 def test_large_photographs_are_shown_smaller() -> None:

@@ -131,7 +131,14 @@ def test_dark_and_narrow(browser: Browser) -> None:
     browser.call("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=2, mobile=True)
     browser.wait_for("innerWidth === 400")
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
-    assert browser.run("getComputedStyle(document.querySelector('.row')).gridTemplateColumns.split(' ').length") == 1
+    row = "document.querySelector('.row')"
+    assert browser.run(f"{row}.scrollWidth > {row}.clientWidth > 300")  # the three maps are swiped through
+    browser.touch(*browser.center(".pane"))  # what is told of a place lies over the page, and can be closed
+    place = "document.getElementById('place').getBoundingClientRect()"
+    browser.wait_for(f"{place}.bottom <= innerHeight && {place}.top > 0")
+    assert "stride" in browser.run("document.getElementById('place').textContent")
+    browser.touch(*browser.center(".close"))
+    browser.wait_for("document.getElementById('place').textContent.includes('Point at')")
 
 
 def test_queries_and_encoders_of_detrs(detr_page: Path, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def _examined(request: Request, methods: Sequence[Method], image_set: ImageSet, 
 
     arguments = request.arguments
     names = [method.name for method in methods]
-    title = f"{' and '.join(names)} on {arguments.data.name}"
+    title = f"{', '.join(names[:-1])}{' and ' if names[1:] else ''}{names[-1]} on {arguments.data.name}"
     page = LabPage(title, names, image_set.class_names, arguments.megabytes, notes)
     if request.command != "stats":
         page.encoders = {one.name: EncoderLook(one, arguments.seed) for one in methods if EncoderLook.fits(one)}
@@ -232,9 +232,9 @@ def _write_page(page: LabPage, arguments: Arguments) -> int:
 
 
 def _write_numbers(page: LabPage, arguments: Arguments) -> int:
-    """``stats.json``, ``objects.csv`` and a figure for each stage."""
+    """``stats.json``, the same as ``stats.csv``, ``objects.csv`` and a figure for each stage."""
     from poise.lab.figures import draw_supervision
-    from poise.lab.statistics import csv_text
+    from poise.lab.statistics import csv_text, flat_rows
     from poise.storage import write_text_atomically
 
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -242,11 +242,14 @@ def _write_numbers(page: LabPage, arguments: Arguments) -> int:
     write_text_atomically(arguments.out / "stats.json", json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
     rows = [row for (m, stage), one in page.supervision.items() for row in one.to_csv(m, stage, page.names)]
     write_text_atomically(arguments.out / "objects.csv", csv_text(rows))
+    table = csv_text(flat_rows(numbers["stages"]), ("method", "stage", "number", "value"))
+    write_text_atomically(arguments.out / "stats.csv", table)
     for stage in dict.fromkeys(stage for _, stage in page.supervision):
         found = {method: one for (method, name), one in page.supervision.items() if name == stage}
-        draw_supervision(found, arguments.out / f"{stage}.png", f"{stage}: {', '.join(found)}")
+        picture = arguments.out / f"{stage.replace('/', '-')}.png"
+        draw_supervision(found, picture, f"{stage}: {', '.join(found)}", page.names)
     for one in numbers["stages"]:
         per_object = f"{one['positives_per_object']:.1f} positives an object, {one['without_positive']} without"
         print(f"{one['method']}, {one['stage']}: {one['objects']} objects in {one['images']} images, {per_object}")
-    print(f"stats.json, objects.csv and figures: {arguments.out}")
+    print(f"stats.json, stats.csv, objects.csv and figures: {arguments.out}")
     return 0

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from poise.criteria.weights import LossWeights
+from poise.criteria.weights import LossWeights, weights_of_classes
 from poise.detectors.model import DetectionModel, Target, check_targets
 from poise.lab.views import ImageView, ObjectView
 from poise.sample import keep
@@ -153,10 +153,15 @@ def explain_batch(
     network: nn.Module, batch: Batch, progress: Progress, seed: int = 0, name: str = "this model"
 ) -> Explanation:
     """The same of a batch as the engine makes them."""
+    return explanation_of(step(network, batch, progress, seed), batch.truth, name)
+
+
+@torch.no_grad()
+def step(network: nn.Module, batch: Batch, progress: Progress, seed: int = 0) -> StepOutput:
+    """What a network's step says of a batch; samplers draw from ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        output: StepOutput = network(batch, progress)
-    return explanation_of(output, batch.truth, name)
+        return network(batch, progress)
 
 
 @torch.no_grad()
@@ -171,6 +176,38 @@ def explanation_of(output: StepOutput, truth: GroundTruth, name: str = "this mod
         )
     stages = {stage: _stage(stage, match, truth) for stage, match in speaking.items()}
     return Explanation(stages, output.losses, truth, tuple(stage for stage in output.matches if stage not in stages))
+
+
+@torch.no_grad()
+def assigned_by(output: StepOutput, truth: GroundTruth) -> Explanation:
+    """The assignments of a model that does not say its weights: 1 for every positive and negative, or pair weights.
+
+    Raises:
+        NothingToExplain: the model does not say its assignments either.
+    """
+    if not output.matches:
+        raise NothingToExplain("a model without weights to explain: its step names no matches (see docs/lab.md)")
+    plain = {stage: replace(match, criterion=AsAssigned()) for stage, match in output.matches.items()}
+    stages = {stage: _stage(stage, match, truth) for stage, match in plain.items()}
+    return Explanation(stages, output.losses, truth, tuple(stages))
+
+
+@dataclass(frozen=True)
+class AsAssigned:
+    """Stands in for a criterion that does not say its weights."""
+
+    def weights(
+        self, predictions: Predictions, assignment: Assignment | PairWeights, truth: GroundTruth
+    ) -> LossWeights:
+        classes = predictions.logits.shape[2]
+        if isinstance(assignment, PairWeights):
+            pairs = assignment.pairs()
+            positive = weights_of_classes(pairs, truth.labels.clamp(max=classes - 1), classes)
+            return LossWeights(positive, assignment.negative, pairs.sum(2), pairs=pairs)
+        labels = replace(truth, labels=truth.labels.clamp(max=classes - 1))
+        positive = assignment.targets(labels, classes)
+        nothing = assignment.negative.float()
+        return LossWeights(positive, torch.zeros_like(positive), assignment.positive.float(), nothing)
 
 
 def _batch_of(model: DetectionModel, images: Sequence[Tensor] | Tensor, targets: Sequence[Target]) -> Batch:
@@ -192,9 +229,8 @@ def _stage(name: str, match: Match, truth: GroundTruth) -> Stage:
     if sample is not None and isinstance(assignment, Assignment):
         weights = match.criterion.weights(predictions.take(sample.index), keep(assignment, sample), truth)
         places = assignment.index.shape[1]
-        weights = LossWeights(
-            *(_spread(part, sample.index, places) for part in (weights.positive, weights.negative, weights.regression))
-        )
+        parts = (weights.positive, weights.negative, weights.regression, weights.background)
+        weights = LossWeights(*(None if part is None else _spread(part, sample.index, places) for part in parts))  # type: ignore[arg-type]
         weighed = _spread(sample.chosen, sample.index, places) & ~assignment.ignored
         assignment = replace(assignment, positive=assignment.positive & weighed)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,27 @@ import numpy as np
 
 from poise.lab.statistics import DECADES, SIZES, TENTHS, Supervision
 
+MOST_CLASSES = 15  # in the figure, those with the greatest share
 
-def draw_supervision(found: Mapping[str, Supervision], path: str | os.PathLike[str], title: str = "") -> Path:
-    """Write four panels for the methods of one stage: positives by size, weights, shares by size, negatives by IoU."""
+
+def draw_supervision(
+    found: Mapping[str, Supervision], path: str | os.PathLike[str], title: str = "", names: Sequence[str] = ()
+) -> Path:
+    """Write six panels for the methods of one stage.
+
+    Positives by size of the object, distribution of the weights, share of the supervision by size and by class,
+    objects without a positive, negatives by IoU.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = Figure(figsize=(14, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 2)
-    for draw, axes in zip((_positives, _weights, _sizes, _negatives), panels.flat, strict=True):
+    panels = figure.subplots(2, 3)
+    for draw, axes in zip((_positives, _weights, _sizes, _without, _negatives), panels.flat, strict=False):
         draw(axes, found)
+    _classes(panels.flat[-1], found, names)
+    for axes in panels.flat:
         axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     path = Path(path)
@@ -47,19 +57,46 @@ def _positives(axes: Any, found: Mapping[str, Supervision]) -> None:
 def _weights(axes: Any, found: Mapping[str, Supervision]) -> None:
     for name, one in found.items():
         counts = one.histograms["positive"]
-        axes.stairs(counts / max(counts.sum(), 1), DECADES, label=name)
-    axes.set_xlabel("logarithm (base 10) of the positive weight")
+        line = axes.stairs(counts / max(counts.sum(), 1), DECADES, label=name)
+        others = one.histograms["negative"]
+        axes.stairs(others / max(others.sum(), 1), DECADES, color=line.get_edgecolor(), linestyle=":")
+    axes.set_xlabel("logarithm (base 10) of the positive weight (broken: negative)")
     axes.set_ylabel("share of the places that have one")
 
 
 def _sizes(axes: Any, found: Mapping[str, Supervision]) -> None:
-    width = 0.8 / max(len(found), 1)
-    for k, (name, one) in enumerate(found.items()):
-        groups = one.to_dict()["by_size"]
-        shares = [100 * groups[size]["share_of_supervision"] for size in SIZES]
-        axes.bar(np.arange(len(SIZES)) + k * width, shares, width, label=name)
-    axes.set_xticks(np.arange(len(SIZES)) + 0.4 - width / 2, list(SIZES))
-    axes.set_ylabel("share of the positive weight, %")
+    groups = {name: one.to_dict()["by_size"] for name, one in found.items()}
+    shares = {name: [100 * of[size]["share_of_supervision"] for size in SIZES] for name, of in groups.items()}
+    _bars(axes, list(SIZES), shares, "share of the positive weight, %")
+
+
+def _without(axes: Any, found: Mapping[str, Supervision]) -> None:
+    groups = {name: one.to_dict()["by_size"] for name, one in found.items()}
+    shares = {
+        name: [100 * of[size]["without_positive"] / max(of[size]["objects"], 1) for size in SIZES]
+        for name, of in groups.items()
+    }
+    _bars(axes, list(SIZES), shares, "objects without a positive, %")
+
+
+def _classes(axes: Any, found: Mapping[str, Supervision], names: Sequence[str]) -> None:
+    groups = {name: one.to_dict(names)["by_class"] for name, one in found.items()}
+    first: Mapping[str, Any] = next(iter(groups.values()), {})
+    most = sorted(first, key=lambda name: -first[name]["share_of_supervision"])[:MOST_CLASSES]
+    shares = {
+        name: [100 * of.get(label, {}).get("share_of_supervision", 0.0) for label in most]
+        for name, of in groups.items()
+    }
+    _bars(axes, most, shares, "share of the positive weight, %")
+    axes.tick_params("x", rotation=60, labelsize=8)
+
+
+def _bars(axes: Any, groups: Sequence[str], shares: Mapping[str, Sequence[float]], title: str) -> None:
+    width = 0.8 / max(len(shares), 1)
+    for k, (name, values) in enumerate(shares.items()):
+        axes.bar(np.arange(len(groups)) + k * width, values, width, label=name)
+    axes.set_xticks(np.arange(len(groups)) + 0.4 - width / 2, list(groups))
+    axes.set_ylabel(title)
 
 
 def _negatives(axes: Any, found: Mapping[str, Supervision]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from poise.detectors import DetectionModel
-from poise.lab.explain import Stage, explain
+from poise.detectors.model import check_targets
+from poise.lab.explain import NothingToExplain, Stage, assigned_by, explanation_of, step
 from poise.lab.scene import Photograph
 from poise.models.assigners import swap_assigner
 from poise.structures import Batch
@@ -23,6 +24,7 @@ class Judged:
     stages: dict[str, Stage]  # they hold this image alone, on the CPU
     factor: np.ndarray  # (4,): from boxes of the network's input to pixels of the image
     classes: np.ndarray  # (C,) int64: the data's class of each of the model's, -1 where it has none
+    assumed: bool = False  # the model does not say its weights: they are 1 wherever it assigned anything
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,17 @@ class Method:
 
     def judge(self, photograph: Photograph, seed: int = 0) -> Judged:
         """What the model's losses weigh on an image; objects of classes that it does not know are left alone."""
-        explanation = explain(self.model, [photograph.image], [self.target(photograph)], seed=seed)
+        check_targets([self.target(photograph)], self.model.num_classes)
+        batch = self.batch(photograph)
+        output = step(self.model.network, batch, self.model.progress, seed)
+        try:
+            explanation, assumed = explanation_of(output, batch.truth, self.model.name), False
+        except NothingToExplain:
+            explanation, assumed = assigned_by(output, batch.truth), True
         height, width = explanation.truth.sizes[0].tolist()
         scale = photograph.image.shape[2] / width, photograph.image.shape[1] / height
         stages = {name: stage.cpu() for name, stage in explanation.stages.items()}
-        return Judged(stages, np.array([*scale, *scale]), np.array(self.classes, dtype=np.int64))
+        return Judged(stages, np.array([*scale, *scale]), np.array(self.classes, dtype=np.int64), assumed)
 
     def target(self, photograph: Photograph) -> dict[str, torch.Tensor]:
         """The image's objects as the model's call takes them; those of classes that it does not know are crowds."""

@@ -39,6 +39,7 @@ class LabPage:
     pictures: list[str] = field(default_factory=list)
     left_out: int = 0
     shrunk: bool = False
+    silent: dict[str, None] = field(default_factory=dict)  # methods that do not say their weights
     supervision: dict[tuple[str, str], Supervision] = field(default_factory=dict)
     agreement: dict[str, Agreement] = field(default_factory=dict)
     encoders: dict[str, EncoderLook] = field(default_factory=dict)  # of the DETRs among the methods
@@ -55,6 +56,7 @@ class LabPage:
         Args:
             encoders: what ``self.encoders`` gave of the image, by method.
         """
+        self.silent |= {method: None for method, one in judged.items() if one.assumed}
         for method, one in judged.items():
             for name, stage in one.stages.items():
                 self.supervision.setdefault((method, name), Supervision()).add(stage, one.factor, photograph.labels)
@@ -117,6 +119,10 @@ class LabPage:
     def remarks(self) -> list[str]:
         """What whoever reads the numbers should know."""
         remarks = list(self.notes)
+        remarks += [
+            f"{method} does not say what its losses weigh: its assignments are shown, each place with weight 1"
+            for method in self.silent
+        ]
         if self.left_out:
             many = f"{self.left_out} further images are in the numbers but not on the page"
             remarks.append(f"{many}, which would be larger than {self.megabytes:g} MB")

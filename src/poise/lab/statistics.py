@@ -33,7 +33,8 @@ class Supervision:
     rows: list[tuple[float, ...]] = field(default_factory=list)  # COLUMNS of every object
     levels: dict[float, int] = field(default_factory=dict)  # positives by stride; of regions all under 1
     positives: int = 0
-    ambiguous: int = 0
+    ambiguous: int = 0  # positives whose centre lies in several objects
+    contested: int = 0  # positives of several objects at once, which only soft assignments have
     histograms: dict[str, np.ndarray] = field(
         default_factory=lambda: {kind: np.zeros(len(DECADES) - 1) for kind in KINDS}
     )
@@ -54,10 +55,10 @@ class Supervision:
         view, image = stage.of_image(0), self.images
         scale = torch.as_tensor(factor, dtype=view.objects.dtype)
         sides = (view.objects[:, 2:] - view.objects[:, :2]) * scale[:2]
-        claimed = torch.zeros_like(view.index, dtype=torch.bool)
+        claims = torch.zeros_like(view.index)
         for number in view.numbers:
             seen = view.of_object(number)
-            claimed |= seen.chosen
+            claims += seen.chosen
             weight = seen.positive.sum()
             effective = weight.square() / seen.positive.square().sum() if weight > 0 else weight
             size = sides[number].prod().clamp(min=0).sqrt()
@@ -65,9 +66,11 @@ class Supervision:
             self.rows.append((image, number, int(labels[number]), *(float(value) for value in numbers)))
             self.pairs.append(torch.stack((seen.score, seen.iou))[:, seen.chosen].numpy())
             self._count_levels(stage, seen.chosen)
+        claimed = claims > 0
         self.images += 1
         self.positives += int(claimed.sum())
         self.ambiguous += int((claimed & (view.within > 1)).sum())
+        self.contested += int((claims > 1).sum())
         self._count_weights(stage, claimed)
 
     def _count_levels(self, stage: Stage, chosen: Tensor) -> None:
@@ -117,6 +120,7 @@ class Supervision:
             "without_positive": int((objects["positives"] == 0).sum()),
             "positives": self.positives,
             "ambiguous": self.ambiguous,
+            "contested": self.contested,
             "positives_per_object": _mean(objects["positives"]),
             "effective_positives_per_object": _mean(objects["effective"]),
             "score_iou_correlation": self.correlation(),
@@ -140,14 +144,33 @@ class Supervision:
         ]
 
 
+def flat_rows(stages: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """The numbers of ``to_dict`` as a table: method, stage, number (``by_size.small.objects``), value."""
+    rows = []
+    for stage in stages:
+        rest = {name: value for name, value in stage.items() if name not in ("method", "stage")}
+        rows += [[stage["method"], stage["stage"], name, value] for name, value in _leaves("", rest)]
+    return rows
+
+
+def _leaves(place: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, list):
+        parts = dict(enumerate(value)).items()
+    else:
+        return [(place, "" if value is None else value)]
+    return [leaf for name, part in parts for leaf in _leaves(f"{place}.{name}" if place else str(name), part)]
+
+
 CSV_COLUMNS = ("method", "stage", "image", "object", "class", *COLUMNS[3:])
 
 
-def csv_text(rows: Sequence[Sequence[Any]]) -> str:
-    """The table of objects of all methods."""
+def csv_text(rows: Sequence[Sequence[Any]], columns: Sequence[str] = CSV_COLUMNS) -> str:
+    """A table; by default that of the objects of all methods."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue()
 

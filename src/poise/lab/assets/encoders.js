@@ -74,11 +74,8 @@ function paintPlaces(context, places) {
 }
 
 function legendOfPlaces(figure, places) {
-  const keys = make("div", figure, null, { class: "keys quiet" });
-  const say = (paint, text) => { const one = make("span", keys); make("span", one, null, { class: "key", style: `background:${paint}` }); one.append(text); };
-  say(QUERY_COLORS.positive, `matched (${places.positive.length})`);
-  say(QUERY_COLORS.negative, `others (${places.negative.length})`);
-  Object.entries(places.lent).forEach(([head, rows], i) => say(LENT_COLORS[i % LENT_COLORS.length], `lent by ${head} (${rows.length})`));
+  const lent = Object.entries(places.lent).map(([head, rows], i) => [LENT_COLORS[i % LENT_COLORS.length], `lent by ${head} (${rows.length})`]);
+  legend(figure, [[QUERY_COLORS.positive, `matched (${places.positive.length})`], [QUERY_COLORS.negative, `others (${places.negative.length})`], ...lent]);
 }
 
 function encoders() {

@@ -315,7 +315,10 @@ function describe() {
   const root = $("place");
   root.replaceChildren();
   const stage = state.place && stageOf(state.place.method);
+  document.body.classList.toggle("told", Boolean(stage));
   if (!stage) return make("p", root, "Point at a heat map, touch it, or choose a row of the list.", { class: "quiet" });
+  const close = make("button", root, "×", { class: "close", title: "close (a narrow screen shows this above the page)", "aria-label": "close" });
+  close.addEventListener("click", () => select(null));
   const places = stage.places, i = state.place.place, list = make("dl", root);
   const say = (name, value) => (make("dt", list, name), make("dd", list, value));
   const level = stage.levels.find((one) => i >= one.start && i < one.start + one.places);
@@ -475,12 +478,20 @@ function svg(parent, width, height) {
   };
 }
 const paint = (method) => METHOD_COLORS[data.methods.indexOf(method) % METHOD_COLORS.length];
+function legend(root, entries) {
+  const keys = make("div", root, null, { class: "keys quiet" });
+  for (const [background, text] of entries) {
+    const one = make("span", keys);
+    make("span", one, null, { class: "key", style: `background:${background}` });
+    one.append(text);
+  }
+}
+
 function card(title, stages, wide, place = $("charts")) {
   const root = make("div", place, null, { class: wide ? "chart wide" : "chart" });
   make("h3", root, title);
   if (stages && data.methods.length > 1) {
-    const keys = make("div", root, null, { class: "quiet" });
-    for (const stage of stages) { make("span", keys, null, { class: "key", style: `background:${paint(stage.method)}` }); keys.append(stage.method); }
+    legend(root, stages.map((stage) => [paint(stage.method), stage.method]));
   }
   return root;
 }
@@ -520,6 +531,7 @@ function summary(stages) {
     method: (s) => s.method, images: (s) => s.images, objects: (s) => s.objects, "without positive": (s) => s.without_positive,
     "positives an object": (s) => digits(s.positives_per_object), "effective": (s) => digits(s.effective_positives_per_object),
     "ambiguous positives": (s) => `${s.ambiguous} (${((100 * s.ambiguous) / Math.max(1, s.positives)).toFixed(1)} %)`,
+    "positives of several objects": (s) => s.contested,
     "score–IoU correlation": (s) => (s.score_iou_correlation === null ? "-" : s.score_iou_correlation.toFixed(3)),
   };
   for (const name of Object.keys(columns)) make("th", head, name);
@@ -551,6 +563,7 @@ function statistics() {
       [-9, -6, -3, 0].map((v) => [(v + 9) / 10, `1e${v}`]), [0, 10, 1000, 100000].filter((v) => v <= tallest).map((v) => [tall(v), v]), "weight");
   }
   bars(card("Share of the positive weight by size", stages), ["small", "medium", "large"], stages, (s, g) => s.by_size[g].share_of_supervision);
+  bars(card("Objects without a positive by size", stages), ["small", "medium", "large"], stages, (s, g) => s.by_size[g].without_positive / Math.max(1, s.by_size[g].objects));
   const classes = Object.entries(stages[0].by_class).sort((a, b) => b[1].share_of_supervision - a[1].share_of_supervision).slice(0, 12).map(([name]) => name);
   if (classes.length) bars(card("Share of the positive weight by class", stages), classes, stages, (s, g) => (s.by_class[g] || {}).share_of_supervision);
   const tenths = [...Array(10).keys()].map((i) => `${i / 10}–${(i + 1) / 10}`);
