@@ -1,4 +1,4 @@
-"""Pages of the assignment lab for seven methods: short trainings on a data set, then a page each and one of all together.
+"""Pages of the assignment lab for seven methods: short trainings on a data set, then a page each and one of several.
 
     python examples/lab_pages.py --data PATH --out pages [--nanodet nanodet-plus-m_320.pth] [--images 8] [--epochs 14]
 
