@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from poise.criteria.federated import FederatedLoss
 from poise.data import ImageSet
-from poise.detectors import DetectionModel
+from poise.data.repeats import images_of_classes
+from poise.detectors import DetectionModel, QueryDetector
 from poise.models import create_model
 from poise.models.files import find_model_file, load_model
 from poise.published import load_published
@@ -21,7 +27,24 @@ def build_model(recipe: Recipe, train_set: ImageSet, fresh: bool) -> tuple[Detec
     if not fresh and (backbone is not None or _is_published(settings.weights)):  # what the weights froze at the start
         model.network.backbone.adopt_pretrained()  # type: ignore[union-attr, operator]
     model.set_classes(train_set.class_names, train_set.category_ids)
+    if recipe.train.federated_classes:
+        federate(model, images_of_classes(train_set), recipe.train.federated_classes)
     return model, _start_weights(model, settings.weights) if fresh and settings.weights else []
+
+
+def federate(model: DetectionModel, images: np.ndarray, classes: int) -> None:
+    """Let the classification of a DETR read ``classes`` classes at a time, drawn by ``images`` (C,) of each.
+
+    Raises:
+        ValueError: another kind of model.
+    """
+    network = model.network
+    if not isinstance(network, QueryDetector):
+        raise ValueError(
+            f"train.federated_classes is for models of the DETR family, which '{model.name}' is not: use 0"
+        )
+    loss = FederatedLoss(network.criterion.class_loss, torch.from_numpy(images), classes)
+    network.criterion = replace(network.criterion, class_loss=loss)
 
 
 def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str | None = None) -> DetectionModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from poise.data import ImageSet, open_data, training_splits, with_proposals
+from poise.data.repeats import repeated
 from poise.recipes import DataSettings
 
 
@@ -30,6 +31,9 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
         train_set = train_set.filtered(settings.min_side, drop_empty=not settings.keep_empty)
         if len(train_set) < whole:
             remarks.append(f"{whole - len(train_set)} of {whole} training images are left out by the recipe's filter")
+    if settings.repeat_threshold:
+        train_set, once = repeated(train_set, settings.repeat_threshold), len(train_set)
+        remarks.append(f"{len(train_set)} training images an epoch, {once} of them different ones: rare classes repeat")
     if not len(train_set):
         raise ValueError(f"{settings.path}: split '{names.train}' has no image to train on (of {whole} before filters)")
     return _with_proposals(settings, train_set, val_set, remarks)

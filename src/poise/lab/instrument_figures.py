@@ -41,7 +41,7 @@ def draw_curves(found: Mapping[str, Separation], path: str | os.PathLike[str], t
 
 
 def draw_maps(shown: Sequence[Shown], path: str | os.PathLike[str], title: str) -> Path:
-    """A row for each image: the photograph with its objects, and the map of each method."""
+    """A row for each image: the photograph with its objects, and the map of each method in its own range of colours."""
     names = list(dict.fromkeys(name for one in shown for name in one.maps))
     figure = _figure(2.6 * (1 + len(names)), 2.4 * max(len(shown), 1) + 0.4)
     grid = figure.subplots(max(len(shown), 1), 1 + len(names), squeeze=False)
@@ -49,7 +49,10 @@ def draw_maps(shown: Sequence[Shown], path: str | os.PathLike[str], title: str) 
         _photograph(row[0], one.photograph)
         for axes, name in zip(row[1:], names, strict=True):
             if name in one.maps:
-                axes.imshow(one.maps[name], cmap="inferno", vmin=0)
+                map_ = one.maps[name]
+                axes.imshow(map_, cmap="inferno")
+                place = {"transform": axes.transAxes, "fontsize": 7, "color": "0.4", "va": "top", "ha": "center"}
+                axes.text(0.5, -0.02, f"{map_.min():.3g} (dark) to {map_.max():.3g}", **place)
     for axes, name in zip(grid[0], ("objects", *names), strict=True):
         axes.set_title(name, fontsize=8)
     for axes in grid.flat:

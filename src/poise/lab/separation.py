@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-STEPS = 101  # thresholds from 0 to 1
+STEPS = 101  # evenly spaced thresholds
 
 
 def discriminability(maps: Sequence[Tensor], canvas: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -65,7 +65,7 @@ def iof_iob(
         scores: (h,w) in [0,1].
         foreground: (h,w) bool.
         background: (h,w) bool, by default all that is not foreground.
-        thresholds: (T,), by default 101 from 0 to 1.
+        thresholds: (T,), by default ``default_thresholds()``.
 
     Returns:
         two (T,) float64; NaN where there is no foreground or no background.
@@ -77,8 +77,9 @@ def iof_iob(
 
 
 def default_thresholds() -> Tensor:
-    """(101,) float32 from 0 to 1."""
-    return torch.linspace(0, 1, STEPS)
+    """101 from 0 to 1 and 40 more from 0.99 on, where maps of normalised encoders lie: (141,) float32, ascending."""
+    near_one = 1 - torch.logspace(-2, -6, 41)[1:]
+    return torch.cat((torch.linspace(0, 1, STEPS), near_one)).sort().values
 
 
 def max_count(mask: Tensor) -> float:

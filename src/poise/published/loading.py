@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from poise.detectors import DetectionModel
+from poise.published.classes import carried_over, class_rows, names_of
 from poise.published.coco import name_classes
 from poise.published.keys import prepared, rules_of, translate
 from poise.storage import load_weights
@@ -22,6 +23,8 @@ class LoadReport:
     unused: tuple[str, ...]  # keys of the checkpoint that the model has no place for
     unfilled: tuple[str, ...]  # parameters and buffers of the model that the checkpoint did not hold
     remade: tuple[str, ...] = ()  # parameters left at their start because the class count differs
+    carried: tuple[str, ...] = ()  # parameters of which the classes of the same name were taken over
+    shared_classes: tuple[str, ...] = ()  # names of those classes
 
     def __str__(self) -> str:
         lines = [f"{len(self.used)} tensors loaded"]
@@ -29,6 +32,7 @@ class LoadReport:
             ("unused keys", self.unused),
             ("unfilled", self.unfilled),
             ("re-made for the classes", self.remade),
+            ("classes carried over by their names", self.shared_classes),
         ):
             if keys:
                 lines.append(f"{len(keys)} {what}: {', '.join(keys[:10])}{' …' if len(keys) > 10 else ''}")
@@ -36,7 +40,10 @@ class LoadReport:
 
 
 def load_published(
-    model: DetectionModel, source: str | Path | Mapping[str, Tensor], remap_classes: bool = False
+    model: DetectionModel,
+    source: str | Path | Mapping[str, Tensor],
+    remap_classes: bool = False,
+    source_classes: Sequence[str] | None = None,
 ) -> LoadReport:
     """Fill a model from a checkpoint of the original project; 80 classes without names get COCO's.
 
@@ -44,7 +51,9 @@ def load_published(
         model: from ``create_model`` of the matching name.
         source: a ``.pth``/``.ckpt``/``.safetensors`` file, or a state dict with the original's key names; weights may
             be nested under ``state_dict``, ``ema``, ``ema_state_dict`` or ``model``.
-        remap_classes: accept another number of classes: the layers that depend on it keep their fresh start.
+        remap_classes: accept another number of classes: of the layers that depend on it the classes that both have by
+            name are taken over (a model whose classes are named, ``set_classes``), the others keep their fresh start.
+        source_classes: names of the checkpoint's classes; by default COCO's of 80, those of Objects365 of 365.
 
     Returns:
         What was used, what was not, and what stays unfilled.
@@ -59,7 +68,8 @@ def load_published(
     state = prepared(model.name, plain)
     own = model.network.state_dict()
     filled: dict[str, Tensor] = {}
-    used, unused, remade = [], [], []
+    used, unused, remade, carried = [], [], [], []
+    shared: set[str] = set()
     for key, value in state.items():
         known, name = translate(key, rules)
         if known and name is None:
@@ -70,7 +80,11 @@ def load_published(
             filled[name] = value.to(own[name].dtype)
             used.append(key)
         elif remap_classes and _differs_by_classes(own[name], value, model.num_classes):
-            remade.append(name)
+            mixed, common = _by_name(model, name, own[name], value, source_classes)
+            shared.update(common)
+            (carried if common else remade).append(name)
+            filled.update({name: mixed} if common else {})
+            used.extend([key] if common else [])
         else:
             raise ValueError(
                 f"'{key}' has shape {tuple(value.shape)}, the model's '{name}' {tuple(own[name].shape)}; "
@@ -80,12 +94,27 @@ def load_published(
     if not filled:
         raise ValueError(f"none of the {len(state)} keys fits '{model.name}'; the first is '{next(iter(state), '-')}'")
     model.network.load_state_dict(filled, strict=False)
-    if not remade:
+    if not (remade or carried):
         name_classes(model)
     backbone = model.network.backbone
     backbone.adopt_pretrained()  # type: ignore[union-attr,operator]
     unfilled = [name for name in own if name not in filled and name not in remade]
-    return LoadReport(tuple(used), tuple(unused), tuple(unfilled), tuple(remade))
+    common = tuple(name for name in model.class_names if name in shared)
+    return LoadReport(tuple(used), tuple(unused), tuple(unfilled), tuple(remade), tuple(carried), common)
+
+
+def _by_name(
+    model: DetectionModel, name: str, own: Tensor, value: Tensor, source_classes: Sequence[str] | None
+) -> tuple[Tensor, list[str]]:
+    """A parameter with the rows of the classes that both have, and the names of these."""
+    theirs = source_classes or names_of(value, own, model.num_classes)
+    if theirs is None:
+        return own, []
+    rows = class_rows(model.class_names, theirs)
+    mixed = carried_over(own, value, rows, len(theirs), class_major=name.rpartition(".")[0].endswith("offsets"))
+    if mixed is None:
+        return own, []
+    return mixed, [known for known, row in zip(model.class_names, rows, strict=True) if row >= 0]
 
 
 def _read(path: str | Path) -> Mapping[str, object]:

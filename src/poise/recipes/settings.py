@@ -44,6 +44,9 @@ class DataSettings:
     """Train on images without objects as background; published COCO recipes leave them out."""
     min_side: int = 0
     """Images with a side shorter than this many pixels are not trained on; published COCO recipes use 32."""
+    repeat_threshold: float = 0.0
+    """Repeat-factor sampling (LVIS, 0.001): images whose rarest class is shown by a smaller share f of the images come
+    sqrt(repeat_threshold / f) times, rounded up, in every epoch; 0: every image once."""
     group_orientation: bool = False
     """Batches hold only wide or only tall images, as in MMDetection: less padding."""
     batch: int = 16
@@ -65,6 +68,7 @@ class DataSettings:
         _require(self.batch >= 1, f"data.batch={self.batch} must be at least 1")
         _require(self.eval_batch >= 1, f"data.eval_batch={self.eval_batch} must be at least 1")
         _require(self.workers >= 0, f"data.workers={self.workers} cannot be negative")
+        _require(0 <= self.repeat_threshold <= 1, f"data.repeat_threshold={self.repeat_threshold} must lie in [0, 1]")
         _require(self.proposals_limit >= 1, f"data.proposals_limit={self.proposals_limit} must be at least 1")
 
 
@@ -138,6 +142,9 @@ class TrainSettings:
     """Parts in which each process takes its share of a batch; their gradients are averaged."""
     clip_norm: float = 0.0
     """Gradients are scaled down to this L2 norm; 0: no clipping."""
+    federated_classes: int = 0
+    """Classes that one classification loss of a DETR reads: those present, and others drawn by the square root of
+    their number of images (LVIS, 50); 0: all."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     average_decay: float = 0.0
     """Exponential moving average of parameters and buffers with this decay (0.9998 is usual); 0: none."""
