@@ -135,3 +135,42 @@ def test_other_errors_pass_unchanged(training: tiny_training.Training) -> None:
     training.state.network.before_step = before_step
     with pytest.raises(RuntimeError, match="^a bug$"):
         training.run()
+
+
+def overflowing(tmp_path: Path, steps: int) -> tiny_training.Training:
+    """An fp16 training whose gradients overflow in the first ``steps`` steps."""
+    training = tiny_training.tiny_training(tmp_path, tiny_training.tiny_recipe(precision="fp16", save_every=0))
+    weight, state = training.state.network.branch[1].weight, training.state
+    weight.register_hook(lambda gradient: gradient * float("inf") if state.position.step < steps else gradient)
+    return training
+
+
+def test_an_fp16_overflow_is_survived(tmp_path: Path) -> None:
+    """The steps that overflow change no weight and no average; the scale falls, and the training goes on."""
+    training = overflowing(tmp_path, 3)
+    state, kept = training.state, []
+
+    def before_step(progress: Progress) -> None:
+        if progress.step in (0, 3):
+            weights = [parameter.detach().clone() for parameter in state.network.parameters()]
+            kept.append((weights, [state.average.values[name].clone() for name, _ in state.network.named_parameters()]))
+
+    state.network.before_step = before_step
+    start = state.scaler.get_scale()
+    assert training.run() is None and state.position.step == 18
+    assert state.scaler.get_scale() == start / 8
+    for before, after in zip(kept[0], kept[1], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(kept[1][0], state.network.parameters(), strict=True))
+    assert all(value.isfinite().all() for value in state.average.values.values())
+
+
+def test_an_fp16_overflow_without_end_stops_the_run(tmp_path: Path) -> None:
+    """Not eighteen steps that change nothing, and a message that the loss scaler alone never gives."""
+    training = overflowing(tmp_path, 1000)
+    training.state.scaler = torch.amp.GradScaler("cpu", init_scale=1e-3)
+    before = [parameter.detach().clone() for parameter in training.state.network.parameters()]
+    with pytest.raises(TrainingDiverged, match=r"fp16 gradients are not finite at step 4 .*bf16") as caught:
+        training.run()
+    assert read_safely(caught.value.state_file)["training"]["step"] == 4
+    assert all(torch.equal(a, b) for a, b in zip(before, training.state.network.parameters(), strict=True))

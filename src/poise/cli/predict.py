@@ -39,6 +39,8 @@ class Arguments:
     """Images (with --tile: tiles) that go through the network at once."""
     tile: int | None = None
     """Cut large images into overlapping tiles of this side in pixels, for small objects."""
+    tta: str | None = None
+    """Test-time augmentation: factors of the image size, flip, nms or soft_nms, as in 0.75,1,1.5,flip,soft_nms."""
     on_bad_image: Literal["error", "skip"] = "error"
     """Unreadable images and videos that end early: stop, or leave out what cannot be read, with a warning."""
     drop_heads: bool = False
@@ -84,10 +86,10 @@ class FreeNames:
     def path(self, name: str) -> Path:
         """``folder/name``, or with the first number that makes it new in this run."""
         wanted, number = Path(name), 1
-        while name in self.taken:
+        while name.casefold() in self.taken:  # Windows and macOS take names that differ in case for one
             number += 1
             name = f"{wanted.stem}-{number}{wanted.suffix}"
-        self.taken.add(name)
+        self.taken.add(name.casefold())
         return self.folder / name
 
 
@@ -99,6 +101,7 @@ def _predict(detector: Detector, source: str, names: FreeNames, arguments: Argum
         score_threshold=arguments.threshold,
         batch_size=arguments.batch,
         tile=arguments.tile,
+        tta=arguments.tta,
         on_bad_image=arguments.on_bad_image,
     )
     records: list[dict[str, Any]] = []

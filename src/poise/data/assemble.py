@@ -118,7 +118,9 @@ def _images(found: Found, root: Path, log: FaultLog) -> np.ndarray:
             continue
         state = index.state(file)
         if state != "present":
-            log.add("image-missing" if state == "missing" else "image-outside-root", file, f"named in {found.source}")
+            hint = f"; there is {near!r}" if state == "missing" and (near := index.near(file)) else ""
+            kind = "image-missing" if state == "missing" else "image-outside-root"
+            log.add(kind, file, f"named in {found.source}{hint}")
             keep[i] = False
         elif found.widths[i] <= 0 or found.heights[i] <= 0:
             keep[i] = _fill_size(found, root, i, log)
@@ -164,9 +166,10 @@ def _sound_objects(found: Found, labels: np.ndarray, considered: np.ndarray, log
     def box(row: int) -> str:
         return "x1, y1, x2, y2 = " + ", ".join(f"{value:g}" for value in objects.boxes[row])
 
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         drop("category-unknown", labels < 0, lambda row: f"category {found.category_ids[row]}")
-        drop("box-nonfinite", ~np.isfinite(objects.boxes).all(1), box)
+        stored = objects.boxes.astype(np.float32)  # 1e300 is finite in the file, but not where it will be used
+        drop("box-nonfinite", ~np.isfinite(stored).all(1), box)
         drop("box-degenerate", (x2 <= x1) | (y2 <= y1), box)
         drop("box-outside", (x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height), box)
         partly = (np.minimum(x1, y1) < -OUTSIDE) | (x2 > width + OUTSIDE) | (y2 > height + OUTSIDE)

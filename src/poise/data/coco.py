@@ -14,7 +14,7 @@ import numpy as np
 from poise.data.assemble import Found, assemble
 from poise.data.errors import DataError
 from poise.data.faults import FaultLog
-from poise.data.files import FileIndex, require_inside
+from poise.data.files import FileIndex, require_inside, size_of_file
 from poise.data.image_set import Category, ImageSet, ObjectColumns
 
 LARGEST_FILE = 8 << 30  # bytes; Objects365, the largest public set in this format, has 5 GB
@@ -96,7 +96,7 @@ def read(name: str, root: Path, file: Path, folders: Sequence[Path], log: FaultL
 def parse(file: Path, annotations: Annotations) -> dict[str, Any]:
     """The dictionary of a COCO file, its annotations moved into ``annotations`` (None stands in their place)."""
     try:
-        size = file.stat().st_size
+        size = size_of_file(file)
         if size > LARGEST_FILE:
             raise DataError(f"{file}: {size} bytes are more than the limit of {LARGEST_FILE}; split the file")
         text = file.read_text(encoding="utf-8-sig")
@@ -215,6 +215,6 @@ def _columns(annotations: Annotations, ids: np.ndarray) -> ObjectColumns:
     boxes = np.array(annotations.boxes, np.float64).reshape(-1, 4)
     areas, flags = np.array(annotations.areas), np.array(annotations.flags, np.int8)
     with np.errstate(invalid="ignore", over="ignore"):
-        areas = np.where(np.isfinite(areas), areas, boxes[:, 2] * boxes[:, 3])
+        areas = np.where(np.isfinite(areas.astype(np.float32)), areas, boxes[:, 2] * boxes[:, 3])
         boxes[:, 2:] += boxes[:, :2]
     return ObjectColumns(boxes, np.zeros(len(ids), np.int64), (flags & 1) > 0, (flags & 2) > 0, areas, ids)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 from poise.data.errors import DataError
@@ -28,10 +30,18 @@ def require_inside(root: Path, path: Path) -> Path:
     return path
 
 
+def size_of_file(path: Path) -> int:
+    """Bytes of an ordinary file; ``DataError`` for a pipe or device, which could keep its reader waiting for ever."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: is no ordinary file; put the annotations in its place")
+    return found.st_size
+
+
 def read_text(path: Path, limit: int = 16 * MEBIBYTE) -> str:
     """Text of a UTF-8 file; ``DataError`` where it is unreadable, larger than ``limit`` bytes or not UTF-8."""
     try:
-        size = path.stat().st_size
+        size = size_of_file(path)
         if size > limit:
             raise DataError(f"{path}: {size} bytes are more than the limit of {limit} for such a file; split it up")
         return path.read_text(encoding="utf-8-sig")
@@ -42,18 +52,28 @@ def read_text(path: Path, limit: int = 16 * MEBIBYTE) -> str:
 
 
 class FileIndex:
-    """Answers whether files exist below a root, with one listing a folder instead of one look a file."""
+    """Answers whether files exist below a root, with one listing a folder instead of one look a file.
+
+    Names must agree in upper and lower case, as on Linux, unless the file system itself takes them for one (Windows,
+    macOS): a data set that opens on one computer does not silently lose images on another.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._folders: dict[str, dict[str, bool]] = {}
+        self._folded: dict[str, dict[str, str]] = {}
 
     def state(self, file: str) -> str:
         """``"present"``, ``"missing"`` or ``"outside"`` for a path relative to the root."""
         path = PurePosixPath(file)
+        if file.startswith(("//", "\\\\")):  # another computer, on Windows: not even looked at
+            return "outside"
         if not file or "\0" in file or path.is_absolute() or ".." in path.parts:
             return "outside" if file and is_clearly_outside(self.root, file) else self._resolved(file)
-        link = self._listing(str(path.parent)).get(path.name)
+        name = path.name
+        if name not in self._listing(str(path.parent)) and (near := self.near(file)) and self._is_file(file):
+            name = near
+        link = self._listing(str(path.parent)).get(name)
         if link is None:
             return "outside" if self._leaves(str(path.parent)) else "missing"
         return "outside" if link and not is_inside(self.root, self.root / file) else "present"
@@ -62,20 +82,36 @@ class FileIndex:
         """State of a path with ``..`` that stays inside."""
         if not file or "\0" in file:
             return "missing"
-        return "present" if (self.root / file).is_file() else "missing"
+        return "present" if self._is_file(file) else "missing"
+
+    def near(self, file: str) -> str:
+        """A name in the folder that differs only in upper and lower case or in how accents are stored; else empty."""
+        path = PurePosixPath(file)
+        folder = str(path.parent)
+        if folder not in self._folded:
+            self._folded[folder] = {_fold(name): name for name in self._listing(folder)}
+        found = self._folded[folder].get(_fold(path.name), "")
+        return found if found != path.name else ""
+
+    def _is_file(self, file: str) -> bool:
+        return os.path.isfile(self.root / file)
 
     def _leaves(self, folder: str) -> bool:
-        return (self.root / folder).exists() and not is_inside(self.root, self.root / folder)
+        return os.path.exists(self.root / folder) and not is_inside(self.root, self.root / folder)
 
     def _listing(self, folder: str) -> dict[str, bool]:
         """Names of the files of a folder, and whether each is a link; empty where the folder leads outside."""
         if folder not in self._folders:
             self._folders[folder] = {}
             path = self.root / folder
-            if path.is_dir() and is_inside(self.root, path):
+            if os.path.isdir(path) and is_inside(self.root, path):
                 with os.scandir(path) as entries:
                     self._folders[folder] = {entry.name: entry.is_symlink() for entry in entries}
         return self._folders[folder]
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def is_clearly_outside(root: Path, file: str) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from poise.data.coco import LARGEST_FILE, integral
 from poise.data.columns import Boxes
 from poise.data.errors import DataError
+from poise.data.files import size_of_file
 from poise.data.image_set import ImageSet
 
 SHOWN = 3  # examples that a message names
@@ -113,7 +114,7 @@ class Rows:
 
 def _parse(path: Path, rows: Rows) -> Rows:
     try:
-        size = path.stat().st_size
+        size = size_of_file(path)
         if size > LARGEST_FILE:
             raise DataError(f"{path}: {size} bytes are more than the limit of {LARGEST_FILE}; keep fewer an image")
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=rows.take)
@@ -142,7 +143,8 @@ def _judge(path: Path, rows: Rows, image_set: ImageSet, on_bad_data: str) -> lis
     owners = np.array(rows.owners)
     sizes = np.stack((image_set.images.widths, image_set.images.heights), 1)[owners].astype(np.float64)
     sizes[sizes <= 0] = np.inf  # not said
-    finite = np.isfinite(boxes).all(1) & np.isfinite(np.array(rows.scores))
+    with np.errstate(over="ignore"):  # as they will be used: 1e300 is not finite there
+        finite = np.isfinite(boxes.astype(np.float32)).all(1) & np.isfinite(np.array(rows.scores))
     with np.errstate(invalid="ignore"):
         solid = (boxes[:, 2:] > boxes[:, :2]).all(1)
         inside = (boxes[:, 2:] > 0).all(1) & (boxes[:, :2] < sizes).all(1)

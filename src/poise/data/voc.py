@@ -8,6 +8,7 @@ half a pixel in the centre and one pixel in size. ``difficult`` objects are kept
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -19,7 +20,7 @@ from defusedxml.ElementTree import fromstring
 from poise.data.assemble import Found, assemble
 from poise.data.errors import DataError
 from poise.data.faults import FaultLog
-from poise.data.files import is_inside, read_text
+from poise.data.files import is_inside, read_text, require_inside
 from poise.data.image_set import Category, ImageSet, ObjectColumns
 
 IMAGES, LABELS, LISTS = "JPEGImages", "Annotations", "ImageSets/Main"
@@ -82,7 +83,7 @@ def read(name: str, root: Path, folder: Path, listed: Path | None, log: FaultLog
 def _stems(folder: Path, listed: Path | None) -> list[str]:
     if listed is None:
         return sorted(file.stem for file in (folder / LABELS).glob("*.xml"))
-    lines = (line.split() for line in read_text(listed).splitlines())
+    lines = (line.split() for line in read_text(require_inside(folder, listed)).splitlines())
     return [words[0] for words in lines if words]
 
 
@@ -147,10 +148,7 @@ def _image_file(root: Path, prefix: str, stem: str, tree: Element) -> str:
     if named and "/" not in named and "\\" not in named:
         same_stem = Path(named).stem == Path(stem).name
         candidates.insert(0 if same_stem else len(candidates), f"{base.rsplit('/', 1)[0]}/{named}")
-    try:
-        return next((file for file in candidates if (root / file).exists()), candidates[0])
-    except (OSError, ValueError):  # a name too long or with a NUL byte
-        return base + ".jpg"
+    return next((file for file in candidates if os.path.exists(root / file)), candidates[0])
 
 
 def _number(text: str | None) -> float | None:

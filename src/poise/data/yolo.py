@@ -7,6 +7,7 @@ polygon, of which the box around it is taken. Sizes are read from the image head
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from poise.data.assemble import Found, assemble
 from poise.data.errors import BadImage, DataError
 from poise.data.faults import FaultLog
-from poise.data.files import MEBIBYTE, is_inside, read_text
+from poise.data.files import MEBIBYTE, is_inside, read_text, require_inside
 from poise.data.image_set import Category, ImageSet, ObjectColumns
 from poise.data.images import SUFFIXES, image_size
 from poise.storage import parse_yaml
@@ -81,7 +82,7 @@ def describe(file: Path) -> Description:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    text = read_text(file, MEBIBYTE)
+    text = read_text(require_inside(file.parent, file), MEBIBYTE)
     try:
         content = parse_yaml(text)
     except ValueError as error:
@@ -96,9 +97,9 @@ def _base(file: Path, stated: Any, splits: dict[str, tuple[str, ...]]) -> Path:
     home = file.parent
     if isinstance(stated, str) and "\0" not in stated:
         base = home / stated
-        if base.is_dir() and is_inside(home, base):
+        if os.path.isdir(base) and is_inside(home, base):
             return base
-        if base.is_dir() and not any((home / part).exists() for parts in splits.values() for part in parts):
+        if os.path.isdir(base) and not any(os.path.exists(home / part) for parts in splits.values() for part in parts):
             raise DataError(
                 f"{file}: its path: {stated} leads out of the folder of the file; put the file into that folder"
             )
@@ -134,12 +135,13 @@ def read(name: str, root: Path, description: Description, log: FaultLog) -> Imag
 
 def _place(description: Description, root: Path, part: str) -> Path:
     """Folder or list of a split; ``../train/images`` is taken from the root, as such files are often written."""
+    part = part.replace("\\", "/")  # written on Windows
     candidates = [description.root / part, description.file.parent / part]
     inner = part
     while inner.startswith("../"):
         inner = inner[3:]
         candidates.append(description.root / inner)
-    place = next((path for path in candidates if path.exists() and is_inside(root, path)), None)
+    place = next((path for path in candidates if os.path.exists(path) and is_inside(root, path)), None)
     if place is None:
         raise DataError(
             f"{description.file}: {part} is neither a folder nor a list of images inside {root}; correct the path"
@@ -161,8 +163,8 @@ def _images(description: Description, root: Path, part: str) -> Iterator[str]:
 
 def _listed(text: str, folder: Path, root: Path) -> str:
     """A line of a list file: relative to the list's folder or to the root."""
-    near = folder / text
-    path = near if "\0" not in text and len(text) < 4096 and near.exists() else root / text
+    text = text.replace("\\", "/")  # written on Windows
+    path = folder / text if os.path.exists(folder / text) else root / text
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else text
 
 
@@ -200,10 +202,10 @@ def _add_image(found: Found, rows: Rows, image: str, root: Path, log: FaultLog) 
 
 def _label_lines(root: Path, label: str) -> list[str] | None:
     path = root / label
-    if "\0" in label or not path.is_file():
-        return None
-    if not is_inside(root, path):
+    if not is_inside(root, path) and os.path.lexists(path):
         raise DataError("leads out of the data folder")
+    if not os.path.isfile(path):
+        return None
     return read_text(path).splitlines()
 
 
@@ -249,9 +251,9 @@ def _log_orphans(images: list[str], root: Path, log: FaultLog) -> None:
     """Label files in this split's label folders without an image of that name (labelImg's classes.txt is none)."""
     folders = {label_file(image).rpartition("/")[0]: image.rpartition("/")[0] for image in images}
     for labels, pictures in sorted(folders.items()):
-        if labels == pictures or not (root / labels).is_dir() or not is_inside(root, root / labels):
+        if labels == pictures or not os.path.isdir(root / labels) or not is_inside(root, root / labels):
             continue
-        stems = {file.stem for file in (root / pictures).iterdir()} if (root / pictures).is_dir() else set()
+        stems = {file.stem for file in (root / pictures).iterdir()} if os.path.isdir(root / pictures) else set()
         stems |= {Path(image).stem for image in images if image.rpartition("/")[0] == pictures}
         for file in sorted((root / labels).glob("*.txt")):
             if file.stem not in stems and file.name != "classes.txt":

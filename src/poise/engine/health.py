@@ -10,6 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+SMALLEST_SCALE = 1e-4  # of an fp16 loss: gradients that overflow even so do not come from its size
+_BROKEN_EXCHANGE = (
+    "Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe",
+    "Timed out waiting", "Timeout waiting", "NCCL",
+)  # fmt: skip
+
 
 class TrainingDiverged(RuntimeError):
     """A loss or gradient was not finite; ``state_file`` holds everything as it was before that step."""
@@ -21,6 +27,10 @@ class TrainingDiverged(RuntimeError):
 
 class OutOfMemory(RuntimeError):
     """The device's memory did not suffice; the message names what to lower."""
+
+
+class LostProcess(RuntimeError):
+    """Another process of the run ended or no longer answers."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,17 @@ def first_bad_gradient(network: nn.Module) -> str | None:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device's or the CPU's allocator gave up."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def lost_process(error: RuntimeError) -> LostProcess | None:
+    """What to tell where an exchange with the other processes failed; None where the error is another."""
+    sign = next((sign for sign in _BROKEN_EXCHANGE if sign in str(error)), None)
+    if sign is None:
+        return None
+    return LostProcess(
+        f"another process of this run has ended or no longer answers ({sign}). What that process said last is the "
+        "cause; --resume goes on from the last checkpoint"
+    )
 
 
 def memory_advice(batch: int, accumulate: int, precision: str, image_size: tuple[int, ...]) -> str:

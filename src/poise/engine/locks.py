@@ -31,13 +31,18 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / NAME
     with _one_at_a_time(folder):
         _refuse_living(path)
-        write_text_atomically(path, json.dumps(_identity(os.getpid())))
-        for torn in folder.glob(".*.part"):
-            torn.unlink(missing_ok=True)
+        write_text_atomically(path, json.dumps(identity(os.getpid())))
+        sweep(folder)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote."""
+    for torn in folder.glob(".*.part"):
+        torn.unlink(missing_ok=True)
 
 
 def _refuse_living(path: Path) -> None:
@@ -52,11 +57,11 @@ def _refuse_living(path: Path) -> None:
         raise FolderInUse(
             f"{path.parent} is in use by process {pid} on {host}; if that run is dead, delete {path.name} there"
         )
-    if holder == _identity(pid):
+    if holder == identity(pid):
         raise FolderInUse(f"{path.parent} is in use by process {pid}; choose another --out or stop that run first")
 
 
-def _identity(pid: int) -> dict[str, Any]:
+def identity(pid: int) -> dict[str, Any]:
     """A process, distinguishable from a later one with the same number; ``started`` is empty where it does not live."""
     return {"pid": pid, "host": socket.gethostname(), "started": _start_time(pid)}
 

@@ -14,7 +14,7 @@ from torch import nn
 from poise.data import ImageSet
 from poise.data.loader import evaluation_loader, train_loader
 from poise.detectors import DetectionModel
-from poise.engine.checkpoints import BEST, LAST, read_last
+from poise.engine.checkpoints import BEST, LAST, PREVIOUS, read_last
 from poise.engine.display import Display, make_display
 from poise.engine.locks import FolderInUse, locked
 from poise.engine.logs import TrainingLog
@@ -22,6 +22,7 @@ from poise.engine.model import build_model
 from poise.engine.pictures import draw_curves, draw_training_batch, draw_validation
 from poise.engine.processes import Processes, running
 from poise.engine.reproduce import deterministic, seed_all
+from poise.engine.restarts import note_launch, was_restarted
 from poise.engine.sources import open_sets
 from poise.engine.state import TrainingState
 from poise.engine.step import PRECISIONS
@@ -93,13 +94,14 @@ def train(
     if data is not None:
         recipe = replace(recipe, data=replace(recipe.data, path=str(data)))
     folder = Path(out)
-    _refuse_used(folder, resume)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; a run needs a folder")
     with (
         running(device, recipe.train.timeout_minutes) as processes,
         _held(folder, processes),
         deterministic(recipe.train.deterministic or processes.device.type == "cpu"),
     ):
-        return _train(recipe, folder, resume, processes, progress_display)
+        return _train(recipe, folder, _resumes(folder, resume, processes), processes, progress_display)
 
 
 def _train(recipe: Recipe, folder: Path, resume: bool, processes: Processes, progress_display: str) -> RunResult:
@@ -245,11 +247,15 @@ def _result(folder: Path, training: Training, stopped: str | None) -> RunResult:
     return RunResult(folder, metrics, epoch, state.position.epoch, stopped)
 
 
-def _refuse_used(folder: Path, resume: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; a run needs a folder")
-    if not resume and any((folder / name).exists() for name in (LAST, "previous.pt", BEST)):
+def _resumes(folder: Path, resume: bool, processes: Processes) -> bool:
+    """Whether to go on from a checkpoint: because the user said so, or because torchrun started this run again."""
+    used = any((folder / name).exists() for name in (LAST, PREVIOUS, BEST))
+    used, again = processes.gather((used, was_restarted(folder)))[0]
+    if used and not (resume or again):
         raise ValueError(f"{folder} already holds a run: resume it, or choose another folder")
+    if processes.first:
+        note_launch(folder)
+    return resume or again
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 from poise.engine import schedule
 from poise.engine.checkpoints import BEST, FAILED, save_last
 from poise.engine.health import (
+    SMALLEST_SCALE,
     OutOfMemory,
     Position,
     Record,
@@ -21,6 +22,7 @@ from poise.engine.health import (
     explain,
     first_bad_gradient,
     is_out_of_memory,
+    lost_process,
     memory_advice,
 )
 from poise.engine.logs import TrainingLog
@@ -74,6 +76,8 @@ class Training:
             try:
                 return self._epochs(stop)
             except RuntimeError as error:
+                if lost := lost_process(error):
+                    raise lost from error
                 if not is_out_of_memory(error):
                     raise
                 recipe = self.recipe
@@ -164,6 +168,9 @@ class Training:
         bad = self.log.read()
         if bad is not None:
             self._fail(bad)
+        scaler = self.state.scaler
+        if scaler.is_enabled() and scaler.get_scale() < SMALLEST_SCALE:
+            self._fail_scale(scaler.get_scale())
 
     def _fail(self, record: Record) -> None:
         """Save the state before the bad step, then say what was wrong in which process."""
@@ -178,6 +185,16 @@ class Training:
         raise TrainingDiverged(
             f"{text}. The state before this step is kept in {FAILED}. A lower optimizer.lr, a longer warm-up or "
             "train.clip_norm help mostly; if the images are at fault, poise check finds them",
+            self.folder / FAILED,
+        )
+
+    def _fail_scale(self, scale: float) -> None:
+        """Every step was left out while the scale fell: the weights are those before the first of them."""
+        self.save(FAILED)
+        step = self.state.position.step
+        raise TrainingDiverged(
+            f"fp16 gradients are not finite at step {step} nor at the steps before it, even with the loss times "
+            f"{scale:.1e}. The state is kept in {FAILED}. train.precision bf16 has the range of fp32",
             self.folder / FAILED,
         )
 
