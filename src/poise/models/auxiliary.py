@@ -31,7 +31,8 @@ def faster_rcnn_branch(site: Site) -> Built:
 
     Positive are the sampled regions that overlap an object by half, the objects themselves among them.
     """
-    first, second = DeltaCoder(), DeltaCoder((0.1, 0.1, 0.2, 0.2))
+    convs = site.region_convs
+    first, second = DeltaCoder(), DeltaCoder((0.05, 0.05, 0.1, 0.1) if convs else (0.1, 0.1, 0.2, 0.2))
     align = RegionAlign(site.strides[:-1], finest=FINEST * site.strides[0])
     proposal = ProposalStage(
         ProposalHead(site.channels, retina_anchors(site.strides), first),
@@ -42,7 +43,7 @@ def faster_rcnn_branch(site: Site) -> Built:
         ProposeByImage(1000, 1000),
     )
     region = RegionStage(
-        RegionHead(site.channels, site.num_classes, align, second, site.region_hidden),
+        RegionHead(site.channels, site.num_classes, align, second, site.region_hidden, convs > 0, convs),
         MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0),
         TakeAll() if site.deterministic else random_sampler(site.regions, 0.25),
         RegionBoxCriterion(second, weight=10.0),

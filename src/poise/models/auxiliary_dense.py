@@ -59,6 +59,7 @@ class Site:
     deterministic: bool  # no sampling
     regions: int = 512  # that a second stage learns from, of an image
     region_hidden: int = 1024  # width of a second stage's layers
+    region_convs: int = 0  # its convolutions; with some its boxes serve all classes
 
 
 def with_coarser(strides: Sequence[int]) -> tuple[int, ...]:

@@ -74,6 +74,13 @@ def _on_backbones(family: str, builder: Callable[..., nn.Module], size: int | No
 UNPADDED = Preprocess(divisor=1)  # the DETR family pads a batch no further than to its largest image
 
 
+VIT = {
+    "backbone": "eva02_large_patch14_448.mim_m38m_ft_in22k_in1k",
+    "denoising": 300,
+    "box_noise": 0.4,
+    "most": 1000,
+    "recomputed_layers": 6,
+}
 PLUS = {"refine": "twice", "select": "first_class", "mixed": True, "dropout": 0.0, "hidden": 2048}
 
 
@@ -170,6 +177,8 @@ NAMES: dict[str, Entry] = {
     **_on_swins("dino_5scale", dino, {"levels": 5}),
     **_on_swins("co_deformable_detr", co_deformable_detr),
     **_on_swins("co_dino_5scale", co_dino),
+    "co_dino_5scale_vit_l": Entry(co_dino, {**VIT, "drop_path": 0.4, "region_convs": 4, "queries": 1500}),
+    "co_dino_5scale_vit_l_lvis": Entry(co_dino, {**VIT, "drop_path": 0.3, "window": 16}),
 }
 
 

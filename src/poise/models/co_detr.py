@@ -20,7 +20,7 @@ from poise.detectors.collaboration import BoxAndFeatures, BoxContent
 from poise.models.auxiliary import collaboration
 from poise.models.auxiliary_dense import Site, with_coarser
 from poise.models.deformable_detr import init_deformable
-from poise.models.parts import Weights, query_backbone
+from poise.models.parts import Weights, query_backbone, query_neck
 from poise.nn.channel_mapper import ChannelMapper
 from poise.nn.deformable_transformer import (
     BoxPosition,
@@ -116,6 +116,7 @@ def co_dino(
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
     drop_path: float = 0.0,
+    window: int = 24,
     heads: str = HEADS,
     head_weight: float = 2.0,
     lent_weight: float = 1.0,
@@ -125,6 +126,7 @@ def co_dino(
     one_pass: bool = True,
     regions: int = 512,
     region_hidden: int = 1024,
+    region_convs: int = 0,
     levels: int = 5,
     channels: int = 256,
     attention_heads: int = 8,
@@ -144,6 +146,8 @@ def co_dino(
     """Co-DINO: DINO with auxiliary heads, and classes that are taught the IoU of their box (quality focal loss).
 
     Args:
+        window: side of an EVA-02 backbone's windows in tokens: 24 (COCO's) or 16 (LVIS's).
+        region_convs: convolutions of the second stage, whose boxes then serve all classes (4 with EVA-02 on COCO).
         features: lent queries also hold what their head saw at their place (article); published is the box alone.
         levels: 5 (strides 4 to 64) or 4 (strides 8 to 64).
         denoising: pairs of denoising queries of an image at most; 0: none. Noise: see ``nn.denoising``.
@@ -152,8 +156,10 @@ def co_dino(
     The others are those of ``co_deformable_detr``.
     """
     stages = tuple(range(7 - levels, 6))
-    body = query_backbone(backbone, stages, backbone_weights, frozen_stages, norm_eval, drop_path, deterministic)
-    neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
+    again = recomputed_layers > 0
+    trained = (backbone_weights, frozen_stages, norm_eval, drop_path, deterministic, window, again)
+    body = query_backbone(backbone, stages, *trained)
+    neck = query_neck(body, channels)
     sizes = (channels, attention_heads, levels, points, hidden, 0.0)
     memory = Encoder([DeformableEncoderLayer(*sizes) for _ in range(encoder_layers)], recomputed_layers)
     layers = [DeformableDecoderLayer(*sizes) for _ in range(decoder_layers)]
@@ -161,7 +167,7 @@ def co_dino(
     outputs = [Output(channels, num_classes) for _ in layers]
     noise = (0.0, 0.0) if deterministic else (label_noise, box_noise)
     sampler = PositivesFirst(lent, fill=fill, random=not deterministic)
-    site = Site(channels, with_coarser(neck.strides), num_classes, deterministic, regions, region_hidden)
+    site = Site(channels, with_coarser(neck.strides), num_classes, deterministic, regions, region_hidden, region_convs)
     lend = partial(BoxContent, channels, features)
     return QueryDetector(
         body,

@@ -12,6 +12,8 @@ from poise import losses
 from poise.criteria.distribution import own_overlap
 from poise.criteria.protocol import certain
 from poise.nn.backbones import Backbone
+from poise.nn.channel_mapper import ChannelMapper
+from poise.nn.eva import Eva, SimplePyramid
 from poise.nn.fpn import FPN, StridedLevels
 from poise.nn.swin import Swin
 
@@ -38,12 +40,26 @@ def query_backbone(
     norm_eval: bool | None,
     drop_path: float = 0.0,
     deterministic: bool = False,
-) -> Backbone | Swin:
-    """A backbone of the DETR family: a Swin transformer, or any other of timm's whose norms are not trained."""
+    window: int = 24,
+    recomputed: bool = False,
+) -> Backbone | Swin | Eva:
+    """A backbone of the DETR family: a Swin transformer, EVA-02, or any other of timm's whose norms are not trained."""
+    drop_path = 0.0 if deterministic else drop_path
+    if name.startswith("eva02_"):
+        if frozen_stages not in (None, -1):
+            raise ValueError(f"frozen_stages={frozen_stages}: all of an EVA-02 is trained")
+        return Eva(name, weights, window, drop_path, recomputed)
     if name.startswith("swin_"):
         frozen = -1 if frozen_stages is None else frozen_stages
-        return Swin(name, stages, weights, frozen, 0.0 if deterministic else drop_path)
+        return Swin(name, stages, weights, frozen, drop_path)
     return Backbone(name, stages, weights, frozen_stages, norm_eval, train_norm=False)
+
+
+def query_neck(body: Backbone | Swin | Eva, channels: int) -> ChannelMapper | SimplePyramid:
+    """The maps that a transformer's encoder reads: the backbone's and one coarser, or a pyramid of a single map."""
+    if isinstance(body, Eva):
+        return SimplePyramid(body.channels[0], channels)
+    return ChannelMapper(body.channels, body.strides, channels, extra=1)
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:

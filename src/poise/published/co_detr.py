@@ -63,11 +63,27 @@ CO_DINO: list[Rule] = [
     *proposed("query_head", 6),
     *outputs("query_head", r"decoder.outputs.\1"),
 ]
+REGION = "collaboration.lenders.0.branch.region.head"
+EVA: list[Rule] = [
+    (r"backbone\..*rope.*\.freqs_(cos|sin)", None),
+    (r"backbone\.(pos_embed|patch_embed\..+|blocks\.\d+\.norm\d\..+)", r"backbone.body.\1"),
+    (r"backbone\.blocks\.(\d+)\.attn\.([qv])_bias", r"backbone.body.blocks.\1.attn.\2_proj.bias"),
+    (r"backbone\.blocks\.(\d+)\.attn\.((?:[qkv]_)?proj\..+)", r"backbone.body.blocks.\1.attn.\2"),
+    (r"backbone\.blocks\.(\d+)\.mlp\.w1\.(.+)", r"backbone.body.blocks.\1.mlp.fc1_g.\2"),
+    (r"backbone\.blocks\.(\d+)\.mlp\.w2\.(.+)", r"backbone.body.blocks.\1.mlp.fc1_x.\2"),
+    (r"backbone\.blocks\.(\d+)\.mlp\.w3\.(.+)", r"backbone.body.blocks.\1.mlp.fc2.\2"),
+    (r"backbone\.blocks\.(\d+)\.mlp\.ffn_ln\.(.+)", r"backbone.body.blocks.\1.mlp.norm.\2"),
+    (r"backbone\.out_norm\.(.+)", r"backbone.norm.\1"),
+    (r"neck\.(p\d\..+)", r"neck.\1"),
+    (r"roi_head\.0\.bbox_head\.shared_convs\.(\d)\.conv\.(.+)", REGION + r".convs.\1.conv.\2"),
+    (r"roi_head\.0\.bbox_head\.shared_convs\.(\d)\.gn\.(.+)", REGION + r".convs.\1.norm.\2"),
+]
 CO_DETRS: dict[str, list[Rule]] = {
     "co_deformable_detr": CO_DEFORMABLE_DETR,
     "co_deformable_detr_swin": [*microsoft(1), *CO_DEFORMABLE_DETR],
     "co_dino": CO_DINO,
     "co_dino_5scale_swin": [*microsoft(0), *CO_DINO],
+    "co_dino_5scale_vit": [*EVA, *CO_DINO],
 }
 
 
