@@ -26,7 +26,7 @@ class EncoderLook:
 
     method: Method
     seed: int = 0
-    separation: Separation = field(default_factory=lambda: Separation(thresholds()))
+    separation: Separation = field(default_factory=Separation)
     distances: QueryDistances = field(default_factory=QueryDistances)
     conflict: Conflict = field(default_factory=Conflict)
     heads: bool = True
@@ -66,20 +66,7 @@ class EncoderLook:
     def to_dict(self) -> dict[str, Any]:
         """The numbers over all images; ``conflict`` only where there are several heads."""
         found = {"separation": self.separation.to_dict(), "distances": self.distances.to_dict()}
-        return {**found, "conflict": _finite(self.conflict.to_dict()) if self.heads and self.conflict.heads else None}
-
-
-def thresholds() -> torch.Tensor:
-    """From 0 to 1, ever closer towards 1: an encoder ends in a normalisation, so that its strengths differ little."""
-    return torch.cat((1 - torch.logspace(0, -5, 251, dtype=torch.float64), torch.ones(1))).float()
-
-
-def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN: pairs of heads that no image had both of."""
-    matrix = [[value if value == value else None for value in row] for row in numbers["matrix"]]
-    distance = {head: value if value == value else None for head, value in numbers["distance"].items()}
-    mean = numbers["mean_distance"]
-    return {**numbers, "matrix": matrix, "distance": distance, "mean_distance": mean if mean == mean else None}
+        return {**found, "conflict": self.conflict.to_dict() if self.heads and self.conflict.heads else None}
 
 
 def _small(scores: torch.Tensor) -> dict[str, Any]:
@@ -91,4 +78,4 @@ def _small(scores: torch.Tensor) -> dict[str, Any]:
     least, most = float(shrunk.min()), float(shrunk.max())
     codes = ((shrunk - least) / max(most - least, 1e-9) * 255).round().numpy().astype(np.uint16).ravel()
     source = {"names": ["strength"], "length": len(codes), "greatest": {}, "data": packed([codes])}
-    return {"size": [size[1], size[0]], "ends": [round(least, 4), round(most, 4)], **source}
+    return {"size": [size[1], size[0]], "ends": [round(least, 6), round(most, 6)], **source}

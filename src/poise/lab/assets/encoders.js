@@ -19,7 +19,7 @@ async function drawEncoders() {
     const strip = map.canvas.parentElement.parentElement;
     make("div", strip, null, { class: "legend", style: `background:linear-gradient(90deg,${COLORS.map((c) => `rgb(${c})`)})` });
     const ends = make("div", strip, null, { class: "ends" });
-    for (const value of found.strength.ends) make("span", ends, digits(value));
+    for (const value of found.strength.ends) make("span", ends, String(Number(value.toPrecision(5))));
     const plane = (await table(found.strength)).planes.strength;
     if (scene !== shown) return;
     paintStrength(map, found.strength.size, plane);

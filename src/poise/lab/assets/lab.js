@@ -539,7 +539,8 @@ function summary(stages) {
 }
 
 function agreement(pairs) {
-  if (!pairs.length) return;
+  if (data.methods.length < 2) return;
+  if (!pairs.length) return make("p", card("Agreement", null, true), "No two methods predict at the same places in this stage, so their positives cannot be compared.", { class: "quiet" });
   const lines = make("table", card("Agreement", null, true)), head = make("tr", make("thead", lines)), body = make("tbody", lines);
   for (const name of ["methods", "positives shared of those of either", "the same of their weights"]) make("th", head, name);
   const percent = (value) => (value === null ? "-" : `${(100 * value).toFixed(1)} %`);
