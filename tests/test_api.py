@@ -14,8 +14,9 @@ from inference.stand_in import scene, stand_in
 from PIL import Image
 
 import poise
-from poise.api import Detector, RandomWeightsWarning, _settings, free_folder
+from poise.api import Detector, RandomWeightsWarning, free_folder
 from poise.inference import Result, Tiling
+from poise.recipes.short_names import settings_by_path
 
 SCENE = scene(120, 160, [(10, 20, 60, 80, 0), (90, 30, 150, 100, 2)])
 
@@ -134,7 +135,7 @@ def test_a_wrong_name_is_answered_with_a_near_one() -> None:
 
 
 def test_settings_of_a_training() -> None:
-    assert _settings({"batch": 4, "image_size": 320, "lr": 0.1, "optimizer": {"momentum": 0.5}}) == {
+    assert settings_by_path({"batch": 4, "image_size": 320, "lr": 0.1, "optimizer": {"momentum": 0.5}}) == {
         "data.batch": 4,
         "model.image_size": (320,),
         "optimizer.lr": 0.1,

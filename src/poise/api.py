@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -19,27 +20,19 @@ from poise.evaluate import Evaluation, evaluate
 from poise.export import is_exported, load_exported
 from poise.inference import Boxes, Result, Tiling, detect_frames, frames_of
 from poise.inference.sources import OnBadImage, Source
+from poise.inference.views import TestTimeAugmentation, evaluate_views, wanted_views
 from poise.models import create_model, list_models
 from poise.models.files import load_model, save_model
 from poise.models.roles import with_head, without_training_parts
 from poise.published import load_published
 from poise.recipes import changed, get_recipe
 from poise.recipes.convert import nearest
+from poise.recipes.short_names import settings_by_path
 
 if TYPE_CHECKING:
     from poise.data import ImageSet
     from poise.data.loader import EvaluationLoader
     from poise.engine.run import RunResult
-
-SHORT_SETTINGS = {
-    "batch": "data.batch",
-    "workers": "data.workers",
-    "on_bad_data": "data.on_bad_data",
-    "proposals": "data.proposals",
-    "image_size": "model.image_size",
-    "seed": "train.seed",
-    "lr": "optimizer.lr",
-}
 
 
 class RandomWeightsWarning(UserWarning):
@@ -122,6 +115,7 @@ class Detector:
         score_threshold: float = 0.3,
         batch_size: int = 8,
         tile: int | Tiling | None = None,
+        tta: str | TestTimeAugmentation | None = None,
         on_bad_image: OnBadImage = "error",
     ) -> Iterator[Result]:
         """As :meth:`predict`, one result after the other.
@@ -131,13 +125,21 @@ class Detector:
                 never seen.
             batch_size: images (with ``tile``: tiles) that go through the network at once.
             tile: side in pixels of the tiles into which images are cut for small objects, or a ``Tiling``.
+            tta: test-time augmentation: ``"flip"``, ``"0.75,1,1.5,flip,soft_nms"`` or a ``TestTimeAugmentation``.
             on_bad_image: ``"skip"`` leaves unreadable files of a folder, glob or list out with a warning.
         """
         self._warn_if_random()
         self.model.check_proposals(are_given=False)
         tiling = Tiling(tile) if isinstance(tile, int) else tile
         frames = frames_of(source, on_bad_image)
-        found = detect_frames(self.model, frames, batch_size=batch_size, score_threshold=score_threshold, tiling=tiling)
+        found = detect_frames(
+            self.model,
+            frames,
+            batch_size=batch_size,
+            score_threshold=score_threshold,
+            tiling=tiling,
+            augmentation=None if tta is None else wanted_views(tta),
+        )
         names, ids = self.model.class_names, self.model.category_ids
         return (
             Result(Boxes(boxes), scores, labels, frame.image, names, ids, frame.path, frame.number)
@@ -179,7 +181,7 @@ class Detector:
         name = self.model.name
         plan = get_recipe(recipe or name)
         plan = plan if epochs is None else plan.lasting(epochs)
-        plan = changed(plan, {**self._start(), **_settings(settings)})
+        plan = changed(plan, {**self._start(), **settings_by_path(settings)})
         folder = Path(out) if out is not None else free_folder(Path("runs"), name)
         result = train(plan, data=Path(data), out=folder, resume=resume, device=str(self.device))
         if result.best.is_file():
@@ -198,6 +200,7 @@ class Detector:
         proposals: str | os.PathLike[str] | None = None,
         proposals_limit: int = 2000,
         head: str = "",
+        tta: str | TestTimeAugmentation | None = None,
     ) -> Evaluation:
         """Evaluate on a data set: COCO's numbers, of LVIS data LVIS's.
 
@@ -208,6 +211,7 @@ class Detector:
             proposals: file of proposals (COCO results), for models that are given regions (``fast_rcnn_*``).
             proposals_limit: the best proposals of an image that are used.
             head: an auxiliary head of a Co-DETR (``"atss"``), to be measured by itself.
+            tta: test-time augmentation, as in :meth:`stream`.
 
         Raises:
             NoSuchHead: the model has no such head; those that it has are named.
@@ -225,6 +229,11 @@ class Detector:
             proposals=proposals,
             proposals_limit=proposals_limit,
         )
+        if tta is not None:
+            from poise.data import evaluation_loader
+
+            loaders = partial(evaluation_loader, images, batch_size=batch_size, workers=workers)
+            return evaluate_views(model, wanted_views(tta), loaders, images.to_coco(), self.device)
         return evaluate(model, loader, images.to_coco(), device=self.device)
 
     def batches(
@@ -329,17 +338,3 @@ def _refuse_options(options: Mapping[str, Any], weights: Any, what: str) -> None
     given = [*options, *(["weights"] if weights is not None else [])]
     if given:
         raise ValueError(f"{', '.join(given)}: {what} already says everything; such options go with a model's name")
-
-
-def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Short names and groups as ``{"group.name": value}``."""
-    changes: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and name not in SHORT_SETTINGS:
-            changes.update({f"{name}.{inner}": item for inner, item in value.items()})
-        else:
-            single = name == "image_size" and isinstance(value, int)
-            changes[SHORT_SETTINGS.get(name, name)] = (value,) if single else value
-    if "lr" in settings:
-        changes.setdefault("optimizer.lr_batch", 0)  # a rate that is given is used as it stands
-    return changes

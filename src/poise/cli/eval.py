@@ -39,6 +39,8 @@ class Arguments:
     """File of proposals (COCO results), for models that are given regions (fast_rcnn_*)."""
     proposals_limit: int = 2000
     """The best proposals of an image that are used."""
+    tta: str | None = None
+    """Test-time augmentation: factors of the image size, flip, nms or soft_nms, as in 0.75,1,1.5,flip,soft_nms."""
     head: str = ""
     """An auxiliary head of a Co-DETR (atss, faster_rcnn, …), to be measured by itself."""
     save_proposals: Path | None = None
@@ -62,6 +64,7 @@ def run(arguments: Arguments) -> int:
         proposals=arguments.proposals,
         proposals_limit=arguments.proposals_limit,
         head=arguments.head,
+        tta=arguments.tta,
     )
     if arguments.save_json is not None:
         write_results(result.detections, arguments.save_json)

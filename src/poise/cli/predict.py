@@ -97,7 +97,7 @@ def _predict(detector: Detector, source: str, names: FreeNames, arguments: Argum
     from poise.inference import frame_rate, is_video, write_video
 
     results = detector.stream(
-        source,
+        [source] if Path(source).is_file() and not is_video(source) else source,  # one of several: it may be left out
         score_threshold=arguments.threshold,
         batch_size=arguments.batch,
         tile=arguments.tile,

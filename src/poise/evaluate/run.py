@@ -63,6 +63,7 @@ def evaluate(
     amp: torch.dtype | None = None,
     measure: Measure | None = None,
     progress: Callable[[int], None] | None = None,
+    predict: Callable[[Batch], Detections] | None = None,
 ) -> Evaluation:
     """Detections of every image of ``truth`` and their metrics.
 
@@ -77,11 +78,12 @@ def evaluate(
         amp: dtype of autocast on ``device``, by default none.
         measure: ``measure_coco`` or ``measure_lvis``; by default what the truth's fields call for.
         progress: called with the number of images after each batch.
+        predict: how a batch is predicted, on whatever device, in pixels of its images; by default the network does.
 
     Raises:
         ValueError: images of the truth that no rank predicted, or no class in common.
     """
-    predicted = _predict(model, loader, truth, device, amp, progress)
+    predicted = _predict(model, loader, truth, device, amp, progress, predict)
     gathered = _gather(predicted)
     return _share(lambda: _measure(gathered or {}, truth, measure), predicted)
 
@@ -118,6 +120,7 @@ def _predict(
     device: torch.device | str,
     amp: torch.dtype | None,
     progress: Callable[[int], None] | None,
+    predict: Callable[[Batch], Detections] | None = None,
 ) -> Predicted:
     results: dict[int, list[Result]] = {}
     seconds = 0.0
@@ -128,7 +131,10 @@ def _predict(
         for batch in loader:
             started = time.perf_counter()
             with torch.autocast(kind, dtype=amp, enabled=amp is not None):
-                found: Detections = model.network.predict(*inputs(batch, device))  # type: ignore[union-attr, operator]
+                if predict is not None:
+                    found = predict(batch)
+                else:
+                    found = model.network.predict(*inputs(batch, device))  # type: ignore[union-attr, operator]
             found = Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu(), found.valid.cpu())
             seconds += time.perf_counter() - started
             results.update(_batch_results(found, batch, truth, categories))

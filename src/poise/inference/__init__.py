@@ -5,8 +5,9 @@ from poise.inference.result import Boxes, Result
 from poise.inference.sources import BadImageWarning, Frame, frames_of, is_video
 from poise.inference.tiles import Tiling
 from poise.inference.video import frame_rate, write_video
+from poise.inference.views import TestTimeAugmentation
 
 __all__ = [
-    "BadImageWarning", "Boxes", "Frame", "Result", "Tiling", "detect_frames", "detect_images", "frame_rate",
-    "frames_of", "is_video", "write_video",
+    "BadImageWarning", "Boxes", "Frame", "Result", "TestTimeAugmentation", "Tiling", "detect_frames",
+    "detect_images", "frame_rate", "frames_of", "is_video", "write_video",
 ]  # fmt: skip

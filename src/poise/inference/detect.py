@@ -13,6 +13,7 @@ from poise.detectors import DetectionModel
 from poise.evaluate import to_original
 from poise.inference.sources import Frame
 from poise.inference.tiles import Found, Tiling, detect_tiled
+from poise.inference.views import TestTimeAugmentation, detect_views
 
 Item = TypeVar("Item")
 
@@ -24,12 +25,15 @@ def detect_frames(
     batch_size: int = 8,
     score_threshold: float = 0.3,
     tiling: Tiling | None = None,
+    augmentation: TestTimeAugmentation | None = None,
 ) -> Iterator[tuple[Frame, Found]]:
     """Each frame with its detections in its own pixels, best first, on the CPU.
 
     Frames are taken ``batch_size`` at a time, so an endless stream can be followed. With ``tiling`` the tiles of an
-    image make the batches.
+    image make the batches; with ``augmentation`` every image is looked at in several views.
     """
+    if tiling is not None and augmentation is not None:
+        raise ValueError("tiles and test-time augmentation exclude each other: give tile or tta")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
     if not 0 <= score_threshold <= 1:
@@ -37,25 +41,37 @@ def detect_frames(
     for group in chunks(frames, 1 if tiling else batch_size):
         images = [frame.image for frame in group]
         if tiling is None:
-            found = detect_images(model, images)
+            found = detect_images(model, images, augmentation=augmentation)
         else:
             found = [_tiled(model, image, tiling, batch_size) for image in images]
         for frame, one in zip(group, found, strict=True):
             yield frame, _confident(one, score_threshold)
 
 
-def detect_images(model: DetectionModel, images: Sequence[Tensor], native: bool = False) -> list[Found]:
+def detect_images(
+    model: DetectionModel,
+    images: Sequence[Tensor],
+    native: bool = False,
+    augmentation: TestTimeAugmentation | None = None,
+) -> list[Found]:
     """Detections of images (3,H_i,W_i) as one batch.
 
     Args:
         native: images keep their size instead of being brought to the model's own.
+        augmentation: look at several views and merge what is found.
     """
     prepare, device = model.preprocess, next(model.parameters()).device
     moved = [image.to(device) for image in images]
-    inputs = [prepare.normalize(image if native else prepare.resize(image)) for image in moved]
-    pixels, sizes = prepare.batch(inputs)
+    wanted = [prepare] if augmentation is None else augmentation.sizes(prepare)
+    views = [
+        one.batch([prepare.normalize(image if native else one.resize(image)) for image in moved]) for one in wanted
+    ]
     with torch.inference_mode():
-        detections = model.network.predict(pixels, sizes)  # type: ignore[operator]
+        if augmentation is None:
+            detections = model.network.predict(*views[0])  # type: ignore[operator]
+        else:
+            detections = detect_views(model.network, views, augmentation)
+    sizes = views[0][1]
     return [
         (to_original(one["boxes"].cpu(), size.cpu(), *image.shape[-2:]), one["scores"].cpu(), one["labels"].cpu())
         for one, size, image in zip(detections.unpad(), sizes, images, strict=True)

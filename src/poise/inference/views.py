@@ -1,0 +1,163 @@
+"""Test-time augmentation: an image in several sizes and mirrored, and what is found in all of them merged.
+
+    TestTimeAugmentation(scales=(0.75, 1.0, 1.5), flip=True, merge="soft_nms")
+    TestTimeAugmentation.parse("0.75,1,1.5,flip,soft_nms")  # the same, as the command line writes it
+
+Detections of all views, in pixels of one of them, go through class-wise NMS (or linear soft-NMS: Bodla et al. 2017)
+together, and the best are kept, as many as the model gives of one view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from poise.detectors import DetectionModel
+from poise.evaluate import Evaluation, evaluate
+from poise.postprocess import soften, suppress
+from poise.preprocess import Preprocess
+from poise.structures import Batch, Detections
+
+LEAST = 1e-3  # scores that soft-NMS drops
+
+
+@dataclass(frozen=True)
+class TestTimeAugmentation:
+    """Which views of an image are looked at, and how their detections become one list."""
+
+    __test__ = False  # no test class, whatever its name begins with
+
+    scales: tuple[float, ...] = (1.0,)  # sizes of the views, times the model's own
+    flip: bool = True  # each also mirrored left to right
+    merge: Literal["nms", "soft_nms"] = "nms"
+    overlap: float = 0.6  # IoU from which a lower-scored box of a class is dropped, or (soft) loses score
+    most: int | None = None  # detections an image; None: as many as the model gives
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0 < scale <= 8 for scale in self.scales):
+            raise ValueError(f"tta: scales {self.scales} must lie in (0, 8], at least one")
+        if self.merge not in ("nms", "soft_nms"):
+            raise ValueError(f"tta: merge '{self.merge}' must be nms or soft_nms")
+        if not 0 < self.overlap <= 1 or (self.most is not None and self.most < 1):
+            raise ValueError(f"tta: overlap {self.overlap} must lie in (0, 1], most {self.most} be at least 1")
+
+    @staticmethod
+    def parse(text: str) -> TestTimeAugmentation:
+        """From words with commas between: factors of the model's image size, ``flip``, ``nms``, ``soft_nms``.
+
+        Raises:
+            ValueError: an unknown word.
+        """
+        words = [word.strip() for word in text.split(",") if word.strip()]
+        kinds = [word for word in words if word in ("nms", "soft_nms")]
+        numbers = [word for word in words if word not in ("flip", "nms", "soft_nms")]
+        try:
+            scales = tuple(float(word) for word in numbers)
+        except ValueError:
+            known = "factors of the image size (0.75,1,1.5), flip, nms or soft_nms, with commas between"
+            raise ValueError(f"tta='{text}': it is made of {known}") from None
+        return TestTimeAugmentation(scales or (1.0,), "flip" in words, kinds[-1] if kinds else "nms")  # type: ignore[arg-type]
+
+    def sizes(self, preprocess: Preprocess) -> list[Preprocess]:
+        """How each scale wants its images."""
+        sides = [(max(1, round(preprocess.short * s)), max(1, round(preprocess.long * s))) for s in self.scales]
+        return [replace(preprocess, short=short, long=long) for short, long in sides]
+
+
+def wanted_views(settings: str | TestTimeAugmentation) -> TestTimeAugmentation:
+    """Settings that may be given in words."""
+    return TestTimeAugmentation.parse(settings) if isinstance(settings, str) else settings
+
+
+@dataclass(frozen=True)
+class ViewedBatch(Batch):
+    """A batch in its first size, with the same images in every size."""
+
+    views: tuple[Batch, ...] = ()
+
+
+def viewed_batches(loaders: Sequence[Iterable[Batch]]) -> Iterator[ViewedBatch]:
+    """Batches of loaders of the same images in several sizes, together."""
+    for views in zip(*loaders, strict=True):
+        own = {f.name: getattr(views[0], f.name) for f in fields(Batch)}
+        yield ViewedBatch(**own, views=views)
+
+
+def evaluate_views(
+    model: DetectionModel,
+    settings: TestTimeAugmentation,
+    loader_of: Callable[[Preprocess], Iterable[Batch]],
+    truth: Mapping[str, Any],
+    device: torch.device | str,
+) -> Evaluation:
+    """``poise.evaluate.evaluate`` of what is found in several views; ``loader_of`` makes the loader of one size.
+
+    Raises:
+        ValueError: the model is given its regions, which lie on one size.
+    """
+    if model.needs_proposals:
+        raise ValueError(f"'{model.name}' is given its regions, which have one size: evaluate it without tta")
+
+    def predict(batch: Any) -> Detections:
+        views = [(one.pixels.to(device), one.truth.sizes.to(device)) for one in batch.views]
+        return detect_views(model.network, views, settings)
+
+    batches = viewed_batches([loader_of(size) for size in settings.sizes(model.preprocess)])
+    return evaluate(model, batches, truth, device=device, predict=predict)
+
+
+@torch.no_grad()
+def detect_views(network: Any, views: Sequence[tuple[Tensor, Tensor]], settings: TestTimeAugmentation) -> Detections:
+    """Merged detections in pixels of the first view.
+
+    Args:
+        network: ``network.predict(pixels, sizes) -> Detections``.
+        views: pixels (B,3,H,W) and sizes (B,2) of each scale.
+    """
+    found: list[Detections] = []
+    extent = views[0][1]
+    for pixels, sizes in views:
+        found.append(resized(network.predict(pixels, sizes), sizes, extent))
+        if settings.flip:
+            mirrored = flipped(network.predict(flip_inside(pixels, sizes), sizes), sizes)
+            found.append(resized(mirrored, sizes, extent))
+    return merged(found, settings)
+
+
+def flip_inside(pixels: Tensor, sizes: Tensor) -> Tensor:
+    """Images mirrored left to right within their own size, the padding staying at right and bottom."""
+    result = pixels.clone()
+    for image, own, (_, width) in zip(result, pixels, sizes.long().tolist(), strict=True):
+        image[..., :width] = own[..., :width].flip(-1)
+    return result
+
+
+def flipped(found: Detections, sizes: Tensor) -> Detections:
+    """Boxes of mirrored images (B,2 high and wide) where they are in the images themselves."""
+    x1, y1, x2, y2 = found.boxes.unbind(-1)
+    width = sizes[:, 1:].to(found.boxes)
+    return replace(found, boxes=torch.stack((width - x2, y1, width - x1, y2), -1))
+
+
+def resized(found: Detections, sizes: Tensor, wanted: Tensor) -> Detections:
+    """Boxes of images of ``sizes`` (B,2) in pixels of the same images of the size ``wanted`` (B,2)."""
+    factor = (wanted / sizes).flip(1).repeat(1, 2).to(found.boxes)
+    return replace(found, boxes=found.boxes * factor[:, None])
+
+
+def merged(found: Sequence[Detections], settings: TestTimeAugmentation) -> Detections:
+    """One list of the detections (B,K_v) of several views, best first."""
+    boxes, scores, labels, valid = (
+        torch.cat([getattr(one, name) for one in found], 1) for name in ("boxes", "scores", "labels", "valid")
+    )
+    most = settings.most or max(one.boxes.shape[1] for one in found)
+    if settings.merge == "nms":
+        return suppress(boxes.float(), scores.float(), labels, valid, settings.overlap, most)
+    together = Detections(boxes.float(), scores.float(), labels, valid)
+    softened, index = soften(together, settings.overlap, LEAST, most)
+    chosen = boxes.float().gather(1, index[..., None].expand(-1, -1, 4))
+    return Detections(chosen, softened.clamp(min=0), labels.gather(1, index), softened > 0)
