@@ -51,7 +51,7 @@ def recipe(name: str = "atss_r18_fpn", epochs: int = 2, **train_settings: Any) -
     settings = {
         "model.backbone_weights": "none",
         "model.options": {**backbone, **SMALL[name]},
-        "data.batch": 2,
+        "data.batch": 2 * int(train_settings.get("accumulate", 1)),
         "data.workers": 0,
         "data.val": "none",
         **{f"train.{key}": value for key, value in train_settings.items()},
@@ -149,3 +149,16 @@ def test_the_option(tmp_path: Path) -> None:
     assert Recipe().train.lab_every == 0
     with pytest.raises(ValueError, match="lab_every=-1"):
         recipe(lab_every=-1)
+
+
+def test_averages_and_accumulation(tmp_path: Path, scenes: Path) -> None:
+    settings = {"average_decay": 0.9, "accumulate": 3}
+    plain = run(tmp_path / "plain", scenes, recipe(epochs=1, **settings))
+    seen = run(tmp_path / "seen", scenes, recipe(epochs=1, lab_every=1, lab_images=2, **settings))
+    assert_equal(plain["network"], seen["network"])
+    assert_equal(plain["average"], seen["average"])
+    batch, probe = table(tmp_path / "seen")  # one step of three parts, and the probe
+    assert (batch["step"], batch["source"], probe["source"]) == ("1", "batch", "probe")
+    run(tmp_path / "parts", scenes, recipe(epochs=1, lab_every=1, lab_images=0))
+    parts = table(tmp_path / "parts")  # the same images in three steps
+    assert float(batch["objects"]) == sum(float(row["objects"]) for row in parts) and len(parts) == 3
