@@ -569,7 +569,7 @@ function statistics() {
   if (classes.length) bars(card("Share of the positive weight by class", stages), classes, stages, (s, g) => (s.by_class[g] || {}).share_of_supervision);
   const tenths = [...Array(10).keys()].map((i) => `${i / 10}–${(i + 1) / 10}`);
   const total = (s) => Math.max(1e-30, s.negatives_by_iou.weight.reduce((a, b) => a + b, 0));
-  bars(card(state.stage === "rcnn" ? "Share of the negatives' weight by IoU of their proposal" : "Share of the negatives' weight by IoU of their box", stages), tenths, stages, (s, g) => s.negatives_by_iou.weight[tenths.indexOf(g)] / total(s));
+  bars(card(methods().some((name) => stageOf(name).regions) ? "Share of the negatives' weight by IoU of their region or reference" : "Share of the negatives' weight by IoU of their box", stages), tenths, stages, (s, g) => s.negatives_by_iou.weight[tenths.indexOf(g)] / total(s));
 }
 
 // ---- start
