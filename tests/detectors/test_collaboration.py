@@ -11,13 +11,15 @@ from torch import Tensor
 
 from poise.boxes import to_shares
 from poise.detectors import DetectionModel, QueryDetector
+from poise.detectors.collaboration import foremost
 from poise.models import create_model
 from poise.models.auxiliary import AUXILIARY
+from poise.models.roles import without_training_parts
 from poise.nn.queries import Answers, joined
-from poise.structures import GroundTruth, Progress
+from poise.structures import GroundTruth, PairWeights, Progress
 
-SMALL: dict[str, Any] = {"channels": 32, "attention_heads": 4, "hidden": 64, "queries": 20, "encoder_layers": 1}
-SMALL |= {"decoder_layers": 2, "lent": 40, "backbone": "mobilenetv3_small_100"}
+SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 4, "hidden": 32, "queries": 20, "encoder_layers": 1}
+SMALL |= {"decoder_layers": 2, "lent": 40, "backbone": "test_resnet", "region_hidden": 32, "regions": 64}
 NAMES = ("co_deformable_detr_r18", "co_dino_5scale_r18")
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -137,13 +139,85 @@ def test_only_positives_are_lent_as_in_the_article() -> None:
         assert int(part.assignment.positive[0].sum()) >= 4 and not part.assignment.positive[1].any()
 
 
+@pytest.mark.parametrize("counts", [[3, 1], [0, 0]], ids=["some", "none"])
 @pytest.mark.parametrize("head", AUXILIARY)
-def test_any_head_can_help(head: str) -> None:
-    model = small("co_dino_5scale_r18", heads=f"{head},atss").train()
-    losses = losses_of(model, [3, 1])
-    assert "loss_cls_aux0" in losses and "loss_centerness1" in losses
+def test_any_head_can_help(head: str, counts: list[int]) -> None:
+    """Each trains with finite gradients everywhere, and lends queries that stand on objects."""
+    model = small("co_dino_5scale_r18", heads=head).train()
+    losses = losses_of(model, counts)
+    assert "loss_cls_aux0" in losses
     torch.stack(list(losses.values())).sum().backward()
-    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    for key, parameter in model.named_parameters():
+        assert not parameter.requires_grad or (parameter.grad is not None and parameter.grad.isfinite().all()), key
+    network: Any = model.network
+    truth = truth_of(counts)
+    memory = network.encode(torch.randn(2, 3, 96, 96), truth.sizes)
+    _, (part,) = network.collaboration(memory, truth, Progress.late())
+    assert bool(part.assignment.positive.any()) == any(counts)
+
+
+def test_places_that_weigh_most_count_as_positive() -> None:
+    """Half as much as the best place of the object, at least; each place answers to its heaviest object."""
+    positive = torch.tensor([[[0.8, 0.0], [0.3, 0.1], [0.5, 0.2], [0.0, 0.0]]])
+    told = foremost(PairWeights(positive, torch.zeros(1, 4, 3)))
+    assert told.positive.tolist() == [[True, True, True, False]]
+    assert told.index[0, :3].tolist() == [0, 1, 0]
+    few = PairWeights(positive[:, [0, 2]], torch.zeros(1, 6, 3), places=torch.tensor([[[4, 1], [3, 2]]]))
+    assert foremost(few).positive.tolist() == [[False, False, True, True, True, False]]
+    nothing = foremost(PairWeights(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3)))
+    assert not nothing.positive.any()
+
+
+@each
+@pytest.mark.parametrize("fill", [True, False])
+def test_a_pass_of_their_own_loses_the_same(name: str, fill: bool) -> None:
+    together, apart = (
+        losses_of(small(name, one_pass=one_pass, fill=fill, deterministic=True).eval(), [3, 1])
+        for one_pass in (True, False)
+    )
+    assert together.keys() == apart.keys()
+    for key, loss in together.items():
+        torch.testing.assert_close(apart[key], loss, rtol=1e-3, atol=1e-4)
+
+
+def test_weights_of_the_article() -> None:
+    """lambda_1 weighs the lent queries' losses, lambda_2 the heads', each alone."""
+    options = {"deterministic": True, "heads": "atss"}
+    plain, weighed = (
+        losses_of(small("co_dino_5scale_r18", **options, **more).eval(), [3, 1])
+        for more in ({}, {"lent_weight": 0.5, "head_weight": 6.0})
+    )
+    for key, loss in plain.items():
+        factor = 0.5 if "_aux" in key else 3.0 if key in ("loss_cls0", "loss_bbox0", "loss_centerness0") else 1.0
+        torch.testing.assert_close(weighed[key], factor * loss, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_the_article_in_co_dino() -> None:
+    model = small("co_dino_5scale_r18", features=True, heads="atss").train()
+    torch.stack(list(losses_of(model, [3, 1]).values())).sum().backward()
+    seen = [p.grad for key, p in model.named_parameters() if ".make.seen." in key]
+    assert len(seen) == 4 and all(grad is not None and grad.isfinite().all() for grad in seen)
+
+
+@pytest.mark.parametrize("name", ["conditional_detr_r18", "dab_detr_r18"])
+def test_decoders_of_one_scale_are_helped_too(name: str) -> None:
+    """The article's adapter makes five levels of one map; nothing of it is left in inference."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"channels": 16, "heads": 2, "hidden": 32, "queries": 8, "encoder_layers": 1}
+    options |= {"decoder_layers": 2, "backbone": "test_resnet"}
+    model = create_model(name, num_classes=3, auxiliary="atss,fcos", **options).train()
+    for counts in ([3, 1], [0, 0]):
+        model.zero_grad()
+        losses = losses_of(model, counts)
+        assert {"loss_cls0", "loss_cls1", "loss_cls_aux0", "d0.loss_iou_aux1"} <= set(losses)
+        torch.stack(list(losses.values())).sum().backward()
+        assert not [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    network: Any = model.eval().network
+    memory = network.encode(torch.randn(1, 3, 96, 96), torch.full((1, 2), 96.0))
+    assert [level.shape[-1] for level in network.collaboration.pyramid(memory)] == [12, 6, 3, 2, 1]
+    plain, pixels = without_training_parts(model), torch.randn(2, 3, 96, 96)
+    for a, b in zip(model.detect(pixels), plain.detect(pixels), strict=True):
+        assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_the_same_head_twice_and_unknown_heads() -> None:

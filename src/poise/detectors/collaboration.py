@@ -64,6 +64,14 @@ class BoxAndFeatures(nn.Module):
         return Queries(content + self.norm(self.project(read())), shares, positions + self.head)
 
 
+class PointAndFeatures(BoxAndFeatures):
+    """As above for a decoder whose references are points: the box's centre (the article's Co-Conditional-DETR)."""
+
+    def forward(self, shares: Tensor, read: Callable[[], Tensor]) -> Queries:
+        queries = super().forward(shares, read)
+        return replace(queries, references=shares[..., :2])
+
+
 class Lender(nn.Module):
     """An auxiliary branch with the queries that it lends.
 

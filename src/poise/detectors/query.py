@@ -160,7 +160,7 @@ class QueryDetector(nn.Module):
         return merged(stages)
 
     def _with_proposed(self, queries: Queries, answers: Answers, name: str) -> tuple[Answers, tuple[str, ...]]:
-        """Layers of the decoder, behind the encoder's where that said these queries' classes, and the names of losses."""
+        """The decoder's layers, behind the encoder's where that said these classes, and the names of their losses."""
         names = layer_names(len(answers.logits), name)
         if queries.proposed is None or self.queries.any_class:
             return answers, names

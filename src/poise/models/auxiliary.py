@@ -15,7 +15,7 @@ from poise.boxes import DeltaCoder
 from poise.branches.proposals import Propose, ProposeByImage
 from poise.branches.region import ProposalStage, RegionBranch, RegionPostProcess, RegionStage
 from poise.criteria import ProposalCriterion, RegionBoxCriterion
-from poise.detectors.collaboration import Collaboration, Downsample, Lender, Regions
+from poise.detectors.collaboration import Collaboration, Downsample, FromOneScale, Lender, Regions
 from poise.models.auxiliary_dense import DENSE, Built, Site
 from poise.models.parts import check_choice
 from poise.nn.grids import retina_anchors
@@ -82,3 +82,12 @@ def collaboration(
         shown = f"{name}{again + 1}" if again else name
         lenders.append(Lender(shown, branch, make(), sampler, read, lent_weight))
     return Collaboration(adapter or Downsample(site.channels), lenders, weight) if lenders else None
+
+
+def one_scale_collaboration(
+    heads: str, channels: int, num_classes: int, decoder_layers: int, make: Callable[[], nn.Module], deterministic: bool
+) -> Collaboration | None:
+    """The article's form for encoders of one map of stride 32: branches on strides 8 to 128, lambdas 1 and 2."""
+    site = Site(channels, (8, 16, 32, 64, 128), num_classes, deterministic)
+    sampler = PositivesFirst(random=not deterministic)
+    return collaboration(heads, site, make, sampler, 2.0 * decoder_layers, 1.0, FromOneScale(channels))

@@ -7,9 +7,13 @@ far, points every head of cross-attention at a part of the box.
 
 from __future__ import annotations
 
+from functools import partial
+
 from poise.assign import Hungarian
 from poise.criteria.set_prediction import SetCriterion, of_own_rank
 from poise.detectors import QueryDetector
+from poise.detectors.collaboration import PointAndFeatures
+from poise.models.auxiliary import one_scale_collaboration
 from poise.models.parts import Weights
 from poise.nn.backbones import Backbone
 from poise.nn.channel_mapper import ChannelMapper
@@ -32,6 +36,7 @@ def conditional_detr(
     encoder_layers: int = 6,
     decoder_layers: int = 6,
     queries: int = 300,
+    auxiliary: str = "",
     dropout: float = 0.1,
     recomputed_layers: int = 0,
     most: int = 100,
@@ -40,7 +45,8 @@ def conditional_detr(
     """Conditional-DETR on the backbone's last map (stride 32).
 
     ``hidden`` is the width of the feed-forward layers, ``most`` the detections of an image; ``recomputed_layers`` of
-    the encoder save memory by computing their activations again. ``deterministic`` drops nothing.
+    the encoder save memory by computing their activations again. ``deterministic`` drops nothing. ``auxiliary`` names
+    Co-DETR's heads (``"atss"``, ``"faster_rcnn,atss"``), which help in training as in its article.
     """
     dropout = 0.0 if deterministic else dropout
     body = Backbone(backbone, (5,), backbone_weights, frozen_stages, norm_eval, train_norm=False)
@@ -60,4 +66,7 @@ def conditional_detr(
         Hungarian(),
         SetCriterion(class_weight=2.0, class_count=of_own_rank),
         BestAnswers(most),
+        collaboration=one_scale_collaboration(
+            auxiliary, channels, num_classes, decoder_layers, partial(PointAndFeatures, channels), deterministic
+        ),
     )

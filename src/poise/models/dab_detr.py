@@ -6,11 +6,15 @@ every layer moves the box. So what was a vector without meaning can be read, dra
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
 from poise.assign import Hungarian
 from poise.criteria.set_prediction import SetCriterion, of_own_rank
 from poise.detectors import QueryDetector
+from poise.detectors.collaboration import BoxContent
+from poise.models.auxiliary import one_scale_collaboration
 from poise.models.parts import Weights
 from poise.nn.backbones import Backbone
 from poise.nn.channel_mapper import ChannelMapper
@@ -33,6 +37,7 @@ def dab_detr(
     encoder_layers: int = 6,
     decoder_layers: int = 6,
     queries: int = 300,
+    auxiliary: str = "",
     dropout: float = 0.0,
     most: int = 300,
     deterministic: bool = False,
@@ -40,7 +45,8 @@ def dab_detr(
     """DAB-DETR on the backbone's last map (stride 32).
 
     ``hidden`` is the width of the feed-forward layers, ``most`` the detections of an image; ``deterministic`` drops
-    nothing.
+    nothing. ``auxiliary`` names Co-DETR's heads (``"atss"``, ``"faster_rcnn,atss"``), which help in training as in its
+    article.
     """
     dropout = 0.0 if deterministic else dropout
     body = Backbone(backbone, (5,), backbone_weights, frozen_stages, norm_eval, train_norm=False)
@@ -60,4 +66,7 @@ def dab_detr(
         Hungarian(eps=1e-8),
         SetCriterion(class_weight=1.0, class_count=of_own_rank),
         BestAnswers(most),
+        collaboration=one_scale_collaboration(
+            auxiliary, channels, num_classes, decoder_layers, partial(BoxContent, channels), deterministic
+        ),
     )

@@ -220,4 +220,6 @@ def _inside(memory: Tokens) -> Tensor:
 
 
 def _seen(blocked: Tensor | None) -> Tensor | None:
-    return None if blocked is None else ~blocked
+    if blocked is None:
+        return None
+    return ~blocked if blocked.ndim == 2 else ~blocked[:, None]
