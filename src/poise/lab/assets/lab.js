@@ -254,7 +254,7 @@ function buildLevels(figure, stage) {
     const chosen = state.level === stride;
     const button = make("button", strip, null, { title: `level of stride ${stride}`, "aria-pressed": chosen });
     found.set(stride, make("canvas", button, null, { width, height }));
-    make("span", button, `stride ${stride}`);
+    make("span", button, `1/${stride}`); // of the image's resolution
     button.addEventListener("click", () => choose({ level: chosen ? 0 : stride }));
   }
   return found;
@@ -336,7 +336,8 @@ function describe() {
   say("box nearest to", objectName(places.whole("nearest", i)));
   say("IoU with that", digits(places.number("iou", i)));
   say("box, image pixels", box.join(", "));
-  for (const kind of Object.keys(KINDS)) say(KINDS[kind], digits(places.number(kind, i)));
+  const whole = { ...KINDS, negative: "w neg, all classes" };
+  for (const kind of Object.keys(KINDS)) say(whole[kind], digits(places.number(kind, i)));
   if (!places.whole("weighed", i)) make("p", root, "Not sampled, or ignored: no loss sees this place.", { class: "quiet" });
 }
 
