@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz_readers.py [--readers coco yolo ...] [--seconds 120] [--seed 0] [--crashes FOLDER]
 
-A file of a tiny data set is mutated (bytes, tokens of the format, and the structure of JSON), the data set is opened
+A file of a tiny data set is mutated (bytes, tokens of the format, the structure of JSON and YAML), the set is opened
 with ``on_bad_data="skip"``, and an input that reached a new step from line to line of poise's own code joins the
 corpus. What counts as a crash: another exception than ``DataError`` (``ValueError`` for recipes), a warning, more than
 5 seconds of processor time for one input, more than 1 GB of memory beyond the start. Every reader gets ``--seconds`` of
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import inspect
 import json
 import random
@@ -28,6 +29,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+import yaml
 from PIL import Image
 
 import poise
@@ -195,7 +197,7 @@ def limited_memory() -> Iterator[None]:
 def mutate(draw: random.Random, corpus: list[bytes]) -> bytes:
     """A changed copy of one input of the corpus, the newer ones more often."""
     content = corpus[max(draw.randrange(len(corpus)), draw.randrange(len(corpus)))]
-    if draw.random() < 0.5 and (changed := _change_json(draw, content)) is not None:
+    if draw.random() < 0.5 and (changed := _change_structure(draw, content)) is not None:
         return changed[:LARGEST]
     mutable = bytearray(content)
     for _ in range(draw.choice((1, 1, 2, 4, 8))):
@@ -223,15 +225,14 @@ def _change_bytes(draw: random.Random, content: bytearray, corpus: list[bytes]) 
         content[place:end] = other[start : start + draw.choice((4, 16, 64, 256))]
 
 
-def _change_json(draw: random.Random, content: bytes) -> bytes | None:
-    """JSON with one value replaced, doubled, removed or put elsewhere; None where the content is no JSON."""
-    try:
-        tree = json.loads(content)
-    except (ValueError, RecursionError):
+def _change_structure(draw: random.Random, content: bytes) -> bytes | None:
+    """JSON or YAML with one value replaced, doubled, removed or put elsewhere; None where it is neither."""
+    tree, write = _tree(content)
+    if write is None:
         return None
     places = list(_places(tree))
     if not places:
-        return json.dumps(draw.choice(VALUES)).encode()
+        return write(draw.choice(VALUES)).encode()
     holder, key = draw.choice(places)
     kind = draw.randrange(5)
     if kind < 2:
@@ -239,14 +240,25 @@ def _change_json(draw: random.Random, content: bytes) -> bytes | None:
     elif kind == 2:
         del holder[key]
     elif kind == 3:
-        holder[key] = json.loads(json.dumps(draw.choice(places)[0]))
+        holder[key] = copy.deepcopy(draw.choice(places)[0])
     elif isinstance(holder, list):
-        holder.append(json.loads(json.dumps(holder[key])))
+        holder.append(copy.deepcopy(holder[key]))
     else:
         holder[draw.choice([str(key), "id", "ignore", "iscrowd", "neg_category_ids", "coco_url", "extra"])] = holder[
             key
         ]
-    return json.dumps(tree, ensure_ascii=draw.random() < 0.9).encode("utf-8", "surrogatepass")
+    return write(tree).encode("utf-8", "surrogatepass")
+
+
+def _tree(content: bytes) -> tuple[Any, Callable[[Any], str] | None]:
+    """The value that a text stands for, and what writes it again."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(content), json.dumps
+    with contextlib.suppress(ValueError, RecursionError, yaml.YAMLError, LookupError, AttributeError):
+        tree = yaml.safe_load(content)
+        if isinstance(tree, dict):
+            return tree, lambda value: yaml.safe_dump(value, sort_keys=False)
+    return None, None
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:

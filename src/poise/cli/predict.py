@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def _predict(detector: Detector, source: str, names: FreeNames, arguments: Argum
     from poise.inference import frame_rate, is_video, write_video
 
     results = detector.stream(
-        [source] if Path(source).is_file() and not is_video(source) else source,  # one of several: it may be left out
+        source if is_video(source) or not _is_one_file(source) else [source],  # of a list one may be left out
         score_threshold=arguments.threshold,
         batch_size=arguments.batch,
         tile=arguments.tile,
@@ -120,6 +121,10 @@ def _predict(detector: Detector, source: str, names: FreeNames, arguments: Argum
         if not arguments.json:
             print(f"{result.path}: {_summary(result)}")
     return records
+
+
+def _is_one_file(source: str) -> bool:
+    return os.path.exists(source) and not os.path.isdir(source)
 
 
 def _pictures_of(

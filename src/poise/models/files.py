@@ -65,8 +65,15 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
     if payload.get("format") != FORMAT:
         found = f"its format is {payload.get('format')!r}, not {FORMAT!r}"
         raise DamagedFile(file, found, "Update poise, or save the model again with this version")
-    model = build(payload["model"])
-    model.load_state_dict(payload["weights"])
+    try:
+        model = build(payload["model"])
+        model.load_state_dict(payload["weights"])
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise DamagedFile(
+            file,
+            f"it describes no model of this version ({str(error).splitlines()[0][:200] if str(error) else error!r})",
+            "Load it with the version of poise that wrote it, or train again",
+        ) from error
     return model.to(device).eval()
 
 

@@ -12,7 +12,11 @@ from yaml.nodes import Node
 
 LONGEST = 1 << 20  # bytes of a file
 DEEPEST = 50  # tables and lists within each other
-_MALFORMED = (yaml.YAMLError, RecursionError, ArithmeticError, AttributeError, LookupError, TypeError)
+_MALFORMED = (yaml.YAMLError, RecursionError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+class _Refused(ValueError):
+    """Valid YAML that is not taken."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,10 +27,10 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         if self.check_event(AliasEvent):
-            raise ValueError("uses YAML aliases, which are refused; write the values out")
+            raise _Refused("uses YAML aliases, which are refused; write the values out")
         self.depth += 1
         if self.depth > DEEPEST:
-            raise ValueError(f"is nested deeper than {DEEPEST} tables and lists")
+            raise _Refused(f"is nested deeper than {DEEPEST} tables and lists")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -58,5 +62,7 @@ def parse_yaml(text: str) -> Any:
     try:
         with contextlib.closing(_Loader(text)) as loader:
             return loader.get_single_data()
+    except _Refused:
+        raise
     except _MALFORMED as error:
         raise ValueError(f"is not valid YAML ({error})") from error
