@@ -122,6 +122,7 @@ function paintHeat(canvas, stage, values, greatest, kind) {
     if (stage.queries) {
       paintQuery(pen, stage, place, part, kind, zoom, pixel(context) * zoom);
     } else if (stage.regions) {
+      pen.globalAlpha = Math.max(0.25, Math.min(1, 30 / values.length)); // many boxes would hide the photograph
       pen.strokeStyle = color(part);
       pen.lineWidth = 1 + 2 * part;
       pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
