@@ -57,7 +57,7 @@ def test_curves_of_several_models(command: str, models: dict[str, str], demo_dat
     curve = rows_of(tmp_path / f"{command}.csv")
     for name, one in numbers["models"].items():
         own = [row for row in curve if row["model"] == name]
-        assert len(own) == 141 and [float(row["iof"]) for row in own] == one["curves"]["pooled"]["iof"]
+        assert len(own) == 331 and [float(row["iof"]) for row in own] == one["curves"]["pooled"]["iof"]
         assert one["curves"]["pooled"]["iof"] == sorted(one["curves"]["pooled"]["iof"], reverse=True)
         assert one["curves"]["pooled"]["iob"] == sorted(one["curves"]["pooled"]["iob"])
     assert len(rows_of(tmp_path / f"{command}-images.csv")) == sum(one["images"] for one in numbers["models"].values())

@@ -33,11 +33,20 @@ def draw_curves(found: Mapping[str, Separation], path: str | os.PathLike[str], t
     pair.plot([0, 1], [1, 0], color="0.8", linewidth=1, zorder=0)
     pair.set(xlabel="IoF: share of the foreground above the threshold", xlim=(0, 1), ylim=(0, 1.01))
     pair.set_ylabel("IoB: share of the background below it")
-    steps.set(xlabel="threshold S", xlim=(0, 1), ylim=(0, 1.01))
+    steps.set(xlabel="threshold S", xlim=(_least_step(found), 1), ylim=(0, 1.01))
     pair.set_title("both (in brackets: contrast)", fontsize=9)
     for axes in (pair, steps):
         axes.legend(fontsize=7, frameon=False, loc="lower left")
     return _save(figure, path, title)
+
+
+def _least_step(found: Mapping[str, Separation]) -> float:
+    """Where the curves begin to move, if that is near 1; else 0."""
+    moving = [
+        float(one.thresholds[(one.curves()[1] > 0.005).nonzero()[:1]].sum()) for one in found.values() if one.images
+    ]
+    first = min(moving, default=0.0)
+    return max(0.0, 1 - 1.25 * (1 - first)) if first > 0.5 else 0.0
 
 
 def draw_maps(shown: Sequence[Shown], path: str | os.PathLike[str], title: str) -> Path:
@@ -147,7 +156,8 @@ def _bars(axes: Any, one: QueryDistances) -> None:
     axes.set_xticks(np.arange(len(heads)) + 0.3, heads, fontsize=8)
     axes.set_ylabel("distance, shares of the diagonal", fontsize=8)
     if heads:
-        axes.legend(fontsize=6, frameon=False)
+        axes.margins(y=0.4)
+        axes.legend(fontsize=6, frameon=False, loc="upper left", ncols=2)
     else:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "no head lends queries", ha="center", fontsize=8, transform=axes.transAxes)

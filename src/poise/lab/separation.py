@@ -77,9 +77,9 @@ def iof_iob(
 
 
 def default_thresholds() -> Tensor:
-    """101 from 0 to 1 and 40 more from 0.99 on, where maps of normalised encoders lie: (141,) float32, ascending."""
-    near_one = 1 - torch.logspace(-2, -6, 41)[1:]
-    return torch.cat((torch.linspace(0, 1, STEPS), near_one)).sort().values
+    """101 from 0 to 1, and 230 more from 0.9 on, where maps of normalised encoders lie: (331,) float32, ascending."""
+    near, nearest = torch.linspace(0.9, 1, 202)[1:-1], 1 - torch.logspace(-4, -6, 30)
+    return torch.cat((torch.linspace(0, 1, STEPS), near, nearest)).sort().values
 
 
 def max_count(mask: Tensor) -> float:
