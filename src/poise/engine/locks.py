@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from poise.storage import write_text_atomically
 
 NAME = "run.lock"
+_QUERY, _STILL_ACTIVE = 0x1000, 259  # PROCESS_QUERY_LIMITED_INFORMATION; the exit code of what still runs
 
 
 class FolderInUse(ValueError):
@@ -57,7 +59,7 @@ def _refuse_living(path: Path) -> None:
         raise FolderInUse(
             f"{path.parent} is in use by process {pid} on {host}; if that run is dead, delete {path.name} there"
         )
-    if holder == identity(pid):
+    if holder == identity(pid) and holder["started"]:
         raise FolderInUse(f"{path.parent} is in use by process {pid}; choose another --out or stop that run first")
 
 
@@ -67,6 +69,8 @@ def identity(pid: int) -> dict[str, Any]:
 
 
 def _start_time(pid: int) -> str:
+    if sys.platform == "win32":
+        return _start_time_on_windows(pid)
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         state, *rest = stat.rpartition(")")[2].split()
@@ -77,6 +81,24 @@ def _start_time(pid: int) -> str:
     with contextlib.suppress(OSError):  # systems without /proc
         return subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
     return ""
+
+
+def _start_time_on_windows(pid: int) -> str:
+    """What ``GetProcessTimes`` says of a living process."""
+    import ctypes
+
+    kernel: Any = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = ctypes.c_void_p(kernel.OpenProcess(_QUERY, False, pid))
+    if not handle.value:
+        return ""
+    created, exited, of_kernel, of_user = (ctypes.c_uint64() for _ in range(4))
+    times = (ctypes.byref(time) for time in (created, exited, of_kernel, of_user))
+    known = kernel.GetProcessTimes(handle, *times)
+    code = ctypes.c_ulong()
+    alive = kernel.GetExitCodeProcess(handle, ctypes.byref(code)) and code.value == _STILL_ACTIVE
+    kernel.CloseHandle(handle)
+    return str(created.value) if known and alive else ""
 
 
 @contextlib.contextmanager
