@@ -233,3 +233,38 @@ def test_branches_detect_by_themselves() -> None:
     for number in range(2):
         found = network.collaboration.predict(network.encode(pixels, sizes), sizes, number)
         assert found.boxes.shape[0] == 2 and bool(found.valid.any())
+
+
+@each
+def test_pictures_smaller_than_a_stride(name: str) -> None:
+    model = small(name).train()
+    model.network.backbone.eval()  # type: ignore[union-attr]  # a single cell has no batch statistics
+    targets = [{"boxes": torch.tensor([[1.0, 1.0, 4.0, 6.0]]), "labels": torch.tensor([0])}]
+    losses = model.losses(torch.randn(1, 3, 7, 5), targets)
+    assert all(loss.isfinite() for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    assert not [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+@each
+def test_more_positives_than_are_lent(name: str) -> None:
+    """Sixty objects and a limit of ten: ten of the positives, and finite losses."""
+    model = small(name, lent=10, heads="atss").train()
+    network: Any = model.network
+    truth = truth_of([60, 2])
+    memory = network.encode(torch.randn(2, 3, 96, 96), truth.sizes)
+    output, (part,) = network.collaboration(memory, truth, Progress.late())
+    assert int(output.matches["atss/dense"].assignment.positive[0].sum()) > 10
+    assert part.groups.shape[1] == 10 and bool(part.assignment.positive[0].all())
+    assert all(loss.isfinite() for loss in losses_of(model, [60, 2]).values())
+
+
+@each
+def test_costs_that_overflow_half_precision(name: str) -> None:
+    model = small(name).train()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if key.endswith("output.classes.weight") or ("decoder.outputs" in key and "classes.weight" in key):
+                parameter *= 1e6
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert all(loss.isfinite() for loss in losses_of(model, [3, 0]).values())
