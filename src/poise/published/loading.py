@@ -68,7 +68,10 @@ def load_published(
     state = prepared(model.name, plain)
     own = model.network.state_dict()
     filled: dict[str, Tensor] = {}
-    used, unused, remade, carried = [], [], [], []
+    used: list[str] = []
+    unused: list[str] = []
+    remade: list[str] = []
+    carried: list[str] = []
     shared: set[str] = set()
     for key, value in state.items():
         known, name = translate(key, rules)
@@ -99,8 +102,8 @@ def load_published(
     backbone = model.network.backbone
     backbone.adopt_pretrained()  # type: ignore[union-attr,operator]
     unfilled = [name for name in own if name not in filled and name not in remade]
-    common = tuple(name for name in model.class_names if name in shared)
-    return LoadReport(tuple(used), tuple(unused), tuple(unfilled), tuple(remade), tuple(carried), common)
+    kept = tuple(name for name in model.class_names if name in shared)
+    return LoadReport(tuple(used), tuple(unused), tuple(unfilled), tuple(remade), tuple(carried), kept)
 
 
 def _by_name(
