@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ COMMANDS = {
     "ablate": "Train variants of a recipe and write their table",
     "recipes": "List the recipes",
     "models": "List the models",
+    "shard": "Write a data set as tar shards with packed annotations",
     "check": "Read a whole data set and report its faults",
     "eval": "Evaluate a trained model: the COCO and LVIS numbers",
     "predict": "Find objects in images, folders and videos",
@@ -40,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit code (see ``docs/cli.md``).
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:

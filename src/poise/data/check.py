@@ -13,6 +13,7 @@ from poise.data.errors import DataError
 from poise.data.faults import FAULT_KINDS, Fault, FaultLog
 from poise.data.image_set import ImageSet
 from poise.data.images import SUFFIXES
+from poise.data.members import inside_tar
 from poise.data.opening import find_splits
 from poise.data.statistics import SplitStatistics, class_keys, count
 
@@ -146,7 +147,7 @@ def _unlisted(sets: dict[str, ImageSet], faults: list[Fault]) -> list[Fault]:
     listed = {image_set.path(i) for image_set in sets.values() for i in range(len(image_set))}
     named = {Path(text.split(": ")[0]).stem for fault in faults for text in (fault.where, fault.detail) if text}
     result = []
-    for folder in sorted({path.parent for path in listed}):
+    for folder in sorted({path.parent for path in listed if inside_tar(path) is None}):
         for file in sorted(folder.iterdir()):
             if file.suffix.lower() in SUFFIXES and file not in listed and file.stem not in named:
                 root = next(iter(sets.values())).root

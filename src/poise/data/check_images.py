@@ -12,7 +12,8 @@ from pathlib import Path
 from poise.data.errors import BadImage
 from poise.data.faults import Fault
 from poise.data.image_set import ImageSet
-from poise.data.images import TURNED, image_size, orientation, read_pixels
+from poise.data.images import TURNED, image_bytes, image_size, orientation, read_pixels
+from poise.data.members import inside_tar
 
 Report = Callable[[int, int], None]  # images done, images in all
 
@@ -79,6 +80,8 @@ def _turning(path: Path, turn: int, annotated: tuple[int, int]) -> str:
 
 
 def _digest(path: Path) -> bytes:
+    if inside_tar(path):
+        return hashlib.blake2b(image_bytes(path), digest_size=16).digest()
     hashed = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while block := file.read(1 << 20):

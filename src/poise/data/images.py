@@ -7,6 +7,7 @@ is applied; where it equals only the stored size, it is not; where it equals nei
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from poise.data.errors import BadImage
+from poise.data.members import inside_tar, read_member
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,18 +90,36 @@ def orientation(path: Path | str) -> int:
         return _orientation(image, Path(path))
 
 
-def _open(path: Path, max_pixels: int | None) -> Image.Image:
+def image_bytes(path: Path) -> bytes:
+    """The bytes of an image file, be it a file of its own or a record of a tar shard.
+
+    Raises:
+        BadImage: it is missing or cannot be read.
+    """
+    member = inside_tar(path)
+    if member is not None:
+        return read_member(*member)
     try:
-        empty = path.stat().st_size == 0
-        image = None if empty else Image.open(path, formats=FORMATS)
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise BadImage(
-            path, "image-missing", "the file does not exist", "correct the path or remove its record"
-        ) from error
+        raise _missing(path) from error
+    except OSError as error:
+        raise _undecodable(path, error) from error
+
+
+def _open(path: Path, max_pixels: int | None) -> Image.Image:
+    member = inside_tar(path)
+    content = None if member is None else read_member(*member)
+    try:
+        empty = path.stat().st_size == 0 if content is None else not content
+        source = path if content is None else io.BytesIO(content)
+        image = None if empty else Image.open(source, formats=FORMATS)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _missing(path) from error
     except Image.DecompressionBombError as error:
         raise _too_large(path, str(error)) from error
     except UnidentifiedImageError as error:
-        raise _unidentified(path) from error
+        raise _unidentified(path, content) from error
     except _DECODING as error:
         raise _undecodable(path, error) from error
     if image is None:
@@ -111,14 +131,19 @@ def _open(path: Path, max_pixels: int | None) -> Image.Image:
     return image
 
 
+def _missing(path: Path) -> BadImage:
+    return BadImage(path, "image-missing", "the file does not exist", "correct the path or remove its record")
+
+
 def _too_large(path: Path, why: str) -> BadImage:
     return BadImage(path, "image-too-large", why, "make it smaller, or raise max_pixels if you trust the file")
 
 
-def _unidentified(path: Path) -> BadImage:
-    with path.open("rb") as file:
-        known = file.read(4).startswith(_MAGIC)
-    if known:
+def _unidentified(path: Path, content: bytes | None) -> BadImage:
+    if content is None:
+        with path.open("rb") as file:
+            content = file.read(4)
+    if content.startswith(_MAGIC):
         return BadImage(path, "image-unreadable", "the header is damaged", "copy it again or remove its record")
     formats = ", ".join(FORMATS)
     return BadImage(path, "image-unsupported", f"not one of {formats}", "convert it to PNG or JPEG")

@@ -13,11 +13,13 @@ from poise.data import coco, voc, yolo
 from poise.data.errors import BadData, DataError
 from poise.data.faults import FaultLog
 from poise.data.image_set import ImageSet
+from poise.data.packed import find_packed
 
 Read = Callable[[FaultLog], ImageSet]
 ORDER = ("train", "val", "test", "trainval")
 ROBOFLOW = "_annotations.coco.json"
 LOOKED_FOR = """what was looked for:
+  shards of poise: {train,val,test}.annotations.npz
   YOLO: data.yaml (or another .yaml with names: and train:)
   Pascal VOC: JPEGImages/ and Annotations/, here or one folder down
   COCO or LVIS: annotations/instances_*.json, annotations/lvis_v1_*.json, annotations/{train,val,test}*.json
@@ -89,7 +91,7 @@ def find_splits(path: str | Path) -> dict[str, Read]:
     if not root.exists():
         raise DataError(f"{root}: does not exist; give the folder of a data set, a COCO .json or a YOLO .yaml")
     root = root.resolve()
-    found = _find_yolo(root) or _find_voc(root) or _find_coco(root)
+    found = find_packed(root) or _find_yolo(root) or _find_voc(root) or _find_coco(root)
     if not found:
         raise DataError(f"{root}: no data set found here; {LOOKED_FOR}")
     return {name: found[name] for name in sorted(found, key=lambda n: (ORDER.index(n) if n in ORDER else 9, n))}
