@@ -51,7 +51,10 @@ WAYS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a renamed .safetensors": ("model.safetensors", lambda path: load_published(create_model("atss_r50_fpn"), path)),
     "backbone weights": ("resnet18.pth", lambda path: Backbone("resnet18", weights=path)),
     "backbone weights, safetensors": ("resnet18.safetensors", lambda path: Backbone("resnet18", weights=path)),
-    "ShuffleNet's weights": ("shuffle.pth", lambda path: create_model("nanodet_plus_m_416", backbone_weights=str(path))),
+    "ShuffleNet's weights": (
+        "shuffle.pth",
+        lambda path: create_model("nanodet_plus_m_416", backbone_weights=str(path)),
+    ),
 }
 
 

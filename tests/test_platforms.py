@@ -57,7 +57,7 @@ def test_backslashes_in_yolo(tmp_path: Path) -> None:
     "name", ["C:\\data\\10.png", "C:/data/10.png", "\\\\host\\share\\10.png", "//host/share/10.png"]
 )
 def test_drives_and_other_computers_are_never_left_for(tmp_path: Path, name: str) -> None:
-    """Annotations made on Windows often hold its full paths: the file of that name in the data set is taken, or none."""
+    """Annotations made on Windows often hold full paths: the file of that name in the data set is taken, or none."""
     content = coco_content()
     write_coco(tmp_path, content)
     content["images"][0]["file_name"] = name

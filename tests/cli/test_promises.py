@@ -9,7 +9,10 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub.constants
+import huggingface_hub.utils
 import pytest
+import timm
 from browser import Browser, find_browser
 from tiny import TINY_MODEL
 
@@ -88,10 +91,22 @@ def test_weights_are_fetched_only_where_the_recipe_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """``--model.backbone-weights imagenet`` is the word; without a network it is an error that names the way out."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     words = ["train", "atss_r18_fpn", "--data", str(demo_data), "--out", str(tmp_path / "run"), "--device", "cpu"]
     assert main([*words, "--model.backbone-weights", str(tmp_path / "none.pth")]) == 1
     assert "no such file" in capsys.readouterr().err and not offline
+    create, fetched = timm.create_model, []
+
+    def fetching(name: str, *arguments: object, pretrained: bool = False, **more: object) -> object:
+        if pretrained:
+            fetched.append(name)
+            assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY
+            assert "torch" not in huggingface_hub.utils.build_hf_headers()["user-agent"], "only the client names itself"
+            raise OSError("the network is off")
+        return create(name, *arguments, pretrained=pretrained, **more)
+
+    monkeypatch.setattr(timm, "create_model", fetching)
+    assert main([*words, "--model.backbone-weights", "imagenet"]) == 1
+    assert fetched == ["resnet18.tv_in1k"] and "or 'none'" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def _sound_objects(found: Found, labels: np.ndarray, considered: np.ndarray, log
 
     with np.errstate(invalid="ignore", over="ignore"):
         drop("category-unknown", labels < 0, lambda row: f"category {found.category_ids[row]}")
-        stored = objects.boxes.astype(np.float32)  # 1e300 is finite in the file, but not where it will be used
+        stored: np.ndarray = objects.boxes.astype(np.float32)  # 1e300 is finite in the file, but not where it is used
         drop("box-nonfinite", ~np.isfinite(stored).all(1), box)
         drop("box-degenerate", (x2 <= x1) | (y2 <= y1), box)
         drop("box-outside", (x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height), box)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import timm
 import torch
 from torch import Tensor, nn
@@ -165,6 +166,7 @@ def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:
     if not pretrained:
         return timm.create_model(name, features_only=True, pretrained=False, out_indices=wanted)
     source = TORCHVISION_WEIGHTS.get(name, name)
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # weights are fetched, nothing is told
     try:
         return timm.create_model(source, features_only=True, pretrained=True, out_indices=wanted)
     except (OSError, RuntimeError, ValueError) as error:
