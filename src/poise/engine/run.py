@@ -266,8 +266,10 @@ def _held(folder: Path, processes: Processes) -> Iterator[None]:
     if processes.first:
         try:
             lock.__enter__()
-        except (FolderInUse, OSError) as error:
+        except FolderInUse as error:
             refusal = str(error)
+        except OSError as error:
+            refusal = f"{error.filename}: {error.strerror}"
     refused = [text for text in processes.gather(refusal) if text]
     if refused:
         raise FolderInUse(refused[0])
