@@ -58,12 +58,9 @@ class Predictions:
 
     def finite(self) -> Tensor:
         """Places of which everything said is a finite number, (B,N) bool; no other place is ever matched."""
-        known = self.logits.isfinite().all(2)
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Tensor) and f.name != "logits":
-                known = known & value.isfinite().flatten(2).all(2) if value.ndim > 2 else known & value.isfinite()
-        return known
+        said = [getattr(self, f.name) for f in fields(self)]
+        means = [_mean(value.detach()) for value in said if isinstance(value, Tensor)]
+        return torch.stack([mean.isfinite() for mean in means]).all(0)
 
     def float(self: T) -> T:
         """The same in float32, but for the priors."""
@@ -88,6 +85,15 @@ class Predictions:
             elif isinstance(value, Tensor):
                 changes[f.name] = gather(value)
         return replace(self, **changes)
+
+
+def _mean(said: Tensor) -> Tensor:
+    """A number (B,N) that is finite where all of (B,N,...) are, in one pass: a mean cannot overflow."""
+    if said.ndim == 2:
+        return said
+    numbers = said.flatten(2)
+    share = 0.5 ** (numbers.shape[2] - 1).bit_length()
+    return numbers @ numbers.new_full((numbers.shape[2],), share)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from poise.assign.planes import smallest
 from poise.assign.protocol import object_chunks
 from poise.boxes import iou
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
@@ -49,7 +50,7 @@ class ATSS:
         """Places (B,G,K) near each object, and which of them count (the object is valid, the place reachable)."""
         target = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2
         centers = priors.centers[0].float()
-        chunks = object_chunks(len(target), max(priors.level_sizes), target.shape[1])
+        chunks = object_chunks(len(target), max(priors.level_sizes), target.shape[1], target.device)
         places, start = [], 0
         for size in priors.level_sizes:
             level, usable = centers[start : start + size], reachable[:, None, start : start + size]
@@ -63,13 +64,10 @@ class ATSS:
 
 def _nearest(target: Tensor, centers: Tensor, usable: Tensor, count: int) -> Tensor:
     """Indices (B,g,count) of the centres nearest to each target, ties to the lowest index."""
-    x = target[..., 0, None] - centers[:, 0]
-    distance = (target[..., 1, None] - centers[:, 1]).square_().addcmul_(x, x)
-    distance = torch.where(usable, distance, torch.inf)
-    # The bits of a non-negative float order as integers do; the index below them makes every key unique.
-    keys = distance.view(torch.int32).long() << 32
-    keys |= torch.arange(len(centers), device=keys.device)
-    return keys.topk(count, 2, largest=False).values & 0xFFFFFFFF
+    columns, rows = centers.T.contiguous()
+    x = target[..., 0, None] - columns
+    distance = (target[..., 1, None] - rows).square_().addcmul_(x, x)
+    return smallest(distance.add_(torch.where(usable, 0.0, torch.inf)), count)[1]
 
 
 def _mean_plus_deviation(overlap: Tensor, counted: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.dynamic_k import smallest
+from poise.assign.planes import smallest
 from poise.structures import Priors
 
 Bag = Callable[[Priors, Tensor, Tensor], Tensor]

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.protocol import lowest_index, object_chunks
+from poise.assign.planes import around_middle, center_planes, depth, owner_of, sides_of, smallest_first
+from poise.assign.protocol import object_chunks
 from poise.boxes import area
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
@@ -35,19 +36,14 @@ class CenterRegion:
         priors = predictions.priors
         batch, places = len(truth.boxes), len(priors.strides)
         low, high = self._ranges(priors)
-        sizes = area(truth.boxes)
-        best = truth.boxes.new_full((batch, places), torch.inf)
-        index = torch.zeros(batch, places, dtype=torch.int64, device=best.device)
-        for part in object_chunks(batch, places, truth.boxes.shape[1]):
+        order, claim = smallest_first(area(truth.boxes), truth.valid)
+        best = truth.boxes.new_zeros(batch, places)
+        for part in object_chunks(batch, places, truth.boxes.shape[1], best.device):
             near, farthest = _distances(priors, truth.boxes[:, part], self.radius)
-            fits = near & (farthest >= low[:, None]) & (farthest <= high[:, None]) & truth.valid[:, None, part]
-            size = torch.where(fits, sizes[:, None, part], torch.inf)
-            value = size.amin(2)
-            better = value < best
-            index = torch.where(better, lowest_index(size == value[..., None]) + part.start, index)
-            best = torch.where(better, value, best)
-        positive = (best < torch.inf) & predictions.finite()
-        return Assignment(index, positive, torch.zeros_like(positive), positive.float())
+            fits = torch.minimum(farthest - low, high - farthest).ge_(0).mul_(near.gt_(0))
+            best = torch.maximum(best, fits.mul_(claim[:, part]).amax(1))
+        positive = (best > 0) & predictions.finite()
+        return Assignment(owner_of(best, order), positive, torch.zeros_like(positive), positive.float())
 
     def _ranges(self, priors: Priors) -> tuple[Tensor, Tensor]:
         """Least and greatest farthest side of each place's level, (N,) px."""
@@ -64,14 +60,10 @@ class CenterRegion:
 
 
 def _distances(priors: Priors, objects: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    """Whether each place is near each object's centre and inside it, and its farthest side, both (B,N,g)."""
-    x, y = (plane[..., None] for plane in priors.centers.float().unbind(-1))
-    x1, y1, x2, y2 = (plane[:, None] for plane in objects.unbind(-1))
+    """How deep each place lies in each object and near its centre, and its farthest side, both (B,g,N)."""
+    (x, y), (x1, y1, x2, y2) = center_planes(priors), sides_of(objects)
     farthest = torch.maximum(torch.maximum(x - x1, x2 - x), torch.maximum(y - y1, y2 - y))
+    within = depth(x, y, (x1, y1, x2, y2))
     if radius > 0:
-        reach = radius * priors.strides[:, None]
-        cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
-        x1, y1 = torch.maximum(cx - reach, x1), torch.maximum(cy - reach, y1)
-        x2, y2 = torch.minimum(cx + reach, x2), torch.minimum(cy + reach, y2)
-    depth = torch.minimum(torch.minimum(x - x1, x2 - x), torch.minimum(y - y1, y2 - y))
-    return depth > 0, farthest
+        within = torch.minimum(within, depth(x, y, around_middle(objects, radius * priors.strides)))
+    return within, farthest

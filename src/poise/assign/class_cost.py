@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from poise.assign.planes import rows
+from poise.assign.protocol import object_chunks
+
 
 class ClassCost:
-    """Costs of one-hot targets from the two losses of every class, (B,N,C): of being right and of staying background.
+    """Costs of one-hot targets: the loss of every class of being background, but for the object's own of being right.
 
     Only the object's own class differs from the cost of background, so that one is exchanged and no (B,N,G,C) is made.
+
+    Args:
+        values: (B,N,C) logits or scores.
+        hit, miss: the losses of values (B,g,N) whose target is 1, and 0; new tensors.
     """
 
-    def __init__(self, hit: Tensor, miss: Tensor) -> None:
-        self.total = miss.sum(2, dtype=torch.float64)
-        self.hit, self.miss = (loss.transpose(1, 2).contiguous() for loss in (hit, miss))
+    def __init__(self, values: Tensor, hit: Callable[[Tensor], Tensor], miss: Callable[[Tensor], Tensor]) -> None:
+        self.values, self.hit, self.miss = values.transpose(1, 2).contiguous(), hit, miss
+        batch, classes, places = self.values.shape
+        total = torch.zeros(batch, places, dtype=torch.float64, device=values.device)
+        for part in object_chunks(batch, places, classes, values.device):
+            total += miss(self.values[:, part]).sum(1)
+        self.background = total.float()  # (B,N): what it costs to answer to nothing
 
     def __call__(self, labels: Tensor) -> Tensor:
         """Costs (B,g,N) float32 for objects of classes (B,g)."""
-        row = labels[..., None].expand(-1, -1, self.total.shape[1])
-        return (self.total[:, None] - self.miss.gather(1, row) + self.hit.gather(1, row)).float()
-
-    @property
-    def background(self) -> Tensor:
-        """(B,N) float32: what it costs to answer to nothing."""
-        return self.total.float()
+        value = rows(self.values, labels)
+        return self.hit(value).sub_(self.miss(value)).add_(self.background[:, None])

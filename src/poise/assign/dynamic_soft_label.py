@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from poise.assign.dynamic_k import take_cheapest
+from poise.assign.planes import center_planes, depth, rows, sides_of
 from poise.assign.protocol import object_chunks
-from poise.boxes import depth_inside
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 
@@ -42,7 +42,7 @@ class DynamicSoftLabel:
         classes = _SoftLabelCost(predictions.logits.float())
 
         def costs(part: slice, overlap: Tensor) -> Tensor:
-            cost = classes(truth.labels[:, part], overlap) - (overlap + 1e-7).log() * self.iou_weight
+            cost = classes(truth.labels[:, part], overlap).sub_((overlap + 1e-7).log_(), alpha=self.iou_weight)
             if self.center_radius is None:
                 return cost
             return cost + torch.pow(
@@ -54,12 +54,12 @@ class DynamicSoftLabel:
 
 def inside_any(priors: Priors, truth: GroundTruth) -> Tensor:
     """Places strictly inside at least one object, (B,N) bool."""
-    centers = priors.centers.float()
-    inside = torch.zeros(len(truth.boxes), centers.shape[1], dtype=torch.bool, device=centers.device)
-    for part in object_chunks(len(inside), inside.shape[1], truth.boxes.shape[1]):
-        depth = depth_inside(centers, truth.boxes[:, part])
-        inside = inside | ((depth > 0) & truth.valid[:, None, part]).any(2)
-    return inside
+    found = torch.zeros(len(truth.boxes), len(priors.strides), dtype=torch.bool, device=truth.boxes.device)
+    x, y = center_planes(priors)
+    absent = torch.where(truth.valid[..., None], 0.0, -torch.inf)
+    for part in object_chunks(len(found), found.shape[1], truth.boxes.shape[1], found.device):
+        found |= depth(x, y, sides_of(truth.boxes[:, part])).add_(absent[:, part]).amax(1) > 0
+    return found
 
 
 class _SoftLabelCost:
@@ -69,20 +69,28 @@ class _SoftLabelCost:
     """
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
-        self.background = logits.sigmoid().square() * softplus(logits)
-        self.total = self.background.sum(2, keepdim=True)
+        self.logits = logits.transpose(1, 2).contiguous()
+        batch, classes, places = self.logits.shape
+        self.total = logits.new_zeros(batch, 1, places)
+        for part in object_chunks(batch, places, classes, logits.device):
+            self.total += _background(self.logits[:, part]).sum(1, keepdim=True)
 
     def __call__(self, labels: Tensor, overlap: Tensor) -> Tensor:
-        """Costs (B,N,g) for objects of classes (B,g) and soft labels (B,N,g)."""
-        column = labels[:, None].expand(-1, self.logits.shape[1], -1)
-        logit = self.logits.gather(2, column)
-        soft = (overlap - logit.sigmoid()).square() * (softplus(logit) - logit * overlap)
-        return self.total - self.background.gather(2, column) + soft
+        """Costs (B,g,N) for objects of classes (B,g) and soft labels (B,g,N)."""
+        logit = rows(self.logits, labels)
+        score, entropy = logit.sigmoid(), softplus(logit)
+        soft = (overlap - score).square_().mul_(entropy - logit * overlap)
+        return soft.sub_(score.square_().mul_(entropy)).add_(self.total)
+
+
+def _background(logits: Tensor) -> Tensor:
+    """The loss of logits whose soft label is 0."""
+    return logits.sigmoid().square_().mul_(softplus(logits))
 
 
 def _center_distance(priors: Priors, boxes: Tensor) -> Tensor:
-    """Distance (B,N,g) of each place from each object's centre, in strides."""
-    target = (boxes[..., :2] + boxes[..., 2:]) / 2
-    offset = priors.centers.float()[:, :, None] - target[:, None]
-    return offset.square().sum(3).sqrt() / priors.strides[:, None]
+    """Distance (B,g,N) of each place from each object's centre, in strides."""
+    x, y = center_planes(priors)
+    x1, y1, x2, y2 = sides_of(boxes)
+    x = x - (x1 + x2) / 2
+    return (y - (y1 + y2) / 2).square_().addcmul_(x, x).sqrt_().div_(priors.strides)

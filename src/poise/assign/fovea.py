@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.protocol import lowest_index, object_chunks
+from poise.assign.planes import owner_of, smallest_first
+from poise.assign.protocol import object_chunks
 from poise.boxes import area
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
@@ -37,47 +38,38 @@ class Fovea:
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
         priors = predictions.priors
         batch, places = len(truth.boxes), len(priors.strides)
-        cells, last = _cells(priors)
-        low, high = self._ranges(priors)
-        best = truth.boxes.new_full((batch, places), torch.inf)
-        index = torch.zeros(batch, places, dtype=torch.int64, device=best.device)
-        for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
-            sides = area(truth.boxes[:, None, part]).clamp(min=0).sqrt()
-            served = (sides >= low[:, None]) & (sides <= high[:, None]) & truth.valid[:, None, part]
-            within = self._within(cells, last, priors.strides, truth.boxes[:, part])
-            size = torch.where(served & within, sides, torch.inf)
-            value = size.amin(2)
-            better = value < best
-            index = torch.where(better, lowest_index(size == value[..., None]) + part.start, index)
-            best = torch.where(better, value, best)
-        positive = (best < torch.inf) & predictions.finite()
-        return Assignment(index, positive, torch.zeros_like(positive), positive.float())
+        self._check(priors)
+        cells = (priors.centers[0].float().T / priors.strides).floor()  # (2,N): column, row
+        sides = area(truth.boxes).clamp(min=0).sqrt()
+        order, claim = smallest_first(sides, truth.valid)
+        best = truth.boxes.new_zeros(batch, places)
+        for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1], best.device):
+            fits = self._within(cells, priors, truth.boxes[:, part], sides[:, part, None])
+            best = torch.maximum(best, fits.mul_(claim[:, part]).amax(1))
+        positive = (best > 0) & predictions.finite()
+        return Assignment(owner_of(best, order), positive, torch.zeros_like(positive), positive.float())
 
-    def _within(self, cells: Tensor, last: Tensor, strides: Tensor, objects: Tensor) -> Tensor:
-        """Which cells (N,2: column, row) lie in the middle of each object (B,g,4), (B,N,g)."""
-        inside = []
-        for axis in (0, 1):
-            start, end = (objects[:, None, :, side] / strides[:, None] for side in (axis, axis + 2))
-            half, cell, limit = 0.5 * (end - start), cells[:, axis, None], last[:, axis, None]
-            first = (start + (1 - self.sigma) * half - 0.5).ceil()
-            final = (start + (1 + self.sigma) * half - 0.5).floor()
-            first, final = (bound.clamp(min=0).minimum(limit) for bound in (first, final))
-            inside.append((cell >= first) & (cell <= final))
-        return inside[0] & inside[1]
+    def _within(self, cells: Tensor, priors: Priors, objects: Tensor, sides: Tensor) -> Tensor:
+        """1 for cells (2,N) in the middle of objects (B,g,4) whose ``sides`` (B,g,1) their level serves, (B,g,N)."""
+        levels, start = [], 0
+        for size, (low, high) in zip(priors.level_sizes, self.ranges, strict=False):
+            slack = []
+            for axis in (0, 1):
+                cell = cells[axis, start : start + size]
+                first, final = self._middle(objects, axis, priors.strides[start], cell.amax())
+                slack.append(torch.minimum(cell - first, final - cell))
+            levels.append(torch.minimum(*slack).ge_(0).mul_((sides >= low) & (sides <= high)))
+            start += size
+        return torch.cat(levels, 2)
 
-    def _ranges(self, priors: Priors) -> tuple[Tensor, Tensor]:
-        """Least and greatest size of each place's level, (N,) px."""
+    def _middle(self, objects: Tensor, axis: int, stride: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """First and last cell of a level that answers to each object along an axis, both (B,g,1)."""
+        start, end = (objects[..., side, None] / stride for side in (axis, axis + 2))
+        half = 0.5 * (end - start)
+        first = (start + (1 - self.sigma) * half - 0.5).ceil()
+        final = (start + (1 + self.sigma) * half - 0.5).floor()
+        return first.clamp(min=0).minimum(last), final.clamp(min=0).minimum(last)
+
+    def _check(self, priors: Priors) -> None:
         if len(priors.level_sizes) > len(self.ranges):
             raise ValueError(f"{self} serves {len(self.ranges)} levels, the head has {len(priors.level_sizes)}")
-        bounds = list(zip(self.ranges, priors.level_sizes, strict=False))
-        low, high = (
-            torch.cat([priors.strides.new_full((size,), limits[side]) for limits, size in bounds]) for side in (0, 1)
-        )
-        return low, high
-
-
-def _cells(priors: Priors) -> tuple[Tensor, Tensor]:
-    """Column and row of each place in its map, and those of the map's last cell, both (N,2) float32."""
-    cells = (priors.centers[0].float() / priors.strides[:, None]).floor()
-    last = [level.amax(0, keepdim=True).expand(len(level), 2) for level in cells.split(priors.level_sizes)]
-    return cells, torch.cat(last)

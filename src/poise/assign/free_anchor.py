@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from poise.assign.dynamic_k import smallest
 from poise.assign.likelihood import TINY, BagWeights
+from poise.assign.planes import smallest
 from poise.assign.protocol import object_chunks
 from poise.boxes import DeltaCoder, iou
 from poise.structures import DeltaPredictions, GroundTruth, Predictions, Priors

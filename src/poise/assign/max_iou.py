@@ -13,8 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.protocol import highest_index, lowest_index, object_chunks
-from poise.boxes import pairwise_iof, pairwise_iou
+from poise.assign.planes import Planes, first_equal, last_equal
+from poise.assign.protocol import object_chunks
+from poise.boxes import pairwise_iof
 from poise.structures import Assignment, GroundTruth, Predictions
 
 
@@ -45,36 +46,33 @@ class MaxIoU:
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
         priors = predictions.priors
-        anchors = priors.boxes.float().expand(len(truth.boxes), -1, -1)
-        reachable = (
-            priors.within(truth.padded_sizes(self.divisor)) if self.divisor else truth.valid.new_ones(anchors.shape[:2])
-        )
-        overlap, index, claimed = self._match(anchors, truth, reachable)
+        shape = (len(truth.boxes), priors.boxes.shape[1])
+        reachable = priors.within(truth.padded_sizes(self.divisor)) if self.divisor else truth.valid.new_ones(shape)
+        overlap, index, claimed = self._match(Planes.of(priors.boxes), truth, reachable.expand(shape))
         positive = (overlap >= self.positive) & (overlap > 0)
         if self.low_quality:
             positive = positive | (claimed >= 0)
             index = torch.where(claimed >= 0, claimed, index)
         ignored = ~positive & (overlap >= self.negative)
         if self.ignore_iof > 0:
-            covered = torch.where(truth.crowd[:, None], pairwise_iof(anchors, truth.boxes), 0).amax(2)
+            covered = torch.where(truth.crowd[:, None], pairwise_iof(priors.boxes.float(), truth.boxes), 0).amax(2)
             ignored = ignored | (~positive & (covered > self.ignore_iof))
         return Assignment(index, positive & reachable & predictions.finite(), ignored | ~reachable, overlap)
 
-    def _match(self, anchors: Tensor, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _match(self, anchors: Planes, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Best overlap (B,N) in [0,1] and its object, and the object that claims the place (-1: none)."""
-        batch, places = anchors.shape[:2]
-        best = anchors.new_zeros(batch, places)
-        index = torch.zeros(batch, places, dtype=torch.int64, device=anchors.device)
-        claimed = torch.full_like(index, -1)
-        for part in object_chunks(batch, places, truth.boxes.shape[1]):
-            usable = truth.valid[:, None, part] & reachable[..., None]
-            overlap = torch.where(usable, pairwise_iou(anchors, truth.boxes[:, part]), -1.0)
-            value = overlap.amax(2)
+        best = truth.boxes.new_zeros(reachable.shape)
+        index = torch.zeros_like(best, dtype=torch.int64)
+        claimed, usable = torch.full_like(index, -1), reachable[:, None].float()
+        for part in object_chunks(len(best), best.shape[1], truth.boxes.shape[1], best.device):
+            overlap = anchors.iou(truth.boxes[:, part]).mul_(truth.valid[:, part, None]).mul_(usable)
+            value = overlap.amax(1)
             better = value > best
-            index = torch.where(better, lowest_index(overlap == value[..., None]) + part.start, index)
+            index = torch.where(better, first_equal(overlap, value) + part.start, index)
             best = torch.where(better, value, best)
             if self.low_quality:
-                most = overlap.amax(1, keepdim=True)
-                last = highest_index((overlap == most) & (most >= self.least) & (most > 0))
+                most = overlap.amax(2, keepdim=True)
+                most = torch.where((most >= self.least) & (most > 0), most, torch.inf)
+                last = last_equal(overlap, most)
                 claimed = torch.where(last >= 0, last + part.start, claimed)
         return best, index, claimed

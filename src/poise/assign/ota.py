@@ -78,9 +78,14 @@ class OTA:
 
     def _class_cost(self, logits: Tensor) -> ClassCost:
         """The focal loss of (B,N,C) logits against one class."""
-        hit = self.alpha * (self.gamma * -softplus(logits)).exp() * softplus(-logits)
-        miss = (1 - self.alpha) * (self.gamma * -softplus(-logits)).exp() * softplus(logits)
-        return ClassCost(hit, miss)
+
+        def hit(z: Tensor) -> Tensor:
+            return softplus(z).mul_(-self.gamma).exp_().mul_(softplus(-z)).mul_(self.alpha)
+
+        def miss(z: Tensor) -> Tensor:
+            return softplus(-z).mul_(-self.gamma).exp_().mul_(softplus(z)).mul_(1 - self.alpha)
+
+        return ClassCost(logits, hit, miss)
 
     def _near(self, predictions: Predictions, objects: Tensor) -> Tensor:
         """Places inside each object (B,g,4) and near its centre, (B,g,N) bool."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from poise.structures import Assignment, GroundTruth, PairWeights, Predictions
 
 STREAM = 1 << 25  # elements of one (B,N,g) plane that a streamed assigner holds at a time
+CACHE = 1 << 20  # the same on a CPU, where planes that stay in its cache are read several times as fast
 
 
 class Assigner(Protocol):
@@ -25,9 +26,10 @@ class Assigner(Protocol):
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment | PairWeights: ...
 
 
-def object_chunks(batch: int, places: int, objects: int) -> list[slice]:
-    """Slices of the object axis that keep one (B,N,g) plane within ``STREAM`` elements."""
-    size = max(1, STREAM // max(1, batch * places))
+def object_chunks(batch: int, places: int, objects: int, device: torch.device | None = None) -> list[slice]:
+    """Slices of the object axis that keep one (B,N,g) plane within ``STREAM`` elements, on a CPU within its cache."""
+    cached = device is not None and device.type == "cpu" and not torch.compiler.is_compiling()
+    size = max(1, min(STREAM, CACHE if cached else STREAM) // max(1, batch * places))
     return [slice(start, min(start + size, objects)) for start in range(0, objects, size)]
 
 
@@ -42,13 +44,5 @@ def lowest_index(chosen: Tensor, dim: int = -1) -> Tensor:
     length = chosen.shape[dim]
     shape = [1] * chosen.ndim
     shape[dim] = length
-    positions = torch.arange(length, device=chosen.device).reshape(shape)
-    return torch.where(chosen, positions, length).amin(dim)
-
-
-def highest_index(chosen: Tensor, dim: int = -1) -> Tensor:
-    """Index of the last True along ``dim``; -1 where there is none."""
-    shape = [1] * chosen.ndim
-    shape[dim] = chosen.shape[dim]
-    positions = torch.arange(chosen.shape[dim], device=chosen.device).reshape(shape)
-    return torch.where(chosen, positions, -1).amax(dim)
+    positions = torch.arange(length, dtype=torch.int32, device=chosen.device).reshape(shape)
+    return torch.where(chosen, positions, length).amin(dim).long()

@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.dynamic_k import smallest
 from poise.assign.max_iou import MaxIoU
+from poise.assign.planes import smallest
 from poise.assign.protocol import object_chunks
 from poise.structures import Assignment, GroundTruth, Priors, RefinedPredictions
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from poise.assign.class_cost import ClassCost
 from poise.assign.dynamic_k import take_cheapest
-from poise.assign.positions import depths
+from poise.assign.planes import around_middle, center_planes, depth, scores_of, sides_of
 from poise.assign.protocol import object_chunks
 from poise.structures import (
     Assignment,
@@ -51,38 +51,45 @@ class SimOTA:
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
         usable = self._anywhere_near(predictions.priors, truth) & predictions.finite()
-        classes = _entropy(_mean_scores(predictions))
+        classes = _entropy(predictions)
 
         def costs(part: slice, overlap: Tensor) -> Tensor:
-            inside, central = self._position(predictions.priors, truth.boxes[:, part])
-            cost = classes(truth.labels[:, part]).transpose(1, 2) - (overlap + 1e-7).log() * self.iou_weight
-            return cost + torch.where(inside & central, 0.0, OUTSIDE)
+            within, central = self._position(predictions.priors, truth.boxes[:, part])
+            cost = classes(truth.labels[:, part]).sub_((overlap + 1e-7).log_(), alpha=self.iou_weight)
+            return cost.add_(torch.minimum(within, central).le_(0), alpha=OUTSIDE)
 
         return take_cheapest(predictions, truth, usable, costs, self.topk)
 
     def _anywhere_near(self, priors: Priors, truth: GroundTruth) -> Tensor:
         """Places inside any object or near any object's centre, (B,N) bool."""
         batch, objects = truth.labels.shape
+        absent = torch.where(truth.valid[..., None], 0.0, -torch.inf)
         near = torch.zeros(batch, len(priors.strides), dtype=torch.bool, device=truth.boxes.device)
-        for part in object_chunks(batch, len(priors.strides), objects):
-            inside, central = self._position(priors, truth.boxes[:, part])
-            near = near | ((inside | central) & truth.valid[:, None, part]).any(2)
+        for part in object_chunks(batch, len(priors.strides), objects, near.device):
+            within, central = self._position(priors, truth.boxes[:, part])
+            near |= torch.maximum(within, central).add_(absent[:, part]).amax(1) > 0
         return near
 
     def _position(self, priors: Priors, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether each place lies strictly inside each object, and within ``radius`` of its centre, both (B,N,g)."""
-        centers = priors.centers.float() + self.shift * priors.strides[:, None]
-        depth, margin = depths(centers[:, :, None], boxes[:, None], self.radius * priors.strides[:, None])
-        return depth > 0, margin > 0
+        """How deep each place lies in each object, and in the square of ``radius`` strides around it, both (B,g,N)."""
+        x, y = (plane + self.shift * priors.strides for plane in center_planes(priors))
+        square = around_middle(boxes, self.radius * priors.strides)
+        return depth(x, y, sides_of(boxes)), depth(x, y, square)
 
 
-def _entropy(scores: Tensor) -> ClassCost:
-    """Binary cross-entropy of (B,N,C) scores against one class."""
-    return ClassCost(-scores.log().clamp(min=FLOOR), -torch.log1p(-scores).clamp(min=FLOOR))
-
-
-def _mean_scores(predictions: Predictions) -> Tensor:
-    """The class score, (B,N,C); the geometric mean of class and objectness where the head predicts both."""
-    scores = predictions.float().scores()
+def _entropy(predictions: Predictions) -> ClassCost:
+    """Binary cross-entropy of the scores against one class; of the geometric mean of class and objectness, where the
+    head predicts both."""
     product = isinstance(predictions, QualityPredictions) and not isinstance(predictions, GeometricPredictions)
-    return scores.sqrt() if product else scores
+
+    def scores(logits: Tensor) -> Tensor:
+        score = scores_of(predictions, logits)
+        return score.sqrt_() if product else score
+
+    def hit(logits: Tensor) -> Tensor:
+        return scores(logits).log_().clamp_(min=FLOOR).neg_()
+
+    def miss(logits: Tensor) -> Tensor:
+        return scores(logits).neg_().log1p_().clamp_(min=FLOOR).neg_()
+
+    return ClassCost(predictions.logits.float(), hit, miss)

@@ -12,9 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.dynamic_k import smallest
+from poise.assign.planes import Planes, rows, scores_of, smallest
 from poise.assign.protocol import object_chunks
-from poise.boxes import iou
 from poise.structures import Assignment, GroundTruth, Predictions
 
 
@@ -53,16 +52,15 @@ class TaskAligned:
         self, predictions: Predictions, truth: GroundTruth, reachable: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best places of each object with their metric and IoU, all (B,G,K)."""
-        scores, boxes, finite = predictions.float().scores(), predictions.boxes.float(), predictions.finite()
-        count = min(self.topk, scores.shape[1])
+        logits, boxes = predictions.logits.float().transpose(1, 2).contiguous(), Planes.of(predictions.boxes)
+        usable = (reachable & predictions.finite())[:, None].float()
+        batch, _, count = logits.shape
         places, metrics, overlaps = [], [], []
-        for part in object_chunks(len(scores), scores.shape[1], truth.boxes.shape[1]):
-            overlap = iou(boxes[:, None], truth.boxes[:, part, None])
-            column = truth.labels[:, part, None].expand(-1, -1, scores.shape[1])
-            score = scores.transpose(1, 2).gather(1, column)
-            metric = torch.where(reachable[:, None], _power(score, self.alpha) * _power(overlap, self.beta), 0.0)
-            metric = torch.where(finite[:, None] & metric.isfinite(), metric, 0.0)
-            place = smallest(-metric, count)[1]
+        for part in object_chunks(batch, count, truth.boxes.shape[1], logits.device):
+            overlap = boxes.iou(truth.boxes[:, part])
+            score = scores_of(predictions, rows(logits, truth.labels[:, part]))
+            metric = (_power(score, self.alpha) * _power(overlap, self.beta)).mul_(usable).nan_to_num_(0.0, 0.0, 0.0)
+            place = smallest(-metric, min(self.topk, count))[1]
             places.append(place)
             metrics.append(metric.gather(2, place))
             overlaps.append(overlap.gather(2, place))
@@ -71,6 +69,9 @@ class TaskAligned:
 
 def _power(value: Tensor, exponent: float) -> Tensor:
     """``value ** exponent`` with one rounding wherever a value lies in memory (the built-in power has two)."""
+    if exponent in (1, 2, 6):
+        square = value if exponent == 1 else value * value
+        return square * square * square if exponent == 6 else square
     return torch.where(value > 0, (value.log() * exponent).exp(), 0.0 if exponent else 1.0)
 
 

@@ -1,0 +1,89 @@
+"""What every benchmark writes with ``--json FILE``: its rows beside machine, versions, date and settings.
+
+A row is a dictionary: ``case`` names it, numbers are measures. How a measure's name ends says what is better:
+
+    _s, _ms, _mib             less
+    ratio, _per_s, _share     more (a ratio is the other side's time over poise's; a share, of the ideal)
+
+Other numbers and texts say what was measured. ``benchmarks/compare.py`` reads two such files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+FORMAT = "poise-benchmark-1"
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pycocotools", "hotcoco", "transformers", "ultralytics")
+Row = dict[str, Any]
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows for benchmarks/compare.py")
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def accelerator() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {"processor": processor(), "cores": os.cpu_count(), "gpu": accelerator(), "load": load}
+
+
+def headline() -> str:
+    """The machine and the versions in one line, for the top of a table."""
+    said = machine()
+    parts = [f"{name} {version}" for name, version in versions().items() if name in ("torch", "torchvision")]
+    return f"{said['processor']}, {said['cores']} cores, {said['gpu']}; {', '.join(parts)}"
+
+
+def write(path: Path | None, benchmark: str, settings: argparse.Namespace | dict[str, Any], rows: list[Row]) -> None:
+    """Write the rows, if a path was given.
+
+    Raises:
+        ValueError: two rows of one case.
+    """
+    cases = [row["case"] for row in rows]
+    if len(set(cases)) < len(cases):
+        raise ValueError(f"{benchmark}: cases must differ: {cases}")
+    if path is None:
+        return
+    chosen = vars(settings) if isinstance(settings, argparse.Namespace) else settings
+    content = {
+        "format": FORMAT,
+        "benchmark": benchmark,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine(),
+        "versions": versions(),
+        "settings": {name: value if isinstance(value, (int, float, list)) else str(value)
+                     for name, value in chosen.items() if name != "json"},
+        "rows": rows,
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
