@@ -88,7 +88,8 @@ def _classes(axes: Any, found: Mapping[str, Supervision], names: Sequence[str]) 
         for name, of in groups.items()
     }
     _bars(axes, most, shares, "share of the positive weight, %")
-    axes.tick_params("x", rotation=60, labelsize=8)
+    for label in axes.get_xticklabels():
+        label.set(rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
 
 
 def _bars(axes: Any, groups: Sequence[str], shares: Mapping[str, Sequence[float]], title: str) -> None:
@@ -104,5 +105,5 @@ def _negatives(axes: Any, found: Mapping[str, Supervision]) -> None:
         weight = one.negatives[1]
         axes.stairs(100 * weight / max(weight.sum(), 1e-30), TENTHS, label=name)
     axes.set_yscale("symlog", linthresh=0.1)
-    axes.set_xlabel("IoU of a negative (its predicted box; of regions the proposal) with the nearest object")
+    axes.set_xlabel("IoU of a negative with the nearest object")
     axes.set_ylabel("share of the negatives' weight, %")
