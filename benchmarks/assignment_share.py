@@ -9,15 +9,13 @@ forward, loss and backward of the whole network. All models are measured turn by
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
+import record
 import torch
 from torch import Tensor, nn
 
@@ -92,7 +90,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
+    record.add_json(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     truth = truth_of(args.batch, args.size, args.objects, args.device)
@@ -109,17 +107,16 @@ def main() -> None:
             result = measure(model.network, batch, model.progress, args.precision)
             if turn:
                 times[name].append(result)
-    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {args.device}, {args.precision}")
+    print(f"{record.headline()}; on {args.device}, {args.precision}")
     print(f"{args.batch}x3x{args.size}x{args.size}, {args.objects} objects an image, {args.threads} threads")
     print("| model | step ms | assignment ms | loss ms | share |\n|---|---:|---:|---:|---:|")
     rows = []
     for name, taken in times.items():
         assigning, losing, whole = (1000 * statistics.median(column) for column in zip(*taken, strict=True))
-        rows.append({"model": name, "step_ms": whole, "assignment_ms": assigning, "loss_ms": losing})
+        rows.append({"case": name, "step_ms": whole, "assignment_ms": assigning, "loss_ms": losing})
         share = (assigning + losing) / whole
         print(f"| `{name}` | {whole:.0f} | {assigning:.1f} | {losing:.1f} | {100 * share:.1f} % |")
-    if args.json:
-        args.json.write_text(json.dumps({"settings": vars(args) | {"json": str(args.json)}, "rows": rows}, indent=1))
+    record.write(args.json, "assignment_share", args, rows)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import time
 from typing import Any
 
 import numpy as np
+import record
 
 from poise.evaluate import measure_coco
 
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--detections", type=int, default=500_000)
     parser.add_argument("--repeat", type=int, default=3, help="runs of each; the median counts")
+    record.add_json(parser)
     arguments = parser.parse_args()
     truth, results = synthetic(arguments.images, arguments.detections)
     print(
@@ -109,6 +111,9 @@ def main() -> None:
     print(f"| pycocotools | {reference:7.2f} | {expected[0]:.4f} |")
     print(f"| poise       | {own:7.2f} | {found[0]:.4f} |")
     print(f"\n{reference / own:.1f} times as fast; largest difference of the twelve numbers {difference:.1e}")
+    case = f"{arguments.images} images, {arguments.detections} detections"
+    row = {"case": case, "poise_s": own, "pycocotools time": reference, "pycocotools_ratio": reference / own}
+    record.write(arguments.json, "evaluation", arguments, [row | {"largest difference": difference}])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import record
 import torch
 
 from poise.data import open_data
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--short", type=int, default=320)
     parser.add_argument("--long", type=int, default=533)
     parser.add_argument("--data", type=Path, help="a data set instead of generated images")
+    record.add_json(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     preprocess = Preprocess(short=options.short, long=options.long)
@@ -62,10 +64,13 @@ def main() -> None:
         image_set = open_data(data, "train")
         print(f"{len(image_set)} images of {data.name}, network input {options.short}/{options.long}")
         print(f"{'stage':24}{'images/s/core':>16}{'ms/image':>12}")
+        rows: list[record.Row] = []
         for name, settings in STAGES.items():
             dataset = DetectionDataset(image_set, build_pipeline(settings, preprocess))
             rate = images_per_second(dataset, Collate(preprocess), options.images)
+            rows.append({"case": name, "images_per_s": rate})
             print(f"{name:24}{rate:16.1f}{1000 / rate:12.2f}")
+    record.write(options.json, "input_pipeline", options, rows)
 
 
 if __name__ == "__main__":

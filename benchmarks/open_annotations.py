@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
 import resource
 import tempfile
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+import record
+
 from poise.data import open_data
+from poise.data.packed import write_annotations
 
 IMAGES, OBJECTS, CLASSES = 118_287, 860_001, 80
 
@@ -54,17 +59,35 @@ def peak_mib() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=0, help="points of each polygon; train2017 has about 23")
-    points = parser.parse_args().points
+    record.add_json(parser)
+    options = parser.parse_args()
+    points = options.points
     with tempfile.TemporaryDirectory() as folder:
         file = write(Path(folder), points)
-        before, start, busy = peak_mib(), time.perf_counter(), time.process_time()
-        images = open_data(folder)
-        seconds, busy = time.perf_counter() - start, time.process_time() - busy
-        print(f"{file.stat().st_size / 2**20:.0f} MiB, {len(images)} images, {images.num_objects} boxes")
-        print(
-            f"opened in {seconds:.1f} s ({busy:.1f} s of CPU time); "
-            f"peak memory {peak_mib():.0f} MiB (before: {before:.0f} MiB)"
-        )
+        print(f"{file.stat().st_size / 2**20:.0f} MiB, {IMAGES} images, {OBJECTS} boxes")
+        packed = Path(folder) / "packed"
+        packed.mkdir()
+        write_annotations(open_data(folder), packed / "train.annotations.npz", {})
+        rows = [opened("packed", packed), opened("COCO JSON", file)]
+    record.write(options.json, "open_annotations", options, rows)
+
+
+def opened(case: str, path: Path) -> record.Row:
+    """Seconds and peak memory of a process of its own."""
+    parent, child = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=look, args=(path, child))
+    process.start()
+    seconds, busy, most = parent.recv()
+    process.join()
+    print(f"{case}: {seconds:.2f} s ({busy:.2f} s of CPU time), peak memory {most:.0f} MiB more")
+    return {"case": case, "open_s": seconds, "open_cpu_s": busy, "peak_mib": most}
+
+
+def look(path: Path, answer: Connection) -> None:
+    before, start, busy = peak_mib(), time.perf_counter(), time.process_time()
+    images = open_data(path)
+    assert len(images) == IMAGES and images.num_objects == OBJECTS
+    answer.send((time.perf_counter() - start, time.process_time() - busy, peak_mib() - before))
 
 
 if __name__ == "__main__":

@@ -2,21 +2,19 @@
 
 Both get the same images and objects in one run, turn by turn, so that a machine whose pace drifts is fair to both.
 
-    python benchmarks/train_step.py [--size 320] [--batch 2] [--steps 5] [--threads 2] [--device cpu] [--json FILE]
-                                    [--models faster_rcnn_r50_fpn]
+    python benchmarks/train_step.py [--size 320] [--batch 2] [--steps 5] [--threads 2] [--device cpu]
+                                    [--clock wall] [--json FILE] [--models faster_rcnn_r50_fpn]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
+import record
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -25,6 +23,7 @@ from torchvision.models import detection
 from poise.models import create_model
 
 Step = Callable[[], float]
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PAIRS = {
     "fcos_r50_fpn": detection.fcos_resnet50_fpn,
     "retinanet_r50_fpn": detection.retinanet_resnet50_fpn,
@@ -55,17 +54,19 @@ def freeze_as_published(backbone: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def step_of(model: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]], device: str) -> Step:
+def step_of(model: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]], args: argparse.Namespace) -> Step:
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-4, 0.9)
 
+    clock = CLOCKS[args.clock]
+
     def step() -> float:
-        start = time.perf_counter()
+        start = clock()
         optimizer.zero_grad(set_to_none=True)
         sum(model(images, targets).values()).backward()
         optimizer.step()
-        if device != "cpu":
+        if args.device != "cpu":
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
     return step
 
@@ -79,15 +80,15 @@ def contestants(name: str, size: int, device: str) -> tuple[nn.Module, nn.Module
     return mine, theirs
 
 
-def measure(name: str, args: argparse.Namespace) -> dict[str, float | str]:
+def measure(name: str, args: argparse.Namespace) -> record.Row:
     images, targets = scene(args.batch, args.size, args.objects, args.device)
-    steps = [step_of(model, images, targets, args.device) for model in contestants(name, args.size, args.device)]
+    steps = [step_of(model, images, targets, args) for model in contestants(name, args.size, args.device)]
     for step in steps:
         step()
     times = [[step() for step in steps] for _ in range(args.steps)]
     mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(b / a for a, b in times)
-    return {"model": name, "poise_s": mine, "torchvision_s": theirs, "ratio": ratio}
+    return {"case": name, "poise_s": mine, "torchvision time": theirs, "torchvision_ratio": ratio}
 
 
 def main() -> None:
@@ -99,18 +100,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--models", nargs="+", choices=PAIRS, default=list(PAIRS))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of all threads together")
+    record.add_json(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = [measure(name, args) for name in args.models]
-    machine = platform.processor() or platform.machine()
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {machine}, {args.device}")
+    print(f"{record.headline()}; on {args.device}, {args.clock} time")
     print(f"{args.batch}x3x{args.size}x{args.size}, {args.objects} objects an image, {args.threads} threads")
     print("| model | poise s/step | torchvision s/step | torchvision / poise |\n|---|---:|---:|---:|")
     for row in rows:
-        print(f"| {row['model']} | {row['poise_s']:.3f} | {row['torchvision_s']:.3f} | {row['ratio']:.2f} |")
-    if args.json:
-        args.json.write_text(json.dumps({"settings": vars(args) | {"json": str(args.json)}, "rows": rows}, indent=1))
+        print(
+            f"| {row['case']} | {row['poise_s']:.3f} | {row['torchvision time']:.3f} | {row['torchvision_ratio']:.2f} |"
+        )
+    record.write(args.json, "train_step", args, rows)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,12 @@ CPU time of all threads) less so.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+import record
 import torch
-import torchvision
 from torch import Tensor, nn
 from train_step import contestants, scene
 
@@ -88,16 +85,25 @@ def main() -> None:
     parser.add_argument(
         "--sampling-ratio", type=int, default=2, help="of torchvision's RoIAlign; poise's is 0: adaptive"
     )
-    parser.add_argument("--json", type=Path)
+    record.add_json(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = [measure(size, args) for size in args.sizes]
-    machine = platform.processor() or platform.machine()
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {machine}, {args.device}")
+    print(f"{record.headline()}; on {args.device}")
     print(f"{args.batch} images, {args.objects} objects each, {args.threads} threads, median of {args.steps} turns")
     print(table(rows))
-    if args.json:
-        args.json.write_text(json.dumps({"settings": vars(args) | {"json": str(args.json)}, "rows": rows}, indent=1))
+    kept = [
+        {
+            "case": f"faster_rcnn_r50_fpn at {row['size']} px",
+            "poise_s": row["poise_wall"],
+            "poise_cpu_s": row["poise_process"],
+            "torchvision time": row["torchvision_wall"],
+            "torchvision_ratio": 1 / row["ratio_wall"],
+            "torchvision_cpu_ratio": 1 / row["ratio_process"],
+        }
+        for row in rows
+    ]
+    record.write(args.json, "two_stage_step", args, kept)
 
 
 if __name__ == "__main__":
