@@ -10,6 +10,7 @@ from poise.models import list_models
 from poise.recipes import (
     atss,
     autoassign,
+    co_detr,
     detr,
     dw,
     faster_rcnn,
@@ -50,6 +51,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         reppoints,
         autoassign,
         detr,
+        co_detr,
         ota,
         yolox,
         freeanchor,
