@@ -89,7 +89,8 @@ class QueryDetector(nn.Module):
         queries, taught = self._further(self.queries(memory))
         if self.denoising is not None:
             taught.append(self.denoising(truth))
-        helped, lent = StepOutput({}), list[TaughtQueries]()
+        lent: list[TaughtQueries] = []
+        helped = StepOutput({})
         if self.collaboration is not None:
             helped, lent = self.collaboration(memory, truth, progress)
         *known, matching = self._answers(queries, taught, lent, memory)
