@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from poise.engine.sharding import local
+
 
 def decay_at(step: int, decay: float, ramp: str = "exponential", ramp_steps: float = 2000.0) -> float:
     """Share of the old average that stays when ``step`` optimizer steps are done.
@@ -35,7 +37,7 @@ class Average:
         """Take in the network's values after ``step`` optimizer steps; nothing if the last was not ``healthy``."""
         weight = 1 - decay_at(step, self.decay, self.ramp, self.ramp_steps)
         for name, new in self.network.state_dict().items():
-            old = self.values[name]
+            old, new = local(self.values[name]), local(new)
             mixed = old.lerp(new.to(old.dtype), weight) if old.is_floating_point() else new
             old.copy_(torch.where(new.isfinite() & healthy, mixed, old))
 

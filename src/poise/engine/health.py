@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from poise.engine.sharding import local
+
 SMALLEST_SCALE = 1e-4  # of an fp16 loss: gradients that overflow even so do not come from its size
 _BROKEN_EXCHANGE = (
     "Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe",
@@ -89,14 +91,14 @@ def explain(record: Record, files: list[str], parameter: str | None) -> tuple[bo
 def first_bad_gradient(network: nn.Module) -> str | None:
     """Name of the first parameter whose gradient is not finite."""
     for name, parameter in network.named_parameters():
-        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+        if parameter.grad is not None and not bool(local(parameter.grad).isfinite().all()):
             return name
     return None
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device's or the CPU's allocator gave up."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def lost_process(error: RuntimeError) -> LostProcess | None:

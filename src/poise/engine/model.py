@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from poise.criteria.federated import FederatedLoss
 from poise.data import ImageSet
@@ -27,6 +28,8 @@ def build_model(recipe: Recipe, train_set: ImageSet, fresh: bool) -> tuple[Detec
     if not fresh and (backbone is not None or _is_published(settings.weights)):  # what the weights froze at the start
         model.network.backbone.adopt_pretrained()  # type: ignore[union-attr, operator]
     model.set_classes(train_set.class_names, train_set.category_ids)
+    if recipe.train.recompute_backbone:
+        recompute_backbone(model)
     if recipe.train.federated_classes:
         federate(model, images_of_classes(train_set), recipe.train.federated_classes)
     return model, _start_weights(model, settings.weights) if fresh and settings.weights else []
@@ -45,6 +48,23 @@ def federate(model: DetectionModel, images: np.ndarray, classes: int) -> None:
         )
     loss = FederatedLoss(network.criterion.class_loss, torch.from_numpy(images), classes)
     network.criterion = replace(network.criterion, class_loss=loss)
+
+
+def recompute_backbone(model: DetectionModel) -> None:
+    """Let the stages of the backbone compute their activations again in the backward pass.
+
+    Raises:
+        ValueError: a backbone that cannot, or whose batch norms would count every image twice.
+    """
+    body: Any = getattr(model.network.backbone, "body", None)
+    if any(isinstance(module, _BatchNorm) for module in model.network.backbone.modules()):  # type: ignore[union-attr]
+        raise ValueError(
+            f"train.recompute_backbone: the batch norms of '{model.name}' would take in every image twice; it is for "
+            "backbones without them, such as swin_t, swin_s, swin_b, swin_l"
+        )
+    if not hasattr(body, "set_grad_checkpointing"):
+        raise ValueError(f"train.recompute_backbone: the backbone of '{model.name}' has no stages to compute again")
+    body.set_grad_checkpointing(True)
 
 
 def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str | None = None) -> DetectionModel:

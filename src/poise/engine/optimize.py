@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from poise.engine.sharding import is_sharded
 from poise.recipes import OptimizerSettings
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)
@@ -51,7 +52,7 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings, device: torc
     groups = parameter_groups(network, settings)
     if not groups:
         raise ValueError("every parameter of the model is frozen: nothing to train; lower frozen_stages")
-    fused = True if device.type == "cuda" else None
+    fused = True if device.type == "cuda" and not is_sharded(network) else None  # shares and single numbers do not mix
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, settings.lr, settings.betas, fused=fused)
     return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov, fused=fused)

@@ -13,6 +13,7 @@ from poise.engine.meter import Meter
 from poise.engine.optimize import make_optimizer
 from poise.engine.processes import Processes
 from poise.engine.reproduce import random_state, set_random_state
+from poise.engine.sharding import is_sharded, optimizer_parts, parts_of, shard, whole
 from poise.recipes import Recipe, to_dict
 
 FORMAT = "poise-1"
@@ -24,6 +25,8 @@ class TrainingState:
     def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device) -> None:
         settings = recipe.train
         self.network = network
+        if settings.shard:
+            shard(network, settings, device)
         self.optimizer = make_optimizer(network, recipe.optimizer, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.average: Average | None = None
@@ -37,16 +40,16 @@ class TrainingState:
         self.meter = Meter()  # of the running epoch
         self.lab: dict[str, Any] | None = None  # what the lab compares the next epoch with
 
-    def weights(self) -> dict[str, Any]:
-        """What the trained model consists of: the averages where there are any."""
-        return self.average.values if self.average is not None else self.network.state_dict()
+    def tensors(self) -> dict[str, Any]:
+        """Values of network, average (or None) and optimizer, whole; every process must call this."""
+        average = self.average.values if self.average is not None else None
+        found = {"network": self.network.state_dict(), "average": average, "optimizer": self.optimizer.state_dict()}
+        return whole(found) if is_sharded(self.network) else found
 
-    def payload(self, recipe: Recipe, shares: list[dict[str, Any]]) -> dict[str, Any]:
-        """Everything, as plain data and tensors; ``shares`` is what :meth:`shares` gathered."""
+    def payload(self, recipe: Recipe, tensors: dict[str, Any], shares: list[dict[str, Any]]) -> dict[str, Any]:
+        """Everything, as plain data and tensors; given are what :meth:`tensors` and :meth:`shares` gathered."""
         return {
-            "network": self.network.state_dict(),
-            "average": self.average.values if self.average is not None else None,
-            "optimizer": self.optimizer.state_dict(),
+            **tensors,
             "scaler": self.scaler.state_dict(),
             "rate": self.rate,
             "step": self.position.step,
@@ -61,11 +64,12 @@ class TrainingState:
 
     def restore(self, payload: dict[str, Any], processes: Processes) -> list[str]:
         """Go on from a payload; returns what the user should know."""
-        self.network.load_state_dict(payload["network"])
+        own = self.network.state_dict()
+        self.network.load_state_dict(parts_of(payload["network"], own))
         if self.average is not None:
-            self.average.load(payload["average"] or payload["network"])
+            self.average.load(parts_of(payload["average"] or payload["network"], own))
         fused = [group.get("fused") for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(payload["optimizer"])
+        self.optimizer.load_state_dict(optimizer_parts(payload["optimizer"], self.optimizer))
         for group, here in zip(self.optimizer.param_groups, fused, strict=True):
             group["fused"] = here  # of this device, not of the one that the run began on
         if self.scaler.is_enabled() and payload["scaler"]:

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from poise.engine.health import Record, RunningStatistics
 from poise.engine.optimize import set_rate
 from poise.engine.processes import Processes
+from poise.engine.sharding import clip_to, exchange, is_sharded, total_norm
 from poise.engine.state import TrainingState
 from poise.recipes import TrainSettings
 from poise.structures import Batch, GroundTruth, Progress, StepOutput
@@ -75,6 +77,12 @@ class Stepper:
         """L2 norm of the gradient; scaled down to the limit where there is one."""
         self.state.scaler.unscale_(self.state.optimizer)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if is_sharded(self.state.network):
+            exchange(gradients)
+            norm = total_norm(gradients)
+            if self.settings.clip_norm:
+                clip_to(gradients, self.settings.clip_norm, norm)
+            return norm
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.settings.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip_norm, norm)
@@ -93,7 +101,7 @@ class Stepper:
         if scaler.is_enabled():
             scaler.step(optimizer)
             scaler.update()
-        elif self.device.type == "cuda":
+        elif self.device.type == "cuda" and not is_sharded(self.state.network):
             optimizer.found_inf = (~self.healthy).float()  # type: ignore[attr-defined]
             optimizer.step()
         elif bool(self.healthy):
@@ -106,12 +114,14 @@ class Stepper:
     def _parallel(self, network: nn.Module) -> nn.Module:
         if self.settings.compile:
             network.compile()
-        if self.processes.world_size == 1:
+        if self.processes.world_size == 1 or is_sharded(network):
             return network
         return DistributedDataParallel(network, gradient_as_bucket_view=True)
 
     def _gradients_apart(self, apart: bool) -> AbstractContextManager[None]:
         """Only the last part's backward pass exchanges gradients with the other processes."""
+        if isinstance(self.parallel, FSDPModule):
+            self.parallel.set_requires_gradient_sync(not apart)
         if apart and isinstance(self.parallel, DistributedDataParallel):
             return self.parallel.no_sync()
         return nullcontext()

@@ -27,6 +27,7 @@ from poise.engine.health import (
 )
 from poise.engine.logs import TrainingLog
 from poise.engine.processes import Processes
+from poise.engine.sharding import gathered
 from poise.engine.state import FORMAT, TrainingState
 from poise.engine.step import Stepper
 from poise.engine.stopping import StopRequest
@@ -210,7 +211,7 @@ class Training:
         assert self.validate is not None
         devices = [self.processes.device.index or 0] if self.processes.device.type == "cuda" else []
         averaged = self.state.average.applied() if self.state.average is not None else nullcontext()
-        with torch.random.fork_rng(devices=devices), averaged:
+        with torch.random.fork_rng(devices=devices), averaged, gathered(self.state.network):
             return self.validate()
 
     def _keep_best(self, metrics: Mapping[str, float], epoch: int) -> None:
@@ -222,25 +223,33 @@ class Training:
         value = value if value == value else -1.0  # undefined: no object of that kind in the data
         if (self.validate is None) or (metrics and (self.state.best is None or value > self.state.best[0])):
             self.state.best = (value, epoch)
-            if self.processes.first:
-                numbers = {key: float(number) for key, number in metrics.items()}
-                extra = {"metrics": numbers, "epoch": epoch}
-                save_atomically(self.folder / BEST, {**self._model_file(), **extra})
+            self._keep_model(BEST, metrics, epoch)
+        every = self.recipe.train.keep_every
+        if every and epoch % every == 0:
+            self._keep_model(f"epoch-{epoch:04}.pt", metrics, epoch)
+
+    def _keep_model(self, name: str, metrics: Mapping[str, float], epoch: int) -> None:
+        """Write a model file; every process must call this."""
+        tensors = self.state.tensors()
+        if self.processes.first:
+            numbers = {key: float(number) for key, number in metrics.items()}
+            save_atomically(self.folder / name, {**self._model_file(tensors), "metrics": numbers, "epoch": epoch})
 
     def save(self, name: str | None = None) -> None:
         """Write a checkpoint; every process must call this."""
-        shares = self.state.shares(self.processes)
+        shares, tensors = self.state.shares(self.processes), self.state.tensors()
         if self.processes.first:
-            payload = {**self._model_file(), "training": self.state.payload(self.recipe, shares)}
+            payload = {**self._model_file(tensors), "training": self.state.payload(self.recipe, tensors, shares)}
             if name is None:
                 save_last(self.folder, payload)
             else:
                 save_atomically(self.folder / name, payload)
         self.processes.barrier()
 
-    def _model_file(self) -> dict[str, Any]:
+    def _model_file(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """The part of a checkpoint that ``poise.load`` reads; tensors shared with the rest are stored once."""
-        weights = {f"network.{key}": value for key, value in self.state.weights().items()}
+        trained = tensors["average"] or tensors["network"]
+        weights = {f"network.{key}": value for key, value in trained.items()}
         return {"format": FORMAT, "model": self.model, "weights": weights}
 
     def _stopped(self, stop: StopRequest) -> str:

@@ -151,6 +151,12 @@ class TrainSettings:
     average_ramp: Literal["exponential", "ratio", "none"] = "exponential"
     """The decay at a step: times 1 - exp(-(1+step)/average_ramp_steps), at most (1+step)/(10+step), or as it stands."""
     average_ramp_steps: float = 2000.0
+    recompute_backbone: bool = False
+    """The backbone keeps the outputs of its stages alone and computes the rest again in the backward pass: less memory,
+    more time. For backbones without batch normalisation (Swin)."""
+    shard: bool = False
+    """Several processes keep a share of parameters, gradients and optimizer state each (FSDP2), for large networks;
+    the steps are those of ordinary processes. Started with torchrun."""
     compile: bool = False
     """Compile the network with ``torch.compile``."""
     channels_last: bool = False
@@ -164,6 +170,8 @@ class TrainSettings:
     """Steps between two checkpoints within an epoch; 0: by time alone. Every epoch ends with one."""
     save_minutes: float = 10.0
     """Minutes between two checkpoints within an epoch; 0: never by time."""
+    keep_every: int = 0
+    """Epochs between two model files that stay (epoch-0004.pt), for poise lab instability say; 0: none."""
     timeout_minutes: float = 30.0
     """How long a process waits for the others before it gives up."""
     lab_every: int = 0
@@ -178,6 +186,8 @@ class TrainSettings:
             ("save_every", 0),
             ("clip_norm", 0),
             ("seed", 0),
+            ("federated_classes", 0),
+            ("keep_every", 0),
             ("lab_every", 0),
             ("lab_images", 0),
         ):

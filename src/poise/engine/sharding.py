@@ -1,0 +1,171 @@
+"""A network in shares: every process keeps a part of each parameter, its gradient and its optimizer state (FSDP2).
+
+PyTorch's ``fully_shard`` gathers the parameters of a layer when it runs and gives them back afterwards; gradients are
+averaged as with ``DistributedDataParallel``, so a step is the same step. Checkpoints hold whole tensors, so a sharded
+run may go on unsharded, or with another number of processes, and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.export import register_dataclass
+
+from poise.recipes import TrainSettings
+from poise.structures import StepOutput
+
+LEAST_SHARE = 0.01  # of all parameters: smaller layers are gathered together with the rest of the network
+_KNOWN: set[type] = set()  # outputs whose tensors PyTorch was told to look for
+
+
+def shard(network: nn.Module, settings: TrainSettings, device: torch.device) -> None:
+    """Part the parameters among the processes, in place; before there is an optimizer.
+
+    Raises:
+        ValueError: settings or processes with which it cannot work; the message names the cure.
+    """
+    _refuse(settings)
+    if StepOutput not in _KNOWN:  # its losses must be seen, for gradients to be exchanged
+        register_dataclass(StepOutput, serialized_type_name="poise.StepOutput")
+        _KNOWN.add(StepOutput)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    single = {parameter for parameter in network.parameters() if not parameter.ndim}  # FSDP2 parts no single numbers
+    for part in (*layers(network), network):
+        fully_shard(part, mesh=mesh, ignored_params=single)
+
+
+def _refuse(settings: TrainSettings) -> None:
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        raise ValueError(
+            "train.shard parts the network among processes, and there is one: start several with "
+            "torchrun --nproc-per-node N, or leave train.shard out"
+        )
+    for name, wrong in (
+        ("train.precision=fp16", settings.precision == "fp16"),
+        ("train.compile", settings.compile),
+        ("train.channels_last", settings.channels_last),
+    ):
+        if wrong:
+            cure = "use bf16 or fp32" if "fp16" in name else "switch one of them off"
+            raise ValueError(f"train.shard does not go with {name}: {cure}")
+
+
+def layers(network: nn.Module) -> list[nn.Module]:
+    """Layers of backbone, encoder and decoder that are worth being gathered each by itself, inner ones first."""
+    least = LEAST_SHARE * _size(network)
+    lists = [c for c in _modules(network, "backbone") if isinstance(c, (nn.ModuleList, nn.Sequential))]
+    parts = [getattr(network, name, None) for name in ("encoder", "decoder")]
+    lists += [found for part in parts if isinstance(found := getattr(part, "layers", None), nn.ModuleList)]
+    worth = [child for children in reversed(lists) for child in children if _size(child) >= least]
+    return list(dict.fromkeys(worth))
+
+
+def _modules(network: nn.Module, name: str) -> list[nn.Module]:
+    part = getattr(network, name, None)
+    return list(part.modules()) if isinstance(part, nn.Module) else []
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether ``shard`` was called on the network."""
+    return isinstance(network, FSDPModule)
+
+
+def local(value: Tensor) -> Tensor:
+    """This process' part of a tensor; the same memory."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def whole(value: Any) -> Any:
+    """A tensor that is whole, and nested dicts and lists of them; every process must call this."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if isinstance(value, Mapping):
+        return {key: whole(inner) for key, inner in value.items()}
+    return [whole(inner) for inner in value] if isinstance(value, list) else value
+
+
+def part_of(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor parted as ``like`` is; every process has the whole."""
+    if not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def parts_of(values: Mapping[str, Tensor], likes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same of every entry."""
+    return {name: part_of(value, likes[name]) if name in likes else value for name, value in values.items()}
+
+
+def optimizer_parts(payload: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """A stored optimizer state parted as its parameters are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        index: {
+            name: part_of(value, parameters[index])
+            if isinstance(value, Tensor) and value.shape == parameters[index].shape
+            else value
+            for name, value in entry.items()
+        }
+        for index, entry in payload["state"].items()
+    }
+    return {**payload, "state": state}
+
+
+def exchange(gradients: Sequence[Tensor]) -> None:
+    """Average over processes the gradients of single numbers, which every process has whole."""
+    for gradient in gradients:
+        if not isinstance(gradient, DTensor):
+            dist.all_reduce(gradient)
+            gradient /= dist.get_world_size()
+
+
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """L2 norm of the whole gradient, the same in every process."""
+    squares = [torch.zeros((), device=gradients[0].device), torch.zeros((), device=gradients[0].device)]
+    for gradient in gradients:
+        squares[isinstance(gradient, DTensor)] += local(gradient).float().square().sum()
+    dist.all_reduce(squares[1])
+    return (squares[0] + squares[1]).sqrt()
+
+
+def clip_to(gradients: Sequence[Tensor], limit: float, norm: Tensor) -> None:
+    """Scale a gradient of this norm down to a limit, as ``torch.nn.utils.clip_grads_with_norm_`` does."""
+    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        local(gradient).mul_(factor)
+
+
+@contextmanager
+def gathered(network: nn.Module) -> Iterator[None]:
+    """Every process holds the whole network meanwhile, so that they need not run in step (validation).
+
+    Buffers are those of the first process, as ``DistributedDataParallel`` leaves them.
+    """
+    if not isinstance(network, FSDPModule):
+        yield
+        return
+    for buffer in network.buffers():
+        dist.broadcast(buffer, 0)
+    parts = [module for module in network.modules() if isinstance(module, FSDPModule)]
+    network.set_reshard_after_forward(False)
+    for module in parts:
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in parts:
+            module.reshard()
+        network.set_reshard_after_forward(True)
+        network.set_reshard_after_forward(False, recurse=False)  # the rest is needed again at once, for the gradient
