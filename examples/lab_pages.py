@@ -21,7 +21,7 @@ MODELS = {
     "libra": "libra_faster_rcnn_r18_fpn",
     "co_detr": "co_deformable_detr_r18",
 }
-DENSE = ("dw", "vfnet", "atss", "fcos")  # they predict at the same places, so that their positives can be compared
+DENSE = ("dw", "vfnet", "atss", "fcos")
 ASSIGNERS = ("sim_ota", "task_aligned")  # judge NanoDet-Plus's predictions beside its own
 
 
