@@ -174,7 +174,7 @@ class Downsample(nn.Sequential):
     def __init__(self, channels: int) -> None:
         super().__init__(*_conv(channels, 2))
 
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:  # type: ignore[override]
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         return [*maps, super().forward(maps[-1])]
 
 

@@ -132,7 +132,7 @@ def _transformer(name: str, pretrained: bool, drop_path: float) -> Any:
     """
     options: dict[str, Any] = {"patch_size": PATCH, "img_size": PATCH * GRID, "drop_path_rate": drop_path}
     try:
-        body = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        body: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"backbone '{name}': {str(error).splitlines()[0]} (timm.list_models('eva02_*') lists the networks; without "
