@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -149,9 +148,9 @@ def memory_of(call: Call) -> float:
     parent, child = multiprocessing.Pipe()
 
     def measure() -> None:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = record.memory("VmRSS")
         call()
-        child.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+        child.send(record.memory("VmHWM") - before)
 
     process = multiprocessing.get_context("fork").Process(target=measure)
     process.start()

@@ -9,7 +9,6 @@ import argparse
 import json
 import multiprocessing
 import random
-import resource
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -52,10 +51,6 @@ def annotation(draw: random.Random, i: int, points: int) -> str:
     return json.dumps(record | {"category_id": category, "id": i + 1})
 
 
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=0, help="points of each polygon; train2017 has about 23")
@@ -84,10 +79,10 @@ def opened(case: str, path: Path) -> record.Row:
 
 
 def look(path: Path, answer: Connection) -> None:
-    before, start, busy = peak_mib(), time.perf_counter(), time.process_time()
+    before, start, busy = record.memory("VmRSS"), time.perf_counter(), time.process_time()
     images = open_data(path)
     assert len(images) == IMAGES and images.num_objects == OBJECTS
-    answer.send((time.perf_counter() - start, time.process_time() - busy, peak_mib() - before))
+    answer.send((time.perf_counter() - start, time.process_time() - busy, record.memory("VmHWM") - before))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def memory(what: str) -> float:
+    """MiB of this process: ``VmHWM``, the most since it began or was forked, or ``VmRSS``, what it holds (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+
 def machine() -> dict[str, Any]:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"processor": processor(), "cores": os.cpu_count(), "gpu": accelerator(), "load": load}
