@@ -14,10 +14,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.export import register_dataclass
 
 from poise.recipes import TrainSettings
 from poise.structures import StepOutput
@@ -33,6 +29,10 @@ def shard(network: nn.Module, settings: TrainSettings, device: torch.device) -> 
         ValueError: settings or processes with which it cannot work; the message names the cure.
     """
     _refuse(settings)
+    from torch.distributed.device_mesh import init_device_mesh  # here, so that ordinary trainings load none of it
+    from torch.distributed.fsdp import fully_shard
+    from torch.export import register_dataclass
+
     if StepOutput not in _KNOWN:  # its losses must be seen, for gradients to be exchanged
         register_dataclass(StepOutput, serialized_type_name="poise.StepOutput")
         _KNOWN.add(StepOutput)
@@ -79,27 +79,34 @@ def _size(module: nn.Module) -> int:
 
 def is_sharded(network: nn.Module) -> bool:
     """Whether ``shard`` was called on the network."""
-    return isinstance(network, FSDPModule)
+    return hasattr(network, "unshard")
+
+
+def is_part(value: Any) -> bool:
+    """Whether a tensor is this process' part of one (a ``DTensor``)."""
+    return isinstance(value, Tensor) and hasattr(value, "full_tensor")
 
 
 def local(value: Tensor) -> Tensor:
     """This process' part of a tensor; the same memory."""
-    return value.to_local() if isinstance(value, DTensor) else value
+    return value.to_local() if is_part(value) else value  # type: ignore[attr-defined]
 
 
 def whole(value: Any) -> Any:
     """A tensor that is whole, and nested dicts and lists of them; every process must call this."""
-    if isinstance(value, DTensor):
+    if is_part(value):
         return value.full_tensor()
     if isinstance(value, Mapping):
         return {key: whole(inner) for key, inner in value.items()}
     return [whole(inner) for inner in value] if isinstance(value, list) else value
 
 
-def part_of(value: Tensor, like: Tensor) -> Tensor:
+def part_of(value: Tensor, like: Any) -> Tensor:
     """A whole tensor parted as ``like`` is; every process has the whole."""
-    if not isinstance(like, DTensor):
+    if not is_part(like):
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
@@ -126,7 +133,7 @@ def optimizer_parts(payload: Mapping[str, Any], optimizer: torch.optim.Optimizer
 def exchange(gradients: Sequence[Tensor]) -> None:
     """Average over processes the gradients of single numbers, which every process has whole."""
     for gradient in gradients:
-        if not isinstance(gradient, DTensor):
+        if not is_part(gradient):
             dist.all_reduce(gradient)
             gradient /= dist.get_world_size()
 
@@ -135,7 +142,7 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """L2 norm of the whole gradient, the same in every process."""
     squares = [torch.zeros((), device=gradients[0].device), torch.zeros((), device=gradients[0].device)]
     for gradient in gradients:
-        squares[isinstance(gradient, DTensor)] += local(gradient).float().square().sum()
+        squares[is_part(gradient)] += local(gradient).float().square().sum()
     dist.all_reduce(squares[1])
     return (squares[0] + squares[1]).sqrt()
 
@@ -153,13 +160,14 @@ def gathered(network: nn.Module) -> Iterator[None]:
 
     Buffers are those of the first process, as ``DistributedDataParallel`` leaves them.
     """
-    if not isinstance(network, FSDPModule):
+    if not is_sharded(network):
         yield
         return
+    whole_network: Any = network
     for buffer in network.buffers():
         dist.broadcast(buffer, 0)
-    parts = [module for module in network.modules() if isinstance(module, FSDPModule)]
-    network.set_reshard_after_forward(False)
+    parts: list[Any] = [module for module in network.modules() if is_sharded(module)]
+    whole_network.set_reshard_after_forward(False)
     for module in parts:
         module.unshard()
     try:
@@ -167,5 +175,7 @@ def gathered(network: nn.Module) -> Iterator[None]:
     finally:
         for module in parts:
             module.reshard()
-        network.set_reshard_after_forward(True)
-        network.set_reshard_after_forward(False, recurse=False)  # the rest is needed again at once, for the gradient
+        whole_network.set_reshard_after_forward(True)
+        whole_network.set_reshard_after_forward(
+            False, recurse=False
+        )  # the rest is needed again at once, for the gradient

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from poise.engine.health import Record, RunningStatistics
@@ -120,8 +119,8 @@ class Stepper:
 
     def _gradients_apart(self, apart: bool) -> AbstractContextManager[None]:
         """Only the last part's backward pass exchanges gradients with the other processes."""
-        if isinstance(self.parallel, FSDPModule):
-            self.parallel.set_requires_gradient_sync(not apart)
+        if is_sharded(self.parallel):
+            self.parallel.set_requires_gradient_sync(not apart)  # type: ignore[operator]
         if apart and isinstance(self.parallel, DistributedDataParallel):
             return self.parallel.no_sync()
         return nullcontext()
