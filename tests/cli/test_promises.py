@@ -20,6 +20,7 @@ from poise.cli import main
 from poise.cli.page import write_page
 from poise.data import open_data
 from poise.storage import write_text_atomically
+from tests.data.write_data import write_yolo
 
 EVIL = "<img src=x onerror=document.title='hit'>"
 
@@ -163,3 +164,11 @@ def test_names_that_are_not_utf8_go_through(
     records = json.loads((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))
     assert os.fsencode(records[0]["path"]).endswith(b"caf\xe9.jpg")
     assert (tmp_path / "out" / name).is_file()
+    data = write_yolo(tmp_path / "data", {"a": "0 0.5 0.5 0.2 0.2", name[:-4]: "9 0.5 0.5 0.2 0.2"}, "[disc, star]")
+    capsys.readouterr()
+    assert main(["check", str(data)]) == 3
+    assert "caf\\udce9.txt line 1" in capsys.readouterr().out
+    (data / "labels" / "train" / f"{name[:-4]}.txt").write_text("1 0.5 0.5 0.2 0.2")
+    on = ["--data", str(data), "--split", "train", "--device", "cpu"]
+    for number, words in enumerate((["lab", "show"], ["lab", "stats"])):
+        assert main([*words, str(trained), *on, "--out", str(tmp_path / f"{number}.html")]) == 0

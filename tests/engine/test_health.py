@@ -128,6 +128,15 @@ def test_out_of_memory_says_what_to_lower(training: tiny_training.Training, erro
         training.run()
 
 
+def test_the_allocator_s_own_error_is_recognised(training: tiny_training.Training) -> None:
+    def before_step(progress: Progress) -> None:
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+    training.state.network.before_step = before_step
+    with pytest.raises(OutOfMemory, match=r"Lower data\.batch"):
+        training.run()
+
+
 def test_other_errors_pass_unchanged(training: tiny_training.Training) -> None:
     def before_step(progress: Progress) -> None:
         raise RuntimeError("a bug")

@@ -13,7 +13,7 @@ from benchmarks.long_run import GROWTH, Sample, grown, measure
 def test_nothing_grows_and_nothing_is_left(tmp_path: Path) -> None:
     if not Path("/proc/self/task").is_dir():
         pytest.skip("needs /proc")
-    samples, left = measure(tmp_path, steps=100, workers=1, every=10, images=20)
+    samples, left = measure(tmp_path, steps=60, workers=1, every=6, images=12)
     assert len(samples) == 10 and not left
     assert {sample.workers for sample in samples} == {1}
     assert len({sample.threads for sample in samples[2:]}) == 1

@@ -225,7 +225,7 @@ def _write_page(page: LabPage, arguments: Arguments) -> int:
     text = page.html()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(arguments.out, text)
-    print(f"{len(page.images)} images, {len(text.encode()) / 1e6:.1f} MB: {arguments.out}")
+    print(f"{len(page.images)} images, {arguments.out.stat().st_size / 1e6:.1f} MB: {arguments.out}")
     for note in page.remarks():
         print(f"note: {note}")
     return 0
