@@ -162,7 +162,8 @@ function drawHeat(pane, stage, kind) {
   drawRings(context, stage, unclear);
   const whole = pane.levels.size ? last(weights(stage, kind, 0)) : 0; // levels beside one another share one scale
   for (const [stride, canvas] of pane.levels) paintHeat(canvas, stage, weights(stage, kind, stride), whole, kind);
-  pane.count.textContent = counted(values.length, stage) + (unclear.length ? `, ○ ${unclear.length} in several objects` : "");
+  pane.count.textContent = counted(values.length, stage) + (unclear.length ? `, ○ ${unclear.length} ambiguous` : "");
+  pane.count.title = unclear.length ? "○: the centre lies in several objects" : "";
   pane.low.textContent = !greatest ? "no weight here" : state.scale === "linear" ? "0" : digits(greatest * 10 ** -DECADES);
   pane.high.textContent = greatest ? digits(greatest) : "";
 }
@@ -373,7 +374,7 @@ function listObjects(root) {
   $("list-title").textContent = scene.objects.length ? "Objects and their positives" : "This image has no objects: every place is a negative";
   if (!scene.objects.length) return;
   const lines = make("table", root), head = make("tr", make("thead", lines)), body = make("tbody", lines);
-  for (const name of ["object", "size", ...methods()]) make("th", head, name, { class: "long" });
+  for (const name of ["object", "size", ...methods()]) make("th", head, name.replaceAll("_", "_\u200b"), { class: "long" });
   scene.objects.forEach(([number, label, x1, y1, x2, y2], k) => {
     const counts = methods().map((method) => stageOf(method).lists.positives[k]);
     const line = make("tr", body, null, { class: "pick" + (counts.includes(0) ? " warn" : ""), tabindex: 0 });
