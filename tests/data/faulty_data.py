@@ -226,5 +226,3 @@ CASES = [
 
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
-
-

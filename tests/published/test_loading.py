@@ -10,6 +10,7 @@ from parity import checkpoint
 from torch import Tensor
 
 from poise.models import create_model
+from poise.models.files import save_model
 from poise.published import load_published
 
 
@@ -79,6 +80,13 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match=r"broken\.pth"):
         load_published(model, tmp_path / "broken.pth")
+
+
+def test_a_file_of_poise_is_told_from_a_published_one(tmp_path: Path) -> None:
+    model = create_model("atss_r18_fpn", backbone="test_byobnet")
+    save_model(model, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match=r"best\.pt.*give it alone"):
+        load_published(model, tmp_path / "best.pt")
 
 
 def test_batch_norms_rest_once_weights_are_in(state: dict[str, Tensor]) -> None:

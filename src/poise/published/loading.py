@@ -123,7 +123,10 @@ def _by_name(
 def _read(path: str | Path) -> Mapping[str, object]:
     if not Path(path).is_file():
         raise ValueError(f"checkpoint '{path}': no such file")
-    return load_weights(path)
+    content = load_weights(path)
+    if str(content.get("format", "")).startswith("poise-"):
+        raise ValueError(f"checkpoint '{path}': poise's own file, which names its model; give it alone (poise.load)")
+    return content
 
 
 def _plain_state(content: Mapping[str, object]) -> dict[str, Tensor]:
