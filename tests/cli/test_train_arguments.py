@@ -37,10 +37,11 @@ def test_every_setting_is_an_option() -> None:
     assert {path.replace("_", "-") for path in leaves(Recipe())} <= options
 
 
+TOGETHER = ("augment.warp", "augment.jitter_canvas", "augment.redraw_empty")
 NUMBERS = [
     path
     for path, value in leaves(Recipe()).items()
-    if type(value) in (int, float, bool) and not path.startswith("augment.warp")  # those go together only
+    if type(value) in (int, float, bool) and not path.startswith(TOGETHER)  # those go together only
 ]
 
 

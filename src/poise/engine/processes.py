@@ -83,7 +83,7 @@ def running(device: str, timeout_minutes: float) -> Iterator[Processes]:
     owned = world_size > 1 and not dist.is_initialized()
     timeout = timedelta(minutes=timeout_minutes)
     if owned:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timeout)
+        _join("nccl" if chosen.type == "cuda" else "gloo", timeout)
     try:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             control = dist.new_group(backend="gloo", timeout=timeout)
@@ -93,6 +93,20 @@ def running(device: str, timeout_minutes: float) -> Iterator[Processes]:
     finally:
         if owned:
             dist.destroy_process_group()
+
+
+def _join(backend: str, timeout: timedelta) -> None:
+    """Meet the others; a restart's processes must not find the addresses that those before them left in the store.
+
+    Attempts are counted by each computer for itself, so that only on a single one all know the same number.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        return dist.init_process_group(backend, timeout=timeout)
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+    dist.init_process_group(
+        backend, store=dist.PrefixStore(f"attempt-{attempt}", store), rank=rank, world_size=world_size, timeout=timeout
+    )
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:

@@ -73,6 +73,7 @@ def atss_branch(site: Site) -> Built:
 
 
 def retinanet_branch(site: Site) -> Built:
+    """RetinaNet with a tower of one layer; only anchors that overlap an object by half are positive."""
     coder, grid = DeltaCoder(), retina_anchors(site.strides)
     head = AnchorHead(site.channels, site.num_classes, grid, coder, depth=1)
     branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0, divisor=1), AnchorCriterion(coder), PostProcess(0.0, 0.5))
@@ -80,6 +81,7 @@ def retinanet_branch(site: Site) -> Built:
 
 
 def fcos_branch(site: Site) -> Built:
+    """FCOS with a tower of one layer; sizes of levels grow with their strides, eight strides the first's limit."""
     grid = points(site.strides, 0.5)
     head = CenternessHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
     limits = tuple(8.0 * stride for stride in site.strides[:-1])
@@ -92,12 +94,14 @@ def gfl_branch(site: Site) -> Built:
 
 
 def gflv2_branch(site: Site) -> Built:
+    """GFLv2 with a tower of one layer: the class score times what the distribution says of its quality."""
     quality = DistributionQuality(4, 64)
     head = DistributionHead(site.channels, site.num_classes, squares(site.strides), 17, depth=1, quality=quality)
     return DenseBranch(head, ATSS(9, divisor=1), joint_criterion(), PostProcess(0.0, 0.6)), Cells()
 
 
 def vfnet_branch(site: Site) -> Built:
+    """VarifocalNet with star features and refinement, a tower of one layer, taught by ATSS."""
     channels, reach = site.channels, strides_reach(site.strides)
     refinement = StarRefinement(channels, len(site.strides), StarConv(channels))
     head = StarHead(channels, site.num_classes, squares(site.strides), StarConv(channels), refinement, 1, reach=reach)
@@ -105,12 +109,14 @@ def vfnet_branch(site: Site) -> Built:
 
 
 def paa_branch(site: Site) -> Built:
+    """PAA with a tower of one layer, boxes decided by a mixture of two Gaussians, voted when shown alone."""
     head = OverlapHead(site.channels, site.num_classes, squares(site.strides), _anchor_offsets(), depth=1)
     postprocess = PostProcess(0.0, 0.6, select=best_places, side=-1.0, voting=0.025)
     return DenseBranch(head, PAA(9), OverlapCriterion(), postprocess), Cells()
 
 
 def dw_branch(site: Site) -> Built:
+    """DW with box refinement and a tower of one layer."""
     refinement = BoundaryRefinement(site.channels)
     head = DualWeightingHead(site.channels, site.num_classes, points(site.strides, 0.5), refinement, depth=1)
     criterion = DualWeightingCriterion()
@@ -126,6 +132,7 @@ def tood_branch(site: Site) -> Built:
 
 
 def foveabox_branch(site: Site) -> Built:
+    """FoveaBox with a tower of one layer; sizes of levels overlap by a factor of two and grow with their strides."""
     coder, strides = LogDistances(), site.strides
     head = FoveaHead(site.channels, site.num_classes, points(strides, 0.5), coder, depth=1)
     middle = tuple((2.0 * stride, 8.0 * stride) for stride in strides[1:-1])
@@ -135,6 +142,7 @@ def foveabox_branch(site: Site) -> Built:
 
 
 def ota_branch(site: Site) -> Built:
+    """OTA with a tower of one layer and the overlap predicted beside the classes."""
     grid = points(site.strides, 0.0)
     head = OverlapHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
     return DenseBranch(head, OTA(), OTACriterion(), PostProcess(0.0, 0.6)), Cells()
@@ -146,6 +154,7 @@ def autoassign_branch(site: Site) -> Built:
 
 
 def freeanchor_branch(site: Site) -> Built:
+    """FreeAnchor with a tower of one layer and bags of 50 of RetinaNet's anchors."""
     coder, grid = DeltaCoder((0.1, 0.1, 0.2, 0.2)), retina_anchors(site.strides)
     head = AnchorHead(site.channels, site.num_classes, grid, coder, depth=1)
     assigner = FreeAnchor(50, as_topk if site.deterministic else lowest_first, coder=coder)
@@ -153,6 +162,7 @@ def freeanchor_branch(site: Site) -> Built:
 
 
 def reppoints_branch(site: Site) -> Built:
+    """RepPoints with a tower of one layer: the nearest point first, then overlap of the first boxes."""
     head = RepPointsHead(site.channels, site.num_classes, points(site.strides, 0.0), depth=1)
     assigner = FirstBoxOverlap(MaxIoU(0.5, 0.4, 0.0, divisor=1))
     return DenseBranch(
