@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch.distributed as dist
 from torch import Tensor
 
-_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+class _Company:
+    """Of this process; a plain attribute, since torch 2.10 cannot compile what reads a ContextVar."""
+
+    alone = False
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """This process computes something that the others do not: no mean waits for them."""
-    token = _ALONE.set(True)
+    before, _Company.alone = _Company.alone, True
     try:
         yield
     finally:
-        _ALONE.reset(token)
+        _Company.alone = before
 
 
 def active() -> bool:
     """Whether a process group of more than one rank exists (and this process is not ``alone``)."""
-    return not _ALONE.get() and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return not _Company.alone and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank() -> int:
