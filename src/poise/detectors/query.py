@@ -187,7 +187,8 @@ class QueryDetector(nn.Module):
         matches = {}
         for layer, stage in enumerate(stages, layers - len(stages)):
             said = predictions_of(layer_of(answers, layer), references, truth.sizes)
-            told = Assignment(*(t[layer * batch : (layer + 1) * batch] for t in vars(assigned).values()))
+            own = slice(layer * batch, (layer + 1) * batch)
+            told = map_tensors(assigned, lambda t, own=own: t[own])
             matches[stage] = Match(said, told, criterion=self.criterion, truth=truth)
         return StepOutput(losses, matches)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from torch import Tensor
 
@@ -14,4 +15,5 @@ class OverlapHead(CenternessHead):
     """Pyramid maps (B,C,H_l,W_l) to ``GeometricPredictions``; the quality is the IoU of a place's box."""
 
     def forward(self, maps: Sequence[Tensor]) -> GeometricPredictions:
-        return GeometricPredictions(**vars(super().forward(maps)))
+        said = super().forward(maps)
+        return GeometricPredictions(**{field.name: getattr(said, field.name) for field in fields(said)})
