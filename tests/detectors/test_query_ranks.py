@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine.test_distributed import on_ranks
+from engine.test_distributed import assert_one_gradient, on_ranks
 from torch.nn.parallel import DistributedDataParallel
 
 from poise.engine.processes import Processes
@@ -49,10 +49,6 @@ def test_a_rank_without_objects(name: str) -> None:
             output = parallel(batch_of(processes.rank), Progress())
             assert all(bool(loss.isfinite()) for loss in output.losses.values())
             output.total.backward()
-        gradients = [p.grad for p in network.parameters() if p.requires_grad]
-        assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
-        norms = torch.stack([gradient.norm() for gradient in gradients if gradient is not None])
-        first, second = processes.gather(norms)
-        assert torch.equal(first, second) and bool(first.any())
+        assert_one_gradient(network, processes)
 
     assert on_ranks(2, work) == [0, 0]

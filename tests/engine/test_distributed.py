@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import traceback
@@ -17,6 +16,7 @@ import pytest
 import tiny_training
 import torch
 
+from benchmarks.kill_points import free_port
 from poise.engine.processes import Processes, running
 from poise.recipes import OptimizerSettings, Recipe
 from poise.storage import read_safely
@@ -25,14 +25,8 @@ PLAIN = {"dropout": 0.0, "norm": False}  # what draws numbers or looks at its ow
 # Normalisers are means over ranks, at least 1 (as in the published code): equality needs a positive for each rank.
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def on_ranks(world_size: int, work: Callable[[Processes], None]) -> list[int]:
-    """Exit statuses of forked processes that see what ``torchrun`` would tell them."""
+def forked_ranks(world_size: int, work: Callable[[Processes], object], timeout_minutes: float) -> list[int]:
+    """Process numbers of forked ranks that see what ``torchrun`` would tell them; status 0 when work is done."""
     port, children = free_port(), []
     for rank in range(world_size):
         pid = os.fork()
@@ -42,7 +36,7 @@ def on_ranks(world_size: int, work: Callable[[Processes], None]) -> list[int]:
                 torch.set_num_threads(1)
                 names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
                 os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
-                with running("cpu", timeout_minutes=0.5) as processes:
+                with running("cpu", timeout_minutes) as processes:
                     work(processes)
                 status = 0
             except BaseException:
@@ -50,7 +44,21 @@ def on_ranks(world_size: int, work: Callable[[Processes], None]) -> list[int]:
             finally:
                 os._exit(status)
         children.append(pid)
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    return children
+
+
+def on_ranks(world_size: int, work: Callable[[Processes], object]) -> list[int]:
+    """Exit statuses of forked ranks."""
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in forked_ranks(world_size, work, 0.5)]
+
+
+def assert_one_gradient(network: torch.nn.Module, processes: Processes) -> None:
+    """After a backward pass every parameter has a finite gradient, and both ranks the same ones."""
+    gradients = [p.grad for p in network.parameters() if p.requires_grad]
+    assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
+    norms = torch.stack([gradient.norm() for gradient in gradients if gradient is not None])
+    first, second = processes.gather(norms)
+    assert torch.equal(first, second) and bool(first.any())
 
 
 def train(out: Path, recipe: Recipe, processes: Processes, count: int, stop_at: int = -1) -> None:

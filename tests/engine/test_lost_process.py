@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_training
-import torch
+from engine.test_distributed import forked_ranks
 
-from benchmarks.kill_points import free_port
 from poise.engine.health import LostProcess, lost_process
-from poise.engine.processes import Processes, running
+from poise.engine.processes import Processes
 from poise.recipes import OptimizerSettings
 
 AT_ONCE = 20.0  # seconds, on a busy computer; what is waited for is a closed connection
@@ -49,23 +47,11 @@ def train(out: Path, processes: Processes, fate: Fate) -> None:
 
 def end_of_both(out: Path, fate: Fate, patience: float) -> tuple[list[int], float]:
     """Exit statuses of two forked processes, and how long rank 0 lived after rank 1 met its fate; rank 1 is ended."""
-    port, children = free_port(), []
-    for rank in range(2):
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                torch.set_num_threads(1)
-                names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
-                os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
-                with running("cpu", timeout_minutes=patience / 60) as processes:
-                    train(out, processes, lambda: ((out / "met").write_text(str(time.time())), fate()))
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        children.append(pid)
+
+    def work(processes: Processes) -> None:
+        train(out, processes, lambda: ((out / "met").write_text(str(time.time())), fate()))
+
+    children = forked_ranks(2, work, timeout_minutes=patience / 60)
     first = os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])
     waited = time.time() - float((out / "met").read_text())
     if fate is hang:

@@ -6,7 +6,7 @@ Each takes methods (models with the data's classes) and photographs, and gives a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -128,6 +128,18 @@ def instabilities(
     return found
 
 
+def with_objects(
+    methods: Sequence[Method], photograph: Photograph, found: Mapping[str, Conflict | QueryDistances]
+) -> Iterator[tuple[Method, Batch]]:
+    """Methods for which the photograph has objects, with its batch; the others count it."""
+    for method in methods:
+        batch = method.batch(photograph)
+        if batch.truth.valid.any():
+            yield method, batch
+        else:
+            found[method.name].without_objects += 1
+
+
 def conflicts(
     methods: Sequence[Method], photographs: Iterable[Photograph], seed: int = 0, shown: int = 0
 ) -> tuple[dict[str, Conflict], list[Shown]]:
@@ -135,11 +147,7 @@ def conflicts(
     found, pictures = {method.name: Conflict() for method in methods}, list[Shown]()
     for photograph in photographs:
         picture = Shown(photograph)
-        for method in methods:
-            batch = method.batch(photograph)
-            if not batch.truth.valid.any():
-                found[method.name].without_objects += 1
-                continue
+        for method, batch in with_objects(methods, photograph, found):
             maps = activations(method.model.network, batch, method.model.progress, seed, method.name)
             found[method.name].add(maps)
             picture.maps.update({f"{method.name}\n{head}": map_.numpy() for head, map_ in maps.items()})
@@ -163,11 +171,7 @@ def placed_queries(
     found, pictures = {method.name: QueryDistances() for method in methods}, list[ShownQueries]()
     for photograph in photographs:
         picture = ShownQueries(photograph)
-        for method in methods:
-            batch = method.batch(photograph)
-            if not batch.truth.valid.any():
-                found[method.name].without_objects += 1
-                continue
+        for method, batch in with_objects(methods, photograph, found):
             (places,) = query_places(method.model.network, batch, method.model.progress, seed, method.name)
             found[method.name].add(photograph.name, places)
             picture.places[method.name] = places
