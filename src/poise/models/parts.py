@@ -15,10 +15,12 @@ from poise.nn.backbones import Backbone
 from poise.nn.channel_mapper import ChannelMapper
 from poise.nn.eva import Eva, SimplePyramid
 from poise.nn.fpn import FPN, StridedLevels
+from poise.nn.shufflenet import ShuffleNetV2
 from poise.nn.swin import Swin
 
 Weights = str | Path | None
 ClassLossName = Literal["focal", "varifocal"]
+QueryBackbone = Backbone | Swin | Eva | ShuffleNetV2
 
 Teaching = tuple[Callable[..., Tensor], Callable[..., Tensor | float]]
 
@@ -42,8 +44,11 @@ def query_backbone(
     deterministic: bool = False,
     window: int = 24,
     recomputed: bool = False,
-) -> Backbone | Swin | Eva:
-    """A backbone of the DETR family: a Swin transformer, EVA-02, or any other of timm's whose norms are not trained."""
+) -> QueryBackbone:
+    """A backbone of the DETR family.
+
+    A Swin transformer, EVA-02, ShuffleNetV2 (which trains whole), or any other of timm's, whose norms are not trained.
+    """
     drop_path = 0.0 if deterministic else drop_path
     if name.startswith("eva02_"):
         if frozen_stages not in (None, -1):
@@ -52,10 +57,14 @@ def query_backbone(
     if name.startswith("swin_"):
         frozen = -1 if frozen_stages is None else frozen_stages
         return Swin(name, stages, weights, frozen, drop_path)
+    if name.startswith("shufflenetv2_"):
+        if frozen_stages not in (None, -1) or tuple(stages) != ShuffleNetV2.stages:
+            raise ValueError(f"backbone '{name}': all of it is trained, and it has stages {ShuffleNetV2.stages} only")
+        return ShuffleNetV2(name.partition("_")[2], weights)
     return Backbone(name, stages, weights, frozen_stages, norm_eval, train_norm=False)
 
 
-def query_neck(body: Backbone | Swin | Eva, channels: int) -> ChannelMapper | SimplePyramid:
+def query_neck(body: QueryBackbone, channels: int) -> ChannelMapper | SimplePyramid:
     """The maps that a transformer's encoder reads: the backbone's and one coarser, or a pyramid of a single map."""
     if isinstance(body, Eva):
         return SimplePyramid(body.channels[0], channels)

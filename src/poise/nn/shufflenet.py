@@ -28,6 +28,7 @@ class ShuffleNetV2(nn.Module):
             of weights with torchvision's names.
     """
 
+    stages = (3, 4, 5)
     strides = (8, 16, 32)
 
     def __init__(self, width: str = "1.0x", weights: str | Path | None = None) -> None:

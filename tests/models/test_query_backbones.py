@@ -1,0 +1,27 @@
+"""Backbones of the DETR family beside those that the parity tests build."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from poise.models import create_model
+
+SMALL = {"channels": 32, "hidden": 64, "encoder_layers": 1, "decoder_layers": 2, "queries": 20, "lent": 10}
+
+
+def test_a_light_network_for_phones_trains_whole() -> None:
+    model = create_model("co_deformable_detr_r18", num_classes=3, backbone="shufflenetv2_0.5x", heads="atss", **SMALL)
+    targets = [{"boxes": torch.tensor([[8.0, 8.0, 40.0, 60.0]]), "labels": torch.tensor([1])}]
+    torch.stack(list(model.train().losses(torch.randn(1, 3, 64, 64), targets).values())).sum().backward()
+    body = model.network.backbone
+    assert isinstance(body, nn.Module)
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in body.parameters())
+
+
+def test_what_it_cannot_do_is_said() -> None:
+    with pytest.raises(ValueError, match=r"shufflenetv2_0.5x.*all of it is trained"):
+        create_model("co_deformable_detr_r18", backbone="shufflenetv2_0.5x", frozen_stages=1)
+    with pytest.raises(ValueError, match=r"stages \(3, 4, 5\) only"):
+        create_model("co_dino_5scale_r50", backbone="shufflenetv2_0.5x")
