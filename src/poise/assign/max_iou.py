@@ -48,16 +48,26 @@ class MaxIoU:
         priors = predictions.priors
         shape = (len(truth.boxes), priors.boxes.shape[1])
         reachable = priors.within(truth.padded_sizes(self.divisor)) if self.divisor else truth.valid.new_ones(shape)
-        overlap, index, claimed = self._match(Planes.of(priors.boxes), truth, reachable.expand(shape))
+        return self.on(priors.boxes, reachable.expand(shape), predictions.finite(), truth)
+
+    def on(self, boxes: Tensor, reachable: Tensor, finite: Tensor, truth: GroundTruth) -> Assignment:
+        """The same by the overlap with any boxes.
+
+        Args:
+            boxes: (B|1,N,4) xyxy in pixels.
+            reachable: (B,N) bool; the others are ignored.
+            finite: (B,N) bool; the others do not become positive.
+        """
+        overlap, index, claimed = self._match(Planes.of(boxes), truth, reachable)
         positive = (overlap >= self.positive) & (overlap > 0)
         if self.low_quality:
             positive = positive | (claimed >= 0)
             index = torch.where(claimed >= 0, claimed, index)
         ignored = ~positive & (overlap >= self.negative)
         if self.ignore_iof > 0:
-            covered = torch.where(truth.crowd[:, None], pairwise_iof(priors.boxes.float(), truth.boxes), 0).amax(2)
+            covered = torch.where(truth.crowd[:, None], pairwise_iof(boxes.float(), truth.boxes), 0).amax(2)
             ignored = ignored | (~positive & (covered > self.ignore_iof))
-        return Assignment(index, positive & reachable & predictions.finite(), ignored | ~reachable, overlap)
+        return Assignment(index, positive & reachable & finite, ignored | ~reachable, overlap)
 
     def _match(self, anchors: Planes, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Best overlap (B,N) in [0,1] and its object, and the object that claims the place (-1: none)."""

@@ -6,7 +6,7 @@ boxes then overlap decides which places answer to which object for good.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -94,8 +94,6 @@ class FirstBoxOverlap:
     def __call__(self, predictions: RefinedPredictions, truth: GroundTruth) -> Assignment:
         priors, first, divisor = predictions.priors, predictions.initial_boxes.float(), self.overlap.divisor
         reachable = priors.within(truth.padded_sizes(divisor) if divisor else truth.sizes + torch.inf)
-        usable = reachable & predictions.finite()
-        boxes = torch.where(usable[..., None], first, 0.0)  # a box without area overlaps nothing
-        on_boxes = replace(predictions, priors=replace(priors, boxes=boxes))
-        assignment = replace(self.overlap, divisor=0)(on_boxes, truth)
-        return replace(assignment, ignored=assignment.ignored | ~reachable)
+        finite = predictions.finite()
+        boxes = torch.where((reachable & finite)[..., None], first, 0.0)  # a box without area overlaps nothing
+        return self.overlap.on(boxes, reachable.expand(finite.shape), finite, truth)
