@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,11 +25,25 @@ WAITING = {
 
 
 class DataDependence(TorchDispatchMode):
-    """Counts data-dependent operations: ``item``, ``nonzero``, boolean indexing, ``unique``, ``equal``, NMS."""
+    """Counts data-dependent operations: ``item``, ``nonzero``, boolean indexing, ``unique``, ``equal``, NMS.
+
+    What is counted is what an accelerator, which would have to wait, is asked to do: pairs are not listed, as they
+    are on a CPU (``assign.pairs``).
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: Counter[str] = Counter()
+        self.undo = ExitStack()
+
+    def __enter__(self) -> DataDependence:
+        self.undo.enter_context(patch("poise.assign.pairs.may_list", lambda device: False))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        self.undo.close()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__

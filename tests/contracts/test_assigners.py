@@ -258,3 +258,12 @@ def test_streaming_over_objects_changes_nothing(name: str, monkeypatch: pytest.M
     monkeypatch.setattr("poise.assign.protocol.STREAM", 2 * predictions.boxes.shape[1] * 7)
     for a, b in zip(tensors(whole), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
         assert torch.equal(a, b)
+
+
+def test_listed_pairs_give_what_all_pairs_give(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CPU lists, an accelerator computes for every pair (``assign.pairs``)."""
+    predictions, truth = scene(name, [40, 0, 7], 18, crowd=True)
+    listed = ASSIGNERS[name](predictions, truth)
+    monkeypatch.setattr("poise.assign.pairs.may_list", lambda device: False)
+    for a, b in zip(tensors(listed), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
+        assert torch.equal(a, b)

@@ -13,6 +13,7 @@ from torch import Tensor
 from poise import boxes
 from poise.assign.bags import Above, Nearest, SoftCenter
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU, box_likelihood
+from poise.assign.pairs import AllPairs
 from poise.boxes import decode_distances
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
 from poise.structures import GroundTruth, JointPredictions, Priors
@@ -104,20 +105,21 @@ def test_the_articles_weights_of_an_object_sum_to_one() -> None:
 
 def test_the_articles_overlap_function() -> None:
     overlap = torch.tensor([[[0.0, 0.3, 0.5, 0.7, 0.95, 1.0]]])
-    value = LinearIoU()(overlap, overlap > 0)[0, 0]
+    value = LinearIoU()(overlap, AllPairs(overlap > 0))[0, 0]
     between = (0.95**2 - 0.7**2) / (0.95**2 - 0.5**2)
     torch.testing.assert_close(value, torch.tensor([1.0, 1.0, 1.0, between, 0.0, 0.0]))
 
 
 def test_the_normalised_overlap_function_gives_the_best_place_nothing() -> None:
     overlap = torch.tensor([[[0.2, 0.6, 0.8, 0.9]]])
-    value = NormalizedIoU()(overlap, torch.tensor([[[True, True, True, False]]]))[0, 0]
+    value = NormalizedIoU()(overlap, AllPairs(torch.tensor([[[True, True, True, False]]])))[0, 0]
     assert value[0] == 1 and 0 < float(value[1]) < 1 and float(value[2]) == pytest.approx(0, abs=1e-6)
 
 
 def test_bags() -> None:
     predictions, truth = predictions_of(JointPredictions, 1, 0, POINTS), truth_of([9], 1)
-    arguments = (predictions.priors, truth.boxes, truth.labels)
+    everything = AllPairs(torch.ones(1, 1, 1, dtype=torch.bool))
+    arguments = (predictions.priors, truth.boxes, truth.labels, everything)
     soft = SoftCenter()(*arguments)
     assert torch.equal(Above(SoftCenter(), 0.3)(*arguments), (soft > 0.3).float())
     nearest = Nearest(4)(*arguments)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from poise.assign.bags import Bag, SoftCenter
-from poise.assign.dual_weighting import of_classes
 from poise.assign.likelihood import TINY, CenteredBags, in_slices
+from poise.assign.pairs import pairs_inside, scores_of_pairs
+from poise.assign.planes import Planes
 from poise.assign.protocol import object_chunks
-from poise.boxes import depth_inside, giou, iou
-from poise.structures import GroundTruth, Predictions, Priors
+from poise.boxes import giou
+from poise.structures import GroundTruth, Predictions
 
 TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
 
@@ -40,50 +41,48 @@ class AutoAssign:
             raise ValueError(f"AutoAssign(beta={self.beta}, sharpness={self.sharpness}): none is negative")
 
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> CenteredBags:
-        priors, boxes, finite = predictions.priors, predictions.boxes.float(), predictions.finite()[:, None]
-        scores = predictions.float().scores().transpose(1, 2).contiguous()  # places last, whatever the padding
-        batch, classes, places = scores.shape
+        priors, boxes, finite = predictions.priors, predictions.boxes.float(), predictions.finite()
+        batch, places, classes = predictions.logits.shape
         slices = object_chunks(batch * TEMPORARIES, places, truth.labels.shape[1])
 
-        def positives_of(part: slice, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            inside = _inside(priors, truth, part) & finite
-            prior = self.bag(priors, truth.boxes[:, part], truth.labels[:, part]) * inside
-            likelihood = self._likelihood(scores, boxes, truth.boxes[:, part], truth.labels[:, part], inside)
+        def positives_of(part: slice) -> tuple[Tensor, Tensor, Tensor]:
+            objects, labels = truth.boxes[:, part], truth.labels[:, part]
+            pairs = pairs_inside(priors, objects, truth.valid[:, part])
+            pairs = pairs.only(pairs.of_places(finite))
+            prior = self.bag(priors, objects, labels, pairs)
+            score = scores_of_pairs(predictions, labels, pairs)
+            likelihood = self._likelihood(score, pairs.of_places(boxes), pairs.of_objects(objects))
             weight = (self.sharpness * likelihood).exp() * prior * (likelihood > 0)
-            weight = weight / weight.sum(2, keepdim=True).clamp(min=TINY)
-            return weight.detach(), (weight * likelihood).sum(2), prior.sum(2)
+            weight = weight / pairs.of_objects(pairs.total(weight).clamp(min=TINY))
+            return pairs.dense(weight.detach()), pairs.total(weight * likelihood), pairs.total(prior)
 
-        weight, likelihood, mass = in_slices(positives_of, slices, scores, boxes)
-        negative = self._negative(priors, boxes.detach(), truth, slices, classes)
+        weight, likelihood, mass = in_slices(positives_of, slices)
+        negative = self._negative(predictions, truth, slices, classes)
         return CenteredBags(weight.transpose(1, 2), negative.transpose(1, 2), likelihood, mass)
 
-    def _likelihood(self, scores: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
-        """Class score * exp(-beta * GIoU loss) of each place for each object, (B,g,N); 0 outside."""
-        score = scores.gather(1, labels[..., None].expand(-1, -1, scores.shape[2]))
-        value = score * (-self.beta * (1 - giou(boxes[:, None], objects[:, :, None]))).exp()
-        return torch.where(inside & value.isfinite(), value, 0.0)
+    def _likelihood(self, score: Tensor, predicted: Tensor, wanted: Tensor) -> Tensor:
+        """Class score * exp(-beta * GIoU loss) of every pair."""
+        value = score * (-self.beta * (1 - giou(predicted, wanted))).exp()
+        return torch.where(value.isfinite(), value, 0.0)
 
     @torch.no_grad()
-    def _negative(self, priors: Priors, boxes: Tensor, truth: GroundTruth, slices: list[slice], classes: int) -> Tensor:
+    def _negative(self, predictions: Predictions, truth: GroundTruth, slices: list[slice], classes: int) -> Tensor:
         """(B,C,N): 1 outside the objects of a class, inside the less the better the place's box fits any object."""
-        fit = boxes.new_zeros(boxes.shape[:2])
+        sureness = 1 / (1 - _best_overlap(predictions.boxes, truth)).clamp(min=TINY)
+        negative = sureness.new_ones(len(sureness), classes, sureness.shape[1])
         for part in slices:
-            overlap = torch.where(truth.valid[:, part, None], iou(boxes[:, None], truth.boxes[:, part, None]), 0.0)
-            fit = torch.maximum(fit, torch.nan_to_num(overlap, posinf=0.0).amax(1))
-        sureness = 1 / (1 - fit).clamp(min=TINY)
-        negative = torch.ones(len(boxes), classes, boxes.shape[1], device=boxes.device)
-        for part in slices:
-            inside = _inside(priors, truth, part)
-            value = sureness[:, None].expand_as(inside)
-            low = torch.where(inside, value, torch.inf).amin(2, keepdim=True)
-            high = torch.where(inside, value, -torch.inf).amax(2, keepdim=True)
-            spread = (value - low + TINY) / (high - low + TINY)
-            held, probability = of_classes(1 - spread, inside, truth.labels[:, part], classes)
-            negative = torch.where(held, probability, negative)
+            pairs = pairs_inside(predictions.priors, truth.boxes[:, part], truth.valid[:, part])
+            value = pairs.of_places(sureness)
+            low, high = -pairs.most(-value), pairs.most(value)
+            spread = (value - pairs.of_objects(low) + TINY) / pairs.of_objects(high - low + TINY)
+            pairs.tell_classes(1 - spread, truth.labels[:, part], negative)
         return negative
 
 
-def _inside(priors: Priors, truth: GroundTruth, part: slice) -> Tensor:
-    """Places strictly inside each valid object, (B,g,N) bool."""
-    depth = depth_inside(priors.centers.float(), truth.boxes[:, part]).transpose(1, 2)
-    return ((depth > 0) & truth.valid[:, part, None]).contiguous()
+def _best_overlap(boxes: Tensor, truth: GroundTruth) -> Tensor:
+    """IoU of each place's box (B,N,4) with the object that it overlaps most, (B,N)."""
+    planes, (batch, places) = Planes.of(boxes), boxes.shape[:2]
+    best = boxes.new_zeros(batch, places, dtype=torch.float32)
+    for part in object_chunks(batch, places, truth.labels.shape[1], best.device):
+        best = torch.maximum(best, planes.iou(truth.boxes[:, part]).mul_(truth.valid[:, part, None]).amax(1))
+    return best

@@ -1,7 +1,7 @@
-"""Candidate bags: which places may answer to an object at all, before anything is predicted.
+"""Candidate bags: how much each place may answer to an object at all, before anything is predicted.
 
-A bag maps ``(priors, boxes (B,G,4), labels (B,G))`` to weights (B,G,N) in [0,1]. Bags look at positions only; whether
-a place lies inside the object is the assigner's own question.
+A bag maps ``(priors, boxes (B,G,4), labels (B,G), pairs)`` to weights in [0,1] of the pairs. Bags look at positions
+only; whether a place lies inside the object is the assigner's own question.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.planes import smallest
+from poise.assign.pairs import Pairs
+from poise.assign.planes import center_planes, sides_of, smallest
 from poise.structures import Priors
 
-Bag = Callable[[Priors, Tensor, Tensor], Tensor]
+Bag = Callable[[Priors, Tensor, Tensor, Pairs], Tensor]
 
 
-def steps_from_center(priors: Priors, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """x and y from each object's centre to each place, in strides of the place, both (B,G,N)."""
-    x, y = (plane[:, None] for plane in priors.centers.float().unbind(-1))
-    x1, y1, x2, y2 = (plane[..., None] for plane in boxes.unbind(-1))
-    return (x - (x1 + x2) / 2) / priors.strides, (y - (y1 + y2) / 2) / priors.strides
+def gaussian(priors: Priors, boxes: Tensor, mean: Tensor, sigma: Tensor, pairs: Pairs) -> Tensor:
+    """Gaussian of the distance from the centre in strides, around ``mean`` with width ``sigma``, both (B,G,2)."""
+    strides = pairs.of_places(priors.strides[None])
 
+    def along(axis: int) -> Tensor:
+        middle = (boxes[..., axis] + boxes[..., axis + 2]) / 2
+        steps = (pairs.of_places(priors.centers[..., axis].float()) - pairs.of_objects(middle)) / strides
+        width = pairs.of_objects(2 * sigma[..., axis].square())
+        return (steps - pairs.of_objects(mean[..., axis])).square() / width
 
-def gaussian(priors: Priors, boxes: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian of the distance in strides around ``mean`` with width ``sigma``, both (B,G,2) or (2,): (B,G,N)."""
-    x, y = steps_from_center(priors, boxes)
-    x = (x - mean[..., 0, None]).square() / (2 * sigma[..., 0, None].square())
-    y = (y - mean[..., 1, None]).square() / (2 * sigma[..., 1, None].square())
-    return (-(x + y)).exp()
+    return (-(along(0) + along(1))).exp()
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,9 @@ class SoftCenter:
         if self.sigma <= 0:
             raise ValueError(f"SoftCenter(sigma={self.sigma}): the width in strides must be positive")
 
-    def __call__(self, priors: Priors, boxes: Tensor, labels: Tensor) -> Tensor:
-        return gaussian(priors, boxes, boxes.new_zeros(2), boxes.new_full((2,), self.sigma))
+    def __call__(self, priors: Priors, boxes: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
+        mean = torch.zeros_like(boxes[..., :2])
+        return gaussian(priors, boxes, mean, torch.full_like(mean, self.sigma), pairs)
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Above:
         if not 0 <= self.threshold < 1:
             raise ValueError(f"Above(threshold={self.threshold}): 0 <= threshold < 1")
 
-    def __call__(self, priors: Priors, boxes: Tensor, labels: Tensor) -> Tensor:
-        return (self.bag(priors, boxes, labels) > self.threshold).float()
+    def __call__(self, priors: Priors, boxes: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
+        return (self.bag(priors, boxes, labels, pairs) > self.threshold).float()
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,10 @@ class Nearest:
         if self.topk < 1:
             raise ValueError(f"Nearest(topk={self.topk}): at least one place a level is needed")
 
-    def __call__(self, priors: Priors, boxes: Tensor, labels: Tensor) -> Tensor:
-        x, y = steps_from_center(priors, boxes)
+    def __call__(self, priors: Priors, boxes: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
+        (x, y), (x1, y1, x2, y2) = center_planes(priors), sides_of(boxes)
+        x, y = (x - (x1 + x2) / 2) / priors.strides, (y - (y1 + y2) / 2) / priors.strides
         levels = x.square().add(y.square()).split(priors.level_sizes, 2)
         nearest = [smallest(level, min(self.topk, level.shape[2]))[1] for level in levels]
         chosen = [torch.zeros_like(level).scatter(2, index, 1.0) for level, index in zip(levels, nearest, strict=True)]
-        return torch.cat(chosen, 2)
+        return pairs.of_all(torch.cat(chosen, 2))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from poise.assign.planes import rows
-from poise.assign.protocol import object_chunks
+from poise.assign.protocol import object_chunks, wide
 
 
 class ClassCost:
@@ -24,7 +24,7 @@ class ClassCost:
     def __init__(self, values: Tensor, hit: Callable[[Tensor], Tensor], miss: Callable[[Tensor], Tensor]) -> None:
         self.values, self.hit, self.miss = values.transpose(1, 2).contiguous(), hit, miss
         batch, classes, places = self.values.shape
-        total = torch.zeros(batch, places, dtype=torch.float64, device=values.device)
+        total = torch.zeros(batch, places, dtype=wide(values.device), device=values.device)
         for part in object_chunks(batch, places, classes, values.device):
             total += miss(self.values[:, part]).sum(1)
         self.background = total.float()  # (B,N): what it costs to answer to nothing

@@ -14,13 +14,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise import boxes as geometry
 from poise.assign.bags import Bag, SoftCenter
+from poise.assign.pairs import Pairs, pairs_inside, scores_of_pairs
 from poise.assign.protocol import object_chunks
+from poise.boxes import giou, iou
 from poise.structures import GroundTruth, PairWeights, Predictions
 
-TEMPORARIES = 4  # a pair needs this many times the memory that streaming allows for
+TEMPORARIES = 8  # a pair needs this many times the memory that streaming allows for
 TINY = 1e-12
+UNSAID = 2.0  # above every probability
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,11 @@ class NormalizedIoU:
 
     gamma: float = 2.0
 
-    def __call__(self, overlap: Tensor, inside: Tensor) -> Tensor:
-        """Probabilities (B,G,N) of overlaps (B,G,N); each object's range is taken over its ``inside`` places."""
+    def __call__(self, overlap: Tensor, pairs: Pairs) -> Tensor:
+        """Probabilities of the overlaps of pairs; each object's range is taken over its own."""
         value = (1 - overlap**self.gamma) / (1 - 0.5**self.gamma)
-        low = torch.where(inside, value, torch.inf).amin(2, keepdim=True)
-        high = torch.where(inside, value, -torch.inf).amax(2, keepdim=True).clamp(max=1)
-        spread = (value - low + TINY) / (high - low + TINY)
+        low, high = -pairs.most(-value), pairs.most(value).clamp(max=1)
+        spread = (value - pairs.of_objects(low) + TINY) / pairs.of_objects(high - low + TINY)
         return torch.where(overlap < 0.5, 1.0, spread)
 
 
@@ -52,7 +53,7 @@ class LinearIoU:
     gamma: float = 2.0
     zero: float = 0.95
 
-    def __call__(self, overlap: Tensor, inside: Tensor) -> Tensor:
+    def __call__(self, overlap: Tensor, pairs: Pairs) -> Tensor:
         slope = 1 / (self.zero**self.gamma - 0.5**self.gamma)
         return (slope * (self.zero**self.gamma - overlap**self.gamma)).clamp(0, 1)
 
@@ -81,7 +82,7 @@ class DualWeighting:
     mu: float = 5.0  # sharpness of the positive weight
     mu_total: float = 3.0  # the same in the sum it is divided by; equal to ``mu``: the article's normalised weight
     location: Callable[[Tensor, Tensor, float], Tensor] = box_likelihood
-    overlap_function: Callable[[Tensor, Tensor], Tensor] = NormalizedIoU()
+    overlap_function: Callable[[Tensor, Pairs], Tensor] = NormalizedIoU()
     detached: bool = True  # False lets gradients through the positive weights
 
     def __post_init__(self) -> None:
@@ -92,48 +93,29 @@ class DualWeighting:
 
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> DualWeights:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached):
-            # Places last: every sum over them then has one order, whatever the batch and its padding.
-            scores = predictions.float().scores().transpose(1, 2).contiguous()
-            batch, objects = truth.labels.shape
-            owned = torch.zeros_like(scores, dtype=torch.bool)
-            negative = torch.ones_like(scores)
-            parts = []
-            for part in object_chunks(batch * TEMPORARIES, scores.shape[2], objects):
+            (batch, places, classes), objects = predictions.logits.shape, truth.labels.shape[1]
+            priors, predicted, finite = predictions.priors, predictions.boxes.float(), predictions.finite()
+            negative, parts = predicted.new_full((batch, classes, places), UNSAID), []
+            for part in object_chunks(batch * TEMPORARIES, places, objects):
                 boxes, labels = truth.boxes[:, part], truth.labels[:, part]
-                depth = geometry.depth_inside(predictions.priors.centers.float(), boxes).transpose(1, 2)
-                inside = ((depth > 0) & truth.valid[:, part, None]).contiguous()
-                overlap, consistency = self._consistency(predictions, scores, boxes, labels, inside)
-                parts.append(self._positive(consistency, self.bag(predictions.priors, boxes, labels) * inside))
-                probability = self.overlap_function(overlap.detach(), inside).detach()
-                held, value = of_classes(probability, inside, labels, scores.shape[1])
-                negative = torch.where(held, value, negative)
-                owned |= held
-            return DualWeights(torch.cat(parts, 1).transpose(1, 2), negative.transpose(1, 2), owned.transpose(1, 2))
+                pairs = pairs_inside(priors, boxes, truth.valid[:, part])
+                score = scores_of_pairs(predictions, labels, pairs)
+                fit = self._fit(score, pairs.of_places(predicted), pairs.of_objects(boxes))
+                overlap, consistency = (torch.where(pairs.of_places(finite), value, 0.0) for value in fit)
+                parts.append(self._positive(consistency, self.bag(priors, boxes, labels, pairs), pairs))
+                pairs.tell_classes(self.overlap_function(overlap.detach(), pairs), labels, negative)
+            owned, negative = (t.transpose(1, 2) for t in (negative < UNSAID, negative.clamp_(max=1)))
+            return DualWeights(torch.cat(parts, 1).transpose(1, 2), negative, owned)
 
-    def _consistency(
-        self, predictions: Predictions, scores: Tensor, boxes: Tensor, labels: Tensor, inside: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """IoU and consistency of prediction and object, (B,g,N), 0 outside and where not finite."""
-        predicted, wanted = predictions.boxes.float()[:, None], boxes[:, :, None]
-        overlap = geometry.iou(predicted, wanted)
-        likelihood = self.location(overlap, geometry.giou(predicted, wanted), self.beta)
-        score = scores.gather(1, labels[..., None].expand(-1, -1, scores.shape[2]))
-        consistency = score * likelihood
-        usable = inside & predictions.finite()[:, None] & consistency.isfinite() & overlap.isfinite()
+    def _fit(self, score: Tensor, predicted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """IoU and consistency of prediction and object for every pair, 0 where not finite."""
+        overlap = iou(predicted, wanted)
+        consistency = score * self.location(overlap, giou(predicted, wanted), self.beta)
+        usable = consistency.isfinite() & overlap.isfinite()
         return torch.where(usable, overlap, 0.0), torch.where(usable, consistency, 0.0)
 
-    def _positive(self, consistency: Tensor, prior: Tensor) -> Tensor:
+    def _positive(self, consistency: Tensor, prior: Tensor, pairs: Pairs) -> Tensor:
         """Weights (B,g,N); eq. 5 of the article when ``mu_total`` equals ``mu``."""
         weight = (self.mu * consistency).exp() * consistency * prior
-        total = ((self.mu_total * consistency).exp() * consistency * prior).sum(2, keepdim=True)
-        return weight / total.clamp(min=TINY)
-
-
-def of_classes(probability: Tensor, inside: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """From objects (B,g,N) to classes (B,C,N): whether one of the class holds the place, and the last one's word."""
-    batch, count, places = probability.shape
-    order = torch.arange(1, count + 1, device=labels.device)[:, None]
-    claims = torch.where(inside, order, 0)
-    last = claims.new_zeros(batch, num_classes, places)
-    last = last.scatter_reduce(1, labels[..., None].expand_as(claims), claims, "amax")
-    return last > 0, probability.gather(1, (last - 1).clamp(min=0))
+        total = pairs.total((self.mu_total * consistency).exp() * consistency * prior)
+        return pairs.dense(weight / pairs.of_objects(total.clamp(min=TINY)))

@@ -33,15 +33,15 @@ class CenteredBags(BagWeights):
     """Bags of a centre prior: ``mass`` is the sum of its weights, and carries the gradient of a learned one."""
 
 
-def in_slices(function: Callable[..., tuple[Tensor, ...]], slices: list[slice], *values: Tensor) -> tuple[Tensor, ...]:
-    """Results of ``function(part, *values)`` for slices of the objects, joined along axis 1.
+def in_slices(function: Callable[[slice], tuple[Tensor, ...]], slices: list[slice]) -> tuple[Tensor, ...]:
+    """Results of ``function(part)`` for slices of the objects, joined along axis 1.
 
     Where there are several, what the backward pass needs is computed again instead of kept.
     """
     if len(slices) == 1 or not torch.is_grad_enabled():
-        parts = [function(part, *values) for part in slices]
+        parts = [function(part) for part in slices]
     else:
-        parts = [checkpoint(function, part, *values, use_reentrant=False) for part in slices]
+        parts = [checkpoint(function, part, use_reentrant=False) for part in slices]
     return tuple(torch.cat(column, 1) for column in zip(*parts, strict=True))
 
 

@@ -26,6 +26,11 @@ class Assigner(Protocol):
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment | PairWeights: ...
 
 
+def wide(device: torch.device) -> torch.dtype:
+    """float64, in which the order of a sum does not show in float32; where a device has none (Apple's), float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def object_chunks(batch: int, places: int, objects: int, device: torch.device | None = None) -> list[slice]:
     """Slices of the object axis that keep one (B,N,g) plane within ``STREAM`` elements, on a CPU within its cache."""
     cached = device is not None and device.type == "cpu" and not torch.compiler.is_compiling()

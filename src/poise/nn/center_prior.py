@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.assign.bags import gaussian
+from poise.assign.pairs import Pairs
 from poise.structures import Priors
 
 
@@ -23,6 +24,6 @@ class CenterPrior(nn.Module):
         self.mean = nn.Parameter(torch.zeros(num_classes, 2), requires_grad=trained)
         self.sigma = nn.Parameter(torch.full((num_classes, 2), sigma), requires_grad=trained)
 
-    def forward(self, priors: Priors, boxes: Tensor, labels: Tensor) -> Tensor:
-        """Weights (B,G,N) in [0,1] of every place for boxes (B,G,4) of classes (B,G)."""
-        return gaussian(priors, boxes, self.mean[labels].float(), self.sigma[labels].float())
+    def forward(self, priors: Priors, boxes: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
+        """Weights in [0,1] of the ``pairs`` of places and boxes (B,G,4) of classes (B,G)."""
+        return gaussian(priors, boxes, self.mean[labels].float(), self.sigma[labels].float(), pairs)
