@@ -68,6 +68,16 @@ def test_discriminability_of_a_dense_detector(trained: Path, demo_data: Path, tm
     assert code == 0 and 0 < numbers["models"]["atss_r18_fpn, tiny"]["contrast"] < 1
 
 
+def test_folders_of_ablations_give_models_their_names(models: dict[str, str], demo_data: Path, tmp_path: Path) -> None:
+    for name in ("K=0-plain", "K=1-ATSS"):
+        (tmp_path / name / "seed-0").mkdir(parents=True)
+        (tmp_path / name / "seed-0" / "best.pt").write_bytes(Path(models["first"]).read_bytes())
+    words = [str(tmp_path / name / "seed-0") for name in ("K=0-plain", "K=1-ATSS")]
+    code, numbers = run("discriminability", words, demo_data, tmp_path / "lab")
+    assert code == 0
+    assert [name.split(", ")[1] for name in numbers["models"]] == ["K=0-plain/seed-0", "K=1-ATSS/seed-0"]
+
+
 def test_instability_of_two_trainings(models: dict[str, str], demo_data: Path, tmp_path: Path) -> None:
     words = [models["first"], models["second"], "vs", models["first"], models["first"]]
     code, numbers = run("instability", words, demo_data, tmp_path)

@@ -201,7 +201,7 @@ def _published(name: str, weights: str, notes: list[str]) -> Any:
 def _short(word: str, model: Any) -> str:
     """What the page calls a model: its name, with the folder of a run for telling runs apart."""
     path = Path(word)
-    if "=" in word or not path.exists():
+    if not path.exists():  # NAME=WEIGHTS; folders of ablations can have that sign too
         return str(model.name)
     folder = path.resolve().parent if path.is_file() else path.resolve()
     run = f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed-") else folder.name
