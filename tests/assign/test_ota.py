@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from poise.assign import OTA
-from poise.assign.sinkhorn import Transport, paired_sum
+from poise.assign.pairs import AllPairs
+from poise.assign.sinkhorn import Lane, Transport
 from poise.nn.grids import points
 from poise.structures import GroundTruth, JointPredictions, Predictions
 
@@ -115,7 +116,9 @@ def test_the_plan_delivers_what_is_wanted() -> None:
     generator = torch.Generator().manual_seed(0)
     cost, background = torch.rand(1, 3, 40, generator=generator) * 5, torch.rand(1, 40, generator=generator) * 5
     supply = torch.tensor([[2.0, 5.0, 1.0]])
-    problem = Transport(cost, background, supply, torch.tensor([32.0]), [slice(0, 2), slice(2, 3)])
+    parts = [(part, AllPairs(torch.ones_like(cost[:, part], dtype=torch.bool))) for part in (slice(0, 2), slice(2, 3))]
+    lanes = [Lane(part, pairs, cost[:, part]) for part, pairs in parts]
+    problem = Transport(lanes, background, supply, torch.tensor([32.0]))
     price = problem.prices(300)
     ours = supply.log() - (price[:, None] - cost).logsumexp(2)
     nobody = torch.tensor(32.0).log() - (price - background).logsumexp(1)
@@ -123,20 +126,3 @@ def test_the_plan_delivers_what_is_wanted() -> None:
     torch.testing.assert_close(sent.sum(2), supply)
     everything = sent.sum(1) + (nobody + price - background).exp()
     torch.testing.assert_close(everything, torch.ones(1, 40), atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 21])
-def test_zeros_at_the_end_of_a_sum_change_no_bit(count: int) -> None:
-    values = torch.randn(2, count, 50, generator=torch.Generator().manual_seed(count)) * 1e3
-    plain = paired_sum(values)
-    torch.testing.assert_close(plain, values.sum(1), atol=1e-2, rtol=1e-5)
-    for more in (1, 5, 40):
-        assert torch.equal(paired_sum(torch.nn.functional.pad(values, (0, 0, 0, more))), plain)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"topk": 0}, {"iterations": 0}, {"radius": 0.0}, {"temperature": 0.0}, {"alpha": 2.0}, {"gamma": -1.0}]
-)
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"OTA\("):
-        OTA(**wrong)  # type: ignore[arg-type]

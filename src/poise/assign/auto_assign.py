@@ -15,7 +15,7 @@ from torch import Tensor
 from poise.assign.bags import Bag, SoftCenter
 from poise.assign.likelihood import TINY, CenteredBags, in_slices
 from poise.assign.pairs import pairs_inside, scores_of_pairs
-from poise.assign.planes import Planes
+from poise.assign.planes import best_overlap
 from poise.assign.protocol import object_chunks
 from poise.boxes import giou
 from poise.structures import GroundTruth, Predictions
@@ -68,7 +68,7 @@ class AutoAssign:
     @torch.no_grad()
     def _negative(self, predictions: Predictions, truth: GroundTruth, slices: list[slice], classes: int) -> Tensor:
         """(B,C,N): 1 outside the objects of a class, inside the less the better the place's box fits any object."""
-        sureness = 1 / (1 - _best_overlap(predictions.boxes, truth)).clamp(min=TINY)
+        sureness = 1 / (1 - best_overlap(predictions.boxes, truth)).clamp(min=TINY)
         negative = sureness.new_ones(len(sureness), classes, sureness.shape[1])
         for part in slices:
             pairs = pairs_inside(predictions.priors, truth.boxes[:, part], truth.valid[:, part])
@@ -77,12 +77,3 @@ class AutoAssign:
             spread = (value - pairs.of_objects(low) + TINY) / pairs.of_objects(high - low + TINY)
             pairs.tell_classes(1 - spread, truth.labels[:, part], negative)
         return negative
-
-
-def _best_overlap(boxes: Tensor, truth: GroundTruth) -> Tensor:
-    """IoU of each place's box (B,N,4) with the object that it overlaps most, (B,N)."""
-    planes, (batch, places) = Planes.of(boxes), boxes.shape[:2]
-    best = boxes.new_zeros(batch, places, dtype=torch.float32)
-    for part in object_chunks(batch, places, truth.labels.shape[1], best.device):
-        best = torch.maximum(best, planes.iou(truth.boxes[:, part]).mul_(truth.valid[:, part, None]).amax(1))
-    return best

@@ -8,10 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.planes import around_middle, center_planes, depth, owner_of, sides_of, smallest_first
+from poise.assign.pairs import Pairs, pairs_inside
+from poise.assign.planes import around_middle, depth, owner_of, smallest_first
 from poise.assign.protocol import object_chunks
 from poise.boxes import area
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
+
+TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,26 @@ class CenterRegion:
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
         priors = predictions.priors
         batch, places = len(truth.boxes), len(priors.strides)
-        low, high = self._ranges(priors)
         order, claim = smallest_first(area(truth.boxes), truth.valid)
         best = truth.boxes.new_zeros(batch, places)
-        for part in object_chunks(batch, places, truth.boxes.shape[1], best.device):
-            near, farthest = _distances(priors, truth.boxes[:, part], self.radius)
-            fits = torch.minimum(farthest - low, high - farthest).ge_(0).mul_(near.gt_(0))
-            best = torch.maximum(best, fits.mul_(claim[:, part]).amax(1))
+        for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
+            pairs = pairs_inside(priors, truth.boxes[:, part], truth.valid[:, part])
+            fits = self._fits(priors, truth.boxes[:, part], pairs)
+            best = torch.maximum(best, pairs.place_most(fits * pairs.of_objects(claim[:, part])))
         positive = (best > 0) & predictions.finite()
         return Assignment(owner_of(best, order), positive, torch.zeros_like(positive), positive.float())
+
+    def _fits(self, priors: Priors, objects: Tensor, pairs: Pairs) -> Tensor:
+        """Whether the place of each pair is near the object's centre and on the level of the object's size."""
+        x, y = (pairs.of_places(z) for z in priors.centers.float().unbind(-1))
+        x1, y1, x2, y2 = (pairs.of_objects(side) for side in objects.unbind(-1))
+        farthest = torch.maximum(torch.maximum(x - x1, x2 - x), torch.maximum(y - y1, y2 - y))
+        low, high = (pairs.of_places(limit[None]) for limit in self._ranges(priors))
+        fits = (farthest >= low) & (farthest <= high)
+        if self.radius == 0:
+            return fits
+        square = around_middle((x1, y1, x2, y2), self.radius * pairs.of_places(priors.strides[None]))
+        return fits & (depth(x, y, square) > 0)
 
     def _ranges(self, priors: Priors) -> tuple[Tensor, Tensor]:
         """Least and greatest farthest side of each place's level, (N,) px."""
@@ -57,13 +71,3 @@ class CenterRegion:
         low = [like.new_full((size,), bounds[i]) for i, size in enumerate(priors.level_sizes)]
         high = [like.new_full((size,), bounds[i + 1]) for i, size in enumerate(priors.level_sizes)]
         return torch.cat(low), torch.cat(high)
-
-
-def _distances(priors: Priors, objects: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    """How deep each place lies in each object and near its centre, and its farthest side, both (B,g,N)."""
-    (x, y), (x1, y1, x2, y2) = center_planes(priors), sides_of(objects)
-    farthest = torch.maximum(torch.maximum(x - x1, x2 - x), torch.maximum(y - y1, y2 - y))
-    within = depth(x, y, (x1, y1, x2, y2))
-    if radius > 0:
-        within = torch.minimum(within, depth(x, y, around_middle(objects, radius * priors.strides)))
-    return within, farthest

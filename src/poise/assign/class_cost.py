@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from poise.assign.pairs import Pairs
 from poise.assign.planes import rows
 from poise.assign.protocol import object_chunks, wide
 
@@ -22,7 +23,8 @@ class ClassCost:
     """
 
     def __init__(self, values: Tensor, hit: Callable[[Tensor], Tensor], miss: Callable[[Tensor], Tensor]) -> None:
-        self.values, self.hit, self.miss = values.transpose(1, 2).contiguous(), hit, miss
+        self.given, self.hit, self.miss = values, hit, miss
+        self.values = values.transpose(1, 2).contiguous()
         batch, classes, places = self.values.shape
         total = torch.zeros(batch, places, dtype=wide(values.device), device=values.device)
         for part in object_chunks(batch, places, classes, values.device):
@@ -31,5 +33,12 @@ class ClassCost:
 
     def __call__(self, labels: Tensor) -> Tensor:
         """Costs (B,g,N) float32 for objects of classes (B,g)."""
-        value = rows(self.values, labels)
-        return self.hit(value).sub_(self.miss(value)).add_(self.background[:, None])
+        return self._exchanged(rows(self.values, labels), self.background[:, None])
+
+    def of_pairs(self, labels: Tensor, pairs: Pairs) -> Tensor:
+        """The same for pairs."""
+        value = pairs.of_classes(self.given, labels)
+        return self._exchanged(value, pairs.of_places(self.background))
+
+    def _exchanged(self, value: Tensor, background: Tensor) -> Tensor:
+        return self.hit(value).sub_(self.miss(value)).add_(background)

@@ -45,7 +45,7 @@ class Fovea:
         best = truth.boxes.new_zeros(batch, places)
         for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1], best.device):
             fits = self._within(cells, priors, truth.boxes[:, part], sides[:, part, None])
-            best = torch.maximum(best, fits.mul_(claim[:, part]).amax(1))
+            best = torch.maximum(best, fits.mul_(claim[:, part, None]).amax(1))
         positive = (best > 0) & predictions.finite()
         return Assignment(owner_of(best, order), positive, torch.zeros_like(positive), positive.float())
 

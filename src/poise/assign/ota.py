@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from poise.assign.class_cost import ClassCost
-from poise.assign.positions import depths
-from poise.assign.protocol import aligned_chunks
-from poise.assign.sinkhorn import Transport
+from poise.assign.pairs import Pairs, pairs_inside
+from poise.assign.planes import around_middle, best_overlap, depth, largest_values
+from poise.assign.protocol import object_chunks
+from poise.assign.sinkhorn import Lane, Transport
 from poise.boxes import iou
-from poise.structures import Assignment, GroundTruth, Predictions
+from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
 LEAST_IOU = torch.finfo(torch.float32).eps
@@ -56,25 +57,25 @@ class OTA:
         boxes = torch.where(usable[..., None], predictions.boxes.float(), 0.0)
         classes = self._class_cost(torch.where(usable[..., None], predictions.logits.float(), 0.0))
         batch, places = usable.shape
-        slices = aligned_chunks(batch * TEMPORARIES, places, truth.labels.shape[1])
-        costs, supplies, nearest = [], [], torch.zeros_like(boxes[..., 0])
-        for part in slices:
-            objects = truth.boxes[:, part]
-            overlap = iou(boxes[:, None], objects[:, :, None])
-            allowed = usable[:, None] & truth.valid[:, part, None]
-            near = allowed & self._near(predictions, objects)
-            best = torch.where(near, overlap, 0.0).topk(min(self.topk, places), 2).values
-            supplies.append(best.sum(2).floor().clamp(min=1) * allowed.any(2))
-            allowed = torch.where(near.any(2, keepdim=True), near, allowed)
-            cost = classes(truth.labels[:, part]) - overlap.clamp(min=LEAST_IOU).log() * self.iou_weight
-            costs.append(torch.where(allowed, cost / self.temperature, torch.inf))
-            nearest = torch.maximum(nearest, torch.where(truth.valid[:, part, None], overlap, 0.0).amax(1))
+        lanes, supplies = [], []
+        for part in object_chunks(batch * TEMPORARIES, places, truth.labels.shape[1]):
+            objects, valid = truth.boxes[:, part], truth.valid[:, part]
+            near = self._near(predictions.priors, objects, valid)
+            near = near.only(near.of_places(usable))
+            overlap = iou(near.of_places(boxes), near.of_objects(objects))
+            best = largest_values(near.dense(overlap), min(self.topk, places))
+            supplies.append(best.sum(2).floor().clamp(min=1) * (valid & usable.any(1, keepdim=True)))
+            pairs = near.or_all(usable[:, None] & valid[..., None])
+            overlap = iou(pairs.of_places(boxes), pairs.of_objects(objects)).clamp(min=LEAST_IOU)
+            cost = classes.of_pairs(truth.labels[:, part], pairs) - overlap.log() * self.iou_weight
+            lanes.append(Lane(part, pairs, cost / self.temperature))
         supply = torch.cat(supplies, 1)
         rest = (places - supply.sum(1)).clamp(min=0)
-        plan = Transport(torch.cat(costs, 1), classes.background / self.temperature, supply, rest, slices)
+        plan = Transport(lanes, classes.background / self.temperature, supply, rest)
         index, positive = plan.winners(plan.prices(self.iterations))
         own = iou(boxes, truth.boxes.gather(1, index[..., None].expand(-1, -1, 4)))
-        return Assignment(index, positive, torch.zeros_like(positive), torch.where(positive, own, nearest))
+        quality = torch.where(positive, own, best_overlap(boxes, truth))
+        return Assignment(index, positive, torch.zeros_like(positive), quality)
 
     def _class_cost(self, logits: Tensor) -> ClassCost:
         """The focal loss of (B,N,C) logits against one class."""
@@ -83,13 +84,15 @@ class OTA:
             return softplus(z).mul_(-self.gamma).exp_().mul_(softplus(-z)).mul_(self.alpha)
 
         def miss(z: Tensor) -> Tensor:
-            return softplus(-z).mul_(-self.gamma).exp_().mul_(softplus(z)).mul_(1 - self.alpha)
+            entropy = softplus(z)
+            return (z - entropy).mul_(self.gamma).exp_().mul_(entropy).mul_(1 - self.alpha)
 
         return ClassCost(logits, hit, miss)
 
-    def _near(self, predictions: Predictions, objects: Tensor) -> Tensor:
-        """Places inside each object (B,g,4) and near its centre, (B,g,N) bool."""
-        priors = predictions.priors
-        centers = priors.centers.float()[:, None]
-        depth, margin = depths(centers, objects[:, :, None], self.radius * priors.strides)
-        return (depth > self.inside) & (margin > 0)
+    def _near(self, priors: Priors, objects: Tensor, valid: Tensor) -> Pairs:
+        """Pairs of places inside objects (B,g,4) and near their centres."""
+        pairs = pairs_inside(priors, objects, valid)
+        x, y = (pairs.of_places(z) for z in priors.centers.float().unbind(-1))
+        sides = [pairs.of_objects(side) for side in objects.unbind(-1)]
+        square = around_middle(sides, self.radius * pairs.of_places(priors.strides[None]))
+        return pairs.only((depth(x, y, sides) > self.inside) & (depth(x, y, square) > 0))

@@ -38,6 +38,9 @@ class Pairs(Protocol):
     def only(self, kept: Tensor) -> Pairs:
         """Those of them that are ``kept``, a bool of every pair."""
 
+    def or_all(self, others: Tensor) -> Pairs:
+        """With all pairs (B,g,N) that are among the ``others`` of the objects that have none here."""
+
     def dense(self, values: Tensor) -> Tensor:
         """Values of all pairs, (B,g,N), 0 where a pair does not count."""
 
@@ -80,6 +83,9 @@ class AllPairs:
 
     def only(self, kept: Tensor) -> AllPairs:
         return AllPairs(self.held & kept)
+
+    def or_all(self, others: Tensor) -> AllPairs:
+        return AllPairs(torch.where(self.held.any(2, keepdim=True), self.held, others))
 
     def dense(self, values: Tensor) -> Tensor:
         return torch.where(self.held, values, 0.0)
@@ -133,6 +139,13 @@ class ListedPairs:
 
     def only(self, kept: Tensor) -> ListedPairs:
         return ListedPairs(self.shape, self.owner[kept], self.place[kept])
+
+    def or_all(self, others: Tensor) -> ListedPairs:
+        without = torch.bincount(self.owner, minlength=self.shape[0] * self.shape[1]).view(self.shape[:2]) == 0
+        image, item = (without & others.any(2)).nonzero().unbind(1)
+        row, place = others[image, item].nonzero().unbind(1)
+        more = _listed(self.shape, image[row], item[row], place)
+        return ListedPairs(self.shape, torch.cat((self.owner, more.owner)), torch.cat((self.place, more.place)))
 
     def dense(self, values: Tensor) -> Tensor:
         return values.new_zeros(self.shape.numel()).scatter_(0, self._position(), values).view(self.shape)

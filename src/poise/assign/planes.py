@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from poise.assign.protocol import object_chunks
 from poise.boxes import EPS
-from poise.structures import Predictions, Priors
+from poise.structures import GroundTruth, Predictions, Priors
 
 BLOCK = 32  # neighbouring places of which first the least is looked at
 INFINITY = 0x7F800000  # the bits of float32's
@@ -41,6 +42,15 @@ class Planes:
         return shared.div_(union.clamp_(min=EPS))
 
 
+def best_overlap(boxes: Tensor, truth: GroundTruth) -> Tensor:
+    """IoU of each place's box (B,N,4) with the object that it overlaps most, (B,N)."""
+    planes, (batch, places) = Planes.of(boxes), boxes.shape[:2]
+    best = boxes.new_zeros(batch, places, dtype=torch.float32)
+    for part in object_chunks(batch, places, truth.labels.shape[1], best.device):
+        best = torch.maximum(best, planes.iou(truth.boxes[:, part]).mul_(truth.valid[:, part, None]).amax(1))
+    return best
+
+
 def depth(x: Tensor, y: Tensor, sides: Sequence[Tensor]) -> Tensor:
     """The least distance to the four sides of a box, positive strictly inside; shapes broadcast."""
     x1, y1, x2, y2 = sides
@@ -59,9 +69,9 @@ def sides_of(objects: Tensor) -> tuple[Tensor, ...]:
     return objects[..., None].unbind(2)
 
 
-def around_middle(objects: Tensor, reach: Tensor) -> tuple[Tensor, ...]:
-    """Sides of the squares of ``reach`` (N,) px around the middle of objects (B,g,4), each (B,g,N)."""
-    x1, y1, x2, y2 = sides_of(objects)
+def around_middle(sides: Sequence[Tensor], reach: Tensor) -> tuple[Tensor, ...]:
+    """Sides of the squares of ``reach`` px around the middle of boxes x1, y1, x2, y2; shapes broadcast."""
+    x1, y1, x2, y2 = sides
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
     return x - reach, y - reach, x + reach, y + reach
 
@@ -88,7 +98,7 @@ def scores_of(predictions: Predictions, logits: Tensor) -> Tensor:
 
 
 def smallest_first(sizes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Objects (B,G) by size, ties to the lowest index, and how strongly each claims a place, (B,G,1).
+    """Objects (B,G) by size, ties to the lowest index, and how strongly each claims a place, (B,G).
 
     Claims are G for the first object down to 1, and 0 for what is none, so that the greatest claim is the answer.
     """
@@ -96,7 +106,7 @@ def smallest_first(sizes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     count = sizes.shape[1]
     claims = torch.arange(count, 0, -1, device=sizes.device, dtype=torch.float32).expand(order.shape)
     claim = torch.zeros_like(sizes, dtype=torch.float32).scatter(1, order, claims)
-    return order, (claim * valid)[..., None]
+    return order, claim * valid
 
 
 def owner_of(claim: Tensor, order: Tensor) -> Tensor:

@@ -38,12 +38,6 @@ def object_chunks(batch: int, places: int, objects: int, device: torch.device | 
     return [slice(start, min(start + size, objects)) for start in range(0, objects, size)]
 
 
-def aligned_chunks(batch: int, places: int, objects: int) -> list[slice]:
-    """As ``object_chunks``, of sizes that are a power of two (but for the last)."""
-    size = 1 << (max(1, STREAM // max(1, batch * places)).bit_length() - 1)
-    return [slice(start, min(start + size, objects)) for start in range(0, objects, size)]
-
-
 def lowest_index(chosen: Tensor, dim: int = -1) -> Tensor:
     """Index of the first True along ``dim``; the length of ``dim`` where there is none."""
     length = chosen.shape[dim]

@@ -73,8 +73,8 @@ class SimOTA:
     def _position(self, priors: Priors, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """How deep each place lies in each object, and in the square of ``radius`` strides around it, both (B,g,N)."""
         x, y = (plane + self.shift * priors.strides for plane in center_planes(priors))
-        square = around_middle(boxes, self.radius * priors.strides)
-        return depth(x, y, sides_of(boxes)), depth(x, y, square)
+        sides = sides_of(boxes)
+        return depth(x, y, sides), depth(x, y, around_middle(sides, self.radius * priors.strides))
 
 
 def _entropy(predictions: Predictions) -> ClassCost:

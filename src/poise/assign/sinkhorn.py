@@ -1,7 +1,6 @@
 """Optimal transport by Sinkhorn's iterations (Cuturi 2013), of objects' supply to places that each want one unit.
 
 Everything is a logarithm in units of the temperature, so that nothing underflows. The number of iterations is fixed.
-Sums over objects are folded in pairs: padding adds zeros and so changes no rounding.
 """
 
 from __future__ import annotations
@@ -11,22 +10,35 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from poise.assign.protocol import lowest_index
+from poise.assign.pairs import Pairs
 
 LEAST = 1e-8  # added to supply and demand before the logarithm, as in the original
 
 
 @dataclass(frozen=True)
-class Transport:
-    """A problem: objects and the background supply, places take; costs in units of the temperature."""
+class Lane:
+    """Some of the objects, the places that each may send to, and what that costs in units of the temperature."""
 
-    cost: Tensor  # (B,G,N) float32; infinite where nothing may be sent
-    background: Tensor  # (B,N) float32, finite
+    part: slice  # of the objects
+    pairs: Pairs
+    cost: Tensor  # of every pair, finite
+
+    def sent(self, price: Tensor) -> Tensor:
+        """Logarithm of what each object sends at prices (B,N), but for what it has to offer, (B,g)."""
+        value = self.pairs.of_places(price) - self.cost
+        most = self.pairs.most(value)
+        return self.pairs.total((value - self.pairs.of_objects(most)).exp()).log() + most
+
+
+@dataclass(frozen=True)
+class Transport:
+    """A problem: objects and the background supply, places take."""
+
+    lanes: Sequence[Lane]
+    background: Tensor  # (B,N) float32, finite: what it costs
     supply: Tensor  # (B,G) float32; 0: the object takes no part
     rest: Tensor  # (B,) float32 >= 0, supply of the background
-    slices: Sequence[slice]  # of the objects, worked on one after the other; sizes are one power of two, but the last
 
     def prices(self, iterations: int) -> Tensor:
         """What each place has to pay (B,N): the dual of the demand after so many iterations."""
@@ -35,7 +47,7 @@ class Transport:
         price = torch.zeros_like(self.background)
         for _ in range(iterations):
             price = -self._offers(ours, nobody)
-            sent = torch.cat([torch.logsumexp(price[:, None] - self.cost[:, part], 2) for part in self.slices], 1)
+            sent = torch.cat([lane.sent(price) for lane in self.lanes], 1)
             ours = torch.where(self.supply > 0, (self.supply + LEAST).log() - sent, -torch.inf)
             nobody = (self.rest + LEAST).log() - torch.logsumexp(price - self.background, 1)
         return price
@@ -48,11 +60,11 @@ class Transport:
         nobody = price - self.background
         best = torch.full_like(price, -torch.inf)
         index = torch.zeros(price.shape, dtype=torch.int64, device=price.device)
-        for part in self.slices:
-            share = price[:, None] - self.cost[:, part]
-            share = torch.where(self.supply[:, part, None] > 0, share - share.amax(2, keepdim=True), -torch.inf)
-            strongest = share.amax(1)
-            first = lowest_index(share == strongest[:, None], 1) + part.start
+        for part, pairs, cost in ((lane.part, lane.pairs, lane.cost) for lane in self.lanes):
+            share = pairs.of_places(price) - cost
+            share = share - pairs.of_objects(pairs.most(share))
+            strongest = pairs.place_most(share)
+            first = pairs.place_owner(share == pairs.of_places(strongest)) + part.start
             index = torch.where(strongest > best, first, index)
             best = torch.maximum(best, strongest)
         return index, (best > -torch.inf) & (best >= nobody - nobody.amax(1, keepdim=True))
@@ -60,17 +72,9 @@ class Transport:
     def _offers(self, ours: Tensor, nobody: Tensor) -> Tensor:
         """Logarithm of what objects (B,G) and background (B,) together offer each place, (B,N)."""
         rest = nobody[:, None] - self.background
-        most = rest
-        for part in self.slices:
-            most = torch.maximum(most, (ours[:, part, None] - self.cost[:, part]).amax(1))
-        sums = [paired_sum((ours[:, part, None] - self.cost[:, part] - most[:, None]).exp()) for part in self.slices]
-        return (paired_sum(torch.stack(sums, 1)) + (rest - most).exp()).log() + most
-
-
-def paired_sum(values: Tensor) -> Tensor:
-    """Sum of (B,G,N) over G in pairs of neighbours, of those again, and so on: zeros at the end change nothing."""
-    while values.shape[1] > 1:
-        if values.shape[1] % 2:
-            values = functional.pad(values, (0, 0, 0, 1))
-        values = values[:, 0::2] + values[:, 1::2]
-    return values[:, 0]
+        offers = [(lane.pairs, lane.pairs.of_objects(ours[:, lane.part]) - lane.cost) for lane in self.lanes]
+        most = torch.stack([rest, *(pairs.place_most(offer) for pairs, offer in offers)]).amax(0)
+        total = (rest - most).exp()
+        for pairs, offer in offers:
+            total = total + pairs.place_total((offer - pairs.of_places(most)).exp())
+        return total.log() + most
