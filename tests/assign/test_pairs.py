@@ -16,11 +16,11 @@ BATCH = 3
 def scene(seed: int) -> tuple[Priors, GroundTruth, ListedPairs, AllPairs]:
     """Listed and all pairs of the same places and objects."""
     priors, truth = POINTS(maps_of(BATCH)), truth_of([5, 0, 12], seed, crowd=True)
-    listed = pairs_inside(priors, truth.boxes, truth.valid)
+    listed = pairs_inside(priors.centers, truth.boxes, truth.valid)
     assert isinstance(listed, ListedPairs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("poise.assign.pairs.may_list", lambda device: False)
-        everything = pairs_inside(priors, truth.boxes, truth.valid)
+        everything = pairs_inside(priors.centers, truth.boxes, truth.valid)
     assert isinstance(everything, AllPairs)
     return priors, truth, listed, everything
 
@@ -53,9 +53,11 @@ def test_both_forms_say_the_same() -> None:
         many = few.or_all(others)
         written = told.clone()
         pairs.tell_classes(values, truth.labels, written)
+        lowered = told.clone()
+        pairs.lower_classes(values, truth.labels, lowered)
         return [
             pairs.dense(values), pairs.total(values), pairs.most(values), pairs.place_total(values),
-            pairs.place_most(values), pairs.place_owner(values > 0), written, few.dense(few.of_all(dense)),
+            pairs.place_most(values), pairs.place_owner(values > 0), written, lowered, few.dense(few.of_all(dense)),
             many.dense(many.of_all(dense)), pairs.dense(pairs.of_classes(said, truth.labels)),
             pairs.dense(pairs.of_places(priors.strides[None]) * pairs.of_objects(truth.boxes[..., 0])),
         ]  # fmt: skip
@@ -77,5 +79,5 @@ def test_the_last_block_of_places_may_be_short() -> None:
     box = torch.tensor([[[0.0, 0.0, WIDTH, HEIGHT]]])
     centers = torch.rand(1, 45, 2, generator=torch.Generator().manual_seed(4)) * 90
     priors = Priors(torch.cat((centers - 1, centers + 1), 2), torch.ones(45), (45,))
-    pairs = pairs_inside(priors, box, torch.ones(1, 1, dtype=torch.bool))
+    pairs = pairs_inside(priors.centers, box, torch.ones(1, 1, dtype=torch.bool))
     assert isinstance(pairs, ListedPairs) and pairs.place.tolist() == list(range(45))

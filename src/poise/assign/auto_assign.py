@@ -47,7 +47,7 @@ class AutoAssign:
 
         def positives_of(part: slice) -> tuple[Tensor, Tensor, Tensor]:
             objects, labels = truth.boxes[:, part], truth.labels[:, part]
-            pairs = pairs_inside(priors, objects, truth.valid[:, part])
+            pairs = pairs_inside(priors.centers, objects, truth.valid[:, part])
             pairs = pairs.only(pairs.of_places(finite))
             prior = self.bag(priors, objects, labels, pairs)
             score = scores_of_pairs(predictions, labels, pairs)
@@ -71,7 +71,7 @@ class AutoAssign:
         sureness = 1 / (1 - best_overlap(predictions.boxes, truth)).clamp(min=TINY)
         negative = sureness.new_ones(len(sureness), classes, sureness.shape[1])
         for part in slices:
-            pairs = pairs_inside(predictions.priors, truth.boxes[:, part], truth.valid[:, part])
+            pairs = pairs_inside(predictions.priors.centers, truth.boxes[:, part], truth.valid[:, part])
             value = pairs.of_places(sureness)
             low, high = -pairs.most(-value), pairs.most(value)
             spread = (value - pairs.of_objects(low) + TINY) / pairs.of_objects(high - low + TINY)

@@ -41,7 +41,7 @@ class CenterRegion:
         order, claim = smallest_first(area(truth.boxes), truth.valid)
         best = truth.boxes.new_zeros(batch, places)
         for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
-            pairs = pairs_inside(priors, truth.boxes[:, part], truth.valid[:, part])
+            pairs = pairs_inside(priors.centers, truth.boxes[:, part], truth.valid[:, part])
             fits = self._fits(priors, truth.boxes[:, part], pairs)
             best = torch.maximum(best, pairs.place_most(fits * pairs.of_objects(claim[:, part])))
         positive = (best > 0) & predictions.finite()

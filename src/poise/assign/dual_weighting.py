@@ -98,7 +98,7 @@ class DualWeighting:
             negative, parts = predicted.new_full((batch, classes, places), UNSAID), []
             for part in object_chunks(batch * TEMPORARIES, places, objects):
                 boxes, labels = truth.boxes[:, part], truth.labels[:, part]
-                pairs = pairs_inside(priors, boxes, truth.valid[:, part])
+                pairs = pairs_inside(priors.centers, boxes, truth.valid[:, part])
                 score = scores_of_pairs(predictions, labels, pairs)
                 fit = self._fit(score, pairs.of_places(predicted), pairs.of_objects(boxes))
                 overlap, consistency = (torch.where(pairs.of_places(finite), value, 0.0) for value in fit)

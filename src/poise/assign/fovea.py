@@ -8,12 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from poise.assign.pairs import pairs_inside
 from poise.assign.planes import owner_of, smallest_first
 from poise.assign.protocol import object_chunks
 from poise.boxes import area
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
-TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows for
+TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
 
 
 @dataclass(frozen=True)
@@ -39,36 +40,38 @@ class Fovea:
         priors = predictions.priors
         batch, places = len(truth.boxes), len(priors.strides)
         self._check(priors)
-        cells = (priors.centers[0].float().T / priors.strides).floor()  # (2,N): column, row
         sides = area(truth.boxes).clamp(min=0).sqrt()
         order, claim = smallest_first(sides, truth.valid)
         best = truth.boxes.new_zeros(batch, places)
-        for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1], best.device):
-            fits = self._within(cells, priors, truth.boxes[:, part], sides[:, part, None])
-            best = torch.maximum(best, fits.mul_(claim[:, part, None]).amax(1))
+        for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
+            claims = self._claims(priors, truth.boxes[:, part], sides[:, part], claim[:, part])
+            best = torch.maximum(best, claims)
         positive = (best > 0) & predictions.finite()
         return Assignment(owner_of(best, order), positive, torch.zeros_like(positive), positive.float())
 
-    def _within(self, cells: Tensor, priors: Priors, objects: Tensor, sides: Tensor) -> Tensor:
-        """1 for cells (2,N) in the middle of objects (B,g,4) whose ``sides`` (B,g,1) their level serves, (B,g,N)."""
+    def _claims(self, priors: Priors, objects: Tensor, sides: Tensor, claim: Tensor) -> Tensor:
+        """The greatest claim (B,g) of objects (B,g,4) on each cell in their middle whose level serves their ``sides``.
+
+        (B,N), -infinity where there is none.
+        """
+        cells = (priors.centers[0].float() / priors.strides[:, None]).floor()  # (N,2): column, row
         levels, start = [], 0
         for size, (low, high) in zip(priors.level_sizes, self.ranges, strict=False):
-            slack = []
-            for axis in (0, 1):
-                cell = cells[axis, start : start + size]
-                first, final = self._middle(objects, axis, priors.strides[start], cell.amax())
-                slack.append(torch.minimum(cell - first, final - cell))
-            levels.append(torch.minimum(*slack).ge_(0).mul_((sides >= low) & (sides <= high)))
+            level = cells[None, start : start + size]
+            middle = self._middle(objects / priors.strides[start], level.amax(1))
+            pairs = pairs_inside(level, middle, (claim > 0) & (sides >= low) & (sides <= high))
+            levels.append(pairs.place_most(pairs.of_objects(claim)))
             start += size
-        return torch.cat(levels, 2)
+        return torch.cat(levels, 1)
 
-    def _middle(self, objects: Tensor, axis: int, stride: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """First and last cell of a level that answers to each object along an axis, both (B,g,1)."""
-        start, end = (objects[..., side, None] / stride for side in (axis, axis + 2))
+    def _middle(self, objects: Tensor, last: Tensor) -> Tensor:
+        """Boxes (B,g,4) around the cells that answer to objects (B,g,4), both in strides of the level."""
+        start, end = objects[..., :2], objects[..., 2:]
         half = 0.5 * (end - start)
         first = (start + (1 - self.sigma) * half - 0.5).ceil()
         final = (start + (1 + self.sigma) * half - 0.5).floor()
-        return first.clamp(min=0).minimum(last), final.clamp(min=0).minimum(last)
+        first, final = (cell.clamp(min=0).minimum(last) for cell in (first, final))
+        return torch.cat((first - 0.5, final + 0.5), -1)
 
     def _check(self, priors: Priors) -> None:
         if len(priors.level_sizes) > len(self.ranges):

@@ -15,17 +15,18 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from poise.assign.likelihood import TINY, BagWeights
-from poise.assign.planes import smallest
+from poise.assign.pairs import ListedPairs, pairs_touching, scores_of_pairs
+from poise.assign.planes import largest
 from poise.assign.protocol import object_chunks
 from poise.boxes import DeltaCoder, iou
 from poise.structures import DeltaPredictions, GroundTruth, Predictions, Priors
 
-TEMPORARIES = 16  # planes of pairs alive at once, against what streaming allows for
+TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows for
 
 
 def lowest_first(overlap: Tensor, count: int) -> Tensor:
     """Indices of the ``count`` greatest of (...,N), ties to the lowest index."""
-    return smallest(-overlap, count)[1]
+    return largest(overlap, count)
 
 
 def as_topk(overlap: Tensor, count: int) -> Tensor:
@@ -74,20 +75,21 @@ class FreeAnchor:
     @torch.no_grad()
     def _bags(self, priors: Priors, truth: GroundTruth) -> Tensor:
         """The places of each object's bag, (B,G,K)."""
-        anchors, places = priors.boxes.float()[:, None], priors.boxes.shape[1]
-        parts = object_chunks(len(truth.boxes) * TEMPORARIES, places, truth.boxes.shape[1])
-        count = min(self.topk, places)
-        return torch.cat([self.choose(iou(anchors, truth.boxes[:, part, None]), count) for part in parts], 1)
+        anchors, bags = priors.boxes.float(), []
+        places, objects = anchors.shape[1], truth.boxes.shape[1]
+        for part in object_chunks(len(truth.boxes) * TEMPORARIES, places, objects):
+            pairs = pairs_touching(anchors, truth.boxes[:, part], torch.ones_like(truth.valid[:, part]))
+            overlap = iou(pairs.of_places(anchors), pairs.of_objects(truth.boxes[:, part]))
+            bags.append(self.choose(pairs.dense(overlap), min(self.topk, places)))
+        return torch.cat(bags, 1)
 
     def _likelihood(self, predictions: Predictions, truth: GroundTruth, place: Tensor) -> Tensor:
         """Class score * exp(-box loss) of each place of each bag, (B,G,K)."""
-        scores = predictions.float().scores()
-        pair = place * scores.shape[2] + truth.labels[..., None]
-        score = scores.flatten(1).gather(1, pair.flatten(1)).view_as(place)
-        anchors = predictions.priors.boxes.float().expand(len(place), -1, -1)
-        wanted = self.coder.encode(_at(anchors, place), truth.boxes[:, :, None])
-        loss = smooth_l1_loss(_at(self._offsets(predictions), place), wanted, reduction="none", beta=self.beta)
-        return score * (-self.box_weight * loss.sum(3)).exp()
+        pairs = ListedPairs.of_bags(place, predictions.boxes.shape[1])
+        score = scores_of_pairs(predictions, truth.labels, pairs)
+        wanted = self.coder.encode(pairs.of_places(predictions.priors.boxes.float()), pairs.of_objects(truth.boxes))
+        loss = smooth_l1_loss(pairs.of_places(self._offsets(predictions)), wanted, reduction="none", beta=self.beta)
+        return (score * (-self.box_weight * loss.sum(1)).exp()).view_as(place)
 
     def _offsets(self, predictions: Predictions) -> Tensor:
         if isinstance(predictions, DeltaPredictions):
@@ -99,17 +101,13 @@ class FreeAnchor:
         """(B,N,C): 1 minus how surely the place's box finds an object of the class."""
         boxes = predictions.boxes.float()
         (batch, places), classes = boxes.shape[:2], predictions.logits.shape[2]
-        found = boxes.new_zeros(batch, classes, places)
+        negative = boxes.new_ones(batch, classes, places)
         for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
-            usable = truth.valid[:, part, None] & finite[:, None]
-            overlap = torch.where(usable, iou(boxes[:, None], truth.boxes[:, part, None]), 0.0)
-            most = overlap.amax(2, keepdim=True)
+            pairs = pairs_touching(boxes, truth.boxes[:, part], truth.valid[:, part])
+            pairs = pairs.only(pairs.of_places(finite))
+            overlap = iou(pairs.of_places(boxes), pairs.of_objects(truth.boxes[:, part]))
+            most = pairs.of_objects(pairs.most(overlap))
             sureness = ((overlap - self.threshold) / (most - self.threshold)).clamp(0, 1)
-            sureness = torch.where(most > self.threshold, sureness, 0.0)
-            found = found.scatter_reduce(1, truth.labels[:, part, None].expand_as(sureness), sureness, "amax")
-        return 1 - found.transpose(1, 2)
-
-
-def _at(values: Tensor, place: Tensor) -> Tensor:
-    """Values (B,N,4) at places (B,G,K), (B,G,K,4)."""
-    return values.gather(1, place.flatten(1)[..., None].expand(-1, -1, 4)).unflatten(1, place.shape[1:])
+            value = torch.where(most > self.threshold, 1 - sureness, 1.0)
+            pairs.lower_classes(value, truth.labels[:, part], negative)
+        return negative.transpose(1, 2)

@@ -91,7 +91,7 @@ class OTA:
 
     def _near(self, priors: Priors, objects: Tensor, valid: Tensor) -> Pairs:
         """Pairs of places inside objects (B,g,4) and near their centres."""
-        pairs = pairs_inside(priors, objects, valid)
+        pairs = pairs_inside(priors.centers, objects, valid)
         x, y = (pairs.of_places(z) for z in priors.centers.float().unbind(-1))
         sides = [pairs.of_objects(side) for side in objects.unbind(-1)]
         square = around_middle(sides, self.radius * pairs.of_places(priors.strides[None]))

@@ -9,15 +9,16 @@ Sums are made in float64, so that their order shows in no float32 result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from poise.assign.planes import BLOCK, center_planes, depth, of_blocks, sides_of
+from poise.assign.planes import BLOCK, of_blocks
 from poise.assign.protocol import wide
-from poise.structures import Predictions, Priors, QualityPredictions
+from poise.structures import Predictions, QualityPredictions
 
 
 class Pairs(Protocol):
@@ -61,6 +62,9 @@ class Pairs(Protocol):
 
     def tell_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
         """Write into ``told`` (B,C,N), at the places of every class (B,g), what the last of its objects says there."""
+
+    def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
+        """Lower ``told`` (B,C,N), at the places of every class (B,g), to the least that its objects say there."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,10 @@ class AllPairs:
         said = values.expand_as(claims).gather(1, (last - 1).clamp(min=0))
         told.copy_(torch.where(last > 0, said, told))
 
+    def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
+        values = torch.where(self.held, values, torch.inf)
+        told.scatter_reduce_(1, labels[..., None].expand_as(values), values, "amin")
+
 
 @dataclass(frozen=True)
 class ListedPairs:
@@ -123,6 +131,14 @@ class ListedPairs:
     shape: torch.Size  # B, g, N
     owner: Tensor  # (P,) int64 into B * g, the object
     place: Tensor  # (P,) int64 into B * N
+
+    @staticmethod
+    def of_bags(place: Tensor, places: int) -> ListedPairs:
+        """Of each object and the K of all places that (B,g,K) names."""
+        batch, count, size = place.shape
+        owner = torch.arange(batch * count, device=place.device)[:, None].expand(-1, size)
+        first = torch.arange(batch, device=place.device)[:, None, None] * places
+        return ListedPairs(torch.Size((batch, count, places)), owner.flatten(), (place + first).flatten())
 
     def of_objects(self, values: Tensor) -> Tensor:
         return values.flatten(0, 1).index_select(0, self.owner)
@@ -169,17 +185,23 @@ class ListedPairs:
         return first.scatter_reduce_(0, self.place, owner, "amin").view(self.shape[::2])
 
     def tell_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
-        (_, count, places), classes = self.shape, told.shape[1]
-        image, place = self.place // places, self.place % places
-        target = (image * classes + self.of_objects(labels)) * places + place
-        order = (self.owner % count + 1).int()
+        target = self._class_position(labels, told.shape[1])
+        order = (self.owner % self.shape[1] + 1).int()
         last = order.new_zeros(told.numel()).scatter_reduce_(0, target, order, "amax")
         final = last[target] == order
         told.view(-1).scatter_(0, target[final], values[final])
 
+    def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
+        told.view(-1).scatter_reduce_(0, self._class_position(labels, told.shape[1]), values, "amin")
+
     def _position(self) -> Tensor:
         """Where the pairs stand among all."""
         return self.owner * self.shape[2] + self.place % self.shape[2]
+
+    def _class_position(self, labels: Tensor, classes: int) -> Tensor:
+        """Where the pairs' places and the classes of their objects stand in (B,C,N)."""
+        image, place = self.place // self.shape[2], self.place % self.shape[2]
+        return (image * classes + self.of_objects(labels)) * self.shape[2] + place
 
     def _sum(self, values: Tensor, key: Tensor, shape: torch.Size) -> Tensor:
         total = values.new_zeros(shape.numel(), dtype=wide(values.device))
@@ -213,22 +235,34 @@ def pairs_of(held: Tensor) -> Pairs:
     return _listed(held.shape, *held.nonzero().unbind(1))
 
 
-def pairs_inside(priors: Priors, boxes: Tensor, valid: Tensor) -> Pairs:
-    """Pairs of valid objects (B,g) with the places strictly inside their boxes (B,g,4)."""
-    x, y = center_planes(priors)
+def pairs_inside(centers: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
+    """Pairs of valid objects (B,g) with the places (1|B,N,2) strictly inside their boxes (B,g,4)."""
+    return pairs_touching(torch.cat((centers, centers), 2), boxes, valid)
+
+
+def pairs_touching(places: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
+    """Pairs of valid objects (B,g) with the boxes of places (1|B,N,4) that share some area with theirs (B,g,4).
+
+    To list them, one looks first at the hulls of neighbouring places.
+    """
+    places = places.float().nan_to_num(0.0, 0.0, 0.0).permute(2, 0, 1).contiguous()
     if not may_list(boxes.device):
-        return AllPairs((depth(x, y, sides_of(boxes)) > 0) & valid[..., None])
-    places = x.shape[2]
-    (left, right), (top, bottom) = ((of_blocks(z, torch.amin), of_blocks(z, torch.amax)) for z in (x, y))
-    x1, y1, x2, y2 = sides_of(boxes)
-    near = (right > x1) & (left < x2) & (bottom > y1) & (top < y2) & valid[..., None]  # of neighbours, some inside
+        return AllPairs(_touching(places[:, :, None], boxes[..., None].unbind(2)) & valid[..., None])
+    count = places.shape[2]
+    hulls = torch.cat((of_blocks(places[:2], torch.amin), of_blocks(places[2:], torch.amax)))
+    near = _touching(hulls[:, :, None], boxes[..., None].unbind(2)) & valid[..., None]
     image, item, block = near.nonzero().unbind(1)
     place = block[:, None] * BLOCK + torch.arange(BLOCK)
-    at = place.clamp(max=places - 1) + (image[:, None] * places if len(x) > 1 else 0)
-    sides = boxes[image, item][:, None].unbind(2)
-    found = (depth(x.flatten()[at], y.flatten()[at], sides) > 0) & (place < places)
+    at = place.clamp(max=count - 1) + (image[:, None] * count if places.shape[1] > 1 else 0)
+    found = _touching(places.flatten(1)[:, at], boxes[image, item][..., None].unbind(1)) & (place < count)
     row = found.nonzero()[:, 0]
-    return _listed(torch.Size((*valid.shape, places)), image[row], item[row], place[found])
+    return _listed(torch.Size((*valid.shape, count)), image[row], item[row], place[found])
+
+
+def _touching(places: Tensor, sides: Sequence[Tensor]) -> Tensor:
+    """Whether boxes, one plane a side, have some area in common; points, whether they lie inside."""
+    (left, top, right, bottom), (x1, y1, x2, y2) = places, sides
+    return (right > x1) & (left < x2) & (bottom > y1) & (top < y2)
 
 
 def _listed(shape: torch.Size, image: Tensor, item: Tensor, place: Tensor) -> ListedPairs:

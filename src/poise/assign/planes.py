@@ -137,6 +137,15 @@ def smallest(cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return _sorted(_at(cost, index, torch.inf), index, count)
 
 
+def largest(values: Tensor, count: int) -> Tensor:
+    """Where the ``count`` largest of (...,N) float32 numbers are, ties to the lowest index; none may be NaN."""
+    if values.shape[-1] < 2 * count * BLOCK:
+        return smallest(-values, count)[1]
+    block = smallest(-of_blocks(values, torch.amax), count)[1]
+    index = (block[..., None] * BLOCK + torch.arange(BLOCK, device=values.device)).flatten(-2)
+    return _sorted(-_at(values, index, -torch.inf), index, count)[1]
+
+
 def largest_values(values: Tensor, count: int) -> Tensor:
     """The ``count`` largest of (...,N) numbers, descending."""
     if values.shape[-1] < 2 * count * BLOCK:
