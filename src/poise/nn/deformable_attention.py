@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention (Zhu et al. 2021, eq. 3) in plain PyTorch."""
+"""Multi-scale deformable attention (Zhu et al. 2021, eq. 3)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from poise.nn.tokens import Shape, Tokens
+from poise.nn.deformable_sampling import sample_levels
+from poise.nn.tokens import Tokens
 
 
 class DeformableAttention(nn.Module):
@@ -66,28 +66,3 @@ class DeformableAttention(nn.Module):
         else:
             reach = place[..., 2:] * (0.5 / self.points)
         return place[..., :2] + offsets * reach, weights
-
-
-def sample_levels(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of bilinear samples, zero outside the maps, in float32.
-
-    Args:
-        value: (B,N,H,D) tokens of all levels, a vector for each of H heads.
-        shapes: height and width of each level.
-        locations: (B,Q,H,L,P,2) x, y, where [0,1] spans the map from edge to edge.
-        weights: (B,Q,H,L,P).
-
-    Returns:
-        (B,Q,H*D).
-    """
-    with torch.autocast(value.device.type, enabled=False):
-        maps = value.float().permute(0, 2, 3, 1).flatten(0, 1).contiguous()  # (B*H,D,N)
-        grids = (locations.float() * 2 - 1).transpose(1, 2).flatten(0, 1)  # (B*H,Q,L,P,2)
-        shares = weights.float().transpose(1, 2).flatten(0, 1)[:, None]  # (B*H,1,Q,L,P)
-        total, start = maps.new_zeros(()), 0
-        for i, (height, width) in enumerate(shapes):
-            level = maps[..., start : start + height * width].unflatten(2, (height, width))
-            sampled = functional.grid_sample(level, grids[:, :, i], "bilinear", "zeros", align_corners=False)
-            total = total + (sampled * shares[:, :, :, i]).sum(-1)
-            start += height * width
-    return total.reshape(len(value), -1, total.shape[-1]).transpose(1, 2)

@@ -1,0 +1,161 @@
+"""Sampling of deformable attention as Triton kernels, forward and exact backward (Zhu et al. 2021, eq. 3).
+
+One launch a level; a program takes some queries of one head. Values may be float32, float16 or bfloat16; sums are
+float32. Reads and writes are masked, so that no location, NaN included, leads outside a map. Importing this file
+imports Triton and registers the operator ``poise::sample_levels``; ``deformable_sampling.py`` decides when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+FREE = ["tokens", "queries", "heads", "depth", "looks", "first", "height", "width", "start"]  # never recompiled for
+
+
+@triton.jit
+def _position(locations: Any, look: Any, real: Any, height: Any, width: Any) -> Any:
+    """x and y in cells; what touches no cell of the map, or is not finite, goes to a place beside it."""
+    x = (tl.load(locations + 2 * look, mask=real, other=-1.0) - 0.5 + 0.5) * width - 0.5  # rounded as grid_sample does
+    y = (tl.load(locations + 2 * look + 1, mask=real, other=-1.0) - 0.5 + 0.5) * height - 0.5
+    near = (x >= -1) & (x < width) & (y >= -1) & (y < height)
+    return tl.where(near, x, -2.0), tl.where(near, y, -2.0)
+
+
+@triton.jit
+def _cell(row: Any, column: Any, height: Any, width: Any, start: Any, step: Any, channel: Any, depth: Any) -> Any:
+    """Where the vectors of cells lie, and which of their numbers exist."""
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    token = start + row.to(tl.int32) * width + column.to(tl.int32)
+    place = token.to(tl.int64)[:, None] * step + channel[None, :]
+    return place, inside[:, None] & (channel < depth)[None, :]
+
+
+@triton.jit(do_not_specialize=FREE)
+def _forward(
+    value: Any, locations: Any, weights: Any, output: Any,
+    tokens: Any, queries: Any, heads: Any, depth: Any, looks: Any, first: Any, height: Any, width: Any, start: Any,
+    POINTS: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
+) -> None:  # fmt: skip
+    """Adds what the queries find on one level to ``output`` (B,Q,H,D)."""
+    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    real, channel, step = query < queries, tl.arange(0, DEPTH), heads * depth
+    asked = (batch.to(tl.int64) * queries + query) * heads + head
+    vectors = value + (batch.to(tl.int64) * tokens * heads + head) * depth
+    place = asked[:, None] * depth + channel[None, :]
+    exists = real[:, None] & (channel < depth)[None, :]
+    total = tl.load(output + place, mask=exists, other=0.0)
+    for point in range(POINTS):
+        look = asked * looks + first + point
+        x, y = _position(locations, look, real, height, width)
+        weight = tl.load(weights + look, mask=real, other=0.0)
+        left, top = tl.floor(x), tl.floor(y)
+        for corner in tl.static_range(4):
+            row, column = top + corner // 2, left + corner % 2
+            share = (1 - tl.abs(x - column)) * (1 - tl.abs(y - row)) * weight
+            cell, inside = _cell(row, column, height, width, start, step, channel, depth)
+            total += share[:, None] * tl.load(vectors + cell, mask=inside, other=0.0).to(tl.float32)
+    tl.store(output + place, total, mask=exists)
+
+
+@triton.jit(do_not_specialize=FREE)
+def _backward(
+    value: Any, locations: Any, weights: Any, gradient: Any, to_value: Any, to_locations: Any, to_weights: Any,
+    tokens: Any, queries: Any, heads: Any, depth: Any, looks: Any, first: Any, height: Any, width: Any, start: Any,
+    POINTS: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
+) -> None:  # fmt: skip
+    """Adds one level's part to the gradient of the values and writes those of its locations and weights."""
+    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    real, channel, step = query < queries, tl.arange(0, DEPTH), heads * depth
+    asked = (batch.to(tl.int64) * queries + query) * heads + head
+    vectors = (batch.to(tl.int64) * tokens * heads + head) * depth
+    place = asked[:, None] * depth + channel[None, :]
+    told = tl.load(gradient + place, mask=real[:, None] & (channel < depth)[None, :], other=0.0)
+    for point in range(POINTS):
+        look = asked * looks + first + point
+        x, y = _position(locations, look, real, height, width)
+        weight = tl.load(weights + look, mask=real, other=0.0)
+        left, top = tl.floor(x), tl.floor(y)
+        to_x, to_y, to_weight = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
+        for corner in tl.static_range(4):
+            below, right = corner // 2, corner % 2
+            row, column = top + below, left + right
+            across, along = 1 - tl.abs(x - column), 1 - tl.abs(y - row)
+            cell, inside = _cell(row, column, height, width, start, step, channel, depth)
+            found = tl.load(value + vectors + cell, mask=inside, other=0.0).to(tl.float32)
+            heard = tl.sum(found * told, 1)
+            to_x += (2 * right - 1) * along * heard
+            to_y += (2 * below - 1) * across * heard
+            to_weight += across * along * heard
+            tl.atomic_add(to_value + vectors + cell, (across * along * weight)[:, None] * told, mask=inside)
+        tl.store(to_locations + 2 * look, to_x * weight * width, mask=real)
+        tl.store(to_locations + 2 * look + 1, to_y * weight * height, mask=real)
+        tl.store(to_weights + look, to_weight, mask=real)
+
+
+@torch.library.custom_op("poise::sample_levels", mutates_args=())
+def sample_levels(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    """``deformable_sampling.sample_levels``; ``shapes`` are height, width, height, width, … and both others float32."""
+    value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
+    batch, queries, heads = weights.shape[:3]
+    output = torch.zeros(batch, queries, heads * value.shape[3], device=value.device)
+    _each_level(_forward, (value, locations, weights, output), shapes, value, weights)
+    return output
+
+
+@torch.library.custom_op("poise::sample_levels_backward", mutates_args=())
+def sample_levels_backward(
+    value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, locations and weights."""
+    value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
+    gradient = gradient.contiguous()
+    found = (torch.zeros_like(value, dtype=torch.float32), torch.empty_like(locations), torch.empty_like(weights))
+    _each_level(_backward, (value, locations, weights, gradient, *found), shapes, value, weights)
+    return found[0].to(value.dtype, copy=False), found[1], found[2]
+
+
+def _each_level(kernel: Any, tensors: Sequence[Tensor], shapes: Sequence[int], value: Tensor, weights: Tensor) -> None:
+    """Launch a kernel for every level."""
+    batch, queries, heads, levels, points = weights.shape
+    tokens, depth = value.shape[1], value.shape[3]
+    width = triton.next_power_of_2(depth)
+    block = max(1, 1024 // width)
+    grid = (triton.cdiv(queries, block), batch * heads)
+    start = 0
+    with torch.cuda.device_of(value):
+        for level, shape in enumerate(zip(shapes[::2], shapes[1::2], strict=True)):
+            sizes = (tokens, queries, heads, depth, levels * points, level * points, *shape, start)
+            kernel[grid](*tensors, *sizes, POINTS=points, BLOCK=block, DEPTH=width)
+            start += shape[0] * shape[1]
+
+
+@sample_levels.register_fake
+def _(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    return value.new_empty(*weights.shape[:2], value.shape[2] * value.shape[3], dtype=torch.float32)
+
+
+@sample_levels_backward.register_fake
+def _(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor, gradient: Tensor) -> Any:
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (value, locations, weights))
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    value, ctx.shapes, locations, weights = inputs
+    ctx.save_for_backward(value, locations, weights)
+
+
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    value, locations, weights = ctx.saved_tensors
+    found = torch.ops.poise.sample_levels_backward(value, ctx.shapes, locations, weights, gradient)
+    return found[0], None, found[1], found[2]
+
+
+sample_levels.register_autograd(_differentiate, setup_context=_remember)
