@@ -12,7 +12,12 @@
 
 NanoDet's variants start from the backbone of its published COCO weights:
 
-    python examples/small_comparisons.py shufflenet nanodet-plus-m_320.pth    # writes shufflenet.pt
+    python examples/small_comparisons.py shufflenet nanodet-plus-m_320.pth    # writes shufflenet.pt, shufflenet_rgb.pt
+
+Co-DETR's heads, on the scenes and, from the same published backbone, on photographs:
+
+    poise ablate co_detr_heads --config co_detr.yaml --data scenes --epochs 16
+    poise ablate co_detr_heads --config co_detr_photographs.yaml --data coco128 --epochs 40
 """
 
 from __future__ import annotations
@@ -60,10 +65,37 @@ def nanodet() -> Recipe:
     return changed(demo(6), {**SHARED, "optimizer.lr": 1e-3, "model.backbone_weights": "shufflenet.pt", **name})
 
 
+def co_detr() -> Recipe:
+    """Co-Deformable-DETR at 128 px, with two layers of an encoder, three of a decoder and 60 queries."""
+    options = {"channels": 64, "hidden": 256, "encoder_layers": 2, "decoder_layers": 3, "queries": 60, "lent": 60}
+    small_heads = {"heads": "faster_rcnn,atss", "regions": 64, "region_hidden": 256}
+    changes = {
+        "model.name": "co_deformable_detr_r18",
+        "model.image_size": [128],
+        "model.backbone_weights": "resnet18.pt",
+        "model.options": {**options, **small_heads},
+        "optimizer.lr": 6e-4,
+        "optimizer.weight_decay": 1e-4,
+        "optimizer.lr_multipliers": {"sampling_offsets": 0.1},
+        "train.clip_norm": 0.1,
+        "train.average_decay": 0.99,
+        "evaluate.every": 4,
+    }
+    return changed(demo(16), {**SHARED, **changes})
+
+
+def co_detr_photographs() -> Recipe:
+    """The same on a backbone that knows photographs."""
+    recipe = co_detr()
+    options = {**recipe.model.options, "backbone": "shufflenetv2_1.0x"}
+    weights = {"model.options": options, "model.backbone_weights": "shufflenet_rgb.pt"}
+    return changed(recipe, {**weights, "evaluate.every": 8})
+
+
 def main() -> None:
     what, *source = sys.argv[1:]
     if what == "recipes":
-        for function in (pretraining, dense, two_stage, nanodet):
+        for function in (pretraining, dense, two_stage, nanodet, co_detr, co_detr_photographs):
             save_recipe(function(), f"{function.__name__}.yaml")
     elif what == "backbone":
         backbone: Any = poise.Detector(source[0]).model.network.backbone
@@ -71,7 +103,10 @@ def main() -> None:
     elif what == "shufflenet":
         model = poise.create_model("nanodet_plus_m_320")
         poise.load_published(model, source[0])
-        torch.save(model.network.backbone.state_dict(), "shufflenet.pt")  # type: ignore[union-attr]
+        state = model.network.backbone.state_dict()  # type: ignore[union-attr]
+        torch.save(state, "shufflenet.pt")
+        first = state["conv1.0.weight"][:, [2, 1, 0]]  # NanoDet's images are blue first, the DETR family's red first
+        torch.save({**state, "conv1.0.weight": first}, "shufflenet_rgb.pt")
     else:
         sys.exit(__doc__)
 

@@ -28,15 +28,15 @@ def draw_curves(found: Mapping[str, Separation], path: str | os.PathLike[str], t
             continue
         inside, outside = (curve.numpy() for curve in one.curves())
         pair.plot(inside, outside, label=f"{name} ({one.mean('contrast'):.3f})", color=f"C{i}")
-        steps.plot(one.thresholds, inside, color=f"C{i}", label=f"IoF, {name}")
-        steps.plot(one.thresholds, outside, color=f"C{i}", linestyle="--", label=f"IoB, {name}")
+        steps.plot(one.thresholds, inside, color=f"C{i}")
+        steps.plot(one.thresholds, outside, color=f"C{i}", linestyle="--")
     pair.plot([0, 1], [1, 0], color="0.8", linewidth=1, zorder=0)
     pair.set(xlabel="IoF: share of the foreground above the threshold", xlim=(0, 1), ylim=(0, 1.01))
     pair.set_ylabel("IoB: share of the background below it")
     steps.set(xlabel="threshold S", xlim=(_least_step(found), 1), ylim=(0, 1.01))
     pair.set_title("both (in brackets: contrast)", fontsize=9)
-    for axes in (pair, steps):
-        axes.legend(fontsize=7, frameon=False, loc="lower left")
+    steps.set_title("over the threshold: IoF solid, IoB dashed", fontsize=9)
+    pair.legend(fontsize=7, frameon=False, loc="lower left")
     return _save(figure, path, title)
 
 
