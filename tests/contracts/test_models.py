@@ -47,6 +47,7 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "conditional_detr_r18": SMALL_QUERIES,
     "dab_detr_r18": SMALL_QUERIES,
     "dino_r18": SMALL_QUERIES,
+    "h_deformable_detr_r18": {**SMALL_QUERIES, "many_queries": 10, "many_repeats": 2},
     "group_dino_r18": {**SMALL_QUERIES, "query_groups": 2, "denoising": 4},
     "co_deformable_detr_r18": SMALL_COLLABORATION,
     "co_dino_r18": SMALL_COLLABORATION,
