@@ -62,12 +62,12 @@ class PAA:
 
     def _loss(self, predictions: Predictions, labels: Tensor, objects: Tensor) -> Tensor:
         """Loss (B,N) of each place for its object."""
-        logits = predictions.logits.float()
-        probability = logits.sigmoid()
-        absent = (1 - self.alpha) * probability**self.gamma * softplus(logits)
-        present = self.alpha * (1 - probability) ** self.gamma * softplus(-logits)
-        column = labels[..., None]
-        class_loss = absent.scatter(2, column, present.gather(2, column)).sum(2)
+        logits, column = predictions.logits.float(), labels[..., None]
+        entropy = softplus(logits)
+        absent = (logits - entropy).mul_(self.gamma).exp_().mul_(entropy).mul_(1 - self.alpha)
+        own = logits.gather(2, column)
+        present = self.alpha * own.neg().sigmoid() ** self.gamma * softplus(-own)
+        class_loss = absent.scatter_(2, column, present).sum(2)
         return class_loss + self.box_weight * (1 - giou(predictions.boxes.float(), objects))
 
     def _candidates(self, loss: Tensor, index: Tensor, priors: Priors, objects: int) -> tuple[Tensor, Tensor]:

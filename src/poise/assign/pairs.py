@@ -15,8 +15,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from poise.assign.planes import BLOCK, of_blocks
+from poise.assign.planes import BLOCK
 from poise.assign.protocol import wide
 from poise.structures import Predictions, QualityPredictions
 
@@ -249,14 +250,17 @@ def pairs_touching(places: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
     if not may_list(boxes.device):
         return AllPairs(_touching(places[:, :, None], boxes[..., None].unbind(2)) & valid[..., None])
     count = places.shape[2]
-    hulls = torch.cat((of_blocks(places[:2], torch.amin), of_blocks(places[2:], torch.amax)))
+    blocks = pad(places, (0, -count % BLOCK), value=torch.inf).unflatten(
+        2, (-1, BLOCK)
+    )  # what is added touches nothing
+    hulls = torch.cat((blocks[:2].amin(3), blocks[2:].amax(3)))
     near = _touching(hulls[:, :, None], boxes[..., None].unbind(2)) & valid[..., None]
     image, item, block = near.nonzero().unbind(1)
-    place = block[:, None] * BLOCK + torch.arange(BLOCK)
-    at = place.clamp(max=count - 1) + (image[:, None] * count if places.shape[1] > 1 else 0)
-    found = _touching(places.flatten(1)[:, at], boxes[image, item][..., None].unbind(1)) & (place < count)
-    row = found.nonzero()[:, 0]
-    return _listed(torch.Size((*valid.shape, count)), image[row], item[row], place[found])
+    shared = places.shape[1] == 1
+    chosen = blocks.flatten(1, 2).index_select(1, block if shared else image * hulls.shape[2] + block)
+    found = _touching(chosen, boxes[image, item][..., None].unbind(1))
+    row, place = found.nonzero().unbind(1)
+    return _listed(torch.Size((*valid.shape, count)), image[row], item[row], block[row] * BLOCK + place)
 
 
 def _touching(places: Tensor, sides: Sequence[Tensor]) -> Tensor:

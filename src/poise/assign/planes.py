@@ -131,7 +131,7 @@ def smallest(cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
     places = cost.shape[-1]
     if places < 2 * count * BLOCK:
         return _sorted(cost, torch.arange(places, device=cost.device), count)
-    lows = of_blocks(cost.nan_to_num(torch.inf, torch.inf, -torch.inf), torch.amin)
+    lows = _of_blocks(cost.nan_to_num(torch.inf, torch.inf, -torch.inf), torch.amin)
     block = _sorted(lows, torch.arange(lows.shape[-1], device=cost.device), count)[1]
     index = (block[..., None] * BLOCK + torch.arange(BLOCK, device=cost.device)).flatten(-2)
     return _sorted(_at(cost, index, torch.inf), index, count)
@@ -141,7 +141,7 @@ def largest(values: Tensor, count: int) -> Tensor:
     """Where the ``count`` largest of (...,N) float32 numbers are, ties to the lowest index; none may be NaN."""
     if values.shape[-1] < 2 * count * BLOCK:
         return smallest(-values, count)[1]
-    block = smallest(-of_blocks(values, torch.amax), count)[1]
+    block = smallest(-_of_blocks(values, torch.amax), count)[1]
     index = (block[..., None] * BLOCK + torch.arange(BLOCK, device=values.device)).flatten(-2)
     return _sorted(-_at(values, index, -torch.inf), index, count)[1]
 
@@ -150,7 +150,7 @@ def largest_values(values: Tensor, count: int) -> Tensor:
     """The ``count`` largest of (...,N) numbers, descending."""
     if values.shape[-1] < 2 * count * BLOCK:
         return values.topk(count, -1).values
-    block = of_blocks(values, torch.amax).topk(count, -1).indices
+    block = _of_blocks(values, torch.amax).topk(count, -1).indices
     index = (block[..., None] * BLOCK + torch.arange(BLOCK, device=values.device)).flatten(-2)
     return _at(values, index, -torch.inf).topk(count, -1).values
 
@@ -163,7 +163,7 @@ def _at(values: Tensor, index: Tensor, beyond: float) -> Tensor:
     return torch.where(index < places, values.gather(-1, index.clamp(max=places - 1)), beyond)
 
 
-def of_blocks(values: Tensor, extreme: Callable[..., Tensor]) -> Tensor:
+def _of_blocks(values: Tensor, extreme: Callable[..., Tensor]) -> Tensor:
     """The least or the greatest of every ``BLOCK`` neighbours of (...,N), the last block perhaps shorter."""
     whole = values.shape[-1] // BLOCK * BLOCK
     found = extreme(values[..., :whole].unflatten(-1, (-1, BLOCK)), -1)

@@ -12,9 +12,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.planes import Planes, rows, scores_of, smallest
+from poise.assign.pairs import ListedPairs, pairs_of, pairs_touching, scores_of_pairs
+from poise.assign.planes import largest
 from poise.assign.protocol import object_chunks
+from poise.boxes import iou
 from poise.structures import Assignment, GroundTruth, Predictions
+
+TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows for
 
 
 @dataclass(frozen=True)
@@ -52,19 +56,24 @@ class TaskAligned:
         self, predictions: Predictions, truth: GroundTruth, reachable: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best places of each object with their metric and IoU, all (B,G,K)."""
-        logits, boxes = predictions.logits.float().transpose(1, 2).contiguous(), Planes.of(predictions.boxes)
-        usable = (reachable & predictions.finite())[:, None].float()
-        batch, _, count = logits.shape
-        places, metrics, overlaps = [], [], []
-        for part in object_chunks(batch, count, truth.boxes.shape[1], logits.device):
-            overlap = boxes.iou(truth.boxes[:, part])
-            score = scores_of(predictions, rows(logits, truth.labels[:, part]))
-            metric = (_power(score, self.alpha) * _power(overlap, self.beta)).mul_(usable).nan_to_num_(0.0, 0.0, 0.0)
-            place = smallest(-metric, min(self.topk, count))[1]
+        boxes, usable = predictions.boxes.float(), reachable & predictions.finite()
+        batch, count = usable.shape
+        places, metrics = [], []
+        for part in object_chunks(batch * TEMPORARIES, count, truth.boxes.shape[1]):
+            valid = truth.valid[:, part]
+            everything = valid[..., None].expand(-1, -1, count)  # only where the overlap does not count
+            pairs = pairs_touching(boxes, truth.boxes[:, part], valid) if self.beta else pairs_of(everything)
+            pairs = pairs.only(pairs.of_places(usable))
+            overlap = iou(pairs.of_places(boxes), pairs.of_objects(truth.boxes[:, part]))
+            score = scores_of_pairs(predictions, truth.labels[:, part], pairs)
+            metric = pairs.dense(_power(score, self.alpha) * _power(overlap, self.beta))
+            place = largest(metric, min(self.topk, count))
             places.append(place)
             metrics.append(metric.gather(2, place))
-            overlaps.append(overlap.gather(2, place))
-        return torch.cat(places, 1), torch.cat(metrics, 1), torch.cat(overlaps, 1)
+        best = torch.cat(places, 1)
+        pairs = ListedPairs.of_bags(best, count)
+        overlap = iou(pairs.of_places(boxes), pairs.of_objects(truth.boxes))
+        return best, torch.cat(metrics, 1), overlap.view_as(best)
 
 
 def _power(value: Tensor, exponent: float) -> Tensor:
