@@ -64,21 +64,19 @@ class Hungarian:
     def cost(self, predictions: QueryPredictions, truth: GroundTruth) -> Tensor:
         """(B,N,G); infinite where there is no object, or the prediction or the cost is not finite."""
         batch, queries, _ = predictions.logits.shape
-        objects = truth.labels.shape[1]
-        parts = [self._cost_of(predictions, truth, part) for part in object_chunks(batch, queries, objects)]
-        cost = torch.cat(parts, 2)
-        said = (predictions.logits, predictions.boxes, predictions.shares)
-        finite = torch.stack([part.isfinite().all(2) for part in said]).all(0)
-        return torch.where(truth.valid[:, None] & finite[..., None] & cost.isfinite(), cost, torch.inf)
+        images = object_chunks(truth.labels.shape[1], queries, batch, truth.boxes.device)  # here chunks of images
+        return torch.cat([self._cost_of(predictions, truth, part) for part in images])
 
     def _cost_of(self, predictions: QueryPredictions, truth: GroundTruth, part: slice) -> Tensor:
-        labels, boxes = truth.labels[:, part], truth.boxes[:, part]
-        queries = predictions.logits.shape[1]
-        logits = predictions.logits.float().gather(2, labels[:, None].expand(-1, queries, -1))
-        planes = zip(predictions.shares.float().unbind(-1), to_shares(boxes, truth.sizes).unbind(-1), strict=True)
+        labels, boxes = truth.labels[part], truth.boxes[part]
+        said = (predictions.logits[part], predictions.boxes[part], predictions.shares[part])
+        finite = torch.stack([values.isfinite().all(2) for values in said]).all(0)
+        logits = said[0].float().gather(2, labels[:, None].expand(-1, said[0].shape[1], -1))
+        planes = zip(said[2].float().unbind(-1), to_shares(boxes, truth.sizes[part]).unbind(-1), strict=True)
         distance = torch.stack([(a[..., None] - b[:, None]).abs() for a, b in planes]).sum(0)
-        overlap = pairwise_giou(predictions.boxes.float(), boxes)
-        return self._class_cost(logits) * self.class_weight + distance * self.box_weight - overlap * self.giou_weight
+        overlap = pairwise_giou(said[1].float(), boxes)
+        cost = self._class_cost(logits) * self.class_weight + distance * self.box_weight - overlap * self.giou_weight
+        return torch.where(truth.valid[part][:, None] & finite[..., None] & cost.isfinite(), cost, torch.inf)
 
     def _class_cost(self, logits: Tensor) -> Tensor:
         """What the focal loss would lose less if these were positive instead of negative."""

@@ -13,10 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.planes import Planes, first_equal, last_equal
+from poise.assign.pairs import pairs_touching
 from poise.assign.protocol import object_chunks
-from poise.boxes import pairwise_iof
+from poise.boxes import iou, pairwise_iof
 from poise.structures import Assignment, GroundTruth, Predictions
+
+TEMPORARIES = 2  # planes of pairs alive at once, against what streaming allows for
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class MaxIoU:
             reachable: (B,N) bool; the others are ignored.
             finite: (B,N) bool; the others do not become positive.
         """
-        overlap, index, claimed = self._match(Planes.of(boxes), truth, reachable)
+        overlap, index, claimed = self._match(boxes.float().nan_to_num(0.0, 0.0, 0.0), truth, reachable)
         positive = (overlap >= self.positive) & (overlap > 0)
         if self.low_quality:
             positive = positive | (claimed >= 0)
@@ -69,20 +71,22 @@ class MaxIoU:
             ignored = ignored | (~positive & (covered > self.ignore_iof))
         return Assignment(index, positive & reachable & finite, ignored | ~reachable, overlap)
 
-    def _match(self, anchors: Planes, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _match(self, anchors: Tensor, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Best overlap (B,N) in [0,1] and its object, and the object that claims the place (-1: none)."""
         best = truth.boxes.new_zeros(reachable.shape)
-        index = torch.zeros_like(best, dtype=torch.int64)
-        claimed, usable = torch.full_like(index, -1), reachable[:, None].float()
-        for part in object_chunks(len(best), best.shape[1], truth.boxes.shape[1], best.device):
-            overlap = anchors.iou(truth.boxes[:, part]).mul_(truth.valid[:, part, None]).mul_(usable)
-            value = overlap.amax(1)
-            better = value > best
-            index = torch.where(better, first_equal(overlap, value) + part.start, index)
-            best = torch.where(better, value, best)
+        index, claimed = torch.zeros_like(best, dtype=torch.int64), torch.full_like(best, -1)
+        order = torch.arange(truth.labels.shape[1], device=best.device).expand_as(truth.labels).float()
+        for part in object_chunks(len(best) * TEMPORARIES, best.shape[1], truth.labels.shape[1]):
+            pairs = pairs_touching(anchors, truth.boxes[:, part], truth.valid[:, part])
+            pairs = pairs.only(pairs.of_places(reachable))
+            overlap = iou(pairs.of_places(anchors), pairs.of_objects(truth.boxes[:, part]))
+            value = pairs.place_most(overlap)
+            first = pairs.place_owner(overlap == pairs.of_places(value)) + part.start
+            index = torch.where(value > best, first, index)
+            best = torch.maximum(value, best)
             if self.low_quality:
-                most = overlap.amax(2, keepdim=True)
-                most = torch.where((most >= self.least) & (most > 0), most, torch.inf)
-                last = last_equal(overlap, most)
-                claimed = torch.where(last >= 0, last + part.start, claimed)
-        return best, index, claimed
+                most = pairs.most(overlap)
+                most = pairs.of_objects(torch.where((most >= self.least) & (most > 0), most, torch.inf))
+                last = torch.where(overlap == most, pairs.of_objects(order[:, part]), -1.0)
+                claimed = torch.maximum(claimed, pairs.place_most(last))
+        return best, index, claimed.long()

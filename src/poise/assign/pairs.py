@@ -18,8 +18,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from poise.assign.planes import BLOCK
-from poise.assign.protocol import wide
-from poise.structures import Predictions, QualityPredictions
+from poise.assign.protocol import object_chunks, wide
+from poise.boxes import iou
+from poise.structures import GroundTruth, Predictions, QualityPredictions
+
+TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows for
 
 
 class Pairs(Protocol):
@@ -261,6 +264,17 @@ def pairs_touching(places: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
     found = _touching(chosen, boxes[image, item][..., None].unbind(1))
     row, place = found.nonzero().unbind(1)
     return _listed(torch.Size((*valid.shape, count)), image[row], item[row], block[row] * BLOCK + place)
+
+
+def best_overlap(boxes: Tensor, truth: GroundTruth) -> Tensor:
+    """IoU of each place's box (B,N,4) with the object that it overlaps most, (B,N)."""
+    boxes = boxes.float().nan_to_num(0.0, 0.0, 0.0)
+    best = torch.zeros_like(boxes[..., 0])
+    for part in object_chunks(best.numel() * TEMPORARIES, 1, truth.labels.shape[1]):
+        pairs = pairs_touching(boxes, truth.boxes[:, part], truth.valid[:, part])
+        overlap = iou(pairs.of_places(boxes), pairs.of_objects(truth.boxes[:, part]))
+        best = torch.maximum(best, pairs.place_most(overlap))
+    return best
 
 
 def _touching(places: Tensor, sides: Sequence[Tensor]) -> Tensor:

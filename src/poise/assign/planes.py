@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from poise.assign.protocol import object_chunks
 from poise.boxes import EPS
-from poise.structures import GroundTruth, Predictions, Priors
+from poise.structures import Predictions, Priors
 
 BLOCK = 32  # neighbouring places of which first the least is looked at
 INFINITY = 0x7F800000  # the bits of float32's
@@ -40,15 +39,6 @@ class Planes:
         shared *= (torch.minimum(self.bottom[:, None], y2) - torch.maximum(self.top[:, None], y1)).clamp_(min=0)
         union = (self.area[:, None] + (x2 - x1) * (y2 - y1)).sub_(shared)
         return shared.div_(union.clamp_(min=EPS))
-
-
-def best_overlap(boxes: Tensor, truth: GroundTruth) -> Tensor:
-    """IoU of each place's box (B,N,4) with the object that it overlaps most, (B,N)."""
-    planes, (batch, places) = Planes.of(boxes), boxes.shape[:2]
-    best = boxes.new_zeros(batch, places, dtype=torch.float32)
-    for part in object_chunks(batch, places, truth.labels.shape[1], best.device):
-        best = torch.maximum(best, planes.iou(truth.boxes[:, part]).mul_(truth.valid[:, part, None]).amax(1))
-    return best
 
 
 def depth(x: Tensor, y: Tensor, sides: Sequence[Tensor]) -> Tensor:
@@ -84,12 +74,6 @@ def first_equal(values: Tensor, wanted: Tensor) -> Tensor:
     count = values.shape[1]
     order = torch.arange(count, 0, -1, device=values.device, dtype=values.dtype)[:, None]
     return count - values.clone().eq_(wanted[:, None]).mul_(order).amax(1).long()
-
-
-def last_equal(values: Tensor, wanted: Tensor) -> Tensor:
-    """For every place the last of (B,g,N) objects whose value is ``wanted`` (B,g,1); -1 where there is none."""
-    order = torch.arange(1, values.shape[1] + 1, device=values.device, dtype=values.dtype)[:, None]
-    return values.clone().eq_(wanted).mul_(order).amax(1).long() - 1
 
 
 def scores_of(predictions: Predictions, logits: Tensor) -> Tensor:
