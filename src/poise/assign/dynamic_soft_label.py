@@ -6,6 +6,7 @@ IoU's negative logarithm. Each object takes the places that are cheapest for it,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from poise.assign.dynamic_k import take_cheapest
-from poise.assign.planes import center_planes, depth, rows, sides_of
+from poise.assign.pairs import pairs_inside
+from poise.assign.planes import center_planes, rows, sides_of
 from poise.assign.protocol import object_chunks
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
@@ -45,9 +47,8 @@ class DynamicSoftLabel:
             cost = classes(truth.labels[:, part], overlap).sub_((overlap + 1e-7).log_(), alpha=self.iou_weight)
             if self.center_radius is None:
                 return cost
-            return cost + torch.pow(
-                10.0, _center_distance(predictions.priors, truth.boxes[:, part]) - self.center_radius
-            )
+            beyond = _center_distance(predictions.priors, truth.boxes[:, part]).sub_(self.center_radius)
+            return cost.add_(beyond.mul_(math.log2(10)).exp2_())
 
         return take_cheapest(predictions, truth, usable, costs, self.topk)
 
@@ -55,10 +56,9 @@ class DynamicSoftLabel:
 def inside_any(priors: Priors, truth: GroundTruth) -> Tensor:
     """Places strictly inside at least one object, (B,N) bool."""
     found = torch.zeros(len(truth.boxes), len(priors.strides), dtype=torch.bool, device=truth.boxes.device)
-    x, y = center_planes(priors)
-    absent = torch.where(truth.valid[..., None], 0.0, -torch.inf)
-    for part in object_chunks(len(found), found.shape[1], truth.boxes.shape[1], found.device):
-        found |= depth(x, y, sides_of(truth.boxes[:, part])).add_(absent[:, part]).amax(1) > 0
+    for part in object_chunks(len(found), found.shape[1], truth.boxes.shape[1]):
+        pairs = pairs_inside(priors.centers, truth.boxes[:, part], truth.valid[:, part])
+        found |= pairs.place_most(pairs.of_objects(truth.valid[:, part].float())) > 0
     return found
 
 

@@ -53,7 +53,7 @@ class Hungarian:
         if queries % self.groups:
             raise ValueError(f"{queries} queries cannot be parted into {self.groups} equal groups")
         cost = self.cost(predictions, truth).reshape(batch * self.groups, -1, objects)
-        place = cheapest_places(cost.repeat(1, 1, self.repeats))
+        place = cheapest_places(cost if self.repeats == 1 else cost.repeat(1, 1, self.repeats))
         index = _object_of_place(place, cost.shape[1], objects).reshape(batch, queries)
         positive = index >= 0
         index = index.clamp(min=0)
@@ -72,8 +72,7 @@ class Hungarian:
         said = (predictions.logits[part], predictions.boxes[part], predictions.shares[part])
         finite = torch.stack([values.isfinite().all(2) for values in said]).all(0)
         logits = said[0].float().gather(2, labels[:, None].expand(-1, said[0].shape[1], -1))
-        planes = zip(said[2].float().unbind(-1), to_shares(boxes, truth.sizes[part]).unbind(-1), strict=True)
-        distance = torch.stack([(a[..., None] - b[:, None]).abs() for a, b in planes]).sum(0)
+        distance = torch.cdist(said[2].float(), to_shares(boxes, truth.sizes[part]), p=1)
         overlap = pairwise_giou(said[1].float(), boxes)
         cost = self._class_cost(logits) * self.class_weight + distance * self.box_weight - overlap * self.giou_weight
         return torch.where(truth.valid[part][:, None] & finite[..., None] & cost.isfinite(), cost, torch.inf)
