@@ -1,156 +1,141 @@
-"""Deformable attention against transformers' form of it, and Hungarian matching in one batch against SciPy in a loop.
+"""Sampling of deformable attention against the pure PyTorch form of transformers, forward alone and with backward.
 
-    python benchmarks/deformable_attention.py [--size 480] [--batch 2] [--queries 300] [--threads 2] [--clock wall]
-                                              [--device cpu] [--json FILE]
+    python benchmarks/deformable_attention.py [--height 800] [--width 1333] [--batch 1] [--queries 300 900]
+                                              [--threads 1] [--clock cpu] [--device cpu] [--autocast bfloat16]
+                                              [--json FILE]
 
-Sampling of four levels by 8 heads of 32 channels and 4 points, forward and backward, as the encoder does (every cell is
-a query) and as the decoder does (``--queries``); both sides get the same tensors, turn by turn. transformers' is its
-pure PyTorch form (``grid_sample`` a level, then a weighted sum of all samples). The matching is of 6 decoder layers,
-16 images and 900 queries with 7 objects an image on average: poise's whole assigner in one call; the loop computes the
-costs of each layer and image by itself and hands each to SciPy.
+Four levels, 8 heads of 32 channels and 4 points, as in Deformable DETR's encoder (every cell is a query and looks
+around itself) and decoder (``--queries``, each around a point of its own). Both sides get the same tensors, turn by
+turn. transformers' is ``MultiScaleDeformableAttention``: ``grid_sample`` a level, then a weighted sum of all samples.
+
+``--device cuda`` measures the Triton kernel beside it, or poise's PyTorch form where ``POISE_TRITON`` is 0, and waits
+for the device before it reads the clock; with ``--autocast`` values are in that type, as a linear layer leaves them.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import statistics
-import time
 from collections.abc import Callable
-from typing import Any
 
-import assignment
 import record
 import torch
-from scipy.optimize import linear_sum_assignment
+from assignment import CLOCKS, Call, times_of
 from torch import Tensor
 
-from poise.assign.hungarian import Hungarian
-from poise.boxes import to_shares
-from poise.nn.deformable_attention import sample_levels
-from poise.structures import GroundTruth, Priors, QueryPredictions
+from poise.nn.deformable_sampling import has_kernel, sample_levels
 
-HEADS, WIDTH, POINTS, STRIDES = 8, 32, 4, (8, 16, 32, 64)
-LAYERS, IMAGES, QUERIES = 6, 16, 900
-Call = Callable[[], Any]
+HEADS, DEPTH, POINTS, STRIDES = 8, 32, 4, (8, 16, 32, 64)
+REACH = 3.0  # cells of each level, one standard deviation
+Shapes = tuple[tuple[int, int], ...]
 
 
-def theirs(shapes: tuple[tuple[int, int], ...]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def theirs(shapes: Shapes, device: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
     module = MultiScaleDeformableAttention()
-    sizes = torch.tensor(shapes)
+    sizes = torch.tensor(shapes, device=device)
     starts = torch.cat((sizes.new_zeros(1), sizes.prod(1).cumsum(0)[:-1]))
     return lambda value, places, weights: module(value, sizes, list(shapes), starts, places, weights, 64)
 
 
-def sampling(options: argparse.Namespace, queries: int) -> dict[str, Call]:
-    """Forward and backward of both, on leaves of their own graph."""
-    shapes = tuple((-(-options.size // stride), -(-options.size // stride)) for stride in STRIDES)
-    cells = sum(height * width for height, width in shapes)
-    count, generator = queries or cells, torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> Tensor:
-        return torch.rand(options.batch, *shape, generator=generator).to(options.device)
-
-    value, places = random(cells, HEADS, WIDTH), random(count, HEADS, len(STRIDES), POINTS, 2)
-    weights = random(count, HEADS, len(STRIDES) * POINTS).softmax(-1).unflatten(-1, (len(STRIDES), POINTS))
-    gradient = random(count, HEADS * WIDTH)
-    leaves = [value.requires_grad_(), places.requires_grad_(), weights.detach().requires_grad_()]
-
-    def both(function: Callable[..., Tensor]) -> Call:
-        def call() -> tuple[Tensor, ...]:
-            found = function(*leaves)
-            return (found, *torch.autograd.grad(found, leaves, gradient))
-
-        return call
-
-    sides = {"poise": both(lambda value, places, weights: sample_levels(value, shapes, places, weights))}
-    if importlib.util.find_spec("transformers"):
-        sides["transformers"] = both(theirs(shapes))
-        for mine, other in zip(sides["poise"](), sides["transformers"](), strict=True):
-            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
-    return sides
+def centers(shapes: Shapes) -> Tensor:
+    """x, y of every cell in shares of the image, (N,2)."""
+    grids = [
+        torch.cartesian_prod((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width)
+        for height, width in shapes
+    ]
+    return torch.cat(grids).flip(1)
 
 
-def matching() -> dict[str, Call]:
+def inputs(shapes: Shapes, queries: int, options: argparse.Namespace) -> list[Tensor]:
+    """Value, locations, weights; 0 queries: every cell."""
     generator = torch.Generator().manual_seed(0)
-    counts = torch.randint(1, 14, (IMAGES,), generator=generator).tolist()
-    whole = assignment.truth_of(IMAGES, max(counts))
-    valid = whole.valid & (torch.arange(whole.valid.shape[1]) < torch.tensor(counts)[:, None])
-    truth = GroundTruth(whole.boxes, whole.labels, valid, whole.crowd, whole.sizes).repeat(LAYERS)
-    predictions = assignment.queries_of(LAYERS * IMAGES, QUERIES, truth)
-    assigner = Hungarian()
-
-    def loop() -> list[Any]:
-        found = []
-        for i in range(LAYERS * IMAGES):
-            keep = truth.valid[i]
-            boxes, sizes = truth.boxes[i : i + 1, keep], truth.sizes[i : i + 1]
-            alone = GroundTruth(
-                boxes, truth.labels[i : i + 1, keep], keep[keep][None], truth.crowd[i : i + 1, keep], sizes
-            )
-            said = predictions.boxes[i : i + 1]
-            priors = Priors(said, predictions.priors.strides, (QUERIES,))
-            one = QueryPredictions(priors, predictions.logits[i : i + 1], said, to_shares(said, sizes))
-            found.append(linear_sum_assignment(assigner.cost(one, alone)[0].numpy()))
-        return found
-
-    batch = assigner(predictions, truth)
-    for i, (rows, columns) in enumerate(loop()):
-        assert torch.equal(batch.index[i, torch.as_tensor(rows)], torch.as_tensor(columns))
-    costs = assigner.cost(predictions, truth)
-    alone = [cost[:, keep].numpy() for cost, keep in zip(costs, truth.valid, strict=True)]
-    return {
-        "poise": lambda: assigner(predictions, truth),
-        "scipy loop": loop,
-        "solver alone": lambda: [linear_sum_assignment(cost) for cost in alone],
-    }
+    references = torch.rand(queries, 2, generator=generator) if queries else centers(shapes)
+    form = (options.batch, len(references), HEADS, len(STRIDES), POINTS)
+    reach = REACH / torch.tensor([[width, height] for height, width in shapes])[:, None]
+    locations = references[:, None, None, None] + torch.randn(*form, 2, generator=generator) * reach
+    cells = sum(height * width for height, width in shapes)
+    value = torch.randn(options.batch, cells, HEADS, DEPTH, generator=generator)
+    weights = torch.randn(form, generator=generator).flatten(3).softmax(-1).reshape(form)
+    kind = getattr(torch, options.autocast or "float32")
+    return [value.to(options.device, kind), locations.to(options.device), weights.to(options.device)]
 
 
-def seconds_of(sides: dict[str, Call], clock: Callable[[], float], turns: int) -> dict[str, float]:
-    taken: dict[str, list[float]] = {side: [] for side in sides}
-    for turn in range(turns + 1):
-        for side, call in sides.items():
-            start = clock()
-            call()
-            if turn:
-                taken[side].append(clock() - start)
-    return {side: statistics.median(values) for side, values in taken.items()}
+def passes(function: Callable[..., Tensor], tensors: list[Tensor], options: argparse.Namespace) -> dict[str, Call]:
+    """The forward pass without a graph, and with the gradients of all three tensors."""
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    kind = getattr(torch, options.autocast or "bfloat16")
+
+    def forward() -> Tensor:
+        with torch.autocast(options.device, kind, enabled=options.autocast is not None):
+            return function(*leaves)
+
+    gradient = torch.linspace(-1, 1, DEPTH * HEADS, device=options.device)
+
+    def both() -> tuple[Tensor, ...]:
+        found = forward()
+        return (found, *torch.autograd.grad(found, leaves, gradient.to(found.dtype).expand_as(found)))
+
+    return {"forward": torch.no_grad()(forward), "forward and backward": both}
+
+
+def agree(mine: tuple[Tensor, ...], other: tuple[Tensor, ...], rounding: float) -> None:
+    """Every number within the rounding of the largest."""
+    for found, wanted in zip(mine, other, strict=True):
+        largest = float(wanted.detach().abs().max())
+        torch.testing.assert_close(found.float(), wanted.float(), rtol=rounding, atol=rounding * largest)
+
+
+def measured(case: str, tensors: list[Tensor], shapes: Shapes, options: argparse.Namespace) -> list[record.Row]:
+    """Both sides, turn by turn."""
+    mine = passes(lambda value, places, weights: sample_levels(value, shapes, places, weights), tensors, options)
+    other = passes(theirs(shapes, options.device), tensors, options)
+    kind = "forward and backward"
+    agree(mine[kind](), other[kind](), 1e-3 if options.autocast is None else 3e-2)
+    clock = CLOCKS[options.clock]
+
+    def settled() -> float:
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        return clock()
+
+    rows = []
+    for kind in mine:
+        seconds = times_of({"poise": mine[kind], "transformers": other[kind]}, settled, options.budget)
+        own, against = seconds["poise"], seconds["transformers"]
+        row = {"case": f"{case}, {kind}", "poise_ms": 1000 * own, "transformers time": 1000 * against}
+        rows.append(row | {"transformers_ratio": against / own})
+        print(f"| {case} | {kind} | {1000 * own:.1f} | {1000 * against:.1f} | {against / own:.2f} |", flush=True)
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=480)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--queries", type=int, default=300)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--height", type=int, default=800)
+    parser.add_argument("--width", type=int, default=1333)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--queries", type=int, nargs="*", default=[300, 900])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=CLOCKS, default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--autocast", choices=("bfloat16", "float16"))
+    parser.add_argument("--budget", type=float, default=20.0, help="seconds for the turns of a row, at least 3 turns")
     record.add_json(parser)
     options = parser.parse_args()
+    if options.device == "cuda":
+        options.clock = "wall"
     torch.set_num_threads(options.threads)
-    clock = {"wall": time.perf_counter, "cpu": time.process_time}[options.clock]
-    cases = {
-        f"encoder of {options.size} px": sampling(options, 0),
-        f"decoder, {options.queries} queries": sampling(options, options.queries),
-        f"matching {LAYERS} x {IMAGES} x {QUERIES}": matching(),
-    }
-    print(f"{record.headline()}; {options.threads} threads, {options.clock} time, batch {options.batch}\n")
-    print("| case | poise, ms | against, ms | ratio |\n|---|---:|---|---:|")
+    shapes = tuple((-(-options.height // stride), -(-options.width // stride)) for stride in STRIDES)
+    form = "Triton kernel" if options.device == "cuda" and has_kernel() else "embedding bag"
+    print(
+        f"{record.headline()}; {options.threads} threads, {options.clock} time, batch {options.batch}, poise: {form}\n"
+    )
+    print("| case | pass | poise, ms | transformers, ms | ratio |\n|---|---|---:|---:|---:|")
     rows = []
-    for case, sides in cases.items():
-        seconds = seconds_of(sides, clock, options.turns)
-        row: record.Row = {"case": case, "poise_ms": 1000 * seconds["poise"]}
-        others = {side: value for side, value in seconds.items() if side != "poise"}
-        for side, value in others.items():
-            row |= {f"{side} time": 1000 * value, f"{side.replace(' ', '_')}_ratio": value / seconds["poise"]}
-        rows.append(row)
-        said = ", ".join(f"{side} {1000 * value:.1f}" for side, value in others.items())
-        ratios = ", ".join(f"{value / seconds['poise']:.2f}" for value in others.values())
-        print(f"| {case} | {row['poise_ms']:.1f} | {said} | {ratios} |", flush=True)
-    record.write(options.json, "deformable_attention", options, rows)
+    for queries in (*options.queries, 0):
+        case = f"decoder, {queries} queries" if queries else f"encoder, {sum(h * w for h, w in shapes)} queries"
+        rows += measured(case, inputs(shapes, queries, options), shapes, options)
+    record.write(options.json, "deformable_attention", vars(options) | {"form": form}, rows)
 
 
 if __name__ == "__main__":
