@@ -20,6 +20,8 @@ from poise.assign.planes import center_planes, rows, sides_of
 from poise.assign.protocol import object_chunks
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
+TEMPORARIES = 8  # planes of pairs alive at once where places inside are looked for, against what streaming allows for
+
 
 @dataclass(frozen=True)
 class DynamicSoftLabel:
@@ -56,7 +58,7 @@ class DynamicSoftLabel:
 def inside_any(priors: Priors, truth: GroundTruth) -> Tensor:
     """Places strictly inside at least one object, (B,N) bool."""
     found = torch.zeros(len(truth.boxes), len(priors.strides), dtype=torch.bool, device=truth.boxes.device)
-    for part in object_chunks(len(found), found.shape[1], truth.boxes.shape[1]):
+    for part in object_chunks(len(found) * TEMPORARIES, found.shape[1], truth.boxes.shape[1]):
         pairs = pairs_inside(priors.centers, truth.boxes[:, part], truth.valid[:, part])
         found |= pairs.place_most(pairs.of_objects(truth.valid[:, part].float())) > 0
     return found

@@ -112,8 +112,8 @@ class AllPairs:
 
     def place_owner(self, chosen: Tensor) -> Tensor:
         count = self.held.shape[1]
-        order = torch.arange(count, device=chosen.device)[:, None]
-        return torch.where(self.held & chosen, order, count).amin(1)
+        order = torch.arange(count, dtype=torch.int32, device=chosen.device)[:, None]
+        return torch.where(self.held & chosen, order, count).amin(1).long()
 
     def tell_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
         order = torch.arange(1, self.held.shape[1] + 1, device=labels.device)[:, None]
