@@ -241,6 +241,17 @@ def test_evaluation_shows_every_image_once(tmp_path: Path, workers: int, world: 
     assert sorted(seen) == list(range(5))
 
 
+def test_evaluation_pads_no_image_further_than_alone(tmp_path: Path) -> None:
+    """So the numbers do not depend on the batch; where annotations state no sizes, the files say them."""
+    records = write_records(tmp_path, [1] * 8)
+    for known in (records, [replace(record, width=0, height=0) for record in records]):
+        batches = list(evaluation_loader(known, SMALL, batch_size=3))
+        assert max(len(batch.indices) for batch in batches) > 1
+        for batch in batches:
+            for height, width in batch.original_sizes.int().tolist():
+                assert tuple(batch.pixels.shape[2:]) == SMALL.canvas(height, width)
+
+
 def test_grouping_reads_sizes_that_annotations_do_not_state(tmp_path: Path) -> None:
     records = write_records(tmp_path, [1] * 8)
     unstated = [replace(record, width=0, height=0) for record in records]

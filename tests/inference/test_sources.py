@@ -12,8 +12,9 @@ from inference.stand_in import scene, stand_in
 from PIL import Image
 
 from poise.data.errors import BadImage
-from poise.inference import BadImageWarning, Frame, detect_frames, frame_rate, frames_of, write_video
+from poise.inference import BadImageWarning, Frame, detect_frames, detect_images, frame_rate, frames_of, write_video
 from poise.inference.sources import as_image
+from poise.models import create_model
 
 SCENE = scene(60, 90, [(10, 20, 40, 50, 0)])
 ARRAY = SCENE.permute(1, 2, 0).numpy()
@@ -73,13 +74,29 @@ def test_a_generator_is_read_as_it_is_needed() -> None:
     assert len(taken) == 6
 
 
-def test_batches_are_as_large_as_asked_and_sizes_may_differ() -> None:
-    images = [scene(50 + 10 * i, 100, [(5 * i, 8, 5 * i + 30, 40, i % 3)]) for i in range(7)]
+def test_batches_are_as_large_as_asked_of_images_of_one_input_shape() -> None:
+    heights = (50, 100, 50, 100, 50, 100, 100)
+    images = [scene(height, 100, [(5 * i, 8, 5 * i + 30, 40, i % 3)]) for i, height in enumerate(heights)]
     model = stand_in()
-    found = list(detect_frames(model, [Frame(image) for image in images], batch_size=3))
-    assert model.network.calls == [3, 3, 1]
+    found = list(detect_frames(model, [Frame(image) for image in images], batch_size=4))
+    assert model.network.calls == [2, 2, 1, 2]
     for i, (_, (boxes, _, labels)) in enumerate(found):
         assert boxes[0].tolist() == pytest.approx([5 * i, 8, 5 * i + 30, 40], abs=1) and labels.tolist() == [i % 3]
+
+
+@pytest.mark.parametrize("name", ["atss_r18_fpn", "deformable_detr_twostage_r18"])
+def test_an_image_is_told_the_same_beside_others(name: str) -> None:
+    """Padded as far as its neighbours it would be told something else at its edges."""
+    torch.manual_seed(0)
+    options = {"queries": 20, "encoder_layers": 1, "decoder_layers": 1} if "detr" in name else {"depth": 1}
+    small = {"backbone": "mobilenetv3_small_100", "channels": 32, "image_size": 96, **options}
+    model = create_model(name, num_classes=3, **small).eval()
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((48, 96), (96, 60), (96, 96), (48, 96))]
+    for image, (boxes, scores, _) in zip(images, detect_images(model, images), strict=True):
+        alone = detect_images(model, [image])[0]
+        torch.testing.assert_close(scores, alone[1], atol=1e-6, rtol=1e-5)
+        if "detr" in name:  # of the other's random boxes many have equal scores
+            torch.testing.assert_close(boxes, alone[0], atol=1e-3, rtol=1e-5)
 
 
 def test_boxes_are_in_the_original_pixels_of_a_large_image() -> None:

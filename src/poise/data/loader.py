@@ -18,7 +18,7 @@ from poise.data.dataset import DetectionDataset, Failure, Item, Record, Records,
 from poise.data.errors import BadImage
 from poise.data.images import image_size
 from poise.data.sampling import EpochPlan
-from poise.preprocess import Preprocess
+from poise.preprocess import Preprocess, alike
 from poise.recipes.augment import AugmentSettings
 from poise.structures import Batch, Detections, GroundTruth
 
@@ -181,7 +181,7 @@ def train_loader(
 
 
 class EvaluationLoader:
-    """Every image of this rank's part once, in order; made by :func:`evaluation_loader`."""
+    """Every image of this rank's part once; made by :func:`evaluation_loader`."""
 
     def __init__(
         self, dataset: DetectionDataset, batches: list[list[int]], preprocess: Preprocess, workers: int
@@ -204,19 +204,25 @@ def evaluation_loader(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    alike_under: Sequence[Preprocess] = (),
 ) -> EvaluationLoader:
     """Batches without augmentation: ``truth`` in input pixels, ``truth.sizes`` the resized sizes, ``original_sizes``.
 
-    Ranks take the images in turn (rank, rank + world_size, …): none twice, none left out. Numbers of batches may
-    differ between ranks by one, and a rank may have none: do not wait for other ranks inside the loop.
+    A batch holds images of one input shape, so that it pads none further than it would be alone and the numbers do not
+    depend on ``batch_size``. Ranks take the images in turn (rank, rank + world_size, …): none twice, none left out.
+    Numbers of batches differ between ranks, and a rank may have none: do not wait for other ranks inside the loop.
+
+    Args:
+        alike_under: further preprocessings under which the images of a batch have one shape.
 
     Raises (while iterating):
         BadImage: a file cannot be read; an evaluation never leaves an image out by itself.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
-    mine = list(range(rank, len(image_set), world_size))
-    batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+    mine = range(rank, len(image_set), world_size)
+    shapes = (_input_shapes(image_set[i], (preprocess, *alike_under)) for i in mine)
+    batches = [[mine[place] for place in places] for places in alike(shapes, batch_size)]
     return EvaluationLoader(DetectionDataset(image_set, EvaluationPipeline(preprocess)), batches, preprocess, workers)
 
 
@@ -269,8 +275,13 @@ def _wide(image_set: Records) -> Tensor:
     return torch.tensor([width > height for width, height in sizes], dtype=torch.bool)
 
 
+def _input_shapes(record: Record, preprocesses: Sequence[Preprocess]) -> tuple[tuple[int, int], ...]:
+    width, height = _header_size(record)
+    return tuple(one.canvas(height, width) for one in preprocesses) if width and height else ()
+
+
 def _header_size(record: Record) -> tuple[int, int]:
     try:
         return stated_size(record) or image_size(record.path)
     except BadImage:
-        return 0, 0  # counts as tall; reading it for its batch says what is wrong
+        return 0, 0  # reading it for its batch says what is wrong

@@ -14,6 +14,7 @@ from poise.evaluate import to_original
 from poise.inference.sources import Frame
 from poise.inference.tiles import Found, Tiling, detect_tiled
 from poise.inference.views import TestTimeAugmentation, detect_views
+from poise.preprocess import alike
 
 Item = TypeVar("Item")
 
@@ -54,24 +55,37 @@ def detect_images(
     native: bool = False,
     augmentation: TestTimeAugmentation | None = None,
 ) -> list[Found]:
-    """Detections of images (3,H_i,W_i) as one batch.
+    """Detections of images (3,H_i,W_i), of each those that it has alone; images of one input shape make a batch.
 
     Args:
         native: images keep their size instead of being brought to the model's own.
         augmentation: look at several views and merge what is found.
     """
-    prepare, device = model.preprocess, next(model.parameters()).device
-    moved = [image.to(device) for image in images]
-    wanted = [prepare] if augmentation is None else augmentation.sizes(prepare)
-    views = [
-        one.batch([prepare.normalize(image if native else one.resize(image)) for image in moved]) for one in wanted
-    ]
-    with torch.inference_mode():
-        if augmentation is None:
-            detections = model.network.predict(*views[0])  # type: ignore[operator]
-        else:
-            detections = detect_views(model.network, views, augmentation)
-    sizes = views[0][1]
+    wanted = [model.preprocess] if augmentation is None else augmentation.sizes(model.preprocess)
+    shapes = [tuple((one.padded if native else one.canvas)(*image.shape[-2:]) for one in wanted) for image in images]
+    found: dict[int, Found] = {}
+    for places in alike(shapes, len(images)):
+        same = [images[i].to(next(model.parameters()).device) for i in places]
+        prepared = [
+            one.batch([one.normalize(image if native else one.resize(image)) for image in same]) for one in wanted
+        ]
+        found.update(zip(places, _detect_batch(model, same, prepared, augmentation), strict=True))
+    return [found[i] for i in range(len(images))]
+
+
+@torch.inference_mode()
+def _detect_batch(
+    model: DetectionModel,
+    images: Sequence[Tensor],
+    views: Sequence[tuple[Tensor, Tensor]],
+    augmentation: TestTimeAugmentation | None,
+) -> list[Found]:
+    """Detections in pixels of the images; ``views`` are pixels and sizes as the network takes them."""
+    pixels, sizes = views[0]
+    if augmentation is None:
+        detections = model.network.predict(pixels, sizes)  # type: ignore[operator]
+    else:
+        detections = detect_views(model.network, views, augmentation)
     return [
         (to_original(one["boxes"].cpu(), size.cpu(), *image.shape[-2:]), one["scores"].cpu(), one["labels"].cpu())
         for one, size, image in zip(detections.unpad(), sizes, images, strict=True)

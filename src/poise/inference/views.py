@@ -90,11 +90,14 @@ def viewed_batches(loaders: Sequence[Iterable[Batch]]) -> Iterator[ViewedBatch]:
 def evaluate_views(
     model: DetectionModel,
     settings: TestTimeAugmentation,
-    loader_of: Callable[[Preprocess], Iterable[Batch]],
+    loader_of: Callable[..., Iterable[Batch]],
     truth: Mapping[str, Any],
     device: torch.device | str,
 ) -> Evaluation:
     """``poise.evaluate.evaluate`` of what is found in several views; ``loader_of`` makes the loader of one size.
+
+    Args:
+        loader_of: ``(preprocess, alike_under=…) -> loader``, see ``poise.data.evaluation_loader``.
 
     Raises:
         ValueError: the model is given its regions, which lie on one size.
@@ -106,7 +109,8 @@ def evaluate_views(
         views = [(one.pixels.to(device), one.truth.sizes.to(device)) for one in batch.views]
         return detect_views(model.network, views, settings)
 
-    batches = viewed_batches([loader_of(size) for size in settings.sizes(model.preprocess)])
+    sizes = settings.sizes(model.preprocess)
+    batches = viewed_batches([loader_of(size, alike_under=sizes) for size in sizes])
     return evaluate(model, batches, truth, device=device, predict=predict)
 
 
