@@ -1,24 +1,29 @@
-"""Two processes of one thread each against one: training steps of one batch a process, under DistributedDataParallel.
+"""The same command under torchrun on one process and on two, of one thread each: training steps of one batch a process.
 
     python benchmarks/distributed.py [--size 320] [--batch 2] [--steps 6] [--model atss_r18_fpn] [--json FILE]
 
-One process trains for some steps alone; then two do the same, each on a batch of its own, gradients averaged over
-gloo. Ideal: as many steps a second, so twice as many images. The machine must be otherwise idle and have two cores. The
-parameters of both processes must be the same at the end.
+starts itself with ``torchrun --nproc-per-node=1``, then with 2. Each process trains on a batch of its own; gradients
+are averaged over gloo by DistributedDataParallel. Ideal: two processes take as many steps a second as one, so twice as
+many images. The machine must be otherwise idle and have two cores. All processes' parameters must be the same at the
+end.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import record
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as processes
 from assignment_share import truth_of
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,11 +31,11 @@ from poise.models import create_model
 from poise.structures import Batch
 
 
-def train(rank: int, world: int, options: argparse.Namespace, answers: Any) -> None:
+def train(options: argparse.Namespace) -> None:
+    """What each process does; the first writes what all took."""
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(options.port)}
-    if world > 1:
-        dist.init_process_group("gloo", rank=rank, world_size=world)
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(0)
     model = create_model(options.model).train()
     network = DistributedDataParallel(model.network) if world > 1 else model.network
@@ -40,29 +45,32 @@ def train(rank: int, world: int, options: argparse.Namespace, answers: Any) -> N
     batch = Batch(pixels, truth_of(options.batch, options.size, 7, "cpu"), torch.arange(options.batch))
     taken = []
     for _ in range(options.steps + 1):
-        if world > 1:
-            dist.barrier()
+        dist.barrier()
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         network(batch, model.progress).total.backward()
         optimizer.step()
         taken.append(time.perf_counter() - start)
     digest = float(sum(p.detach().double().abs().sum() for p in model.network.parameters()))
-    answers.put((rank, statistics.median(taken[1:]), digest))
-    if world > 1:
-        dist.destroy_process_group()
+    said: list[Any] = [None] * world
+    dist.all_gather_object(said, {"seconds": statistics.median(taken[1:]), "digest": digest})
+    if rank == 0:
+        options.answer.write_text(json.dumps(said))
+    dist.destroy_process_group()
 
 
 def seconds(world: int, options: argparse.Namespace) -> float:
     """A step of the slowest process, once all have the same parameters."""
-    context = processes.get_context("spawn")
-    answers = context.SimpleQueue()
-    running = processes.start_processes(train, (world, options, answers), world, join=False, start_method="spawn")
-    found = [answers.get() for _ in range(world)]
-    while not running.join():
-        pass
-    assert len({digest for _, _, digest in found}) == 1, "the processes' parameters differ"
-    return max(taken for _, taken, _ in found)
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+        own = {"model": options.model, "size": options.size, "batch": options.batch, "steps": options.steps}
+        settings = [f"--{name}={value}" for name, value in own.items()]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        subprocess.run([*torchrun, __file__, *settings, f"--answer={answer}"], env=environment, check=True)
+        said = json.loads(answer.read_text())
+    assert len(said) == world and len({process["digest"] for process in said}) == 1, "the processes' parameters differ"
+    return max(process["seconds"] for process in said)
 
 
 def main() -> None:
@@ -71,9 +79,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--port", type=int, default=29871)
+    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)  # of the processes that torchrun starts
     record.add_json(parser)
     options = parser.parse_args()
+    if options.answer is not None:
+        train(options)
+        return
     alone, together = seconds(1, options), seconds(2, options)
     print(f"{record.headline()}; one thread a process, batch {options.batch} a process, {options.size} px")
     print("| processes | s a step | images a second | of the ideal |\n|---:|---:|---:|---:|")
@@ -85,7 +96,8 @@ def main() -> None:
         "step_s": together,
         "ideal_share": alone / together,
     }
-    record.write(options.json, "distributed", options, [row])
+    settings = {name: value for name, value in vars(options).items() if name != "answer"}
+    record.write(options.json, "distributed", settings, [row])
 
 
 if __name__ == "__main__":
