@@ -67,6 +67,26 @@ def test_kernels_equal_the_pytorch_form() -> None:
 
 
 @needs_triton
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter runs what the compiler would refuse; this ends with machine code for an A100, which is not run."""
+    pytest.importorskip("triton.backends.nvidia", reason="this Triton is not for NVIDIA's GPUs")
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from poise.nn import deformable_triton
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    constants = {"POINTS": 4, "BLOCK": 32, "DEPTH": 32}
+    for kernel in (deformable_triton._forward, deformable_triton._backward):
+        signature = dict.fromkeys(kernel.arg_names, "*fp32") | {"value": "*bf16"}
+        signature |= dict.fromkeys(deformable_triton.FREE, "i32") | dict.fromkeys(constants, "constexpr")
+        made = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 80, 32))
+        assert made.asm["cubin"]
+
+
+@needs_triton
 @pytest.mark.usefixtures("_fresh")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cuda_tensors_go_to_the_kernel(dtype: torch.dtype) -> None:

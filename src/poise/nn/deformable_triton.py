@@ -2,7 +2,8 @@
 
 One launch a level; a program takes some queries of one head. Values may be float32, float16 or bfloat16; sums are
 float32. Reads and writes are masked, so that no location, NaN included, leads outside a map. Importing this file
-imports Triton and registers the operator ``poise::sample_levels``; ``deformable_sampling.py`` decides when.
+imports Triton and registers the operator ``poise::sample_levels``; ``deformable_sampling.py`` decides when. Kernels
+have no annotations because Triton reads those itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ FREE = ["tokens", "queries", "heads", "depth", "looks", "first", "height", "widt
 
 
 @triton.jit
-def _position(locations: Any, look: Any, real: Any, height: Any, width: Any) -> Any:
+def _position(locations, look, real, height, width):
     """x and y in cells; what touches no cell of the map, or is not finite, goes to a place beside it."""
     x = (tl.load(locations + 2 * look, mask=real, other=-1.0) - 0.5 + 0.5) * width - 0.5  # rounded as grid_sample does
     y = (tl.load(locations + 2 * look + 1, mask=real, other=-1.0) - 0.5 + 0.5) * height - 0.5
@@ -28,7 +29,7 @@ def _position(locations: Any, look: Any, real: Any, height: Any, width: Any) -> 
 
 
 @triton.jit
-def _cell(row: Any, column: Any, height: Any, width: Any, start: Any, step: Any, channel: Any, depth: Any) -> Any:
+def _cell(row, column, height, width, start, step, channel, depth):
     """Where the vectors of cells lie, and which of their numbers exist."""
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     token = start + row.to(tl.int32) * width + column.to(tl.int32)
@@ -38,10 +39,10 @@ def _cell(row: Any, column: Any, height: Any, width: Any, start: Any, step: Any,
 
 @triton.jit(do_not_specialize=FREE)
 def _forward(
-    value: Any, locations: Any, weights: Any, output: Any,
-    tokens: Any, queries: Any, heads: Any, depth: Any, looks: Any, first: Any, height: Any, width: Any, start: Any,
+    value, locations, weights, output,
+    tokens, queries, heads, depth, looks, first, height, width, start,
     POINTS: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     """Adds what the queries find on one level to ``output`` (B,Q,H,D)."""
     batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -66,10 +67,10 @@ def _forward(
 
 @triton.jit(do_not_specialize=FREE)
 def _backward(
-    value: Any, locations: Any, weights: Any, gradient: Any, to_value: Any, to_locations: Any, to_weights: Any,
-    tokens: Any, queries: Any, heads: Any, depth: Any, looks: Any, first: Any, height: Any, width: Any, start: Any,
+    value, locations, weights, gradient, to_value, to_locations, to_weights,
+    tokens, queries, heads, depth, looks, first, height, width, start,
     POINTS: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     """Adds one level's part to the gradient of the values and writes those of its locations and weights."""
     batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
