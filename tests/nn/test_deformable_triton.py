@@ -69,7 +69,7 @@ def test_kernels_equal_the_pytorch_form() -> None:
 @needs_triton
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter runs what the compiler would refuse; this ends with machine code for an A100, which is not run."""
+    """The interpreter runs what the compiler would refuse; here it makes machine code for an A100, never run."""
     pytest.importorskip("triton.backends.nvidia", reason="this Triton is not for NVIDIA's GPUs")
     import triton
     from triton.backends.compiler import GPUTarget
