@@ -11,7 +11,7 @@ import pytest
 from poise.cli import main
 from poise.cli.arguments import CommandLineError, option_names
 from poise.cli.train import Arguments, folder_for, parse, resolve
-from poise.recipes import Recipe, get_recipe, save_recipe
+from poise.recipes import Recipe, changed, get_recipe, save_recipe
 
 
 def recipe_of(*words: str) -> Recipe:
@@ -65,6 +65,22 @@ def test_lists_tables_and_choices() -> None:
     assert recipe.schedule.kind == "cosine"
     assert recipe.model.options == {"topk": 5, "caffe": True, "nms": 0.5, "backbone": "resnet18"}
     assert recipe.optimizer.lr_multipliers == {"scale": 2.0}
+
+
+def test_options_join_those_of_the_recipe(tmp_path: Path) -> None:
+    """In a recipe that has some already: others join them, the same are replaced; from a name and from a file."""
+    before = get_recipe("nanodet_plus_m_320_finetune")
+    assert before.model.options == {"guide_depth": 0}
+    save_recipe(changed(before, {"optimizer.lr_multipliers": {"head": 0.5}}), tmp_path / "own.yaml")
+    words = "--model.options topk 9 guide_depth 2 --optimizer.lr-multipliers scale 2".split()
+    named, loaded = (
+        recipe_of("nanodet_plus_m_320_finetune", *words),
+        recipe_of(f"--config={tmp_path / 'own.yaml'}", *words),
+    )
+    assert named.model.options == loaded.model.options == {"guide_depth": 2, "topk": 9}
+    assert named.optimizer.lr_multipliers == {"scale": 2.0}
+    assert loaded.optimizer.lr_multipliers == {"head": 0.5, "scale": 2.0}
+    assert recipe_of("nanodet_plus_m_320_finetune").model.options == before.model.options
 
 
 def test_short_options() -> None:

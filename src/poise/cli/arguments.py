@@ -7,7 +7,7 @@ import difflib
 import io
 import typing
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 Parsed = TypeVar("Parsed")
@@ -30,7 +30,8 @@ def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parse
         kind: fields are options, ``tyro.conf.Positional`` ones are positional; groups nest as ``--group.field``.
         program: what the help calls the command, such as ``poise eval``.
         words: the command line after ``program``.
-        default: values of what is not given; by default those of the fields.
+        default: values of what is not given; by default those of the fields. Of tables (``--model.options topk 9``)
+            the entries that are given join those of the default.
 
     Raises:
         CommandLineError: an unknown option, a value of another type, or something required is missing.
@@ -44,13 +45,34 @@ def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parse
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            start = tyro.MISSING_NONPROP if default is None else default
             config = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
-            return tyro.cli(kind, prog=program, args=wanted, config=config, default=start)
+            if default is None:
+                return tyro.cli(kind, prog=program, args=wanted, config=config)
+            given = tyro.cli(kind, prog=program, args=wanted, config=config, default=_without_entries(default))
+            return _joined(default, given)
     except SystemExit as end:
         if not end.code:
             raise
         raise CommandLineError(_plain(complaint.getvalue(), program)) from None
+
+
+def _without_entries(settings: Any) -> Any:
+    """The same with empty tables: of a table with entries tyro would accept these entries only."""
+    if isinstance(settings, dict):
+        return {}
+    if not is_dataclass(settings) or isinstance(settings, type):
+        return settings
+    return replace(settings, **{f.name: _without_entries(getattr(settings, f.name)) for f in fields(settings)})
+
+
+def _joined(default: Any, given: Any) -> Any:
+    """What is given, its tables with the default's entries beneath."""
+    if isinstance(given, dict):
+        return {**default, **given}
+    if not is_dataclass(given) or isinstance(given, type):
+        return given
+    joined = {f.name: _joined(getattr(default, f.name), getattr(given, f.name)) for f in fields(given)}
+    return replace(given, **joined)
 
 
 def option_names(kind: Any, prefix: str = "") -> Iterator[str]:
