@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from poise import losses
 from poise.assign.dual_weighting import DualWeights
+from poise.assign.pairs import pairs_of
 from poise.assign.protocol import object_chunks
 from poise.criteria.protocol import masked_sum
 from poise.criteria.weights import LossWeights, weights_of_classes
@@ -115,7 +116,9 @@ def box_loss(boxes: Tensor, truth: GroundTruth, weight: Tensor) -> Tensor:
     """
 
     def part_of(boxes: Tensor, objects: Tensor, part: Tensor) -> Tensor:
-        return masked_sum(losses.giou(boxes[:, None], objects[:, :, None]), part.transpose(1, 2))
+        weights = part.transpose(1, 2)
+        pairs = pairs_of(weights > 0)
+        return masked_sum(losses.giou(pairs.of_places(boxes), pairs.of_objects(objects)), pairs.of_all(weights))
 
     batch, places, objects = weight.shape
     slices = object_chunks(batch * TEMPORARIES, places, objects)
