@@ -16,6 +16,16 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_threads_of_autograd() -> None:
+    """Tests fork processes that train, which they cannot where autograd has threads for devices.
+
+    PyTorch starts them at the first backward pass if it believes in a device, as it does once fake tensors or a
+    compiled graph were made; so the first backward pass is here, whichever test a worker begins with.
+    """
+    torch.ones(1, requires_grad=True).sum().backward()
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the repository."""
