@@ -43,7 +43,6 @@ from poise.structures import (
 )
 
 STRIDES, HEIGHT, WIDTH, CLASSES = (8, 16, 32, 64, 128), 800, 1344, 80
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 QUERIES = (300, 900)
 Call = Callable[[], Any]
 
@@ -172,7 +171,7 @@ def timed(row: record.Row, options: argparse.Namespace) -> record.Row:
     first = {side: call() for side, call in sides.items()}
     if "literal" in sides:
         row["same"] = agreement(first["poise"], first["literal"])
-    seconds = times_of(sides, CLOCKS[options.clock], options.budget)
+    seconds = times_of(sides, record.CLOCKS[options.clock], options.budget)
     row["poise_ms"] = 1000 * seconds["poise"] / options.batch
     for side in sides:
         if side != "poise":
@@ -212,7 +211,7 @@ def main() -> None:
     parser.add_argument("--objects", nargs="+", type=int, default=[1, 10, 60, 300])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--clock", choices=record.CLOCKS, default="wall")
     parser.add_argument("--budget", type=float, default=3.0, help="seconds for the turns of a row, at least 3 turns")
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     record.add_json(parser)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import record
@@ -33,14 +32,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--clock", choices=record.CLOCKS, default="wall")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
     record.add_json(parser)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    clock = record.CLOCKS[args.clock]
     print(f"{record.headline()}; {args.name}, {args.size} px, {device}, {args.clock} time")
     rows = [inference(args.name, args.size, args.rounds, device, clock)]
     rows += training(args.name, args.size, args.rounds, args.batch, device, clock)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import record
 import torch
-from assignment import CLOCKS, Call, times_of
+from assignment import Call, times_of
 from torch import Tensor
 
 from poise.nn.deformable_sampling import has_kernel, sample_levels
@@ -92,7 +92,7 @@ def measured(case: str, tensors: list[Tensor], shapes: Shapes, options: argparse
     other = passes(theirs(shapes, options.device), tensors, options)
     kind = "forward and backward"
     agree(mine[kind](), other[kind](), 1e-3 if options.autocast is None else 3e-2)
-    clock = CLOCKS[options.clock]
+    clock = record.CLOCKS[options.clock]
 
     def settled() -> float:
         if options.device == "cuda":
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--queries", type=int, nargs="*", default=[300, 900])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=CLOCKS, default="cpu")
+    parser.add_argument("--clock", choices=record.CLOCKS, default="cpu")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--autocast", choices=("bfloat16", "float16"))
     parser.add_argument("--budget", type=float, default=20.0, help="seconds for the turns of a row, at least 3 turns")

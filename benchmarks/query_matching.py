@@ -22,7 +22,7 @@ import numpy as np
 import peer_assigners as peers
 import record
 import torch
-from assignment import CLOCKS, Call, queries_of, times_of, truth_of
+from assignment import Call, queries_of, times_of, truth_of
 from scipy.optimize import linear_sum_assignment
 
 from poise.assign.hungarian import Hungarian
@@ -74,7 +74,7 @@ def measured(objects: int, options: argparse.Namespace) -> record.Row:
     predictions = queries_of(options.layers * options.images, options.queries, truth)
     sides = sides_of(predictions, truth, options.layers)
     found = sides["poise"]()
-    seconds = times_of(sides, CLOCKS[options.clock], options.budget)
+    seconds = times_of(sides, record.CLOCKS[options.clock], options.budget)
     row: record.Row = {"case": f"{objects} objects", "poise_ms": 1000 * seconds["poise"]}
     cells = [f"{row['poise_ms']:.0f}"]
     for side in list(sides)[1:]:
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=900)
     parser.add_argument("--objects", type=int, nargs="+", default=[10, 60])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=CLOCKS, default="cpu")
+    parser.add_argument("--clock", choices=record.CLOCKS, default="cpu")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds for the turns of a row, at least 3 turns")
     record.add_json(parser)
     options = parser.parse_args()

@@ -22,6 +22,7 @@ from typing import Any
 FORMAT = "poise-benchmark-1"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pycocotools", "hotcoco", "transformers", "ultralytics")
 Row = dict[str, Any]
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}  # cpu: seconds of all threads together
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

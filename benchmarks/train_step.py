@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -23,7 +22,6 @@ from torchvision.models import detection
 from poise.models import create_model
 
 Step = Callable[[], float]
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PAIRS = {
     "fcos_r50_fpn": detection.fcos_resnet50_fpn,
     "retinanet_r50_fpn": detection.retinanet_resnet50_fpn,
@@ -57,7 +55,7 @@ def freeze_as_published(backbone: nn.Module) -> None:
 def step_of(model: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]], args: argparse.Namespace) -> Step:
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-4, 0.9)
 
-    clock = CLOCKS[args.clock]
+    clock = record.CLOCKS[args.clock]
 
     def step() -> float:
         start = clock()
@@ -100,7 +98,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--models", nargs="+", choices=PAIRS, default=list(PAIRS))
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: seconds of all threads together")
+    parser.add_argument("--clock", choices=record.CLOCKS, default="wall", help="cpu: seconds of all threads together")
     record.add_json(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from poise.assign.bags import Bag, SoftCenter
 from poise.assign.likelihood import TINY, CenteredBags, in_slices
-from poise.assign.pairs import best_overlap, pairs_inside, scores_of_pairs
+from poise.assign.pairs import best_overlap, between, pairs_inside, scores_of_pairs
 from poise.assign.protocol import object_chunks
 from poise.boxes import giou
 from poise.structures import GroundTruth, Predictions
@@ -72,7 +72,6 @@ class AutoAssign:
         for part in slices:
             pairs = pairs_inside(predictions.priors.centers, truth.boxes[:, part], truth.valid[:, part])
             value = pairs.of_places(sureness)
-            low, high = -pairs.most(-value), pairs.most(value)
-            spread = (value - pairs.of_objects(low) + TINY) / pairs.of_objects(high - low + TINY)
+            spread = between(value, -pairs.most(-value), pairs.most(value), pairs)
             pairs.tell_classes(1 - spread, truth.labels[:, part], negative)
         return negative

@@ -6,10 +6,17 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from poise.assign.pairs import Pairs
 from poise.assign.planes import rows
 from poise.assign.protocol import object_chunks, wide
+
+
+def focal_of_absent(logits: Tensor, alpha: float, gamma: float) -> Tensor:
+    """The focal loss of logits whose class is not there, a new tensor."""
+    entropy = softplus(logits)
+    return (logits - entropy).mul_(gamma).exp_().mul_(entropy).mul_(1 - alpha)
 
 
 class ClassCost:

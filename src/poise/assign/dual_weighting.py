@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from poise.assign.bags import Bag, SoftCenter
-from poise.assign.pairs import Pairs, pairs_inside, scores_of_pairs
+from poise.assign.pairs import TINY, Pairs, between, pairs_inside, scores_of_pairs
 from poise.assign.protocol import object_chunks
 from poise.boxes import giou, iou
 from poise.structures import GroundTruth, PairWeights, Predictions
 
 TEMPORARIES = 8  # a pair needs this many times the memory that streaming allows for
-TINY = 1e-12
 UNSAID = 2.0  # above every probability
 
 
@@ -41,8 +40,7 @@ class NormalizedIoU:
     def __call__(self, overlap: Tensor, pairs: Pairs) -> Tensor:
         """Probabilities of the overlaps of pairs; each object's range is taken over its own."""
         value = (1 - overlap**self.gamma) / (1 - 0.5**self.gamma)
-        low, high = -pairs.most(-value), pairs.most(value).clamp(max=1)
-        spread = (value - pairs.of_objects(low) + TINY) / pairs.of_objects(high - low + TINY)
+        spread = between(value, -pairs.most(-value), pairs.most(value).clamp(max=1), pairs)
         return torch.where(overlap < 0.5, 1.0, spread)
 
 

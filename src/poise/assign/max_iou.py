@@ -16,7 +16,7 @@ from torch import Tensor
 from poise.assign.pairs import pairs_touching
 from poise.assign.protocol import object_chunks
 from poise.boxes import iou, pairwise_iof
-from poise.structures import Assignment, GroundTruth, Predictions
+from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 TEMPORARIES = 2  # planes of pairs alive at once, against what streaming allows for
 
@@ -47,10 +47,15 @@ class MaxIoU:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        priors = predictions.priors
-        shape = (len(truth.boxes), priors.boxes.shape[1])
-        reachable = priors.within(truth.padded_sizes(self.divisor)) if self.divisor else truth.valid.new_ones(shape)
-        return self.on(priors.boxes, reachable.expand(shape), predictions.finite(), truth)
+        reachable = self.reachable(predictions.priors, truth)
+        return self.on(predictions.priors.boxes, reachable, predictions.finite(), truth)
+
+    def reachable(self, priors: Priors, truth: GroundTruth) -> Tensor:
+        """Places within each image's own padding, (B,N) bool."""
+        shape = (len(truth.boxes), len(priors.strides))
+        if not self.divisor:
+            return truth.valid.new_ones(shape)
+        return priors.within(truth.padded_sizes(self.divisor)).expand(shape)
 
     def on(self, boxes: Tensor, reachable: Tensor, finite: Tensor, truth: GroundTruth) -> Assignment:
         """The same by the overlap with any boxes.

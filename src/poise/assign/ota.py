@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.assign.class_cost import ClassCost
+from poise.assign.class_cost import ClassCost, focal_of_absent
 from poise.assign.pairs import Pairs, best_overlap, pairs_inside
 from poise.assign.planes import around_middle, depth, largest_values
 from poise.assign.protocol import object_chunks
@@ -84,8 +84,7 @@ class OTA:
             return softplus(z).mul_(-self.gamma).exp_().mul_(softplus(-z)).mul_(self.alpha)
 
         def miss(z: Tensor) -> Tensor:
-            entropy = softplus(z)
-            return (z - entropy).mul_(self.gamma).exp_().mul_(entropy).mul_(1 - self.alpha)
+            return focal_of_absent(z, self.alpha, self.gamma)
 
         return ClassCost(logits, hit, miss)
 

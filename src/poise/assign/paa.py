@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from poise.assign.class_cost import focal_of_absent
 from poise.assign.max_iou import MaxIoU
 from poise.assign.mixture import low_component
 from poise.assign.protocol import lowest_index
@@ -63,8 +64,7 @@ class PAA:
     def _loss(self, predictions: Predictions, labels: Tensor, objects: Tensor) -> Tensor:
         """Loss (B,N) of each place for its object."""
         logits, column = predictions.logits.float(), labels[..., None]
-        entropy = softplus(logits)
-        absent = (logits - entropy).mul_(self.gamma).exp_().mul_(entropy).mul_(1 - self.alpha)
+        absent = focal_of_absent(logits, self.alpha, self.gamma)
         own = logits.gather(2, column)
         present = self.alpha * own.neg().sigmoid() ** self.gamma * softplus(-own)
         class_loss = absent.scatter_(2, column, present).sum(2)

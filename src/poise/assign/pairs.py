@@ -22,6 +22,7 @@ from poise.assign.protocol import object_chunks, wide
 from poise.boxes import iou
 from poise.structures import GroundTruth, Predictions, QualityPredictions
 
+TINY = 1e-12
 TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows for
 
 
@@ -227,6 +228,11 @@ def scores_of_pairs(predictions: Predictions, labels: Tensor, pairs: Pairs) -> T
     return replace(predictions, **said).scores().squeeze(-1).float()  # type: ignore[arg-type]
 
 
+def between(values: Tensor, low: Tensor, high: Tensor, pairs: Pairs) -> Tensor:
+    """Values of pairs as shares of the way from the ``low`` (B,g) to the ``high`` (B,g) of their object."""
+    return (values - pairs.of_objects(low) + TINY) / pairs.of_objects(high - low + TINY)
+
+
 def may_list(device: torch.device) -> bool:
     """Whether the number of pairs may be looked at: where nobody waits for it, and not in a compiled graph."""
     return device.type == "cpu" and not torch.compiler.is_compiling()
@@ -253,9 +259,8 @@ def pairs_touching(places: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
     if not may_list(boxes.device):
         return AllPairs(_touching(places[:, :, None], boxes[..., None].unbind(2)) & valid[..., None])
     count = places.shape[2]
-    blocks = pad(places, (0, -count % BLOCK), value=torch.inf).unflatten(
-        2, (-1, BLOCK)
-    )  # what is added touches nothing
+    filled = pad(places, (0, -count % BLOCK), value=torch.inf)  # what is added touches nothing
+    blocks = filled.unflatten(2, (-1, BLOCK))
     hulls = torch.cat((blocks[:2].amin(3), blocks[2:].amax(3)))
     near = _touching(hulls[:, :, None], boxes[..., None].unbind(2)) & valid[..., None]
     image, item, block = near.nonzero().unbind(1)

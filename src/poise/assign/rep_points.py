@@ -92,8 +92,7 @@ class FirstBoxOverlap:
 
     @torch.no_grad()
     def __call__(self, predictions: RefinedPredictions, truth: GroundTruth) -> Assignment:
-        priors, first, divisor = predictions.priors, predictions.initial_boxes.float(), self.overlap.divisor
-        reachable = priors.within(truth.padded_sizes(divisor) if divisor else truth.sizes + torch.inf)
-        finite = predictions.finite()
+        reachable, finite = self.overlap.reachable(predictions.priors, truth), predictions.finite()
+        first = predictions.initial_boxes.float()
         boxes = torch.where((reachable & finite)[..., None], first, 0.0)  # a box without area overlaps nothing
-        return self.overlap.on(boxes, reachable.expand(finite.shape), finite, truth)
+        return self.overlap.on(boxes, reachable, finite, truth)

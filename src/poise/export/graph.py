@@ -111,8 +111,7 @@ def fixed_size(model: DetectionModel) -> tuple[int, int]:
     """Height and width of an input that holds every image as the model's preprocessing leaves it."""
     prepare = model.preprocess
     sides = (prepare.long, prepare.long) if prepare.keep_ratio else (prepare.short, prepare.long)
-    height, width = (-(-side // prepare.divisor) * prepare.divisor for side in sides)
-    return height, width
+    return prepare.padded(*sides)
 
 
 def part_of(model: DetectionModel, card: Card) -> nn.Module:

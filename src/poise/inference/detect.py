@@ -63,9 +63,9 @@ def detect_images(
     """
     wanted = [model.preprocess] if augmentation is None else augmentation.sizes(model.preprocess)
     shapes = [tuple((one.padded if native else one.canvas)(*image.shape[-2:]) for one in wanted) for image in images]
-    found: dict[int, Found] = {}
+    device, found = next(model.parameters()).device, dict[int, Found]()
     for places in alike(shapes, len(images)):
-        same = [images[i].to(next(model.parameters()).device) for i in places]
+        same = [images[i].to(device) for i in places]
         prepared = [
             one.batch([one.normalize(image if native else one.resize(image)) for image in same]) for one in wanted
         ]

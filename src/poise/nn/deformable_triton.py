@@ -20,6 +20,17 @@ FREE = ["tokens", "queries", "heads", "depth", "looks", "first", "height", "widt
 
 
 @triton.jit
+def _program(tokens, queries, heads, depth, BLOCK: tl.constexpr, DEPTH: tl.constexpr):
+    """Of this program's queries: which exist, their number, where their vectors begin, and where their answers lie."""
+    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    query, channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, DEPTH)
+    real, asked = query < queries, (batch.to(tl.int64) * queries + query) * heads + head
+    vectors = (batch.to(tl.int64) * tokens * heads + head) * depth
+    place, exists = asked[:, None] * depth + channel[None, :], real[:, None] & (channel < depth)[None, :]
+    return real, asked, vectors, channel, place, exists
+
+
+@triton.jit
 def _position(locations, look, real, height, width):
     """x and y in cells; what touches no cell of the map, or is not finite, goes to a place beside it."""
     x = (tl.load(locations + 2 * look, mask=real, other=-1.0) - 0.5 + 0.5) * width - 0.5  # rounded as grid_sample does
@@ -44,13 +55,8 @@ def _forward(
     POINTS: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Adds what the queries find on one level to ``output`` (B,Q,H,D)."""
-    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
-    query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    real, channel, step = query < queries, tl.arange(0, DEPTH), heads * depth
-    asked = (batch.to(tl.int64) * queries + query) * heads + head
-    vectors = value + (batch.to(tl.int64) * tokens * heads + head) * depth
-    place = asked[:, None] * depth + channel[None, :]
-    exists = real[:, None] & (channel < depth)[None, :]
+    real, asked, vectors, channel, place, exists = _program(tokens, queries, heads, depth, BLOCK, DEPTH)
+    step = heads * depth
     total = tl.load(output + place, mask=exists, other=0.0)
     for point in range(POINTS):
         look = asked * looks + first + point
@@ -61,7 +67,7 @@ def _forward(
             row, column = top + corner // 2, left + corner % 2
             share = (1 - tl.abs(x - column)) * (1 - tl.abs(y - row)) * weight
             cell, inside = _cell(row, column, height, width, start, step, channel, depth)
-            total += share[:, None] * tl.load(vectors + cell, mask=inside, other=0.0).to(tl.float32)
+            total += share[:, None] * tl.load(value + vectors + cell, mask=inside, other=0.0).to(tl.float32)
     tl.store(output + place, total, mask=exists)
 
 
@@ -72,13 +78,9 @@ def _backward(
     POINTS: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Adds one level's part to the gradient of the values and writes those of its locations and weights."""
-    batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
-    query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    real, channel, step = query < queries, tl.arange(0, DEPTH), heads * depth
-    asked = (batch.to(tl.int64) * queries + query) * heads + head
-    vectors = (batch.to(tl.int64) * tokens * heads + head) * depth
-    place = asked[:, None] * depth + channel[None, :]
-    told = tl.load(gradient + place, mask=real[:, None] & (channel < depth)[None, :], other=0.0)
+    real, asked, vectors, channel, place, exists = _program(tokens, queries, heads, depth, BLOCK, DEPTH)
+    step = heads * depth
+    told = tl.load(gradient + place, mask=exists, other=0.0)
     for point in range(POINTS):
         look = asked * looks + first + point
         x, y = _position(locations, look, real, height, width)
