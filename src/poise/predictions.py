@@ -20,7 +20,7 @@ class Priors:
     """Where predictions are made. A point is a box of one stride around it."""
 
     boxes: Tensor  # (1|B,N,4) xyxy pixels
-    strides: Tensor  # (N,) float32
+    strides: Tensor  # (N,) float32, or image by image (B,N)
     level_sizes: tuple[int, ...] = ()  # places of each level, summing to N
 
     @property
@@ -31,7 +31,7 @@ class Priors:
     @property
     def cells(self) -> Tensor:
         """(1|B,N,4) boxes of one stride around the centres, whatever the size of the priors."""
-        half = self.strides[:, None] / 2
+        half = self.strides[..., None] / 2
         return torch.cat((self.centers - half, self.centers + half), -1)
 
     def within(self, sizes: Tensor) -> Tensor:
@@ -70,18 +70,18 @@ class Predictions:
 
     def take(self: T, index: Tensor) -> T:
         """Only the places ``index`` (B,S)."""
-        count = index.shape[1]
 
         def gather(t: Tensor) -> Tensor:
-            return t.gather(1, index.reshape(*index.shape, *[1] * (t.ndim - 2)).expand(-1, -1, *t.shape[2:]))
+            first = torch.arange(len(index), device=index.device)[:, None] * t.shape[1]
+            return t.flatten(0, 1).index_select(0, (index + first).flatten()).view(*index.shape, *t.shape[2:])
 
         changes: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Priors):
                 boxes = value.boxes.expand(index.shape[0], -1, -1)
-                strides = value.strides[index[0]] if len(index) else value.strides[:count]
-                changes[f.name] = Priors(gather(boxes), strides, (count,))
+                strides = value.strides.expand(index.shape[0], -1)
+                changes[f.name] = Priors(gather(boxes), gather(strides), (index.shape[1],))
             elif isinstance(value, Tensor):
                 changes[f.name] = gather(value)
         return replace(self, **changes)

@@ -19,7 +19,7 @@ def scene(seed: int) -> tuple[Priors, GroundTruth, ListedPairs, AllPairs]:
     listed = pairs_inside(priors.centers, truth.boxes, truth.valid)
     assert isinstance(listed, ListedPairs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("poise.assign.pairs.may_list", lambda device: False)
+        patch.setattr("poise.assign.listing.may_list", lambda device: False)
         everything = pairs_inside(priors.centers, truth.boxes, truth.valid)
     assert isinstance(everything, AllPairs)
     return priors, truth, listed, everything

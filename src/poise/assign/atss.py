@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from poise.assign.listing import finite_of
 from poise.assign.planes import smallest
 from poise.assign.protocol import object_chunks
 from poise.boxes import iou
@@ -44,7 +45,7 @@ class ATSS:
         depth = torch.minimum(centers - truth.boxes[:, :, None, :2], truth.boxes[:, :, None, 2:] - centers).amin(-1)
         chosen = near & (overlap >= threshold[..., None]) & (depth > self.inside)
         found = _resolve(places, overlap, chosen, reachable)
-        return replace(found, positive=found.positive & predictions.finite())
+        return replace(found, positive=finite_of(predictions, found.positive))
 
     def _candidates(self, priors: Priors, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor]:
         """Places (B,G,K) near each object, and which of them count (the object is valid, the place reachable)."""

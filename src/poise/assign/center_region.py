@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.assign.pairs import Pairs, pairs_inside
+from poise.assign.listing import finite_of
 from poise.assign.planes import around_middle, depth, owner_of, smallest_first
 from poise.assign.protocol import object_chunks
 from poise.boxes import area
@@ -44,7 +45,7 @@ class CenterRegion:
             pairs = pairs_inside(priors.centers, truth.boxes[:, part], truth.valid[:, part])
             fits = self._fits(priors, truth.boxes[:, part], pairs)
             best = torch.maximum(best, pairs.place_most(fits * pairs.of_objects(claim[:, part])))
-        positive = (best > 0) & predictions.finite()
+        positive = finite_of(predictions, best > 0)
         return Assignment(owner_of(best, order), positive, torch.zeros_like(positive), positive.float())
 
     def _fits(self, priors: Priors, objects: Tensor, pairs: Pairs) -> Tensor:

@@ -11,23 +11,34 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from poise.assign.listing import Places
 from poise.assign.planes import Planes, first_equal, largest_values, smallest
 from poise.assign.protocol import object_chunks
 from poise.boxes import iou
 from poise.structures import Assignment, GroundTruth, Predictions
 
-Pairs = Callable[[slice, Tensor], Tensor]  # objects of the slice and their overlap (B,g,N) to costs (B,g,N)
+Costs = Callable[[slice, Tensor], Tensor]  # objects of the slice and their overlap (B,g,N) to costs (B,g,N)
 LARGEST = 3e38  # a cost above it counts as this, so that pairs that may not be (infinity) stay apart
 
 
-def take_cheapest(predictions: Predictions, truth: GroundTruth, usable: Tensor, costs: Pairs, topk: int) -> Assignment:
+def take_cheapest(
+    predictions: Predictions, truth: GroundTruth, usable: Tensor, costs_of: Callable[[Predictions], Costs], topk: int
+) -> Assignment:
     """Assign by cost.
 
     Args:
         usable: (B,N) bool, places that may be taken at all.
-        costs: the pairs' costs, asked for slice by slice of the objects.
+        costs_of: predictions of places to the costs of their pairs, which are asked for slice by slice of the objects.
         topk: how many of an object's largest overlaps are summed, and the most places that it can take.
     """
+    places = Places.of(usable)
+    chosen = places.take(predictions)
+    found = _among(chosen, truth, places.held, costs_of(chosen), topk)
+    index, positive, quality = (places.spread(values) for values in (found.index, found.positive, found.quality))
+    return Assignment(index, positive, torch.zeros_like(positive), quality)
+
+
+def _among(predictions: Predictions, truth: GroundTruth, usable: Tensor, costs: Costs, topk: int) -> Assignment:
     boxes = Planes.of(predictions.boxes)
     shape, device = usable.shape, usable.device
     cheapest = torch.full(shape, torch.inf, device=device)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.assign.dynamic_k import take_cheapest
+from poise.assign.dynamic_k import Costs, take_cheapest
+from poise.assign.listing import finite_of
 from poise.assign.pairs import pairs_inside
-from poise.assign.planes import center_planes, rows, sides_of
+from poise.assign.planes import center_planes, rows, sides_of, stride_planes
 from poise.assign.protocol import object_chunks
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
@@ -42,7 +43,10 @@ class DynamicSoftLabel:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        usable = inside_any(predictions.priors, truth) & predictions.finite()
+        usable = finite_of(predictions, inside_any(predictions.priors, truth))
+        return take_cheapest(predictions, truth, usable, lambda chosen: self._costs(chosen, truth), self.topk)
+
+    def _costs(self, predictions: Predictions, truth: GroundTruth) -> Costs:
         classes = _SoftLabelCost(predictions.logits.float())
 
         def costs(part: slice, overlap: Tensor) -> Tensor:
@@ -52,7 +56,7 @@ class DynamicSoftLabel:
             beyond = _center_distance(predictions.priors, truth.boxes[:, part]).sub_(self.center_radius)
             return cost.add_(beyond.mul_(math.log2(10)).exp2_())
 
-        return take_cheapest(predictions, truth, usable, costs, self.topk)
+        return costs
 
 
 def inside_any(priors: Priors, truth: GroundTruth) -> Tensor:
@@ -95,4 +99,4 @@ def _center_distance(priors: Priors, boxes: Tensor) -> Tensor:
     x, y = center_planes(priors)
     x1, y1, x2, y2 = sides_of(boxes)
     x = x - (x1 + x2) / 2
-    return (y - (y1 + y2) / 2).square_().addcmul_(x, x).sqrt_().div_(priors.strides)
+    return (y - (y1 + y2) / 2).square_().addcmul_(x, x).sqrt_().div_(stride_planes(priors))

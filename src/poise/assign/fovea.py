@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.assign.pairs import pairs_inside
+from poise.assign.listing import finite_of
 from poise.assign.planes import owner_of, smallest_first
 from poise.assign.protocol import object_chunks
 from poise.boxes import area
@@ -46,7 +47,7 @@ class Fovea:
         for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
             claims = self._claims(priors, truth.boxes[:, part], sides[:, part], claim[:, part])
             best = torch.maximum(best, claims)
-        positive = (best > 0) & predictions.finite()
+        positive = finite_of(predictions, best > 0)
         return Assignment(owner_of(best, order), positive, torch.zeros_like(positive), positive.float())
 
     def _claims(self, priors: Priors, objects: Tensor, sides: Tensor, claim: Tensor) -> Tensor:

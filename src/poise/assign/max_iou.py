@@ -7,12 +7,13 @@ all, so that no object goes without, as long as that overlap reaches ``least``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from poise.assign.listing import finite_of
 from poise.assign.pairs import pairs_touching
 from poise.assign.protocol import object_chunks
 from poise.boxes import iou, pairwise_iof
@@ -48,7 +49,8 @@ class MaxIoU:
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
         reachable = self.reachable(predictions.priors, truth)
-        return self.on(predictions.priors.boxes, reachable, predictions.finite(), truth)
+        found = self.on(predictions.priors.boxes, reachable, truth)
+        return replace(found, positive=finite_of(predictions, found.positive))
 
     def reachable(self, priors: Priors, truth: GroundTruth) -> Tensor:
         """Places within each image's own padding, (B,N) bool."""
@@ -57,13 +59,12 @@ class MaxIoU:
             return truth.valid.new_ones(shape)
         return priors.within(truth.padded_sizes(self.divisor)).expand(shape)
 
-    def on(self, boxes: Tensor, reachable: Tensor, finite: Tensor, truth: GroundTruth) -> Assignment:
+    def on(self, boxes: Tensor, reachable: Tensor, truth: GroundTruth) -> Assignment:
         """The same by the overlap with any boxes.
 
         Args:
             boxes: (B|1,N,4) xyxy in pixels.
             reachable: (B,N) bool; the others are ignored.
-            finite: (B,N) bool; the others do not become positive.
         """
         overlap, index, claimed = self._match(boxes.float().nan_to_num(0.0, 0.0, 0.0), truth, reachable)
         positive = (overlap >= self.positive) & (overlap > 0)
@@ -74,7 +75,7 @@ class MaxIoU:
         if self.ignore_iof > 0:
             covered = torch.where(truth.crowd[:, None], pairwise_iof(boxes.float(), truth.boxes), 0).amax(2)
             ignored = ignored | (~positive & (covered > self.ignore_iof))
-        return Assignment(index, positive & reachable & finite, ignored | ~reachable, overlap)
+        return Assignment(index, positive & reachable, ignored | ~reachable, overlap)
 
     def _match(self, anchors: Tensor, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Best overlap (B,N) in [0,1] and its object, and the object that claims the place (-1: none)."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from poise.assign import listing
 from poise.assign.planes import BLOCK
 from poise.assign.protocol import object_chunks, wide
 from poise.boxes import iou
@@ -233,14 +234,9 @@ def between(values: Tensor, low: Tensor, high: Tensor, pairs: Pairs) -> Tensor:
     return (values - pairs.of_objects(low) + TINY) / pairs.of_objects(high - low + TINY)
 
 
-def may_list(device: torch.device) -> bool:
-    """Whether the number of pairs may be looked at: where nobody waits for it, and not in a compiled graph."""
-    return device.type == "cpu" and not torch.compiler.is_compiling()
-
-
 def pairs_of(held: Tensor) -> Pairs:
     """Those of all pairs (B,g,N) that are ``held``."""
-    if not may_list(held.device):
+    if not listing.may_list(held.device):
         return AllPairs(held)
     return _listed(held.shape, *held.nonzero().unbind(1))
 
@@ -256,7 +252,7 @@ def pairs_touching(places: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
     To list them, one looks first at the hulls of neighbouring places.
     """
     places = places.float().nan_to_num(0.0, 0.0, 0.0).permute(2, 0, 1).contiguous()
-    if not may_list(boxes.device):
+    if not listing.may_list(boxes.device):
         return AllPairs(_touching(places[:, :, None], boxes[..., None].unbind(2)) & valid[..., None])
     count = places.shape[2]
     filled = pad(places, (0, -count % BLOCK), value=torch.inf)  # what is added touches nothing

@@ -54,6 +54,11 @@ def center_planes(priors: Priors) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+def stride_planes(priors: Priors) -> Tensor:
+    """Strides of the places, (B|1,1,N)."""
+    return priors.strides.reshape(-1, 1, priors.strides.shape[-1])
+
+
 def sides_of(objects: Tensor) -> tuple[Tensor, ...]:
     """x1, y1, x2, y2 of objects (B,g,4), each (B,g,1)."""
     return objects[..., None].unbind(2)
@@ -109,13 +114,13 @@ def rows(values: Tensor, labels: Tensor) -> Tensor:
 def smallest(cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Whether finite, and where: the ``count`` smallest of (...,N) float32 values, ties to the lowest index.
 
-    They lie in the ``count`` blocks of neighbours whose least values are smallest (ties again to the lowest), so that
+    None may be NaN. They lie in the ``count`` blocks of neighbours whose least values are smallest (ties again to the lowest), so that
     only these are sorted.
     """
     places = cost.shape[-1]
     if places < 2 * count * BLOCK:
         return _sorted(cost, torch.arange(places, device=cost.device), count)
-    lows = _of_blocks(cost.nan_to_num(torch.inf, torch.inf, -torch.inf), torch.amin)
+    lows = _of_blocks(cost, torch.amin)
     block = _sorted(lows, torch.arange(lows.shape[-1], device=cost.device), count)[1]
     index = (block[..., None] * BLOCK + torch.arange(BLOCK, device=cost.device)).flatten(-2)
     return _sorted(_at(cost, index, torch.inf), index, count)
@@ -158,7 +163,7 @@ def _of_blocks(values: Tensor, extreme: Callable[..., Tensor]) -> Tensor:
 
 def _sorted(value: Tensor, index: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Of values (...,K) with their indices: whether finite, and index, of the ``count`` least pairs of both."""
-    bits = value.nan_to_num(torch.inf, torch.inf, -torch.inf).add_(0.0).view(torch.int32)  # -0 becomes 0
+    bits = (value + 0.0).view(torch.int32)  # -0 becomes 0
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # now integers order as the floats do
     best = (bits.long().bitwise_left_shift_(32).bitwise_or_(index)).topk(count, -1, largest=False).values
     return (best >> 32) < INFINITY, best & 0xFFFFFFFF

@@ -6,7 +6,7 @@ boxes then overlap decides which places answer to which object for good.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -53,7 +53,6 @@ class NearestPoint:
             place.append(nearest.squeeze(2))
             distance.append(apart.gather(2, nearest).squeeze(2))
         index, positive = _owners(torch.cat(found, 1), torch.cat(place, 1), torch.cat(distance, 1), places)
-        positive = positive & predictions.finite()
         return Assignment(index, positive, ~reachable, positive.float())
 
     def _distances(self, priors: Priors, boxes: Tensor) -> Tensor:
@@ -95,4 +94,5 @@ class FirstBoxOverlap:
         reachable, finite = self.overlap.reachable(predictions.priors, truth), predictions.finite()
         first = predictions.initial_boxes.float()
         boxes = torch.where((reachable & finite)[..., None], first, 0.0)  # a box without area overlaps nothing
-        return self.overlap.on(boxes, reachable, finite, truth)
+        found = self.overlap.on(boxes, reachable, truth)
+        return replace(found, positive=found.positive & finite)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from poise.assign.class_cost import ClassCost
-from poise.assign.dynamic_k import take_cheapest
-from poise.assign.planes import around_middle, center_planes, depth, scores_of, sides_of
+from poise.assign.dynamic_k import Costs, take_cheapest
+from poise.assign.listing import finite_of
+from poise.assign.planes import around_middle, center_planes, depth, scores_of, sides_of, stride_planes
 from poise.assign.protocol import object_chunks
 from poise.structures import (
     Assignment,
@@ -50,7 +51,10 @@ class SimOTA:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        usable = self._anywhere_near(predictions.priors, truth) & predictions.finite()
+        usable = finite_of(predictions, self._anywhere_near(predictions.priors, truth))
+        return take_cheapest(predictions, truth, usable, lambda chosen: self._costs(chosen, truth), self.topk)
+
+    def _costs(self, predictions: Predictions, truth: GroundTruth) -> Costs:
         classes = _entropy(predictions)
 
         def costs(part: slice, overlap: Tensor) -> Tensor:
@@ -58,7 +62,7 @@ class SimOTA:
             cost = classes(truth.labels[:, part]).sub_((overlap + 1e-7).log_(), alpha=self.iou_weight)
             return cost.add_(torch.minimum(within, central).le_(0), alpha=OUTSIDE)
 
-        return take_cheapest(predictions, truth, usable, costs, self.topk)
+        return costs
 
     def _anywhere_near(self, priors: Priors, truth: GroundTruth) -> Tensor:
         """Places inside any object or near any object's centre, (B,N) bool."""
@@ -72,9 +76,9 @@ class SimOTA:
 
     def _position(self, priors: Priors, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """How deep each place lies in each object, and in the square of ``radius`` strides around it, both (B,g,N)."""
-        x, y = (plane + self.shift * priors.strides for plane in center_planes(priors))
-        sides = sides_of(boxes)
-        return depth(x, y, sides), depth(x, y, around_middle(sides, self.radius * priors.strides))
+        strides, sides = stride_planes(priors), sides_of(boxes)
+        x, y = (plane + self.shift * strides for plane in center_planes(priors))
+        return depth(x, y, sides), depth(x, y, around_middle(sides, self.radius * strides))
 
 
 def _entropy(predictions: Predictions) -> ClassCost:

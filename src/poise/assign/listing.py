@@ -1,0 +1,59 @@
+"""Places of each image that count, side by side.
+
+An accelerator would have to wait until it is known how many do, so that there all places are computed with; a CPU waits
+for nobody and gathers them. Who computes with places is written once for both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from poise.structures import Predictions
+
+
+def may_list(device: torch.device) -> bool:
+    """Whether a number of places may be looked at: where nobody waits for it, and not in a compiled graph."""
+    return device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+@dataclass(frozen=True)
+class Places:
+    """V of each image's N places, in their order; images with fewer than V that count are filled up."""
+
+    held: Tensor  # (B,V) bool, those that count
+    index: Tensor | None  # (B,V) int64 into N; None: all places
+    total: int  # N
+
+    @staticmethod
+    def of(held: Tensor) -> Places:
+        """Those of all places (B,N) that are ``held``."""
+        if not may_list(held.device):
+            return Places(held, None, held.shape[1])
+        image, place = held.nonzero().unbind(1)
+        counts = held.sum(1)
+        rank = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
+        size = max(1, int(counts.amax(0)))
+        index = place.new_zeros(len(held), size).index_put_((image, rank), place)
+        return Places(torch.arange(size) < counts[:, None], index, held.shape[1])
+
+    def take(self, predictions: Predictions) -> Predictions:
+        """What is predicted of them."""
+        return predictions if self.index is None else predictions.take(self.index)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values (B,V) as values of all places (B,N), 0 where a place does not count."""
+        if self.index is None:
+            return torch.where(self.held, values, torch.zeros_like(values))
+        first = torch.arange(len(values))[:, None] * self.total
+        whole = values.new_zeros(len(values), self.total)
+        whole.view(-1)[(self.index + first)[self.held]] = values[self.held]
+        return whole
+
+
+def finite_of(predictions: Predictions, held: Tensor) -> Tensor:
+    """Places (B,N) that are ``held`` and of which everything predicted is a finite number."""
+    places = Places.of(held)
+    return places.spread(places.take(predictions).finite())
