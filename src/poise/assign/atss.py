@@ -7,6 +7,7 @@ positive; a place wanted by several objects goes to the one that it overlaps mos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -49,13 +50,13 @@ class ATSS:
 
     def _candidates(self, priors: Priors, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor]:
         """Places (B,G,K) near each object, and which of them count (the object is valid, the place reachable)."""
-        target = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2
-        centers = priors.centers[0].float()
-        chunks = object_chunks(len(target), max(priors.level_sizes), target.shape[1], target.device)
+        target = ((truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2)[..., None].unbind(2)
+        centers = torch.where(reachable[..., None], priors.centers.float(), torch.inf).permute(2, 0, 1).contiguous()
         places, start = [], 0
         for size in priors.level_sizes:
-            level, usable = centers[start : start + size], reachable[:, None, start : start + size]
-            nearest = [_nearest(target[:, part], level, usable, min(self.topk, size)) for part in chunks]
+            level = centers[:, :, None, start : start + size]
+            chunks = object_chunks(len(reachable), size, truth.labels.shape[1], reachable.device)
+            nearest = [_nearest([z[:, part] for z in target], level, min(self.topk, size)) for part in chunks]
             places.append(torch.cat(nearest, 1) + start)
             start += size
         index = torch.cat(places, 2)
@@ -63,12 +64,10 @@ class ATSS:
         return index, near
 
 
-def _nearest(target: Tensor, centers: Tensor, usable: Tensor, count: int) -> Tensor:
-    """Indices (B,g,count) of the centres nearest to each target, ties to the lowest index."""
-    columns, rows = centers.T.contiguous()
-    x = target[..., 0, None] - columns
-    distance = (target[..., 1, None] - rows).square_().addcmul_(x, x)
-    return smallest(distance.add_(torch.where(usable, 0.0, torch.inf)), count)[1]
+def _nearest(target: Sequence[Tensor], centers: Tensor, count: int) -> Tensor:
+    """Indices (B,g,count) of the centres (2,B,1,n) nearest to each target x, y (B,g,1), ties to the lowest index."""
+    x, y = (goal - place for goal, place in zip(target, centers, strict=True))
+    return smallest(y.square_().addcmul_(x, x), count)[1]
 
 
 def _mean_plus_deviation(overlap: Tensor, counted: Tensor) -> Tensor:
