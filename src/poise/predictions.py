@@ -72,16 +72,15 @@ class Predictions:
         """Only the places ``index`` (B,S)."""
 
         def gather(t: Tensor) -> Tensor:
-            first = torch.arange(len(index), device=index.device)[:, None] * t.shape[1]
+            first = torch.arange(len(t), device=index.device)[:, None] * t.shape[1]
             return t.flatten(0, 1).index_select(0, (index + first).flatten()).view(*index.shape, *t.shape[2:])
 
         changes: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Priors):
-                boxes = value.boxes.expand(index.shape[0], -1, -1)
-                strides = value.strides.expand(index.shape[0], -1)
-                changes[f.name] = Priors(gather(boxes), gather(strides), (index.shape[1],))
+                strides = value.strides.view(-1, value.strides.shape[-1])
+                changes[f.name] = Priors(gather(value.boxes), gather(strides), (index.shape[1],))
             elif isinstance(value, Tensor):
                 changes[f.name] = gather(value)
         return replace(self, **changes)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from poise.assign.bags import Bag, SoftCenter
 from poise.assign.likelihood import TINY, CenteredBags, in_slices
-from poise.assign.pairs import best_overlap, between, pairs_inside, scores_of_pairs
+from poise.assign.overlaps import best_overlap
+from poise.assign.pairs import between, pairs_inside, scores_of_pairs
 from poise.assign.protocol import object_chunks
 from poise.boxes import giou
 from poise.structures import GroundTruth, Predictions

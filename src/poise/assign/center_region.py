@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.pairs import Pairs, pairs_inside
 from poise.assign.listing import finite_of
+from poise.assign.pairs import Pairs, pairs_inside
 from poise.assign.planes import around_middle, depth, owner_of, smallest_first
 from poise.assign.protocol import object_chunks
 from poise.boxes import area

@@ -15,23 +15,23 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from poise.assign.likelihood import TINY, BagWeights
-from poise.assign.pairs import ListedPairs, pairs_touching, scores_of_pairs
-from poise.assign.planes import largest
+from poise.assign.overlaps import Overlaps, overlaps
+from poise.assign.pairs import ListedPairs, scores_of_pairs
 from poise.assign.protocol import object_chunks
-from poise.boxes import DeltaCoder, iou
+from poise.boxes import DeltaCoder
 from poise.structures import DeltaPredictions, GroundTruth, Predictions, Priors
 
 TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows for
 
 
-def lowest_first(overlap: Tensor, count: int) -> Tensor:
-    """Indices of the ``count`` greatest of (...,N), ties to the lowest index."""
-    return largest(overlap, count)
+def lowest_first(found: Overlaps, count: int) -> Tensor:
+    """Places (B,g,count) of each object's greatest overlaps, ties to the lowest index."""
+    return found.largest(found.iou, count)[0]
 
 
-def as_topk(overlap: Tensor, count: int) -> Tensor:
+def as_topk(found: Overlaps, count: int) -> Tensor:
     """The same with ties as torch's ``topk`` leaves them, on which the original's numbers depend."""
-    return overlap.topk(count, -1, sorted=False).indices
+    return found.dense(found.iou).topk(count, -1, sorted=False).indices
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FreeAnchor:
 
     reads: ClassVar[str] = "predictions"
     topk: int = 50  # anchors in a bag
-    choose: Callable[[Tensor, int], Tensor] = lowest_first  # those with the greatest IoU
+    choose: Callable[[Overlaps, int], Tensor] = lowest_first  # those with the greatest IoU
     threshold: float = 0.6  # IoU above which a box begins to find an object
     coder: DeltaCoder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
     beta: float = 0.11  # of the smooth L1 loss of offsets
@@ -78,9 +78,8 @@ class FreeAnchor:
         anchors, bags = priors.boxes.float(), []
         places, objects = anchors.shape[1], truth.boxes.shape[1]
         for part in object_chunks(len(truth.boxes) * TEMPORARIES, places, objects):
-            pairs = pairs_touching(anchors, truth.boxes[:, part], torch.ones_like(truth.valid[:, part]))
-            overlap = iou(pairs.of_places(anchors), pairs.of_objects(truth.boxes[:, part]))
-            bags.append(self.choose(pairs.dense(overlap), min(self.topk, places)))
+            found = overlaps(anchors, truth.boxes[:, part], torch.ones_like(truth.valid[:, part]))
+            bags.append(self.choose(found, min(self.topk, places)))
         return torch.cat(bags, 1)
 
     def _likelihood(self, predictions: Predictions, truth: GroundTruth, place: Tensor) -> Tensor:
@@ -103,11 +102,9 @@ class FreeAnchor:
         (batch, places), classes = boxes.shape[:2], predictions.logits.shape[2]
         negative = boxes.new_ones(batch, classes, places)
         for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
-            pairs = pairs_touching(boxes, truth.boxes[:, part], truth.valid[:, part])
-            pairs = pairs.only(pairs.of_places(finite))
-            overlap = iou(pairs.of_places(boxes), pairs.of_objects(truth.boxes[:, part]))
-            most = pairs.of_objects(pairs.most(overlap))
-            sureness = ((overlap - self.threshold) / (most - self.threshold)).clamp(0, 1)
-            value = torch.where(most > self.threshold, 1 - sureness, 1.0)
-            pairs.lower_classes(value, truth.labels[:, part], negative)
+            found = overlaps(boxes, truth.boxes[:, part], truth.valid[:, part], finite)
+            most = found.object_most(found.iou)
+            most = found.of_objects(torch.where(most > self.threshold, most, torch.inf))
+            sureness = ((found.iou - self.threshold) / (most - self.threshold)).clamp_(0, 1)
+            found.lower_classes(1 - sureness, truth.labels[:, part], negative)
         return negative.transpose(1, 2)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from poise.assign.listing import finite_of
-from poise.assign.pairs import pairs_touching
+from poise.assign.overlaps import overlaps
+from poise.assign.planes import equal
 from poise.assign.protocol import object_chunks
-from poise.boxes import iou, pairwise_iof
+from poise.boxes import pairwise_iof
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 TEMPORARIES = 2  # planes of pairs alive at once, against what streaming allows for
@@ -80,19 +81,17 @@ class MaxIoU:
     def _match(self, anchors: Tensor, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Best overlap (B,N) in [0,1] and its object, and the object that claims the place (-1: none)."""
         best = truth.boxes.new_zeros(reachable.shape)
-        index, claimed = torch.zeros_like(best, dtype=torch.int64), torch.full_like(best, -1)
-        order = torch.arange(truth.labels.shape[1], device=best.device).expand_as(truth.labels).float()
+        index, claimed = torch.zeros_like(best), torch.zeros_like(best)
+        objects = truth.labels.shape[1]
+        order = torch.arange(objects, device=best.device).expand_as(truth.labels).float()
         for part in object_chunks(len(best) * TEMPORARIES, best.shape[1], truth.labels.shape[1]):
-            pairs = pairs_touching(anchors, truth.boxes[:, part], truth.valid[:, part])
-            pairs = pairs.only(pairs.of_places(reachable))
-            overlap = iou(pairs.of_places(anchors), pairs.of_objects(truth.boxes[:, part]))
-            value = pairs.place_most(overlap)
-            first = pairs.place_owner(overlap == pairs.of_places(value)) + part.start
-            index = torch.where(value > best, first, index)
+            found = overlaps(anchors, truth.boxes[:, part], truth.valid[:, part], reachable)
+            value = found.place_most(found.iou)
+            chosen = equal(found.iou, found.of_places(value)).mul_(found.of_objects(objects - order[:, part]))
+            index = torch.where(value > best, objects - found.place_most(chosen), index)
             best = torch.maximum(value, best)
             if self.low_quality:
-                most = pairs.most(overlap)
-                most = pairs.of_objects(torch.where((most >= self.least) & (most > 0), most, torch.inf))
-                last = torch.where(overlap == most, pairs.of_objects(order[:, part]), -1.0)
-                claimed = torch.maximum(claimed, pairs.place_most(last))
-        return best, index, claimed.long()
+                most = found.object_most(found.iou)
+                most = torch.where((most >= self.least) & (most > 0), most, -1.0)
+                claimed = torch.maximum(claimed, found.claims(found.iou, most, order[:, part] + 1))
+        return best, index.long(), claimed.long() - 1

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from poise.assign.class_cost import ClassCost, focal_of_absent
-from poise.assign.pairs import Pairs, best_overlap, pairs_inside
+from poise.assign.overlaps import best_overlap
+from poise.assign.pairs import Pairs, pairs_inside
 from poise.assign.planes import around_middle, depth, largest_values
 from poise.assign.protocol import object_chunks
 from poise.assign.sinkhorn import Lane, Transport

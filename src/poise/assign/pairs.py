@@ -9,22 +9,19 @@ Sums are made in float64, so that their order shows in no float32 result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from poise.assign import listing
+from poise.assign.blocks import Blocks, touching
 from poise.assign.planes import BLOCK
-from poise.assign.protocol import object_chunks, wide
-from poise.boxes import iou
-from poise.structures import GroundTruth, Predictions, QualityPredictions
+from poise.assign.protocol import wide
+from poise.structures import Predictions, QualityPredictions
 
 TINY = 1e-12
-TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows for
 
 
 class Pairs(Protocol):
@@ -243,45 +240,16 @@ def pairs_of(held: Tensor) -> Pairs:
 
 def pairs_inside(centers: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
     """Pairs of valid objects (B,g) with the places (1|B,N,2) strictly inside their boxes (B,g,4)."""
-    return pairs_touching(torch.cat((centers, centers), 2), boxes, valid)
-
-
-def pairs_touching(places: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
-    """Pairs of valid objects (B,g) with the boxes of places (1|B,N,4) that share some area with theirs (B,g,4).
-
-    To list them, one looks first at the hulls of neighbouring places.
-    """
-    places = places.float().nan_to_num(0.0, 0.0, 0.0).permute(2, 0, 1).contiguous()
+    points = centers.float().nan_to_num(0.0, 0.0, 0.0).permute(2, 0, 1).contiguous()
     if not listing.may_list(boxes.device):
-        return AllPairs(_touching(places[:, :, None], boxes[..., None].unbind(2)) & valid[..., None])
-    count = places.shape[2]
-    filled = pad(places, (0, -count % BLOCK), value=torch.inf)  # what is added touches nothing
-    blocks = filled.unflatten(2, (-1, BLOCK))
-    hulls = torch.cat((blocks[:2].amin(3), blocks[2:].amax(3)))
-    near = _touching(hulls[:, :, None], boxes[..., None].unbind(2)) & valid[..., None]
-    image, item, block = near.nonzero().unbind(1)
-    shared = places.shape[1] == 1
-    chosen = blocks.flatten(1, 2).index_select(1, block if shared else image * hulls.shape[2] + block)
-    found = _touching(chosen, boxes[image, item][..., None].unbind(1))
+        places = (*points[:, :, None], *points[:, :, None])
+        return AllPairs(touching(places, boxes[..., None].unbind(2)) & valid[..., None])
+    blocks = Blocks.of(points, points)
+    image, item, block = blocks.near(boxes, valid)
+    found = touching(blocks.take(image, block), boxes[image, item][..., None].unbind(1))
     row, place = found.nonzero().unbind(1)
-    return _listed(torch.Size((*valid.shape, count)), image[row], item[row], block[row] * BLOCK + place)
-
-
-def best_overlap(boxes: Tensor, truth: GroundTruth) -> Tensor:
-    """IoU of each place's box (B,N,4) with the object that it overlaps most, (B,N)."""
-    boxes = boxes.float().nan_to_num(0.0, 0.0, 0.0)
-    best = torch.zeros_like(boxes[..., 0])
-    for part in object_chunks(best.numel() * TEMPORARIES, 1, truth.labels.shape[1]):
-        pairs = pairs_touching(boxes, truth.boxes[:, part], truth.valid[:, part])
-        overlap = iou(pairs.of_places(boxes), pairs.of_objects(truth.boxes[:, part]))
-        best = torch.maximum(best, pairs.place_most(overlap))
-    return best
-
-
-def _touching(places: Tensor, sides: Sequence[Tensor]) -> Tensor:
-    """Whether boxes, one plane a side, have some area in common; points, whether they lie inside."""
-    (left, top, right, bottom), (x1, y1, x2, y2) = places, sides
-    return (right > x1) & (left < x2) & (bottom > y1) & (top < y2)
+    shape = torch.Size((*valid.shape, points.shape[2]))
+    return _listed(shape, image[row], item[row], block[row] * BLOCK + place)
 
 
 def _listed(shape: torch.Size, image: Tensor, item: Tensor, place: Tensor) -> ListedPairs:

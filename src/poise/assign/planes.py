@@ -29,7 +29,10 @@ class Planes:
     def of(boxes: Tensor) -> Planes:
         """From (B,N,4); what is not finite counts as 0."""
         boxes = boxes.nan_to_num(0.0, 0.0, 0.0)
-        left, top, right, bottom = boxes.float().permute(2, 0, 1).contiguous().unbind(0)
+        return Planes.from_sides(*boxes.float().permute(2, 0, 1).contiguous().unbind(0))
+
+    @staticmethod
+    def from_sides(left: Tensor, top: Tensor, right: Tensor, bottom: Tensor) -> Planes:
         return Planes(left, top, right, bottom, (right - left) * (bottom - top))
 
     def iou(self, objects: Tensor) -> Tensor:
@@ -72,13 +75,18 @@ def around_middle(sides: Sequence[Tensor], reach: Tensor) -> tuple[Tensor, ...]:
 
 
 def first_equal(values: Tensor, wanted: Tensor) -> Tensor:
-    """For every place the first of (B,g,N) objects whose value is ``wanted`` (B,N); g where there is none.
-
-    In arithmetic alone: on a CPU, choosing by a mask takes thirty times as long as multiplying by it.
-    """
+    """For every place the first of (B,g,N) objects whose value is ``wanted`` (B,N); g where there is none."""
     count = values.shape[1]
     order = torch.arange(count, 0, -1, device=values.device, dtype=values.dtype)[:, None]
-    return count - values.clone().eq_(wanted[:, None]).mul_(order).amax(1).long()
+    return count - equal(values, wanted[:, None]).mul_(order).amax(1).long()
+
+
+def equal(values: Tensor, wanted: Tensor) -> Tensor:
+    """1 where values are as wanted and 0 elsewhere, a new tensor of their type.
+
+    To multiply by: on a CPU, choosing by a mask takes ten to thirty times as long.
+    """
+    return values.clone().eq_(wanted)
 
 
 def scores_of(predictions: Predictions, logits: Tensor) -> Tensor:
@@ -114,25 +122,44 @@ def rows(values: Tensor, labels: Tensor) -> Tensor:
 def smallest(cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Whether finite, and where: the ``count`` smallest of (...,N) float32 values, ties to the lowest index.
 
-    None may be NaN. They lie in the ``count`` blocks of neighbours whose least values are smallest (ties again to the lowest), so that
-    only these are sorted.
+    None may be NaN. They lie in the ``count`` blocks of neighbours whose least values are smallest (ties again to the
+    lowest), so that only these are sorted.
     """
     places = cost.shape[-1]
     if places < 2 * count * BLOCK:
         return _sorted(cost, torch.arange(places, device=cost.device), count)
     lows = _of_blocks(cost, torch.amin)
     block = _sorted(lows, torch.arange(lows.shape[-1], device=cost.device), count)[1]
-    index = (block[..., None] * BLOCK + torch.arange(BLOCK, device=cost.device)).flatten(-2)
+    index = _inside(block)
     return _sorted(_at(cost, index, torch.inf), index, count)
 
 
-def largest(values: Tensor, count: int) -> Tensor:
-    """Where the ``count`` largest of (...,N) float32 numbers are, ties to the lowest index; none may be NaN."""
-    if values.shape[-1] < 2 * count * BLOCK:
-        return smallest(-values, count)[1]
-    block = smallest(-_of_blocks(values, torch.amax), count)[1]
-    index = (block[..., None] * BLOCK + torch.arange(BLOCK, device=values.device)).flatten(-2)
-    return _sorted(-_at(values, index, -torch.inf), index, count)[1]
+def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Where the ``count`` largest of (...,N) float32 numbers are, ties to the lowest index, and what they are.
+
+    None may be NaN.
+    """
+
+    def of_blocks(block: Tensor) -> Tensor:
+        return _at(values, _inside(block), -torch.inf)
+
+    return largest_of_blocks(_of_blocks(values, torch.amax), of_blocks, values.shape[-1], count)
+
+
+def largest_of_blocks(
+    most: Tensor, values: Callable[[Tensor], Tensor], places: int, count: int
+) -> tuple[Tensor, Tensor]:
+    """The same from the ``most`` (...,S) of every block.
+
+    Args:
+        values: blocks (...,k) to their numbers (...,k*BLOCK).
+        places: N, within the last block.
+    """
+    block = smallest(-most, min(count, most.shape[-1]))[1].sort(-1).values
+    index = _inside(block)
+    value = torch.where(index < places, values(block), -torch.inf)
+    position = _sorted(-value, torch.arange(value.shape[-1], device=most.device), count)[1]
+    return index.gather(-1, position), value.gather(-1, position)
 
 
 def largest_values(values: Tensor, count: int) -> Tensor:
@@ -140,8 +167,12 @@ def largest_values(values: Tensor, count: int) -> Tensor:
     if values.shape[-1] < 2 * count * BLOCK:
         return values.topk(count, -1).values
     block = _of_blocks(values, torch.amax).topk(count, -1).indices
-    index = (block[..., None] * BLOCK + torch.arange(BLOCK, device=values.device)).flatten(-2)
-    return _at(values, index, -torch.inf).topk(count, -1).values
+    return _at(values, _inside(block), -torch.inf).topk(count, -1).values
+
+
+def _inside(block: Tensor) -> Tensor:
+    """Indices of the places in blocks (...,k), (...,k*BLOCK)."""
+    return (block[..., None] * BLOCK + torch.arange(BLOCK, device=block.device)).flatten(-2)
 
 
 def _at(values: Tensor, index: Tensor, beyond: float) -> Tensor:

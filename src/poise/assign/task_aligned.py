@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.pairs import ListedPairs, pairs_of, pairs_touching, scores_of_pairs
-from poise.assign.planes import largest
+from poise.assign.overlaps import AllOverlaps, overlaps
+from poise.assign.pairs import ListedPairs, Pairs, scores_of_pairs
 from poise.assign.protocol import object_chunks
 from poise.boxes import iou
 from poise.structures import Assignment, GroundTruth, Predictions
@@ -60,16 +60,19 @@ class TaskAligned:
         batch, count = usable.shape
         places, metrics = [], []
         for part in object_chunks(batch * TEMPORARIES, count, truth.boxes.shape[1]):
-            valid = truth.valid[:, part]
-            everything = valid[..., None].expand(-1, -1, count)  # only where the overlap does not count
-            pairs = pairs_touching(boxes, truth.boxes[:, part], valid) if self.beta else pairs_of(everything)
-            pairs = pairs.only(pairs.of_places(usable))
-            overlap = iou(pairs.of_places(boxes), pairs.of_objects(truth.boxes[:, part]))
-            score = scores_of_pairs(predictions, truth.labels[:, part], pairs)
-            metric = pairs.dense(_power(score, self.alpha) * _power(overlap, self.beta))
-            place = largest(metric, min(self.topk, count))
+            valid, labels = truth.valid[:, part], truth.labels[:, part]
+            found = overlaps(boxes, truth.boxes[:, part], valid, usable)
+            if not self.beta:  # places that touch nothing count as much as others
+                found = AllOverlaps((valid[..., None] & usable[:, None]).float())
+
+            def metric(pairs: Pairs, overlap: Tensor, labels: Tensor = labels) -> Tensor:
+                score = scores_of_pairs(predictions, labels, pairs)
+                return _power(score, self.alpha) * _power(overlap, self.beta)
+
+            values = found.of_touching(metric)
+            place, value = found.largest(values, min(self.topk, count))
             places.append(place)
-            metrics.append(metric.gather(2, place))
+            metrics.append(value)
         best = torch.cat(places, 1)
         pairs = ListedPairs.of_bags(best, count)
         overlap = iou(pairs.of_places(boxes), pairs.of_objects(truth.boxes))

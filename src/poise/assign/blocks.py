@@ -1,0 +1,50 @@
+"""Blocks of neighbouring places, of which first the hull is looked at: most touch no object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from poise.assign.planes import BLOCK
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """S blocks an image, the last filled up with what touches nothing."""
+
+    low: Tensor  # (2,B|1,S,BLOCK) float32: left and top of each place
+    high: Tensor  # right and bottom
+
+    @staticmethod
+    def of(low: Tensor, high: Tensor) -> Blocks:
+        """From (2,B|1,N); points are both."""
+        more = (0, -low.shape[2] % BLOCK)
+        low, high = pad(low, more, value=torch.inf), pad(high, more, value=-torch.inf)
+        return Blocks(low.unflatten(2, (-1, BLOCK)), high.unflatten(2, (-1, BLOCK)))
+
+    @property
+    def count(self) -> int:
+        return self.low.shape[2]
+
+    def near(self, objects: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, object and block, each (R,), of valid objects (B,g,4) and blocks whose hull shares some area."""
+        sides = objects[..., None].unbind(2)
+        hulls = (*self.low.amin(3)[:, :, None], *self.high.amax(3)[:, :, None])
+        image, item, block = (touching(hulls, sides) & valid[..., None]).nonzero().unbind(1)
+        return image, item, block
+
+    def take(self, image: Tensor, block: Tensor) -> tuple[Tensor, ...]:
+        """Left, top, right and bottom of R blocks, each (R,BLOCK)."""
+        row = block if self.low.shape[1] == 1 else image * self.count + block
+        return tuple(plane.flatten(0, 1).index_select(0, row) for plane in (*self.low, *self.high))
+
+
+def touching(places: Sequence[Tensor], sides: Sequence[Tensor]) -> Tensor:
+    """Whether boxes, one plane a side, have some area in common; points, whether they lie inside."""
+    (left, top, right, bottom), (x1, y1, x2, y2) = places, sides
+    across = torch.minimum(right - x1, x2 - left)
+    return torch.minimum(across, torch.minimum(bottom - y1, y2 - top)) > 0

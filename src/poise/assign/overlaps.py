@@ -1,0 +1,199 @@
+"""IoU of objects and places, most of which is 0.
+
+An accelerator computes all of it, (B,g,N). A CPU computes the blocks of neighbouring places whose hull touches an
+object, one row each, (R,BLOCK): contiguous numbers, as vector units want them. Who compares is written once for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from poise.assign import listing
+from poise.assign.blocks import Blocks
+from poise.assign.pairs import AllPairs, ListedPairs, Pairs
+from poise.assign.planes import BLOCK, Planes, equal, largest, largest_of_blocks
+from poise.assign.protocol import CACHE, object_chunks
+from poise.structures import GroundTruth
+
+TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows for
+ROWS = CACHE // (4 * BLOCK)  # whose planes stay in a CPU's cache
+
+
+class Overlaps(Protocol):
+    """Of objects (B,g) and places (B,N). Values of pairs have the shape of ``iou`` and are not negative."""
+
+    @property
+    def iou(self) -> Tensor:
+        """In [0,1]; of objects that are none 0."""
+
+    def of_objects(self, values: Tensor) -> Tensor:
+        """What (B,g) says of the object of every pair; broadcasts."""
+
+    def of_places(self, values: Tensor) -> Tensor:
+        """What (B,N) says of the place of every pair."""
+
+    def of_touching(self, values: Callable[[Pairs, Tensor], Tensor]) -> Tensor:
+        """Values of pairs whose IoU is positive, from these pairs and their IoU; 0 of the others."""
+
+    def object_most(self, values: Tensor) -> Tensor:
+        """The greatest of every object's pairs, (B,g)."""
+
+    def place_most(self, values: Tensor) -> Tensor:
+        """The greatest of every place's pairs, (B,N)."""
+
+    def claims(self, values: Tensor, most: Tensor, claim: Tensor) -> Tensor:
+        """The greatest ``claim`` (B,g) on every place (B,N) of objects for which nowhere is a greater value.
+
+        Args:
+            most: (B,g) each object's greatest value; another number where it claims nothing.
+        """
+
+    def largest(self, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Places (B,g,count) of each object's greatest values, ties to the lowest index, and these values."""
+
+    def dense(self, values: Tensor) -> Tensor:
+        """Values of all pairs, (B,g,N)."""
+
+    def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
+        """Lower ``told`` (B,C,N), at the places of every class (B,g), to the least below 1 that its objects say."""
+
+
+@dataclass(frozen=True)
+class AllOverlaps:
+    """Of all pairs, (B,g,N)."""
+
+    iou: Tensor
+
+    def of_objects(self, values: Tensor) -> Tensor:
+        return values[..., None]
+
+    def of_places(self, values: Tensor) -> Tensor:
+        return values[:, None]
+
+    def of_touching(self, values: Callable[[Pairs, Tensor], Tensor]) -> Tensor:
+        pairs = AllPairs(self.iou > 0)
+        return pairs.dense(values(pairs, self.iou))
+
+    def object_most(self, values: Tensor) -> Tensor:
+        return values.amax(2)
+
+    def place_most(self, values: Tensor) -> Tensor:
+        return values.amax(1)
+
+    def claims(self, values: Tensor, most: Tensor, claim: Tensor) -> Tensor:
+        return equal(values, most[..., None]).mul_(claim[..., None]).amax(1)
+
+    def largest(self, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        return largest(values, count)
+
+    def dense(self, values: Tensor) -> Tensor:
+        return values
+
+    def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
+        told.scatter_reduce_(1, labels[..., None].expand_as(values), values, "amin")
+
+
+@dataclass(frozen=True)
+class BlockOverlaps:
+    """Of R objects and blocks of places near them, (R,BLOCK)."""
+
+    iou: Tensor
+    shape: torch.Size  # B, g, N
+    owner: Tensor  # (R,) int64 into B * g, the object
+    block: Tensor  # (R,) int64 into B * S, the S blocks of every image
+
+    @property
+    def blocks(self) -> int:
+        """S, of which the last may reach beyond N."""
+        return -(-self.shape[2] // BLOCK)
+
+    def of_objects(self, values: Tensor) -> Tensor:
+        return values.flatten().index_select(0, self.owner)[:, None]
+
+    def of_places(self, values: Tensor) -> Tensor:
+        filled = pad(values, (0, -self.shape[2] % BLOCK))
+        return filled.view(-1, BLOCK).index_select(0, self.block)
+
+    def of_touching(self, values: Callable[[Pairs, Tensor], Tensor]) -> Tensor:
+        row, step = (self.iou > 0).nonzero().unbind(1)
+        position = row * BLOCK + step
+        pairs = ListedPairs(self.shape, self.owner.index_select(0, row), self._first().index_select(0, row) + step)
+        found = values(pairs, self.iou.flatten().index_select(0, position))
+        return torch.zeros_like(self.iou).flatten().scatter_(0, position, found).view_as(self.iou)
+
+    def object_most(self, values: Tensor) -> Tensor:
+        most = values.new_zeros(self.shape[:2].numel())
+        return most.scatter_reduce_(0, self.owner, values.amax(1), "amax").view(self.shape[:2])
+
+    def place_most(self, values: Tensor) -> Tensor:
+        return self._place_most(values, self.block)
+
+    def claims(self, values: Tensor, most: Tensor, claim: Tensor) -> Tensor:
+        most, claim = (self.of_objects(said) for said in (most, claim))
+        row = (values.amax(1, keepdim=True) == most).flatten().nonzero().squeeze(1)
+        claimed = equal(values[row], most[row]).mul_(claim[row])
+        return self._place_most(claimed, self.block[row])
+
+    def largest(self, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        cells = self.owner * self.blocks + self.block % self.blocks
+        shape = (*self.shape[:2], self.blocks)
+        most = values.new_zeros(shape)
+        most.view(-1).scatter_(0, cells, values.amax(1))
+        row = cells.new_full(shape, len(values))
+        row.view(-1).scatter_(0, cells, torch.arange(len(values)))
+        values = pad(values, (0, 0, 0, 1))  # and a row of blocks that touch nothing
+        return largest_of_blocks(most, lambda block: values[row.gather(2, block)].flatten(2), self.shape[2], count)
+
+    def dense(self, values: Tensor) -> Tensor:
+        batch, count, places = self.shape
+        whole = values.new_zeros(batch * count * self.blocks, BLOCK)
+        whole[self.owner * self.blocks + self.block % self.blocks] = values
+        return whole.view(batch, count, -1)[..., :places]
+
+    def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
+        row, step = (values < 1).nonzero().unbind(1)
+        place = (self.block[row] % self.blocks) * BLOCK + step
+        target = (self.block[row] // self.blocks * told.shape[1] + labels.flatten()[self.owner[row]]) * told.shape[2]
+        told.view(-1).scatter_reduce_(0, target + place, values[row, step], "amin")
+
+    def _place_most(self, values: Tensor, block: Tensor) -> Tensor:
+        most = values.new_zeros(self.shape[0] * self.blocks, BLOCK)
+        most.scatter_reduce_(0, block[:, None].expand_as(values), values, "amax")
+        return most.view(self.shape[0], -1)[:, : self.shape[2]]
+
+    def _first(self) -> Tensor:
+        """The first place of every row, (R,) into B * N."""
+        return self.block // self.blocks * self.shape[2] + self.block % self.blocks * BLOCK
+
+
+def overlaps(boxes: Tensor, objects: Tensor, valid: Tensor, usable: Tensor | None = None) -> Overlaps:
+    """Of boxes of places (B|1,N,4), where they are finite and ``usable`` (B,N), and ``valid`` objects (B,g,4)."""
+    planes = Planes.of(boxes)
+    if not listing.may_list(objects.device):
+        iou = planes.iou(objects).mul_(valid[..., None])
+        return AllOverlaps(iou if usable is None else iou.mul_(usable[:, None]))
+    low, high = torch.stack((planes.left, planes.top)), torch.stack((planes.right, planes.bottom))
+    blocks = Blocks.of(low, high)
+    image, item, block = blocks.near(objects, valid)
+    rows = zip(*(index.split(ROWS) for index in (image, item, block)), strict=True)
+    iou = torch.cat([Planes.from_sides(*blocks.take(i, b)).iou(objects[i, o][:, None]).squeeze(1) for i, o, b in rows])
+    owner, block = image * valid.shape[1] + item, image * blocks.count + block
+    found = BlockOverlaps(iou, torch.Size((*valid.shape, boxes.shape[1])), owner, block)
+    if usable is not None and not usable.all():
+        iou.mul_(found.of_places(usable.float()))
+    return found
+
+
+def best_overlap(boxes: Tensor, truth: GroundTruth) -> Tensor:
+    """IoU of each place's box (B,N,4) with the object that it overlaps most, (B,N)."""
+    best = torch.zeros_like(boxes[..., 0], dtype=torch.float32)
+    for part in object_chunks(best.numel() * TEMPORARIES, 1, truth.labels.shape[1]):
+        found = overlaps(boxes, truth.boxes[:, part], truth.valid[:, part])
+        best = torch.maximum(best, found.place_most(found.iou))
+    return best
