@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from poise.assign.likelihood import TINY, BagWeights
-from poise.assign.overlaps import Overlaps, overlaps
+from poise.assign.overlaps import Overlaps, overlaps_with
 from poise.assign.pairs import ListedPairs, scores_of_pairs
 from poise.assign.protocol import object_chunks
 from poise.boxes import DeltaCoder
@@ -75,10 +75,10 @@ class FreeAnchor:
     @torch.no_grad()
     def _bags(self, priors: Priors, truth: GroundTruth) -> Tensor:
         """The places of each object's bag, (B,G,K)."""
-        anchors, bags = priors.boxes.float(), []
-        places, objects = anchors.shape[1], truth.boxes.shape[1]
+        bags, overlaps = [], overlaps_with(priors.boxes)
+        places, objects = len(priors.strides), truth.boxes.shape[1]
         for part in object_chunks(len(truth.boxes) * TEMPORARIES, places, objects):
-            found = overlaps(anchors, truth.boxes[:, part], torch.ones_like(truth.valid[:, part]))
+            found = overlaps(truth.boxes[:, part], torch.ones_like(truth.valid[:, part]))
             bags.append(self.choose(found, min(self.topk, places)))
         return torch.cat(bags, 1)
 
@@ -98,11 +98,11 @@ class FreeAnchor:
     @torch.no_grad()
     def _negative(self, predictions: Predictions, finite: Tensor, truth: GroundTruth) -> Tensor:
         """(B,N,C): 1 minus how surely the place's box finds an object of the class."""
-        boxes = predictions.boxes.float()
-        (batch, places), classes = boxes.shape[:2], predictions.logits.shape[2]
-        negative = boxes.new_ones(batch, classes, places)
+        batch, places, classes = predictions.logits.shape
+        negative = torch.ones(batch, classes, places, device=finite.device)
+        overlaps = overlaps_with(predictions.boxes, finite)
         for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
-            found = overlaps(boxes, truth.boxes[:, part], truth.valid[:, part], finite)
+            found = overlaps(truth.boxes[:, part], truth.valid[:, part])
             most = found.object_most(found.iou)
             most = found.of_objects(torch.where(most > self.threshold, most, torch.inf))
             sureness = ((found.iou - self.threshold) / (most - self.threshold)).clamp_(0, 1)

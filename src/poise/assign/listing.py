@@ -7,11 +7,14 @@ for nobody and gathers them. Who computes with places is written once for both.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from poise.structures import Predictions
+from poise.structures import Assignment, Predictions
+
+T = TypeVar("T", Predictions, Assignment)
 
 
 def may_list(device: torch.device) -> bool:
@@ -39,9 +42,13 @@ class Places:
         index = place.new_zeros(len(held), size).index_put_((image, rank), place)
         return Places(torch.arange(size) < counts[:, None], index, held.shape[1])
 
-    def take(self, predictions: Predictions) -> Predictions:
-        """What is predicted of them."""
-        return predictions if self.index is None else predictions.take(self.index)
+    def take(self, said: T) -> T:
+        """What is predicted of them, or assigned to them."""
+        return said if self.index is None else said.take(self.index)
+
+    def of_all(self, values: Tensor) -> Tensor:
+        """Values of all places (N,) as values of these, (B|1,V)."""
+        return values[None] if self.index is None else values[self.index]
 
     def spread(self, values: Tensor) -> Tensor:
         """Values (B,V) as values of all places (B,N), 0 where a place does not count."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from poise.assign.listing import finite_of
-from poise.assign.overlaps import overlaps
+from poise.assign.overlaps import overlaps_with
 from poise.assign.planes import equal
 from poise.assign.protocol import object_chunks
 from poise.boxes import pairwise_iof
@@ -84,8 +84,9 @@ class MaxIoU:
         index, claimed = torch.zeros_like(best), torch.zeros_like(best)
         objects = truth.labels.shape[1]
         order = torch.arange(objects, device=best.device).expand_as(truth.labels).float()
+        overlaps = overlaps_with(anchors, reachable)
         for part in object_chunks(len(best) * TEMPORARIES, best.shape[1], truth.labels.shape[1]):
-            found = overlaps(anchors, truth.boxes[:, part], truth.valid[:, part], reachable)
+            found = overlaps(truth.boxes[:, part], truth.valid[:, part])
             value = found.place_most(found.iou)
             chosen = equal(found.iou, found.of_places(value)).mul_(found.of_objects(objects - order[:, part]))
             index = torch.where(value > best, objects - found.place_most(chosen), index)

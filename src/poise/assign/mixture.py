@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from poise.assign import listing
+
 LEAST_VARIANCE = 1e-6  # added to every variance, as the usual implementations do
 TINY = 1e-12
 
@@ -33,9 +35,9 @@ def low_component(
     """Split numbers in two: which belong to the lower component (ties do), and the log-likelihood of each.
 
     Starts with means at the least and the greatest number, variances 1 and equal weights; stops where the mean
-    log-likelihood changes by less than ``tolerance``. How many iterations run does not depend on the data: what has
-    stopped is kept. Numbers are measured from the least one, so that float32 is enough. To a compiler this is one
-    operation, not a hundred iterations of twenty.
+    log-likelihood changes by less than ``tolerance``; what has stopped is kept while others go on, on an accelerator
+    for all ``iterations``. Numbers are measured from the least one, so that float32 is enough. To a compiler this is
+    one operation, not a hundred iterations of twenty.
 
     Args:
         values: (...,K), finite where counted.
@@ -52,14 +54,16 @@ def low_component(
     previous = torch.full_like(highest, -torch.inf)
     for _ in range(iterations):
         joint = mixture.log_densities(values)
-        total = joint.logsumexp(-2, keepdim=True)
+        total = torch.logaddexp(*joint.split(1, -2))
         fitted = _fit(values, (joint - total).exp() * share)
         mixture = Mixture(*(torch.where(running, *pair) for pair in zip(_parts(fitted), _parts(mixture), strict=True)))
         bound = (total * share).sum(-1, keepdim=True)
         running = running & ((bound - previous).abs() >= tolerance)
         previous = bound
+        if listing.may_list(values.device) and not running.any():
+            break
     joint = mixture.log_densities(values)
-    return joint[..., 0, :] >= joint[..., 1, :], joint.logsumexp(-2)
+    return joint[..., 0, :] >= joint[..., 1, :], torch.logaddexp(*joint.unbind(-2))
 
 
 @low_component.register_fake

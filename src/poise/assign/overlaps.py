@@ -172,28 +172,42 @@ class BlockOverlaps:
         return self.block // self.blocks * self.shape[2] + self.block % self.blocks * BLOCK
 
 
-def overlaps(boxes: Tensor, objects: Tensor, valid: Tensor, usable: Tensor | None = None) -> Overlaps:
-    """Of boxes of places (B|1,N,4), where they are finite and ``usable`` (B,N), and ``valid`` objects (B,g,4)."""
+def overlaps_with(boxes: Tensor, usable: Tensor | None = None) -> Callable[[Tensor, Tensor], Overlaps]:
+    """How ``valid`` objects (B,g,4) and which are valid (B,g) overlap boxes of places.
+
+    Args:
+        boxes: (B|1,N,4); what is not finite counts as 0.
+        usable: (B,N) bool, places that may overlap anything; all.
+    """
     planes = Planes.of(boxes)
-    if not listing.may_list(objects.device):
+
+    def of_all(objects: Tensor, valid: Tensor) -> Overlaps:
         iou = planes.iou(objects).mul_(valid[..., None])
         return AllOverlaps(iou if usable is None else iou.mul_(usable[:, None]))
+
+    if not listing.may_list(boxes.device):
+        return of_all
     low, high = torch.stack((planes.left, planes.top)), torch.stack((planes.right, planes.bottom))
     blocks = Blocks.of(low, high)
-    image, item, block = blocks.near(objects, valid)
-    rows = zip(*(index.split(ROWS) for index in (image, item, block)), strict=True)
-    iou = torch.cat([Planes.from_sides(*blocks.take(i, b)).iou(objects[i, o][:, None]).squeeze(1) for i, o, b in rows])
-    owner, block = image * valid.shape[1] + item, image * blocks.count + block
-    found = BlockOverlaps(iou, torch.Size((*valid.shape, boxes.shape[1])), owner, block)
-    if usable is not None and not usable.all():
-        iou.mul_(found.of_places(usable.float()))
-    return found
+    used = None if usable is None or usable.all() else usable.float()
+
+    def of_blocks(objects: Tensor, valid: Tensor) -> Overlaps:
+        image, item, block = blocks.near(objects, valid)
+        rows = zip(*(index.split(ROWS) for index in (image, item, block)), strict=True)
+        parts = [Planes.from_sides(*blocks.take(i, b)).iou(objects[i, o][:, None]).squeeze(1) for i, o, b in rows]
+        owner, block = image * valid.shape[1] + item, image * blocks.count + block
+        found = BlockOverlaps(torch.cat(parts), torch.Size((*valid.shape, boxes.shape[1])), owner, block)
+        if used is not None:
+            found.iou.mul_(found.of_places(used))
+        return found
+
+    return of_blocks
 
 
 def best_overlap(boxes: Tensor, truth: GroundTruth) -> Tensor:
     """IoU of each place's box (B,N,4) with the object that it overlaps most, (B,N)."""
-    best = torch.zeros_like(boxes[..., 0], dtype=torch.float32)
+    best, overlaps = torch.zeros_like(boxes[..., 0], dtype=torch.float32), overlaps_with(boxes)
     for part in object_chunks(best.numel() * TEMPORARIES, 1, truth.labels.shape[1]):
-        found = overlaps(boxes, truth.boxes[:, part], truth.valid[:, part])
+        found = overlaps(truth.boxes[:, part], truth.valid[:, part])
         best = torch.maximum(best, found.place_most(found.iou))
     return best

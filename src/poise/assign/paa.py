@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from poise.assign.class_cost import focal_of_absent
+from poise.assign.listing import Places
 from poise.assign.max_iou import MaxIoU
 from poise.assign.mixture import low_component
+from poise.assign.planes import ordered
 from poise.assign.protocol import lowest_index
 from poise.boxes import giou
-from poise.structures import Assignment, GroundTruth, Predictions, Priors
+from poise.structures import Assignment, GroundTruth, Predictions
 
 SAME = 1e-4  # log-likelihoods that differ by less are equal: of two places alone in a component, only rounding decides
 
@@ -48,18 +50,23 @@ class PAA:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        first = self.first(predictions, truth)
-        loss = self._loss(predictions, first.labels(truth), first.boxes(truth))
-        loss = torch.where(first.positive & predictions.finite() & loss.isfinite(), loss, torch.inf)
-        place, loss = self._candidates(loss, first.index, predictions.priors, truth.labels.shape[1])
+        priors = predictions.priors
+        first = self.first.on(priors.boxes, self.first.reachable(priors, truth), truth)
+        places = Places.of(first.positive)
+        chosen, near = places.take(predictions), places.take(first)
+        loss = self._loss(chosen, near.labels(truth), near.boxes(truth))
+        loss = torch.where(places.held & chosen.finite() & loss.isfinite(), loss, torch.inf)
+        sizes = priors.level_sizes
+        level = places.of_all(torch.cat([near.index.new_full((size,), i) for i, size in enumerate(sizes)]))
+        place, loss = self._candidates(loss, near.index, level, truth.labels.shape[1], len(sizes))
         counted = loss < torch.inf
         low, likelihood = low_component(loss, counted, self.iterations)
         low = low & counted & (counted.sum(2, keepdim=True) > 1)
         likelihood = torch.where(low, likelihood, -torch.inf)
         last = lowest_index(low & (likelihood >= likelihood.amax(2, keepdim=True) - SAME))
-        chosen = low & (torch.arange(low.shape[2], device=low.device) <= last[..., None])
-        times = torch.zeros_like(first.index).scatter_add(1, place.flatten(1), chosen.flatten(1).long())
-        return replace(first, positive=times > 0)
+        taken = low & (torch.arange(low.shape[2], device=low.device) <= last[..., None])
+        times = torch.zeros_like(near.index).scatter_add(1, place.flatten(1), taken.flatten(1).long())
+        return replace(first, positive=places.spread(times > 0))
 
     def _loss(self, predictions: Predictions, labels: Tensor, objects: Tensor) -> Tensor:
         """Loss (B,N) of each place for its object."""
@@ -70,17 +77,16 @@ class PAA:
         class_loss = absent.scatter_(2, column, present).sum(2)
         return class_loss + self.box_weight * (1 - giou(predictions.boxes.float(), objects))
 
-    def _candidates(self, loss: Tensor, index: Tensor, priors: Priors, objects: int) -> tuple[Tensor, Tensor]:
+    def _candidates(
+        self, loss: Tensor, index: Tensor, level: Tensor, objects: int, levels: int
+    ) -> tuple[Tensor, Tensor]:
         """Places (B,G,K) of the lowest finite losses of each object and level, and these losses, ascending.
 
-        ``index`` (B,N) is each place's object. Every place has one, so a sort by object and level finds them all; no
-        pair of place and object is looked at. Where there are fewer, the loss is infinite.
+        ``index`` (B,N) is each place's object, ``level`` (B|1,N) its level. Every place has one, so a sort by object
+        and level finds them all; no pair of place and object is looked at. Where there are fewer, the loss is infinite.
         """
-        levels = len(priors.level_sizes)
-        level = torch.cat([index.new_full((size,), i) for i, size in enumerate(priors.level_sizes)])
         segment = torch.where(loss < torch.inf, index * levels + level, objects * levels)
-        order = loss.argsort(dim=1, stable=True)
-        order = order.gather(1, segment.gather(1, order).argsort(dim=1, stable=True))
+        order = (segment << 32).add_(ordered(loss)).argsort(dim=1, stable=True)
         segment = segment.gather(1, order)
         rank = torch.arange(loss.shape[1], device=loss.device) - torch.searchsorted(segment, segment)
         slots = objects * levels * self.topk

@@ -192,9 +192,13 @@ def _of_blocks(values: Tensor, extreme: Callable[..., Tensor]) -> Tensor:
     return torch.cat((found, extreme(values[..., whole:], -1, keepdim=True)), -1)
 
 
+def ordered(values: Tensor) -> Tensor:
+    """Integers of 32 bits, as int64, that order as float32 numbers do; none may be NaN."""
+    bits = (values + 0.0).view(torch.int32)  # -0 becomes 0
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+
+
 def _sorted(value: Tensor, index: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Of values (...,K) with their indices: whether finite, and index, of the ``count`` least pairs of both."""
-    bits = (value + 0.0).view(torch.int32)  # -0 becomes 0
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # now integers order as the floats do
-    best = (bits.long().bitwise_left_shift_(32).bitwise_or_(index)).topk(count, -1, largest=False).values
+    best = ordered(value).bitwise_left_shift_(32).bitwise_or_(index).topk(count, -1, largest=False).values
     return (best >> 32) < INFINITY, best & 0xFFFFFFFF

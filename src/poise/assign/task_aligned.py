@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.overlaps import AllOverlaps, overlaps
+from poise.assign.overlaps import AllOverlaps, overlaps_with
 from poise.assign.pairs import ListedPairs, Pairs, scores_of_pairs
 from poise.assign.protocol import object_chunks
 from poise.boxes import iou
@@ -58,10 +58,10 @@ class TaskAligned:
         """The best places of each object with their metric and IoU, all (B,G,K)."""
         boxes, usable = predictions.boxes.float(), reachable & predictions.finite()
         batch, count = usable.shape
-        places, metrics = [], []
+        places, metrics, overlaps = [], [], overlaps_with(boxes, usable)
         for part in object_chunks(batch * TEMPORARIES, count, truth.boxes.shape[1]):
             valid, labels = truth.valid[:, part], truth.labels[:, part]
-            found = overlaps(boxes, truth.boxes[:, part], valid, usable)
+            found = overlaps(truth.boxes[:, part], valid)
             if not self.beta:  # places that touch nothing count as much as others
                 found = AllOverlaps((valid[..., None] & usable[:, None]).float())
 
