@@ -15,8 +15,7 @@ from poise.assign.protocol import object_chunks, wide
 
 def focal_of_absent(logits: Tensor, alpha: float, gamma: float) -> Tensor:
     """The focal loss of logits whose class is not there, a new tensor."""
-    entropy = softplus(logits)
-    return (logits - entropy).mul_(gamma).exp_().mul_(entropy).mul_(1 - alpha)
+    return logits.sigmoid().pow_(gamma).mul_(softplus(logits)).mul_(1 - alpha)
 
 
 class ClassCost:

@@ -18,7 +18,7 @@ from poise.assign.listing import Places
 from poise.assign.max_iou import MaxIoU
 from poise.assign.mixture import low_component
 from poise.assign.planes import ordered
-from poise.assign.protocol import lowest_index
+from poise.assign.protocol import lowest_index, object_chunks
 from poise.boxes import giou
 from poise.structures import Assignment, GroundTruth, Predictions
 
@@ -70,12 +70,16 @@ class PAA:
 
     def _loss(self, predictions: Predictions, labels: Tensor, objects: Tensor) -> Tensor:
         """Loss (B,N) of each place for its object."""
-        logits, column = predictions.logits.float(), labels[..., None]
-        absent = focal_of_absent(logits, self.alpha, self.gamma)
-        own = logits.gather(2, column)
+        batch, places, classes = predictions.logits.shape
+        parts = object_chunks(batch, classes, places, labels.device)
+        class_losses = [self._class_loss(predictions.logits[:, part].float(), labels[:, part, None]) for part in parts]
+        return torch.cat(class_losses, 1) + self.box_weight * (1 - giou(predictions.boxes.float(), objects))
+
+    def _class_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Focal loss (B,n) of logits (B,n,C) for one class (B,n,1)."""
+        own = logits.gather(2, label)
         present = self.alpha * own.neg().sigmoid() ** self.gamma * softplus(-own)
-        class_loss = absent.scatter_(2, column, present).sum(2)
-        return class_loss + self.box_weight * (1 - giou(predictions.boxes.float(), objects))
+        return focal_of_absent(logits, self.alpha, self.gamma).scatter_(2, label, present).sum(2)
 
     def _candidates(
         self, loss: Tensor, index: Tensor, level: Tensor, objects: int, levels: int
