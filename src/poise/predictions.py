@@ -60,7 +60,7 @@ class Predictions:
         """Places of which everything said is a finite number, (B,N) bool; no other place is ever matched."""
         said = [getattr(self, f.name) for f in fields(self)]
         means = [_mean(value.detach()) for value in said if isinstance(value, Tensor)]
-        return torch.stack([mean.isfinite() for mean in means]).all(0)
+        return torch.stack(means).isfinite().all(0)
 
     def float(self: T) -> T:
         """The same in float32, but for the priors."""

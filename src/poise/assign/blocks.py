@@ -22,9 +22,7 @@ class Blocks:
     @staticmethod
     def of(low: Tensor, high: Tensor) -> Blocks:
         """From (2,B|1,N); points are both."""
-        more = (0, -low.shape[2] % BLOCK)
-        low, high = pad(low, more, value=torch.inf), pad(high, more, value=-torch.inf)
-        return Blocks(low.unflatten(2, (-1, BLOCK)), high.unflatten(2, (-1, BLOCK)))
+        return Blocks(in_blocks(low, torch.inf), in_blocks(high, -torch.inf))
 
     @property
     def count(self) -> int:
@@ -41,6 +39,12 @@ class Blocks:
         """Left, top, right and bottom of R blocks, each (R,BLOCK)."""
         row = block if self.low.shape[1] == 1 else image * self.count + block
         return tuple(plane.flatten(0, 1).index_select(0, row) for plane in (*self.low, *self.high))
+
+
+def in_blocks(values: Tensor, beyond: float) -> Tensor:
+    """(...,N) as (...,S,BLOCK); ``beyond`` fills the last block up."""
+    more = -values.shape[-1] % BLOCK
+    return (pad(values, (0, more), value=beyond) if more else values).unflatten(-1, (-1, BLOCK))
 
 
 def touching(places: Sequence[Tensor], sides: Sequence[Tensor]) -> Tensor:

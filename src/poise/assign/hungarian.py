@@ -65,17 +65,17 @@ class Hungarian:
         """(B,N,G); infinite where there is no object, or the prediction or the cost is not finite."""
         batch, queries, _ = predictions.logits.shape
         images = object_chunks(truth.labels.shape[1], queries, batch, truth.boxes.device)  # here chunks of images
-        return torch.cat([self._cost_of(predictions, truth, part) for part in images])
+        finite = predictions.finite()
+        return torch.cat([self._cost_of(predictions, finite, truth, part) for part in images])
 
-    def _cost_of(self, predictions: QueryPredictions, truth: GroundTruth, part: slice) -> Tensor:
+    def _cost_of(self, predictions: QueryPredictions, finite: Tensor, truth: GroundTruth, part: slice) -> Tensor:
         labels, boxes = truth.labels[part], truth.boxes[part]
         said = (predictions.logits[part], predictions.boxes[part], predictions.shares[part])
-        finite = torch.stack([values.isfinite().all(2) for values in said]).all(0)
         logits = said[0].float().gather(2, labels[:, None].expand(-1, said[0].shape[1], -1))
         distance = torch.cdist(said[2].float(), to_shares(boxes, truth.sizes[part]), p=1)
         overlap = pairwise_giou(said[1].float(), boxes)
         cost = self._class_cost(logits) * self.class_weight + distance * self.box_weight - overlap * self.giou_weight
-        return torch.where(truth.valid[part][:, None] & finite[..., None] & cost.isfinite(), cost, torch.inf)
+        return torch.where(truth.valid[part][:, None] & finite[part][..., None] & cost.isfinite(), cost, torch.inf)
 
     def _class_cost(self, logits: Tensor) -> Tensor:
         """What the focal loss would lose less if these were positive instead of negative."""

@@ -36,9 +36,9 @@ class Places:
         if not may_list(held.device):
             return Places(held, None, held.shape[1])
         image, place = held.nonzero().unbind(1)
-        counts = held.sum(1)
+        counts = torch.bincount(image, minlength=len(held))
         rank = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
-        size = max(1, int(counts.amax(0)))
+        size = max(1, int(counts.max()))
         index = place.new_zeros(len(held), size).index_put_((image, rank), place)
         return Places(torch.arange(size) < counts[:, None], index, held.shape[1])
 

@@ -8,13 +8,14 @@ all, so that no object goes without, as long as that overlap reaches ``least``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from poise.assign.listing import finite_of
-from poise.assign.overlaps import overlaps_with
+from poise.assign.overlaps import Overlaps, overlaps_with
 from poise.assign.planes import equal
 from poise.assign.protocol import object_chunks
 from poise.boxes import pairwise_iof
@@ -67,32 +68,37 @@ class MaxIoU:
             boxes: (B|1,N,4) xyxy in pixels.
             reachable: (B,N) bool; the others are ignored.
         """
-        overlap, index, claimed = self._match(boxes.float().nan_to_num(0.0, 0.0, 0.0), truth, reachable)
-        positive = (overlap >= self.positive) & (overlap > 0)
-        if self.low_quality:
-            positive = positive | (claimed >= 0)
-            index = torch.where(claimed >= 0, claimed, index)
-        ignored = ~positive & (overlap >= self.negative)
+        count = truth.labels.shape[1]
+        overlaps = overlaps_with(boxes, reachable)
+        order = torch.arange(count, device=boxes.device).float().expand_as(truth.labels)
+        parts = object_chunks(len(reachable) * TEMPORARIES, reachable.shape[1], count)
+        matches = (self._match(overlaps(truth.boxes[:, p], truth.valid[:, p]), order[:, p], count) for p in parts)
+        overlap, first, claim = reduce(_joined, matches)
+        claimed = claim > 0
+        positive = (overlap >= self.positive) & (overlap > 0) | claimed
+        out = overlap >= self.negative
         if self.ignore_iof > 0:
             covered = torch.where(truth.crowd[:, None], pairwise_iof(boxes.float(), truth.boxes), 0).amax(2)
-            ignored = ignored | (~positive & (covered > self.ignore_iof))
-        return Assignment(index, positive & reachable, ignored | ~reachable, overlap)
+            out = out | (covered > self.ignore_iof)
+        index = torch.where(claimed, claim - 1, (count - first).clamp_(max=count - 1)).long()
+        return Assignment(index, positive, out & ~positive | ~reachable, overlap)
 
-    def _match(self, anchors: Tensor, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Best overlap (B,N) in [0,1] and its object, and the object that claims the place (-1: none)."""
-        best = truth.boxes.new_zeros(reachable.shape)
-        index, claimed = torch.zeros_like(best), torch.zeros_like(best)
-        objects = truth.labels.shape[1]
-        order = torch.arange(objects, device=best.device).expand_as(truth.labels).float()
-        overlaps = overlaps_with(anchors, reachable)
-        for part in object_chunks(len(best) * TEMPORARIES, best.shape[1], truth.labels.shape[1]):
-            found = overlaps(truth.boxes[:, part], truth.valid[:, part])
-            value = found.place_most(found.iou)
-            chosen = equal(found.iou, found.of_places(value)).mul_(found.of_objects(objects - order[:, part]))
-            index = torch.where(value > best, objects - found.place_most(chosen), index)
-            best = torch.maximum(value, best)
-            if self.low_quality:
-                most = found.object_most(found.iou)
-                most = torch.where((most >= self.least) & (most > 0), most, -1.0)
-                claimed = torch.maximum(claimed, found.claims(found.iou, most, order[:, part] + 1))
-        return best, index.long(), claimed.long() - 1
+    def _match(self, found: Overlaps, order: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What some objects (B,g), numbered by ``order`` (B,g), say of places, all (B,N) float32.
+
+        The best overlap, ``count`` minus the first object of it, and 1 more than the last that claims the place (0:
+        none).
+        """
+        best = found.place_most(found.iou)
+        first = equal(found.iou, found.of_places(best)).mul_(found.of_objects(count - order))
+        if not self.low_quality:
+            return best, found.place_most(first), torch.zeros_like(best)
+        most = found.object_most(found.iou)
+        most = torch.where((most >= self.least) & (most > 0), most, -1.0)
+        return best, found.place_most(first), found.claims(found.iou, most, order + 1)
+
+
+def _joined(some: tuple[Tensor, Tensor, Tensor], more: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The matches of earlier and of later objects."""
+    (best, first, claim), (better, other, later) = some, more
+    return torch.maximum(best, better), torch.where(better > best, other, first), torch.maximum(claim, later)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from poise.assign import listing
-from poise.assign.blocks import Blocks
+from poise.assign.blocks import Blocks, in_blocks
 from poise.assign.pairs import AllPairs, ListedPairs, Pairs
 from poise.assign.planes import BLOCK, Planes, equal, largest, largest_of_blocks
 from poise.assign.protocol import CACHE, object_chunks
@@ -117,8 +117,7 @@ class BlockOverlaps:
         return values.flatten().index_select(0, self.owner)[:, None]
 
     def of_places(self, values: Tensor) -> Tensor:
-        filled = pad(values, (0, -self.shape[2] % BLOCK))
-        return filled.view(-1, BLOCK).index_select(0, self.block)
+        return in_blocks(values, 0.0).flatten(0, 1).index_select(0, self.block)
 
     def of_touching(self, values: Callable[[Pairs, Tensor], Tensor]) -> Tensor:
         row, step = (self.iou > 0).nonzero().unbind(1)
