@@ -53,11 +53,9 @@ def test_both_forms_say_the_same() -> None:
         many = few.or_all(others)
         written = told.clone()
         pairs.tell_classes(values, truth.labels, written)
-        lowered = told.clone()
-        pairs.lower_classes(values, truth.labels, lowered)
         return [
             pairs.dense(values), pairs.total(values), pairs.most(values), pairs.place_total(values),
-            pairs.place_most(values), pairs.place_owner(values > 0), written, lowered, few.dense(few.of_all(dense)),
+            pairs.place_most(values), pairs.place_owner(values > 0), written, few.dense(few.of_all(dense)),
             many.dense(many.of_all(dense)), pairs.dense(pairs.of_classes(said, truth.labels)),
             pairs.dense(pairs.of_places(priors.strides[None]) * pairs.of_objects(truth.boxes[..., 0])),
         ]  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from poise.assign.listing import positions
 from poise.assign.planes import BLOCK
 
 
@@ -28,17 +29,24 @@ class Blocks:
     def count(self) -> int:
         return self.low.shape[2]
 
-    def near(self, objects: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image, object and block, each (R,), of valid objects (B,g,4) and blocks whose hull shares some area."""
+    def near(self, objects: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Objects (R,) into B * g and blocks (R,) into B * S: valid ones (B,g,4) and hulls that share some area."""
         sides = objects[..., None].unbind(2)
         hulls = (*self.low.amin(3)[:, :, None], *self.high.amax(3)[:, :, None])
-        image, item, block = (touching(hulls, sides) & valid[..., None]).nonzero().unbind(1)
-        return image, item, block
+        position = positions(touching(hulls, sides) & valid[..., None])
+        owner = position // self.count
+        return owner, position - (owner - owner // valid.shape[1]) * self.count
 
-    def take(self, image: Tensor, block: Tensor) -> tuple[Tensor, ...]:
-        """Left, top, right and bottom of R blocks, each (R,BLOCK)."""
-        row = block if self.low.shape[1] == 1 else image * self.count + block
+    def take(self, block: Tensor) -> tuple[Tensor, ...]:
+        """Left, top, right and bottom of blocks (R,) into B * S, each (R,BLOCK)."""
+        row = block % self.count if self.low.shape[1] == 1 else block
         return tuple(plane.flatten(0, 1).index_select(0, row) for plane in (*self.low, *self.high))
+
+
+def first_of(block: Tensor, places: int) -> Tensor:
+    """The first places, into B * N, of blocks into B * S, where an image has N ``places``."""
+    count = -(-places // BLOCK)
+    return block * BLOCK - block // count * (count * BLOCK - places)
 
 
 def in_blocks(values: Tensor, beyond: float) -> Tensor:

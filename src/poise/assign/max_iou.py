@@ -21,6 +21,7 @@ from poise.assign.protocol import object_chunks
 from poise.boxes import pairwise_iof
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
+TINY = 1e-12  # an overlap below it is none
 TEMPORARIES = 2  # planes of pairs alive at once, against what streaming allows for
 
 
@@ -75,7 +76,7 @@ class MaxIoU:
         matches = (self._match(overlaps(truth.boxes[:, p], truth.valid[:, p]), order[:, p], count) for p in parts)
         overlap, first, claim = reduce(_joined, matches)
         claimed = claim > 0
-        positive = (overlap >= self.positive) & (overlap > 0) | claimed
+        positive = (overlap >= max(self.positive, TINY)) | claimed
         out = overlap >= self.negative
         if self.ignore_iof > 0:
             covered = torch.where(truth.crowd[:, None], pairwise_iof(boxes.float(), truth.boxes), 0).amax(2)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from poise.assign import listing
-from poise.assign.blocks import Blocks, in_blocks
+from poise.assign.blocks import Blocks, first_of, in_blocks
 from poise.assign.pairs import AllPairs, ListedPairs, Pairs
 from poise.assign.planes import BLOCK, Planes, equal, largest, largest_of_blocks
 from poise.assign.protocol import CACHE, object_chunks
@@ -120,9 +120,10 @@ class BlockOverlaps:
         return in_blocks(values, 0.0).flatten(0, 1).index_select(0, self.block)
 
     def of_touching(self, values: Callable[[Pairs, Tensor], Tensor]) -> Tensor:
-        row, step = (self.iou > 0).nonzero().unbind(1)
-        position = row * BLOCK + step
-        pairs = ListedPairs(self.shape, self.owner.index_select(0, row), self._first().index_select(0, row) + step)
+        position = listing.positions(self.iou > 0)
+        row, first = position // BLOCK, first_of(self.block, self.shape[2])
+        place = first.index_select(0, row) + position % BLOCK
+        pairs = ListedPairs(self.shape, self.owner.index_select(0, row), place)
         found = values(pairs, self.iou.flatten().index_select(0, position))
         return torch.zeros_like(self.iou).flatten().scatter_(0, position, found).view_as(self.iou)
 
@@ -156,19 +157,17 @@ class BlockOverlaps:
         return whole.view(batch, count, -1)[..., :places]
 
     def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
-        row, step = (values < 1).nonzero().unbind(1)
-        place = (self.block[row] % self.blocks) * BLOCK + step
-        target = (self.block[row] // self.blocks * told.shape[1] + labels.flatten()[self.owner[row]]) * told.shape[2]
-        told.view(-1).scatter_reduce_(0, target + place, values[row, step], "amin")
+        position = listing.positions(values < 1)
+        row, places = position // BLOCK, self.shape[2]
+        image = self.owner // self.shape[1]
+        first = first_of(self.block, places) + image * (told.shape[1] - 1) * places  # of class 0, into B * C * N
+        target = (first + labels.flatten()[self.owner] * places)[row] + position % BLOCK
+        told.view(-1).scatter_reduce_(0, target, values.flatten()[position], "amin")
 
     def _place_most(self, values: Tensor, block: Tensor) -> Tensor:
         most = values.new_zeros(self.shape[0] * self.blocks, BLOCK)
         most.scatter_reduce_(0, block[:, None].expand_as(values), values, "amax")
         return most.view(self.shape[0], -1)[:, : self.shape[2]]
-
-    def _first(self) -> Tensor:
-        """The first place of every row, (R,) into B * N."""
-        return self.block // self.blocks * self.shape[2] + self.block % self.blocks * BLOCK
 
 
 def overlaps_with(boxes: Tensor, usable: Tensor | None = None) -> Callable[[Tensor, Tensor], Overlaps]:
@@ -191,10 +190,10 @@ def overlaps_with(boxes: Tensor, usable: Tensor | None = None) -> Callable[[Tens
     used = None if usable is None or usable.all() else usable.float()
 
     def of_blocks(objects: Tensor, valid: Tensor) -> Overlaps:
-        image, item, block = blocks.near(objects, valid)
-        rows = zip(*(index.split(ROWS) for index in (image, item, block)), strict=True)
-        parts = [Planes.from_sides(*blocks.take(i, b)).iou(objects[i, o][:, None]).squeeze(1) for i, o, b in rows]
-        owner, block = image * valid.shape[1] + item, image * blocks.count + block
+        owner, block = blocks.near(objects, valid)
+        sides = objects.flatten(0, 1)[:, None]
+        rows = zip(owner.split(ROWS), block.split(ROWS), strict=True)
+        parts = [Planes.from_sides(*blocks.take(b)).iou(sides.index_select(0, o)).squeeze(1) for o, b in rows]
         found = BlockOverlaps(torch.cat(parts), torch.Size((*valid.shape, boxes.shape[1])), owner, block)
         if used is not None:
             found.iou.mul_(found.of_places(used))

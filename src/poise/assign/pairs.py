@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from poise.assign import listing
-from poise.assign.blocks import Blocks, touching
+from poise.assign.blocks import Blocks, first_of, touching
 from poise.assign.planes import BLOCK
 from poise.assign.protocol import wide
 from poise.structures import Predictions, QualityPredictions
@@ -65,9 +65,6 @@ class Pairs(Protocol):
 
     def tell_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
         """Write into ``told`` (B,C,N), at the places of every class (B,g), what the last of its objects says there."""
-
-    def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
-        """Lower ``told`` (B,C,N), at the places of every class (B,g), to the least that its objects say there."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +119,6 @@ class AllPairs:
         said = values.expand_as(claims).gather(1, (last - 1).clamp(min=0))
         told.copy_(torch.where(last > 0, said, told))
 
-    def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
-        values = torch.where(self.held, values, torch.inf)
-        told.scatter_reduce_(1, labels[..., None].expand_as(values), values, "amin")
-
 
 @dataclass(frozen=True)
 class ListedPairs:
@@ -157,7 +150,8 @@ class ListedPairs:
         return values.flatten().index_select(0, self._position())
 
     def only(self, kept: Tensor) -> ListedPairs:
-        return ListedPairs(self.shape, self.owner[kept], self.place[kept])
+        kept = listing.positions(kept)
+        return ListedPairs(self.shape, self.owner.index_select(0, kept), self.place.index_select(0, kept))
 
     def or_all(self, others: Tensor) -> ListedPairs:
         without = torch.bincount(self.owner, minlength=self.shape[0] * self.shape[1]).view(self.shape[:2]) == 0
@@ -193,9 +187,6 @@ class ListedPairs:
         last = order.new_zeros(told.numel()).scatter_reduce_(0, target, order, "amax")
         final = last[target] == order
         told.view(-1).scatter_(0, target[final], values[final])
-
-    def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
-        told.view(-1).scatter_reduce_(0, self._class_position(labels, told.shape[1]), values, "amin")
 
     def _position(self) -> Tensor:
         """Where the pairs stand among all."""
@@ -235,7 +226,9 @@ def pairs_of(held: Tensor) -> Pairs:
     """Those of all pairs (B,g,N) that are ``held``."""
     if not listing.may_list(held.device):
         return AllPairs(held)
-    return _listed(held.shape, *held.nonzero().unbind(1))
+    places, position = held.shape[2], listing.positions(held)
+    owner = position // places
+    return ListedPairs(held.shape, owner, position - (owner - owner // held.shape[1]) * places)
 
 
 def pairs_inside(centers: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
@@ -245,11 +238,12 @@ def pairs_inside(centers: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
         places = (*points[:, :, None], *points[:, :, None])
         return AllPairs(touching(places, boxes[..., None].unbind(2)) & valid[..., None])
     blocks = Blocks.of(points, points)
-    image, item, block = blocks.near(boxes, valid)
-    found = touching(blocks.take(image, block), boxes[image, item][..., None].unbind(1))
-    row, place = found.nonzero().unbind(1)
-    shape = torch.Size((*valid.shape, points.shape[2]))
-    return _listed(shape, image[row], item[row], block[row] * BLOCK + place)
+    owner, block = blocks.near(boxes, valid)
+    sides = boxes.flatten(0, 1).index_select(0, owner)[..., None].unbind(1)
+    position = listing.positions(touching(blocks.take(block), sides))
+    row, first = position // BLOCK, first_of(block, points.shape[2])
+    place = first.index_select(0, row) + position % BLOCK
+    return ListedPairs(torch.Size((*valid.shape, points.shape[2])), owner.index_select(0, row), place)
 
 
 def _listed(shape: torch.Size, image: Tensor, item: Tensor, place: Tensor) -> ListedPairs:
