@@ -79,11 +79,17 @@ def iou(a: Tensor, b: Tensor, eps: float = EPS) -> Tensor:
 
 def giou(a: Tensor, b: Tensor, eps: float = EPS) -> Tensor:
     """Generalised IoU (Rezatofighi et al. 2019) in [-1,1]."""
+    return iou_and_giou(a, b, eps)[1]
+
+
+def iou_and_giou(a: Tensor, b: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
+    """Both of boxes whose shapes broadcast."""
     intersection, union = _overlap(a, b)
     union = union.clamp(min=eps)
     width, height = _enclosure(a, b)
     enclosing = (width * height).clamp(min=eps)
-    return intersection / union - (enclosing - union) / enclosing
+    overlap = intersection / union
+    return overlap, overlap - (enclosing - union) / enclosing
 
 
 def diou(a: Tensor, b: Tensor, eps: float = EPS) -> Tensor:

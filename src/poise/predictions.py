@@ -56,11 +56,17 @@ class Predictions:
         """(B,N,C) in [0,1]: what inference ranks by."""
         return self.gate()
 
-    def finite(self) -> Tensor:
-        """Places of which everything said is a finite number, (B,N) bool; no other place is ever matched."""
-        said = [getattr(self, f.name) for f in fields(self)]
-        means = [_mean(value.detach()) for value in said if isinstance(value, Tensor)]
-        return torch.stack(means).isfinite().all(0)
+    def finite(self, among: Tensor | None = None) -> Tensor:
+        """Places of which everything said is a finite number, (B,N) bool; no other place is ever matched.
+
+        Args:
+            among: (P,) into B * N, the places that are asked about; then (P,) bool.
+        """
+        said = [value.detach() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
+        if among is not None:
+            said = [value.flatten(0, 1).index_select(0, among)[None] for value in said]
+        found = torch.stack([_mean(value) for value in said]).isfinite().all(0)
+        return found if among is None else found[0]
 
     def float(self: T) -> T:
         """The same in float32, but for the priors."""

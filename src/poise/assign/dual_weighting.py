@@ -17,7 +17,7 @@ from torch import Tensor
 from poise.assign.bags import Bag, SoftCenter
 from poise.assign.pairs import TINY, Pairs, between, pairs_inside, scores_of_pairs
 from poise.assign.protocol import object_chunks
-from poise.boxes import giou, iou
+from poise.boxes import iou_and_giou
 from poise.structures import GroundTruth, PairWeights, Predictions
 
 TEMPORARIES = 8  # a pair needs this many times the memory that streaming allows for
@@ -107,8 +107,8 @@ class DualWeighting:
 
     def _fit(self, score: Tensor, predicted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """IoU and consistency of prediction and object for every pair, 0 where not finite."""
-        overlap = iou(predicted, wanted)
-        consistency = score * self.location(overlap, giou(predicted, wanted), self.beta)
+        overlap, generalized = iou_and_giou(predicted, wanted)
+        consistency = score * self.location(overlap, generalized, self.beta)
         usable = consistency.isfinite() & overlap.isfinite()
         return torch.where(usable, overlap, 0.0), torch.where(usable, consistency, 0.0)
 

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from poise.assign.protocol import object_chunks
-from poise.boxes import iou, pairwise_giou, to_shares
+from poise.boxes import iou_and_giou, to_shares
 from poise.structures import Assignment, GroundTruth, QueryPredictions
 
 
@@ -52,30 +52,40 @@ class Hungarian:
         objects = truth.labels.shape[1]
         if queries % self.groups:
             raise ValueError(f"{queries} queries cannot be parted into {self.groups} equal groups")
-        cost = self.cost(predictions, truth).reshape(batch * self.groups, -1, objects)
+        cost, overlap = self._costs(predictions, truth)
+        cost = cost.view(batch * self.groups, -1, objects)
         place = cheapest_places(cost if self.repeats == 1 else cost.repeat(1, 1, self.repeats))
         index = _object_of_place(place, cost.shape[1], objects).reshape(batch, queries)
         positive = index >= 0
         index = index.clamp(min=0)
-        overlap = iou(predictions.boxes.float(), truth.boxes.gather(1, index[..., None].expand(-1, -1, 4)))
-        quality = torch.where(positive, overlap, 0.0).clamp(0, 1)
+        quality = torch.where(positive, overlap.gather(2, index[..., None]).squeeze(2), 0.0).clamp(0, 1)
         return Assignment(index, positive, torch.zeros_like(positive), quality)
 
     def cost(self, predictions: QueryPredictions, truth: GroundTruth) -> Tensor:
         """(B,N,G); infinite where there is no object, or the prediction or the cost is not finite."""
+        return self._costs(predictions, truth)[0]
+
+    def _costs(self, predictions: QueryPredictions, truth: GroundTruth) -> tuple[Tensor, Tensor]:
+        """Cost and IoU of all pairs, both (B,N,G)."""
         batch, queries, _ = predictions.logits.shape
         images = object_chunks(truth.labels.shape[1], queries, batch, truth.boxes.device)  # here chunks of images
         finite = predictions.finite()
-        return torch.cat([self._cost_of(predictions, finite, truth, part) for part in images])
+        costs = [self._costs_of(predictions, finite, truth, part) for part in images]
+        cost, overlap = (torch.cat(parts) for parts in zip(*costs, strict=True))
+        return cost, overlap
 
-    def _cost_of(self, predictions: QueryPredictions, finite: Tensor, truth: GroundTruth, part: slice) -> Tensor:
+    def _costs_of(
+        self, predictions: QueryPredictions, finite: Tensor, truth: GroundTruth, part: slice
+    ) -> tuple[Tensor, Tensor]:
         labels, boxes = truth.labels[part], truth.boxes[part]
         said = (predictions.logits[part], predictions.boxes[part], predictions.shares[part])
         logits = said[0].float().gather(2, labels[:, None].expand(-1, said[0].shape[1], -1))
         distance = torch.cdist(said[2].float(), to_shares(boxes, truth.sizes[part]), p=1)
-        overlap = pairwise_giou(said[1].float(), boxes)
-        cost = self._class_cost(logits) * self.class_weight + distance * self.box_weight - overlap * self.giou_weight
-        return torch.where(truth.valid[part][:, None] & finite[part][..., None] & cost.isfinite(), cost, torch.inf)
+        overlap, fit = iou_and_giou(said[1].float()[:, :, None], boxes[:, None])
+        cost = self._class_cost(logits) * self.class_weight + distance * self.box_weight - fit * self.giou_weight
+        return torch.where(
+            truth.valid[part][:, None] & finite[part][..., None] & cost.isfinite(), cost, torch.inf
+        ), overlap
 
     def _class_cost(self, logits: Tensor) -> Tensor:
         """What the focal loss would lose less if these were positive instead of negative."""

@@ -72,5 +72,8 @@ class Places:
 
 def finite_of(predictions: Predictions, held: Tensor) -> Tensor:
     """Places (B,N) that are ``held`` and of which everything predicted is a finite number."""
-    places = Places.of(held)
-    return places.spread(places.take(predictions).finite())
+    if not may_list(held.device):
+        return held & predictions.finite()
+    found, among = torch.zeros_like(held), positions(held)
+    found.view(-1)[among] = predictions.finite(among)
+    return found
