@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from poise.nn.deformable_sampling import sample_levels
+from poise.nn.deformable_sampling import on_device, sample_levels
 from poise.nn.tokens import Tokens
 
 
@@ -62,7 +62,8 @@ class DeformableAttention(nn.Module):
         weights = self.weights(query).float().unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, form[1:])
         place = memory.on_levels(references.float())[:, :, None, :, None]  # (B,Q,1,L,1,2|4)
         if place.shape[-1] == 2:
-            reach = 1 / torch.tensor([[w, h] for h, w in memory.shapes], device=query.device)[:, None]
+            cells = [1 / side for height, width in memory.shapes for side in (width, height)]
+            reach = on_device(cells, torch.float32, query.device).view(-1, 1, 2)
         else:
             reach = place[..., 2:] * (0.5 / self.points)
         return place[..., :2] + offsets * reach, weights

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
@@ -69,8 +70,8 @@ def sample_in_bags(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, 
         return sample_in_bags(value, seen, locations[:, :, :, filled], weights[:, :, :, filled])
     batch, tokens, heads, _ = value.shape
     device = value.device
-    height, width = torch.tensor(shapes, device=device, dtype=torch.int32)[..., None].unbind(1)  # (L,1) each
-    start = torch.tensor(_starts(shapes), device=device, dtype=torch.int32)[:, None]
+    of_levels = (*zip(*shapes, strict=True), _starts(shapes))
+    height, width, start = (on_device(numbers, torch.int32, device)[:, None] for numbers in of_levels)  # (L,1) each
     image = torch.arange(batch, device=device, dtype=torch.int32)[:, None, None] * tokens
     vector = (image * heads + torch.arange(heads, device=device, dtype=torch.int32))[..., None, None]
     columns = [(vector + x * heads, share) for x, share in _neighbours(locations[..., 0], width)]
@@ -80,6 +81,11 @@ def sample_in_bags(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, 
     bags = members.flatten(0, 2).flatten(1), shares.flatten(0, 2).flatten(1)
     found = functional.embedding_bag(bags[0], value.flatten(0, 2), mode="sum", per_sample_weights=bags[1])
     return found.reshape(batch, -1, heads * value.shape[3])
+
+
+def on_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers as a tensor (n,), filled in on the device: a copy of what the host made would be waited for."""
+    return torch.stack([torch.full((), number, dtype=dtype, device=device) for number in numbers])
 
 
 def _starts(shapes: tuple[Shape, ...]) -> list[int]:
