@@ -13,6 +13,7 @@ from torchvision.ops import roi_align
 
 from poise.boxes import DeltaCoder, area
 from poise.nn.grids import AnchorGrid, flatten
+from poise.nn.region_cells import align_regions
 from poise.nn.towers import ConvNorm
 from poise.nn.winograd import Conv3x3
 from poise.structures import DeltaPredictions, Priors, RegionPredictions
@@ -44,7 +45,7 @@ class RegionAlign(nn.Module):
 
     A region of side ``finest`` * 2^k lies on level k. On a GPU there is no synchronisation: every level serves all
     regions, those of other levels as empty boxes, which give zeros, and the levels are added. On a CPU, where empty
-    boxes take time and waiting takes none, each level serves its own; the result is the same.
+    boxes take time and waiting takes none, each region lists its cells; the result is the same up to rounding.
 
     Args:
         strides: of the levels that serve, finest first.
@@ -62,21 +63,12 @@ class RegionAlign(nn.Module):
         image = torch.arange(len(regions), device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions.shape[1])
         served = self.level(boxes)
         if on_host(boxes):
-            return self._read_apart(maps, image, boxes, served)
+            usable = served.isfinite()
+            boxes, served = torch.where(usable[:, None], boxes, 0.0), torch.where(usable, served, 0.0).long()
+            finest = [level.float() for level in maps[: len(self.strides)]]
+            return align_regions(finest, self.strides, served, image.long(), boxes, self.size)
         levels = (self._read(maps[i], stride, image, boxes, served == i) for i, stride in enumerate(self.strides))
         return reduce(Tensor.add_, levels)
-
-    def _read_apart(self, maps: Sequence[Tensor], image: Tensor, boxes: Tensor, served: Tensor) -> Tensor:
-        """Each level's own regions, then all in their order again."""
-        rois = torch.cat((image[:, None], boxes), 1)
-        usable = served.isfinite()
-        rois, served = torch.where(usable[:, None], rois, 0.0), torch.where(usable, served, 0.0)
-        places = [(served == i).nonzero().squeeze(1) for i in range(len(self.strides))]
-        parts = [
-            roi_align(level.float(), rois[here], self.size, 1 / stride, aligned=True)
-            for level, stride, here in zip(maps, self.strides, places, strict=False)
-        ]
-        return torch.cat(parts)[torch.cat(places).argsort()]
 
     def _read(self, level: Tensor, stride: int, image: Tensor, boxes: Tensor, here: Tensor) -> Tensor:
         """Features of the boxes that are ``here``, zeros for the others."""
