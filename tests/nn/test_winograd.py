@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from poise.nn.towers import predictor, tower
-from poise.nn.winograd import Conv3x3, multiplies_tiles
+from poise.nn.winograd import Conv3x3, _Buffers, multiplies_tiles
 
 SIZES = ((24, 32), (13, 18), (6, 8), (3, 5), (1, 1))
 
@@ -83,3 +83,22 @@ def test_what_is_compiled_or_exported_holds_plain_convolutions() -> None:
     assert [node.target for node in graph.nodes if node.op == "call_function"] == [torch.ops.aten.conv2d.default]
     traced = torch.jit.trace(conv, level)
     assert "Convolution" not in str(traced.graph) and distance(traced(level), conv(level).double()) < 1e-5
+
+
+@pytest.mark.parametrize("most", [0, 2**24])
+def test_buffers_of_earlier_calls_change_nothing(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of other sizes, in inference mode too, between a forward and its backward."""
+    monkeypatch.setattr("poise.nn.winograd.MOST_KEPT", most)
+    monkeypatch.setattr("poise.nn.winograd.buffer", _Buffers())
+    conv, other, levels = Conv3x3(128, 64), Conv3x3(192, 320), levels_of(128)
+    with torch.inference_mode():
+        conv(levels[:1])
+    found = conv(levels)
+    kept = [level.detach().clone() for level in found]
+    other(levels_of(192))[0].sum().backward()
+    assert all(torch.equal(a, b) for a, b in zip(found, kept, strict=True))
+    wanted = [functional.conv2d(level, conv.weight, conv.bias, padding=1) for level in levels]
+    ours = torch.autograd.grad(sum(level.square().sum() for level in found), (conv.weight, *levels))
+    theirs = torch.autograd.grad(sum(level.square().sum() for level in wanted), (conv.weight, *levels))
+    for a, b in zip(ours, theirs, strict=True):
+        assert distance(a, b.double()) < 1e-5

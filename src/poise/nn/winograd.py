@@ -7,6 +7,8 @@ with the plain sum in float32 the error is two to three times as large, about 2.
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -18,23 +20,24 @@ from torch.nn import functional
 
 LEAST_TILES = 48  # where transforming the weights pays
 LEAST_CHANNELS = (128, 64)  # of input and output: with fewer, moving the tiles takes as long as multiplying them
+MOST_KEPT = 2**24  # floats: larger buffers are not kept from call to call
 
 
-def _twice(rows: list[list[float]]) -> Tensor:
-    """The transform of both axes of a tile, from that of one."""
-    one = torch.tensor(rows, dtype=torch.float64, device="cpu")
-    return torch.kron(one, one).float()
+def _matrix(rows: list[list[float]]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
 
-TILE = _twice(  # (36,36): of 6x6 inputs
+TILE = _matrix(  # (6,6): of 6 inputs
     [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
      [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
-)  # fmt: skip
-KERNEL = _twice(  # (36,9): of 3x3 weights
+).float()  # fmt: skip
+KERNEL = _matrix(  # (6,3): of 3 weights
     [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
      [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
 )  # fmt: skip
-RESULT = _twice([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])  # (16,36)
+KERNEL = torch.kron(KERNEL, KERNEL).float()  # (36,9): of both axes
+RESULT = _matrix([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]).float()  # (4,6)
+EVEN = 7  # the product that counts once in each of the 16 outputs
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,43 @@ class Tiling:
         return like.new_zeros(self.batch, 4 * self.rows + 4, 4 * self.columns + 4, channels)
 
 
+class _Buffers(threading.local):
+    """Memory of what lives within one call, kept for the next: fresh pages cost as much as the transforms do."""
+
+    def __init__(self) -> None:
+        self.kept = [torch.empty(0)] * 3
+
+    def __call__(self, which: int, *shape: int) -> Tensor:
+        """The first floats of one of the three, of any value, as ``shape``."""
+        size = math.prod(shape)
+        if size > MOST_KEPT:
+            return torch.empty(shape, dtype=torch.float32, device="cpu")
+        if len(self.kept[which]) < size:
+            with torch.inference_mode(False):
+                self.kept[which] = torch.empty(size, dtype=torch.float32, device="cpu")
+        return self.kept[which][:size].view(shape)
+
+
+buffer = _Buffers()
+
+
+def _transform(axis: Tensor, tiles: Tensor, spare: int, out: Tensor) -> Tensor:
+    """Tiles (S*S,T,C) by (Z,S) along both axes to ``out`` (Z*Z,T,C); what is between goes to the buffer ``spare``."""
+    after, before = axis.shape
+    rows = buffer(spare, after, before, out[0].numel())
+    torch.mm(axis, tiles.view(before, -1), out=rows.view(after, -1))
+    torch.bmm(axis.expand(after, -1, -1), rows, out=out.view(after, after, -1))
+    return out
+
+
+def _kernels(weight: Tensor) -> Tensor:
+    """(36,C',C) of (C',C,3,3), in the third buffer."""
+    outputs, inputs = weight.shape[:2]
+    kernels = buffer(2, 36, outputs, inputs)
+    torch.mm(KERNEL, weight.reshape(-1, 9).T, out=kernels.flatten(1))
+    return kernels
+
+
 class _Convolution(torch.autograd.Function):
     """Maps to maps of one size, (C',C,3,3) weights, zeros around; both directions as 36 matrix products."""
 
@@ -124,37 +164,39 @@ class _Convolution(torch.autograd.Function):
         outputs, inputs = weight.shape[:2]
         ctx.tilings = [Tiling.of(level) for level in maps]
         ctx.counts = [tiling.tiles for tiling in ctx.tilings]
-        tiles = weight.new_empty(36, sum(ctx.counts), inputs)
-        for tiling, level, part in zip(ctx.tilings, maps, tiles.split(ctx.counts, 1), strict=True):
+        total = sum(ctx.counts)
+        raw = buffer(0, 36, total, inputs)
+        for tiling, level, part in zip(ctx.tilings, maps, raw.split(ctx.counts, 1), strict=True):
             tiling.gather_inputs(level, part)
-        kernels = (KERNEL @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(36, inputs, outputs)
-        tiles = (TILE @ tiles.flatten(1)).view_as(tiles)
-        results = (RESULT @ torch.bmm(tiles, kernels).flatten(1)).view(16, -1, outputs)
+        tiles = _transform(TILE, raw, 1, torch.empty_like(raw))
+        products = torch.bmm(tiles, _kernels(weight).transpose(1, 2), out=buffer(0, 36, total, outputs))
         if bias is not None:
-            results += bias
-        ctx.save_for_backward(kernels, tiles)
+            products[EVEN] += bias
+        ctx.save_for_backward(weight, tiles)
+        results = _transform(RESULT, products, 1, buffer(0, 16, total, outputs))
         parts = zip(ctx.tilings, results.split(ctx.counts, 1), strict=True)
         return tuple(tiling.scatter_outputs(part) for tiling, part in parts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        kernels, tiles = ctx.saved_tensors
-        inputs, outputs = kernels.shape[1:]
-        results = kernels.new_empty(16, sum(ctx.counts), outputs)
+        original, tiles = ctx.saved_tensors
+        outputs, inputs = original.shape[:2]
+        total = sum(ctx.counts)
+        results = buffer(0, 16, total, outputs)
         for tiling, gradient, part in zip(ctx.tilings, gradients, results.split(ctx.counts, 1), strict=True):
             tiling.gather_outputs(gradient, part)
-        products = (RESULT.T @ results.flatten(1)).view(36, -1, outputs)
+        products = _transform(RESULT.T, results, 1, buffer(0, 36, total, outputs))
         weight = bias = None
         maps: list[Tensor | None] = [None] * len(gradients)
         if ctx.needs_input_grad[0]:
-            kernel = torch.bmm(tiles.transpose(1, 2), products)
-            weight = (KERNEL.T @ kernel.flatten(1)).view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
+            kernels = torch.bmm(products.transpose(1, 2), tiles, out=buffer(1, 36, outputs, inputs))
+            weight = (KERNEL.T @ kernels.flatten(1)).view(3, 3, outputs, inputs).permute(2, 3, 0, 1)
         if ctx.needs_input_grad[1]:
-            bias = results.sum((0, 1))
+            bias = products[EVEN].sum(0)
         if any(ctx.needs_input_grad[2:]):
-            back = torch.bmm(products, kernels.transpose(1, 2))
-            parts = (TILE.T @ back.flatten(1)).view_as(back).split(ctx.counts, 1)
+            back = torch.bmm(products, _kernels(original), out=buffer(1, 36, total, inputs))
+            parts = _transform(TILE.T, back, 0, back).split(ctx.counts, 1)
             maps = [tiling.scatter_inputs(part) for tiling, part in zip(ctx.tilings, parts, strict=True)]
         return weight, bias, *maps
 
