@@ -7,7 +7,6 @@ positive; a place wanted by several objects goes to the one that it overlaps mos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor
 
 from poise.assign.listing import finite_of
-from poise.assign.planes import smallest
-from poise.assign.protocol import object_chunks
+from poise.assign.nearest import nearest
+from poise.assign.planes import center_planes
 from poise.boxes import iou
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
@@ -51,23 +50,16 @@ class ATSS:
     def _candidates(self, priors: Priors, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor]:
         """Places (B,G,K) near each object, and which of them count (the object is valid, the place reachable)."""
         target = ((truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2)[..., None].unbind(2)
-        centers = torch.where(reachable[..., None], priors.centers.float(), torch.inf).permute(2, 0, 1).contiguous()
+        beyond = torch.zeros_like(reachable, dtype=torch.float32).masked_fill_(~reachable, torch.inf)
+        centers = [plane + beyond[:, None] for plane in center_planes(priors)]
         places, start = [], 0
         for size in priors.level_sizes:
-            level = centers[:, :, None, start : start + size]
-            chunks = object_chunks(len(reachable), size, truth.labels.shape[1], reachable.device)
-            nearest = [_nearest([z[:, part] for z in target], level, min(self.topk, size)) for part in chunks]
-            places.append(torch.cat(nearest, 1) + start)
+            level = [plane[..., start : start + size] for plane in centers]
+            places.append(nearest(target, level, min(self.topk, size)) + start)
             start += size
         index = torch.cat(places, 2)
         near = reachable[:, None].expand(-1, index.shape[1], -1).gather(2, index) & truth.valid[..., None]
         return index, near
-
-
-def _nearest(target: Sequence[Tensor], centers: Tensor, count: int) -> Tensor:
-    """Indices (B,g,count) of the centres (2,B,1,n) nearest to each target x, y (B,g,1), ties to the lowest index."""
-    x, y = (goal - place for goal, place in zip(target, centers, strict=True))
-    return smallest(y.square_().addcmul_(x, x), count)[1]
 
 
 def _mean_plus_deviation(overlap: Tensor, counted: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def smallest(cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return _sorted(cost, torch.arange(places, device=cost.device), count)
     lows = _of_blocks(cost, torch.amin)
     block = _sorted(lows, torch.arange(lows.shape[-1], device=cost.device), count)[1]
-    index = _inside(block)
+    index = inside(block)
     return _sorted(_at(cost, index, torch.inf), index, count)
 
 
@@ -141,7 +141,7 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
 
     def of_blocks(block: Tensor) -> Tensor:
-        return _at(values, _inside(block), -torch.inf)
+        return _at(values, inside(block), -torch.inf)
 
     return largest_of_blocks(_of_blocks(values, torch.amax), of_blocks, values.shape[-1], count)
 
@@ -156,9 +156,9 @@ def largest_of_blocks(
         places: N, within the last block.
     """
     block = smallest(-most, min(count, most.shape[-1]))[1].sort(-1).values
-    index = _inside(block)
+    index = inside(block)
     value = torch.where(index < places, values(block), -torch.inf)
-    position = _sorted(-value, torch.arange(value.shape[-1], device=most.device), count)[1]
+    position = ordered_positions(-value, count)
     return index.gather(-1, position), value.gather(-1, position)
 
 
@@ -167,10 +167,10 @@ def largest_values(values: Tensor, count: int) -> Tensor:
     if values.shape[-1] < 2 * count * BLOCK:
         return values.topk(count, -1).values
     block = _of_blocks(values, torch.amax).topk(count, -1).indices
-    return _at(values, _inside(block), -torch.inf).topk(count, -1).values
+    return _at(values, inside(block), -torch.inf).topk(count, -1).values
 
 
-def _inside(block: Tensor) -> Tensor:
+def inside(block: Tensor) -> Tensor:
     """Indices of the places in blocks (...,k), (...,k*BLOCK)."""
     return (block[..., None] * BLOCK + torch.arange(BLOCK, device=block.device)).flatten(-2)
 
@@ -192,10 +192,15 @@ def _of_blocks(values: Tensor, extreme: Callable[..., Tensor]) -> Tensor:
     return torch.cat((found, extreme(values[..., whole:], -1, keepdim=True)), -1)
 
 
+def ordered_positions(values: Tensor, count: int) -> Tensor:
+    """Where the ``count`` smallest of (...,K) are, ascending, ties to the lowest."""
+    return _sorted(values, torch.arange(values.shape[-1], device=values.device), count)[1]
+
+
 def ordered(values: Tensor) -> Tensor:
     """Integers of 32 bits, as int64, that order as float32 numbers do; none may be NaN."""
     bits = (values + 0.0).view(torch.int32)  # -0 becomes 0
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+    return bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF)).long()
 
 
 def _sorted(value: Tensor, index: Tensor, count: int) -> tuple[Tensor, Tensor]:
