@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from poise.assign import listing
 
@@ -54,7 +55,7 @@ def low_component(
     previous = torch.full_like(highest, -torch.inf)
     for _ in range(iterations):
         joint = mixture.log_densities(values)
-        total = torch.logaddexp(*joint.split(1, -2))
+        total = _total(joint)
         fitted = _fit(values, (joint - total).exp() * share)
         mixture = Mixture(*(torch.where(running, *pair) for pair in zip(_parts(fitted), _parts(mixture), strict=True)))
         bound = (total * share).sum(-1, keepdim=True)
@@ -63,12 +64,18 @@ def low_component(
         if listing.may_list(values.device) and not running.any():
             break
     joint = mixture.log_densities(values)
-    return joint[..., 0, :] >= joint[..., 1, :], torch.logaddexp(*joint.unbind(-2))
+    return joint[..., 0, :] >= joint[..., 1, :], _total(joint).squeeze(-2)
 
 
 @low_component.register_fake
 def _shapes(values: Tensor, counted: Tensor, iterations: int = 100, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
     return torch.empty_like(counted), torch.empty_like(values)
+
+
+def _total(joint: Tensor) -> Tensor:
+    """Logarithm of the sum of both components' densities (...,2,K), (...,1,K); vectorised, as ``logaddexp`` is not."""
+    low, high = joint.split(1, -2)
+    return torch.maximum(low, high) + softplus(-(low - high).abs())
 
 
 def _fit(values: Tensor, weight: Tensor) -> Mixture:
