@@ -182,11 +182,11 @@ class ListedPairs:
         return first.scatter_reduce_(0, self.place, owner, "amin").view(self.shape[::2])
 
     def tell_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
-        target = self._class_position(labels, told.shape[1])
-        order = (self.owner % self.shape[1] + 1).int()
-        last = order.new_zeros(told.numel()).scatter_reduce_(0, target, order, "amax")
-        final = last[target] == order
-        told.view(-1).scatter_(0, target[final], values[final])
+        count = self.shape[1]
+        order, pair = (self._class_position(labels, told.shape[1]) * count + self.owner % count).sort()
+        target = order // count
+        last = torch.cat((target[1:] != target[:-1], target.new_ones(min(1, len(target)), dtype=torch.bool)))
+        told.view(-1).scatter_(0, target[last], values[pair[last]])
 
     def _position(self) -> Tensor:
         """Where the pairs stand among all."""
