@@ -57,6 +57,7 @@ def test_both_forms_answer_alike(places: int) -> None:
         return [
             most, found.place_most(found.iou), found.dense(found.iou * found.of_objects(said)),
             found.dense(found.iou * found.of_places(usable.float())), found.dense(mixed), lowered,
+            found.dense(found.reaches(found.iou, found.place_most(found.iou)) * found.iou),
             found.claims(found.iou, torch.where(most > 0, most, -1.0), said),
             *found.largest(found.iou, min(7, places)),
         ]  # fmt: skip

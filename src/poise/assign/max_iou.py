@@ -16,7 +16,6 @@ from torch import Tensor
 
 from poise.assign.listing import finite_of
 from poise.assign.overlaps import Overlaps, overlaps_with
-from poise.assign.planes import equal
 from poise.assign.protocol import object_chunks
 from poise.boxes import pairwise_iof
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
@@ -91,7 +90,7 @@ class MaxIoU:
         none).
         """
         best = found.place_most(found.iou)
-        first = equal(found.iou, found.of_places(best)).mul_(found.of_objects(count - order))
+        first = found.reaches(found.iou, best).mul_(found.of_objects(count - order))
         if not self.low_quality:
             return best, found.place_most(first), torch.zeros_like(best)
         most = found.object_most(found.iou)

@@ -12,10 +12,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from poise.assign import listing
-from poise.assign.blocks import Blocks, first_of, in_blocks
+from poise.assign.blocks import Blocks, first_of, in_blocks, row_and_step
 from poise.assign.pairs import AllPairs, ListedPairs, Pairs
 from poise.assign.planes import BLOCK, Planes, equal, largest, largest_of_blocks
 from poise.assign.protocol import CACHE, object_chunks
@@ -40,6 +39,9 @@ class Overlaps(Protocol):
 
     def of_touching(self, values: Callable[[Pairs, Tensor], Tensor]) -> Tensor:
         """Values of pairs whose IoU is positive, from these pairs and their IoU; 0 of the others."""
+
+    def reaches(self, values: Tensor, most: Tensor) -> Tensor:
+        """1 where a pair's value is ``most`` (B,N) of its place, 0 elsewhere, a new tensor."""
 
     def object_most(self, values: Tensor) -> Tensor:
         """The greatest of every object's pairs, (B,g)."""
@@ -79,6 +81,9 @@ class AllOverlaps:
     def of_touching(self, values: Callable[[Pairs, Tensor], Tensor]) -> Tensor:
         pairs = AllPairs(self.iou > 0)
         return pairs.dense(values(pairs, self.iou))
+
+    def reaches(self, values: Tensor, most: Tensor) -> Tensor:
+        return equal(values, most[:, None])
 
     def object_most(self, values: Tensor) -> Tensor:
         return values.amax(2)
@@ -121,11 +126,14 @@ class BlockOverlaps:
 
     def of_touching(self, values: Callable[[Pairs, Tensor], Tensor]) -> Tensor:
         position = listing.positions(self.iou > 0)
-        row, first = position // BLOCK, first_of(self.block, self.shape[2])
-        place = first.index_select(0, row) + position % BLOCK
+        row, step = row_and_step(position)
+        place = first_of(self.block, self.shape[2]).index_select(0, row) + step
         pairs = ListedPairs(self.shape, self.owner.index_select(0, row), place)
         found = values(pairs, self.iou.flatten().index_select(0, position))
         return torch.zeros_like(self.iou).flatten().scatter_(0, position, found).view_as(self.iou)
+
+    def reaches(self, values: Tensor, most: Tensor) -> Tensor:
+        return self.of_places(most).eq_(values)
 
     def object_most(self, values: Tensor) -> Tensor:
         most = values.new_zeros(self.shape[:2].numel())
@@ -147,7 +155,7 @@ class BlockOverlaps:
         most.view(-1).scatter_(0, cells, values.amax(1))
         row = cells.new_full(shape, len(values))
         row.view(-1).scatter_(0, cells, torch.arange(len(values)))
-        values = pad(values, (0, 0, 0, 1))  # and a row of blocks that touch nothing
+        values = torch.cat((values, values.new_zeros(1, BLOCK)))  # and a row of blocks that touch nothing
         return largest_of_blocks(most, lambda block: values[row.gather(2, block)].flatten(2), self.shape[2], count)
 
     def dense(self, values: Tensor) -> Tensor:
@@ -158,10 +166,10 @@ class BlockOverlaps:
 
     def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
         position = listing.positions(values < 1)
-        row, places = position // BLOCK, self.shape[2]
+        (row, step), places = row_and_step(position), self.shape[2]
         image = self.owner // self.shape[1]
         first = first_of(self.block, places) + image * (told.shape[1] - 1) * places  # of class 0, into B * C * N
-        target = (first + labels.flatten()[self.owner] * places)[row] + position % BLOCK
+        target = (first + labels.flatten()[self.owner] * places)[row] + step
         told.view(-1).scatter_reduce_(0, target, values.flatten()[position], "amin")
 
     def _place_most(self, values: Tensor, block: Tensor) -> Tensor:
@@ -192,9 +200,10 @@ def overlaps_with(boxes: Tensor, usable: Tensor | None = None) -> Callable[[Tens
     def of_blocks(objects: Tensor, valid: Tensor) -> Overlaps:
         owner, block = blocks.near(objects, valid)
         sides = objects.flatten(0, 1)[:, None]
-        rows = zip(owner.split(ROWS), block.split(ROWS), strict=True)
-        parts = [Planes.from_sides(*blocks.take(b)).iou(sides.index_select(0, o)).squeeze(1) for o, b in rows]
-        found = BlockOverlaps(torch.cat(parts), torch.Size((*valid.shape, boxes.shape[1])), owner, block)
+        iou = torch.empty(len(owner), BLOCK)
+        for rows in zip(iou.split(ROWS), owner.split(ROWS), block.split(ROWS), strict=True):
+            Planes.from_sides(*blocks.take(rows[2])).iou(sides.index_select(0, rows[1]), out=rows[0][:, None])
+        found = BlockOverlaps(iou, torch.Size((*valid.shape, boxes.shape[1])), owner, block)
         if used is not None:
             found.iou.mul_(found.of_places(used))
         return found

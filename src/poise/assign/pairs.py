@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from poise.assign import listing
-from poise.assign.blocks import Blocks, first_of, touching
-from poise.assign.planes import BLOCK
+from poise.assign.blocks import Blocks, first_of, row_and_step, touching
 from poise.assign.protocol import wide
 from poise.structures import Predictions, QualityPredictions
 
@@ -241,8 +240,8 @@ def pairs_inside(centers: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
     owner, block = blocks.near(boxes, valid)
     sides = boxes.flatten(0, 1).index_select(0, owner)[..., None].unbind(1)
     position = listing.positions(touching(blocks.take(block), sides))
-    row, first = position // BLOCK, first_of(block, points.shape[2])
-    place = first.index_select(0, row) + position % BLOCK
+    row, step = row_and_step(position)
+    place = first_of(block, points.shape[2]).index_select(0, row) + step
     return ListedPairs(torch.Size((*valid.shape, points.shape[2])), owner.index_select(0, row), place)
 
 

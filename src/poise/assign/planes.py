@@ -35,13 +35,13 @@ class Planes:
     def from_sides(left: Tensor, top: Tensor, right: Tensor, bottom: Tensor) -> Planes:
         return Planes(left, top, right, bottom, (right - left) * (bottom - top))
 
-    def iou(self, objects: Tensor) -> Tensor:
-        """With objects (B,g,4): (B,g,N), to the bit what ``boxes.iou`` gives."""
+    def iou(self, objects: Tensor, out: Tensor | None = None) -> Tensor:
+        """With objects (B,g,4): (B,g,N), to the bit what ``boxes.iou`` gives; written to ``out`` where it is given."""
         x1, y1, x2, y2 = objects[..., None].unbind(2)
         shared = (torch.minimum(self.right[:, None], x2) - torch.maximum(self.left[:, None], x1)).clamp_(min=0)
         shared *= (torch.minimum(self.bottom[:, None], y2) - torch.maximum(self.top[:, None], y1)).clamp_(min=0)
         union = (self.area[:, None] + (x2 - x1) * (y2 - y1)).sub_(shared)
-        return shared.div_(union.clamp_(min=EPS))
+        return torch.div(shared, union.clamp_(min=EPS), out=shared if out is None else out)
 
 
 def depth(x: Tensor, y: Tensor, sides: Sequence[Tensor]) -> Tensor:
