@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,23 @@ def test_a_failed_export_leaves_an_older_file_alone(tmp_path: Path) -> None:
     path.with_suffix(".bin").unlink()
     with pytest.raises(FileNotFoundError, match="model.ncnn.param is incomplete without its file .*model.ncnn.bin"):
         load_exported(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script plays the converter")
+@pytest.mark.parametrize("crashes", [1, 99])
+def test_a_converter_that_crashes_is_tried_again(crashes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pnnx = pytest.importorskip("pnnx", reason="pnnx is not installed (pip install 'poise[ncnn]')")
+    runs, player = tmp_path / "runs", tmp_path / "pnnx"
+    crash = f'echo >> "{runs}"; if [ $(wc -l < "{runs}") -le {crashes} ]; then kill -SEGV $$; fi'
+    player.write_text(f'#!/bin/sh\n{crash}\nexec "{pnnx.EXEC_PATH}" "$@"\n')
+    player.chmod(0o755)
+    monkeypatch.setattr(pnnx, "EXEC_PATH", str(player))
+    if crashes > 1:
+        with pytest.raises(ValueError, match=r"pnnx cannot convert .*exit code -11"):
+            exported(tmp_path / "files", "ncnn")
+        assert len(runs.read_text()) == 3 and not any((tmp_path / "files").iterdir())
+    else:
+        assert exported(tmp_path / "files", "ncnn")[1].within(FULL)
 
 
 @pytest.mark.parametrize(("suffix", "package"), [(".onnx", "onnxruntime"), (".xml", "openvino"), (".param", "ncnn")])

@@ -15,6 +15,7 @@ from poise.export.formats import beside
 from poise.export.plan import Plan
 
 CONVERTED = "converted"  # the name under which the converter works
+TRIES = 3  # once in about eighty runs pnnx crashes over a file that it converts the next time
 
 
 def write(plan: Plan, path: Path) -> None:
@@ -32,7 +33,7 @@ def write(plan: Plan, path: Path) -> None:
     shape = ",".join(map(str, pixels.shape))
     command = [pnnx.EXEC_PATH, f"{CONVERTED}.pt", f"inputshape=[{shape}]f32"]
     command.append(f"fp16={int(plan.card.precision == 'fp16')}")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = _finished(command, folder)
     param, weights = (folder / f"{CONVERTED}.ncnn.{kind}" for kind in ("param", "bin"))
     if done.returncode or not param.is_file():
         end = " ".join(done.stderr.split()[-20:])
@@ -43,6 +44,15 @@ def write(plan: Plan, path: Path) -> None:
     for left in folder.glob(f"{CONVERTED}*"):
         left.unlink()
     beside(path, ".json").write_text(plan.card.to_text(), encoding="utf-8")
+
+
+def _finished(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """The converter's end; where it crashed, that of its next try."""
+    for _ in range(TRIES):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if 0 <= done.returncode < 128:  # a crash is below zero, on Windows far above
+            break
+    return done
 
 
 def _plain(program: torch.export.ExportedProgram) -> Any:
