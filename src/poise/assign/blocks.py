@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from poise.assign.listing import positions
+from poise.assign.listing import pairs_at, positions
 from poise.assign.planes import BLOCK
 
 
@@ -33,9 +33,7 @@ class Blocks:
         """Objects (R,) into B * g and blocks (R,) into B * S: valid ones (B,g,4) and hulls that share some area."""
         sides = objects[..., None].unbind(2)
         hulls = (*self.low.amin(3)[:, :, None], *self.high.amax(3)[:, :, None])
-        position = positions(touching(hulls, sides) & valid[..., None])
-        owner = position // self.count
-        return owner, position - (owner - owner // valid.shape[1]) * self.count
+        return pairs_at(positions(touching(hulls, sides) & valid[..., None]), valid.shape[1], self.count)
 
     def take(self, block: Tensor) -> tuple[Tensor, ...]:
         """Left, top, right and bottom of blocks (R,) into B * S, each (R,BLOCK)."""

@@ -31,6 +31,12 @@ def positions(held: Tensor) -> Tensor:
     return torch.from_numpy(np.flatnonzero(held.numpy()))
 
 
+def pairs_at(position: Tensor, objects: int, places: int) -> tuple[Tensor, Tensor]:
+    """Object, into B * g, and place, into B * N, of positions in all pairs (B,g,N) of ``objects`` and ``places``."""
+    owner = position // places
+    return owner, position - (owner - owner // objects) * places
+
+
 @dataclass(frozen=True)
 class Places:
     """V of each image's N places, in their order; images with fewer than V that count are filled up."""

@@ -126,9 +126,7 @@ class BlockOverlaps:
 
     def of_touching(self, values: Callable[[Pairs, Tensor], Tensor]) -> Tensor:
         position = listing.positions(self.iou > 0)
-        row, step = row_and_step(position)
-        place = first_of(self.block, self.shape[2]).index_select(0, row) + step
-        pairs = ListedPairs(self.shape, self.owner.index_select(0, row), place)
+        pairs = ListedPairs.of_blocks(self.shape, self.owner, self.block, position)
         found = values(pairs, self.iou.flatten().index_select(0, position))
         return torch.zeros_like(self.iou).flatten().scatter_(0, position, found).view_as(self.iou)
 
@@ -144,12 +142,12 @@ class BlockOverlaps:
 
     def claims(self, values: Tensor, most: Tensor, claim: Tensor) -> Tensor:
         most, claim = (self.of_objects(said) for said in (most, claim))
-        row = (values.amax(1, keepdim=True) == most).flatten().nonzero().squeeze(1)
+        row = listing.positions(values.amax(1, keepdim=True) == most)
         claimed = equal(values[row], most[row]).mul_(claim[row])
         return self._place_most(claimed, self.block[row])
 
     def largest(self, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        cells = self.owner * self.blocks + self.block % self.blocks
+        cells = self._cells()
         shape = (*self.shape[:2], self.blocks)
         most = values.new_zeros(shape)
         most.view(-1).scatter_(0, cells, values.amax(1))
@@ -161,7 +159,7 @@ class BlockOverlaps:
     def dense(self, values: Tensor) -> Tensor:
         batch, count, places = self.shape
         whole = values.new_zeros(batch * count * self.blocks, BLOCK)
-        whole[self.owner * self.blocks + self.block % self.blocks] = values
+        whole[self._cells()] = values
         return whole.view(batch, count, -1)[..., :places]
 
     def lower_classes(self, values: Tensor, labels: Tensor, told: Tensor) -> None:
@@ -171,6 +169,10 @@ class BlockOverlaps:
         first = first_of(self.block, places) + image * (told.shape[1] - 1) * places  # of class 0, into B * C * N
         target = (first + labels.flatten()[self.owner] * places)[row] + step
         told.view(-1).scatter_reduce_(0, target, values.flatten()[position], "amin")
+
+    def _cells(self) -> Tensor:
+        """Where the rows stand among all blocks of all objects, (R,) into B * g * S."""
+        return self.owner * self.blocks + self.block % self.blocks
 
     def _place_most(self, values: Tensor, block: Tensor) -> Tensor:
         most = values.new_zeros(self.shape[0] * self.blocks, BLOCK)

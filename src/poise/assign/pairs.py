@@ -135,6 +135,13 @@ class ListedPairs:
         first = torch.arange(batch, device=place.device)[:, None, None] * places
         return ListedPairs(torch.Size((batch, count, places)), owner.flatten(), (place + first).flatten())
 
+    @staticmethod
+    def of_blocks(shape: torch.Size, owner: Tensor, block: Tensor, position: Tensor) -> ListedPairs:
+        """At ``position`` (P,) into rows (R,BLOCK) of objects (R,) and blocks (R,) of places."""
+        row, step = row_and_step(position)
+        place = first_of(block, shape[2]).index_select(0, row) + step
+        return ListedPairs(shape, owner.index_select(0, row), place)
+
     def of_objects(self, values: Tensor) -> Tensor:
         return values.flatten(0, 1).index_select(0, self.owner)
 
@@ -225,9 +232,7 @@ def pairs_of(held: Tensor) -> Pairs:
     """Those of all pairs (B,g,N) that are ``held``."""
     if not listing.may_list(held.device):
         return AllPairs(held)
-    places, position = held.shape[2], listing.positions(held)
-    owner = position // places
-    return ListedPairs(held.shape, owner, position - (owner - owner // held.shape[1]) * places)
+    return ListedPairs(held.shape, *listing.pairs_at(listing.positions(held), *held.shape[1:]))
 
 
 def pairs_inside(centers: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
@@ -240,9 +245,7 @@ def pairs_inside(centers: Tensor, boxes: Tensor, valid: Tensor) -> Pairs:
     owner, block = blocks.near(boxes, valid)
     sides = boxes.flatten(0, 1).index_select(0, owner)[..., None].unbind(1)
     position = listing.positions(touching(blocks.take(block), sides))
-    row, step = row_and_step(position)
-    place = first_of(block, points.shape[2]).index_select(0, row) + step
-    return ListedPairs(torch.Size((*valid.shape, points.shape[2])), owner.index_select(0, row), place)
+    return ListedPairs.of_blocks(torch.Size((*valid.shape, points.shape[2])), owner, block, position)
 
 
 def _listed(shape: torch.Size, image: Tensor, item: Tensor, place: Tensor) -> ListedPairs:
