@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from poise.assign.hungarian import Hungarian
-from poise.boxes import to_shares
+from poise.boxes import normalize_boxes
 from poise.models.assigners import ASSIGNERS
 from poise.nn.grids import AnchorGrid, points, retina_anchors, squares
 from poise.structures import (
@@ -94,7 +94,7 @@ def queries_of(batch: int, queries: int, truth: GroundTruth) -> QueryPredictions
     boxes = torch.cat((center - half, center + half), 2)
     logits = torch.randn(batch, queries, CLASSES, generator=generator) - 3
     priors = Priors(boxes, torch.ones(queries), (queries,))
-    return QueryPredictions(priors, logits, boxes, to_shares(boxes, truth.sizes))
+    return QueryPredictions(priors, logits, boxes, normalize_boxes(boxes, truth.sizes))
 
 
 def sides_of(name: str, batch: int, objects: int) -> dict[str, Call]:

@@ -76,7 +76,7 @@ def measure(network: Any, batch: Batch, progress: Any, precision: str) -> tuple[
 
 
 def freeze_as_published(network: nn.Module) -> None:
-    network.backbone.adopt_pretrained()  # type: ignore[operator, union-attr]
+    network.backbone.freeze_as_pretrained()  # type: ignore[operator, union-attr]
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     python benchmarks/cpu_latency.py --weights nanodet-plus-m_320.pth --images "photos/*.jpg" [--threads 2]
     python benchmarks/cpu_latency.py --checkpoint model.pt --images photos [--formats onnx openvino]
 
-Stated apart: preparation (resize, normalise), the network (with decoding of boxes and scores) in each runtime, the
+Stated apart: preparation (resize, normalize), the network (with decoding of boxes and scores) in each runtime, the
 post-processing (threshold, NMS), and the whole. Every row is the median over the repeats, each of which takes the next
 image. The files are exported first, so each has passed its comparison with PyTorch; a runtime that is not installed is
 left out with a line that says so. Post-processing is also timed against a literal loop with one NMS a class.
@@ -110,7 +110,7 @@ def table(model: DetectionModel, images: list[Tensor], networks: dict[str, Any],
         rows.append(
             [name, preparation, *parts, time_of(lambda image, net=other: net.predict(*prepared(image)), images)]
         )
-    literal = (post.score, post.nms, post.most)
+    literal = (post.score_threshold, post.nms_threshold, post.max_detections)
     loop = time_of(lambda both: class_by_class(*both, *literal), outputs)
     rows.append(["post-processing alone: batched", "", "", after, ""])
     rows.append(["post-processing alone: one NMS a class", "", "", loop, ""])

@@ -22,7 +22,7 @@ import torch
 from assignment import Call, times_of
 from torch import Tensor
 
-from poise.nn.deformable_sampling import has_kernel, sample_levels
+from poise.nn.kernels.deformable_sampling import has_kernel, sample_levels
 
 HEADS, DEPTH, POINTS, STRIDES = 8, 32, 4, (8, 16, 32, 64)
 REACH = 3.0  # cells of each level, one standard deviation
@@ -94,14 +94,14 @@ def measured(case: str, tensors: list[Tensor], shapes: Shapes, options: argparse
     agree(mine[kind](), other[kind](), 1e-3 if options.autocast is None else 3e-2)
     clock = record.CLOCKS[options.clock]
 
-    def settled() -> float:
+    def synchronized() -> float:
         if options.device == "cuda":
             torch.cuda.synchronize()
         return clock()
 
     rows = []
     for kind in mine:
-        seconds = times_of({"poise": mine[kind], "transformers": other[kind]}, settled, options.budget)
+        seconds = times_of({"poise": mine[kind], "transformers": other[kind]}, synchronized, options.budget)
         own, against = seconds["poise"], seconds["transformers"]
         row = {"case": f"{case}, {kind}", "poise_ms": 1000 * own, "transformers time": 1000 * against}
         rows.append(row | {"transformers_ratio": against / own})

@@ -162,8 +162,8 @@ def recipe(workers: int) -> Recipe:
     settings = {
         "model.backbone_weights": "none",
         "model.options": {"backbone": "test_byobnet", "channels": 16, "depth": 1},
-        "data.batch": BATCH,
-        "data.eval_batch": 2,
+        "data.batch_size": BATCH,
+        "data.eval_batch_size": 2,
         "data.workers": workers,
         "augment.mosaic": 0.5,
         "train.save_every": 2,

@@ -44,7 +44,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 def measure(name: str, images: ImageSet, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     device = torch.device(args.device)
-    settings = {"model.backbone_weights": "none", "data.batch": args.batch, "train.lab_every": 1}
+    settings = {"model.backbone_weights": "none", "data.batch_size": args.batch, "train.lab_every": 1}
     recipe = changed(finetune(name, 1, args.size), settings)
     model, _ = build_model(recipe, images, fresh=True)
     model.to(device)

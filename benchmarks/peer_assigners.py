@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from poise.boxes import to_shares
+from poise.boxes import normalize_boxes
 from poise.structures import GroundTruth, Predictions, QueryPredictions
 
 Calls = dict[str, Callable[[], Any]]
@@ -47,7 +47,7 @@ def hungarian(predictions: QueryPredictions, truth: GroundTruth) -> Calls:
     from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher
     from transformers.loss.loss_for_object_detection import HungarianMatcher
 
-    shares = to_shares(truth.boxes, truth.sizes)
+    shares = normalize_boxes(truth.boxes, truth.sizes)
     targets = [
         {"class_labels": labels[valid], "boxes": boxes[valid]}
         for labels, boxes, valid in zip(truth.labels, shares, truth.valid, strict=True)

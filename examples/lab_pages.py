@@ -22,14 +22,23 @@ MODELS = {
     "co_detr": "co_deformable_detr_r18",
 }
 DENSE = ("dw", "vfnet", "atss", "fcos")
-ASSIGNERS = ("sim_ota", "task_aligned")  # judge NanoDet-Plus's predictions beside its own
+ASSIGNERS = ("sim_ota", "task_aligned")  # compute_losses NanoDet-Plus's predictions beside its own
 
 
 def run_of(name: str, args: argparse.Namespace) -> str:
     """The run folder of a method, trained where there is none."""
     out = args.out / "runs" / name
     if not (out / "best.pt").exists():
-        words = ["--epochs", str(args.epochs), "--size", str(args.size), "--batch", "4", "--data.val", "none"]
+        words = [
+            "--epochs",
+            str(args.epochs),
+            "--image-size",
+            str(args.size),
+            "--batch-size",
+            "4",
+            "--data.val",
+            "none",
+        ]
         start = ["--model.backbone-weights", args.backbone, "--lab", "10"]
         resume = ["--resume"] if (out / "last.pt").exists() else []
         status = poise(["train", MODELS[name], "--data", args.data, "--out", str(out), *words, *start, *resume])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from poise.boxes import to_shares
+from poise.boxes import normalize_boxes
 from poise.nn.grids import AnchorGrid, points, squares
 from poise.structures import (
     DeltaPredictions,
@@ -85,7 +85,7 @@ def predictions_of(
     if issubclass(kind, RefinedPredictions):
         extra["initial_boxes"] = boxes + torch.randn(batch, places, 4, generator=generator)
     if issubclass(kind, QueryPredictions):
-        extra["shares"] = to_shares(boxes, torch.tensor([[HEIGHT, WIDTH]]).float().expand(batch, -1))
+        extra["normalized_boxes"] = normalize_boxes(boxes, torch.tensor([[HEIGHT, WIDTH]]).float().expand(batch, -1))
     if issubclass(kind, RegionPredictions):
         extra["background"] = torch.randn(batch, places, generator=generator)
         extra["deltas"] = torch.randn(batch, places, CLASSES, 4, generator=generator)

@@ -135,8 +135,8 @@ def test_a_wrong_name_is_answered_with_a_near_one() -> None:
 
 
 def test_settings_of_a_training() -> None:
-    assert settings_by_path({"batch": 4, "image_size": 320, "lr": 0.1, "optimizer": {"momentum": 0.5}}) == {
-        "data.batch": 4,
+    assert settings_by_path({"batch_size": 4, "image_size": 320, "lr": 0.1, "optimizer": {"momentum": 0.5}}) == {
+        "data.batch_size": 4,
         "model.image_size": (320,),
         "optimizer.lr": 0.1,
         "optimizer.momentum": 0.5,

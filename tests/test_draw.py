@@ -13,7 +13,7 @@ from poise.draw import _font as font_of
 GREY = torch.full((3, 120, 160), 128, dtype=torch.uint8)
 
 
-def test_the_frame_lies_on_the_box_in_the_colour_of_the_class() -> None:
+def test_the_frame_lies_on_the_box_in_the_color_of_the_class() -> None:
     picture = draw_boxes(GREY, [[20, 30, 100, 90]], [3], show_labels=False)
     for point in ((20, 60), (100, 60), (60, 30), (60, 90)):
         assert picture.getpixel(point) == PALETTE[3]
@@ -32,10 +32,10 @@ def test_a_frame_can_be_told_from_any_background(label: int, background: str) ->
     assert contrast > 150
 
 
-def test_colours_are_distinct_and_fixed() -> None:
-    colours = [class_color(label) for label in range(80)]
-    assert len(set(colours)) == 80 and colours == [class_color(label) for label in range(80)]
-    first = np.array(colours[:10], float)
+def test_colors_are_distinct_and_fixed() -> None:
+    colors = [class_color(label) for label in range(80)]
+    assert len(set(colors)) == 80 and colors == [class_color(label) for label in range(80)]
+    first = np.array(colors[:10], float)
     distance = np.abs(first[:, None] - first[None]).sum(2)
     assert distance[~np.eye(10, dtype=bool)].min() > 60
 
@@ -97,11 +97,11 @@ def test_letters_grow_with_the_picture() -> None:
 
 
 def test_grid_places_pictures_in_order() -> None:
-    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
-    sheet = grid([Image.new("RGB", (40, 20), c) for c in colours], columns=2, gap=4)
+    colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    sheet = grid([Image.new("RGB", (40, 20), c) for c in colors], columns=2, gap=4)
     assert sheet.size == (2 * 44 + 4, 2 * 24 + 4)
-    assert [sheet.getpixel(p) for p in ((20, 14), (70, 14), (20, 40))] == colours
-    row = side_by_side([Image.new("RGB", (40, 20), c) for c in colours], titles=["a", "b", "c"], gap=4)
+    assert [sheet.getpixel(p) for p in ((20, 14), (70, 14), (20, 40))] == colors
+    row = side_by_side([Image.new("RGB", (40, 20), c) for c in colors], titles=["a", "b", "c"], gap=4)
     assert row.width == 3 * 44 + 4 and row.height > 28
     with pytest.raises(ValueError, match="at least one"):
         grid([])

@@ -17,7 +17,7 @@ import poise
 from poise.cli import main
 from poise.engine.checkpoints import read_last
 from poise.models import create_model
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.published import load_published
 from poise.storage import DamagedFile, load_weights, save_atomically
 

@@ -18,7 +18,10 @@ def literal(predictions: QualityPredictions, i: int, rule: PostProcess) -> list[
     for size in predictions.priors.level_sizes:
         gate = predictions.logits[i, start : start + size].sigmoid()
         pairs = [
-            (float(gate[n, c]), n + start, c) for n in range(size) for c in range(CLASSES) if gate[n, c] > rule.score
+            (float(gate[n, c]), n + start, c)
+            for n in range(size)
+            for c in range(CLASSES)
+            if gate[n, c] > rule.score_threshold
         ]
         for value, n, c in sorted(pairs, reverse=True)[: rule.topk]:
             box = predictions.boxes[i, n].clone()
@@ -31,12 +34,14 @@ def literal(predictions: QualityPredictions, i: int, rule: PostProcess) -> list[
     for c in range(CLASSES):
         own = [entry for entry in kept if entry[1] == c]
         if own:
-            keep = nms(torch.stack([box for *_, box in own]), torch.tensor([score for score, *_ in own]), rule.nms)
+            keep = nms(
+                torch.stack([box for *_, box in own]), torch.tensor([score for score, *_ in own]), rule.nms_threshold
+            )
             result += [(own[k][0], c, own[k][2].tolist()) for k in keep.tolist()]
-    return sorted(result, reverse=True)[: rule.most]
+    return sorted(result, reverse=True)[: rule.max_detections]
 
 
-@pytest.mark.parametrize("rule", [PostProcess(0.05, 0.6), PostProcess(0.3, 0.4, topk=20, most=7)])
+@pytest.mark.parametrize("rule", [PostProcess(0.05, 0.6), PostProcess(0.3, 0.4, topk=20, max_detections=7)])
 def test_against_the_literal_reference(rule: PostProcess) -> None:
     predictions = predictions_of(QualityPredictions, 2, 0)
     assert isinstance(predictions, QualityPredictions)
@@ -64,7 +69,7 @@ def test_predictions_that_are_not_finite_are_dropped() -> None:
     assert len(found["scores"]) and found["scores"].isfinite().all() and found["boxes"].isfinite().all()
 
 
-@pytest.mark.parametrize("wrong", [{"score": -0.1}, {"nms": 1.5}, {"topk": 0}, {"most": 0}])
+@pytest.mark.parametrize("wrong", [{"score_threshold": -0.1}, {"nms_threshold": 1.5}, {"topk": 0}, {"max_detections": 0}])
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError):
         PostProcess(**wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Resizing, normalising, padding."""
+"""Resizing, normalizing, padding."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from poise.postprocess import BestAnswers, SoftSuppressed, soften
+from poise.postprocess import SoftNMSPostProcess, TopKPostProcess, soften
 from poise.structures import Detections
 
 
@@ -45,8 +45,8 @@ def test_best_answers_and_their_suppression() -> None:
     logits = torch.tensor([[[2.0, -9.0], [1.0, -9.0], [0.0, 0.5]]])
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.5], [-5.0, 0.0, 50.0, 9.0]]])
     sizes = torch.tensor([[20.0, 40.0]])
-    plain = BestAnswers(4)(logits, boxes, sizes)
+    plain = TopKPostProcess(4)(logits, boxes, sizes)
     assert plain.labels.tolist() == [[0, 0, 1, 0]] and float(plain.boxes.max()) == 40.0
-    soft = SoftSuppressed(6, 3)(logits, boxes, sizes)
+    soft = SoftNMSPostProcess(6, 3)(logits, boxes, sizes)
     assert soft.labels.tolist() == [[0, 1, 0]]
     assert soft.scores[0].tolist() == pytest.approx(logits.sigmoid()[0][[0, 2, 2], [0, 1, 0]].tolist())

@@ -10,7 +10,7 @@ from scenes import predictions_of
 from torchvision.ops import box_iou
 
 from poise.boxes import clip
-from poise.postprocess import PostProcess, best_places, vote
+from poise.postprocess import PostProcess, best_priors, vote
 from poise.structures import Detections, GeometricPredictions
 
 SIZES = torch.tensor([[96.0, 128.0], [90.0, 70.0]])
@@ -19,7 +19,7 @@ SIZES = torch.tensor([[96.0, 128.0], [90.0, 70.0]])
 @pytest.mark.parametrize("seed", range(3))
 def test_as_written_out(seed: int) -> None:
     predictions = predictions_of(GeometricPredictions, 2, seed)
-    settings = {"score": 0.2, "nms": 0.6, "select": best_places, "topk": 20, "side": -1.0}
+    settings = {"score_threshold": 0.2, "nms_threshold": 0.6, "select": best_priors, "topk": 20, "side": -1.0}
     plain, voted = PostProcess(**settings), PostProcess(**settings, voting=0.025)  # type: ignore[arg-type]
     before, after = plain(predictions, SIZES).unpad(), voted(predictions, SIZES).unpad()
     boxes, scores = clip(predictions.boxes, SIZES), predictions.scores()

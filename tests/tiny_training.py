@@ -30,7 +30,7 @@ from poise.structures import Batch, GroundTruth, Progress, StepOutput
 
 
 class TinyDetector(nn.Module):
-    """Scores every cell of a 4x4 map; cells under an object's centre are positive."""
+    """Scores every cell of a 4x4 map; cells under an object's center are positive."""
 
     def __init__(self, dropout: float = 0.2, norm: bool = True) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class TinyLoader:
 def tiny_recipe(**train: object) -> Recipe:
     settings = {"average_decay": 0.9, "average_ramp_steps": 5.0, "save_every": 3, "save_minutes": 0.0, "log_every": 2}
     return Recipe(
-        data=DataSettings(batch=8),
+        data=DataSettings(batch_size=8),
         optimizer=OptimizerSettings("adamw", lr=0.01),
         schedule=ScheduleSettings(3, milestones=(2,), warmup_steps=4),
         train=TrainSettings(**{**settings, **train}),  # type: ignore[arg-type]
@@ -136,7 +136,11 @@ def tiny_training(
         payload, messages = read_last(out)
         print(*messages, *state.restore(payload["training"], processes), sep="\n", flush=True)
     plan = EpochPlan(
-        count, recipe.data.batch // recipe.train.accumulate, recipe.train.seed, processes.rank, processes.world_size
+        count,
+        recipe.data.batch_size // recipe.train.accumulate,
+        recipe.train.seed,
+        processes.rank,
+        processes.world_size,
     )
     log = TrainingLog(state, out, processes, Silent(), 0, recipe.schedule.epochs)
     training = Training(state, TinyLoader(plan, workers), recipe, out, processes, log, {"name": "tiny"})

@@ -156,7 +156,7 @@ class Detector:
         resume: bool = False,
         **settings: Any,
     ) -> RunResult:
-        """Train on a data set; afterwards this detector holds the best weights.
+        """Train on a data set; afterward this detector holds the best weights.
 
         A detector that was loaded from a file goes on from its weights (fine-tuning); one made by name starts as the
         recipe says.
@@ -180,7 +180,7 @@ class Detector:
             raise ValueError("resume=True needs out=, the folder of the run that is to continue")
         name = self.model.name
         plan = get_recipe(recipe or name)
-        plan = plan if epochs is None else plan.lasting(epochs)
+        plan = plan if epochs is None else plan.with_epochs(epochs)
         plan = changed(plan, {**self._start(), **settings_by_path(settings)})
         folder = Path(out) if out is not None else free_folder(Path("runs"), name)
         result = train(plan, data=Path(data), out=folder, resume=resume, device=str(self.device))

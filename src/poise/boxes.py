@@ -30,13 +30,13 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat(((low + high) / 2, high - low), -1)
 
 
-def to_shares(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """Centre x, y, width and height of (B,N,4) xyxy boxes in units of the images' (B,2) heights and widths."""
+def normalize_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Center x, y, width and height of (B,N,4) xyxy boxes in units of the images' (B,2) heights and widths."""
     return xyxy_to_cxcywh(boxes) / sizes.flip(1).repeat(1, 2)[:, None]
 
 
-def from_shares(shares: Tensor, sizes: Tensor) -> Tensor:
-    """The inverse of ``to_shares``."""
+def denormalize_boxes(shares: Tensor, sizes: Tensor) -> Tensor:
+    """The inverse of ``normalize_boxes``."""
     return cxcywh_to_xyxy(shares) * sizes.flip(1).repeat(1, 2)[:, None]
 
 
@@ -160,7 +160,7 @@ def centerness(centers: Tensor, boxes: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DeltaCoder:
-    """Centre and log-size offsets from an anchor (Girshick et al. 2014), normalised by ``std``."""
+    """Center and log-size offsets from an anchor (Girshick et al. 2014), normalized by ``std``."""
 
     std: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     max_log_ratio: float = abs(math.log(16 / 1000))

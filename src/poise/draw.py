@@ -1,6 +1,6 @@
 """Pictures of boxes, with Pillow alone.
 
-Colours belong to classes (the same class has the same colour in every picture), lines and letters grow with
+Colors belong to classes (the same class has the same color in every picture), lines and letters grow with
 the picture, and every mark carries its own contrast, so that it is legible on any background.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 Color = tuple[int, int, int]
 
-# Twenty colours told apart by hue first and lightness second; later classes continue on the golden angle.
+# Twenty colors told apart by hue first and lightness second; later classes continue on the golden angle.
 PALETTE: tuple[Color, ...] = (
     (255, 56, 56), (0, 168, 232), (72, 199, 62), (255, 149, 0), (160, 84, 255), (255, 214, 0), (0, 186, 160),
     (255, 92, 190), (46, 91, 255), (150, 110, 60), (190, 230, 40), (140, 20, 70), (90, 220, 255), (255, 170, 150),
@@ -28,7 +28,7 @@ BACKGROUND: Color = (245, 245, 245)
 
 
 def class_color(label: int) -> Color:
-    """The fixed colour of a class; labels beyond the palette get hues a golden angle apart."""
+    """The fixed color of a class; labels beyond the palette get hues a golden angle apart."""
     if 0 <= label < len(PALETTE):
         return PALETTE[label]
     hue = (label * 0.618033988749895) % 1.0
@@ -77,12 +77,12 @@ def draw_boxes(
     Args:
         image: (3,H,W) uint8 or float [0,1] tensor, (H,W,3) uint8 array or PIL image.
         boxes: (n,4) xyxy in pixels of ``image``; parts outside are cut off, boxes that are not finite are refused.
-        labels: (n,) class numbers; they choose the colour and, with ``names``, the caption.
+        labels: (n,) class numbers; they choose the color and, with ``names``, the caption.
         scores: (n,) in [0,1]; the best are drawn last, so that they lie on top.
         names: name of each class; long ones are shortened to what the picture can hold.
         show_labels: whether boxes carry their class's name.
         show_scores: whether captions carry the score (where scores are given).
-        colors: one colour a class in place of the fixed palette.
+        colors: one color a class in place of the fixed palette.
         line_width, font_size: pixels; by default they follow the picture's size.
         dashed: (n,) which boxes are drawn broken (crowd and ignored regions).
 
@@ -243,7 +243,7 @@ def _ink(paint: Color) -> Color:
 def _rectangle(
     pen: ImageDraw.ImageDraw, box: np.ndarray[Any, Any], paint: Color, width: int, size: tuple[int, int], broken: bool
 ) -> None:
-    """A coloured frame within a thin dark one, so that it stands out of its own colour too."""
+    """A colored frame within a thin dark one, so that it stands out of its own color too."""
     x1, y1 = (float(np.clip(box[k], 0, size[k] - 1)) for k in (0, 1))
     x2, y2 = (float(np.clip(box[k + 2], 0, size[k] - 1)) for k in (0, 1))
     x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)

@@ -54,7 +54,7 @@ def varifocal(
 
 
 class VarifocalLoss(nn.Module):
-    """``varifocal`` with its normalisation, as a module for models of any kind (a YOLO's objectness or class output).
+    """``varifocal`` with its normalization, as a module for models of any kind (a YOLO's objectness or class output).
 
     Targets are soft: at a positive's class (for objectness: at its place) the IoU of its own predicted box, without
     gradient; 0 elsewhere. Three things make it the article's loss:

@@ -35,7 +35,7 @@ def passing_pairs(gate: Tensor, score: float) -> Tensor:
     return flat.topk(max(1, most), 1).indices
 
 
-def best_places(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
+def best_priors(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
     """All pairs of the ``topk`` places of each level with the best class scores (MMDetection before 2.17)."""
     classes = gate.shape[2]
     places = best_pairs(gate.amax(2, keepdim=True), level_sizes, topk)
@@ -46,10 +46,10 @@ def best_places(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> T
 class PostProcess:
     """Published test settings of dense detectors."""
 
-    score: float = 0.05  # (place, class) pairs at or below this are dropped
-    nms: float = 0.6  # IoU above which the lower-scored of two boxes of a class is dropped
+    score_threshold: float = 0.05  # (place, class) pairs at or below this are dropped
+    nms_threshold: float = 0.6  # IoU above which the lower-scored of two boxes of a class is dropped
     topk: int | None = 1000  # what ``select`` keeps of a level before NMS; None: all above ``score``
-    most: int = 100  # detections an image
+    max_detections: int = 100  # detections an image
     select: Callable[[Tensor, Sequence[int], int | None], Tensor] = best_pairs
     side: float = 0.0  # px that both sides of a box must exceed; -1 keeps boxes without area
     border: float | None = 0.0  # px that boxes keep from the right and bottom edge; None: they may leave the image
@@ -57,8 +57,8 @@ class PostProcess:
 
     def __post_init__(self) -> None:
         if (
-            not (0 <= self.score <= 1 and 0 <= self.nms <= 1)
-            or min(1 if self.topk is None else self.topk, self.most) < 1
+            not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1)
+            or min(1 if self.topk is None else self.topk, self.max_detections) < 1
             or self.voting < 0
         ):
             raise ValueError(f"{self}: score and nms lie in [0,1], topk and most are at least 1, voting is not below 0")
@@ -66,44 +66,48 @@ class PostProcess:
     @torch.no_grad()
     def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
         """Detections in pixels of the network's input; ``sizes`` (B,2) are the images' height and width."""
-        gate, classes = predictions.gate(), predictions.logits.shape[2]
+        gate, classes = predictions.threshold_scores(), predictions.logits.shape[2]
         if self.topk is None:
-            pair = passing_pairs(gate, self.score)
+            pair = passing_pairs(gate, self.score_threshold)
         else:
             pair = self.select(gate, predictions.priors.level_sizes, self.topk)
-        confident = gate.flatten(1).gather(1, pair) > self.score
+        confident = gate.flatten(1).gather(1, pair) > self.score_threshold
         place, labels = pair // classes, pair % classes
         boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
         boxes = boxes if self.border is None else clip(boxes, sizes - self.border)
         scores = predictions.scores().flatten(1).gather(1, pair)
         solid = ((boxes[..., 2:] - boxes[..., :2]) > self.side).all(2)
-        found = suppress(boxes, scores, labels, confident & solid & scores.isfinite(), self.nms, self.most)
+        found = suppress(
+            boxes, scores, labels, confident & solid & scores.isfinite(), self.nms_threshold, self.max_detections
+        )
         return self._voted(found, predictions, sizes) if self.voting else found
 
     def _voted(self, found: Detections, predictions: Predictions, sizes: Tensor) -> Detections:
         """Every class of the best places of each level has a vote."""
         scores = predictions.scores()
-        place = best_pairs(predictions.gate().amax(2, keepdim=True), predictions.priors.level_sizes, self.topk)
+        place = best_pairs(
+            predictions.threshold_scores().amax(2, keepdim=True), predictions.priors.level_sizes, self.topk
+        )
         boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
         boxes = boxes if self.border is None else clip(boxes, sizes - self.border)
         scores = scores.gather(1, place[..., None].expand(-1, -1, scores.shape[2]))
-        return vote(found, boxes, torch.where(scores > self.score, scores, 0.0), self.voting)
+        return vote(found, boxes, torch.where(scores > self.score_threshold, scores, 0.0), self.voting)
 
 
 @dataclass(frozen=True)
-class SoftSuppressed:
+class SoftNMSPostProcess:
     """Co-DINO's: of the best (query, class) pairs those that overlap a better one of their class lose score."""
 
     candidates: int = 900  # pairs that enter
-    most: int = 300  # detections an image
+    max_detections: int = 300  # detections an image
     overlap: float = 0.8  # IoU from which a score is multiplied by 1 - IoU (linear soft-NMS: Bodla et al. 2017)
     least: float = 1e-3  # scores that fall below this are dropped
 
     @torch.no_grad()
     def __call__(self, logits: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
-        """As ``BestAnswers``."""
-        found = BestAnswers(self.candidates)(logits, boxes, sizes)
-        scores, index = soften(found, self.overlap, self.least, self.most)
+        """As ``TopKPostProcess``."""
+        found = TopKPostProcess(self.candidates)(logits, boxes, sizes)
+        scores, index = soften(found, self.overlap, self.least, self.max_detections)
         boxes = found.boxes.gather(1, index[..., None].expand(-1, -1, 4))
         return Detections(boxes, scores.clamp(min=0), found.labels.gather(1, index), scores > 0)
 
@@ -125,16 +129,16 @@ def soften(found: Detections, overlap: float, least: float, most: int) -> tuple[
 
 
 @dataclass(frozen=True)
-class BestAnswers:
+class TopKPostProcess:
     """Published test settings of query detectors: the best (query, class) pairs, without suppression."""
 
-    most: int = 100  # detections an image
+    max_detections: int = 100  # detections an image
 
     @torch.no_grad()
     def __call__(self, logits: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
         """Detections of (B,Q,C) logits and (B,Q,4) boxes, clipped to ``sizes`` (B,2) heights and widths."""
         scores = logits.float().sigmoid().flatten(1)
-        best = scores.topk(min(self.most, scores.shape[1]), 1)
+        best = scores.topk(min(self.max_detections, scores.shape[1]), 1)
         place, labels = best.indices // logits.shape[2], best.indices % logits.shape[2]
         chosen = clip(boxes.float().gather(1, place[..., None].expand(-1, -1, 4)), sizes)
         return Detections(chosen, best.values, labels, chosen.isfinite().all(2) & best.values.isfinite())
@@ -159,7 +163,7 @@ def suppress(
     """Class-wise NMS of (B,P) candidates, then the best ``most`` of each image, padded.
 
     NMS runs image by image: its output size depends on the data (one of the two listed exceptions to the rule of no
-    host synchronisation). Classes are kept apart by shifting their boxes, as the originals do.
+    host synchronization). Classes are kept apart by shifting their boxes, as the originals do.
     """
     kept = []
     for i in range(len(boxes)):

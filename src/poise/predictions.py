@@ -30,12 +30,12 @@ class Priors:
 
     @property
     def cells(self) -> Tensor:
-        """(1|B,N,4) boxes of one stride around the centres, whatever the size of the priors."""
+        """(1|B,N,4) boxes of one stride around the centers, whatever the size of the priors."""
         half = self.strides[..., None] / 2
         return torch.cat((self.centers - half, self.centers + half), -1)
 
     def within(self, sizes: Tensor) -> Tensor:
-        """Which centres lie inside (B,2) heights and widths, (B,N) bool."""
+        """Which centers lie inside (B,2) heights and widths, (B,N) bool."""
         centers = self.centers
         return (centers[..., 0] < sizes[:, None, 1]) & (centers[..., 1] < sizes[:, None, 0])
 
@@ -48,13 +48,13 @@ class Predictions:
     logits: Tensor  # (B,N,C) float32
     boxes: Tensor  # (B,N,4) float32 decoded, xyxy pixels
 
-    def gate(self) -> Tensor:
+    def threshold_scores(self) -> Tensor:
         """(B,N,C) in [0,1]: what the score threshold and the pre-NMS selection read."""
         return self.logits.sigmoid()
 
     def scores(self) -> Tensor:
         """(B,N,C) in [0,1]: what inference ranks by."""
-        return self.gate()
+        return self.threshold_scores()
 
     def finite(self, among: Tensor | None = None) -> Tensor:
         """Places of which everything said is a finite number, (B,N) bool; no other place is ever matched.
@@ -115,18 +115,18 @@ class QualityPredictions(Predictions):
     quality: Tensor  # (B,N) logit
 
     def scores(self) -> Tensor:
-        return self.gate() * self.quality.sigmoid()[..., None]
+        return self.threshold_scores() * self.quality.sigmoid()[..., None]
 
 
 @dataclass(frozen=True)
 class JointPredictions(QualityPredictions):
     """As above, where the threshold too reads the product (DW, AutoAssign's training score)."""
 
-    def gate(self) -> Tensor:
+    def threshold_scores(self) -> Tensor:
         return self.logits.sigmoid() * self.quality.sigmoid()[..., None]
 
     def scores(self) -> Tensor:
-        return self.gate()
+        return self.threshold_scores()
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,11 @@ class JointDeltaPredictions(JointPredictions):
 class GeometricPredictions(QualityPredictions):
     """As above with the geometric mean of both, sqrt(class * quality) (TOOD, PAA)."""
 
-    def gate(self) -> Tensor:
+    def threshold_scores(self) -> Tensor:
         return self.log_scores().exp()
 
     def scores(self) -> Tensor:
-        return self.gate()
+        return self.threshold_scores()
 
     def log_scores(self) -> Tensor:
         """(B,N,C), exact and with finite gradients also where the score underflows."""
@@ -177,7 +177,7 @@ class RegionPredictions(Predictions):
     background: Tensor  # (B,N) logit of no class at all
     deltas: Tensor  # (B,N,C|1,4) of a ``boxes.DeltaCoder``; ``boxes`` are those of the best class
 
-    def gate(self) -> Tensor:
+    def threshold_scores(self) -> Tensor:
         return self.all_logits().softmax(-1)[..., :-1]
 
     def all_logits(self) -> Tensor:
@@ -197,4 +197,4 @@ class QueryPredictions(Predictions):
     Priors are the queries' references. Decoder layers are more batch: (L*B,N,...), the first layer first.
     """
 
-    shares: Tensor  # (B,N,4) centre x, y, width, height in units of the image's width and height
+    normalized_boxes: Tensor  # (B,N,4) center x, y, width, height in units of the image's width and height

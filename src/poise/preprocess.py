@@ -1,4 +1,4 @@
-"""From a photograph to a network's input: resize, normalise, pad (spec: shared image preparation)."""
+"""From a photograph to a network's input: resize, normalize, pad (spec: shared image preparation)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Preprocess:
     long: int = 1333  # … unless the longer would exceed this
     divisor: int = 32  # inputs are padded to multiples of this
     keep_ratio: bool = True  # False: every image becomes ``short`` high and ``long`` wide
-    corner_aligned: bool = False  # resize as a warp about the corner (NanoDet) instead of with half-pixel centres
+    corner_aligned: bool = False  # resize as a warp about the corner (NanoDet) instead of with half-pixel centers
 
     def __post_init__(self) -> None:
         if min(self.short, self.long) < 1 or (self.short > self.long and self.keep_ratio):
@@ -61,7 +61,7 @@ class Preprocess:
         return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
 
     def resize(self, image: Tensor) -> Tensor:
-        """Bilinear without antialiasing, by custom with half-pixel centres, as the published models were trained."""
+        """Bilinear without antialiasing, by custom with half-pixel centers, as the published models were trained."""
         height, width = image.shape[-2:]
         target = self.target_size(height, width)
         if target == (height, width):
@@ -81,7 +81,7 @@ class Preprocess:
         return (values - mean) / std
 
     def batch(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Pad normalised images at bottom and right with 0 to a common multiple of ``divisor``.
+        """Pad normalized images at bottom and right with 0 to a common multiple of ``divisor``.
 
         Returns:
             pixels (B,3,H,W) float32 and sizes (B,2) float32, height and width before padding.
@@ -122,14 +122,14 @@ def sample_separably(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """
     exact = functional.pad(image.float() if image.is_floating_point() else image.to(torch.int32), (1, 1, 1, 1))
     (top, bottom, down), (left, right, over) = (
-        _neighbours(positions, length) for positions, length in zip((rows, columns), image.shape[-2:], strict=True)
+        _neighbors(positions, length) for positions, length in zip((rows, columns), image.shape[-2:], strict=True)
     )
     lines = exact[:, top] * (32 - down[:, None]) + exact[:, bottom] * down[:, None]
     total = lines[..., left] * (32 - over) + lines[..., right] * over
     return (total / 1024).to(image.dtype) if image.is_floating_point() else ((total + 512) >> 10).to(image.dtype)
 
 
-def _neighbours(positions: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbors(positions: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """Indices before and after each position on an axis with a black pixel at each end, and the way between in 1/32."""
     fine = (positions * 32).round().clamp(-64, 32 * (length + 1)).int()
     before = (fine >> 5) + 1

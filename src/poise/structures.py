@@ -146,7 +146,7 @@ class GroundTruth:
 class Batch:
     """What the engine hands to a detector."""
 
-    pixels: Tensor  # (B,3,H,W) float32, normalised and padded at bottom and right
+    pixels: Tensor  # (B,3,H,W) float32, normalized and padded at bottom and right
     truth: GroundTruth
     indices: Tensor  # (B,) int64, position of each image in its dataset (names the image in messages)
     proposals: Detections | None = field(default=None, kw_only=True)  # given regions, for detectors that propose none
@@ -225,21 +225,21 @@ class PairWeights:
     Where an object's places are few of very many, ``positive`` lists them alone.
     """
 
-    positive: Tensor  # (B,N,G) float32 >= 0; (B,K,G) of the ``places``
+    positive: Tensor  # (B,N,G) float32 >= 0; (B,K,G) of the ``prior_index``
     negative: Tensor  # (B,N,C) float32 >= 0
-    places: Tensor | None = field(default=None, kw_only=True)  # (B,K,G) int64 into N, those listed; None: all
+    prior_index: Tensor | None = field(default=None, kw_only=True)  # (B,K,G) int64 into N, those listed; None: all
 
     def pairs(self) -> Tensor:
         """The positive weights of all places, (B,N,G)."""
-        if self.places is None:
+        if self.prior_index is None:
             return self.positive
         batch, _, objects = self.positive.shape
         empty = self.positive.new_zeros(batch, self.negative.shape[1], objects)
-        return empty.scatter_add(1, self.places, self.positive)
+        return empty.scatter_add(1, self.prior_index, self.positive)
 
     def hard(self) -> Assignment:
         """The nearest ``Assignment``: the object with the greatest weight, where there is any."""
-        weight, index = self.positive.max(2) if self.places is None else self._greatest(self.places)
+        weight, index = self.positive.max(2) if self.prior_index is None else self._greatest(self.prior_index)
         positive = weight > 0
         scale = weight.amax(1, keepdim=True).clamp(min=1e-12)
         return Assignment(index, positive, torch.zeros_like(positive), (weight / scale).clamp(max=1))
@@ -260,7 +260,7 @@ class Sample:
     """What a sampler keeps: fixed size, with a mask."""
 
     index: Tensor  # (B,S) int64 into N
-    chosen: Tensor  # (B,S) bool
+    mask: Tensor  # (B,S) bool
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ class Match:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """The result of a training step: weighted scalar losses (their sum is minimised) and what caused them."""
+    """The result of a training step: weighted scalar losses (their sum is minimized) and what caused them."""
 
     losses: dict[str, Tensor]
     matches: dict[str, Match] = field(default_factory=dict)

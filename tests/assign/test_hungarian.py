@@ -12,7 +12,7 @@ from parity import golden
 from scenes import predictions_of, truth_of
 
 from poise.assign import Hungarian
-from poise.boxes import from_shares
+from poise.boxes import denormalize_boxes
 from poise.structures import GroundTruth, Priors, QueryPredictions
 
 NUMBERS = golden("assigners")
@@ -21,7 +21,7 @@ NUMBERS = golden("assigners")
 @pytest.mark.parametrize("scene", range(8))
 def test_golden(scene: int) -> None:
     shares, logits = NUMBERS[f"s{scene}_query_boxes_cxcywh_norm"][None], NUMBERS[f"s{scene}_query_logits"][None]
-    boxes = from_shares(shares, torch.tensor([[256.0, 320.0]]))
+    boxes = denormalize_boxes(shares, torch.tensor([[256.0, 320.0]]))
     priors = Priors(boxes, torch.ones(boxes.shape[1]), (boxes.shape[1],))
     target = {"boxes": NUMBERS[f"s{scene}_gt_boxes"], "labels": NUMBERS[f"s{scene}_gt_labels"]}
     truth = GroundTruth.collate([target], [(256, 320)])
@@ -46,7 +46,9 @@ def literal_cost(predictions: QueryPredictions, truth: GroundTruth, image: int, 
     height, width = truth.sizes[image].tolist()
     x1, y1, x2, y2 = truth.boxes[image, thing].double().tolist()
     wanted = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-    distance = sum(abs(a - b) for a, b in zip(predictions.shares[image, query].double().tolist(), wanted, strict=True))
+    distance = sum(
+        abs(a - b) for a, b in zip(predictions.normalized_boxes[image, query].double().tolist(), wanted, strict=True)
+    )
     a1, b1, a2, b2 = predictions.boxes[image, query].double().tolist()
     common = max(0.0, min(x2, a2) - max(x1, a1)) * max(0.0, min(y2, b2) - max(y1, b1))
     union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - common
@@ -74,9 +76,9 @@ def test_more_objects_than_queries() -> None:
 
 def test_what_is_not_finite_is_never_matched() -> None:
     predictions, truth = few(6, [5, 5])
-    logits, shares = predictions.logits.clone(), predictions.shares.clone()
+    logits, shares = predictions.logits.clone(), predictions.normalized_boxes.clone()
     logits[0, :3], shares[1] = torch.nan, torch.inf
-    found = Hungarian()(replace(predictions, logits=logits, shares=shares), truth)
+    found = Hungarian()(replace(predictions, logits=logits, normalized_boxes=shares), truth)
     assert found.positive.sum(1).tolist() == [3, 0]
     assert not found.positive[0, :3].any() and bool(found.quality.isfinite().all())
 
@@ -114,7 +116,7 @@ def test_layers_are_more_batch() -> None:
         first,
         logits=torch.cat((first.logits, second.logits)),
         boxes=torch.cat((first.boxes, second.boxes)),
-        shares=torch.cat((first.shares, second.shares)),
+        normalized_boxes=torch.cat((first.normalized_boxes, second.normalized_boxes)),
     )
     found = Hungarian()(both, truth.repeat(2))
     for i, alone in enumerate((Hungarian()(first, truth), Hungarian()(second, truth))):

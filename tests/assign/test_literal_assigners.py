@@ -145,7 +145,7 @@ def test_hard_scenes(seed: int) -> None:
 
 
 def test_atss_ties_go_to_the_lowest_index() -> None:
-    """An object centred between cells is equally near to several."""
+    """An object centerd between cells is equally near to several."""
     target = {"boxes": torch.tensor([[36.0, 36.0, 60.0, 60.0]]), "labels": torch.zeros(1, dtype=torch.int64)}
     truth = GroundTruth.collate([target], [(HEIGHT, WIDTH)])
     predictions = predictions_of(Predictions, 1, 0, squares(STRIDES, 4.0))

@@ -11,9 +11,9 @@ from torch import Tensor
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from poise.assign import OTA
-from poise.assign.pairs import AllPairs
 from poise.assign.sinkhorn import Lane, Transport
 from poise.nn.grids import points
+from poise.pairwise.pairs import AllPairs
 from poise.structures import GroundTruth, JointPredictions, Predictions
 
 GRID = points((8, 16, 32), 0.0)

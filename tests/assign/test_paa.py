@@ -29,7 +29,7 @@ class Split:
 
 
 def slow_split(numbers: list[float], iterations: int = 100, tolerance: float = 1e-3) -> Split:
-    """Expectation and maximisation in float64 as the usual library does it."""
+    """Expectation and maximization in float64 as the usual library does it."""
     x = np.array(numbers)
     weight, mean, variance = np.array([0.5, 0.5]), np.array([x.min(), x.max()]), np.array([1.0, 1.0])
     previous, margin = -np.inf, np.inf

@@ -74,7 +74,7 @@ def test_hard_scenes(seed: int) -> None:
     assert torch.where(found.positive, found.index, -1)[0].tolist() == slow(predictions, truth, SimOTA())
 
 
-def test_an_object_without_a_place_inside_takes_one_near_its_centre() -> None:
+def test_an_object_without_a_place_inside_takes_one_near_its_center() -> None:
     priors = GRID([torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 1)])
     predictions = Predictions(priors, torch.zeros(1, 21, CLASSES), priors.boxes)
     tiny = {"boxes": torch.tensor([[9.0, 9.0, 11.0, 11.0]]), "labels": torch.tensor([1])}

@@ -12,7 +12,7 @@ from poise.structures import GroundTruth, JointPredictions, Predictions
 
 
 def slow(predictions: Predictions, truth: GroundTruth, rule: TaskAligned) -> tuple[list[int], list[float]]:
-    """Object (-1: none) and normalised alignment of every place."""
+    """Object (-1: none) and normalized alignment of every place."""
     objects, labels = truth.boxes[0][truth.valid[0]], truth.labels[0][truth.valid[0]].tolist()
     centers = predictions.priors.centers[0]
     owner, quality = [-1] * len(centers), [0.0] * len(centers)

@@ -48,17 +48,17 @@ def literal_proposals(p: Predictions, i: int, settings: Propose, size: Tensor) -
         boxes[:, 1::2] = boxes[:, 1::2].clamp(0, float(size[0]))
         alive = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
         boxes, scores = boxes[alive], scores[alive]
-        keep = nms(boxes, scores, settings.nms)
+        keep = nms(boxes, scores, settings.nms_threshold)
         kept_boxes.append(boxes[keep])
         kept_scores.append(scores[keep])
         start += count
     boxes, scores = torch.cat(kept_boxes), torch.cat(kept_scores)
-    order = scores.argsort(descending=True)[: settings.most]
+    order = scores.argsort(descending=True)[: settings.max_detections]
     return boxes[order], scores[order]
 
 
 @pytest.mark.parametrize("form", [Propose, ProposeByImage])
-@pytest.mark.parametrize("settings", [{"per_level": 100, "most": 60}, {"per_level": 1000, "most": 1000, "nms": 0.5}])
+@pytest.mark.parametrize("settings", [{"per_level": 100, "max_detections": 60}, {"per_level": 1000, "max_detections": 1000, "nms_threshold": 0.5}])
 def test_proposals_equal_the_literal_form(form: type[Propose], settings: dict[str, Any]) -> None:
     p, sizes = predictions(3), torch.tensor([[96.0, 96.0], [50.0, 96.0], [96.0, 40.0]])
     found = form(**settings)(p, sizes)
@@ -132,7 +132,7 @@ def test_both_ways_of_reading_regions_are_one(monkeypatch: pytest.MonkeyPatch) -
     weights = torch.randn(120, 4, 7, 7, generator=generator)
     results = []
     for host in (True, False):
-        monkeypatch.setattr("poise.nn.heads.region.on_host", lambda boxes, host=host: host)
+        monkeypatch.setattr("poise.nn.heads.region.allows_dynamic_shapes", lambda boxes, host=host: host)
         features = RegionAlign((4, 8, 16, 32))(maps, boxes)
         results.append((features, *torch.autograd.grad((features * weights).sum(), maps)))
     for ours, theirs in zip(*results, strict=True):

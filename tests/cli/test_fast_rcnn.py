@@ -17,7 +17,7 @@ from poise.models.files import load_model, save_model
 
 SMALL: dict[str, Any] = {"backbone": "test_byobnet", "channels": 16, "hidden": 32}
 OPTIONS = "--model.options backbone test_byobnet channels 16 hidden 32 regions 32".split()
-SETTINGS = "--model.backbone-weights none --size 96 --epochs 1 --batch 4 --workers 0 --device cpu".split()
+SETTINGS = "--model.backbone-weights none --image-size 96 --epochs 1 --batch-size 4 --workers 0 --device cpu".split()
 
 
 @pytest.fixture(scope="module")

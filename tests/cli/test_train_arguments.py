@@ -58,12 +58,12 @@ def test_lists_tables_and_choices() -> None:
     recipe = recipe_of(
         "atss_r50_fpn_1x",
         *"--schedule.milestones 3 5 --optimizer.betas 0.8 0.9 --schedule.kind cosine".split(),
-        *"--model.options topk 5 caffe true nms 0.5 backbone resnet18 --optimizer.lr-multipliers scale 2".split(),
+        *"--model.options topk 5 caffe true nms_threshold 0.5 backbone resnet18 --optimizer.lr-multipliers scale 2".split(),
     )
     assert recipe.schedule.milestones == (3, 5)
     assert recipe.optimizer.betas == (0.8, 0.9)
     assert recipe.schedule.kind == "cosine"
-    assert recipe.model.options == {"topk": 5, "caffe": True, "nms": 0.5, "backbone": "resnet18"}
+    assert recipe.model.options == {"topk": 5, "caffe": True, "nms_threshold": 0.5, "backbone": "resnet18"}
     assert recipe.optimizer.lr_multipliers == {"scale": 2.0}
 
 
@@ -84,9 +84,10 @@ def test_options_join_those_of_the_recipe(tmp_path: Path) -> None:
 
 
 def test_short_options() -> None:
-    words = "--data somewhere --assigner sim_ota --epochs 24 --batch 4 --lr 0.3 --seed 7 --workers 1 --size 320".split()
+    words = "--data somewhere --assigner sim_ota --epochs 24 --batch-size 4 --lr 0.3 --seed 7".split()
+    words += "--workers 1 --image-size 320".split()
     recipe = recipe_of("atss_r50_fpn_1x", *words)
-    assert (recipe.data.path, recipe.data.batch, recipe.data.workers) == ("somewhere", 4, 1)
+    assert (recipe.data.path, recipe.data.batch_size, recipe.data.workers) == ("somewhere", 4, 1)
     assert (recipe.optimizer.lr, recipe.optimizer.lr_batch) == (0.3, 0)
     assert (recipe.train.seed, recipe.model.image_size) == (7, (320,))
     assert (recipe.schedule.epochs, recipe.schedule.milestones) == (24, (16, 22))
@@ -103,7 +104,8 @@ def test_a_saved_recipe_is_loaded_and_changed(tmp_path: Path) -> None:
 
 def test_a_recipe_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_recipes.py").write_text(
-        "from poise.recipes import get_recipe\ndef longer():\n    return get_recipe('fcos_r50_fpn_1x').lasting(36)\n"
+        "from poise.recipes import get_recipe\n"
+        "def longer():\n    return get_recipe('fcos_r50_fpn_1x').with_epochs(36)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -140,7 +142,7 @@ def test_wrong_settings_are_refused(words: str, message: str) -> None:
         ("atss_r50_fpm --data x", "did you mean 'atss_r50_fpn'?"),
         ("nowhere:recipe --data x", "nowhere"),
         ("--config nothing.yaml --data x", "nothing.yaml"),
-        ("atss_r50_fpn --batch 0 --data x", "data.batch=0"),
+        ("atss_r50_fpn --batch-size 0 --data x", "data.batch_size=0"),
     ],
 )
 def test_wrong_values_end_with_one_line(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_training_leaves_a_run_folder(trained: Path) -> None:
     for name in ("recipe.yaml", "classes.txt", "results.csv", "best.pt", "last.pt", "train_batch.jpg", "report.html"):
         assert (trained / name).stat().st_size > 0
-    assert load_recipe(trained / "recipe.yaml").data.batch == 4
+    assert load_recipe(trained / "recipe.yaml").data.batch_size == 4
     model = poise.load(trained)
     assert model.class_names == tuple((trained / "classes.txt").read_text().split())
 

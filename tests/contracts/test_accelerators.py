@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from poise.nn import deformable_sampling
+from poise.nn.kernels import deformable_sampling
 from poise.structures import Batch, GroundTruth, Progress, map_tensors
 
 BY_HOST = [name for name in ONE_GRAPH if "detr" in name or "dino" in name]  # the Hungarian method is the host's

@@ -29,14 +29,14 @@ from poise.criteria import (
 )
 from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.criteria.bags import BagCriterion
-from poise.criteria.distribution import joint_criterion, own_overlap
+from poise.criteria.distribution import iou_label, joint_criterion
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
 from poise.criteria.fovea import FoveaCriterion
 from poise.criteria.ota import OTACriterion
 from poise.criteria.paa import OverlapCriterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
 from poise.criteria.rep_points import RepPointsCriterion
-from poise.criteria.set_prediction import SetCriterion, overlap_of_shares
+from poise.criteria.set_prediction import SetCriterion, iou_of_normalized_boxes
 from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.criteria.yolox import YOLOXCriterion
@@ -77,9 +77,9 @@ CRITERIA = {
         DualWeightingCriterion(weigh=Evidence.complement), DualWeighting(mu_total=5.0), JointPredictions
     ),
     "atss_varifocal": Case(
-        CenternessCriterion(class_loss=varifocal, soft_label=own_overlap), ATSS(5), QualityPredictions
+        CenternessCriterion(class_loss=varifocal, soft_label=iou_label), ATSS(5), QualityPredictions
     ),
-    "anchor_varifocal": Case(AnchorCriterion(class_loss=varifocal, soft_label=own_overlap), MaxIoU(), DeltaPredictions),
+    "anchor_varifocal": Case(AnchorCriterion(class_loss=varifocal, soft_label=iou_label), MaxIoU(), DeltaPredictions),
     "varifocal": Case(VarifocalCriterion(), ATSS(5), RefinedPredictions),
     "varifocal_one_box": Case(VarifocalCriterion(), ATSS(5), Predictions),
     "focal_in_varifocals_place": Case(VarifocalCriterion(focal, hard_targets=True), ATSS(5), RefinedPredictions),
@@ -89,9 +89,9 @@ CRITERIA = {
     "aligned": Case(AlignedCriterion(), TaskAligned(), GeometricPredictions),
     "aligned_start": Case(StartingCriterion(), ATSS(5), GeometricPredictions),
     "rep_points": Case(RepPointsCriterion(), FirstBoxOverlap(), RefinedPredictions),
-    "rep_points_varifocal": Case(RepPointsCriterion(varifocal, own_overlap), FirstBoxOverlap(), RefinedPredictions),
+    "rep_points_varifocal": Case(RepPointsCriterion(varifocal, iou_label), FirstBoxOverlap(), RefinedPredictions),
     "fovea": Case(FoveaCriterion(), Fovea(), DeltaPredictions),
-    "fovea_varifocal": Case(FoveaCriterion(class_loss=varifocal, soft_label=own_overlap), Fovea(), DeltaPredictions),
+    "fovea_varifocal": Case(FoveaCriterion(class_loss=varifocal, soft_label=iou_label), Fovea(), DeltaPredictions),
     "auto_assign": Case(AutoAssignCriterion(), AutoAssign(), QualityPredictions),
     "free_anchor": Case(BagCriterion(), FreeAnchor(), DeltaPredictions),
     "paa": Case(OverlapCriterion(), PAA(), GeometricPredictions),
@@ -99,7 +99,7 @@ CRITERIA = {
     "yolox": Case(YOLOXCriterion(DeltaCoder()), SimOTA(), JointDeltaPredictions),
     "yolox_late": Case(YOLOXCriterion(DeltaCoder(), offset_weight=1.0), SimOTA(), JointDeltaPredictions),
     "set_prediction": Case(SetCriterion(), Hungarian(), QueryPredictions),
-    "set_prediction_quality": Case(SetCriterion(quality_focal, overlap_of_shares), Hungarian(), QueryPredictions),
+    "set_prediction_quality": Case(SetCriterion(quality_focal, iou_of_normalized_boxes), Hungarian(), QueryPredictions),
     "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 

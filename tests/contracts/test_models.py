@@ -159,7 +159,7 @@ def test_state_dict_and_options_rebuild_the_model(name: str) -> None:
 def test_no_operation_from_predictions_to_losses_depends_on_the_data(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poise.nn.heads.region.on_host", lambda boxes: False)  # what is done on a GPU
+    monkeypatch.setattr("poise.nn.heads.region.allows_dynamic_shapes", lambda boxes: False)  # what is done on a GPU
     monkeypatch.setattr("poise.branches.proposals._images_at_once", lambda boxes: 1)
     model = small(name)
     pixels, targets = scene()
@@ -200,7 +200,7 @@ def test_half_precision_step(name: str) -> None:
 
 @everything
 def test_overfits_two_images(name: str) -> None:
-    """Coloured squares on grey: within a few steps the objects are found, best first."""
+    """Colored squares on gray: within a few steps the objects are found, best first."""
     torch.manual_seed(0)
     lighter = {} if "mnv3" in name else {"backbone": "mobilenetv3_small_100"}
     model = create_model(name, num_classes=3, image_size=96, **{**lighter, **MODELS[name]}).train()

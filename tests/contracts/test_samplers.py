@@ -10,9 +10,9 @@ from contracts.data_dependence import DataDependence
 from torch import Tensor
 
 from poise.sample import (
-    Combined,
     InstanceBalanced,
     IoUBalanced,
+    PositiveNegativeSampler,
     TakeAll,
     article_sampler,
     balanced_sampler,
@@ -27,8 +27,8 @@ SAMPLERS: dict[str, Any] = {
     "few_negatives": random_sampler(64, 0.5, negatives_per_positive=2),
     "balanced": balanced_sampler(64),
     "article": article_sampler(64),
-    "floor": Combined(64, 0.25, negatives=IoUBalanced(4, floor=0.1, floor_fraction=0.3)),
-    "exact_instances": Combined(64, 0.5, positives=InstanceBalanced(exact=True)),
+    "floor": PositiveNegativeSampler(64, 0.25, negatives=IoUBalanced(4, floor=0.1, floor_fraction=0.3)),
+    "exact_instances": PositiveNegativeSampler(64, 0.5, positives=InstanceBalanced(exact=True)),
     "hard": hard_sampler(64),
     "take_all": TakeAll(),
 }
@@ -56,7 +56,7 @@ def run(name: str, assignment: Assignment, loss: Tensor, seed: int = 0) -> Sampl
 
 def masks(assignment: Assignment, sample: Sample) -> tuple[Tensor, Tensor]:
     """Chosen positives and chosen negatives as (B,N) masks; a place that is chosen twice is an error."""
-    times = torch.zeros_like(assignment.index).scatter_add(1, sample.index, sample.chosen.long())
+    times = torch.zeros_like(assignment.index).scatter_add(1, sample.index, sample.mask.long())
     assert int(times.max()) <= 1
     return assignment.positive & (times > 0), assignment.negative & (times > 0)
 
@@ -65,13 +65,13 @@ def test_only_places_that_are_not_ignored_and_none_twice(name: str) -> None:
     assignment, loss = scene()
     sample = run(name, assignment, loss)
     assert 0 <= int(sample.index.min()) and int(sample.index.max()) < PLACES
-    assert not (assignment.ignored.gather(1, sample.index) & sample.chosen).any()
+    assert not (assignment.ignored.gather(1, sample.index) & sample.mask).any()
     positive, negative = masks(assignment, sample)
-    assert torch.equal((positive | negative).sum(1), sample.chosen.sum(1))
+    assert torch.equal((positive | negative).sum(1), sample.mask.sum(1))
     kept = keep(assignment, sample)
     assert torch.equal(kept.positive.sum(1), positive.sum(1))
     assert torch.equal(kept.negative.sum(1), negative.sum(1))
-    assert torch.equal(kept.ignored, ~sample.chosen)
+    assert torch.equal(kept.ignored, ~sample.mask)
 
 
 def test_numbers(name: str) -> None:
@@ -112,7 +112,7 @@ def test_overlaps_of_nothing_are_sampled_all_the_same(name: str) -> None:
     bare = Assignment(assignment.index, assignment.positive, assignment.ignored, torch.zeros_like(loss))
     positive, negative = masks(bare, run(name, bare, loss))
     assert not positive.any()
-    assert negative.sum(1).tolist() == run(name, bare, loss).chosen.sum(1).tolist()
+    assert negative.sum(1).tolist() == run(name, bare, loss).mask.sum(1).tolist()
     assert int(negative.sum(1).min()) >= 2
 
 
@@ -120,7 +120,7 @@ def test_the_generator_decides(name: str) -> None:
     assignment, loss = scene()
     first, again, other = (run(name, assignment, loss, seed) for seed in (1, 1, 2))
     assert torch.equal(first.index, again.index)
-    assert torch.equal(first.chosen, again.chosen)
+    assert torch.equal(first.mask, again.mask)
     if name not in without_chance:
         assert not torch.equal(first.index, other.index)
 
@@ -141,7 +141,7 @@ def test_one_graph(name: str) -> None:
         torch.manual_seed(3)
         samples.append(function(assignment, None, loss))
     assert torch.equal(samples[0].index, samples[1].index)
-    assert torch.equal(samples[0].chosen, samples[1].chosen)
+    assert torch.equal(samples[0].mask, samples[1].mask)
 
 
 def test_qualities_that_are_not_finite_are_survived(name: str) -> None:

@@ -11,11 +11,11 @@ from scenes import POINTS, predictions_of, truth_of
 from torch import Tensor
 
 from poise import boxes
-from poise.assign.bags import Above, Nearest, SoftCenter
+from poise.assign.center_priors import GaussianCenterPrior, ThresholdedCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU, box_likelihood
-from poise.assign.pairs import AllPairs
 from poise.boxes import decode_distances
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
+from poise.pairwise.pairs import AllPairs
 from poise.structures import GroundTruth, JointPredictions, Priors
 
 NUMBERS = golden("dw_loss")
@@ -110,7 +110,7 @@ def test_the_articles_overlap_function() -> None:
     torch.testing.assert_close(value, torch.tensor([1.0, 1.0, 1.0, between, 0.0, 0.0]))
 
 
-def test_the_normalised_overlap_function_gives_the_best_place_nothing() -> None:
+def test_the_normalized_overlap_function_gives_the_best_place_nothing() -> None:
     overlap = torch.tensor([[[0.2, 0.6, 0.8, 0.9]]])
     value = NormalizedIoU()(overlap, AllPairs(torch.tensor([[[True, True, True, False]]])))[0, 0]
     assert value[0] == 1 and 0 < float(value[1]) < 1 and float(value[2]) == pytest.approx(0, abs=1e-6)
@@ -120,9 +120,9 @@ def test_bags() -> None:
     predictions, truth = predictions_of(JointPredictions, 1, 0, POINTS), truth_of([9], 1)
     everything = AllPairs(torch.ones(1, 1, 1, dtype=torch.bool))
     arguments = (predictions.priors, truth.boxes, truth.labels, everything)
-    soft = SoftCenter()(*arguments)
-    assert torch.equal(Above(SoftCenter(), 0.3)(*arguments), (soft > 0.3).float())
-    nearest = Nearest(4)(*arguments)
+    soft = GaussianCenterPrior()(*arguments)
+    assert torch.equal(ThresholdedCenterPrior(GaussianCenterPrior(), 0.3)(*arguments), (soft > 0.3).float())
+    nearest = TopKCenterPrior(4)(*arguments)
     for level, prior in zip(
         nearest.split(predictions.priors.level_sizes, 2), soft.split(predictions.priors.level_sizes, 2), strict=True
     ):
@@ -176,7 +176,7 @@ def test_weights_carry_gradients_where_asked() -> None:
 def test_many_objects_are_streamed_with_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, gradients = truth_of([40, 25], 1), []
     for stream in (1 << 25, 5000):
-        monkeypatch.setattr("poise.assign.protocol.STREAM", stream)
+        monkeypatch.setattr("poise.pairwise.chunks.STREAM", stream)
         predictions = predictions_of(JointPredictions, 2, 0, POINTS)
         predictions.boxes.requires_grad_()
         losses = DualWeightingCriterion()(predictions, DualWeighting()(predictions, truth), truth)
@@ -188,9 +188,9 @@ def test_many_objects_are_streamed_with_the_same_gradients(monkeypatch: pytest.M
 def test_settings_out_of_range_are_refused() -> None:
     for wrong in (
         lambda: DualWeighting(beta=-1.0),
-        lambda: SoftCenter(0.0),
-        lambda: Nearest(0),
-        lambda: Above(SoftCenter(), 1.0),
+        lambda: GaussianCenterPrior(0.0),
+        lambda: TopKCenterPrior(0),
+        lambda: ThresholdedCenterPrior(GaussianCenterPrior(), 1.0),
         lambda: DualWeightingCriterion(gamma=-1.0),
     ):
         with pytest.raises(ValueError, match=r"\("):

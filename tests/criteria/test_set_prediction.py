@@ -10,8 +10,8 @@ from scenes import CLASSES, predictions_of, truth_of
 from torch import Tensor
 
 from poise.assign import Hungarian
-from poise.boxes import cxcywh_to_xyxy, giou, iou, to_shares
-from poise.criteria.set_prediction import SetCriterion, of_own_rank, overlap_of_shares
+from poise.boxes import cxcywh_to_xyxy, giou, iou, normalize_boxes
+from poise.criteria.set_prediction import SetCriterion, iou_of_normalized_boxes, of_own_rank
 from poise.losses import quality_focal
 from poise.structures import Assignment, GroundTruth, QueryPredictions, map_tensors
 
@@ -25,14 +25,14 @@ def literal(predictions: QueryPredictions, assignment: Assignment, truth: Ground
     """Unweighted class, L1 and GIoU losses."""
     count = max(1, int(assignment.positive.sum()))
     class_loss = distance = overlap_loss = 0.0
-    shares = to_shares(truth.boxes, truth.sizes).double()
+    shares = normalize_boxes(truth.boxes, truth.sizes).double()
     for b, n in torch.cartesian_prod(
         torch.arange(len(truth.labels)), torch.arange(predictions.logits.shape[1])
     ).tolist():
         target = torch.zeros(CLASSES).double()
         g = int(assignment.index[b, n])
         if assignment.positive[b, n]:
-            said = predictions.shares[b, n].double()
+            said = predictions.normalized_boxes[b, n].double()
             target[truth.labels[b, g]] = (
                 float(iou(cxcywh_to_xyxy(said), cxcywh_to_xyxy(shares[b, g]))) if quality else 1.0
             )
@@ -50,7 +50,7 @@ def literal(predictions: QueryPredictions, assignment: Assignment, truth: Ground
 @pytest.mark.parametrize("counts", [[4, 2], [0, 3], [0, 0]])
 def test_formulas(counts: list[int], quality: bool) -> None:
     predictions, assignment, truth = stage(counts, 1)
-    criterion = SetCriterion(quality_focal, overlap_of_shares) if quality else SetCriterion()
+    criterion = SetCriterion(quality_focal, iou_of_normalized_boxes) if quality else SetCriterion()
     found = criterion(predictions, assignment, truth)
     wanted = literal(predictions, assignment, truth, quality)
     for name, value, weight in zip(("loss_cls", "loss_bbox", "loss_iou"), wanted, (2.0, 5.0, 2.0), strict=True):
@@ -65,7 +65,10 @@ def test_layers_are_weighed_each_by_its_own_positives() -> None:
     first, second = stage([4, 2], 2), stage([4, 2], 3)
     predictions = replace(
         first[0],
-        **{name: stack(getattr(first[0], name), getattr(second[0], name)) for name in ("logits", "boxes", "shares")},
+        **{
+            name: stack(getattr(first[0], name), getattr(second[0], name))
+            for name in ("logits", "boxes", "normalized_boxes")
+        },
     )
     fewer = replace(second[1], positive=second[1].positive & (torch.arange(second[1].positive.shape[1]) % 2 == 0))
     assignment = replace(first[1], **{k: stack(getattr(first[1], k), getattr(fewer, k)) for k in vars(fewer)})

@@ -199,7 +199,7 @@ CASES = [
         write_coco(root) / "annotations" / "instances_train.json")),
     *(Case(f"yolo line {line!r}", kind, "record", _yolo(line)) for line, kind in (
         ("0 0.5 0.5 0.2", "label-malformed"), ("cat 0.5 0.5 0.2 0.2", "label-malformed"),
-        ("2 0.5 0.5 0.2 0.2", "category-unknown"), ("0 32 24 10 10", "label-not-normalised"),
+        ("2 0.5 0.5 0.2 0.2", "category-unknown"), ("0 32 24 10 10", "label-not-normalized"),
         ("0 0.5 0.5 0 0.2", "box-degenerate"), ("0 0.5 nan 0.2 0.2", "box-nonfinite"))),
     Case("yolo label not UTF-8", "label-unreadable", "record", _yolo_file(
         lambda root: (root / "labels/train/a.txt").write_bytes(b"\xff\xfe\0"))),

@@ -101,9 +101,9 @@ def test_jitter_on_a_square(factor: float, monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [(0, max(high - side, 0)), (0, max(wide - side, 0))]
     assert size_of(found) == (side, side)
     torch.testing.assert_close(plain_boxes(found), literal_jitter(scene, side, factor, top, left)[1])
-    grey = (found["image"] == FILL).all(0)
-    assert grey[min(high, side) :].all() and grey[:, min(wide, side) :].all()
-    assert not grey[: min(high, side), : min(wide, side)].any()
+    gray = (found["image"] == FILL).all(0)
+    assert gray[min(high, side) :].all() and gray[:, min(wide, side) :].all()
+    assert not gray[: min(high, side), : min(wide, side)].any()
 
 
 def literal_paste(target: Scene, source: Scene, chosen: list[int]) -> tuple[Tensor, list[list[float]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from coloured import assert_boxes_are_where_colours_are, coloured_scene
+from colored import assert_boxes_are_where_colors_are, colored_scene
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -36,11 +36,11 @@ def test_resized_pixels_equal_those_of_preprocess() -> None:
 
 
 def test_flip_mirrors_boxes_and_pixels() -> None:
-    scene = coloured_scene(60, 90, [0, 1, 2, 3], 0)
+    scene = colored_scene(60, 90, [0, 1, 2, 3], 0)
     flipped = v2.RandomHorizontalFlip(1.0)(scene)
     x1, y1, x2, y2 = plain_boxes(scene).unbind(1)
     assert torch.equal(plain_boxes(flipped), torch.stack((90 - x2, y1, 90 - x1, y2), 1))
-    assert assert_boxes_are_where_colours_are(flipped, 0) == 4
+    assert assert_boxes_are_where_colors_are(flipped, 0) == 4
 
 
 def test_window_cuts_and_extends() -> None:
@@ -75,28 +75,28 @@ def test_crowd_regions_stay_while_any_of_them_does() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_boxes_follow_pixels(seed: int) -> None:
-    """Every geometric transform, on rectangles whose colours say where they went."""
-    scene = coloured_scene(120, 150, list(range(9)), seed, crowd=(1, 4))
+    """Every geometric transform, on rectangles whose colors say where they went."""
+    scene = colored_scene(120, 150, list(range(9)), seed, crowd=(1, 4))
     looked_at = 0
     with seeded(seed):
-        looked_at += assert_boxes_are_where_colours_are(resize(scene, 77, 203), 1.5)
-        looked_at += assert_boxes_are_where_colours_are(fit(scene, 100, 100, 1.3), 1.5)
-        looked_at += assert_boxes_are_where_colours_are(window(scene, -10, 30, 90, 200), 0.5)
-        looked_at += assert_boxes_are_where_colours_are(min_iou_crop(scene), 0.5)
-        looked_at += assert_boxes_are_where_colours_are(large_scale_jitter(scene, 110, 140, (0.5, 2.0)), 2)
+        looked_at += assert_boxes_are_where_colors_are(resize(scene, 77, 203), 1.5)
+        looked_at += assert_boxes_are_where_colors_are(fit(scene, 100, 100, 1.3), 1.5)
+        looked_at += assert_boxes_are_where_colors_are(window(scene, -10, 30, 90, 200), 0.5)
+        looked_at += assert_boxes_are_where_colors_are(min_iou_crop(scene), 0.5)
+        looked_at += assert_boxes_are_where_colors_are(large_scale_jitter(scene, 110, 140, (0.5, 2.0)), 2)
     assert looked_at > 20
 
 
 def test_flags_and_labels_stay_with_their_boxes() -> None:
     for seed in range(12):
         with seeded(seed):
-            scene = min_iou_crop(coloured_scene(120, 150, list(range(9)), seed, crowd=(1, 4)))
+            scene = min_iou_crop(colored_scene(120, 150, list(range(9)), seed, crowd=(1, 4)))
             scene = large_scale_jitter(scene, 100, 120, (0.6, 1.8))
         assert scene["iscrowd"].tolist() == [label in (1, 4) for label in scene["labels"].tolist()]
         assert len(scene["boxes"]) == len(scene["labels"]) == len(scene["ignore"])
 
 
-def test_min_iou_crop_keeps_objects_by_centre_and_crowds_by_touch() -> None:
+def test_min_iou_crop_keeps_objects_by_center_and_crowds_by_touch() -> None:
     scene = scene_of([[80, 30, 120, 70], [0, 0, 200, 100]], crowd=[False, True])
     crops = 0
     for seed in range(20):

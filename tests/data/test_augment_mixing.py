@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from coloured import COLOURS, assert_boxes_are_where_colours_are, coloured_scene, extent
+from colored import COLOURS, assert_boxes_are_where_colors_are, colored_scene, extent
 from torch import Tensor
 
 from poise.data.augment import make_scene
@@ -15,32 +15,32 @@ from poise.data.augment.scene import plain_boxes, size_of
 
 @pytest.mark.parametrize("seed", range(12))
 def test_mosaic_boxes_follow_pixels(seed: int) -> None:
-    colours = ([0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11])
+    colors = ([0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11])
     sizes = ((90, 120), (120, 90), (60, 60), (100, 200))
-    scenes = [coloured_scene(*s, c, seed, crowd=(4,)) for s, c in zip(sizes, colours, strict=True)]
+    scenes = [colored_scene(*s, c, seed, crowd=(4,)) for s, c in zip(sizes, colors, strict=True)]
     with seeded(seed):
         joined = mosaic(scenes, 110, 130)
     assert size_of(joined) == (110, 130)
-    assert assert_boxes_are_where_colours_are(joined, 2) >= 3
+    assert assert_boxes_are_where_colors_are(joined, 2) >= 3
     assert joined["iscrowd"].tolist() == [label == 4 for label in joined["labels"].tolist()]
     shown = [c for c in range(12) if extent(joined["image"], c) is not None]
     assert set(joined["labels"].tolist()) - set(shown) == set()
 
 
 def test_a_mosaic_loses_no_object_that_is_well_visible() -> None:
-    """A colour of which more than a fifth shows, even of the largest size it may have been scaled to, is annotated."""
+    """A color of which more than a fifth shows, even of the largest size it may have been scaled to, is annotated."""
     annotated = 0
     for seed in range(20):
-        scenes = [coloured_scene(90, 90, [colour], seed) for colour in range(4)]
+        scenes = [colored_scene(90, 90, [color], seed) for color in range(4)]
         with seeded(seed):
             joined = mosaic(scenes, 100, 100)
-        for colour, scene in enumerate(scenes):
+        for color, scene in enumerate(scenes):
             box = plain_boxes(scene)[0]
             largest = float((box[2:] - box[:2]).prod()) * (TILE_FACTORS[1] * 100 / 90) ** 2
             image = joined["image"].as_subclass(Tensor)
-            if int((image == COLOURS[colour][:, None, None]).all(0).sum()) > 0.2 * largest:
+            if int((image == COLOURS[color][:, None, None]).all(0).sum()) > 0.2 * largest:
                 annotated += 1
-                assert colour in joined["labels"].tolist()
+                assert color in joined["labels"].tolist()
     assert annotated > 8
 
 
@@ -76,8 +76,8 @@ def test_mixup_leaves_the_first_image_where_the_second_has_no_pixels() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_copy_paste_boxes_follow_pixels(seed: int) -> None:
-    scene = coloured_scene(120, 150, [0, 1, 2], seed)
-    other = coloured_scene(100, 100, [6, 9], seed, crowd=(9,))
+    scene = colored_scene(120, 150, [0, 1, 2], seed)
+    other = colored_scene(100, 100, [6, 9], seed, crowd=(9,))
     with seeded(seed):
         pasted = copy_paste(scene, other)
     labels = pasted["labels"].tolist()
@@ -118,7 +118,7 @@ def test_copy_paste_removes_covered_objects_but_no_crowds() -> None:
 
 
 def test_mixing_does_not_write_into_its_arguments() -> None:
-    scene, other = coloured_scene(60, 60, [0, 1], 0), coloured_scene(60, 60, [2, 3], 1)
+    scene, other = colored_scene(60, 60, [0, 1], 0), colored_scene(60, 60, [2, 3], 1)
     copies = scene["image"].clone(), other["image"].clone(), scene["boxes"].clone()
     with seeded(1):
         mosaic([scene, other, scene, other], 50, 50), mixup(scene, other), copy_paste(scene, other)
@@ -128,4 +128,4 @@ def test_mixing_does_not_write_into_its_arguments() -> None:
 
 def test_a_mosaic_needs_four() -> None:
     with pytest.raises(ValueError, match="4 scenes"):
-        mosaic([coloured_scene(60, 60, [0], 0)], 50, 50)
+        mosaic([colored_scene(60, 60, [0], 0)], 50, 50)

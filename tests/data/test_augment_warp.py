@@ -1,4 +1,4 @@
-"""NanoDet's warp and colours: pixels move with their boxes, values change as defined, evaluation resizes alike."""
+"""NanoDet's warp and colors: pixels move with their boxes, values change as defined, evaluation resizes alike."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NANODET_WARP = AugmentSettings(flip=0.5, warp_scale=(0.6, 1.4), warp_stretch=(0.
 
 
 def square(height: int, width: int, box: tuple[int, int, int, int]) -> Scene:
-    """A white rectangle on grey, and its box."""
+    """A white rectangle on gray, and its box."""
     image = torch.full((3, height, width), 60, dtype=torch.uint8)
     x1, y1, x2, y2 = box
     image[:, y1:y2, x1:x2] = 255

@@ -15,16 +15,16 @@ from write_data import picture
 from poise.data import BadImage, image_size, read_image
 
 
-def colours() -> np.ndarray:
+def colors() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp"])
 def test_lossless_formats_give_the_pixels(tmp_path: Path, suffix: str) -> None:
-    Image.fromarray(colours()).save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    Image.fromarray(colors()).save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
     image = read_image(tmp_path / f"a.{suffix}")
     assert image.dtype == torch.uint8 and image.is_contiguous()
-    assert torch.equal(image, torch.from_numpy(colours()).permute(2, 0, 1))
+    assert torch.equal(image, torch.from_numpy(colors()).permute(2, 0, 1))
 
 
 def test_jpeg_is_close(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_jpeg_is_close(tmp_path: Path) -> None:
     assert torch.allclose(mean, torch.tensor([200.0, 100.0, 50.0]), atol=3)
 
 
-def test_cmyk_jpeg_gets_its_colours(tmp_path: Path) -> None:
+def test_cmyk_jpeg_gets_its_colors(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), (200, 100, 50)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
     mean = read_image(tmp_path / "a.jpg").float().mean((1, 2))
     assert torch.allclose(mean, torch.tensor([200.0, 100.0, 50.0]), atol=4)
@@ -43,14 +43,14 @@ def test_grey_palette_bilevel_and_alpha(tmp_path: Path) -> None:
     rgb = Image.new("RGB", (6, 4), (10, 200, 30))
     rgb.quantize(4).save(tmp_path / "palette.png")
     rgb.convert("RGBA").save(tmp_path / "alpha.png")
-    Image.new("L", (6, 4), 77).save(tmp_path / "grey.png")
+    Image.new("L", (6, 4), 77).save(tmp_path / "gray.png")
     Image.new("1", (6, 4), 1).save(tmp_path / "bilevel.png")
-    Image.new("LA", (6, 4), (77, 0)).save(tmp_path / "grey_alpha.png")
-    expected = {"palette": (10, 200, 30), "alpha": (10, 200, 30), "grey": (77,) * 3, "bilevel": (255,) * 3}
-    for name, colour in {**expected, "grey_alpha": (77,) * 3}.items():
+    Image.new("LA", (6, 4), (77, 0)).save(tmp_path / "gray_alpha.png")
+    expected = {"palette": (10, 200, 30), "alpha": (10, 200, 30), "gray": (77,) * 3, "bilevel": (255,) * 3}
+    for name, color in {**expected, "gray_alpha": (77,) * 3}.items():
         image = read_image(tmp_path / f"{name}.png")
         assert image.shape == (3, 4, 6)
-        assert image[:, 0, 0].tolist() == list(colour), name
+        assert image[:, 0, 0].tolist() == list(color), name
 
 
 def test_16_bit_grey_keeps_the_upper_8_bits(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_orientation_follows_the_annotated_size(tmp_path: Path, orientation: int
     path = tmp_path / "a.png"
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(colours()).save(path, exif=exif)
-    stored = colours()  # literal rules of the EXIF standard on rows and columns
+    Image.fromarray(colors()).save(path, exif=exif)
+    stored = colors()  # literal rules of the EXIF standard on rows and columns
     shown = {
         1: stored,
         2: stored[:, ::-1],

@@ -27,8 +27,8 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two splits of four grey images; their ids 10, 11, 12, 13 and 20, … do not meet."""
-    root = tmp_path_factory.mktemp("grey")
+    """Two splits of four gray images; their ids 10, 11, 12, 13 and 20, … do not meet."""
+    root = tmp_path_factory.mktemp("gray")
     for split, first in (("train", 10), ("valid", 20)):
         (root / split).mkdir()
         images = []

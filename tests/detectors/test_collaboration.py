@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.boxes import to_shares
+from poise.boxes import normalize_boxes
 from poise.detectors import DetectionModel, QueryDetector
 from poise.detectors.collaboration import foremost
 from poise.models import create_model
 from poise.models.auxiliary import AUXILIARY
 from poise.models.roles import without_training_parts
-from poise.nn.queries import Answers, joined
+from poise.nn.transformer.queries import DecoderOutput, joined
 from poise.structures import GroundTruth, PairWeights, Progress
 
 SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 4, "hidden": 32, "queries": 20, "encoder_layers": 1}
@@ -82,7 +82,7 @@ def test_one_pass_equals_a_pass_for_each_group(name: str) -> None:
     queries = network.queries(memory)
     _, lent = network.collaboration(memory, truth, Progress.late())
     asked, blocked = joined(queries, lent)
-    together: Answers = network.decoder(asked, memory, blocked)
+    together: DecoderOutput = network.decoder(asked, memory, blocked)
     start = 0
     for part in lent:
         used = part.groups[0] >= 0
@@ -121,7 +121,7 @@ def test_what_is_lent() -> None:
                 *positive[b].nonzero().flatten().tolist(),
                 *match.assignment.negative[b].nonzero().flatten().tolist(),
             ]
-            shares = to_shares(boxes, truth.sizes)[b, places[:count]]
+            shares = normalize_boxes(boxes, truth.sizes)[b, places[:count]]
             torch.testing.assert_close(part.queries.references[b, :count], shares)
             told = part.assignment
             assert torch.equal(told.positive[b, :count], positive[b, places[:count]])
@@ -162,7 +162,7 @@ def test_places_that_weigh_most_count_as_positive() -> None:
     told = foremost(PairWeights(positive, torch.zeros(1, 4, 3)))
     assert told.positive.tolist() == [[True, True, True, False]]
     assert told.index[0, :3].tolist() == [0, 1, 0]
-    few = PairWeights(positive[:, [0, 2]], torch.zeros(1, 6, 3), places=torch.tensor([[[4, 1], [3, 2]]]))
+    few = PairWeights(positive[:, [0, 2]], torch.zeros(1, 6, 3), prior_index=torch.tensor([[[4, 1], [3, 2]]]))
     assert foremost(few).positive.tolist() == [[False, False, True, True, True, False]]
     nothing = foremost(PairWeights(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3)))
     assert not nothing.positive.any()
@@ -185,7 +185,7 @@ def test_weights_of_the_article() -> None:
     options = {"deterministic": True, "heads": "atss"}
     plain, weighed = (
         losses_of(small("co_dino_5scale_r18", **options, **more).eval(), [3, 1])
-        for more in ({}, {"lent_weight": 0.5, "head_weight": 6.0})
+        for more in ({}, {"auxiliary_query_weight": 0.5, "head_weight": 6.0})
     )
     for key, loss in plain.items():
         factor = 0.5 if "_aux" in key else 3.0 if key in ("loss_cls0", "loss_bbox0", "loss_centerness0") else 1.0

@@ -124,7 +124,7 @@ def test_recomputing_activations_changes_no_gradient() -> None:
     pixels, boxes = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), [[[8.0, 8.0, 56.0, 60.0]]]
     gradients = []
     for recomputed in (0, 1):
-        model = small("deformable_detr_r18", dropout=0.0, recomputed_layers=recomputed).eval()
+        model = small("deformable_detr_r18", dropout=0.0, checkpointed_layers=recomputed).eval()
         torch.stack(list(losses_of(model, pixels, boxes).values())).sum().backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     for a, b in zip(*gradients, strict=True):

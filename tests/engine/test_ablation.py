@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(data: Path) -> Recipe:
     options = {"backbone": "test_byobnet", "channels": 16, "depth": 1}
     settings = {"model.backbone_weights": "none", "model.options": options, "evaluate.pictures": 0}
-    return changed(finetune("atss_r18_fpn", 1, 64), {**settings, "data.path": str(data), "data.batch": 4})
+    return changed(finetune("atss_r18_fpn", 1, 64), {**settings, "data.path": str(data), "data.batch_size": 4})
 
 
 @pytest.fixture
@@ -175,12 +175,12 @@ def test_from_the_command_line(data: Path, tmp_path: Path, capsys: pytest.Captur
     [
         ([], 2, "needs a table, model or recipe"),
         (["dw_r18_fpn", "--data", "x"], 2, "give the variants once"),
-        (["libra_parts", "--data", "x", "--vary", "batch=4,8"], 2, "give the variants once"),
-        (["dw_r18_fpn", "--data", "x", "--vary", "batch"], 2, "write SETTING=VALUE"),
-        (["dw_r18_fpn", "--vary", "batch=4,8"], 2, "needs --data"),
-        (["dw_r18_fpn", "--data", "x", "--vary", "batch=4", "--data.val", "none"], 2, "compares by validation"),
-        (["dw_r18_fpm", "--data", "x", "--vary", "batch=4"], 1, "did you mean 'dw_r18_fpn'"),
-        (["dw_r18_fpn", "--data", "x", "--vary", "data.batsh=4"], 1, "did you mean 'data.batch'"),
+        (["libra_parts", "--data", "x", "--vary", "batch_size=4,8"], 2, "give the variants once"),
+        (["dw_r18_fpn", "--data", "x", "--vary", "batch_size"], 2, "write SETTING=VALUE"),
+        (["dw_r18_fpn", "--vary", "batch_size=4,8"], 2, "needs --data"),
+        (["dw_r18_fpn", "--data", "x", "--vary", "batch_size=4", "--data.val", "none"], 2, "compares by validation"),
+        (["dw_r18_fpm", "--data", "x", "--vary", "batch_size=4"], 1, "did you mean 'dw_r18_fpn'"),
+        (["dw_r18_fpn", "--data", "x", "--vary", "data.batsh=4"], 1, "did you mean 'data.batch_size'"),
     ],
 )
 def test_wrong_words(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from poise.recipes import OptimizerSettings, Recipe
 from poise.storage import read_safely
 
 PLAIN = {"dropout": 0.0, "norm": False}  # what draws numbers or looks at its own share differs by definition
-# Normalisers are means over ranks, at least 1 (as in the published code): equality needs a positive for each rank.
+# Normalizers are means over ranks, at least 1 (as in the published code): equality needs a positive for each rank.
 
 
 def forked_ranks(world_size: int, work: Callable[[Processes], object], timeout_minutes: float) -> list[int]:
@@ -116,7 +116,7 @@ def test_several_processes_equal_one(tmp_path: Path, name: str, count: int, worl
 def test_a_rank_without_any_object(tmp_path: Path) -> None:
     """Two of six images have none; a share of one image is often without an object, a batch of three never."""
     recipe = recipe_of("plain")
-    recipe = replace(recipe, data=replace(recipe.data, batch=3))
+    recipe = replace(recipe, data=replace(recipe.data, batch_size=3))
     train(tmp_path / "one", recipe, Processes(torch.device("cpu")), 6)
     assert on_ranks(3, lambda p: train(tmp_path / "many", recipe, p, 6)) == [0, 0, 0]
     one, many = weights(tmp_path / "one"), weights(tmp_path / "many")

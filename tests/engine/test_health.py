@@ -128,7 +128,7 @@ def test_out_of_memory_says_what_to_lower(training: tiny_training.Training, erro
         training.run()
 
 
-def test_the_allocator_s_own_error_is_recognised(training: tiny_training.Training) -> None:
+def test_the_allocator_s_own_error_is_recognized(training: tiny_training.Training) -> None:
     def before_step(progress: Progress) -> None:
         torch.empty(1 << 60, dtype=torch.uint8)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from poise.detectors import DetectionModel
-from poise.engine.model import recompute_backbone
+from poise.engine.model import checkpoint_backbone
 from poise.models import create_model
 
 SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 2, "hidden": 16, "queries": 9, "encoder_layers": 1}
@@ -38,7 +38,7 @@ def test_gradients_are_the_same_from_fewer_activations() -> None:
     model = create_model("co_deformable_detr_swin_t", num_classes=3, drop_path=0.0, **SMALL)
     plain, much = gradients(model)
     model.zero_grad()
-    recompute_backbone(model)
+    checkpoint_backbone(model)
     again, less = gradients(model)
     assert plain.keys() == again.keys() and less < 0.7 * much
     for name, value in plain.items():
@@ -47,4 +47,4 @@ def test_gradients_are_the_same_from_fewer_activations() -> None:
 
 def test_batch_norms_would_count_twice() -> None:
     with pytest.raises(ValueError, match="would take in every image twice"):
-        recompute_backbone(create_model("co_deformable_detr_r18", num_classes=3, **SMALL))
+        checkpoint_backbone(create_model("co_deformable_detr_r18", num_classes=3, **SMALL))

@@ -48,7 +48,7 @@ def small(epochs: int = 2, **changes: object) -> Recipe:
     settings = {
         "model.backbone_weights": "none",
         "model.options": {"channels": 16, "depth": 1},
-        "data.batch": 4,
+        "data.batch_size": 4,
         "data.workers": 0,
         "train.log_every": 2,
         "train.save_every": 2,
@@ -162,7 +162,7 @@ def test_starting_from_ones_own_weights(finished: RunResult, squares: Path, tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.batch": 4, "train.accumulate": 3}, "cannot be taken in train.accumulate=3"),
+        ({"data.batch_size": 4, "train.accumulate": 3}, "is not a multiple of train.accumulate=3"),
         ({"evaluate.metric": "map"}, "evaluate.metric='map' is none of ap, ap50"),
         ({"model.name": "atss_r19_fpn"}, "did you mean"),
         ({"model.options": {"chanels": 3}}, "did you mean 'channels'"),

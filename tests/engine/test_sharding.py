@@ -23,7 +23,7 @@ from poise.structures import Batch, GroundTruth
 
 ALONE = Processes(torch.device("cpu"))
 SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 2, "hidden": 32, "queries": 12, "encoder_layers": 2}
-SMALL |= {"decoder_layers": 2, "lent": 12, "backbone": "mobilenetv3_small_100", "recomputed_layers": 1}
+SMALL |= {"decoder_layers": 2, "lent": 12, "backbone": "mobilenetv3_small_100", "checkpointed_layers": 1}
 
 
 def sharded(recipe: Recipe) -> Recipe:

@@ -17,7 +17,7 @@ from poise.data.demo import write_demo_data
 from poise.engine import train
 from poise.engine.step import Stepper
 from poise.recipes import Recipe, changed, finetune
-from poise.sample import Combined
+from poise.sample import PositiveNegativeSampler
 from poise.storage import read_safely
 from poise.structures import Batch, Sample
 
@@ -34,7 +34,7 @@ def recipe(sampling: str = "random", seed: int = 0) -> Recipe:
     settings = {
         "model.backbone_weights": "none",
         "model.options": {**OPTIONS, "sampling": sampling},
-        "data.batch": 2,
+        "data.batch_size": 2,
         "data.workers": 0,
         "data.val": "none",
         "train.save_every": 2,
@@ -50,7 +50,7 @@ def run(out: Path, data: Path, plan: Recipe, die_at: int = -1) -> int:
     """
 
     def work() -> None:
-        step, draw, now = Stepper.__call__, Combined.__call__, [0]
+        step, draw, now = Stepper.__call__, PositiveNegativeSampler.__call__, [0]
 
         def stepped(self: Stepper, batches: Sequence[Batch]) -> Any:
             now[0] = self.state.position.step
@@ -58,13 +58,13 @@ def run(out: Path, data: Path, plan: Recipe, die_at: int = -1) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             return step(self, batches)
 
-        def drawn(self: Combined, *rest: Any) -> Sample:
+        def drawn(self: PositiveNegativeSampler, *rest: Any) -> Sample:
             sample = draw(self, *rest)
             with Path(f"{out}.jsonl").open("a") as file:
-                file.write(json.dumps([now[0], sample.index[sample.chosen].tolist()]) + "\n")
+                file.write(json.dumps([now[0], sample.index[sample.mask].tolist()]) + "\n")
             return sample
 
-        Stepper.__call__, Combined.__call__ = stepped, drawn  # type: ignore[method-assign, assignment]
+        Stepper.__call__, PositiveNegativeSampler.__call__ = stepped, drawn  # type: ignore[method-assign, assignment]
         train(plan, data=data, out=out, resume=True, device="cpu", progress_display="none")
 
     return in_a_process(work)

@@ -51,7 +51,7 @@ def recipe(name: str = "atss_r18_fpn", epochs: int = 2, **train_settings: Any) -
     settings = {
         "model.backbone_weights": "none",
         "model.options": {**backbone, **SMALL[name]},
-        "data.batch": 2 * int(train_settings.get("accumulate", 1)),
+        "data.batch_size": 2 * int(train_settings.get("accumulate", 1)),
         "data.workers": 0,
         "data.val": "none",
         **{f"train.{key}": value for key, value in train_settings.items()},

@@ -78,8 +78,8 @@ def test_figures_are_written_also_without_truth_or_detections(tmp_path: Path, fi
     ]
     for file in files:
         with Image.open(file) as picture:
-            colours = len(picture.convert("RGB").getcolors(1 << 24) or [])
-            assert min(picture.size) > 300 and colours > (30 if filled else 5)
+            colors = len(picture.convert("RGB").getcolors(1 << 24) or [])
+            assert min(picture.size) > 300 and colors > (30 if filled else 5)
 
 
 def test_history_with_gaps(tmp_path: Path) -> None:

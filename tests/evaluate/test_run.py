@@ -57,7 +57,7 @@ class OracleNetwork(nn.Module):
 
 
 def batches(truth: dict[str, Any], size: int = 3, start: int = 0, step: int = 1) -> list[Batch]:
-    """Batches whose images hold their own index as grey value; every image is ``SCALE`` times its original."""
+    """Batches whose images hold their own index as gray value; every image is ``SCALE`` times its original."""
     mine = list(range(start, len(truth["images"]), step))
     made = []
     for i in range(0, len(mine), size):

@@ -25,7 +25,9 @@ def test_decoding_needs_no_more_than_the_outputs(name: str) -> None:
     found = decoded(network.branch.head, outputs, card.channels, card.level_shapes(96, 64))  # type: ignore[union-attr]
     for name in ("boxes", "logits"):
         assert torch.equal(getattr(found, name), getattr(wanted, name))
-    assert torch.equal(found.scores(), wanted.scores()) and torch.equal(found.gate(), wanted.gate())
+    assert torch.equal(found.scores(), wanted.scores()) and torch.equal(
+        found.threshold_scores(), wanted.threshold_scores()
+    )
     assert found.priors.level_sizes == wanted.priors.level_sizes == card.level_sizes(96, 64)
 
 

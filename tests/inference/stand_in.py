@@ -1,4 +1,4 @@
-"""A detector that can be reasoned about: it sees rectangles of pure colour, neither too small nor too large."""
+"""A detector that can be reasoned about: it sees rectangles of pure color, neither too small nor too large."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
-class SeesColour(nn.Module):
-    """Finds connected regions of each colour; counts the images of every call."""
+class SeesColor(nn.Module):
+    """Finds connected regions of each color; counts the images of every call."""
 
     def __init__(self, smallest: float = 10, largest: float = 10_000) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class SeesColour(nn.Module):
 
     def _find(self, image: Tensor) -> list[tuple[float, ...]]:
         array, found = image.permute(1, 2, 0).numpy(), []
-        for label, colour in enumerate(COLOURS):
-            regions, _ = ndimage.label(np.abs(array - np.array(colour)).sum(2) < 200)
+        for label, color in enumerate(COLOURS):
+            regions, _ = ndimage.label(np.abs(array - np.array(color)).sum(2) < 200)
             for y, x in ndimage.find_objects(regions):
                 width, height = x.stop - x.start, y.stop - y.start
                 if self.smallest <= min(width, height) and max(width, height) <= self.largest:
@@ -50,15 +50,15 @@ class SeesColour(nn.Module):
 
 
 def stand_in(smallest: float = 10, largest: float = 10_000, **preprocess: Any) -> DetectionModel:
-    """A ``DetectionModel`` around :class:`SeesColour` whose input is at most 256 pixels wide and high."""
+    """A ``DetectionModel`` around :class:`SeesColor` whose input is at most 256 pixels wide and high."""
     settings = {**PLAIN, "short": 256, "long": 256, **preprocess}
-    model = DetectionModel(SeesColour(smallest, largest), Preprocess(**settings), "sees_colour", 3, {})
+    model = DetectionModel(SeesColor(smallest, largest), Preprocess(**settings), "sees_color", 3, {})
     model.set_classes(("red", "green", "blue"), (4, 7, 9))
     return model
 
 
 def scene(height: int, width: int, objects: list[tuple[int, int, int, int, int]]) -> Tensor:
-    """A grey image (3,H,W) uint8 with rectangles x1, y1, x2, y2, label."""
+    """A gray image (3,H,W) uint8 with rectangles x1, y1, x2, y2, label."""
     image = torch.full((3, height, width), 110, dtype=torch.uint8)
     for x1, y1, x2, y2, label in objects:
         image[:, y1:y2, x1:x2] = torch.tensor(COLOURS[label], dtype=torch.uint8)[:, None, None]

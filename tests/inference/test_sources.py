@@ -86,10 +86,10 @@ def test_batches_are_as_large_as_asked_of_images_of_one_input_shape() -> None:
 
 @pytest.mark.parametrize("name", ["atss_r18_fpn", "deformable_detr_twostage_r18"])
 def test_an_image_is_told_the_same_beside_others(name: str) -> None:
-    """Padded as far as its neighbours it would be told something else at its edges."""
+    """Padded as far as its neighbors it would be told something else at its edges."""
     torch.manual_seed(0)
     dense = "atss" in name
-    options = {"depth": 1, "score": 0.0} if dense else {"queries": 20, "encoder_layers": 1, "decoder_layers": 1}
+    options = {"depth": 1, "score_threshold": 0.0} if dense else {"queries": 20, "encoder_layers": 1, "decoder_layers": 1}
     small = {"backbone": "mobilenetv3_small_100", "channels": 32, "image_size": 96, **options}
     model = create_model(name, num_classes=3, **small).eval()
     if dense:  # scores that tell places apart
@@ -108,16 +108,16 @@ def test_boxes_are_in_the_original_pixels_of_a_large_image() -> None:
 
 
 def test_modes_of_pictures() -> None:
-    grey = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
     rgba = Image.fromarray(np.dstack((ARRAY, np.full(ARRAY.shape[:2], 90, np.uint8))))
-    assert as_image(grey)[:, 3, 5].tolist() == [53] * 3
+    assert as_image(gray)[:, 3, 5].tolist() == [53] * 3
     assert torch.equal(as_image(rgba), SCENE) and torch.equal(as_image(np.asarray(rgba)), SCENE)
     assert as_image(Image.fromarray(ARRAY).convert("CMYK")).shape == (3, 60, 90)
     assert torch.equal(as_image(Image.fromarray(ARRAY).quantize()), SCENE)
     deep = Image.fromarray((np.arange(256, dtype=np.uint16) * 256).reshape(16, 16))
-    assert torch.equal(as_image(deep), as_image(grey))
-    assert torch.equal(as_image(np.asarray(grey)), as_image(grey))
-    assert torch.equal(as_image(np.asarray(grey)[:, :, None]), as_image(grey))
+    assert torch.equal(as_image(deep), as_image(gray))
+    assert torch.equal(as_image(np.asarray(gray)), as_image(gray))
+    assert torch.equal(as_image(np.asarray(gray)[:, :, None]), as_image(gray))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "I;16"])
@@ -127,7 +127,7 @@ def test_files_of_every_mode_are_predicted_on(tmp_path: Path, mode: str) -> None
         picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
     path = tmp_path / ("file.jpg" if mode == "CMYK" else "file.png")
     picture.save(path, **({"quality": 100} if mode == "CMYK" else {}))
-    expected = [] if mode in ("L", "I;16") else [[10, 20, 40, 50]]  # without colour there is nothing to see
+    expected = [] if mode in ("L", "I;16") else [[10, 20, 40, 50]]  # without color there is nothing to see
     found = boxes_of(path)
     assert len(found) == len(expected)
     for box, right in zip(found, expected, strict=True):

@@ -76,7 +76,7 @@ def test_fragments_that_no_view_sees_whole_are_joined(box: tuple[int, int, int, 
     assert found_in(scene(1000, 1000, objects), Tiling(400, 0.25), **model_sees) == objects
 
 
-def test_neighbours_of_one_class_stay_apart() -> None:
+def test_neighbors_of_one_class_stay_apart() -> None:
     """Two objects that touch the same border from both sides are not one."""
     objects = sorted(
         [(310, 100, 355, 140, 0), (360, 100, 420, 140, 0), (310, 600, 420, 640, 1), (310, 645, 420, 690, 1)]

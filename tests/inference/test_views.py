@@ -60,9 +60,9 @@ def test_a_mirrored_view_of_a_symmetric_detector_adds_nothing() -> None:
     pixels, sizes = pictures()
     alone = Bright().predict(pixels, sizes)
     for kind in ("nms", "soft_nms"):
-        both = detect_views(Bright(), [(pixels, sizes)], TestTimeAugmentation(merge=kind, most=1))  # type: ignore[arg-type]
+        both = detect_views(Bright(), [(pixels, sizes)], TestTimeAugmentation(merge=kind, max_detections=1))  # type: ignore[arg-type]
         assert both.boxes.equal(alone.boxes) and both.scores.equal(alone.scores) and both.valid.all()
-    kept = detect_views(Bright(), [(pixels, sizes)], TestTimeAugmentation(most=5))
+    kept = detect_views(Bright(), [(pixels, sizes)], TestTimeAugmentation(max_detections=5))
     assert kept.valid.sum(1).tolist() == [1, 1]
 
 
@@ -97,7 +97,7 @@ def test_all_views_together_are_the_literal_reference(soft: bool, seed: int) -> 
         scores = 0.05 + 0.9 * torch.rand(2, count, generator=generator)
         labels = torch.randint(2, (2, count), generator=generator)
         found.append(Detections(boxes, scores, labels, torch.rand(2, count, generator=generator) > 0.2))
-    together = merged(found, TestTimeAugmentation(merge="soft_nms" if soft else "nms", overlap=0.4, most=10))
+    together = merged(found, TestTimeAugmentation(merge="soft_nms" if soft else "nms", overlap=0.4, max_detections=10))
     everything = torch.cat([one.boxes for one in found], 1)
     for image in range(2):
         wanted = literal(found, image, 0.4, soft)[:10]

@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from poise.detectors import DetectionModel
 from poise.lab.attention import NoAttention, attention_of_positives, dense_maps, sampled_maps, splat
+from poise.lab.auxiliary_queries import NoQueries, Places, QueryDistances, distances, query_places
 from poise.lab.conflict import Conflict, OneHead, activations, distribution, divergence, grad_cam
 from poise.lab.instability import BY_TOKEN, Instability, by_token, changes, compare, matching_of, moved_objects
-from poise.lab.lent_queries import NoQueries, Places, QueryDistances, distances, query_places
 from poise.models import create_model
-from poise.nn.conditional import ConditionalCrossAttention
-from poise.nn.tokens import Tokens
+from poise.nn.transformer.conditional import ConditionalCrossAttention
+from poise.nn.transformer.tokens import Tokens
 from poise.structures import Batch, GroundTruth, Progress
 
 SMALL: dict[str, Any] = {"channels": 32, "attention_heads": 4, "hidden": 64, "queries": 20, "encoder_layers": 1}
@@ -49,7 +49,7 @@ def test_splatting_is_the_transpose_of_bilinear_sampling() -> None:
     torch.testing.assert_close(splat(locations, weights, (5, 7)), grid.grad[0, 0], rtol=0, atol=1e-5)  # type: ignore[index]
 
 
-def test_a_weight_at_a_cells_centre_stays_there() -> None:
+def test_a_weight_at_a_cells_center_stays_there() -> None:
     found = splat(torch.tensor([[2.5 / 4, 1.5 / 3]]), torch.tensor([0.7]), (3, 4))
     assert float(found[1, 2]) == pytest.approx(0.7) and float(found.sum()) == pytest.approx(0.7)
 

@@ -58,7 +58,7 @@ def test_planes_are_deflated_little_endian_words() -> None:
 
 def test_supervision_counts_what_the_assignment_says() -> None:
     one = photograph()
-    judged = method().judge(one)
+    judged = method().compute_losses(one)
     stage = judged.stages["dense"]
     found = Supervision()
     found.add(stage, judged.factor, one.labels)
@@ -90,7 +90,7 @@ def test_supervision_counts_what_the_assignment_says() -> None:
 def test_agreement_of_assigners_on_the_same_predictions() -> None:
     one, first = photograph(), method()
     second = with_assigner(first, "task_aligned")
-    a, b = first.judge(one).stages["dense"], second.judge(one).stages["dense"]
+    a, b = first.compute_losses(one).stages["dense"], second.compute_losses(one).stages["dense"]
     assert torch.equal(a.predictions.logits, b.predictions.logits)  # frozen
     found = Agreement()
     found.add({"atss": a, "task_aligned": b, "again": a})
@@ -106,7 +106,7 @@ def test_places_of_several_objects_are_counted() -> None:
     one = photograph(np.array([[10.0, 10, 80, 80], [12, 12, 82, 82]]), np.array([0, 1]))
     torch.manual_seed(0)
     model = create_model("dw_r18_fpn", 3, image_size=96, channels=32, depth=1).eval()
-    judged = Method("dw", model, (0, 1, 2)).judge(one)
+    judged = Method("dw", model, (0, 1, 2)).compute_losses(one)
     found, view = Supervision(), judged.stages["dense"].of_image(0)
     found.add(judged.stages["dense"], judged.factor, one.labels)
     assert found.contested == int((view.of_object(0).chosen & view.of_object(1).chosen).sum()) > 0
@@ -116,7 +116,10 @@ def test_places_of_different_grids_are_not_compared() -> None:
     one = photograph()
     found = Agreement()
     found.add(
-        {"atss": method().judge(one).stages["dense"], "fcos": method("retinanet_r18_fpn").judge(one).stages["dense"]}
+        {
+            "atss": method().compute_losses(one).stages["dense"],
+            "fcos": method("retinanet_r18_fpn").compute_losses(one).stages["dense"],
+        }
     )
     assert found.to_list() == []
 
@@ -125,7 +128,7 @@ def test_unknown_classes_are_left_alone() -> None:
     one = photograph()
     known = method()
     partly = Method("partly", known.model, (-1, 1, 2))
-    stage = partly.judge(one).stages["dense"]
+    stage = partly.compute_losses(one).stages["dense"]
     assert stage.truth.valid[0, :3].tolist() == [False, True, True]
     assert not (stage.index == 0).any()
 
@@ -134,13 +137,13 @@ def test_thousands_of_objects_and_none() -> None:
     generator = np.random.default_rng(0)
     corner = generator.uniform(0, 90, (1500, 2))
     crowded = photograph(np.concatenate([corner, corner + generator.uniform(2, 6, (1500, 2))], 1), np.arange(1500) % 3)
-    judged = method().judge(crowded)
+    judged = method().compute_losses(crowded)
     found = stages_to_dict(judged.stages, crowded, judged.factor, judged.classes)["dense"]
     assert len(found["lists"]["lengths"]) == MOST_OBJECTS
     assert crowded.to_dict()["hidden"] == 1500 - MOST_OBJECTS
     assert len(str(found)) < 400_000
     empty = photograph(np.zeros((0, 4)), np.zeros(0, dtype=np.int64))
-    judged = method().judge(empty)
+    judged = method().compute_losses(empty)
     found = stages_to_dict(judged.stages, empty, judged.factor, judged.classes)["dense"]
     assert found["lists"]["lengths"] == [] and found["places"]["greatest"]["positive"] == 0
     numbers = Supervision()
@@ -150,10 +153,10 @@ def test_thousands_of_objects_and_none() -> None:
 
 def test_models_that_do_not_say_their_weights_show_their_assignments() -> None:
     one, silent = photograph(), method()
-    own = silent.judge(one).stages["dense"]
+    own = silent.compute_losses(one).stages["dense"]
     criterion = silent.model.network.branch.criterion
     silent.model.network.branch.criterion = lambda *words: criterion(*words)
-    judged = silent.judge(one)
+    judged = silent.compute_losses(one)
     stage = judged.stages["dense"]
     assert judged.assumed and torch.equal(stage.index, own.index)
     assert torch.equal(stage.positive, (own.index >= 0).float()) and stage.regression.sum() == stage.positive.sum()
@@ -163,7 +166,7 @@ def test_models_that_do_not_say_their_weights_show_their_assignments() -> None:
     assert "does not say what its losses weigh" in page.remarks()[0] and "does not say" in page.html()
     silent.model.network.branch.forward = lambda *_: StepOutput({"loss": torch.zeros(())})
     with pytest.raises(lab.NothingToExplain, match="without weights"):
-        silent.judge(one)
+        silent.compute_losses(one)
 
 
 def test_a_page_of_thousands_of_objects_stays_small() -> None:
@@ -173,7 +176,7 @@ def test_a_page_of_thousands_of_objects_stays_small() -> None:
     crowded, dense = photograph(boxes, np.arange(3000) % 3, side=960), method()
     dense.model.preprocess = replace(dense.model.preprocess, short=320, long=320)
     page = LabPage("t", ["atss"], ["disc", "square", "ring"])
-    page.add(crowded, {"atss": dense.judge(crowded)})
+    page.add(crowded, {"atss": dense.compute_losses(crowded)})
     assert len(page.images[0]) < 2.5e6
     assert json.loads(page.images[0])["hidden"] == 2600
     assert page.to_dict()["stages"][0]["objects"] == 3000  # all are counted

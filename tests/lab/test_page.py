@@ -65,7 +65,7 @@ def browser(page: Path, tmp_path: Path) -> Iterator[Browser]:
 
 
 def bright(browser: Browser, number: int) -> int:
-    """Pixels of a heat map that have a colour."""
+    """Pixels of a heat map that have a color."""
     return browser.run(f"""(() => {{ const c = document.querySelectorAll(".pane canvas:first-child")[{number}];
         const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data; let n = 0;
         for (let i = 0; i < d.length; i += 4) {{

@@ -57,7 +57,7 @@ def test_a_flat_map_is_one_everywhere_and_an_empty_one_nothing() -> None:
     assert discriminability([torch.zeros(2, 2, 2)], (8, 8), (8, 8)).eq(0).all()
 
 
-def test_pixels_belong_to_a_box_that_holds_their_centre() -> None:
+def test_pixels_belong_to_a_box_that_holds_their_center() -> None:
     boxes = torch.tensor([[1.0, 0.0, 3.0, 2.0], [2.6, 1.4, 9.0, 3.0], [0.0, 0.0, 0.4, 0.4]])
     found = covered(boxes, (4, 5))
     wanted = torch.tensor(

@@ -59,7 +59,7 @@ def test_backbone_weights_from_a_file(tmp_path: Path) -> None:
         create_model("gfl_r18_fpn", channels=32, backbone_weights=tmp_path / "other.pth")
 
 
-def test_caffe_style_moves_the_stride_and_the_colours() -> None:
+def test_caffe_style_moves_the_stride_and_the_colors() -> None:
     model = create_model("fcos_r50_fpn", caffe=True)
     block = model.network.backbone.body.layer2[0]
     assert block.conv1.stride == (2, 2) and block.conv2.stride == (1, 1)

@@ -14,7 +14,7 @@ from poise.detectors import DetectionModel
 from poise.detectors.query import layer_names, predictions_of
 from poise.models import create_model
 from poise.models.roles import without_training_parts
-from poise.nn.queries import Answers, Queries, cut
+from poise.nn.transformer.queries import DecoderOutput, Queries, cut
 from poise.structures import Batch, GroundTruth, Progress
 
 SMALL: dict[str, Any] = {"channels": 16, "heads": 2, "hidden": 32, "queries": 7, "encoder_layers": 1}
@@ -55,7 +55,7 @@ def step(model: DetectionModel) -> dict[str, Tensor]:
 
 def taught_alone(network: Any, queries: Queries, memory: Any, truth: GroundTruth) -> dict[str, Tensor]:
     """What a decoder that is asked these queries alone loses, every object of ``truth`` being matched once."""
-    answers: Answers = network.decoder(queries, memory)
+    answers: DecoderOutput = network.decoder(queries, memory)
     layers = len(answers.logits)
     predictions = predictions_of(answers, queries.references, truth.sizes)
     truths = truth.repeat(layers)

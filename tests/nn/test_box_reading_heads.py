@@ -55,7 +55,7 @@ def test_refinement_changes_boxes_and_learns() -> None:
         assert head.sides.weight.grad is not None and bool(head.sides.weight.grad.any())
 
 
-def test_the_centre_prior_is_stored_but_not_trained() -> None:
+def test_the_center_prior_is_stored_but_not_trained() -> None:
     head = DualWeightingHead(16, 3, points(STRIDES, 0.5), None, depth=1)
     assert head.center_prior.sigma.tolist() == [[pytest.approx(1.11)] * 2] * 3
     assert not any(parameter.requires_grad for parameter in head.center_prior.parameters())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.deformable import DeformableConv, make_deformable
 from poise.nn.towers import init_towers, tower
 

@@ -159,4 +159,4 @@ def test_more_probabilities_than_bins_are_refused() -> None:
 def test_scores_are_the_product() -> None:
     joint = predictions_of(JointDistributionPredictions, 1, 7)
     assert isinstance(joint, JointDistributionPredictions)
-    torch.testing.assert_close(joint.gate(), joint.logits.sigmoid() * joint.quality.sigmoid()[..., None])
+    torch.testing.assert_close(joint.threshold_scores(), joint.logits.sigmoid() * joint.quality.sigmoid()[..., None])

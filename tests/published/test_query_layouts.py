@@ -41,12 +41,12 @@ def test_every_key_has_its_place(shared: Path, layout: str) -> None:
 
 
 def test_merging_layers_are_reordered() -> None:
-    """The original unfolds 2x2 neighbours channel by channel; Microsoft lays the neighbours' channels side by side."""
+    """The original unfolds 2x2 neighbors channel by channel; Microsoft lays the neighbors' channels side by side."""
     channels = 3
     x = torch.randn(1, channels, 2, 2)
     weight = torch.randn(2 * channels, 4 * channels)
     theirs = torch.nn.functional.unfold(x, 2, stride=2)[0, :, 0] @ weight.T
     state = reordered({"backbone.stages.0.downsample.reduction.weight": weight, "backbone.norm1.weight": weight[0]})
-    neighbours = torch.cat([x[0, :, row, column] for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))])
-    torch.testing.assert_close(neighbours @ state["backbone.stages.0.downsample.reduction.weight"].T, theirs)
+    neighbors = torch.cat([x[0, :, row, column] for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))])
+    torch.testing.assert_close(neighbors @ state["backbone.stages.0.downsample.reduction.weight"].T, theirs)
     assert torch.equal(state["backbone.norm1.weight"], weight[0])

@@ -69,8 +69,8 @@ def test_a_file_names_variants(tmp_path: Path) -> None:
         ("base", {}),
         ("more", {"optimizer.lr": 0.1, "model.name": "fcos_r18_fpn"}),
     ]
-    path.write_text("vary: {batch: [4, 8]}", encoding="utf-8")
-    assert [variant.name for variant in load_ablation(path).variants] == ["batch=4", "batch=8"]
+    path.write_text("vary: {batch_size: [4, 8]}", encoding="utf-8")
+    assert [variant.name for variant in load_ablation(path).variants] == ["batch_size=4", "batch_size=8"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_each_is_a_batch_of_16_clipped_with_a_slow_backbone() -> None:
     assert len(names) == 25
     for name in names:
         recipe = get_recipe(name)
-        assert recipe.data.batch == 16 and recipe.train.clip_norm == 0.1 and recipe.optimizer.name == "adamw"
+        assert recipe.data.batch_size == 16 and recipe.train.clip_norm == 0.1 and recipe.optimizer.name == "adamw"
         assert recipe.optimizer.backbone_lr_multiplier == (1.0 if name == "co_dino_5scale_vit_l_12e" else 0.1)
         assert f"_{recipe.schedule.epochs}e" in name
         assert (recipe.augment.jitter_canvas > 0) == ("lsj" in name or "lvis" in name)

@@ -41,7 +41,7 @@ def test_one_x_is_twelve_epochs_of_sixteen_images(name: str) -> None:
     recipe = get_recipe(name)
     assert (recipe.schedule.epochs, recipe.schedule.milestones, recipe.schedule.gamma) == (12, (8, 11), 0.1)
     rate = 0.02 if "rcnn" in name else 0.01
-    assert (recipe.data.batch, recipe.optimizer.lr, recipe.optimizer.lr_batch) == (16, rate, 16)
+    assert (recipe.data.batch_size, recipe.optimizer.lr, recipe.optimizer.lr_batch) == (16, rate, 16)
     assert (recipe.optimizer.name, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
     assert recipe.schedule.warmup_steps == (1000 if name.startswith(("dw", "autoassign")) else 500)
     assert not recipe.data.keep_empty and recipe.data.min_side == 32
@@ -72,7 +72,7 @@ def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'schedule.epochs'"):
         from_dict({"schedule": {"epcohs": 3}})
     with pytest.raises(ValueError, match="did you mean 'optimizer'"):
-        from_dict({"optimiser": {}})
+        from_dict({"optimizer": {}})
     with pytest.raises(ValueError, match="it must be module:function"):
         get_recipe("no.such.module:recipe")
 
@@ -137,7 +137,7 @@ def test_broken_or_hostile_yaml_is_refused(tmp_path: Path, text: str) -> None:
 
 @given(epochs=st.integers(1, 300))
 def test_other_lengths_keep_the_milestones_places(epochs: int) -> None:
-    schedule = get_recipe("atss_r50_fpn_1x").lasting(epochs).schedule
+    schedule = get_recipe("atss_r50_fpn_1x").with_epochs(epochs).schedule
     assert schedule.epochs == epochs
     assert all(1 <= milestone < epochs for milestone in schedule.milestones)
     if epochs % 12 == 0:

@@ -60,7 +60,7 @@ def assigned(truth: GroundTruth, knowing: bool) -> Assignment:
 def chosen_by(sampler: Sampler, assignment: Assignment) -> Tensor:
     """Overlaps of the negatives that a sampler takes."""
     sample = sampler(assignment, torch.Generator().manual_seed(2))
-    taken = sample.chosen & assignment.negative.gather(1, sample.index)
+    taken = sample.mask & assignment.negative.gather(1, sample.index)
     return assignment.quality.gather(1, sample.index)[taken]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.sample import Hardest, InstanceBalanced, IoUBalanced, Request, Uniform
+from poise.sample import OHEM, InstanceBalanced, IoUBalanced, Request, Uniform
 from poise.structures import Assignment
 
 DRAWS = 600
@@ -206,9 +206,9 @@ def test_hardest_takes_the_greatest_losses() -> None:
     assignment = negatives([0.0] * 6, 1)
     candidates = torch.tensor([[True, False, True, True, True, True]])
     request = Request(candidates, torch.tensor([3]), 3, assignment, loss=loss)
-    assert Hardest()(request).nonzero()[:, 1].tolist() == [0, 3, 5]
+    assert OHEM()(request).nonzero()[:, 1].tolist() == [0, 3, 5]
     with pytest.raises(ValueError, match="loss"):
-        Hardest()(Request(candidates, torch.tensor([3]), 3, assignment))
+        OHEM()(Request(candidates, torch.tensor([3]), 3, assignment))
 
 
 @pytest.mark.parametrize("wrong", [{"bins": 0}, {"floor_fraction": 1.5}, {"floor": 1.0}])

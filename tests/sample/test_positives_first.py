@@ -19,9 +19,9 @@ def assignment_of(positives: list[int], places: int = 50, ignored: int = 0) -> A
 def test_as_many_in_every_image(positives: list[int], count: int) -> None:
     assignment = assignment_of(positives)
     sample = PositivesFirst(most=20)(assignment)
-    assert sample.chosen.sum(1).tolist() == [count] * 2
+    assert sample.mask.sum(1).tolist() == [count] * 2
     for b, number in enumerate(positives):
-        chosen = sample.index[b][sample.chosen[b]]
+        chosen = sample.index[b][sample.mask[b]]
         assert len(set(chosen.tolist())) == count
         assert int(assignment.positive[b, chosen].sum()) == min(number, count)
 
@@ -37,19 +37,19 @@ def test_chance_reaches_every_place() -> None:
     seen = torch.zeros(50)
     for _ in range(200):
         sample = PositivesFirst(most=20, least=9)(assignment_of([3]))
-        seen[sample.index[0][sample.chosen[0]]] += 1
+        seen[sample.index[0][sample.mask[0]]] += 1
     assert bool((seen[:3] == 200).all()) and bool((seen[3:] > 5).all())
 
 
 def test_positives_alone() -> None:
     sample = PositivesFirst(most=20, fill=False)(assignment_of([3, 0]))
-    assert sample.chosen.sum(1).tolist() == [3, 0]
+    assert sample.mask.sum(1).tolist() == [3, 0]
 
 
 def test_ignored_places_are_not_lent_and_too_few_do_no_harm() -> None:
     sample = PositivesFirst(most=20)(assignment_of([2, 0], places=6, ignored=2))
-    assert sample.chosen.sum(1).tolist() == [4, 4]
-    assert int(sample.index[sample.chosen].max()) < 4
+    assert sample.mask.sum(1).tolist() == [4, 4]
+    assert int(sample.index[sample.mask].max()) < 4
 
 
 def test_limits() -> None:

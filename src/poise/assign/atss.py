@@ -1,7 +1,7 @@
 """ATSS: adaptive training sample selection (Zhang et al. 2020, algorithm 1).
 
-Every object takes the ``topk`` places of each level that are nearest to its centre as candidates; its threshold is
-the mean plus the standard deviation of their IoU. Candidates that reach it, with the centre inside the object, are
+Every object takes the ``topk`` places of each level that are nearest to its center as candidates; its threshold is
+the mean plus the standard deviation of their IoU. Candidates that reach it, with the center inside the object, are
 positive; a place wanted by several objects goes to the one that it overlaps most.
 """
 
@@ -13,10 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.listing import finite_of
-from poise.assign.nearest import nearest
-from poise.assign.planes import center_planes
 from poise.boxes import iou
+from poise.pairwise.listing import finite_of
+from poise.pairwise.nearest import nearest
+from poise.pairwise.planes import center_planes
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 
@@ -26,7 +26,7 @@ class ATSS:
 
     reads: ClassVar[str] = "priors"
     topk: int = 9
-    inside: float = 0.01  # px: how far inside the object a positive's centre must be
+    inside: float = 0.01  # px: how far inside the object a positive's center must be
     divisor: int = 32
 
     def __post_init__(self) -> None:

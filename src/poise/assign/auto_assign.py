@@ -1,6 +1,6 @@
 """AutoAssign: places weigh themselves (Zhu et al. 2020).
 
-A place inside an object counts by how sure its prediction is and by a learned prior around the centre of the
+A place inside an object counts by how sure its prediction is and by a learned prior around the center of the
 object's class; it is the less of a negative the better its box fits.
 """
 
@@ -12,12 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.bags import Bag, SoftCenter
+from poise.assign.center_priors import Bag, GaussianCenterPrior
 from poise.assign.likelihood import TINY, CenteredBags, in_slices
-from poise.assign.overlaps import best_overlap
-from poise.assign.pairs import between, pairs_inside, scores_of_pairs
-from poise.assign.protocol import object_chunks
 from poise.boxes import giou
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.overlaps import best_overlap
+from poise.pairwise.pairs import between, class_scores_of_pairs, pairs_inside
 from poise.structures import GroundTruth, Predictions
 
 TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
@@ -25,14 +25,14 @@ TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows 
 
 @dataclass(frozen=True)
 class AutoAssign:
-    """Soft assignment from predictions; ``bag`` is the centre prior, mostly a head's ``CenterPrior``.
+    """Soft assignment from predictions; ``bag`` is the center prior, mostly a head's ``CenterPrior``.
 
     Objects of one class that contain the same place both speak of its negative weight there: the one with the highest
     index wins. Places with predictions that are not finite get no positive weight.
     """
 
     reads: ClassVar[str] = "predictions"
-    bag: Bag = SoftCenter(1.0)
+    bag: Bag = GaussianCenterPrior(1.0)
     beta: float = 5.0  # weight of the box in the likelihood of a place
     sharpness: float = 3.0  # of the confidence weight, exp(sharpness * likelihood)
 
@@ -50,7 +50,7 @@ class AutoAssign:
             pairs = pairs_inside(priors.centers, objects, truth.valid[:, part])
             pairs = pairs.only(pairs.of_places(finite))
             prior = self.bag(priors, objects, labels, pairs)
-            score = scores_of_pairs(predictions, labels, pairs)
+            score = class_scores_of_pairs(predictions, labels, pairs)
             likelihood = self._likelihood(score, pairs.of_places(boxes), pairs.of_objects(objects))
             weight = (self.sharpness * likelihood).exp() * prior * (likelihood > 0)
             weight = weight / pairs.of_objects(pairs.total(weight).clamp(min=TINY))

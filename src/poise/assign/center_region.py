@@ -1,4 +1,4 @@
-"""FCOS assignment: points inside an object, near its centre, on the level of its size (Tian et al. 2019, section 3)."""
+"""FCOS assignment: points inside an object, near its center, on the level of its size (Tian et al. 2019, section 3)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.listing import finite_of
-from poise.assign.pairs import Pairs, pairs_inside
-from poise.assign.planes import around_middle, depth, owner_of, smallest_first
-from poise.assign.protocol import object_chunks
 from poise.boxes import area
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.listing import finite_of
+from poise.pairwise.pairs import Pairs, pairs_inside
+from poise.pairwise.planes import around_middle, depth, owner_of, smallest_first
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
@@ -23,7 +23,7 @@ class CenterRegion:
     """Assignment by position and size.
 
     A point answers to an object when it lies strictly inside the object (with ``radius`` > 0: inside the part of it
-    that is within ``radius`` strides of its centre) and its farthest side is within the level's range. Of several
+    that is within ``radius`` strides of its center) and its farthest side is within the level's range. Of several
     objects the smallest wins, ties to the lowest index. Every point counts, padding included.
     """
 
@@ -49,7 +49,7 @@ class CenterRegion:
         return Assignment(owner_of(best, order), positive, torch.zeros_like(positive), positive.float())
 
     def _fits(self, priors: Priors, objects: Tensor, pairs: Pairs) -> Tensor:
-        """Whether the place of each pair is near the object's centre and on the level of the object's size."""
+        """Whether the place of each pair is near the object's center and on the level of the object's size."""
         x, y = (pairs.of_places(z) for z in priors.centers.float().unbind(-1))
         x1, y1, x2, y2 = (pairs.of_objects(side) for side in objects.unbind(-1))
         farthest = torch.maximum(torch.maximum(x - x1, x2 - x), torch.maximum(y - y1, y2 - y))

@@ -14,10 +14,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.bags import Bag, SoftCenter
-from poise.assign.pairs import TINY, Pairs, between, pairs_inside, scores_of_pairs
-from poise.assign.protocol import object_chunks
+from poise.assign.center_priors import Bag, GaussianCenterPrior
 from poise.boxes import iou_and_giou
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.pairs import TINY, Pairs, between, class_scores_of_pairs, pairs_inside
 from poise.structures import GroundTruth, PairWeights, Predictions
 
 TEMPORARIES = 8  # a pair needs this many times the memory that streaming allows for
@@ -75,10 +75,10 @@ class DualWeighting:
     """
 
     reads: ClassVar[str] = "predictions"
-    bag: Bag = SoftCenter()
+    bag: Bag = GaussianCenterPrior()
     beta: float = 5.0  # weight of the box in the consistency
     mu: float = 5.0  # sharpness of the positive weight
-    mu_total: float = 3.0  # the same in the sum it is divided by; equal to ``mu``: the article's normalised weight
+    mu_total: float = 3.0  # the same in the sum it is divided by; equal to ``mu``: the article's normalized weight
     location: Callable[[Tensor, Tensor, float], Tensor] = box_likelihood
     overlap_function: Callable[[Tensor, Pairs], Tensor] = NormalizedIoU()
     detached: bool = True  # False lets gradients through the positive weights
@@ -97,7 +97,7 @@ class DualWeighting:
             for part in object_chunks(batch * TEMPORARIES, places, objects):
                 boxes, labels = truth.boxes[:, part], truth.labels[:, part]
                 pairs = pairs_inside(priors.centers, boxes, truth.valid[:, part])
-                score = scores_of_pairs(predictions, labels, pairs)
+                score = class_scores_of_pairs(predictions, labels, pairs)
                 fit = self._fit(score, pairs.of_places(predicted), pairs.of_objects(boxes))
                 overlap, consistency = (torch.where(pairs.of_places(finite), value, 0.0) for value in fit)
                 parts.append(self._positive(consistency, self.bag(priors, boxes, labels, pairs), pairs))

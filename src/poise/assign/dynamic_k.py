@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from poise.assign.listing import Places
-from poise.assign.planes import Planes, first_equal, largest_values, smallest
-from poise.assign.protocol import object_chunks
 from poise.boxes import iou
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.listing import Places
+from poise.pairwise.planes import Planes, first_equal, largest_values, smallest
 from poise.structures import Assignment, GroundTruth, Predictions
 
 Costs = Callable[[slice, Tensor], Tensor]  # objects of the slice and their overlap (B,g,N) to costs (B,g,N)
@@ -42,8 +42,8 @@ def _among(predictions: Predictions, truth: GroundTruth, usable: Tensor, costs: 
     boxes = Planes.of(predictions.boxes)
     shape, device = usable.shape, usable.device
     cheapest = torch.full(shape, torch.inf, device=device)
-    favourite = torch.zeros(shape, dtype=torch.int64, device=device)
-    takers, taker, nearest = torch.zeros_like(favourite), torch.full_like(favourite, -1), torch.zeros_like(cheapest)
+    favorite = torch.zeros(shape, dtype=torch.int64, device=device)
+    takers, taker, nearest = torch.zeros_like(favorite), torch.full_like(favorite, -1), torch.zeros_like(cheapest)
     allowed = usable[:, None].float()
     forbidden, absent = (torch.where(there, 0.0, torch.inf) for there in (usable[:, None], truth.valid[..., None]))
     for part in object_chunks(shape[0], shape[1], truth.boxes.shape[1], device):
@@ -52,13 +52,13 @@ def _among(predictions: Predictions, truth: GroundTruth, usable: Tensor, costs: 
         cost = costs(part, overlap).nan_to_num_(LARGEST, LARGEST, -LARGEST).add_(forbidden).add_(absent[:, part])
         low = cost.amin(1)
         owner = first_equal(cost, low) + part.start
-        favourite = torch.where(low < cheapest, owner, favourite)
+        favorite = torch.where(low < cheapest, owner, favorite)
         cheapest, nearest = torch.minimum(cheapest, low), torch.maximum(nearest, overlap.amax(1))
         place, taken = _choose(cost, overlap, topk)
         takers = takers.scatter_add(1, place.flatten(1), taken.flatten(1).long())
         objects = torch.arange(part.start, part.stop, device=device)[:, None]
         taker = taker.scatter_reduce(1, place.flatten(1), torch.where(taken, objects, -1).flatten(1), "amax")
-    index = torch.where(takers > 1, favourite, taker).clamp(min=0)
+    index = torch.where(takers > 1, favorite, taker).clamp(min=0)
     positive = takers > 0
     own = iou(predictions.boxes.float(), truth.boxes.gather(1, index[..., None].expand(-1, -1, 4)))
     return Assignment(index, positive, torch.zeros_like(positive), torch.where(positive, own, nearest))

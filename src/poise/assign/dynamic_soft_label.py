@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from poise.assign.dynamic_k import Costs, take_cheapest
-from poise.assign.listing import finite_of
-from poise.assign.pairs import pairs_inside
-from poise.assign.planes import center_planes, rows, sides_of, stride_planes
-from poise.assign.protocol import object_chunks
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.listing import finite_of
+from poise.pairwise.pairs import pairs_inside
+from poise.pairwise.planes import center_planes, rows, sides_of, stride_planes
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 TEMPORARIES = 8  # planes of pairs alive at once where places inside are looked for, against what streaming allows for
@@ -35,7 +35,7 @@ class DynamicSoftLabel:
     reads: ClassVar[str] = "predictions"
     topk: int = 13
     iou_weight: float = 3.0
-    center_radius: float | None = None  # strides; RTMDet adds 10^(distance from the centre - 3), NanoDet-Plus does not
+    center_radius: float | None = None  # strides; RTMDet adds 10^(distance from the center - 3), NanoDet-Plus does not
 
     def __post_init__(self) -> None:
         if self.topk < 1 or self.iou_weight < 0:
@@ -95,7 +95,7 @@ def _background(logits: Tensor) -> Tensor:
 
 
 def _center_distance(priors: Priors, boxes: Tensor) -> Tensor:
-    """Distance (B,g,N) of each place from each object's centre, in strides."""
+    """Distance (B,g,N) of each place from each object's center, in strides."""
     x, y = center_planes(priors)
     x1, y1, x2, y2 = sides_of(boxes)
     x = x - (x1 + x2) / 2

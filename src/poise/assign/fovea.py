@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.listing import finite_of
-from poise.assign.pairs import pairs_inside
-from poise.assign.planes import owner_of, smallest_first
-from poise.assign.protocol import object_chunks
 from poise.boxes import area
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.listing import finite_of
+from poise.pairwise.pairs import pairs_inside
+from poise.pairwise.planes import owner_of, smallest_first
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
@@ -22,7 +22,7 @@ TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows 
 class Fovea:
     """Assignment by position and size.
 
-    An object is shrunk around its centre by ``sigma``; the cells whose middle lies in that part answer to it, on
+    An object is shrunk around its center by ``sigma``; the cells whose middle lies in that part answer to it, on
     every level whose range holds the square root of its area. Of several objects the smallest wins, ties to the
     lowest index. What lies beyond the map is moved to its last cells, as in the original. Every cell counts, padding
     included.

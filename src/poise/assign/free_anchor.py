@@ -1,7 +1,7 @@
 """FreeAnchor: each object learns which of its nearest anchors to match (Zhang et al. 2019).
 
 An object's bag are the anchors that overlap it most. Its likelihood is the mean of what each anchor's class score and
-box make likely, weighted towards the best (mean-max); a place is no negative of a class whose object its box finds.
+box make likely, weighted toward the best (mean-max); a place is no negative of a class whose object its box finds.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from poise.assign.likelihood import TINY, BagWeights
-from poise.assign.overlaps import Overlaps, overlaps_with
-from poise.assign.pairs import ListedPairs, scores_of_pairs
-from poise.assign.protocol import object_chunks
 from poise.boxes import DeltaCoder
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.overlaps import Overlaps, overlaps_with
+from poise.pairwise.pairs import ListedPairs, class_scores_of_pairs
 from poise.structures import DeltaPredictions, GroundTruth, Predictions, Priors
 
 TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows for
@@ -69,7 +69,7 @@ class FreeAnchor:
             self._negative(predictions, finite, truth),
             (weight * likelihood).sum(2),
             truth.valid.float() * place.shape[2],
-            places=place.transpose(1, 2),
+            prior_index=place.transpose(1, 2),
         )
 
     @torch.no_grad()
@@ -85,7 +85,7 @@ class FreeAnchor:
     def _likelihood(self, predictions: Predictions, truth: GroundTruth, place: Tensor) -> Tensor:
         """Class score * exp(-box loss) of each place of each bag, (B,G,K)."""
         pairs = ListedPairs.of_bags(place, predictions.boxes.shape[1])
-        score = scores_of_pairs(predictions, truth.labels, pairs)
+        score = class_scores_of_pairs(predictions, truth.labels, pairs)
         wanted = self.coder.encode(pairs.of_places(predictions.priors.boxes.float()), pairs.of_objects(truth.boxes))
         loss = smooth_l1_loss(pairs.of_places(self._offsets(predictions)), wanted, reduction="none", beta=self.beta)
         return (score * (-self.box_weight * loss.sum(1)).exp()).view_as(place)

@@ -14,8 +14,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from poise.assign.protocol import object_chunks
-from poise.boxes import iou_and_giou, to_shares
+from poise.boxes import iou_and_giou, normalize_boxes
+from poise.pairwise.chunks import object_chunks
 from poise.structures import Assignment, GroundTruth, QueryPredictions
 
 
@@ -78,9 +78,9 @@ class Hungarian:
         self, predictions: QueryPredictions, finite: Tensor, truth: GroundTruth, part: slice
     ) -> tuple[Tensor, Tensor]:
         labels, boxes = truth.labels[part], truth.boxes[part]
-        said = (predictions.logits[part], predictions.boxes[part], predictions.shares[part])
+        said = (predictions.logits[part], predictions.boxes[part], predictions.normalized_boxes[part])
         logits = said[0].float().gather(2, labels[:, None].expand(-1, said[0].shape[1], -1))
-        distance = torch.cdist(said[2].float(), to_shares(boxes, truth.sizes[part]), p=1)
+        distance = torch.cdist(said[2].float(), normalize_boxes(boxes, truth.sizes[part]), p=1)
         overlap, fit = iou_and_giou(said[1].float()[:, :, None], boxes[:, None])
         cost = self._class_cost(logits) * self.class_weight + distance * self.box_weight - fit * self.giou_weight
         return torch.where(

@@ -30,7 +30,7 @@ class BagWeights(PairWeights):
 
 @dataclass(frozen=True)
 class CenteredBags(BagWeights):
-    """Bags of a centre prior: ``mass`` is the sum of its weights, and carries the gradient of a learned one."""
+    """Bags of a center prior: ``mass`` is the sum of its weights, and carries the gradient of a learned one."""
 
 
 def in_slices(function: Callable[[slice], tuple[Tensor, ...]], slices: list[slice]) -> tuple[Tensor, ...]:

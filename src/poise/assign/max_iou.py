@@ -14,10 +14,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.listing import finite_of
-from poise.assign.overlaps import Overlaps, overlaps_with
-from poise.assign.protocol import object_chunks
 from poise.boxes import pairwise_iof
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.listing import finite_of
+from poise.pairwise.overlaps import Overlaps, overlaps_with
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 TINY = 1e-12  # an overlap below it is none

@@ -1,4 +1,4 @@
-"""Two normal distributions fitted to a few numbers each, for many objects at once (expectation and maximisation)."""
+"""Two normal distributions fitted to a few numbers each, for many objects at once (expectation and maximization)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.assign import listing
+from poise.pairwise import listing
 
 LEAST_VARIANCE = 1e-6  # added to every variance, as the usual implementations do
 TINY = 1e-12
@@ -61,7 +61,7 @@ def low_component(
         bound = (total * share).sum(-1, keepdim=True)
         running = running & ((bound - previous).abs() >= tolerance)
         previous = bound
-        if listing.may_list(values.device) and not running.any():
+        if listing.allows_dynamic_shapes(values.device) and not running.any():
             break
     joint = mixture.log_densities(values)
     return joint[..., 0, :] >= joint[..., 1, :], _total(joint).squeeze(-2)
@@ -73,7 +73,7 @@ def _shapes(values: Tensor, counted: Tensor, iterations: int = 100, tolerance: f
 
 
 def _total(joint: Tensor) -> Tensor:
-    """Logarithm of the sum of both components' densities (...,2,K), (...,1,K); vectorised, as ``logaddexp`` is not."""
+    """Logarithm of the sum of both components' densities (...,2,K), (...,1,K); vectorized, as ``logaddexp`` is not."""
     low, high = joint.split(1, -2)
     return torch.maximum(low, high) + softplus(-(low - high).abs())
 

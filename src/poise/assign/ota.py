@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.assign.class_cost import ClassCost, focal_of_absent
-from poise.assign.overlaps import best_overlap
-from poise.assign.pairs import Pairs, pairs_inside
-from poise.assign.planes import around_middle, depth, largest_values
-from poise.assign.protocol import object_chunks
 from poise.assign.sinkhorn import Lane, Transport
 from poise.boxes import iou
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.class_cost import ClassCost, focal_of_absent
+from poise.pairwise.overlaps import best_overlap
+from poise.pairwise.pairs import Pairs, pairs_inside
+from poise.pairwise.planes import around_middle, depth, largest_values
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
@@ -31,7 +31,7 @@ LEAST_IOU = torch.finfo(torch.float32).eps
 class OTA:
     """Assignment by the cost of predictions; ``quality`` is the IoU of the predicted box.
 
-    Only places inside an object and near its centre can be taken. An object that has none takes from all places. (The
+    Only places inside an object and near its center can be taken. An object that has none takes from all places. (The
     original adds 1e6 to the cost of the others; in float32 that leaves sixteenths of the rest. Here the constant is
     left out, which changes nothing else.) Ties go to the lowest index of the object, the background last.
     """
@@ -44,7 +44,7 @@ class OTA:
     gamma: float = 2.0
     temperature: float = 0.1  # the less, the harder the plan and the slower it is found
     iterations: int = 50
-    inside: float = 0.01  # px: how far inside the object a positive's centre must be
+    inside: float = 0.01  # px: how far inside the object a positive's center must be
 
     def __post_init__(self) -> None:
         if min(self.topk, self.iterations) < 1 or min(self.radius, self.temperature) <= 0:
@@ -90,7 +90,7 @@ class OTA:
         return ClassCost(logits, hit, miss)
 
     def _near(self, priors: Priors, objects: Tensor, valid: Tensor) -> Pairs:
-        """Pairs of places inside objects (B,g,4) and near their centres."""
+        """Pairs of places inside objects (B,g,4) and near their centers."""
         pairs = pairs_inside(priors.centers, objects, valid)
         x, y = (pairs.of_places(z) for z in priors.centers.float().unbind(-1))
         sides = [pairs.of_objects(side) for side in objects.unbind(-1)]

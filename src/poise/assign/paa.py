@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.assign.class_cost import focal_of_absent
-from poise.assign.listing import Places
 from poise.assign.max_iou import MaxIoU
 from poise.assign.mixture import low_component
-from poise.assign.planes import ordered
-from poise.assign.protocol import lowest_index, object_chunks
 from poise.boxes import giou
+from poise.pairwise.chunks import lowest_index, object_chunks
+from poise.pairwise.class_cost import focal_of_absent
+from poise.pairwise.listing import Places
+from poise.pairwise.planes import ordered
 from poise.structures import Assignment, GroundTruth, Predictions
 
 SAME = 1e-4  # log-likelihoods that differ by less are equal: of two places alone in a component, only rounding decides

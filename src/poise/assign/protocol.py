@@ -1,7 +1,7 @@
 """What an assigner is: a value that says which object each place answers to.
 
 Assigners are frozen dataclasses of their hyper-parameters with ``__call__``. They carry no gradient, work in fp32 on
-padded truth without loops over images or objects and without host-device synchronisation, and break ties by the
+padded truth without loops over images or objects and without host-device synchronization, and break ties by the
 **lowest index** (of the place, then of the object) unless they say otherwise.
 """
 
@@ -9,13 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-import torch
-from torch import Tensor
-
 from poise.structures import Assignment, GroundTruth, PairWeights, Predictions
-
-STREAM = 1 << 25  # elements of one (B,N,g) plane that a streamed assigner holds at a time
-CACHE = 1 << 20  # the same on a CPU, where planes that stay in its cache are read several times as fast
 
 
 class Assigner(Protocol):
@@ -24,24 +18,3 @@ class Assigner(Protocol):
     reads: ClassVar[str]  # "priors" or "predictions": what it decides from
 
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment | PairWeights: ...
-
-
-def wide(device: torch.device) -> torch.dtype:
-    """float64, in which the order of a sum does not show in float32; where a device has none (Apple's), float32."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def object_chunks(batch: int, places: int, objects: int, device: torch.device | None = None) -> list[slice]:
-    """Slices of the object axis that keep one (B,N,g) plane within ``STREAM`` elements, on a CPU within its cache."""
-    cached = device is not None and device.type == "cpu" and not torch.compiler.is_compiling()
-    size = max(1, min(STREAM, CACHE if cached else STREAM) // max(1, batch * places))
-    return [slice(start, min(start + size, objects)) for start in range(0, objects, size)]
-
-
-def lowest_index(chosen: Tensor, dim: int = -1) -> Tensor:
-    """Index of the first True along ``dim``; the length of ``dim`` where there is none."""
-    length = chosen.shape[dim]
-    shape = [1] * chosen.ndim
-    shape[dim] = length
-    positions = torch.arange(length, dtype=torch.int32, device=chosen.device).reshape(shape)
-    return torch.where(chosen, positions, length).amin(dim).long()

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from poise.assign.max_iou import MaxIoU
-from poise.assign.planes import smallest
-from poise.assign.protocol import object_chunks
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.planes import smallest
 from poise.structures import Assignment, GroundTruth, Priors, RefinedPredictions
 
 SMALLEST = 1e-6  # px: sides of objects count as at least this
@@ -22,7 +22,7 @@ SMALLEST = 1e-6  # px: sides of objects count as at least this
 
 @dataclass(frozen=True)
 class NearestPoint:
-    """One place an object: the nearest to its centre, on one level.
+    """One place an object: the nearest to its center, on one level.
 
     The level is the one whose stride is the object's size (the root of its area) over ``scale``, rounded down to a
     power of two; beyond the pyramid its finest or coarsest. Distances are in widths and heights of the object. A place

@@ -1,7 +1,7 @@
 """SimOTA: the cheapest places of each object, as many as the sum of its best IoUs (YOLOX: Ge et al. 2021).
 
 What a place costs an object is the binary cross-entropy of its class scores, if it answered to that object, plus the
-negative logarithm of the predicted box's IoU. Places outside the object or far from its centre cost far more, so that
+negative logarithm of the predicted box's IoU. Places outside the object or far from its center cost far more, so that
 they are taken only when nothing else is left.
 """
 
@@ -13,11 +13,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.class_cost import ClassCost
 from poise.assign.dynamic_k import Costs, take_cheapest
-from poise.assign.listing import finite_of
-from poise.assign.planes import around_middle, center_planes, depth, scores_of, sides_of, stride_planes
-from poise.assign.protocol import object_chunks
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.class_cost import ClassCost
+from poise.pairwise.listing import finite_of
+from poise.pairwise.planes import around_middle, center_planes, depth, scores_of, sides_of, stride_planes
 from poise.structures import (
     Assignment,
     GeometricPredictions,
@@ -27,7 +27,7 @@ from poise.structures import (
     QualityPredictions,
 )
 
-OUTSIDE = 1e5  # cost of a place that is not both inside its object and near the object's centre
+OUTSIDE = 1e5  # cost of a place that is not both inside its object and near the object's center
 FLOOR = -100.0  # of logarithms, as in torch's binary cross-entropy
 
 
@@ -36,7 +36,7 @@ class SimOTA:
     """Assignment by the cost of predictions; ``quality`` is the IoU of the predicted box.
 
     The class score is the geometric mean of class and objectness where the head predicts both. ``shift`` moves the
-    places, in strides, for the tests of position alone (YOLOX predicts at cell corners and tests cell centres).
+    places, in strides, for the tests of position alone (YOLOX predicts at cell corners and tests cell centers).
     """
 
     reads: ClassVar[str] = "predictions"
@@ -65,7 +65,7 @@ class SimOTA:
         return costs
 
     def _anywhere_near(self, priors: Priors, truth: GroundTruth) -> Tensor:
-        """Places inside any object or near any object's centre, (B,N) bool."""
+        """Places inside any object or near any object's center, (B,N) bool."""
         batch, objects = truth.labels.shape
         absent = torch.where(truth.valid[..., None], 0.0, -torch.inf)
         near = torch.zeros(batch, len(priors.strides), dtype=torch.bool, device=truth.boxes.device)

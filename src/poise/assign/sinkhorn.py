@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.pairs import Pairs
+from poise.pairwise.pairs import Pairs
 
 LEAST = 1e-8  # added to supply and demand before the logarithm, as in the original
 

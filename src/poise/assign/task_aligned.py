@@ -12,10 +12,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.assign.overlaps import AllOverlaps, overlaps_with
-from poise.assign.pairs import ListedPairs, Pairs, scores_of_pairs
-from poise.assign.protocol import object_chunks
 from poise.boxes import iou
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.overlaps import AllOverlaps, overlaps_with
+from poise.pairwise.pairs import ListedPairs, Pairs, class_scores_of_pairs
 from poise.structures import Assignment, GroundTruth, Predictions
 
 TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows for
@@ -25,7 +25,7 @@ TEMPORARIES = 4  # planes of pairs alive at once, against what streaming allows 
 class TaskAligned:
     """Assignment by score ** alpha * IoU ** beta; ties go to the lowest index.
 
-    ``quality`` of positives is the normalised alignment that TOOD teaches: scaled so that the best place of each
+    ``quality`` of positives is the normalized alignment that TOOD teaches: scaled so that the best place of each
     object has that object's best IoU. Places that are not finite, or outside an image's own padding, are not taken;
     those outside the padding are ignored.
     """
@@ -34,7 +34,7 @@ class TaskAligned:
     topk: int = 13
     alpha: float = 1.0
     beta: float = 6.0
-    inside: float = 0.01  # px: how far inside the object a positive's centre must be
+    inside: float = 0.01  # px: how far inside the object a positive's center must be
     divisor: int = 32  # padding of a single image; 0 keeps every place
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class TaskAligned:
                 found = AllOverlaps((valid[..., None] & usable[:, None]).float())
 
             def metric(pairs: Pairs, overlap: Tensor, labels: Tensor = labels) -> Tensor:
-                score = scores_of_pairs(predictions, labels, pairs)
+                score = class_scores_of_pairs(predictions, labels, pairs)
                 return _power(score, self.alpha) * _power(overlap, self.beta)
 
             values = found.of_touching(metric)

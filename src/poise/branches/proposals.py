@@ -27,11 +27,11 @@ class Propose:
     """Settings of the proposal stage; ``__call__`` gives class-agnostic ``Detections`` (labels 0)."""
 
     per_level: int = 2000  # kept of each level before NMS
-    most: int = 1000  # kept of each image
-    nms: float = 0.7  # IoU above which the lower-scored of two boxes of a level is dropped
+    max_detections: int = 1000  # kept of each image
+    nms_threshold: float = 0.7  # IoU above which the lower-scored of two boxes of a level is dropped
 
     def __post_init__(self) -> None:
-        if min(self.per_level, self.most) < 1 or not 0 <= self.nms <= 1:
+        if min(self.per_level, self.max_detections) < 1 or not 0 <= self.nms_threshold <= 1:
             raise ValueError(f"{self}: per_level and most are at least 1, nms lies in [0,1]")
 
     @torch.no_grad()
@@ -44,8 +44,8 @@ class Propose:
         boxes = clip(torch.where(usable[..., None], boxes, 0.0), sizes)
         usable = usable & (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
         scores = torch.where(usable, scores, 0.0)
-        kept = usable & _survivors(boxes, scores, sizes_of_levels, self.nms)
-        index = _highest(torch.where(kept, scores, -1.0), self.most)
+        kept = usable & _survivors(boxes, scores, sizes_of_levels, self.nms_threshold)
+        index = _highest(torch.where(kept, scores, -1.0), self.max_detections)
         valid = kept.gather(1, index)
         chosen = torch.where(valid[..., None], boxes.gather(1, index[..., None].expand(-1, -1, 4)), 0.0)
         return Detections(chosen, scores.gather(1, index) * valid, torch.zeros_like(index), valid)
@@ -83,7 +83,7 @@ class ProposeByImage(Propose):
         boxes, scores = clip(boxes[None, place], size[None])[0], scores[place]
         solid = ((scores >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(1)).nonzero().squeeze(1)
         shifted = boxes[solid] + (level[solid] * (boxes[solid].amax() + 1 if len(solid) else 0))[:, None]
-        kept = solid[nms_as_sorted(shifted, scores[solid], self.nms)[: self.most]]
+        kept = solid[nms_as_sorted(shifted, scores[solid], self.nms_threshold)[: self.max_detections]]
         return boxes[kept], scores[kept]
 
 
@@ -119,7 +119,7 @@ def _survivors(boxes: Tensor, scores: Tensor, sizes: Sequence[int], threshold: f
     """Which of (B,P) boxes NMS keeps, images and levels (so many places each) apart.
 
     Images and levels are shifted apart, as many images a call as memory allows; that the number of kept boxes depends
-    on the data is one of the listed exceptions to the rule of no host synchronisation.
+    on the data is one of the listed exceptions to the rule of no host synchronization.
     """
     step = _images_at_once(boxes)
     if not step:

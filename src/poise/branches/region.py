@@ -61,24 +61,26 @@ class ProposalStage(nn.Module):
 class RegionPostProcess:
     """Published test settings of the second stage."""
 
-    score: float = 0.05  # (region, class) pairs at or below this are dropped
-    nms: float = 0.5
-    most: int = 100
+    score_threshold: float = 0.05  # (region, class) pairs at or below this are dropped
+    nms_threshold: float = 0.5
+    max_detections: int = 100
 
     def __post_init__(self) -> None:
-        if not (0 <= self.score <= 1 and 0 <= self.nms <= 1) or self.most < 1:
+        if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1) or self.max_detections < 1:
             raise ValueError(f"{self}: score and nms lie in [0,1], most is at least 1")
 
     @torch.no_grad()
     def __call__(self, predictions: RegionPredictions, decoder: Any, valid: Tensor, sizes: Tensor) -> Detections:
         """Detections of regions (B,S) of which ``valid`` count, each class with its own box."""
-        scores = predictions.gate()
+        scores = predictions.threshold_scores()
         batch, regions, classes = scores.shape
         boxes = decoder.decode(predictions.priors.boxes[:, :, None], predictions.deltas)
         boxes = clip(boxes.expand(-1, -1, classes, -1).flatten(1, 2), sizes)
         labels = torch.arange(classes, device=scores.device).repeat(regions).expand(batch, -1)
-        usable = ((scores > self.score) & valid[..., None]).flatten(1) & boxes.isfinite().all(-1)
-        return suppress(boxes, scores.flatten(1), labels, usable, self.nms, self.most, nms_as_sorted)
+        usable = ((scores > self.score_threshold) & valid[..., None]).flatten(1) & boxes.isfinite().all(-1)
+        return suppress(
+            boxes, scores.flatten(1), labels, usable, self.nms_threshold, self.max_detections, nms_as_sorted
+        )
 
 
 class RegionStage(nn.Module):

@@ -46,9 +46,9 @@ class Arguments:
     """Folder of the runs and tables; by default runs/ablate-NAME, where an earlier one is continued."""
     epochs: int | None = None
     """Passes over the data (sets schedule.epochs)."""
-    batch: int | None = None
-    """Images of one optimizer step (sets data.batch)."""
-    size: int | None = None
+    batch_size: int | None = None
+    """Images of one optimizer step (sets data.batch_size)."""
+    image_size: int | None = None
     """Limit of both sides of an image in pixels (sets model.image_size)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
@@ -89,8 +89,8 @@ def run(arguments: Arguments) -> int:
         train.Arguments(
             data=arguments.data,
             epochs=arguments.epochs,
-            batch=arguments.batch,
-            size=arguments.size,
+            batch_size=arguments.batch_size,
+            image_size=arguments.image_size,
             recipe=arguments.recipe,
         )
     )

@@ -55,12 +55,12 @@ def run(arguments: Arguments) -> int:
     data = write_demo_data(out / "data", arguments.images, val, arguments.seed, SIZE, style="plain")
     left = SHARE * (60 * arguments.minutes - (time.monotonic() - started))
     precision, step = quickest_precision(demo())
-    epochs = arguments.epochs or affordable_epochs(step, -(-arguments.images // demo().data.batch), left)
+    epochs = arguments.epochs or affordable_epochs(step, -(-arguments.images // demo().data.batch_size), left)
     recipe = changed(demo(epochs), {"train.seed": arguments.seed, "train.precision": precision})
     result = train(recipe, data=data, out=out, device=arguments.device)
     if not result.finished:
         return result.exit_code
-    metrics = Detector(result.best, arguments.device).val(data, batch_size=recipe.data.eval_batch).metrics
+    metrics = Detector(result.best, arguments.device).val(data, batch_size=recipe.data.eval_batch_size).metrics
     print(metrics.table())
     write_text_atomically(out / "metrics.json", json.dumps(metrics.to_dict(), indent=1))
     page = write_page(out, "poise demo", metrics.to_dict())
@@ -89,7 +89,7 @@ def _step_time(recipe: Recipe, precision: str) -> float:
 
     from poise.models import create_model
 
-    settings, batch = recipe.model, recipe.data.batch
+    settings, batch = recipe.model, recipe.data.batch_size
     side, options = settings.image_size[0], dict[str, Any](settings.options)
     model = create_model(settings.name, num_classes=8, image_size=side, **options).train()
     model.to(memory_format=torch.channels_last)

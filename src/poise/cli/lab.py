@@ -132,7 +132,7 @@ def _examined(request: Request, methods: Sequence[Method], image_set: ImageSet, 
     if request.command != "stats":
         page.encoders = {one.name: EncoderLook(one, arguments.seed) for one in methods if EncoderLook.fits(one)}
     for photograph in photographs(image_set, arguments.images):
-        judged = {method.name: method.judge(photograph, arguments.seed) for method in methods}
+        judged = {method.name: method.compute_losses(photograph, arguments.seed) for method in methods}
         looks = {name: look.add(photograph) for name, look in page.encoders.items()}
         page.add(photograph, judged, shown=request.command != "stats", encoders=looks)
     return page

@@ -48,7 +48,7 @@ def run(arguments: Arguments) -> int:
     from poise.lab.sampling import draw_negatives, libra_samplers, sampled_negatives
 
     if min(arguments.images, arguments.batch) < 1:
-        raise ValueError(f"--images {arguments.images} --batch {arguments.batch}: both must be at least 1")
+        raise ValueError(f"--images {arguments.images} --batch-size {arguments.batch}: both must be at least 1")
     detector = Detector(arguments.checkpoint, arguments.device)
     image_set = open_data(arguments.data, arguments.split, on_bad_data=arguments.on_bad_data)
     loader = evaluation_loader(image_set, detector.model.preprocess, batch_size=arguments.batch)

@@ -37,11 +37,11 @@ class Arguments:
     """The run folder; by default runs/NAME, runs/NAME-2, …"""
     epochs: int | None = None
     """Passes over the data; milestones keep their place in the training (sets schedule.epochs)."""
-    batch: int | None = None
-    """Images of one step, all processes together (sets data.batch)."""
+    batch_size: int | None = None
+    """Images of one step, all processes together (sets data.batch_size)."""
     lr: float | None = None
     """Learning rate, used as it stands whatever the batch (sets optimizer.lr, and optimizer.lr_batch to 0)."""
-    size: int | None = None
+    image_size: int | None = None
     """Limit of both sides of an image in pixels (sets model.image_size)."""
     assigner: str | None = None
     """Another assigner for a dense detector, such as atss or task_aligned (sets model.options assigner)."""
@@ -98,14 +98,14 @@ def value_of(words: Sequence[str], option: str) -> str:
 
 def resolve(arguments: Arguments) -> Recipe:
     """The recipe with the short options put in their places."""
-    recipe = arguments.recipe if arguments.epochs is None else arguments.recipe.lasting(arguments.epochs)
+    recipe = arguments.recipe if arguments.epochs is None else arguments.recipe.with_epochs(arguments.epochs)
     places = {
         "data.path": arguments.data or None,
-        "data.batch": arguments.batch,
+        "data.batch_size": arguments.batch_size,
         "data.workers": arguments.workers,
         "optimizer.lr": arguments.lr,
         "optimizer.lr_batch": None if arguments.lr is None else 0,
-        "model.image_size": None if arguments.size is None else (arguments.size,),
+        "model.image_size": None if arguments.image_size is None else (arguments.image_size,),
         "model.options": None
         if arguments.assigner is None
         else {**recipe.model.options, "assigner": arguments.assigner},

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import DeltaCoder
-from poise.criteria.protocol import certain, masked_sum, positives_of_images
+from poise.criteria.protocol import hard_label, masked_sum, positives_of_images
 from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.structures import Assignment, DeltaPredictions, GroundTruth
 
@@ -22,7 +22,7 @@ class AnchorCriterion:
 
     coder: DeltaCoder = field(default_factory=DeltaCoder)
     class_loss: ElementLoss = losses.focal
-    soft_label: Callable[[DeltaPredictions, Assignment, Tensor], Tensor | float] = certain  # of positives, in [0,1]
+    soft_label: Callable[[DeltaPredictions, Assignment, Tensor], Tensor | float] = hard_label  # of positives, in [0,1]
     offset_loss: ElementLoss = losses.l1
     offset_weight: float = 1.0
 

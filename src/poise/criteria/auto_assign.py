@@ -1,4 +1,4 @@
-"""AutoAssign's losses (Zhu et al. 2020, eq. 7 and 8, in the normalisation of the original code)."""
+"""AutoAssign's losses (Zhu et al. 2020, eq. 7 and 8, in the normalization of the original code)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from poise.structures import GroundTruth, Predictions
 
 @dataclass(frozen=True)
 class AutoAssignCriterion:
-    """Likelihood of each object's bag, weighted negatives, and a pull of the centre prior towards the places."""
+    """Likelihood of each object's bag, weighted negatives, and a pull of the center prior toward the places."""
 
     positive_weight: float = 0.25
     negative_weight: float = 0.75

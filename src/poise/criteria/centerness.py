@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import centerness
-from poise.criteria.protocol import certain, masked_sum, positives, positives_of_images
+from poise.criteria.protocol import hard_label, masked_sum, positives, positives_of_images
 from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.distributed import normalizer
 from poise.structures import Assignment, GroundTruth, QualityPredictions
@@ -22,7 +22,9 @@ class CenternessCriterion:
 
     count: Callable[[Assignment], Tensor] = positives
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
-    soft_label: Callable[[QualityPredictions, Assignment, Tensor], Tensor | float] = certain  # of positives, in [0,1]
+    soft_label: Callable[[QualityPredictions, Assignment, Tensor], Tensor | float] = (
+        hard_label  # of positives, in [0,1]
+    )
     box_loss: Callable[[Tensor, Tensor], Tensor] = losses.giou
     box_weight: float = 1.0
     least: float = 1e-6

@@ -26,7 +26,7 @@ SoftLabel = Callable[[DistributionPredictions, Assignment, Tensor], Tensor]
 ClassLoss = Callable[[Any, Tensor, float], Tensor]  # of predictions, targets (B,N,C) and beta
 
 
-def own_overlap(predictions: Predictions, assignment: Assignment, objects: Tensor) -> Tensor:
+def iou_label(predictions: Predictions, assignment: Assignment, objects: Tensor) -> Tensor:
     """The IoU of each place's box with its object (B,N,4): the score taught is the quality of one's own box."""
     return iou(predictions.boxes.detach(), objects)
 
@@ -54,7 +54,7 @@ class DistributionCriterion:
     distribution_weight: float = 0.25
     beta: float = 2.0  # of the quality focal loss
     margin: float = 0.1  # distance targets stay this much below the last bin
-    soft_label: SoftLabel = own_overlap
+    soft_label: SoftLabel = iou_label
     class_loss: ClassLoss = of_logits
     count: Callable[[Assignment], Tensor] = positives_of_images  # what the class loss is divided by
     class_term: str = "loss_cls"  # its name in the original
@@ -73,7 +73,7 @@ class DistributionCriterion:
     def taught(self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
         """What places are taught, and how much of it counts (``boxes`` before the weights of its two terms)."""
         soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
-        weight = predictions.gate().detach().amax(2) * assignment.positive
+        weight = predictions.threshold_scores().detach().amax(2) * assignment.positive
         return Taught(
             targets=assignment.targets(truth, predictions.logits.shape[2], soft_label),
             classes=(~assignment.ignored).float() / self.count(assignment),

@@ -1,4 +1,4 @@
-"""DW's losses (Li et al. 2022, eq. 7 and 8, in the normalisation of the authors' code)."""
+"""DW's losses (Li et al. 2022, eq. 7 and 8, in the normalization of the authors' code)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 from poise import losses
 from poise.assign.dual_weighting import DualWeights
-from poise.assign.pairs import pairs_of
-from poise.assign.protocol import object_chunks
 from poise.criteria.protocol import masked_sum
 from poise.criteria.weights import LossWeights, weights_of_classes
 from poise.distributed import normalizer
+from poise.pairwise.chunks import object_chunks
+from poise.pairwise.pairs import pairs_of
 from poise.structures import GroundTruth, QualityPredictions
 
 TEMPORARIES = 8  # planes of pairs that the box loss keeps for its backward pass, against what streaming allows for
@@ -89,7 +89,7 @@ class DualWeightingCriterion:
         return LossWeights(positive * scale, negative / spared, pairs.sum(2) * self.box_weight, pairs=pairs)
 
     def _of_classes(self, scores: Tensor, assignment: DualWeights, truth: GroundTruth) -> tuple[Tensor, Tensor]:
-        """Positive and negative weights (B,N,C) before they are normalised."""
+        """Positive and negative weights (B,N,C) before they are normalized."""
         positive = weights_of_classes(assignment.positive, truth.labels, scores.shape[2])
         importance = (scores.detach() if self.detached else scores) ** self.gamma
         evidence = Evidence(assignment.negative, importance, positive.detach(), assignment.inside)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import LogDistances
-from poise.criteria.protocol import certain, masked_sum, positives
+from poise.criteria.protocol import hard_label, masked_sum, positives
 from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.distributed import normalizer
 from poise.structures import Assignment, DeltaPredictions, GroundTruth
@@ -30,7 +30,7 @@ class FoveaCriterion:
 
     coder: LogDistances = LogDistances()
     class_loss: Callable[[Tensor, Tensor], Tensor] = fovea_focal
-    soft_label: Callable[[DeltaPredictions, Assignment, Tensor], Tensor | float] = certain  # of positives, in [0,1]
+    soft_label: Callable[[DeltaPredictions, Assignment, Tensor], Tensor | float] = hard_label  # of positives, in [0,1]
     beta: float = 0.11  # of the smooth L1 loss
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:

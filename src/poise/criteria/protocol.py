@@ -1,7 +1,7 @@
 """What a criterion is: it weighs and sums elementwise losses into a few named scalars.
 
 Criteria are frozen dataclasses with ``__call__(predictions, assignment, truth) -> dict``. The scalars are weighted
-(their sum is minimised), named as the originals name them, finite for finite inputs, and stay attached to the graph
+(their sum is minimized), named as the originals name them, finite for finite inputs, and stay attached to the graph
 when nothing is positive: places that do not count are masked, never indexed away.
 """
 
@@ -21,7 +21,7 @@ class Criterion(Protocol):
     def __call__(self, predictions: Any, assignment: Any, truth: GroundTruth) -> dict[str, Tensor]: ...
 
 
-def certain(predictions: Any, assignment: Assignment, objects: Tensor) -> float:
+def hard_label(predictions: Any, assignment: Assignment, objects: Tensor) -> float:
     """The label of a positive place is 1, however good its box."""
     return 1.0
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.assign.rep_points import NearestPoint
-from poise.criteria.protocol import certain, masked_sum, positives_of_images
+from poise.criteria.protocol import hard_label, masked_sum, positives_of_images
 from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.structures import Assignment, GroundTruth, Priors, RefinedPredictions
 
@@ -23,7 +23,9 @@ class RepPointsCriterion:
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
-    soft_label: Callable[[RefinedPredictions, Assignment, Tensor], Tensor | float] = certain  # of positives, in [0,1]
+    soft_label: Callable[[RefinedPredictions, Assignment, Tensor], Tensor | float] = (
+        hard_label  # of positives, in [0,1]
+    )
     first_assigner: Callable[[RefinedPredictions, GroundTruth], Assignment] = NearestPoint()
     first_weight: float = 0.5
     refined_weight: float = 1.0

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from poise import losses
-from poise.boxes import cxcywh_to_xyxy, iou, to_shares
-from poise.criteria.protocol import certain
+from poise.boxes import cxcywh_to_xyxy, iou, normalize_boxes
+from poise.criteria.protocol import hard_label
 from poise.criteria.weights import LossWeights, Taught, weights_of_logits
 from poise.distributed import normalizer
 from poise.structures import Assignment, GroundTruth, QueryPredictions
@@ -24,9 +24,9 @@ def of_own_rank(count: Tensor) -> Tensor:
     return count.clamp(min=1)
 
 
-def overlap_of_shares(predictions: QueryPredictions, assignment: Assignment, wanted: Tensor) -> Tensor:
+def iou_of_normalized_boxes(predictions: QueryPredictions, assignment: Assignment, wanted: Tensor) -> Tensor:
     """The IoU of each query's box (B,N) in shares of the image, where boxes below a millionth of it count as less."""
-    return iou(cxcywh_to_xyxy(predictions.shares.detach()), cxcywh_to_xyxy(wanted))
+    return iou(cxcywh_to_xyxy(predictions.normalized_boxes.detach()), cxcywh_to_xyxy(wanted))
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SetCriterion:
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
-    soft_label: Callable[[QueryPredictions, Assignment, Tensor], Tensor | float] = certain
+    soft_label: Callable[[QueryPredictions, Assignment, Tensor], Tensor | float] = hard_label
     class_weight: float = 2.0
     box_weight: float = 5.0
     giou_weight: float = 2.0
@@ -55,11 +55,11 @@ class SetCriterion:
 
         ``truth`` is that of L*B images. Ignored queries do not count.
         """
-        wanted, objects = to_shares(assignment.boxes(truth), truth.sizes), assignment.boxes(truth)
+        wanted, objects = normalize_boxes(assignment.boxes(truth), truth.sizes), assignment.boxes(truth)
         layers = len(names)
         taught = self.taught(predictions, assignment, truth, layers)
         class_loss = self.class_loss(predictions.logits, taught.targets).sum(2)
-        distance = losses.l1(predictions.shares, wanted).sum(2)
+        distance = losses.l1(predictions.normalized_boxes, wanted).sum(2)
         overlap_loss = losses.giou(predictions.boxes, objects)
         terms = {
             "loss_cls": _sums(class_loss, taught.classes, layers),
@@ -72,7 +72,7 @@ class SetCriterion:
         self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth, layers: int = 1
     ) -> Taught:
         """What the queries of stacked layers are taught; how much boxes count is without the weights of their terms."""
-        labels = self.soft_label(predictions, assignment, to_shares(assignment.boxes(truth), truth.sizes))
+        labels = self.soft_label(predictions, assignment, normalize_boxes(assignment.boxes(truth), truth.sizes))
         targets = assignment.targets(truth, predictions.logits.shape[2], labels)
         number = assignment.positive.float().reshape(layers, -1).sum(1)
         classes = (self.class_weight / self.class_count(number)).repeat_interleave(len(targets) // layers)[:, None]

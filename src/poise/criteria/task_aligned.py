@@ -36,7 +36,7 @@ def _taught(assignment: Assignment, targets: Tensor, weights: Tensor) -> Taught:
 
 @dataclass(frozen=True)
 class AlignedCriterion:
-    """Scores are taught the assigner's ``quality`` (the normalised alignment), which weighs the boxes too."""
+    """Scores are taught the assigner's ``quality`` (the normalized alignment), which weighs the boxes too."""
 
     beta: float = 2.0  # of the quality focal loss
 

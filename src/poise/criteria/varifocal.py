@@ -1,6 +1,6 @@
 """VarifocalNet's losses (Zhang et al. 2021): IoU-aware classes, boxes before and after refinement.
 
-Normalisers are the code's: classes by the number of positives, boxes by the sum of their own overlaps (the article
+Normalizers are the code's: classes by the number of positives, boxes by the sum of their own overlaps (the article
 divides all by the number of positives).
 """
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from poise.assign.protocol import object_chunks
 from poise.criteria.protocol import masked_sum
+from poise.pairwise.chunks import object_chunks
 from poise.structures import GroundTruth
 
 TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
 
 
 class Taught(NamedTuple):
-    """What places are taught, and what their elementwise losses are multiplied by (normalisers included)."""
+    """What places are taught, and what their elementwise losses are multiplied by (normalizers included)."""
 
     targets: Tensor  # (B,N,C) in [0,1], of the classes
     classes: Tensor  # (B,N) >= 0

@@ -64,7 +64,7 @@ _KINDS = (
     FaultKind(
         "label-malformed", "a YOLO line with a wrong number of columns or with something else than numbers", _OBJECT
     ),
-    FaultKind("label-not-normalised", "a YOLO line with coordinates outside [0, 1]", _OBJECT),
+    FaultKind("label-not-normalized", "a YOLO line with coordinates outside [0, 1]", _OBJECT),
     FaultKind("object-malformed", "an object without usable box, class or image", _OBJECT),
     FaultKind("annotation-image-unknown", "an annotation of an image id that is not listed", _OBJECT),
     FaultKind("category-malformed", "a category without usable id or name", "the record is left out"),

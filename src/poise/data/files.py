@@ -52,7 +52,7 @@ def read_text(path: Path, limit: int = 16 * MEBIBYTE) -> str:
 
 
 class FileIndex:
-    """Answers whether files exist below a root, with one listing a folder instead of one look a file.
+    """DecoderOutput whether files exist below a root, with one listing a folder instead of one look a file.
 
     Names must agree in upper and lower case, as on Linux, unless the file system itself takes them for one (Windows,
     macOS): a data set that opens on one computer does not silently lose images on another.

@@ -195,7 +195,7 @@ def _rgb(image: Image.Image, path: Path) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _from_deep_grey(grey: np.ndarray, path: Path) -> np.ndarray:
-    if grey.size and (grey.min() < 0 or grey.max() > 65535):
-        raise BadImage(path, "image-unsupported", "its grey values exceed 16 bits", "convert it to 8 bits a channel")
-    return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
+def _from_deep_grey(gray: np.ndarray, path: Path) -> np.ndarray:
+    if gray.size and (gray.min() < 0 or gray.max() > 65535):
+        raise BadImage(path, "image-unsupported", "its gray values exceed 16 bits", "convert it to 8 bits a channel")
+    return np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, axis=2)

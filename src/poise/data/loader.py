@@ -160,7 +160,7 @@ def train_loader(
     Args:
         image_set: what to train on.
         augment: what happens to the images.
-        preprocess: image size, normalisation and padding.
+        preprocess: image size, normalization and padding.
         batch_size: images of a global batch, all ranks together.
         seed: of order and augmentation.
         workers: processes that load; 0 loads in this process. Changes nothing in the batches.

@@ -3,7 +3,7 @@
 Boxes: VOC numbers pixels from 1, and ``xmax``, ``ymax`` are the last pixels *inside* the object; tools that write VOC
 today (labelImg, Roboflow, CVAT) write corner coordinates from 0 instead, and no file says which of the two it is. The
 four numbers are therefore taken as they stand, as corners in pixels; for files of the first kind that is an error of
-half a pixel in the centre and one pixel in size. ``difficult`` objects are kept and flagged as ``ignore``.
+half a pixel in the center and one pixel in size. ``difficult`` objects are kept and flagged as ``ignore``.
 """
 
 from __future__ import annotations
@@ -163,12 +163,12 @@ def _side(text: str | None) -> int:
     return int(value) if value is not None and 0 < value < 2**31 else 0
 
 
-def _log_orphans(folder: Path, prefix: str, labelled: set[str], log: FaultLog) -> None:
+def _log_orphans(folder: Path, prefix: str, labeled: set[str], log: FaultLog) -> None:
     """Annotation files that no split lists and no image stands beside (listed ones are images that are missing)."""
     images = folder / IMAGES
     stems = {file.relative_to(images).with_suffix("").as_posix() for file in images.rglob("*")}
     listed = {stem for file in lists(folder).values() for stem in _stems(folder, file)}
-    for stem in sorted(labelled - listed - stems):
+    for stem in sorted(labeled - listed - stems):
         log.add("label-without-image", f"{prefix}{LABELS}/{stem}.xml")
 
 

@@ -1,6 +1,6 @@
 """YOLO: ``data.yaml`` with ``train``, ``val``, ``test`` and ``names``; ``images/`` beside ``labels/``.
 
-A label line is ``class x y width height``, centre and size divided by the image's, or ``class x1 y1 x2 y2 ...``, a
+A label line is ``class x y width height``, center and size divided by the image's, or ``class x1 y1 x2 y2 ...``, a
 polygon, of which the box around it is taken. Sizes are read from the image headers, EXIF orientation applied.
 """
 
@@ -224,7 +224,7 @@ def _add_object(rows: Rows, owner: int, line: str, size: tuple[int, int], where:
         return
     finite = [value for value in values[1:] if math.isfinite(value)]
     if finite and not (-SLACK <= min(finite) and max(finite) <= 1 + SLACK) and not _negative_side(values):
-        log.add("label-not-normalised", where, line[:80])
+        log.add("label-not-normalized", where, line[:80])
         return
     rows.owners.append(owner)
     rows.classes.append(int(values[0]))

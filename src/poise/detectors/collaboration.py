@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from poise.boxes import to_shares
+from poise.boxes import normalize_boxes
 from poise.criteria.weights import Scaled
 from poise.nn.heads.region import RegionAlign
-from poise.nn.positions import inverse_sigmoid
-from poise.nn.queries import BoxEncoding, Queries, TaughtQueries
-from poise.nn.tokens import Tokens
+from poise.nn.transformer.positions import inverse_sigmoid
+from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
+from poise.nn.transformer.tokens import Tokens
 from poise.sample import keep
 from poise.sample.positives_first import PositivesFirst
 from poise.structures import Assignment, Detections, GroundTruth, Match, PairWeights, Progress, StepOutput
@@ -65,14 +65,14 @@ class BoxAndFeatures(nn.Module):
 
 
 class PointAndFeatures(BoxAndFeatures):
-    """As above for a decoder whose references are points: the box's centre (the article's Co-Conditional-DETR)."""
+    """As above for a decoder whose references are points: the box's center (the article's Co-Conditional-DETR)."""
 
     def forward(self, shares: Tensor, read: Callable[[], Tensor]) -> Queries:
         queries = super().forward(shares, read)
         return replace(queries, references=shares[..., :2])
 
 
-class Lender(nn.Module):
+class AuxiliaryHead(nn.Module):
     """An auxiliary branch with the queries that it lends.
 
     Args:
@@ -98,23 +98,23 @@ class Lender(nn.Module):
 
     def forward(
         self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress, number: int
-    ) -> tuple[StepOutput, TaughtQueries]:
+    ) -> tuple[StepOutput, SupervisedQueries]:
         """The branch's step, and its queries as the ``number``-th group."""
         output: StepOutput = self.branch(maps, truth, progress)
         *_, match = output.matches.values()
         return output, self.lend(match, maps, truth, number)
 
-    def lend(self, match: Match, maps: Sequence[Tensor], truth: GroundTruth, number: int) -> TaughtQueries:
+    def lend(self, match: Match, maps: Sequence[Tensor], truth: GroundTruth, number: int) -> SupervisedQueries:
         told = match.assignment
         assignment = told if isinstance(told, Assignment) else foremost(told)
         sample = self.sampler(assignment)
         everywhere = match.predictions.priors.boxes.detach().float().expand(len(truth.sizes), -1, -1)
         boxes = everywhere.gather(1, sample.index[..., None].expand(-1, -1, 4))
-        queries = self.make(to_shares(boxes, truth.sizes), lambda: self.read(maps, boxes, sample.index))
-        together = sample.chosen.any(0, keepdim=True) if self.sampler.fill else sample.chosen
+        queries = self.make(normalize_boxes(boxes, truth.sizes), lambda: self.read(maps, boxes, sample.index))
+        together = sample.mask.any(0, keepdim=True) if self.sampler.fill else sample.mask
         groups = torch.where(together, 0, -1)
         stage, name = f"{self.name}/queries", f"{{}}_aux{number}"
-        return TaughtQueries(queries, keep(assignment, sample), groups, stage, name, weight=self.weight)
+        return SupervisedQueries(queries, keep(assignment, sample), groups, stage, name, weight=self.weight)
 
 
 def foremost(weights: PairWeights, share: float = 0.5) -> Assignment:
@@ -132,11 +132,13 @@ class Collaboration(nn.Module):
         weight: of the branches' losses.
     """
 
-    def __init__(self, adapter: nn.Module, lenders: Sequence[Lender], weight: float) -> None:
+    def __init__(self, adapter: nn.Module, lenders: Sequence[AuxiliaryHead], weight: float) -> None:
         super().__init__()
         self.adapter, self.lenders, self.weight = adapter, nn.ModuleList(lenders), weight
 
-    def forward(self, memory: Tokens, truth: GroundTruth, progress: Progress) -> tuple[StepOutput, list[TaughtQueries]]:
+    def forward(
+        self, memory: Tokens, truth: GroundTruth, progress: Progress
+    ) -> tuple[StepOutput, list[SupervisedQueries]]:
         """The weighted losses and the matches of all branches, and the queries that they lend."""
         maps, losses, matches, lent = self.pyramid(memory), {}, {}, []
         for number, lender in enumerate(self.lenders):

@@ -61,5 +61,5 @@ class GuidedDetector(nn.Module):
         return StepOutput(losses, {name: Match(it, assignment, criterion=criterion) for name, it in said.items()})
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
-        """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
+        """Detections of (B,3,H,W) normalized pixels whose images are ``sizes`` (B,2) high and wide before padding."""
         return self.branch.predict(self.neck(self.backbone(pixels)), sizes)

@@ -114,7 +114,7 @@ class DetectionModel(nn.Module):
         progress: Progress | None = None,
         proposals: Sequence[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted loss terms, whatever the mode, of an already normalised and padded batch.
+        """Weighted loss terms, whatever the mode, of an already normalized and padded batch.
 
         Args:
             pixels: (B,3,H,W) float.
@@ -159,7 +159,7 @@ class DetectionModel(nn.Module):
         """Detections with the published test settings, whatever the mode's name for it.
 
         Args:
-            pixels: (B,3,H,W) float, normalised and padded.
+            pixels: (B,3,H,W) float, normalized and padded.
             sizes: (B,2) height and width of each image without its padding; the whole input by default.
             proposals: as in ``forward``, in pixels of this input.
 

@@ -26,5 +26,5 @@ class PyramidDetector(nn.Module):
         return propose(self.neck(self.backbone(pixels)), sizes)
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
-        """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
+        """Detections of (B,3,H,W) normalized pixels whose images are ``sizes`` (B,2) high and wide before padding."""
         return self.branch.predict(self.neck(self.backbone(pixels)), sizes)

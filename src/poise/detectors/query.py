@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.boxes import from_shares
+from poise.boxes import denormalize_boxes
 from poise.criteria.weights import Scaled
 from poise.detectors.collaboration import Collaboration
-from poise.nn.denoising import ContrastiveDenoising
-from poise.nn.queries import Answers, Matching, Queries, TaughtQueries, cut, joined
-from poise.nn.tokens import Tokens
-from poise.postprocess import BestAnswers, SoftSuppressed
+from poise.nn.transformer.denoising import ContrastiveDenoising
+from poise.nn.transformer.queries import DecoderOutput, Matching, Queries, SupervisedQueries, cut, joined
+from poise.nn.transformer.tokens import Tokens
+from poise.postprocess import SoftNMSPostProcess, TopKPostProcess
 from poise.structures import (
     Assignment,
     Batch,
@@ -45,7 +45,7 @@ class QueryDetector(nn.Module):
         tokenizer: ``(maps, sizes, canvas) -> Tokens``.
         encoder: ``(tokens) -> Tokens``.
         queries: ``(tokens) -> Queries``; where they carry proposals, these are taught too.
-        decoder: ``(queries, tokens, blocked) -> Answers`` of all its layers.
+        decoder: ``(queries, tokens, blocked) -> DecoderOutput`` of all its layers.
         assigner: matches queries of stacked layers, one group of them, with objects.
         criterion: a ``SetCriterion``.
         denoising: makes further queries from the truth, in training.
@@ -67,7 +67,7 @@ class QueryDetector(nn.Module):
         decoder: nn.Module,
         assigner: Any,
         criterion: Any,
-        postprocess: BestAnswers | SoftSuppressed,
+        postprocess: TopKPostProcess | SoftNMSPostProcess,
         denoising: ContrastiveDenoising | None = None,
         collaboration: Collaboration | None = None,
         shown: int = 0,
@@ -89,16 +89,16 @@ class QueryDetector(nn.Module):
         queries, taught = self._further(self.queries(memory))
         if self.denoising is not None:
             taught.append(self.denoising(truth))
-        lent: list[TaughtQueries] = []
+        lent: list[SupervisedQueries] = []
         helped = StepOutput({})
         if self.collaboration is not None:
             helped, lent = self.collaboration(memory, truth, progress)
         *known, matching = self._answers(queries, taught, lent, memory)
         with torch.autocast(batch.pixels.device.type, enabled=False):
-            judged = self.judge(queries, matching, [*taught, *lent], known, truth)
+            judged = self.compute_losses(queries, matching, [*taught, *lent], known, truth)
         return merged([judged, helped])
 
-    def _further(self, queries: Queries) -> tuple[Queries, list[TaughtQueries]]:
+    def _further(self, queries: Queries) -> tuple[Queries, list[SupervisedQueries]]:
         """The queries that are matched one to one, and those behind them that are not."""
         count = self.shown * self.groups
         if self.hybrid is None or queries.content.shape[1] <= count:
@@ -107,12 +107,12 @@ class QueryDetector(nn.Module):
         together = torch.zeros(1, rest.content.shape[1], dtype=torch.int64, device=rest.content.device)
         hybrid = self.hybrid
         return queries, [
-            TaughtQueries(rest, hybrid.assigner, together, "one_to_many", "{}_one2many", weight=hybrid.weight)
+            SupervisedQueries(rest, hybrid.assigner, together, "one_to_many", "{}_one2many", weight=hybrid.weight)
         ]
 
     def _answers(
-        self, queries: Queries, taught: Sequence[TaughtQueries], lent: Sequence[TaughtQueries], memory: Tokens
-    ) -> list[Answers]:
+        self, queries: Queries, taught: Sequence[SupervisedQueries], lent: Sequence[SupervisedQueries], memory: Tokens
+    ) -> list[DecoderOutput]:
         """What is said to taught queries, to lent ones, and last to the queries that are matched."""
         beside = [*taught, *lent] if self.one_pass else taught
         asked, blocked = joined(queries, beside, self.groups)
@@ -121,10 +121,10 @@ class QueryDetector(nn.Module):
         return [*said, *(self.decoder(part.queries, memory, part.blocked()) for part in apart), matching]
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
-        """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
+        """Detections of (B,3,H,W) normalized pixels whose images are ``sizes`` (B,2) high and wide before padding."""
         memory = self.encode(pixels, sizes)
         answers = self.decoder(self.asked(memory), memory)
-        return self.postprocess(answers.logits[-1], from_shares(answers.boxes[-1], sizes), sizes)
+        return self.postprocess(answers.logits[-1], denormalize_boxes(answers.boxes[-1], sizes), sizes)
 
     def asked(self, memory: Tokens) -> Queries:
         """The queries of inference."""
@@ -136,12 +136,12 @@ class QueryDetector(nn.Module):
         maps = self.neck(self.backbone(pixels))
         return self.encoder(self.tokenizer(maps, sizes, (int(pixels.shape[2]), int(pixels.shape[3]))))
 
-    def judge(
+    def compute_losses(
         self,
         queries: Queries,
-        matching: Answers,
-        taught: Sequence[TaughtQueries],
-        known: Sequence[Answers],
+        matching: DecoderOutput,
+        taught: Sequence[SupervisedQueries],
+        known: Sequence[DecoderOutput],
         truth: GroundTruth,
     ) -> StepOutput:
         """Losses and matches of what encoder and decoder said."""
@@ -160,7 +160,9 @@ class QueryDetector(nn.Module):
             stages.append(taken if part.weight == 1 else weighed(taken, part.weight))
         return merged(stages)
 
-    def _with_proposed(self, queries: Queries, answers: Answers, name: str) -> tuple[Answers, tuple[str, ...]]:
+    def _with_proposed(
+        self, queries: Queries, answers: DecoderOutput, name: str
+    ) -> tuple[DecoderOutput, tuple[str, ...]]:
         """The decoder's layers, behind the encoder's where that said these classes, and the names of their losses."""
         names = layer_names(len(answers.logits), name)
         if queries.proposed is None or self.queries.any_class:
@@ -170,7 +172,7 @@ class QueryDetector(nn.Module):
     def _teach(
         self,
         stages: Sequence[str],
-        answers: Answers,
+        answers: DecoderOutput,
         references: Tensor,
         truth: GroundTruth,
         names: Sequence[str],
@@ -216,27 +218,27 @@ def stage_names(layers: int) -> tuple[str, ...]:
     return (*(f"queries/{i + 1}" for i in range(layers - 1)), "queries")
 
 
-def parted(answers: Answers, counts: Sequence[int]) -> list[Answers]:
+def parted(answers: DecoderOutput, counts: Sequence[int]) -> list[DecoderOutput]:
     """The answers to so many queries, then so many, and to the rest."""
     sizes = [*counts, answers.logits.shape[2] - sum(counts)]
     parts = zip(answers.logits.split(sizes, 2), answers.boxes.split(sizes, 2), strict=True)
-    return [Answers(*part) for part in parts]
+    return [DecoderOutput(*part) for part in parts]
 
 
-def stacked(first: Answers, second: Answers) -> Answers:
+def stacked(first: DecoderOutput, second: DecoderOutput) -> DecoderOutput:
     """The layers of both."""
-    return Answers(torch.cat((first.logits, second.logits)), torch.cat((first.boxes, second.boxes)))
+    return DecoderOutput(torch.cat((first.logits, second.logits)), torch.cat((first.boxes, second.boxes)))
 
 
-def layer_of(answers: Answers, layer: int) -> Answers:
+def layer_of(answers: DecoderOutput, layer: int) -> DecoderOutput:
     """The answers of one layer."""
-    return Answers(answers.logits[layer : layer + 1], answers.boxes[layer : layer + 1])
+    return DecoderOutput(answers.logits[layer : layer + 1], answers.boxes[layer : layer + 1])
 
 
-def predictions_of(answers: Answers, references: Tensor, sizes: Tensor) -> QueryPredictions:
-    """Answers of L layers as predictions of L*B images of ``sizes`` (B,2)."""
+def predictions_of(answers: DecoderOutput, references: Tensor, sizes: Tensor) -> QueryPredictions:
+    """DecoderOutput of L layers as predictions of L*B images of ``sizes`` (B,2)."""
     layers, count = len(answers.logits), references.shape[1]
     shares, extents = answers.boxes.flatten(0, 1), sizes.repeat(layers, 1)
-    around = from_shares(torch.nn.functional.pad(references.detach(), (0, 4 - references.shape[-1])), sizes)
+    around = denormalize_boxes(torch.nn.functional.pad(references.detach(), (0, 4 - references.shape[-1])), sizes)
     priors = Priors(around.repeat(layers, 1, 1), torch.ones(count, device=sizes.device), (count,))
-    return QueryPredictions(priors, answers.logits.flatten(0, 1), from_shares(shares, extents), shares)
+    return QueryPredictions(priors, answers.logits.flatten(0, 1), denormalize_boxes(shares, extents), shares)

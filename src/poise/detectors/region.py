@@ -49,7 +49,7 @@ class RegionDetector(nn.Module):
         return self.branch(maps, proposals, batch.truth, progress, self.generator)
 
     def predict(self, pixels: Tensor, sizes: Tensor, proposals: Detections | None = None) -> Detections:
-        """Detections of (B,3,H,W) normalised pixels, read at the given regions.
+        """Detections of (B,3,H,W) normalized pixels, read at the given regions.
 
         Raises:
             MissingProposals: none are given.

@@ -43,7 +43,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The network holds the averages meanwhile and its own values, to the bit, afterwards."""
+        """The network holds the averages meanwhile and its own values, to the bit, afterward."""
         own = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self._write(self.values)
         try:

@@ -59,7 +59,7 @@ class Record:
 
 
 class RunningStatistics:
-    """The buffers of normalisation layers that a forward pass changes, so that a bad step's can be taken back."""
+    """The buffers of normalization layers that a forward pass changes, so that a bad step's can be taken back."""
 
     def __init__(self, network: nn.Module) -> None:
         layers = [m for m in network.modules() if isinstance(m, _NormBase) and m.track_running_stats]
@@ -114,9 +114,7 @@ def lost_process(error: RuntimeError) -> LostProcess | None:
 
 def memory_advice(batch: int, accumulate: int, precision: str, image_size: tuple[int, ...]) -> str:
     """What to lower, with the present values."""
-    advice = [
-        f"data.batch (now {batch}) or raise train.accumulate (now {accumulate}; the same mathematics but for norms)"
-    ]
+    advice = [f"data.batch_size (now {batch}) or raise train.accumulate (now {accumulate}; equal but for batch norms)"]
     advice.append(f"model.image_size (now {' x '.join(map(str, image_size)) or 'as published'})")
     if precision == "fp32":
         advice.append("train.precision to bf16")

@@ -26,10 +26,10 @@ def build_model(recipe: Recipe, train_set: ImageSet, fresh: bool) -> tuple[Detec
     backbone = None if settings.backbone_weights in ("none", "") else settings.backbone_weights
     model = named_model(settings, len(train_set.class_names), backbone if fresh else None)
     if not fresh and (backbone is not None or _is_published(settings.weights)):  # what the weights froze at the start
-        model.network.backbone.adopt_pretrained()  # type: ignore[union-attr, operator]
+        model.network.backbone.freeze_as_pretrained()  # type: ignore[union-attr, operator]
     model.set_classes(train_set.class_names, train_set.category_ids)
-    if recipe.train.recompute_backbone:
-        recompute_backbone(model)
+    if recipe.train.checkpoint_backbone:
+        checkpoint_backbone(model)
     if recipe.train.federated_classes:
         federate(model, images_of_classes(train_set), recipe.train.federated_classes)
     return model, _start_weights(model, settings.weights) if fresh and settings.weights else []
@@ -50,7 +50,7 @@ def federate(model: DetectionModel, images: np.ndarray, classes: int) -> None:
     network.criterion = replace(network.criterion, class_loss=loss)
 
 
-def recompute_backbone(model: DetectionModel) -> None:
+def checkpoint_backbone(model: DetectionModel) -> None:
     """Let the stages of the backbone compute their activations again in the backward pass.
 
     Raises:
@@ -59,11 +59,11 @@ def recompute_backbone(model: DetectionModel) -> None:
     body: Any = getattr(model.network.backbone, "body", None)
     if any(isinstance(module, _BatchNorm) for module in model.network.backbone.modules()):  # type: ignore[union-attr]
         raise ValueError(
-            f"train.recompute_backbone: the batch norms of '{model.name}' would take in every image twice; it is for "
+            f"train.checkpoint_backbone: the batch norms of '{model.name}' would take in every image twice; it is for "
             "backbones without them, such as swin_t, swin_s, swin_b, swin_l"
         )
     if not hasattr(body, "set_grad_checkpointing"):
-        raise ValueError(f"train.recompute_backbone: the backbone of '{model.name}' has no stages to compute again")
+        raise ValueError(f"train.checkpoint_backbone: the backbone of '{model.name}' has no stages to compute again")
     body.set_grad_checkpointing(True)
 
 

@@ -17,7 +17,7 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm
 def parameter_groups(network: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
     """Trainable parameters, grouped by what they are treated to.
 
-    A bias is a parameter named ``bias`` that is neither in a normalisation layer nor in the offset convolution of a
+    A bias is a parameter named ``bias`` that is neither in a normalization layer nor in the offset convolution of a
     deformable one (``conv_offset``). Rate: the bias multiplier times that of the longest part of ``lr_multipliers`` in
     the name, else the backbone's. Decay: the norm or bias multiplier times ``weight_decay``.
 

@@ -36,7 +36,7 @@ def draw_training_batch(batch: Batch, model: DetectionModel, path: Path) -> None
 
 
 def as_photograph(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """(3,H,W) RGB in [0,1] of a normalised network input: the inverse of ``Preprocess.normalize``."""
+    """(3,H,W) RGB in [0,1] of a normalized network input: the inverse of ``Preprocess.normalize``."""
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (preprocess.mean, preprocess.std))
     image = (pixels.cpu() * std + mean) / 255
     return (image.flip(0) if preprocess.bgr else image).clamp(0, 1)

@@ -144,15 +144,15 @@ def _training(
     train_set: ImageSet,
     progress_display: str,
 ) -> Training:
-    if recipe.data.batch % recipe.train.accumulate:
+    if recipe.data.batch_size % recipe.train.accumulate:
         raise ValueError(
-            f"data.batch={recipe.data.batch} cannot be taken in train.accumulate={recipe.train.accumulate} equal parts"
+            f"data.batch_size={recipe.data.batch_size} is not a multiple of train.accumulate={recipe.train.accumulate}"
         )
     loader = train_loader(
         train_set,
         recipe.augment,
         model.preprocess,
-        batch_size=recipe.data.batch // recipe.train.accumulate,
+        batch_size=recipe.data.batch_size // recipe.train.accumulate,
         seed=recipe.train.seed,
         workers=recipe.data.workers,
         rank=processes.rank,
@@ -185,7 +185,7 @@ class Validation:
         self.loader = evaluation_loader(
             image_set,
             model.preprocess,
-            batch_size=recipe.data.eval_batch,
+            batch_size=recipe.data.eval_batch_size,
             workers=recipe.data.workers,
             rank=processes.rank,
             world_size=processes.world_size,

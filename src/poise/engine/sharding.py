@@ -1,6 +1,6 @@
 """A network in shares: every process keeps a part of each parameter, its gradient and its optimizer state (FSDP2).
 
-PyTorch's ``fully_shard`` gathers the parameters of a layer when it runs and gives them back afterwards; gradients are
+PyTorch's ``fully_shard`` gathers the parameters of a layer when it runs and gives them back afterward; gradients are
 averaged as with ``DistributedDataParallel``, so a step is the same step. Checkpoints hold whole tensors, so a sharded
 run may go on unsharded, or with another number of processes, and the other way round.
 """

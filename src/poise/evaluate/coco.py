@@ -1,7 +1,7 @@
 """COCO's average precision and recall, computed by hotcoco, equal to pycocotools.
 
 It differs from pycocotools in two points: annotations are numbered anew (id 0 is an ordinary object here; pycocotools
-never matches it), and ``"ignore": 1`` is honoured (pycocotools overwrites it): such an object need not be found, and
+never matches it), and ``"ignore": 1`` is honored (pycocotools overwrites it): such an object need not be found, and
 one detection of it is neither right nor wrong.
 """
 

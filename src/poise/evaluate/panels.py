@@ -1,4 +1,4 @@
-"""What the figures share: panels, colours, legends, files; without a display and without pyplot's global state."""
+"""What the figures share: panels, colors, legends, files; without a display and without pyplot's global state."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def panels(count: int, size: tuple[float, float] = (5.2, 3.6), columns: int = 3)
 
 
 def paint(label: int) -> tuple[float, float, float]:
-    """The colour that the class has in pictures, a little darker to be read on white."""
+    """The color that the class has in pictures, a little darker to be read on white."""
     red, green, blue = (0.85 * value / 255 for value in class_color(label))
     return red, green, blue
 
 
 def shades(count: int) -> Any:
-    """(count,4) colours in an order that the eye sees, light ones left out."""
+    """(count,4) colors in an order that the eye sees, light ones left out."""
     return colormaps["viridis"](np.linspace(0, 0.9, count))
 
 

@@ -24,7 +24,7 @@ def beside_truth(
         image: (3,H,W) tensor or picture in original pixels.
         truth: COCO annotations of this image.
         detections: COCO results of this image.
-        categories: COCO categories; their order chooses the colours.
+        categories: COCO categories; their order chooses the colors.
     """
     place = {record["id"]: k for k, record in enumerate(categories)}
     names = [str(record.get("name", record["id"])) for record in categories]

@@ -103,7 +103,7 @@ def predict_batches(
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode meanwhile; afterwards each module has its own earlier mode again (frozen norms keep theirs)."""
+    """Evaluation mode meanwhile; afterward each module has its own earlier mode again (frozen norms keep theirs)."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

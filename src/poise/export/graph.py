@@ -16,7 +16,7 @@ from poise.structures import Predictions
 
 
 class Decoded(nn.Module):
-    """(B,3,H,W) normalised pixels to ``boxes`` (B,N,4) px, ``scores`` (B,N,C) and, where it differs, ``gate`` (B,N,C).
+    """(B,3,H,W) normalized pixels to ``boxes`` (B,N,4) px, ``scores`` (B,N,C) and, where it differs, ``gate`` (B,N,C).
 
     ``gate`` is what the score threshold reads.
     """
@@ -28,11 +28,11 @@ class Decoded(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         predictions = self.head(self.neck(self.backbone(pixels)))
         outputs = (predictions.boxes, predictions.scores())
-        return (*outputs, predictions.gate()) if self.gated else outputs
+        return (*outputs, predictions.threshold_scores()) if self.gated else outputs
 
 
 class Raw(nn.Module):
-    """(B,3,H,W) normalised pixels to what the head's layers give, (B,N,·) each, before any decoding."""
+    """(B,3,H,W) normalized pixels to what the head's layers give, (B,N,·) each, before any decoding."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def card_of(model: DetectionModel, outputs: Outputs, dynamic: bool, precision: P
     elif outputs == "detections":
         names = ("boxes", "scores", "labels")
     else:
-        names = ("boxes", "scores", *(() if torch.equal(sample.gate(), sample.scores()) else ("gate",)))
+        names = ("boxes", "scores", *(() if torch.equal(sample.threshold_scores(), sample.scores()) else ("gate",)))
     return Card(
         describe(model),
         model.preprocess,
@@ -126,7 +126,7 @@ def gated(model: DetectionModel) -> bool:
     """Whether the score threshold reads something else than the scores."""
     network, (height, width) = one_stage(model), fixed_size(model)
     sample = network.branch.head(network.neck(network.backbone(torch.zeros(1, 3, height, width))))
-    return not torch.equal(sample.gate(), sample.scores())
+    return not torch.equal(sample.threshold_scores(), sample.scores())
 
 
 def traced_names(model: DetectionModel, card: Card) -> list[str]:

@@ -92,7 +92,7 @@ def _halved(content: Any) -> Any:
 
 
 def exact(content: Any) -> list[str]:
-    """Names of the last learned layers and of what follows them: quantised, they would move every box."""
+    """Names of the last learned layers and of what follows them: quantized, they would move every box."""
     return [node.name for node in after_layers(content)]
 
 

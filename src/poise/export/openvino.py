@@ -31,7 +31,7 @@ def write(plan: Plan, path: Path) -> None:
 
 
 def _quantized(model: Any, kept: Sequence[str], calibration: Sequence[Tensor]) -> Any:
-    """Post-training quantisation by NNCF; the nodes ``kept`` stay in full precision."""
+    """Post-training quantization by NNCF; the nodes ``kept`` stay in full precision."""
     import nncf
 
     known = {operator.get_friendly_name() for operator in model.get_ops()}

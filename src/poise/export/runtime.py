@@ -66,7 +66,7 @@ class DecodedPredictions(Predictions):
 
     passing: Tensor  # (B,N,C), what the threshold reads
 
-    def gate(self) -> Tensor:
+    def threshold_scores(self) -> Tensor:
         return self.passing
 
     def scores(self) -> Tensor:
@@ -86,7 +86,7 @@ class ExportedNetwork(nn.Module):
         raise ValueError("an exported file cannot be trained: train the checkpoint that it came from")
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
-        """Detections of (B,3,H,W) normalised pixels whose images are ``sizes`` (B,2) high and wide before padding."""
+        """Detections of (B,3,H,W) normalized pixels whose images are ``sizes`` (B,2) high and wide before padding."""
         device, pixels, sizes = pixels.device, self.padded(pixels.cpu()), sizes.cpu()
         if self.card.outputs == "detections":
             found = self._suppressed(pixels, sizes)

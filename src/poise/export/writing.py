@@ -198,7 +198,7 @@ def _compared(model: DetectionModel, exported: DetectionModel, pixels: Tensor, s
     network: Any = exported.network
     ours: Any = model.network
     card = network.card
-    threshold = card.postprocess.score
+    threshold = card.postprocess.score_threshold
     if card.outputs == "detections":
         tolerance = FULL if card.precision == "fp32" else HALF
         found, theirs = (one.detect(pixels, sizes)[0] for one in (model, exported))

@@ -71,7 +71,7 @@ def is_video(path: str | os.PathLike[str]) -> bool:
 
 
 def as_image(image: Image.Image | np.ndarray[Any, Any] | Tensor) -> Tensor:
-    """A picture, array or tensor as (3,H,W): grey is repeated, transparency dropped, EXIF orientation applied.
+    """A picture, array or tensor as (3,H,W): gray is repeated, transparency dropped, EXIF orientation applied.
 
     Raises:
         ValueError: another shape or type, or float values outside [0,1].

@@ -20,7 +20,7 @@ class Tiling:
     """How an image is cut: tiles are fed at native resolution, besides the whole image in the model's own size."""
 
     size: int = 640  # side of a tile in pixels of the image
-    overlap: float = 0.25  # share of a tile that its neighbour sees too; objects up to there are never cut in all tiles
+    overlap: float = 0.25  # share of a tile that its neighbor sees too; objects up to there are never cut in all tiles
     nms: float = 0.5  # IoU above which the lower-ranked of two boxes of a class is dropped
 
     def __post_init__(self) -> None:

@@ -35,15 +35,17 @@ class TestTimeAugmentation:
     flip: bool = True  # each also mirrored left to right
     merge: Literal["nms", "soft_nms"] = "nms"
     overlap: float = 0.6  # IoU from which a lower-scored box of a class is dropped, or (soft) loses score
-    most: int | None = None  # detections an image; None: as many as the model gives
+    max_detections: int | None = None  # detections an image; None: as many as the model gives
 
     def __post_init__(self) -> None:
         if not self.scales or not all(0 < scale <= 8 for scale in self.scales):
             raise ValueError(f"tta: scales {self.scales} must lie in (0, 8], at least one")
         if self.merge not in ("nms", "soft_nms"):
             raise ValueError(f"tta: merge '{self.merge}' must be nms or soft_nms")
-        if not 0 < self.overlap <= 1 or (self.most is not None and self.most < 1):
-            raise ValueError(f"tta: overlap {self.overlap} must lie in (0, 1], most {self.most} be at least 1")
+        if not 0 < self.overlap <= 1 or (self.max_detections is not None and self.max_detections < 1):
+            raise ValueError(
+                f"tta: overlap {self.overlap} must lie in (0, 1], most {self.max_detections} be at least 1"
+            )
 
     @staticmethod
     def parse(text: str) -> TestTimeAugmentation:
@@ -158,7 +160,7 @@ def merged(found: Sequence[Detections], settings: TestTimeAugmentation) -> Detec
     boxes, scores, labels, valid = (
         torch.cat([getattr(one, name) for one in found], 1) for name in ("boxes", "scores", "labels", "valid")
     )
-    most = settings.most or max(one.boxes.shape[1] for one in found)
+    most = settings.max_detections or max(one.boxes.shape[1] for one in found)
     if settings.merge == "nms":
         return suppress(boxes.float(), scores.float(), labels, valid, settings.overlap, most)
     together = Detections(boxes.float(), scores.float(), labels, valid)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from poise.detectors.query import QueryDetector, predictions_of
 from poise.lab.separation import mean_of_levels
-from poise.nn.conditional import ConditionalCrossAttention
-from poise.nn.deformable_attention import DeformableAttention
-from poise.nn.queries import Answers
-from poise.nn.tokens import Shape
+from poise.nn.transformer.conditional import ConditionalCrossAttention
+from poise.nn.transformer.deformable_attention import DeformableAttention
+from poise.nn.transformer.queries import DecoderOutput
+from poise.nn.transformer.tokens import Shape
 from poise.structures import Batch
 
 
@@ -94,10 +94,10 @@ def attention_of_positives(network: nn.Module, batch: Batch, layer: int = -1, na
     with watched(network.decoder) as calls:
         memory = network.encode(batch.pixels, batch.truth.sizes)
         queries = network.asked(memory)
-        answers: Answers = network.decoder(queries, memory)
+        answers: DecoderOutput = network.decoder(queries, memory)
     if not -len(calls) <= layer < len(calls):
         raise ValueError(f"layer {layer}: the decoder of '{name}' has {len(calls)} layers, 0 to {len(calls) - 1}")
-    last = Answers(answers.logits[-1:].float(), answers.boxes[-1:].float())
+    last = DecoderOutput(answers.logits[-1:].float(), answers.boxes[-1:].float())
     positive = network.assigner(predictions_of(last, queries.references, batch.truth.sizes), batch.truth).positive
     module, words = calls[layer]
     return [

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from poise.detectors.query import QueryDetector
 from poise.lab.separation import on_image
-from poise.nn.tokens import Tokens
+from poise.nn.transformer.tokens import Tokens
 from poise.structures import Assignment, Batch, GroundTruth, Match, Progress, QueryPredictions, StepOutput
 
 LEAST = 1e-8  # of each pixel, before maps are compared

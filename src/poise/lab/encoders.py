@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 from poise.detectors.query import QueryDetector
+from poise.lab.auxiliary_queries import QueryDistances, query_places
 from poise.lab.conflict import Conflict, OneHead, activations
-from poise.lab.lent_queries import QueryDistances, query_places
 from poise.lab.methods import Method
 from poise.lab.packing import packed
 from poise.lab.scene import Photograph

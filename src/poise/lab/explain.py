@@ -7,7 +7,7 @@
 
 A classification loss is the sum over places and classes of ``w_pos * -ln p + w_neg * -ln (1 - p)``, a box loss the sum
 over places of ``w_reg * elementwise loss``. Those weights are read from the criterion that computes the losses, with
-all normalisers and term weights in them. Letters: **B** images, **N** places, **G** padded objects, **C** classes.
+all normalizers and term weights in them. Letters: **B** images, **N** places, **G** padded objects, **C** classes.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def explain(
 
     Args:
         model: in evaluation or training mode; nothing of it changes in evaluation mode.
-        images: RGB (3,H_i,W_i) images as the model's call takes them, or one (B,3,H,W) tensor of normalised pixels.
+        images: RGB (3,H_i,W_i) images as the model's call takes them, or one (B,3,H,W) tensor of normalized pixels.
         targets: one dict an image with ``boxes`` and ``labels``, in pixels of what is given.
         progress: where training stands; by default past every switch of the model's schedule.
         seed: of samplers that choose by chance.
@@ -231,7 +231,7 @@ def _stage(name: str, match: Match, truth: GroundTruth) -> Stage:
         places = assignment.index.shape[1]
         parts = (weights.positive, weights.negative, weights.regression, weights.background)
         weights = LossWeights(*(None if part is None else _spread(part, sample.index, places) for part in parts))  # type: ignore[arg-type]
-        weighed = _spread(sample.chosen, sample.index, places) & ~assignment.ignored
+        weighed = _spread(sample.mask, sample.index, places) & ~assignment.ignored
         assignment = replace(assignment, positive=assignment.positive & weighed)
     else:
         weights = match.criterion.weights(predictions, assignment, truth)

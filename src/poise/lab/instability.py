@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.detectors.query import QueryDetector
-from poise.nn.queries import Queries
+from poise.nn.transformer.queries import Queries
 from poise.structures import Assignment, Batch, PairWeights, Progress, QueryPredictions, RegionPredictions, StepOutput
 
 MATCHING = "queries"  # the stage whose places are a decoder's queries

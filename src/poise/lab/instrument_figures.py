@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from poise.lab.auxiliary_queries import QueryDistances
 from poise.lab.conflict import Conflict
 from poise.lab.instability import Instability
 from poise.lab.instruments import Shown, ShownQueries
-from poise.lab.lent_queries import QueryDistances
 from poise.lab.scene import Photograph
 from poise.lab.separation import Separation
 
@@ -50,7 +50,7 @@ def _least_step(found: Mapping[str, Separation]) -> float:
 
 
 def draw_maps(shown: Sequence[Shown], path: str | os.PathLike[str], title: str) -> Path:
-    """A row for each image: the photograph with its objects, and the map of each method in its own range of colours."""
+    """A row for each image: the photograph with its objects, and the map of each method in its own range of colors."""
     names = list(dict.fromkeys(name for one in shown for name in one.maps))
     figure = _figure(2.6 * (1 + len(names)), 2.4 * max(len(shown), 1) + 0.4)
     grid = figure.subplots(max(len(shown), 1), 1 + len(names), squeeze=False)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from poise.detectors.query import QueryDetector
 from poise.lab.attention import attention_of_positives
+from poise.lab.auxiliary_queries import QueryDistances, QueryPlaces, query_places
 from poise.lab.conflict import Conflict, activations
 from poise.lab.instability import Instability, compare, matching_of
-from poise.lab.lent_queries import QueryDistances, QueryPlaces, query_places
 from poise.lab.methods import Method
 from poise.lab.scene import Photograph
 from poise.lab.separation import Separation, covered, discriminability

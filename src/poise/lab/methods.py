@@ -35,7 +35,7 @@ class Method:
     model: DetectionModel
     classes: tuple[int, ...]
 
-    def judge(self, photograph: Photograph, seed: int = 0) -> Judged:
+    def compute_losses(self, photograph: Photograph, seed: int = 0) -> Judged:
         """What the model's losses weigh on an image; objects of classes that it does not know are left alone."""
         check_targets([self.target(photograph)], self.model.num_classes)
         batch = self.batch(photograph)

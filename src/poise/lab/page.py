@@ -1,4 +1,4 @@
-"""The page of the lab: one HTML file that needs nothing else, neither network nor neighbours."""
+"""The page of the lab: one HTML file that needs nothing else, neither network nor neighbors."""
 
 from __future__ import annotations
 

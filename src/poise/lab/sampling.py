@@ -91,7 +91,7 @@ def sampled_negatives(
         found[EVERY].append(assignment.quality[assignment.negative])
         for name, sampler in samplers.items():
             sample = sampler(assignment, generators[name])
-            chosen = sample.chosen & assignment.negative.gather(1, sample.index)
+            chosen = sample.mask & assignment.negative.gather(1, sample.index)
             found[name].append(assignment.quality.gather(1, sample.index)[chosen])
     return SampledNegatives({name: torch.cat(parts).numpy() for name, parts in found.items() if parts}, images)
 

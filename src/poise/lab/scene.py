@@ -121,7 +121,7 @@ def _places(stage: Stage, view: ImageView, cells: np.ndarray, boxes: np.ndarray,
 def _lists(view: ImageView, objects: Sequence[int]) -> dict[str, Any]:
     """Of each object the places that matter to it: all positives first, then the best by score x IoU.
 
-    Others are places whose centre lies within it or whose box overlaps it by more than a tenth.
+    Others are places whose center lies within it or whose box overlaps it by more than a tenth.
     """
     most = min(MOST_OF_ONE, max(LEAST_OF_ONE, MOST_LISTED // max(len(objects), 1)))
     parts = [(view.of_object(number), number) for number in objects]

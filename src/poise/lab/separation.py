@@ -3,9 +3,9 @@
 The strength of a map's features, resized to the image and divided by its greatest value, is near 1 where the network
 sees something. Over all thresholds, a good encoder is above them inside objects and below them elsewhere.
 
-The article's code is not published. Definitions taken here: maps are resized bilinearly with half-pixel centres; the
+The article's code is not published. Definitions taken here: maps are resized bilinearly with half-pixel centers; the
 greatest value is that inside the image (its padding is cut off first); the foreground is the union of the objects'
-boxes, a pixel belonging to a box that holds its centre; regions to ignore (crowds) are neither foreground nor
+boxes, a pixel belonging to a box that holds its center; regions to ignore (crowds) are neither foreground nor
 background.
 """
 
@@ -49,7 +49,7 @@ def _scaled(strength: Tensor) -> Tensor:
 
 
 def covered(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pixels of an image whose centre lies in one of the boxes (n,4) xyxy, (h,w) bool."""
+    """Pixels of an image whose center lies in one of the boxes (n,4) xyxy, (h,w) bool."""
     y, x = (torch.arange(side, device=boxes.device) + 0.5 for side in size)
     rows = (y >= boxes[:, 1:2]) & (y < boxes[:, 3:4])
     columns = (x >= boxes[:, 0:1]) & (x < boxes[:, 2:3])
@@ -77,7 +77,7 @@ def iof_iob(
 
 
 def default_thresholds() -> Tensor:
-    """101 from 0 to 1, and 230 more from 0.9 on, where maps of normalised encoders lie: (331,) float32, ascending."""
+    """101 from 0 to 1, and 230 more from 0.9 on, where maps of normalized encoders lie: (331,) float32, ascending."""
     near, nearest = torch.linspace(0.9, 1, 202)[1:-1], 1 - torch.logspace(-4, -6, 30)
     return torch.cat((torch.linspace(0, 1, STEPS), near, nearest)).sort().values
 

@@ -1,6 +1,6 @@
 """The supervision of many images in numbers: who gets how much of it, on which places, and how methods agree.
 
-Images are taken one at a time, each with its own normalisers. Sizes are square roots of areas in pixels of the images
+Images are taken one at a time, each with its own normalizers. Sizes are square roots of areas in pixels of the images
 as they were annotated; the bins of size are COCO's.
 """
 
@@ -33,7 +33,7 @@ class Supervision:
     rows: list[tuple[float, ...]] = field(default_factory=list)  # COLUMNS of every object
     levels: dict[float, int] = field(default_factory=dict)  # positives by stride; of regions all under 1
     positives: int = 0
-    ambiguous: int = 0  # positives whose centre lies in several objects
+    ambiguous: int = 0  # positives whose center lies in several objects
     contested: int = 0  # positives of several objects at once, which only soft assignments have
     histograms: dict[str, np.ndarray] = field(
         default_factory=lambda: {kind: np.zeros(len(DECADES) - 1) for kind in KINDS}

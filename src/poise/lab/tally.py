@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from poise import boxes as geometry
-from poise.assign.protocol import object_chunks
 from poise.lab.explain import Stage
 from poise.lab.statistics import SIZES
 from poise.lab.views import SHARE
+from poise.pairwise.chunks import object_chunks
 
 BINS = 10  # of the IoU of negatives with the nearest object
 Sums = dict[str, float]

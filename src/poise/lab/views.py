@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from poise import boxes as geometry
-from poise.assign.protocol import object_chunks
+from poise.pairwise.chunks import object_chunks
 
 SHARE = 0.1  # of its object's greatest weight: what makes a place of a soft assignment one of its positives
 
@@ -63,7 +63,7 @@ class ImageView:
         return ObjectView(positive, negative, regression, score, overlap, chosen)
 
     def inside(self, number: int) -> Tensor:
-        """Places whose centre lies in object ``number``, (N,) bool."""
+        """Places whose center lies in object ``number``, (N,) bool."""
         return geometry.depth_inside(self._centers, self.objects[None, number : number + 1])[0, :, 0] > 0
 
     @cached_property
@@ -87,7 +87,7 @@ class ImageView:
 
     @cached_property
     def within(self) -> Tensor:
-        """In how many objects the centre of each place lies, (N,) int64: more than one makes it ambiguous."""
+        """In how many objects the center of each place lies, (N,) int64: more than one makes it ambiguous."""
         count = torch.zeros_like(self.index)
         for part in self._chunks():
             depth = geometry.depth_inside(self._centers, self.objects[None, part])[0]

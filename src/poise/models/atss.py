@@ -13,8 +13,8 @@ from poise.boxes import DeltaCoder
 from poise.branches import DenseBranch
 from poise.criteria import atss_criterion
 from poise.detectors import PyramidDetector
-from poise.models.parts import ClassLossName, Weights, class_teaching, pyramid
-from poise.nn.backbones import Backbone
+from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import squares
 from poise.nn.heads.centerness import CenternessHead, Offsets
 from poise.postprocess import PostProcess
@@ -31,8 +31,9 @@ def atss(
     depth: int = 4,
     topk: int = 9,
     class_loss: ClassLossName = "focal",
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """ATSS on a feature pyramid; ``topk`` candidates a level and object.
 
@@ -42,7 +43,9 @@ def atss(
     neck = pyramid(body, channels, from_input=False, relu=False)
     decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
     head = CenternessHead(channels, num_classes, squares(neck.strides), decoder, depth)
-    element, soft_label = class_teaching(class_loss)
+    element, soft_label = class_supervision(class_loss)
     criterion = replace(atss_criterion(), class_loss=element, soft_label=soft_label)
-    branch = DenseBranch(head, ATSS(topk), criterion, PostProcess(score, nms))
+    branch = DenseBranch(
+        head, ATSS(topk), criterion, PostProcess(score_threshold, nms_threshold, max_detections=max_detections)
+    )
     return PyramidDetector(body, neck, branch)

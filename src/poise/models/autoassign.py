@@ -1,7 +1,7 @@
 """AutoAssign (Zhu et al. 2020): assignment itself is learned, with the detector.
 
 Every place inside an object may answer to it, on every level. How much it does is its own confidence times a learned
-Gaussian around the centre of the object's class; the object's loss is the logarithm of the weighted mean, so the
+Gaussian around the center of the object's class; the object's loss is the logarithm of the weighted mean, so the
 weights are trained by the same loss. Places whose boxes fit are negatives the less.
 """
 
@@ -12,7 +12,7 @@ from poise.branches import DenseBranch
 from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights, pyramid
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import points
 from poise.nn.heads.auto_assign import AutoAssignHead
 from poise.postprocess import PostProcess
@@ -27,12 +27,18 @@ def autoassign(
     caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """AutoAssign on a feature pyramid; its published checkpoints stand on a ``caffe`` backbone."""
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=True, relu=True)
     head = AutoAssignHead(channels, num_classes, points(neck.strides, 0.0), depth)
-    branch = DenseBranch(head, AutoAssign(head.center_prior), AutoAssignCriterion(), PostProcess(score, nms))
+    branch = DenseBranch(
+        head,
+        AutoAssign(head.center_prior),
+        AutoAssignCriterion(),
+        PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+    )
     return PyramidDetector(body, neck, branch)

@@ -15,8 +15,8 @@ from poise.boxes import DeltaCoder
 from poise.branches.proposals import Propose, ProposeByImage
 from poise.branches.region import ProposalStage, RegionBranch, RegionPostProcess, RegionStage
 from poise.criteria import ProposalCriterion, RegionBoxCriterion
-from poise.detectors.collaboration import Collaboration, Downsample, FromOneScale, Lender, Regions
-from poise.models.auxiliary_dense import DENSE, Built, Site
+from poise.detectors.collaboration import AuxiliaryHead, Collaboration, Downsample, FromOneScale, Regions
+from poise.models.auxiliary_dense import DENSE, AuxiliarySpec, Built
 from poise.models.parts import check_choice
 from poise.nn.grids import retina_anchors
 from poise.nn.heads.region import ProposalHead, RegionAlign, RegionHead
@@ -26,7 +26,7 @@ from poise.sample.positives_first import PositivesFirst
 FINEST = 14.0  # px a pixel of the finest stride: regions up to twice this side are read off the finest level
 
 
-def faster_rcnn_branch(site: Site) -> Built:
+def faster_rcnn_branch(site: AuxiliarySpec) -> Built:
     """RPN with RetinaNet's anchors and a second stage whose boxes are compared decoded (GIoU, ten times).
 
     Positive are the sampled regions that overlap an object by half, the objects themselves among them.
@@ -52,16 +52,16 @@ def faster_rcnn_branch(site: Site) -> Built:
     return RegionBranch(proposal, region), Regions(align)
 
 
-AUXILIARY: dict[str, Callable[[Site], Built]] = {"faster_rcnn": faster_rcnn_branch, **DENSE}
+AUXILIARY: dict[str, Callable[[AuxiliarySpec], Built]] = {"faster_rcnn": faster_rcnn_branch, **DENSE}
 
 
 def collaboration(
     heads: str,
-    site: Site,
+    site: AuxiliarySpec,
     make: Callable[[], nn.Module],
     sampler: PositivesFirst,
     weight: float,
-    lent_weight: float,
+    auxiliary_query_weight: float,
     adapter: nn.Module | None = None,
 ) -> Collaboration | None:
     """Branches by name on the memory's levels and coarser ones; None where no head is named.
@@ -70,17 +70,17 @@ def collaboration(
         heads: names with commas between, for example ``faster_rcnn,atss``; a name may come several times.
         make: of each branch, what makes queries of its positives.
         weight: of the branches' losses (the article's lambda_2 times the decoder's layers).
-        lent_weight: of the losses of the queries that they lend (the article's lambda_1).
+        auxiliary_query_weight: of the losses of the queries that they lend (the article's lambda_1).
         adapter: from the memory's maps to the branches'; by default they get one coarser map more.
     """
-    lenders: list[Lender] = []
+    lenders: list[AuxiliaryHead] = []
     names = [name.strip() for name in heads.split(",") if name.strip()]
     for i, name in enumerate(names):
         check_choice("heads", name, AUXILIARY)
         branch, read = AUXILIARY[name](site)
         again = names[:i].count(name)
         shown = f"{name}{again + 1}" if again else name
-        lenders.append(Lender(shown, branch, make(), sampler, read, lent_weight))
+        lenders.append(AuxiliaryHead(shown, branch, make(), sampler, read, auxiliary_query_weight))
     return Collaboration(adapter or Downsample(site.channels), lenders, weight) if lenders else None
 
 
@@ -88,6 +88,6 @@ def one_scale_collaboration(
     heads: str, channels: int, num_classes: int, decoder_layers: int, make: Callable[[], nn.Module], deterministic: bool
 ) -> Collaboration | None:
     """The article's form for encoders of one map of stride 32: branches on strides 8 to 128, lambdas 1 and 2."""
-    site = Site(channels, (8, 16, 32, 64, 128), num_classes, deterministic)
+    site = AuxiliarySpec(channels, (8, 16, 32, 64, 128), num_classes, deterministic)
     sampler = PositivesFirst(random=not deterministic)
     return collaboration(heads, site, make, sampler, 2.0 * decoder_layers, 1.0, FromOneScale(channels))

@@ -43,14 +43,14 @@ from poise.nn.heads.overlap import OverlapHead
 from poise.nn.heads.rep_points import RepPointsHead
 from poise.nn.heads.star import StarConv, StarHead, StarRefinement, strides_reach
 from poise.nn.heads.task_aligned import TaskAlignedHead
-from poise.postprocess import PostProcess, best_places
+from poise.postprocess import PostProcess, best_priors
 from poise.structures import Phased
 
 Built = tuple[nn.Module, Reader]
 
 
 @dataclass(frozen=True)
-class Site:
+class AuxiliarySpec:
     """What an auxiliary branch is built for."""
 
     channels: int
@@ -67,12 +67,12 @@ def with_coarser(strides: Sequence[int]) -> tuple[int, ...]:
     return (*strides, 2 * strides[-1])
 
 
-def atss_branch(site: Site) -> Built:
+def atss_branch(site: AuxiliarySpec) -> Built:
     head = CenternessHead(site.channels, site.num_classes, squares(site.strides), _anchor_offsets(), depth=1)
     return DenseBranch(head, ATSS(9, divisor=1), atss_criterion(), PostProcess(0.0, 0.6)), Cells()
 
 
-def retinanet_branch(site: Site) -> Built:
+def retinanet_branch(site: AuxiliarySpec) -> Built:
     """RetinaNet with a tower of one layer; only anchors that overlap an object by half are positive."""
     coder, grid = DeltaCoder(), retina_anchors(site.strides)
     head = AnchorHead(site.channels, site.num_classes, grid, coder, depth=1)
@@ -80,7 +80,7 @@ def retinanet_branch(site: Site) -> Built:
     return branch, Cells(grid.count)
 
 
-def fcos_branch(site: Site) -> Built:
+def fcos_branch(site: AuxiliarySpec) -> Built:
     """FCOS with a tower of one layer; sizes of levels grow with their strides, eight strides the first's limit."""
     grid = points(site.strides, 0.5)
     head = CenternessHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
@@ -88,19 +88,19 @@ def fcos_branch(site: Site) -> Built:
     return DenseBranch(head, CenterRegion(1.5, limits), fcos_criterion(), PostProcess(0.0, 0.6)), Cells()
 
 
-def gfl_branch(site: Site) -> Built:
+def gfl_branch(site: AuxiliarySpec) -> Built:
     head = DistributionHead(site.channels, site.num_classes, squares(site.strides), 17, depth=1)
     return DenseBranch(head, ATSS(9, divisor=1), DistributionCriterion(), PostProcess(0.0, 0.6)), Cells()
 
 
-def gflv2_branch(site: Site) -> Built:
+def gflv2_branch(site: AuxiliarySpec) -> Built:
     """GFLv2 with a tower of one layer: the class score times what the distribution says of its quality."""
     quality = DistributionQuality(4, 64)
     head = DistributionHead(site.channels, site.num_classes, squares(site.strides), 17, depth=1, quality=quality)
     return DenseBranch(head, ATSS(9, divisor=1), joint_criterion(), PostProcess(0.0, 0.6)), Cells()
 
 
-def vfnet_branch(site: Site) -> Built:
+def vfnet_branch(site: AuxiliarySpec) -> Built:
     """VarifocalNet with star features and refinement, a tower of one layer, taught by ATSS."""
     channels, reach = site.channels, strides_reach(site.strides)
     refinement = StarRefinement(channels, len(site.strides), StarConv(channels))
@@ -108,14 +108,14 @@ def vfnet_branch(site: Site) -> Built:
     return DenseBranch(head, ATSS(9, divisor=1), VarifocalCriterion(), PostProcess(0.0, 0.6)), Cells()
 
 
-def paa_branch(site: Site) -> Built:
+def paa_branch(site: AuxiliarySpec) -> Built:
     """PAA with a tower of one layer, boxes decided by a mixture of two Gaussians, voted when shown alone."""
     head = OverlapHead(site.channels, site.num_classes, squares(site.strides), _anchor_offsets(), depth=1)
-    postprocess = PostProcess(0.0, 0.6, select=best_places, side=-1.0, voting=0.025)
+    postprocess = PostProcess(0.0, 0.6, select=best_priors, side=-1.0, voting=0.025)
     return DenseBranch(head, PAA(9), OverlapCriterion(), postprocess), Cells()
 
 
-def dw_branch(site: Site) -> Built:
+def dw_branch(site: AuxiliarySpec) -> Built:
     """DW with box refinement and a tower of one layer."""
     refinement = BoundaryRefinement(site.channels)
     head = DualWeightingHead(site.channels, site.num_classes, points(site.strides, 0.5), refinement, depth=1)
@@ -123,7 +123,7 @@ def dw_branch(site: Site) -> Built:
     return DenseBranch(head, DualWeighting(head.center_prior), criterion, PostProcess(0.0, 0.6, side=-1)), Cells()
 
 
-def tood_branch(site: Site) -> Built:
+def tood_branch(site: AuxiliarySpec) -> Built:
     """TOOD whose shared tower has two layers (the fewest between which tasks can choose); ATSS for four epochs."""
     head = TaskAlignedHead(site.channels, site.num_classes, squares(site.strides), depth=2)
     assigner = Phased(ATSS(9, divisor=1), TaskAligned(divisor=1), 4)
@@ -131,7 +131,7 @@ def tood_branch(site: Site) -> Built:
     return DenseBranch(head, assigner, criterion, PostProcess(0.0, 0.6, border=None)), Cells()
 
 
-def foveabox_branch(site: Site) -> Built:
+def foveabox_branch(site: AuxiliarySpec) -> Built:
     """FoveaBox with a tower of one layer; sizes of levels overlap by a factor of two and grow with their strides."""
     coder, strides = LogDistances(), site.strides
     head = FoveaHead(site.channels, site.num_classes, points(strides, 0.5), coder, depth=1)
@@ -141,19 +141,19 @@ def foveabox_branch(site: Site) -> Built:
     return branch, Cells()
 
 
-def ota_branch(site: Site) -> Built:
+def ota_branch(site: AuxiliarySpec) -> Built:
     """OTA with a tower of one layer and the overlap predicted beside the classes."""
     grid = points(site.strides, 0.0)
     head = OverlapHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
     return DenseBranch(head, OTA(), OTACriterion(), PostProcess(0.0, 0.6)), Cells()
 
 
-def autoassign_branch(site: Site) -> Built:
+def autoassign_branch(site: AuxiliarySpec) -> Built:
     head = AutoAssignHead(site.channels, site.num_classes, points(site.strides, 0.0), depth=1)
     return DenseBranch(head, AutoAssign(head.center_prior), AutoAssignCriterion(), PostProcess(0.0, 0.6)), Cells()
 
 
-def freeanchor_branch(site: Site) -> Built:
+def freeanchor_branch(site: AuxiliarySpec) -> Built:
     """FreeAnchor with a tower of one layer and bags of 50 of RetinaNet's anchors."""
     coder, grid = DeltaCoder((0.1, 0.1, 0.2, 0.2)), retina_anchors(site.strides)
     head = AnchorHead(site.channels, site.num_classes, grid, coder, depth=1)
@@ -161,7 +161,7 @@ def freeanchor_branch(site: Site) -> Built:
     return DenseBranch(head, assigner, BagCriterion(), PostProcess(0.0, 0.5)), Cells(grid.count)
 
 
-def reppoints_branch(site: Site) -> Built:
+def reppoints_branch(site: AuxiliarySpec) -> Built:
     """RepPoints with a tower of one layer: the nearest point first, then overlap of the first boxes."""
     head = RepPointsHead(site.channels, site.num_classes, points(site.strides, 0.0), depth=1)
     assigner = FirstBoxOverlap(MaxIoU(0.5, 0.4, 0.0, divisor=1))
@@ -174,7 +174,7 @@ def _anchor_offsets() -> Offsets:
     return Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
 
 
-DENSE: dict[str, Callable[[Site], Built]] = {
+DENSE: dict[str, Callable[[AuxiliarySpec], Built]] = {
     "atss": atss_branch,
     "retinanet": retinanet_branch,
     "fcos": fcos_branch,

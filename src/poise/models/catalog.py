@@ -78,8 +78,8 @@ VIT = {
     "backbone": "eva02_large_patch14_448.mim_m38m_ft_in22k_in1k",
     "denoising": 300,
     "box_noise": 0.4,
-    "most": 1000,
-    "recomputed_layers": 6,
+    "max_detections": 1000,
+    "checkpointed_layers": 6,
 }
 PLUS = {"refine": "twice", "select": "first_class", "mixed": True, "dropout": 0.0, "hidden": 2048}
 

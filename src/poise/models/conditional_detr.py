@@ -15,13 +15,13 @@ from poise.detectors import QueryDetector
 from poise.detectors.collaboration import PointAndFeatures
 from poise.models.auxiliary import one_scale_collaboration
 from poise.models.parts import Weights
-from poise.nn.backbones import Backbone
-from poise.nn.channel_mapper import ChannelMapper
-from poise.nn.conditional import ConditionalDecoder, ConditionalDecoderLayer, PointQueries
-from poise.nn.queries import Output
-from poise.nn.tokens import Tokenizer
-from poise.nn.transformer import Encoder, EncoderLayer, init_xavier
-from poise.postprocess import BestAnswers
+from poise.nn.backbones.timm_features import Backbone
+from poise.nn.necks.channel_mapper import ChannelMapper
+from poise.nn.transformer.conditional import ConditionalDecoder, ConditionalDecoderLayer, PointQueries
+from poise.nn.transformer.layers import Encoder, EncoderLayer, init_xavier
+from poise.nn.transformer.queries import Output
+from poise.nn.transformer.tokens import Tokenizer
+from poise.postprocess import TopKPostProcess
 
 
 def conditional_detr(
@@ -38,13 +38,14 @@ def conditional_detr(
     queries: int = 300,
     auxiliary: str = "",
     dropout: float = 0.1,
-    recomputed_layers: int = 0,
-    most: int = 100,
+    checkpointed_layers: int = 0,
+    max_detections: int = 100,
     deterministic: bool = False,
 ) -> QueryDetector:
     """Conditional-DETR on the backbone's last map (stride 32).
 
-    ``hidden`` is the width of the feed-forward layers, ``most`` the detections of an image; ``recomputed_layers`` of
+    ``hidden`` is the width of the feed-forward layers, ``max_detections`` the detections kept in an image;
+    ``checkpointed_layers`` of
     the encoder save memory by computing their activations again. ``deterministic`` drops nothing. ``auxiliary`` names
     Co-DETR's heads (``"atss"``, ``"faster_rcnn,atss"``), which help in training as in its article.
     """
@@ -52,7 +53,7 @@ def conditional_detr(
     body = Backbone(backbone, (5,), backbone_weights, frozen_stages, norm_eval, train_norm=False)
     neck = ChannelMapper(body.channels, body.strides, channels, groups=0)
     encoder = Encoder(
-        [EncoderLayer(channels, heads, hidden, dropout) for _ in range(encoder_layers)], recomputed_layers
+        [EncoderLayer(channels, heads, hidden, dropout) for _ in range(encoder_layers)], checkpointed_layers
     )
     layers = [ConditionalDecoderLayer(channels, heads, hidden, dropout, i == 0) for i in range(decoder_layers)]
     init_xavier(encoder, *layers)
@@ -65,7 +66,7 @@ def conditional_detr(
         ConditionalDecoder(layers, Output(channels, num_classes), channels),
         Hungarian(),
         SetCriterion(class_weight=2.0, class_count=of_own_rank),
-        BestAnswers(most),
+        TopKPostProcess(max_detections),
         collaboration=one_scale_collaboration(
             auxiliary, channels, num_classes, decoder_layers, partial(PointAndFeatures, channels), deterministic
         ),

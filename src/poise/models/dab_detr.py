@@ -16,13 +16,13 @@ from poise.detectors import QueryDetector
 from poise.detectors.collaboration import BoxContent
 from poise.models.auxiliary import one_scale_collaboration
 from poise.models.parts import Weights
-from poise.nn.backbones import Backbone
-from poise.nn.channel_mapper import ChannelMapper
-from poise.nn.conditional import AnchorDecoder, AnchorQueries, ConditionalDecoderLayer, ScaledEncoder
-from poise.nn.queries import Output
-from poise.nn.tokens import Tokenizer
-from poise.nn.transformer import EncoderLayer, init_xavier
-from poise.postprocess import BestAnswers
+from poise.nn.backbones.timm_features import Backbone
+from poise.nn.necks.channel_mapper import ChannelMapper
+from poise.nn.transformer.conditional import AnchorDecoder, AnchorQueries, ConditionalDecoderLayer, ScaledEncoder
+from poise.nn.transformer.layers import EncoderLayer, init_xavier
+from poise.nn.transformer.queries import Output
+from poise.nn.transformer.tokens import Tokenizer
+from poise.postprocess import TopKPostProcess
 
 
 def dab_detr(
@@ -39,12 +39,13 @@ def dab_detr(
     queries: int = 300,
     auxiliary: str = "",
     dropout: float = 0.0,
-    most: int = 300,
+    max_detections: int = 300,
     deterministic: bool = False,
 ) -> QueryDetector:
     """DAB-DETR on the backbone's last map (stride 32).
 
-    ``hidden`` is the width of the feed-forward layers, ``most`` the detections of an image; ``deterministic`` drops
+    ``hidden`` is the width of the feed-forward layers, ``max_detections`` the detections kept in an image;
+    ``deterministic`` drops
     nothing. ``auxiliary`` names Co-DETR's heads (``"atss"``, ``"faster_rcnn,atss"``), which help in training as in its
     article.
     """
@@ -65,7 +66,7 @@ def dab_detr(
         AnchorDecoder(layers, Output(channels, num_classes), channels),
         Hungarian(eps=1e-8),
         SetCriterion(class_weight=1.0, class_count=of_own_rank),
-        BestAnswers(most),
+        TopKPostProcess(max_detections),
         collaboration=one_scale_collaboration(
             auxiliary, channels, num_classes, decoder_layers, partial(BoxContent, channels), deterministic
         ),

@@ -17,16 +17,17 @@ from poise.criteria import SetCriterion
 from poise.detectors import QueryDetector
 from poise.models.further_queries import FurtherQueries
 from poise.models.parts import Weights, check_choice
-from poise.nn.backbones import Backbone
-from poise.nn.channel_mapper import ChannelMapper
-from poise.nn.deformable_attention import DeformableAttention
-from poise.nn.deformable_transformer import (
+from poise.nn.backbones.timm_features import Backbone
+from poise.nn.necks.channel_mapper import ChannelMapper
+from poise.nn.transformer.deformable import (
     DeformableDecoder,
     DeformableDecoderLayer,
     DeformableEncoderLayer,
     Refinement,
 )
-from poise.nn.queries import (
+from poise.nn.transformer.deformable_attention import DeformableAttention
+from poise.nn.transformer.layers import Encoder, init_xavier
+from poise.nn.transformer.queries import (
     BoxQueries,
     LearnedQueries,
     MixedPositionedQueries,
@@ -35,9 +36,8 @@ from poise.nn.queries import (
     best_class,
     first_class,
 )
-from poise.nn.tokens import Tokenizer
-from poise.nn.transformer import Encoder, init_xavier
-from poise.postprocess import BestAnswers
+from poise.nn.transformer.tokens import Tokenizer
+from poise.postprocess import TopKPostProcess
 
 Selection = Literal["none", "first_class", "best_class"]
 SELECTIONS = {"first_class": first_class, "best_class": best_class}
@@ -64,8 +64,8 @@ def deformable_detr(
     many_repeats: int = 6,
     many_weight: float = 1.0,
     dropout: float = 0.1,
-    recomputed_layers: int = 0,
-    most: int = 100,
+    checkpointed_layers: int = 0,
+    max_detections: int = 100,
     deterministic: bool = False,
 ) -> QueryDetector:
     """Deformable-DETR on four levels.
@@ -79,8 +79,8 @@ def deformable_detr(
         query_groups: groups of so many queries in training, matched each on its own (Group-DETR); 1: one.
         many_queries: further ones in training, by which every object is wanted ``many_repeats`` times, with losses of
             ``many_weight`` (H-DETR); 0: none.
-        recomputed_layers: encoder layers that save memory by computing their activations again in the backward pass.
-        most: detections an image.
+        checkpointed_layers: encoder layers that save memory by computing their activations again in the backward pass.
+        max_detections: detections kept in each image.
         deterministic: no dropout.
     """
     dropout = 0.0 if deterministic else dropout
@@ -103,7 +103,7 @@ def deformable_detr(
             return SelectedQueries(channels, num_classes, count, make, SELECTIONS[select])
 
         asked = further.selected(selection)
-    tokenizer, memory = Tokenizer(channels, levels, offset=-0.5), Encoder([*encoder], recomputed_layers)
+    tokenizer, memory = Tokenizer(channels, levels, offset=-0.5), Encoder([*encoder], checkpointed_layers)
     init_deformable(memory, *layers)
     return QueryDetector(
         body,
@@ -114,7 +114,7 @@ def deformable_detr(
         DeformableDecoder(layers, outputs, refine),
         Hungarian(),
         SetCriterion(class_weight=2.0),
-        BestAnswers(most),
+        TopKPostProcess(max_detections),
         **further.of_detector(Hungarian()),
     )
 

@@ -15,18 +15,18 @@ from poise.detectors import QueryDetector
 from poise.models.deformable_detr import init_deformable
 from poise.models.further_queries import FurtherQueries
 from poise.models.parts import Weights, query_backbone
-from poise.nn.channel_mapper import ChannelMapper
-from poise.nn.deformable_transformer import (
+from poise.nn.necks.channel_mapper import ChannelMapper
+from poise.nn.transformer.deformable import (
     BoxPosition,
     DeformableDecoder,
     DeformableDecoderLayer,
     DeformableEncoderLayer,
 )
-from poise.nn.denoising import ContrastiveDenoising
-from poise.nn.queries import MixedQueries, Output, SelectedQueries
-from poise.nn.tokens import Tokenizer
-from poise.nn.transformer import Encoder
-from poise.postprocess import BestAnswers
+from poise.nn.transformer.denoising import ContrastiveDenoising
+from poise.nn.transformer.layers import Encoder
+from poise.nn.transformer.queries import MixedQueries, Output, SelectedQueries
+from poise.nn.transformer.tokens import Tokenizer
+from poise.postprocess import TopKPostProcess
 
 
 def dino(
@@ -55,8 +55,8 @@ def dino(
     temperature: float = 20.0,
     offset: float = 0.0,
     dropout: float = 0.0,
-    recomputed_layers: int = 0,
-    most: int = 300,
+    checkpointed_layers: int = 0,
+    max_detections: int = 300,
     deterministic: bool = False,
 ) -> QueryDetector:
     """DINO.
@@ -71,8 +71,8 @@ def dino(
         query_groups, many_queries, many_repeats, many_weight: see ``deformable_detr``; denoising queries see the first
             group alone.
         temperature, offset: of the sine encodings; the improved recipe takes 10000 and -0.5.
-        recomputed_layers: encoder layers that save memory by computing their activations again in the backward pass.
-        most: detections an image.
+        checkpointed_layers: encoder layers that save memory by computing their activations again in the backward pass.
+        max_detections: detections kept in each image.
         deterministic: no noise and no dropout.
     """
     dropout = 0.0 if deterministic else dropout
@@ -82,7 +82,7 @@ def dino(
     encoder = [DeformableEncoderLayer(channels, heads, levels, points, hidden, dropout) for _ in range(encoder_layers)]
     layers = [DeformableDecoderLayer(channels, heads, levels, points, hidden, dropout) for _ in range(decoder_layers)]
     outputs = [Output(channels, num_classes) for _ in range(decoder_layers)]
-    memory = Encoder([*encoder], recomputed_layers)
+    memory = Encoder([*encoder], checkpointed_layers)
     init_deformable(memory, *layers)
     noise = (0.0, 0.0) if deterministic else (label_noise, box_noise)
     further = FurtherQueries(queries, query_groups, many_queries, many_repeats, many_weight)
@@ -100,7 +100,7 @@ def dino(
         DeformableDecoder(layers, outputs, "twice", BoxPosition(channels), norm, eps=1e-3),
         Hungarian(),
         SetCriterion(class_weight=class_weight),
-        BestAnswers(most),
+        TopKPostProcess(max_detections),
         ContrastiveDenoising(num_classes, channels, denoising, *noise) if denoising else None,
         **further.of_detector(Hungarian()),
     )

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from poise.assign.bags import Above, Bag, Nearest
+from poise.assign.center_priors import Bag, ThresholdedCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU, box_likelihood, overlap_power
 from poise.branches import DenseBranch
 from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights, check_choice, pyramid
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import points
 from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead
 from poise.postprocess import PostProcess
@@ -63,20 +63,21 @@ def dw(
     negative: NegativeName = "both",
     detached_importance: bool = False,
     box_weight: float = 5.0,
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """DW on a feature pyramid.
 
     Args:
         deformable_stages, deformable_towers: DCNv2 in these stages of the backbone and in the towers' last layer.
         refine: read box sides again at learned boundary points.
-        bag: places that may be positive: weighted by the centre prior, all where the prior exceeds ``bag_threshold``
+        bag: places that may be positive: weighted by the center prior, all where the prior exceeds ``bag_threshold``
             (a distance), or the ``bag_topk`` nearest of each level.
         beta: weight of the box in the consistency, score * exp(-beta * GIoU loss), or score * IoU ** beta where
             ``location`` is "iou" (the article's).
         mu, mu_total: sharpness of the positive weight and of the sum that divides it; equal in the article.
-        overlap_function: of the negative weight, with exponent ``gamma1``: normalised per object (the code's) or the
+        overlap_function: of the negative weight, with exponent ``gamma1``: normalized per object (the code's) or the
             article's line through (0.5, 1) and (0.95, 0).
         gamma2: exponent of the negative weight's importance, the score; ``detached_importance`` stops its gradient.
         negative: what the negative weight is made of inside objects; "complement" is 1 - positive weight.
@@ -95,10 +96,19 @@ def dw(
     )
     bags: dict[str, Bag] = {
         "soft_center": head.center_prior,
-        "distance": Above(head.center_prior, bag_threshold),
-        "topk": Nearest(bag_topk),
+        "distance": ThresholdedCenterPrior(head.center_prior, bag_threshold),
+        "topk": TopKCenterPrior(bag_topk),
     }
     overlap = OVERLAPS[overlap_function](gamma1)
     assigner = DualWeighting(bags[bag], beta, mu, mu_total, LOCATIONS[location], overlap, detached_weights)
     criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], detached_importance)
-    return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, PostProcess(score, nms, side=-1)))
+    return PyramidDetector(
+        body,
+        neck,
+        DenseBranch(
+            head,
+            assigner,
+            criterion,
+            PostProcess(score_threshold, nms_threshold, side=-1, max_detections=max_detections),
+        ),
+    )

@@ -20,10 +20,10 @@ from poise.criteria.region import ElementLoss, ProposalCriterion, RegionCriterio
 from poise.detectors import PyramidDetector
 from poise.detectors.region import RegionDetector
 from poise.models.parts import Weights
-from poise.nn.backbones import Backbone
-from poise.nn.fpn import FPN, SubsampledLevel
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import AnchorGrid
 from poise.nn.heads.region import ProposalHead, RegionAlign, RegionHead
+from poise.nn.necks.fpn import FPN, SubsampledLevel
 from poise.sample import Sampler, TakeAll, article_sampler, balanced_sampler, hard_sampler, random_sampler
 
 Part = TypeVar("Part")
@@ -55,8 +55,9 @@ def faster_rcnn(
     anchors: int = 256,
     regions: int = 512,
     proposals: int = 1000,
-    score: float = 0.05,
-    nms: float = 0.5,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
     deterministic: bool = False,
 ) -> PyramidDetector:
     """Faster R-CNN on a feature pyramid.
@@ -70,7 +71,8 @@ def faster_rcnn(
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
     first = proposal_stage(neck, None if deterministic else random_sampler(anchors, 0.5), proposals)
     sampler = TakeAll() if deterministic else choose("sampling", SAMPLING, sampling)(regions)
-    second = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), score, nms)
+    postprocess = RegionPostProcess(score_threshold, nms_threshold, max_detections)
+    second = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
     return PyramidDetector(body, neck, RegionBranch(first, second))
 
 
@@ -86,8 +88,9 @@ def fast_rcnn(
     sampling: str = "random",
     box_loss: str = "l1",
     regions: int = 512,
-    score: float = 0.05,
-    nms: float = 0.5,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
     deterministic: bool = False,
 ) -> RegionDetector:
     """Fast R-CNN (Girshick 2015): the second stage alone, on proposals that come with the batch.
@@ -98,7 +101,8 @@ def fast_rcnn(
     body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
     sampler = TakeAll() if deterministic else choose("sampling", SAMPLING, sampling)(regions)
-    stage = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), score, nms)
+    postprocess = RegionPostProcess(score_threshold, nms_threshold, max_detections)
+    stage = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
     return RegionDetector(body, neck, stage)
 
 
@@ -122,10 +126,10 @@ def proposal_stage(neck: FPN, sampler: Sampler | None, proposals: int = 1000) ->
 
 
 def region_stage(
-    neck: FPN, num_classes: int, hidden: int, sampler: Sampler, box_loss: ElementLoss, score: float, nms: float
+    neck: FPN, num_classes: int, hidden: int, sampler: Sampler, box_loss: ElementLoss, postprocess: RegionPostProcess
 ) -> RegionStage:
     """Regions on all levels but the coarsest; positive from IoU 0.5, negative below."""
     coder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
     head = RegionHead(neck.channels, num_classes, RegionAlign(neck.strides[:-1]), coder, hidden)
     assigner = MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0)
-    return RegionStage(head, assigner, sampler, RegionCriterion(coder, box_loss), RegionPostProcess(score, nms))
+    return RegionStage(head, assigner, sampler, RegionCriterion(coder, box_loss), postprocess)

@@ -1,6 +1,6 @@
 """FCOS (Tian et al. 2019): points inside an object answer to it; centerness ranks them.
 
-The improved form of the original code: points within 1.5 strides of the object's centre, on the level of its size;
+The improved form of the original code: points within 1.5 strides of the object's center, on the level of its size;
 distances in strides; the centerness is read off the regression tower; GIoU.
 """
 
@@ -11,7 +11,7 @@ from poise.branches import DenseBranch
 from poise.criteria import fcos_criterion
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights, pyramid
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import points
 from poise.nn.heads.centerness import CenternessHead, Distances
 from poise.postprocess import PostProcess
@@ -27,12 +27,18 @@ def fcos(
     channels: int = 256,
     depth: int = 4,
     radius: float = 1.5,
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> PyramidDetector:
-    """FCOS on a feature pyramid; ``radius`` in strides is the reach of centre sampling (0: the whole object)."""
+    """FCOS on a feature pyramid; ``radius`` in strides is the reach of center sampling (0: the whole object)."""
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
     head = CenternessHead(channels, num_classes, points(neck.strides, 0.5), Distances(), depth, tower_bias=True)
-    branch = DenseBranch(head, CenterRegion(radius), fcos_criterion(), PostProcess(score, nms))
+    branch = DenseBranch(
+        head,
+        CenterRegion(radius),
+        fcos_criterion(),
+        PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+    )
     return PyramidDetector(body, neck, branch)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.storage import DamagedFile, read_safely, save_atomically
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ FORMAT = "poise-1"
 def describe(model: DetectionModel) -> dict[str, Any]:
     """What rebuilds ``model`` without its weights: name, classes and options."""
     backbone = getattr(model.network, "backbone", None)
-    settled = backbone.settled() if isinstance(backbone, Backbone) else {}
+    resolved = backbone.resolved_options() if isinstance(backbone, Backbone) else {}
     return {
         "name": model.name,
         "num_classes": model.num_classes,
-        "options": {**model.options, **settled},
+        "options": {**model.options, **resolved},
         "class_names": list(model.class_names),
         "category_ids": list(model.category_ids),
     }

@@ -11,8 +11,8 @@ from poise.boxes import LogDistances
 from poise.branches import DenseBranch
 from poise.criteria.fovea import FoveaCriterion, fovea_focal
 from poise.detectors import PyramidDetector
-from poise.models.parts import ClassLossName, Weights, class_teaching, pyramid
-from poise.nn.backbones import Backbone
+from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import points
 from poise.nn.heads.fovea import FoveaHead
 from poise.postprocess import PostProcess
@@ -28,8 +28,9 @@ def foveabox(
     depth: int = 4,
     sigma: float = 0.4,
     class_loss: ClassLossName = "focal",
-    score: float = 0.05,
-    nms: float = 0.5,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """FoveaBox (the plain form, without feature alignment) on a feature pyramid; ``sigma`` is how much is positive.
 
@@ -39,6 +40,11 @@ def foveabox(
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = LogDistances()
     head = FoveaHead(channels, num_classes, points(neck.strides, 0.5), coder, depth)
-    criterion = FoveaCriterion(coder, *class_teaching(class_loss, fovea_focal))
-    branch = DenseBranch(head, Fovea(sigma), criterion, PostProcess(score, nms, border=1.0))
+    criterion = FoveaCriterion(coder, *class_supervision(class_loss, fovea_focal))
+    branch = DenseBranch(
+        head,
+        Fovea(sigma),
+        criterion,
+        PostProcess(score_threshold, nms_threshold, border=1.0, max_detections=max_detections),
+    )
     return PyramidDetector(body, neck, branch)

@@ -13,7 +13,7 @@ from poise.branches import DenseBranch
 from poise.criteria.bags import BagCriterion
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights, pyramid
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import retina_anchors
 from poise.nn.heads.anchor import AnchorHead
 from poise.postprocess import PostProcess
@@ -31,8 +31,9 @@ def freeanchor(
     topk: int = 50,
     threshold: float = 0.6,
     deterministic: bool = False,
-    score: float = 0.05,
-    nms: float = 0.5,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """FreeAnchor on a feature pyramid.
 
@@ -47,4 +48,10 @@ def freeanchor(
     head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth)
     choose = as_topk if deterministic else lowest_first
     assigner = FreeAnchor(topk, choose, threshold, coder)
-    return PyramidDetector(body, neck, DenseBranch(head, assigner, BagCriterion(), PostProcess(score, nms)))
+    return PyramidDetector(
+        body,
+        neck,
+        DenseBranch(
+            head, assigner, BagCriterion(), PostProcess(score_threshold, nms_threshold, max_detections=max_detections)
+        ),
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 from poise.assign import Hungarian
 from poise.detectors.query import Hybrid
-from poise.nn.queries import GroupedQueries, SelectedQueries
+from poise.nn.transformer.queries import GroupedQueries, SelectedQueries
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from poise.branches import DenseBranch
 from poise.criteria import DistributionCriterion
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights, pyramid
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import squares
 from poise.nn.heads.distribution import DistributionHead
 from poise.postprocess import PostProcess
@@ -31,8 +31,9 @@ def gfl(
     depth: int = 4,
     topk: int = 9,
     bins: int = 17,
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """GFL on a feature pyramid; each side is a distribution over 0 … ``bins`` - 1 strides.
 
@@ -51,5 +52,10 @@ def gfl(
     )
     neck = pyramid(body, channels, from_input=False, relu=False)
     head = DistributionHead(channels, num_classes, squares(neck.strides), bins, depth)
-    branch = DenseBranch(head, ATSS(topk), DistributionCriterion(), PostProcess(score, nms))
+    branch = DenseBranch(
+        head,
+        ATSS(topk),
+        DistributionCriterion(),
+        PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+    )
     return PyramidDetector(body, neck, branch)

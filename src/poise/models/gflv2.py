@@ -13,7 +13,7 @@ from poise.branches import DenseBranch
 from poise.criteria.distribution import joint_criterion
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights, pyramid
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import squares
 from poise.nn.heads.distribution import DistributionHead, DistributionQuality
 from poise.postprocess import PostProcess
@@ -32,8 +32,9 @@ def gflv2(
     bins: int = 17,
     greatest: int = 4,
     hidden: int = 64,
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """GFLv2 on a feature pyramid; each side is a distribution over 0 … ``bins`` - 1 strides.
 
@@ -54,4 +55,13 @@ def gflv2(
     neck = pyramid(body, channels, from_input=False, relu=False)
     quality = DistributionQuality(greatest, hidden)
     head = DistributionHead(channels, num_classes, squares(neck.strides), bins, depth, quality=quality)
-    return PyramidDetector(body, neck, DenseBranch(head, ATSS(topk), joint_criterion(), PostProcess(score, nms)))
+    return PyramidDetector(
+        body,
+        neck,
+        DenseBranch(
+            head,
+            ATSS(topk),
+            joint_criterion(),
+            PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+        ),
+    )

@@ -12,16 +12,16 @@ from torch import nn
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder
 from poise.branches import DenseBranch
-from poise.branches.region import RegionBranch
+from poise.branches.region import RegionBranch, RegionPostProcess
 from poise.criteria import AnchorCriterion
 from poise.detectors import PyramidDetector
 from poise.models.faster_rcnn import BOX_LOSSES, SAMPLING, choose, proposal_stage, region_stage
 from poise.models.parts import Weights, pyramid
-from poise.nn.backbones import Backbone
-from poise.nn.balanced_pyramid import BalancedPyramid
-from poise.nn.fpn import FPN, SubsampledLevel
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import retina_anchors
 from poise.nn.heads.anchor import AnchorHead
+from poise.nn.necks.balanced_pyramid import BalancedPyramid
+from poise.nn.necks.fpn import FPN, SubsampledLevel
 from poise.postprocess import PostProcess
 from poise.sample import TakeAll, random_sampler
 
@@ -41,8 +41,9 @@ def libra_faster_rcnn(
     anchors: int = 256,
     regions: int = 512,
     proposals: int = 1000,
-    score: float = 0.05,
-    nms: float = 0.5,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
     deterministic: bool = False,
 ) -> PyramidDetector:
     """Faster R-CNN with the three changes.
@@ -54,7 +55,8 @@ def libra_faster_rcnn(
     levels = FPN(body.channels, body.strides, channels, SubsampledLevel())
     first = proposal_stage(levels, None if deterministic else random_sampler(anchors, 0.5, 5), proposals)
     sampler = TakeAll() if deterministic else choose("sampling", SAMPLING, sampling)(regions)
-    second = region_stage(levels, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), score, nms)
+    postprocess = RegionPostProcess(score_threshold, nms_threshold, max_detections)
+    second = region_stage(levels, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
     return PyramidDetector(body, balanced(levels, 2, refine), RegionBranch(first, second))
 
 
@@ -69,8 +71,9 @@ def libra_retinanet(
     depth: int = 4,
     refine: str = "non_local",
     box_loss: str = "balanced_l1_0.11",
-    score: float = 0.05,
-    nms: float = 0.5,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """RetinaNet with balanced features and objective (it samples nothing).
 
@@ -82,7 +85,12 @@ def libra_retinanet(
     coder = DeltaCoder()
     head = AnchorHead(channels, num_classes, retina_anchors(levels.strides), coder, depth)
     criterion = AnchorCriterion(coder, offset_loss=choose("box_loss", BOX_LOSSES, box_loss))
-    branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0), criterion, PostProcess(score, nms))
+    branch = DenseBranch(
+        head,
+        MaxIoU(0.5, 0.4, 0.0),
+        criterion,
+        PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+    )
     return PyramidDetector(body, balanced(levels, 1, refine), branch)
 
 

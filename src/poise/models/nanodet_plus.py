@@ -17,12 +17,12 @@ from poise.criteria import guided_criterion
 from poise.detectors import Guide, GuidedDetector, PyramidDetector
 from poise.models.parts import Weights
 from poise.nn.activations import with_leaky_activations
-from poise.nn.backbones import Backbone
-from poise.nn.ghost_pan import GhostPAN
+from poise.nn.backbones.shufflenet import ShuffleNetV2
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import points
 from poise.nn.heads.distribution import DistributionHead
 from poise.nn.heads.nanodet import LightHead
-from poise.nn.shufflenet import ShuffleNetV2
+from poise.nn.necks.ghost_pan import GhostPAN
 from poise.postprocess import PostProcess
 from poise.structures import Phased
 
@@ -37,8 +37,9 @@ def nanodet_plus(
     detach_epoch: int = 10,
     topk: int = 13,
     bins: int = 8,
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> GuidedDetector | PyramidDetector:
     """NanoDet-Plus.
 
@@ -53,7 +54,12 @@ def nanodet_plus(
     neck = GhostPAN(body.channels, body.strides, channels)
     grid = points(neck.strides, offset=0.0)
     head = LightHead(channels, num_classes, grid, bins, depth)
-    branch = DenseBranch(head, DynamicSoftLabel(topk), guided_criterion(), PostProcess(score, nms, topk=None))
+    branch = DenseBranch(
+        head,
+        DynamicSoftLabel(topk),
+        guided_criterion(),
+        PostProcess(score_threshold, nms_threshold, topk=None, max_detections=max_detections),
+    )
     if not guide_depth:
         return PyramidDetector(body, neck, branch)
     teacher = with_leaky_activations(DistributionHead(2 * channels, num_classes, grid, bins, guide_depth))

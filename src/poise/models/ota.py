@@ -12,7 +12,7 @@ from poise.branches import DenseBranch
 from poise.criteria.ota import OTACriterion
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights, pyramid
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import points
 from poise.nn.heads.centerness import Distances
 from poise.nn.heads.overlap import OverlapHead
@@ -32,18 +32,25 @@ def ota(
     radius: float = 2.5,
     temperature: float = 0.1,
     iterations: int = 50,
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """OTA on a feature pyramid.
 
     Args:
         topk: best IoUs of an object whose sum is the number of its positives.
-        radius: strides from an object's centre within which places can be taken.
+        radius: strides from an object's center within which places can be taken.
         temperature, iterations: of the transport plan (Sinkhorn's); the less, the harder and the rougher it is.
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
     head = OverlapHead(channels, num_classes, points(neck.strides, 0.0), Distances(), depth, tower_bias=True)
     assigner = OTA(topk, radius, temperature=temperature, iterations=iterations)
-    return PyramidDetector(body, neck, DenseBranch(head, assigner, OTACriterion(), PostProcess(score, nms)))
+    return PyramidDetector(
+        body,
+        neck,
+        DenseBranch(
+            head, assigner, OTACriterion(), PostProcess(score_threshold, nms_threshold, max_detections=max_detections)
+        ),
+    )

@@ -13,11 +13,11 @@ from poise.branches import DenseBranch
 from poise.criteria.paa import OverlapCriterion
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights, pyramid
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import squares
 from poise.nn.heads.centerness import Offsets
 from poise.nn.heads.overlap import OverlapHead
-from poise.postprocess import PostProcess, best_places
+from poise.postprocess import PostProcess, best_priors
 
 
 def paa(
@@ -31,8 +31,9 @@ def paa(
     depth: int = 4,
     topk: int = 9,
     voting: float = 0.025,
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """PAA on a feature pyramid.
 
@@ -44,5 +45,7 @@ def paa(
     neck = pyramid(body, channels, from_input=False, relu=False)
     decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
     head = OverlapHead(channels, num_classes, squares(neck.strides), decoder, depth)
-    postprocess = PostProcess(score, nms, select=best_places, side=-1.0, voting=voting)
+    postprocess = PostProcess(
+        score_threshold, nms_threshold, select=best_priors, side=-1.0, voting=voting, max_detections=max_detections
+    )
     return PyramidDetector(body, neck, DenseBranch(head, PAA(topk), OverlapCriterion(), postprocess))

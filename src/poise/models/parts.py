@@ -9,22 +9,25 @@ from typing import Literal
 from torch import Tensor
 
 from poise import losses
-from poise.criteria.distribution import own_overlap
-from poise.criteria.protocol import certain
-from poise.nn.backbones import Backbone
-from poise.nn.channel_mapper import ChannelMapper
-from poise.nn.eva import Eva, SimplePyramid
-from poise.nn.fpn import FPN, StridedLevels
-from poise.nn.shufflenet import ShuffleNetV2
-from poise.nn.swin import Swin
+from poise.criteria.distribution import iou_label
+from poise.criteria.protocol import hard_label
+from poise.nn.backbones.eva import Eva, SimplePyramid
+from poise.nn.backbones.shufflenet import ShuffleNetV2
+from poise.nn.backbones.swin import Swin
+from poise.nn.backbones.timm_features import Backbone
+from poise.nn.necks.channel_mapper import ChannelMapper
+from poise.nn.necks.fpn import FPN, StridedLevels
 
 Weights = str | Path | None
 ClassLossName = Literal["focal", "varifocal"]
 QueryBackbone = Backbone | Swin | Eva | ShuffleNetV2
 
-Teaching = tuple[Callable[..., Tensor], Callable[..., Tensor | float]]
+ClassSupervision = tuple[Callable[..., Tensor], Callable[..., Tensor | float]]
 
-CLASS_LOSSES: dict[str, Teaching] = {"focal": (losses.focal, certain), "varifocal": (losses.varifocal, own_overlap)}
+CLASS_LOSSES: dict[str, ClassSupervision] = {
+    "focal": (losses.focal, hard_label),
+    "varifocal": (losses.varifocal, iou_label),
+}
 
 
 def pyramid(backbone: Backbone, channels: int, from_input: bool, relu: bool, groups: int = 0) -> FPN:
@@ -81,10 +84,10 @@ def check_choice(option: str, value: str, known: Iterable[str]) -> None:
         raise ValueError(f"{option}='{value}': one of {', '.join(known)}")
 
 
-def class_teaching(name: ClassLossName, focal: Callable[..., Tensor] = losses.focal) -> Teaching:
+def class_supervision(name: ClassLossName, focal: Callable[..., Tensor] = losses.focal) -> ClassSupervision:
     """The elementwise loss of the classes, and what positives are taught: 1, or the IoU of their box (varifocal).
 
     ``focal`` is the model's own form of the focal loss.
     """
     check_choice("class_loss", name, CLASS_LOSSES)
-    return (focal, certain) if name == "focal" else CLASS_LOSSES[name]
+    return (focal, hard_label) if name == "focal" else CLASS_LOSSES[name]

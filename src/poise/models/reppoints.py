@@ -13,8 +13,8 @@ from poise.assign.rep_points import FirstBoxOverlap
 from poise.branches import DenseBranch
 from poise.criteria.rep_points import RepPointsCriterion
 from poise.detectors import PyramidDetector
-from poise.models.parts import ClassLossName, Weights, class_teaching, pyramid
-from poise.nn.backbones import Backbone
+from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import points
 from poise.nn.heads.rep_points import RepPointsHead
 from poise.postprocess import PostProcess
@@ -32,8 +32,9 @@ def reppoints(
     depth: int = 3,
     gradient: float = 0.1,
     class_loss: ClassLossName = "focal",
-    score: float = 0.05,
-    nms: float = 0.5,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """RepPoints (its moment form) on a feature pyramid.
 
@@ -56,5 +57,14 @@ def reppoints(
     )
     neck = pyramid(body, channels, from_input=True, relu=False, groups=groups)
     head = RepPointsHead(channels, num_classes, points(neck.strides, 0.0), depth, groups, gradient)
-    criterion = RepPointsCriterion(*class_teaching(class_loss))
-    return PyramidDetector(body, neck, DenseBranch(head, FirstBoxOverlap(), criterion, PostProcess(score, nms)))
+    criterion = RepPointsCriterion(*class_supervision(class_loss))
+    return PyramidDetector(
+        body,
+        neck,
+        DenseBranch(
+            head,
+            FirstBoxOverlap(),
+            criterion,
+            PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+        ),
+    )

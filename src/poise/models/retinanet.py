@@ -11,8 +11,8 @@ from poise.boxes import DeltaCoder
 from poise.branches import DenseBranch
 from poise.criteria import AnchorCriterion
 from poise.detectors import PyramidDetector
-from poise.models.parts import ClassLossName, Weights, class_teaching, pyramid
-from poise.nn.backbones import Backbone
+from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import retina_anchors
 from poise.nn.heads.anchor import AnchorHead
 from poise.postprocess import PostProcess
@@ -28,8 +28,9 @@ def retinanet(
     channels: int = 256,
     depth: int = 4,
     class_loss: ClassLossName = "focal",
-    score: float = 0.05,
-    nms: float = 0.5,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """RetinaNet on a feature pyramid; ``channels`` and ``depth`` size the pyramid and the head's towers.
 
@@ -39,6 +40,11 @@ def retinanet(
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = DeltaCoder()
     head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth)
-    criterion = AnchorCriterion(coder, *class_teaching(class_loss))
-    branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0), criterion, PostProcess(score, nms))
+    criterion = AnchorCriterion(coder, *class_supervision(class_loss))
+    branch = DenseBranch(
+        head,
+        MaxIoU(0.5, 0.4, 0.0),
+        criterion,
+        PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+    )
     return PyramidDetector(body, neck, branch)

@@ -1,4 +1,4 @@
-"""TOOD (Feng et al. 2021): classification and localisation that agree on which places are best.
+"""TOOD (Feng et al. 2021): classification and localization that agree on which places are best.
 
 One tower serves both tasks, each weighing its layers for itself; scores and boxes are then aligned by small networks
 over all layers. Assignment takes the places whose score and box are good together (score * IoU ** 6), and teaches how
@@ -12,7 +12,7 @@ from poise.branches import DenseBranch
 from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights, pyramid
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import squares
 from poise.nn.heads.task_aligned import TaskAlignedHead
 from poise.postprocess import PostProcess
@@ -31,8 +31,9 @@ def tood(
     alpha: float = 1.0,
     beta: float = 6.0,
     starting_epochs: int = 4,
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """TOOD (its anchor-free form) on a feature pyramid.
 
@@ -46,4 +47,13 @@ def tood(
     head = TaskAlignedHead(channels, num_classes, squares(neck.strides), depth)
     assigner = Phased(ATSS(9), TaskAligned(topk, alpha, beta), starting_epochs)
     criterion = Phased(StartingCriterion(), AlignedCriterion(), starting_epochs)
-    return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, PostProcess(score, nms, border=None)))
+    return PyramidDetector(
+        body,
+        neck,
+        DenseBranch(
+            head,
+            assigner,
+            criterion,
+            PostProcess(score_threshold, nms_threshold, border=None, max_detections=max_detections),
+        ),
+    )

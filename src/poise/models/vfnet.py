@@ -16,10 +16,10 @@ from poise.branches import DenseBranch
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights, check_choice, pyramid
-from poise.nn.backbones import Backbone
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import squares
 from poise.nn.heads.star import GridConv, StarConv, StarHead, StarRefinement, strides_reach
-from poise.postprocess import PostProcess, best_pairs, best_places
+from poise.postprocess import PostProcess, best_pairs, best_priors
 
 LossName = Literal["varifocal", "quality_focal", "focal"]
 RankingName = Literal["pairs", "places"]
@@ -29,7 +29,7 @@ CRITERIA = {
     "quality_focal": VarifocalCriterion(losses.quality_focal),
     "focal": VarifocalCriterion(losses.focal, hard_targets=True),
 }
-RANKINGS = {"pairs": best_pairs, "places": best_places}
+RANKINGS = {"pairs": best_pairs, "places": best_priors}
 
 
 def vfnet(
@@ -48,8 +48,9 @@ def vfnet(
     gradient: float = 0.1,
     class_loss: LossName = "varifocal",
     candidates: RankingName = "pairs",
-    score: float = 0.05,
-    nms: float = 0.6,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """VarifocalNet on a feature pyramid.
 
@@ -82,5 +83,7 @@ def vfnet(
     )
     check_choice("class_loss", class_loss, CRITERIA)
     check_choice("candidates", candidates, RANKINGS)
-    postprocess = PostProcess(score, nms, select=RANKINGS[candidates])
+    postprocess = PostProcess(
+        score_threshold, nms_threshold, select=RANKINGS[candidates], max_detections=max_detections
+    )
     return PyramidDetector(body, neck, DenseBranch(head, ATSS(topk), CRITERIA[class_loss], postprocess))

@@ -13,10 +13,10 @@ from poise.branches import DenseBranch
 from poise.criteria.yolox import YOLOXCriterion
 from poise.detectors import PyramidDetector
 from poise.models.parts import Weights
-from poise.nn.backbones import Backbone
-from poise.nn.fpn import FPN, NoLevels
+from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import points
 from poise.nn.heads.decoupled import DecoupledHead
+from poise.nn.necks.fpn import FPN, NoLevels
 from poise.postprocess import PostProcess
 from poise.structures import Phased
 
@@ -34,15 +34,16 @@ def yolox(
     topk: int = 10,
     radius: float = 2.5,
     offset_epoch: int = 285,
-    score: float = 0.01,
-    nms: float = 0.65,
+    score_threshold: float = 0.01,
+    nms_threshold: float = 0.65,
+    max_detections: int = 100,
 ) -> PyramidDetector:
     """YOLOX's head, assignment and losses on levels of stride 8, 16 and 32.
 
     Args:
         depth: layers of each of the head's two towers.
         topk: best IoUs of an object whose sum is the number of its positives.
-        radius: strides from an object's centre within which places are preferred.
+        radius: strides from an object's center within which places are preferred.
         offset_epoch: epochs done when the L1 loss of the offsets joins in; published are all but the last 15 of 300.
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
@@ -50,5 +51,5 @@ def yolox(
     coder = DeltaCoder(max_log_ratio=LARGEST_LOG)
     head = DecoupledHead(channels, num_classes, points(neck.strides, 0.0), coder, depth)
     criterion = Phased(YOLOXCriterion(coder), YOLOXCriterion(coder, offset_weight=1.0), offset_epoch)
-    postprocess = PostProcess(score, nms)
+    postprocess = PostProcess(score_threshold, nms_threshold, max_detections=max_detections)
     return PyramidDetector(body, neck, DenseBranch(head, SimOTA(topk, radius, shift=0.5), criterion, postprocess))

@@ -1,17 +1,17 @@
-"""The centre prior as parameters of a network: one Gaussian a class, as DW and AutoAssign keep them in checkpoints."""
+"""The center prior as parameters of a network: one Gaussian a class, as DW and AutoAssign keep them in checkpoints."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from poise.assign.bags import gaussian
-from poise.assign.pairs import Pairs
+from poise.assign.center_priors import gaussian
+from poise.pairwise.pairs import Pairs
 from poise.structures import Priors
 
 
 class CenterPrior(nn.Module):
-    """How strongly an object of each class holds on to the places around its centre (a bag; see ``assign.bags``).
+    """How strongly an object of each class holds on to the places around its center (a bag; see ``assign.bags``).
 
     Args:
         num_classes: one mean and one width (both in strides, x and y) for each.

@@ -65,7 +65,7 @@ def points(strides: Sequence[int], offset: float) -> AnchorGrid:
 
 
 def squares(strides: Sequence[int], side: float = 8.0) -> AnchorGrid:
-    """One square anchor a cell, centred on the cell's corner (ATSS, GFL)."""
+    """One square anchor a cell, centerd on the cell's corner (ATSS, GFL)."""
     return AnchorGrid(tuple(strides), (side,))
 
 

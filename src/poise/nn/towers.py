@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.nn.deformable import DeformableConv
-from poise.nn.winograd import Conv3x3
+from poise.nn.kernels.winograd import Conv3x3
 
 
 class SharedLayers(nn.Sequential):
@@ -34,7 +34,7 @@ class ConvNorm(SharedLayers):
         super().__init__()
         conv = Conv3x3(in_channels, channels, bias)
         self.add_module("conv", DeformableConv.of(conv) if deformable else conv)
-        if groups:  # narrow towers keep four channels a group, so that a 1x1 map of one image can be normalised
+        if groups:  # narrow towers keep four channels a group, so that a 1x1 map of one image can be normalized
             self.add_module("norm", nn.GroupNorm(min(groups, max(1, channels // 4)), channels))
         self.add_module("act", nn.ReLU(inplace=True))
 
@@ -51,15 +51,15 @@ def tower(
     return SharedLayers(*[ConvNorm(channels, channels, groups, bias, deformable and i == depth - 1) for i in layers])
 
 
-def predictor(channels: int, outputs: int, bias: float = 0.0) -> Conv3x3:
-    """A 3x3 output convolution, initialised N(0, 0.01) with a constant bias."""
+def output_conv(channels: int, outputs: int, bias: float = 0.0) -> Conv3x3:
+    """A 3x3 output convolution, initialized N(0, 0.01) with a constant bias."""
     conv = Conv3x3(channels, outputs)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
     return conv
 
 
-def rare(probability: float = 0.01) -> float:
+def prior_bias(probability: float = 0.01) -> float:
     """The bias at which a sigmoid output starts at ``probability``."""
     return -math.log((1 - probability) / probability)
 

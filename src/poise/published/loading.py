@@ -100,7 +100,7 @@ def load_published(
     if not (remade or carried):
         name_classes(model)
     backbone = model.network.backbone
-    backbone.adopt_pretrained()  # type: ignore[union-attr,operator]
+    backbone.freeze_as_pretrained()  # type: ignore[union-attr,operator]
     unfilled = [name for name in own if name not in filled and name not in remade]
     kept = tuple(name for name in model.class_names if name in shared)
     return LoadReport(tuple(used), tuple(unused), tuple(unfilled), tuple(remade), tuple(carried), kept)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poise.published.shared import Rule
 
-MERGED = (0, 2, 1, 3)  # where MMDetection keeps the channels of each neighbour that Microsoft joins first, second, …
+MERGED = (0, 2, 1, 3)  # where MMDetection keeps the channels of each neighbor that Microsoft joins first, second, …
 
 
 def microsoft(first_norm: int) -> list[Rule]:
@@ -59,6 +59,6 @@ def reordered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _reordered(value: Tensor) -> Tensor:
-    """Channel by channel four neighbours, to neighbour by neighbour all channels, on the last axis."""
-    neighbours = value.unflatten(-1, (-1, 4))[..., torch.tensor(MERGED)]
-    return neighbours.transpose(-1, -2).flatten(-2)
+    """Channel by channel four neighbors, to neighbor by neighbor all channels, on the last axis."""
+    neighbors = value.unflatten(-1, (-1, 4))[..., torch.tensor(MERGED)]
+    return neighbors.transpose(-1, -2).flatten(-2)

@@ -13,7 +13,12 @@ from poise.recipes.convert import changed
 from poise.recipes.settings import Recipe
 from poise.storage import read_yaml
 
-SHORT = {"model": "model.name", "assigner": "model.options.assigner", "lr": "optimizer.lr", "batch": "data.batch"}
+SHORT = {
+    "model": "model.name",
+    "assigner": "model.options.assigner",
+    "lr": "optimizer.lr",
+    "batch_size": "data.batch_size",
+}
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ TABLES: dict[str, ArticleTable] = {
                 "distance, prior > 0.5": _options(bag="distance", bag_threshold=0.5),
                 "9 nearest a level": _options(bag="topk", bag_topk=9),
                 "15 nearest a level": _options(bag="topk", bag_topk=15),
-                "soft centre prior": _options(bag="soft_center"),
+                "soft center prior": _options(bag="soft_center"),
             }
         ),
     ),

@@ -32,16 +32,16 @@ class AugmentSettings:
     scale_jitter: tuple[float, ...] = ()
     """(least, greatest) factor of large-scale jitter followed by a crop to the image size; empty: none."""
     jitter_canvas: int = 0
-    """Side of a square that large-scale jitter fits images into, cuts to and fills up with grey (Co-DETR); copy_paste
+    """Side of a square that large-scale jitter fits images into, cuts to and fills up with gray (Co-DETR); copy_paste
     then pastes objects of a second such image where they lie, up to 99. 0: images keep their own shape."""
     redraw_empty: bool = False
     """On that square: an image whose objects were all cut away makes room for another one, as published."""
     warp_scale: tuple[float, ...] = ()
-    """(least, greatest) factor of a warp about the image's centre onto the whole input (NanoDet); empty: no warp."""
+    """(least, greatest) factor of a warp about the image's center onto the whole input (NanoDet); empty: no warp."""
     warp_stretch: tuple[float, ...] = ()
     """(least, greatest) further factor of each axis of the warp; empty: none."""
     warp_shift: float = 0.0
-    """The warp moves the centre by up to this share of width and height."""
+    """The warp moves the center by up to this share of width and height."""
     recolor: float = 0.0
     """Probability of each of a shift of brightness, a factor of contrast and one of saturation (NanoDet)."""
     mosaic: float = 0.0

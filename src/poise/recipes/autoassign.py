@@ -1,7 +1,7 @@
 """AutoAssign's published COCO recipe: norm layers do not decay, 1000 steps of warm-up.
 
 The original starts from Caffe's ResNet, whose weights timm does not offer: this recipe starts from torchvision's, with
-their strides and colours. ``--model.options caffe True --model.backbone-weights FILE`` is the original, where a file
+their strides and colors. ``--model.options caffe True --model.backbone-weights FILE`` is the original, where a file
 of Caffe's weights is at hand.
 """
 

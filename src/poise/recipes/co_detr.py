@@ -1,7 +1,7 @@
 """The published recipes of Co-DETR (Zong et al. 2023): COCO, LVIS, and fine-tuning from Objects365.
 
 Batches of 16, AdamW, gradients clipped at 0.1. "lsj" is large-scale jitter with copy-paste: the originals paste and cut
-by masks, poise by boxes; at inference they fill the square with grey, where poise pads with the mean and masks that.
+by masks, poise by boxes; at inference they fill the square with gray, where poise pads with the mean and masks that.
 Of LVIS the authors' configurations test only; repeat-factor sampling and the federated loss are as the article tells.
 Fine-tuning from Objects365 needs its checkpoint: ``--model.weights FILE``; classes are carried over by their names.
 """
@@ -33,7 +33,7 @@ def _dino(
 ) -> Recipe:
     """Co-DINO on five levels; with ``side`` large-scale jitter on such a square."""
     drop = drop or {12: 11, 24: 20, 36: 30}[epochs]
-    own: Options = {"recomputed_layers": 4 if backbone == "r50" else 6, **options}
+    own: Options = {"checkpointed_layers": 4 if backbone == "r50" else 6, **options}
     augment = lsj(side) if side else None
     recipe = detr_recipe(f"co_dino_5scale_{backbone}", lr, epochs, drop, options=own, augment=augment)
     return replace(recipe, model=replace(recipe.model, image_size=(side,))) if side else recipe
@@ -98,7 +98,7 @@ def co_deformable_detr_swin_l_12e() -> Recipe:
 
 def co_deformable_detr_swin_l_36e() -> Recipe:
     """Co-Deformable-DETR, Swin-L, 900 queries, 36 epochs; published AP 58.5."""
-    return _deformable("swin_l", 36, 0.6, queries=900, most=300)
+    return _deformable("swin_l", 36, 0.6, queries=900, max_detections=300)
 
 
 def co_dino_5scale_r50_12e() -> Recipe:

@@ -25,7 +25,7 @@ def demo(epochs: int = 20) -> Recipe:
             image_size=(160,),
             options={"backbone": "test_resnet", "channels": 64, "depth": 1},
         ),
-        data=DataSettings(batch=8, eval_batch=16, workers=0),
+        data=DataSettings(batch_size=8, eval_batch_size=16, workers=0),
         augment=AugmentSettings(flip=0.5),
         optimizer=OptimizerSettings(
             "adamw", lr=3e-3, lr_batch=0, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0

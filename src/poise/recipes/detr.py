@@ -39,7 +39,7 @@ def detr_recipe(
     rates = {} if multipliers is None else multipliers
     return Recipe(
         model=ModelSettings(model, backbone_weights="imagenet", options=options or {}),
-        data=replace(COCO, batch=batch, keep_empty=empty),
+        data=replace(COCO, batch_size=batch, keep_empty=empty),
         augment=augment or detr_augment(),
         optimizer=OptimizerSettings(
             "adamw", lr, lr_batch=batch, weight_decay=decay, backbone_lr_multiplier=0.1, lr_multipliers=rates

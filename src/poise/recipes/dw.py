@@ -1,4 +1,4 @@
-"""DW's published COCO recipes: no decay on normalisation layers, 1,000 steps of warm-up.
+"""DW's published COCO recipes: no decay on normalization layers, 1,000 steps of warm-up.
 
 The published AP was reached by the authors' code on eight GPUs with two images each.
 """

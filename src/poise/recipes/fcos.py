@@ -1,4 +1,4 @@
-"""FCOS's published COCO recipes, in the improved form (centre sampling, GIoU, centerness on regression).
+"""FCOS's published COCO recipes, in the improved form (center sampling, GIoU, centerness on regression).
 
 Biases learn twice as fast and do not decay; the warm-up begins at a third of the rate. The originals start from Caffe's
 ResNet, whose weights timm does not offer: these recipes start from torchvision's. With a file of Caffe weights at hand,

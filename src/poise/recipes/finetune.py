@@ -22,7 +22,7 @@ def finetune(model: str, epochs: int = 50, image_size: int = 640) -> Recipe:
     """
     return Recipe(
         model=ModelSettings(model, backbone_weights="imagenet", image_size=(image_size,)),
-        data=DataSettings(batch=16),
+        data=DataSettings(batch_size=16),
         augment=AugmentSettings(flip=0.5, photometric=0.5),
         optimizer=OptimizerSettings(
             "adamw", lr=5e-4, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0

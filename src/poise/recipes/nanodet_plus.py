@@ -20,7 +20,7 @@ def _published(model: str) -> Recipe:
     """One GPU, 96 images a step, decay on every parameter, an average that starts at once and settles at 0.9998."""
     return Recipe(
         model=ModelSettings(model, backbone_weights="imagenet"),
-        data=DataSettings(batch=96, drop_last=True),
+        data=DataSettings(batch_size=96, drop_last=True),
         augment=WARP,
         optimizer=OptimizerSettings("adamw", lr=1e-3, lr_batch=96, weight_decay=0.05),
         schedule=ScheduleSettings(
@@ -59,7 +59,7 @@ def nanodet_plus_m_320_finetune() -> Recipe:
     """
     return Recipe(
         model=ModelSettings("nanodet_plus_m_320", options={"guide_depth": 0}),
-        data=DataSettings(batch=8, workers=1),
+        data=DataSettings(batch_size=8, workers=1),
         augment=WARP,
         optimizer=OptimizerSettings("adamw", lr=7e-4, lr_batch=0, weight_decay=0.05),
         schedule=ScheduleSettings(20, "cosine", milestones=(), final=0.05, warmup_steps=50, warmup_ratio=1e-3),

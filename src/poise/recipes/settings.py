@@ -49,9 +49,9 @@ class DataSettings:
     sqrt(repeat_threshold / f) times, rounded up, in every epoch; 0: every image once."""
     group_orientation: bool = False
     """Batches hold only wide or only tall images, as in MMDetection: less padding."""
-    batch: int = 16
+    batch_size: int = 16
     """Images of one optimizer step, all processes and accumulated parts together."""
-    eval_batch: int = 8
+    eval_batch_size: int = 8
     """Images of one batch in validation, a process."""
     workers: int = 4
     """Processes that load images, for each training process; 0 loads in the training process."""
@@ -65,8 +65,8 @@ class DataSettings:
     """The best proposals of an image that are used."""
 
     def __post_init__(self) -> None:
-        _require(self.batch >= 1, f"data.batch={self.batch} must be at least 1")
-        _require(self.eval_batch >= 1, f"data.eval_batch={self.eval_batch} must be at least 1")
+        _require(self.batch_size >= 1, f"data.batch_size={self.batch_size} must be at least 1")
+        _require(self.eval_batch_size >= 1, f"data.eval_batch_size={self.eval_batch_size} must be at least 1")
         _require(self.workers >= 0, f"data.workers={self.workers} cannot be negative")
         _require(0 <= self.repeat_threshold <= 1, f"data.repeat_threshold={self.repeat_threshold} must lie in [0, 1]")
         _require(self.proposals_limit >= 1, f"data.proposals_limit={self.proposals_limit} must be at least 1")
@@ -86,11 +86,11 @@ class OptimizerSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
     norm_decay_multiplier: float = 1.0
-    """Times ``weight_decay`` for weights and biases of normalisation layers; 0 excludes them."""
+    """Times ``weight_decay`` for weights and biases of normalization layers; 0 excludes them."""
     bias_decay_multiplier: float = 1.0
-    """Times ``weight_decay`` for biases outside normalisation layers."""
+    """Times ``weight_decay`` for biases outside normalization layers."""
     bias_lr_multiplier: float = 1.0
-    """Times ``lr`` for biases outside normalisation layers (2 in FCOS and VarifocalNet)."""
+    """Times ``lr`` for biases outside normalization layers (2 in FCOS and VarifocalNet)."""
     backbone_lr_multiplier: float = 1.0
     """Times ``lr`` for the backbone (0.1 in the DETR family)."""
     lr_multipliers: dict[str, float] = field(default_factory=dict)
@@ -151,9 +151,9 @@ class TrainSettings:
     average_ramp: Literal["exponential", "ratio", "none"] = "exponential"
     """The decay at a step: times 1 - exp(-(1+step)/average_ramp_steps), at most (1+step)/(10+step), or as it stands."""
     average_ramp_steps: float = 2000.0
-    recompute_backbone: bool = False
+    checkpoint_backbone: bool = False
     """The backbone keeps the outputs of its stages alone and computes the rest again in the backward pass: less memory,
-    more time. For backbones without batch normalisation (Swin)."""
+    more time. For backbones without batch normalization (Swin)."""
     shard: bool = False
     """Several processes keep a share of parameters, gradients and optimizer state each (FSDP2), for large networks;
     the steps are those of ordinary processes. Started with torchrun."""
@@ -163,7 +163,7 @@ class TrainSettings:
     deterministic: bool = False
     """Ask PyTorch for deterministic algorithms on a GPU too; on the CPU they are always used."""
     sync_batch_norm: bool = False
-    """Several processes share the statistics of batch normalisation (GPU only)."""
+    """Several processes share the statistics of batch normalization (GPU only)."""
     log_every: int = 20
     """Steps between two reads of the losses."""
     save_every: int = 0
@@ -222,7 +222,7 @@ class Recipe:
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
 
-    def lasting(self, epochs: int) -> Recipe:
+    def with_epochs(self, epochs: int) -> Recipe:
         """The same recipe over another number of epochs; milestones keep their place in the training."""
         if epochs == self.schedule.epochs:
             return self

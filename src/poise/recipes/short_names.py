@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SHORT_SETTINGS = {
-    "batch": "data.batch",
+    "batch_size": "data.batch_size",
     "workers": "data.workers",
     "on_bad_data": "data.on_bad_data",
     "proposals": "data.proposals",

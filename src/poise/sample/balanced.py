@@ -3,7 +3,7 @@
 Random sampling drowns the informative negatives, those that overlap an object, in background: most negatives overlap
 nothing. ``IoUBalanced`` splits the range of overlaps into bins and takes the same number from each.
 
-The published code differs from the article in three ways, and its behaviour is the default here:
+The published code differs from the article in three ways, and its behavior is the default here:
 
 * The bins reach up to the greatest overlap of *all* places. Where the truth is among the proposals that is 1, so that
   with three bins the last one, [2/3, 1), holds no negative at all and its share is refilled at random.

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from poise.sample.balanced import InstanceBalanced, IoUBalanced
-from poise.sample.ohem import Hardest
-from poise.sample.protocol import Chooser, Request, pack
+from poise.sample.ohem import OHEM
+from poise.sample.protocol import Request, SelectionRule, pack
 from poise.sample.random import Uniform
 from poise.structures import Assignment, Sample
 
 
 @dataclass(frozen=True)
-class Combined:
+class PositiveNegativeSampler:
     """Up to ``size`` places an image: at most ``positive_fraction`` of them positive, the rest negative.
 
     ``negatives_per_positive`` >= 0 also limits the negatives to that many for each chosen positive (for one where
@@ -25,13 +25,14 @@ class Combined:
     size: int = 512
     positive_fraction: float = 0.25
     negatives_per_positive: float = -1.0
-    positives: Chooser = field(default_factory=Uniform)
-    negatives: Chooser = field(default_factory=Uniform)
+    positives: SelectionRule = field(default_factory=Uniform)
+    negatives: SelectionRule = field(default_factory=Uniform)
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.positive_fraction <= 1:
             raise ValueError(
-                f"Combined(size={self.size}, positive_fraction={self.positive_fraction}): size >= 1, fraction in [0,1]"
+                f"PositiveNegativeSampler(size={self.size}, positive_fraction={self.positive_fraction}): "
+                "size >= 1, fraction in [0,1]"
             )
 
     @property
@@ -53,22 +54,26 @@ class Combined:
         return pack(positive, negative, self.size)
 
 
-def random_sampler(size: int = 512, positive_fraction: float = 0.25, negatives_per_positive: float = -1.0) -> Combined:
+def random_sampler(
+    size: int = 512, positive_fraction: float = 0.25, negatives_per_positive: float = -1.0
+) -> PositiveNegativeSampler:
     """Both kinds at random (Faster R-CNN)."""
-    return Combined(size, positive_fraction, negatives_per_positive)
+    return PositiveNegativeSampler(size, positive_fraction, negatives_per_positive)
 
 
-def balanced_sampler(size: int = 512, positive_fraction: float = 0.25) -> Combined:
+def balanced_sampler(size: int = 512, positive_fraction: float = 0.25) -> PositiveNegativeSampler:
     """Libra R-CNN's, as published: what its code does, not all of what its article says."""
-    return Combined(size, positive_fraction, positives=InstanceBalanced(), negatives=IoUBalanced())
+    return PositiveNegativeSampler(size, positive_fraction, positives=InstanceBalanced(), negatives=IoUBalanced())
 
 
-def article_sampler(size: int = 512, positive_fraction: float = 0.25, negative_threshold: float = 0.5) -> Combined:
+def article_sampler(
+    size: int = 512, positive_fraction: float = 0.25, negative_threshold: float = 0.5
+) -> PositiveNegativeSampler:
     """Libra R-CNN's as the article describes it: bins over all negatives' overlaps, exact numbers."""
     negatives = IoUBalanced(floor=-1.0, top=negative_threshold)
-    return Combined(size, positive_fraction, positives=InstanceBalanced(exact=True), negatives=negatives)
+    return PositiveNegativeSampler(size, positive_fraction, positives=InstanceBalanced(exact=True), negatives=negatives)
 
 
-def hard_sampler(size: int = 512, positive_fraction: float = 0.25) -> Combined:
+def hard_sampler(size: int = 512, positive_fraction: float = 0.25) -> PositiveNegativeSampler:
     """Online hard example mining for both kinds."""
-    return Combined(size, positive_fraction, positives=Hardest(), negatives=Hardest())
+    return PositiveNegativeSampler(size, positive_fraction, positives=OHEM(), negatives=OHEM())

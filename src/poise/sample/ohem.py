@@ -11,12 +11,12 @@ from poise.sample.protocol import Request, greatest
 
 
 @dataclass(frozen=True)
-class Hardest:
+class OHEM:
     """Candidates in the order of their classification loss; one whose loss is not a number comes last."""
 
     needs_loss: ClassVar[bool] = True
 
     def __call__(self, request: Request) -> Tensor:
         if request.loss is None:
-            raise ValueError("Hardest() ranks by the loss of each place: hand the sampler loss=(B,N)")
+            raise ValueError("OHEM() ranks by the loss of each place: hand the sampler loss=(B,N)")
         return greatest(request.candidates, request.loss.nan_to_num(nan=0.0).clamp(min=0), request.count, request.most)

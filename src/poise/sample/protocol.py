@@ -2,7 +2,7 @@
 
 A sampler ``(assignment, generator, loss) -> Sample`` keeps a fixed number of places, with a mask where there are fewer.
 It is built from *choosers*, which pick a wanted number out of candidates. Both are frozen dataclasses, work on whole
-batches without loops over images or objects and without host-device synchronisation, and draw only from the generator
+batches without loops over images or objects and without host-device synchronization, and draw only from the generator
 that they are given: the same generator state gives the same sample.
 """
 
@@ -34,7 +34,7 @@ class Request:
         return torch.rand(shape, generator=self.generator, device=device, dtype=torch.float64)
 
 
-class Chooser(Protocol):
+class SelectionRule(Protocol):
     """``request -> (B,N) bool``, a subset of the candidates with at most ``count`` members."""
 
     @property
@@ -83,4 +83,4 @@ def pack(positive: Tensor, negative: Tensor, size: int) -> Sample:
 def keep(assignment: Assignment, sample: Sample) -> Assignment:
     """The assignment of the sampled places (B,S); what was not chosen is ignored."""
     taken = assignment.take(sample.index)
-    return replace(taken, positive=taken.positive & sample.chosen, ignored=taken.ignored | ~sample.chosen)
+    return replace(taken, positive=taken.positive & sample.mask, ignored=taken.ignored | ~sample.mask)

@@ -1,7 +1,7 @@
 """Files of tensors that are either whole or refused.
 
 A file is what ``torch.save`` writes (a zip archive) with a checksum of its own content in the archive's comment: it
-stays readable by ``torch.load(path, weights_only=True)`` everywhere, and a truncated or altered one is recognised here
+stays readable by ``torch.load(path, weights_only=True)`` everywhere, and a truncated or altered one is recognized here
 before anything of it is unpickled. Writing goes through a temporary file in the same folder, ``fsync`` and a rename, so
 a process that dies while it saves leaves the earlier file untouched.
 """

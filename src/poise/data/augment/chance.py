@@ -32,7 +32,7 @@ def seed_of(*parts: int) -> int:
 
 @contextmanager
 def seeded(*parts: int) -> Iterator[None]:
-    """Inside, the CPU generator's draws are a function of ``parts`` alone; afterwards it is as if nothing was drawn.
+    """Inside, the CPU generator's draws are a function of ``parts`` alone; afterward it is as if nothing was drawn.
 
     One thread computes, as in a worker, since the order of a sum may depend on their number. Accelerators'
     generators are neither read nor seeded.

@@ -1,4 +1,4 @@
-"""NanoDet's colour augmentation."""
+"""NanoDet's color augmentation."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ def resize(scene: Scene, height: int, width: int, preprocess: Preprocess = PLAIN
 def warp(
     scene: Scene, height: int, width: int, scale: tuple[float, ...], stretch: tuple[float, ...], shift: float
 ) -> Scene:
-    """Scale, stretch and shift the image about its centre on a canvas of ``height`` × ``width``, black where it is not.
+    """Scale, stretch and shift the image about its center on a canvas of ``height`` × ``width``, black where it is not.
 
-    One scale for both axes, one stretch for each; the centre lands up to ``shift`` of the canvas away from the middle
+    One scale for both axes, one stretch for each; the center lands up to ``shift`` of the canvas away from the middle
     (NanoDet's ShapeTransform, whose flip is a transform of its own here). Unlike there, objects that leave the canvas
     are removed.
     """
@@ -80,7 +80,7 @@ def window(
     least_visible: float = 0.1,
     least_side: float = 1.0,
 ) -> Scene:
-    """The part of the scene under a rectangle, which may reach beyond the image: there it is grey (114)."""
+    """The part of the scene under a rectangle, which may reach beyond the image: there it is gray (114)."""
     image = scene["image"].as_subclass(Tensor)
     full_height, full_width = size_of(scene)
     y1, x1, y2, x2 = max(top, 0), max(left, 0), min(top + height, full_height), min(left + width, full_width)
@@ -120,7 +120,7 @@ def canvas_jitter(scene: Scene, side: int, factors: tuple[float, ...]) -> Scene:
     """Large-scale jitter on a square, as Co-DETR's recipes have it.
 
     The image is scaled, keeping its shape, to fit into ``floor(side * factor)`` pixels; where it is larger than the
-    square a random part is cut out, where it is smaller the rest is grey at right and bottom. Objects stay of which at
+    square a random part is cut out, where it is smaller the rest is gray at right and bottom. Objects stay of which at
     least 1/100 of a pixel is left.
     """
     limit = max(1, int(side * between(*factors)))
@@ -147,7 +147,7 @@ def resized_crop(scene: Scene, shorts: tuple[int, ...], longest: int, sides: tup
 def min_iou_crop(scene: Scene) -> Scene:
     """Random crop that keeps a minimum IoU with an object (Liu et al. 2016, "SSD", section 2.2).
 
-    The crop is drawn by torchvision's ``RandomIoUCrop`` among the objects. Objects stay whose centre lies in the
+    The crop is drawn by torchvision's ``RandomIoUCrop`` among the objects. Objects stay whose center lies in the
     crop; crowd and ignore regions stay while any part of them does. Scenes without objects are not cropped.
     """
     objects = ~skipped(scene)

@@ -35,7 +35,7 @@ def mosaic(scenes: Sequence[Scene], height: int, width: int) -> Scene:
     """Four scenes around a random crossing on a canvas of ``height`` × ``width`` (Bochkovskiy et al. 2020, "YOLOv4").
 
     Each is scaled by its own factor; of one larger than its quarter a random part is shown, a smaller one touches
-    the crossing. The rest is grey (114).
+    the crossing. The rest is gray (114).
     """
     if len(scenes) != 4:
         raise ValueError(f"a mosaic is made of 4 scenes, not {len(scenes)}")

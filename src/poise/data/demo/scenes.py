@@ -58,7 +58,7 @@ class DemoScene:
 
 @dataclass
 class _Canvas:
-    """A picture under construction: its colours, and which object each pixel shows."""
+    """A picture under construction: its colors, and which object each pixel shows."""
 
     picture: np.ndarray  # (H,W,3) float32
     owner: np.ndarray  # (H,W) int32, number of the object, or NOTHING

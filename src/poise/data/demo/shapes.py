@@ -18,7 +18,7 @@ def _circle(radius: float = 1.0, x: float = 0.0, y: float = 0.0, corners: int = 
 
 
 def _wheel(radii: np.ndarray) -> Points:
-    """Corners at equal angles and the given distances from the centre."""
+    """Corners at equal angles and the given distances from the center."""
     angle = np.arange(len(radii)) * (2 * np.pi / len(radii))
     return np.stack((radii * np.cos(angle), radii * np.sin(angle)), 1)
 

@@ -57,18 +57,18 @@ PATTERNS = (noise, gradient, stripes, checks, speckle, flat)
 
 
 def surface(rng: np.random.Generator, height: int, width: int, contrast: float) -> np.ndarray:
-    """A coloured surface (height,width,3) float32 in about 0..255: a pattern between two colours, and grain."""
+    """A colored surface (height,width,3) float32 in about 0..255: a pattern between two colors, and grain."""
     pattern = PATTERNS[rng.integers(len(PATTERNS))](rng, height, width)[..., None]
-    first = _colour(rng)
-    second = first + (_colour(rng) - first) * np.float32(contrast)
+    first = _color(rng)
+    second = first + (_color(rng) - first) * np.float32(contrast)
     return first + (second - first) * pattern
 
 
-def _colour(rng: np.random.Generator) -> np.ndarray:
-    """RGB (3,) float32, from nearly grey to saturated."""
-    colour = rng.uniform(20, 235, 3)
-    grey = colour.mean()
-    return (grey + (colour - grey) * rng.uniform(0.15, 1.0)).astype(np.float32)
+def _color(rng: np.random.Generator) -> np.ndarray:
+    """RGB (3,) float32, from nearly gray to saturated."""
+    color = rng.uniform(20, 235, 3)
+    gray = color.mean()
+    return (gray + (color - gray) * rng.uniform(0.15, 1.0)).astype(np.float32)
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

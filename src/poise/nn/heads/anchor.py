@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
 from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import init_towers, predictor, rare, tower
+from poise.nn.towers import init_towers, output_conv, prior_bias, tower
 from poise.structures import DeltaPredictions
 
 
@@ -23,8 +23,8 @@ class AnchorHead(nn.Module):
         self.classification = tower(channels, depth, groups)
         self.regression = tower(channels, depth, groups)
         init_towers(self.classification, self.regression)
-        self.classes = predictor(channels, grid.count * num_classes, rare())
-        self.offsets = predictor(channels, grid.count * 4)
+        self.classes = output_conv(channels, grid.count * num_classes, prior_bias())
+        self.offsets = output_conv(channels, grid.count * 4)
 
     def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
         priors = self.grid(maps)

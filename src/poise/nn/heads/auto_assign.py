@@ -1,4 +1,4 @@
-"""AutoAssign's head: FCOS's with an implicit objectness in centerness's place, and the learned centre prior."""
+"""AutoAssign's head: FCOS's with an implicit objectness in centerness's place, and the learned center prior."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 from poise.nn.center_prior import CenterPrior
 from poise.nn.grids import AnchorGrid
 from poise.nn.heads.centerness import CenternessHead, Distances
-from poise.nn.towers import rare
+from poise.nn.towers import prior_bias
 
 
 class AutoAssignHead(CenternessHead):
@@ -15,6 +15,6 @@ class AutoAssignHead(CenternessHead):
 
     def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, depth: int = 4, groups: int = 32) -> None:
         super().__init__(channels, num_classes, grid, Distances(), depth, groups, tower_bias=True)
-        nn.init.constant_(self.classes.bias, rare(0.02))  # type: ignore[arg-type]
+        nn.init.constant_(self.classes.bias, prior_bias(0.02))  # type: ignore[arg-type]
         nn.init.constant_(self.sides.bias, 4.0)  # type: ignore[arg-type]
         self.center_prior = CenterPrior(num_classes, 1.0, trained=True)

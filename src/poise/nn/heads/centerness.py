@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder, decode_distances
 from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import Scale, init_towers, predictor, rare, tower
+from poise.nn.towers import Scale, init_towers, output_conv, prior_bias, tower
 from poise.structures import Priors, QualityPredictions
 
 
@@ -33,9 +33,9 @@ class CenternessHead(nn.Module):
         self.classification = tower(channels, depth, groups, tower_bias)
         self.regression = tower(channels, depth, groups, tower_bias)
         init_towers(self.classification, self.regression)
-        self.classes = predictor(channels, num_classes, rare())
-        self.sides = predictor(channels, 4)
-        self.centerness = predictor(channels, 1)
+        self.classes = output_conv(channels, num_classes, prior_bias())
+        self.sides = output_conv(channels, 4)
+        self.centerness = output_conv(channels, 1)
         self.scales = nn.ModuleList([Scale() for _ in grid.strides])
 
     def forward(self, maps: Sequence[Tensor]) -> QualityPredictions:

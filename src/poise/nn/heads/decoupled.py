@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
 from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import rare
+from poise.nn.towers import prior_bias
 from poise.structures import JointDeltaPredictions
 
 
@@ -32,7 +32,7 @@ class DecoupledLevel(nn.Module):
         self.offsets = nn.Conv2d(channels, 4, 1)
         self.objectness = nn.Conv2d(channels, 1, 1)
         for output in (self.classes, self.objectness):
-            nn.init.constant_(output.bias, rare())  # type: ignore[arg-type]
+            nn.init.constant_(output.bias, prior_bias())  # type: ignore[arg-type]
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.stem(level)

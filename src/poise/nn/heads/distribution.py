@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from poise.boxes import decode_distances
 from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import Scale, init_towers, predictor, rare, tower
+from poise.nn.towers import Scale, init_towers, output_conv, prior_bias, tower
 from poise.structures import DistributionPredictions, JointDistributionPredictions
 
 
@@ -58,8 +58,8 @@ class DistributionHead(nn.Module):
         self.classification = tower(channels, depth, groups)
         self.regression = tower(channels, depth, groups)
         init_towers(self.classification, self.regression)
-        self.classes = predictor(channels, num_classes, rare())
-        self.sides = predictor(channels, 4 * bins)
+        self.classes = output_conv(channels, num_classes, prior_bias())
+        self.sides = output_conv(channels, 4 * bins)
         self.scales = nn.ModuleList([Scale() for _ in grid.strides])
         self.quality = quality
 

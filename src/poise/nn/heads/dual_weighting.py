@@ -11,7 +11,7 @@ from torch.nn import functional
 from poise.boxes import decode_distances, encode_distances
 from poise.nn.center_prior import CenterPrior
 from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import Scale, init_towers, predictor, rare, tower
+from poise.nn.towers import Scale, init_towers, output_conv, prior_bias, tower
 from poise.structures import JointPredictions
 
 
@@ -23,7 +23,7 @@ class BoundaryRefinement(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.offsets = predictor(channels, 8)
+        self.offsets = output_conv(channels, 8)
 
     def forward(self, features: Tensor, distances: Tensor, points: Tensor, stride: int) -> Tensor:
         """Refined distances l, t, r, b (B,4,H,W) px.
@@ -79,9 +79,9 @@ class DualWeightingHead(nn.Module):
         self.classification = tower(channels, depth, groups, True, deformable)
         self.regression = tower(channels, depth, groups, True, deformable)
         init_towers(self.classification, self.regression)
-        self.classes = predictor(channels, num_classes, rare(0.02))
-        self.sides = predictor(channels, 4, 4.0)
-        self.objectness = predictor(channels, 1)
+        self.classes = output_conv(channels, num_classes, prior_bias(0.02))
+        self.sides = output_conv(channels, 4, 4.0)
+        self.objectness = output_conv(channels, 1)
         self.refinement = refinement
         self.scales = nn.ModuleList([Scale() for _ in grid.strides])
         self.center_prior = CenterPrior(num_classes, sigma, trained=False)  # read by the assigner, kept in checkpoints

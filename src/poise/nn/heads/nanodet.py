@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from poise.boxes import decode_distances
-from poise.nn.ghost_pan import DepthwiseSeparable
 from poise.nn.grids import AnchorGrid, flatten
 from poise.nn.heads.distribution import expectation
-from poise.nn.towers import init_towers, rare
+from poise.nn.necks.ghost_pan import DepthwiseSeparable
+from poise.nn.towers import init_towers, prior_bias
 from poise.structures import DistributionPredictions
 
 
@@ -44,5 +44,5 @@ def _output(channels: int, outputs: int) -> nn.Conv2d:
     """A 1x1 convolution that starts rare everywhere; on the sides' bins that is a constant shift without effect."""
     conv = nn.Conv2d(channels, outputs, 1)
     nn.init.normal_(conv.weight, std=0.01)
-    nn.init.constant_(conv.bias, rare())  # type: ignore[arg-type]
+    nn.init.constant_(conv.bias, prior_bias())  # type: ignore[arg-type]
     return conv

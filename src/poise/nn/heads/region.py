@@ -13,9 +13,9 @@ from torchvision.ops import roi_align
 
 from poise.boxes import DeltaCoder, area
 from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.region_cells import align_regions
+from poise.nn.kernels.region_cells import align_regions
+from poise.nn.kernels.winograd import Conv3x3
 from poise.nn.towers import ConvNorm
-from poise.nn.winograd import Conv3x3
 from poise.structures import DeltaPredictions, Priors, RegionPredictions
 
 
@@ -43,7 +43,7 @@ class ProposalHead(nn.Module):
 class RegionAlign(nn.Module):
     """Features of regions, each read off the pyramid level of its size (Lin et al. 2017, eq. 1).
 
-    A region of side ``finest`` * 2^k lies on level k. On a GPU there is no synchronisation: every level serves all
+    A region of side ``finest`` * 2^k lies on level k. On a GPU there is no synchronization: every level serves all
     regions, those of other levels as empty boxes, which give zeros, and the levels are added. On a CPU, where empty
     boxes take time and waiting takes none, each region lists its cells; the result is the same up to rounding.
 
@@ -62,7 +62,7 @@ class RegionAlign(nn.Module):
         boxes = regions.flatten(0, 1).float()
         image = torch.arange(len(regions), device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions.shape[1])
         served = self.level(boxes)
-        if on_host(boxes):
+        if allows_dynamic_shapes(boxes):
             usable = served.isfinite()
             boxes, served = torch.where(usable[:, None], boxes, 0.0), torch.where(usable, served, 0.0).long()
             finest = [level.float() for level in maps[: len(self.strides)]]
@@ -81,7 +81,7 @@ class RegionAlign(nn.Module):
         return (scale / self.finest + 1e-6).log2().floor().clamp(0, len(self.strides) - 1)
 
 
-def on_host(boxes: Tensor) -> bool:
+def allows_dynamic_shapes(boxes: Tensor) -> bool:
     """Whether shapes may depend on the data at no cost: on a CPU, unless a graph is being captured."""
     return boxes.device.type == "cpu" and not torch.compiler.is_compiling()
 

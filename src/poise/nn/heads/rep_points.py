@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from poise.nn.grids import AnchorGrid, flatten
 from poise.nn.heads.star import StarConv
-from poise.nn.towers import init_towers, rare, tower
+from poise.nn.towers import init_towers, prior_bias, tower
 from poise.structures import Priors, RefinedPredictions
 
 POINTS = 9  # as many as a 3x3 kernel has taps
@@ -46,7 +46,7 @@ class RepPointsHead(nn.Module):
         self.regression = tower(channels, depth, groups)
         self.first_conv = nn.Conv2d(channels, channels, 3, 1, 1)
         self.first_points = _output(channels, 2 * POINTS)
-        self.class_conv, self.classes = StarConv(channels), _output(channels, num_classes, rare())
+        self.class_conv, self.classes = StarConv(channels), _output(channels, num_classes, prior_bias())
         self.refined_conv, self.refined_points = StarConv(channels), _output(channels, 2 * POINTS)
         self.transfer = nn.Parameter(torch.zeros(2))  # logarithms of the factors of width and height
         init_towers(self.classification, self.regression, self.first_conv)
@@ -81,7 +81,7 @@ class RepPointsHead(nn.Module):
 
 
 def _output(channels: int, outputs: int, bias: float = 0.0) -> nn.Conv2d:
-    """A 1x1 output convolution, initialised N(0, 0.01) with a constant bias."""
+    """A 1x1 output convolution, initialized N(0, 0.01) with a constant bias."""
     conv = nn.Conv2d(channels, outputs, 1)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from poise.boxes import decode_distances
 from poise.nn.deformable import DeformableConv, deform
 from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import ConvNorm, Scale, init_towers, predictor, rare, tower
+from poise.nn.towers import ConvNorm, Scale, init_towers, output_conv, prior_bias, tower
 from poise.structures import Predictions, Priors, RefinedPredictions
 
 LARGEST_LOG = 16.0  # exponents are cut here, far above any box, so that finite features give finite boxes
 
 
 def star_offsets(distances: Tensor, gradient: float) -> Tensor:
-    """Offsets (B,18,H,W) that move a 3x3 kernel's taps onto the box: its corners, side centres and the place itself.
+    """Offsets (B,18,H,W) that move a 3x3 kernel's taps onto the box: its corners, side centers and the place itself.
 
     Args:
         distances: l, t, r, b (B,4,H,W) in cells.
@@ -59,7 +59,7 @@ class StarRefinement(nn.Module):
     def __init__(self, channels: int, levels: int, conv: StarConv | GridConv) -> None:
         super().__init__()
         self.conv = conv
-        self.sides = predictor(channels, 4)
+        self.sides = output_conv(channels, 4)
         self.scales = nn.ModuleList([Scale() for _ in range(levels)])
 
     def forward(self, features: Tensor, offsets: Tensor, distances: Tensor, level: int) -> Tensor:
@@ -101,10 +101,10 @@ class StarHead(nn.Module):
         self.box_layer = ConvNorm(channels, channels, groups, bias=False)
         init_towers(self.classification, self.regression, self.box_layer)
         _init_deformable(self.classification, self.regression)
-        self.sides = predictor(channels, 4)
+        self.sides = output_conv(channels, 4)
         self.scales = nn.ModuleList([Scale() for _ in grid.strides])
         self.conv, self.refinement = conv, refinement
-        self.classes = predictor(channels, num_classes, rare())
+        self.classes = output_conv(channels, num_classes, prior_bias())
 
     def forward(self, maps: Sequence[Tensor]) -> Predictions:
         priors = self.grid(maps)

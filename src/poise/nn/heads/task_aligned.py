@@ -11,7 +11,7 @@ from poise.boxes import decode_distances
 from poise.nn.grids import AnchorGrid, flatten
 from poise.nn.heads.dual_weighting import sample
 from poise.nn.heads.star import LARGEST_LOG
-from poise.nn.towers import ConvNorm, Scale, init_towers, predictor, rare
+from poise.nn.towers import ConvNorm, Scale, init_towers, output_conv, prior_bias
 from poise.structures import GeometricPredictions
 
 REDUCTION = 8  # channels of the tower for one of the small networks that weigh its layers
@@ -64,9 +64,9 @@ class TaskAlignedHead(nn.Module):
         init_towers(self.tower)
         self.classification = TaskDecomposition(channels, depth, groups)
         self.regression = TaskDecomposition(channels, depth, groups)
-        self.classes = predictor(channels, num_classes, rare())
-        self.sides = predictor(channels, 4)
-        self.alignment = _alignment(channels, depth, 1, 0.01, rare())
+        self.classes = output_conv(channels, num_classes, prior_bias())
+        self.sides = output_conv(channels, 4)
+        self.alignment = _alignment(channels, depth, 1, 0.01, prior_bias())
         self.offsets = _alignment(channels, depth, 8, 0.001)
         self.scales = nn.ModuleList([Scale() for _ in grid.strides])
 

@@ -1,0 +1,220 @@
+"""Backbones: timm's networks as feature extractors, with the freezing rules of published detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from poise.nn.deformable import make_deformable
+from poise.storage import load_weights
+
+TORCHVISION_WEIGHTS = {  # the ImageNet weights that the published detectors started from
+    "resnet18": "resnet18.tv_in1k",
+    "resnet34": "resnet34.tv_in1k",
+    "resnet50": "resnet50.tv_in1k",
+    "resnet101": "resnet101.tv_in1k",
+    "resnext101_32x4d": "resnext101_32x4d.gluon_in1k",  # the nearest to open-mmlab's that timm has
+    "resnext101_64x4d": "resnext101_64x4d.gluon_in1k",
+}
+
+
+class Backbone(nn.Module):
+    """Feature maps of a timm network.
+
+    Args:
+        name: a timm model name, for example ``resnet50``.
+        stages: which strides to return, as powers of two: ``(3, 4, 5)`` gives strides 8, 16, 32.
+        weights: ``None`` (random), ``"imagenet"`` (timm downloads them) or the path of a file of weights
+            (safetensors, or a ``.pth`` that ``torch.load(weights_only=True)`` reads) with timm's names.
+        frozen_stages: -1 trains all; 0 freezes the stem; k freezes the stem and the first k stages (batch norms too).
+        norm_eval: batch norms keep their running statistics (their scale and shift are still trained).
+        train_norm: whether scales and shifts of batch norms are trained at all.
+        caffe: the stride of a stage sits in its first 1x1 convolution (weights converted from Caffe).
+        deformable_stages: stages, numbered like ``stages``, whose 3x3 convolutions are deformable.
+        gated: deformable taps are also weighted (DCNv2), not only moved (DCNv1).
+
+    ``frozen_stages`` and ``norm_eval`` of ``None`` mean "as published" (1 and True) when the backbone starts from
+    weights, and "train everything" when it starts from random numbers.
+    """
+
+    def __init__(
+        self,
+        name: str = "resnet50",
+        stages: Sequence[int] = (3, 4, 5),
+        weights: str | Path | None = None,
+        frozen_stages: int | None = None,
+        norm_eval: bool | None = None,
+        train_norm: bool = True,
+        caffe: bool = False,
+        deformable_stages: Sequence[int] = (),
+        gated: bool = True,
+    ) -> None:
+        super().__init__()
+        pretrained = weights == "imagenet"
+        self.body: Any = _features(name, stages, pretrained)
+        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
+        self.strides: tuple[int, ...] = tuple(2**stage for stage in stages)
+        self.follow_weights = (frozen_stages is None, norm_eval is None)
+        self.frozen_stages = -1 if frozen_stages is None else frozen_stages
+        self.norm_eval = bool(norm_eval)
+        if caffe:
+            _stride_in_first(self.body)
+        if name.startswith("res2net"):
+            _unpool_first_stage(self.body)
+        if weights is not None and not pretrained:
+            load_backbone_weights(self, Path(weights))
+        self._make_deformable(deformable_stages, gated)
+        if weights is not None:
+            self.freeze_as_pretrained()
+        for parameter in self._norm_parameters() if not train_norm else ():
+            parameter.requires_grad_(False)
+        self._freeze()
+
+    def freeze_as_pretrained(self) -> None:
+        """Freeze what the published recipes freeze, unless the options said otherwise; called once weights are in."""
+        follow_frozen, follow_norm = self.follow_weights
+        self.frozen_stages = 1 if follow_frozen else self.frozen_stages
+        self.norm_eval = True if follow_norm else self.norm_eval
+        self._freeze()
+
+    def resolved_options(self) -> dict[str, Any]:
+        """What the options that were left to follow the weights came to; kept beside saved weights."""
+        values = {"frozen_stages": self.frozen_stages, "norm_eval": self.norm_eval}
+        return {option: values[option] for option, follows in zip(values, self.follow_weights, strict=True) if follows}
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """(B,3,H,W) to one (B,C_l,H/s_l,W/s_l) map a stage, finest first."""
+        return self.body(pixels)
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        if mode:
+            self._rest()
+        return self
+
+    def _make_deformable(self, stages: Sequence[int], gated: bool) -> None:
+        """Replace 3x3 convolutions by deformable ones that keep their weights."""
+        modules = {entry["reduction"]: entry["module"].replace(".", "_") for entry in self.body.feature_info.info}
+        for stage in stages:
+            module = getattr(self.body, modules.get(2**stage, ""), None)
+            if module is None or not make_deformable(module, gated):
+                raise ValueError(
+                    f"deformable_stages={tuple(stages)}: stage {stage} of this backbone has no 3x3 convolutions to "
+                    "replace; ResNet, ResNeXt and Res2Net have them in stages 2 to 5"
+                )
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        info = [entry for entry in self.body.feature_info.info if entry["reduction"] >= 4]
+        if self.frozen_stages > len(info):
+            raise ValueError(
+                f"frozen_stages={self.frozen_stages}: the backbone has {len(info)} stages (-1 freezes none)"
+            )
+        last = info[self.frozen_stages - 1]["module"].replace(".", "_") if self.frozen_stages else None
+        frozen = []
+        for name, child in self.body.named_children():
+            if last is None and name.replace(".", "_") == info[0]["module"].replace(".", "_"):
+                break
+            frozen.append(child)
+            if name.replace(".", "_") == last:
+                break
+        return frozen
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Put into evaluation mode what must not move while the rest trains."""
+        for module in self._frozen_modules():
+            module.eval()
+        if self.norm_eval:
+            for module in self.body.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+    def _norm_parameters(self) -> list[nn.Parameter]:
+        norms = [module for module in self.body.modules() if isinstance(module, _BatchNorm)]
+        return [parameter for norm in norms for parameter in norm.parameters()]
+
+
+def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:
+    """Timm's network, cut to the wanted stages, with ImageNet weights if asked.
+
+    Raises:
+        ValueError: timm does not know the network, it lacks a stage, or the weights cannot be had.
+    """
+    try:
+        with torch.device("meta"):
+            outline: Any = timm.create_model(name, features_only=True, pretrained=False)
+    except RuntimeError as error:
+        raise ValueError(f"backbone '{name}': {error} (timm.list_models() lists the networks)") from error
+    reductions = outline.feature_info.reduction()
+    if missing := [2**stage for stage in stages if 2**stage not in reductions]:
+        raise ValueError(f"backbone '{name}' has no maps of stride {missing}; it has strides {reductions}")
+    wanted = [reductions.index(2**stage) for stage in stages]
+    if not pretrained:
+        return timm.create_model(name, features_only=True, pretrained=False, out_indices=wanted)
+    source = TORCHVISION_WEIGHTS.get(name, name)
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # weights are fetched, nothing is told
+    try:
+        return timm.create_model(source, features_only=True, pretrained=True, out_indices=wanted)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"ImageNet weights of '{source}' could not be fetched ({str(error).splitlines()[0]}). Without a "
+            "network give the path of a weights file as backbone_weights, or 'none' (None in Python) to start "
+            "from random numbers"
+        ) from error
+
+
+def _stride_in_first(body: nn.Module) -> None:
+    """Move the stride of ResNet's bottlenecks from the 3x3 to the first 1x1 convolution."""
+    for module in body.modules():
+        first, second = getattr(module, "conv1", None), getattr(module, "conv2", None)
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d) and first.kernel_size == (1, 1):
+            first.stride, second.stride = second.stride, first.stride
+
+
+def _unpool_first_stage(body: nn.Module) -> None:
+    """Pass Res2Net's last split through the first stage as it is, as the published detectors do (timm averages 3x3)."""
+    for module in body.modules():
+        pool = getattr(module, "pool", None)
+        if isinstance(pool, nn.AvgPool2d) and pool.stride in (1, (1, 1)):
+            module.pool = nn.Identity()
+
+
+def tensors_of(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file of weights, which may nest them under ``state_dict``."""
+    inner = content.get("state_dict", content)
+    return {key: value for key, value in inner.items() if isinstance(value, Tensor)} if isinstance(inner, dict) else {}
+
+
+def load_backbone_weights(backbone: Any, path: Path) -> None:
+    """Fill the backbone from a file; classifier weights are left aside, anything else must fit.
+
+    Raises:
+        ValueError: the file does not hold this network's weights.
+    """
+    if not path.is_file():
+        raise ValueError(f"backbone weights '{path}': no such file (give 'imagenet', a file, or nothing)")
+    state = tensors_of(load_weights(path))
+    known = backbone.body.state_dict()
+    missing = [key for key in known if key not in state and not key.endswith("num_batches_tracked")]
+    differing = [key for key in known if key in state and state[key].shape != known[key].shape]
+    if missing or differing:
+        example = (missing + differing)[0]
+        raise ValueError(
+            f"backbone weights '{path}' do not fit: {len(missing)} tensors missing, {len(differing)} of another shape, "
+            f"first '{example}'; is it a file of the same network?"
+        )
+    backbone.body.load_state_dict({key: state[key] for key in known if key in state}, strict=False)

@@ -1,0 +1,1 @@
+"""Encoders, decoders, queries and attention of the DETR family."""

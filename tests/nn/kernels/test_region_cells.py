@@ -1,0 +1,60 @@
+"""RoIAlign as bags of cells: torchvision's numbers and gradients, in double precision there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from poise.nn.kernels.region_cells import align_regions
+
+SHAPES, STRIDES = ((32, 48), (16, 24), (8, 12), (1, 1)), (4, 8, 16, 128)
+
+
+def scene(count: int, spread: float) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """Maps, and the level, image and box of each region; with a large ``spread`` many lie beyond the image."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, 5, *shape, generator=generator).requires_grad_() for shape in SHAPES]
+    center = (torch.rand(count, 2, generator=generator) - 0.5) * spread + torch.tensor([96.0, 64.0])
+    extent = torch.exp(torch.randn(count, 2, generator=generator) * 1.5 + 3)
+    boxes = torch.cat((center - extent / 2, center + extent / 2), 1)
+    served = torch.randint(len(maps), (count,), generator=generator)
+    return maps, served, torch.randint(2, (count,), generator=generator), boxes
+
+
+def wanted(maps: list[Tensor], served: Tensor, image: Tensor, boxes: Tensor, bins: int) -> Tensor:
+    rois = torch.cat((image[:, None], boxes), 1).double()
+    alone = [
+        roi_align(maps[level], roi[None], bins, 1 / STRIDES[level], aligned=True)
+        for level, roi in zip(served.tolist(), rois, strict=True)
+    ]
+    return torch.cat(alone)
+
+
+@pytest.mark.parametrize("spread", [100.0, 600.0])
+@pytest.mark.parametrize("bins", [1, 7])
+def test_features_and_gradients_are_torchvisions(spread: float, bins: int) -> None:
+    maps, served, image, boxes = scene(200, spread)
+    boxes[:3] = torch.tensor([[0.0, 0.0, 0.0, 0.0], [10.0, 10.0, 10.0, 90.0], [0.0, 60.0, 192.0, 61.0]])
+    exact = [level.detach().double().requires_grad_() for level in maps]
+    ours, theirs = align_regions(maps, STRIDES, served, image, boxes, bins), wanted(exact, served, image, boxes, bins)
+    torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-4)  # of positions in float32
+    weights = torch.randn_like(ours)
+    gradients = torch.autograd.grad((ours * weights).sum(), maps)
+    for found, truth in zip(gradients, torch.autograd.grad((theirs * weights).sum(), exact), strict=True):
+        assert float((found - truth).norm() / truth.norm()) < 1e-5
+
+
+def test_numbers_are_those_of_the_kernel_of_one_precision() -> None:
+    maps, served, image, boxes = scene(200, 100.0)
+    kernel = torch.cat([
+        roi_align(maps[level], torch.cat((i[None].float(), box))[None], 7, 1 / STRIDES[level], aligned=True)
+        for level, i, box in zip(served.tolist(), image, boxes, strict=True)
+    ])  # fmt: skip
+    torch.testing.assert_close(align_regions(maps, STRIDES, served, image, boxes, 7), kernel, rtol=1e-5, atol=2e-6)
+
+
+def test_no_regions() -> None:
+    maps, served, image, boxes = scene(0, 100.0)
+    assert align_regions(maps, STRIDES, served, image, boxes, 7).shape == (0, 5, 7, 7)
