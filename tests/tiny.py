@@ -1,3 +1,3 @@
 """The smallest model that goes through every step: for tests of what surrounds it."""
 
-TINY_MODEL = "--model.options backbone test_byobnet channels 16 depth 1 --model.backbone-weights none --size 96".split()
+TINY_MODEL = "--model.options backbone test_byobnet channels 16 depth 1 --model.backbone-weights none --image-size 96".split()

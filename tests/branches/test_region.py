@@ -101,7 +101,7 @@ def test_places_that_are_not_finite_take_nobodys_place(form: type[Propose]) -> N
 def test_equal_scores_go_to_the_lowest_index() -> None:
     p = predictions(levels=(400,))
     p.logits.fill_(40.0)  # the sigmoid saturates
-    found = Propose(10, 5, nms=1.0)(p, torch.full((2, 2), 200.0))
+    found = Propose(10, 5, nms_threshold=1.0)(p, torch.full((2, 2), 200.0))
     assert torch.equal(found.boxes, p.boxes[:, :5].clamp(min=0))
 
 

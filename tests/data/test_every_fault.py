@@ -14,7 +14,7 @@ from poise.cli import main
 from poise.models import create_model
 from poise.models.files import save_model
 
-SMALL = "--model.options backbone test_byobnet channels 8 depth 1 --model.backbone-weights none --size 64".split()
+SMALL = "--model.options backbone test_byobnet channels 8 depth 1 --model.backbone-weights none --image-size 64".split()
 TRAIN = ["train", "atss_r18_fpn", *SMALL, *"--epochs 1 --batch-size 2 --workers 0 --device cpu --data.val none".split()]
 IDS = {"coco": (3, 7), "yolo": (0, 1), "voc": (1, 2)}
 ON_DECODING = [case for case in CASES if case.effect == "image"]

@@ -72,7 +72,7 @@ def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'schedule.epochs'"):
         from_dict({"schedule": {"epcohs": 3}})
     with pytest.raises(ValueError, match="did you mean 'optimizer'"):
-        from_dict({"optimizer": {}})
+        from_dict({"optimiser": {}})
     with pytest.raises(ValueError, match="it must be module:function"):
         get_recipe("no.such.module:recipe")
 
