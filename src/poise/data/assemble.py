@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from poise.data.errors import BadImage
 from poise.data.faults import FaultLog
 from poise.data.files import FileIndex
 from poise.data.image_set import Category, ImageColumns, ImageSet, ObjectColumns
-from poise.data.images import image_size
+from poise.data.images import UNSUPPORTED, image_size
 
 OUTSIDE = 1.0  # pixels that a box may reach out of its image before it is worth a note
 
@@ -35,6 +36,7 @@ class Found:
     category_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (m,)
     objects: ObjectColumns = field(default_factory=lambda: no_objects())  # labels are set here
     where: Callable[[int], str] = str  # names an object by its row
+    read_as: list[str] = field(default_factory=list)  # how the files were read, for people
 
     def add_image(self, image_id: int | str, file: str, width: int, height: int) -> None:
         self.ids.append(image_id)
@@ -68,7 +70,18 @@ def assemble(name: str, root: Path, kind: str, found: Found, log: FaultLog) -> I
     counts = np.bincount(owners, minlength=int(keep_image.sum()))
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
     images = _image_columns(found).take(np.flatnonzero(keep_image))
-    return ImageSet(name, root, kind, categories, images, objects, offsets, tuple(log.dropped), tuple(log.notes))
+    return ImageSet(
+        name,
+        root,
+        kind,
+        categories,
+        images,
+        objects,
+        offsets,
+        tuple(log.dropped),
+        tuple(log.notes),
+        read_as=tuple(found.read_as),
+    )
 
 
 def _image_columns(found: Found) -> ImageColumns:
@@ -121,6 +134,9 @@ def _images(found: Found, root: Path, log: FaultLog) -> np.ndarray:
             hint = f"; there is {near!r}" if state == "missing" and (near := index.near(file)) else ""
             kind = "image-missing" if state == "missing" else "image-outside-root"
             log.add(kind, file, f"named in {found.source}{hint}")
+            keep[i] = False
+        elif os.path.splitext(file)[1].lower() in UNSUPPORTED:
+            log.add("image-unsupported", file, "convert it to PNG or JPEG")
             keep[i] = False
         elif found.widths[i] <= 0 or found.heights[i] <= 0:
             keep[i] = _fill_size(found, root, i, log)

@@ -11,8 +11,9 @@ from typing import Any
 from poise.data.check_images import Inspection, inspect_images
 from poise.data.errors import DataError
 from poise.data.faults import FAULT_KINDS, Fault, FaultLog
+from poise.data.folders import is_junk
 from poise.data.image_set import ImageSet
-from poise.data.images import SUFFIXES
+from poise.data.images import SUFFIXES, UNSUPPORTED
 from poise.data.members import inside_tar
 from poise.data.opening import find_splits
 from poise.data.statistics import SplitStatistics, class_keys, count
@@ -149,7 +150,8 @@ def _unlisted(sets: dict[str, ImageSet], faults: list[Fault]) -> list[Fault]:
     result = []
     for folder in sorted({path.parent for path in listed if inside_tar(path) is None}):
         for file in sorted(folder.iterdir()):
-            if file.suffix.lower() in SUFFIXES and file not in listed and file.stem not in named:
+            picture = file.suffix.lower() in SUFFIXES | UNSUPPORTED and not is_junk(file.name)
+            if picture and file not in listed and file.stem not in named:
                 root = next(iter(sets.values())).root
                 result.append(Fault("image-unlisted", file.relative_to(root).as_posix()))
     return result

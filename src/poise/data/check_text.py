@@ -25,6 +25,7 @@ def _split(s: SplitStatistics) -> list[str]:
         f"  {s.objects} objects, {s.crowd} crowd regions, {s.ignored} to ignore",
         f"  {s.mean_objects_per_image:.1f} objects an image, at most {s.most_objects_per_image}",
         f"  {s.small} small (area below 32 x 32), {s.medium} medium, {s.large} large (from 96 x 96)",
+        *(f"  {line}" for line in s.read_as),
     ]
 
 

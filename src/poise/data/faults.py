@@ -60,6 +60,7 @@ _KINDS = (
     ),
     FaultKind("label-unreadable", "the annotation file of one image cannot be parsed", _IMAGE),
     FaultKind("label-missing", "an image listed in a VOC split has no annotation file", _IMAGE),
+    FaultKind("label-elsewhere", "the label of a YOLO image lies where no label is looked for", _IMAGE),
     FaultKind("label-without-image", "an annotation file without its image", "the annotation file is left out"),
     FaultKind(
         "label-malformed", "a YOLO line with a wrong number of columns or with something else than numbers", _OBJECT
@@ -84,6 +85,8 @@ _KINDS = (
     FaultKind("class-without-objects", "a class of which no split has an object", _KEPT, False),
     FaultKind("image-file-duplicate", "several image records of one file", _KEPT, False),
     FaultKind("image-without-label", "a YOLO image without label file", "kept as background", False),
+    FaultKind("label-duplicate", "an image with two YOLO label files", "the first one named is read", False),
+    FaultKind("label-unclear", "YOLO lines that could be polygons or keypoints", "read as polygons", False),
     FaultKind("image-size-missing", "no annotated width and height", "read from the image file", False),
     FaultKind("image-exif-rotated", "the EXIF orientation turns or mirrors the image", "see 'EXIF orientation'", False),
     FaultKind("image-unlisted", "an image file beside those of the splits that no split lists", "not used", False),

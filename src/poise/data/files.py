@@ -38,15 +38,21 @@ def size_of_file(path: Path) -> int:
     return found.st_size
 
 
-def read_text(path: Path, limit: int = 16 * MEBIBYTE) -> str:
-    """Text of a UTF-8 file; ``DataError`` where it is unreadable, larger than ``limit`` bytes or not UTF-8."""
+def read_bytes(path: Path, limit: int = 16 * MEBIBYTE) -> bytes:
+    """Content of a file; ``DataError`` where it is unreadable or larger than ``limit`` bytes."""
     try:
         size = size_of_file(path)
         if size > limit:
             raise DataError(f"{path}: {size} bytes are more than the limit of {limit} for such a file; split it up")
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file and its rights") from error
+
+
+def read_text(path: Path, limit: int = 16 * MEBIBYTE) -> str:
+    """Text of a UTF-8 file; ``DataError`` where it is unreadable, larger than ``limit`` bytes or not UTF-8."""
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
 

@@ -106,6 +106,7 @@ class ImageSet(Sequence[ImageRecord]):
     offsets: np.ndarray  # (n+1,) int64: objects of image i are rows offsets[i]:offsets[i+1]
     skipped: tuple[Fault, ...] = ()  # what was left out
     notes: tuple[Fault, ...] = ()  # what is odd, but kept
+    read_as: tuple[str, ...] = ()  # how the files were read, for people
     proposals: Boxes | None = None  # of each image; see ``poise.data.with_proposals``
 
     @property

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"})
+UNSUPPORTED = frozenset(
+    {".heic", ".heif", ".avif", ".gif", ".jp2", ".j2k", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".psd", ".tga", ".ppm"}
+)
+"""Suffixes of pictures that are not read; such a file is reported rather than passed over."""
 MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
 
 ORIENTATION = 0x0112  # the EXIF tag

@@ -9,22 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from poise.data import coco, voc, yolo
+from poise.data import coco, voc, voc_layouts, yolo
 from poise.data.errors import BadData, DataError
 from poise.data.faults import FaultLog
+from poise.data.folders import SPLIT_WORDS, FileTree, find_folder, is_junk, plain_split, plain_splits
 from poise.data.image_set import ImageSet
 from poise.data.packed import find_packed
+from poise.data.yolo_plain import describe_plain
 
 Read = Callable[[FaultLog], ImageSet]
 ORDER = ("train", "val", "test", "trainval")
 ROBOFLOW = "_annotations.coco.json"
 LOOKED_FOR = """what was looked for:
   shards of poise: {train,val,test}.annotations.npz
-  YOLO: data.yaml (or another .yaml with names: and train:)
+  YOLO: data.yaml (or another .yaml with names: and train:), or classes.txt with images/ and labels/, or obj.data
   Pascal VOC: JPEGImages/ and Annotations/, here or one folder down
   COCO or LVIS: annotations/instances_*.json, annotations/lvis_v1_*.json, annotations/{train,val,test}*.json
   COCO of Roboflow: {train,valid,test}/_annotations.coco.json
-  COCO: one or more .json files in the folder itself, or the path of a .json"""
+  XML files of Pascal VOC beside the images, or in annotations/ or annots/ beside images/
+  COCO: one .json file in the folder itself, or the path of a .json"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ def open_data(path: str | Path, split: str | None = None, on_bad_data: Literal["
     image_set = found[name](FaultLog())
     if image_set.skipped and on_bad_data == "error":
         raise BadData(path, image_set.skipped)
+    if image_set.skipped and not image_set.num_objects:
+        raise DataError(
+            f"{path}: nothing is left of split {name!r}: {len(image_set.skipped)} faulty records would be skipped and "
+            f"{len(image_set)} images without any object remain (the first fault: {image_set.skipped[0]}); correct it"
+        )
     return image_set
 
 
@@ -91,57 +99,77 @@ def find_splits(path: str | Path) -> dict[str, Read]:
     if not root.exists():
         raise DataError(f"{root}: does not exist; give the folder of a data set, a COCO .json or a YOLO .yaml")
     root = root.resolve()
-    found = find_packed(root) or _find_yolo(root) or _find_voc(root) or _find_coco(root)
+    tree = FileTree(root if root.is_dir() else root.parent)
+    found = find_packed(root) or _find_yolo(root, tree)
+    if not found and root.is_dir():
+        found = _voc_splits(voc_layouts.find_standard(root)) or _find_coco(root, _marked_files(root))
+        found = found or _yolo_splits(describe_plain(root, tree), tree) or _voc_splits(voc_layouts.find_folders(tree))
+        found = found or _find_coco(root, _only_file(root))
+    elif not found and root.suffix.lower() == ".json":
+        found = _one_json(root)
     if not found:
         raise DataError(f"{root}: no data set found here; {LOOKED_FOR}")
     return {name: found[name] for name in sorted(found, key=lambda n: (ORDER.index(n) if n in ORDER else 9, n))}
 
 
-def _find_yolo(path: Path) -> dict[str, Read]:
+def _find_yolo(path: Path, tree: FileTree) -> dict[str, Read]:
     file = yolo.find(path)
-    if file is None:
+    return {} if file is None else _yolo_splits(yolo.describe(file), tree)
+
+
+def _yolo_splits(description: yolo.Description | None, tree: FileTree) -> dict[str, Read]:
+    if description is None:
         return {}
-    description = yolo.describe(file)
-    return {name: partial(yolo.read, name, file.parent, description) for name in description.splits}
+    return {name: partial(yolo.read, name, tree.root, description, tree) for name in description.splits}
 
 
-def _find_voc(path: Path) -> dict[str, Read]:
-    folder = voc.find(path) if path.is_dir() else None
-    if folder is None:
-        return {}
-    return {name: partial(voc.read, name, path, folder, file) for name, file in voc.lists(folder).items()}
+def _voc_splits(layout: voc_layouts.Layout | None) -> dict[str, Read]:
+    return {} if layout is None else {name: partial(voc.read, name, layout) for name in layout.splits}
 
 
-def _find_coco(path: Path) -> dict[str, Read]:
-    if path.is_file():
-        return _one_json(path) if path.suffix.lower() == ".json" else {}
-    roboflow = {folder: path / folder / ROBOFLOW for folder in ("train", "valid", "val", "test")}
-    found = {_plain(name): (file, [file.parent]) for name, file in roboflow.items() if file.is_file()}
-    if not found:
-        files = _instance_files(path)
-        names = _split_names(files)
+def _find_coco(path: Path, files: list[Path]) -> dict[str, Read]:
+    roboflow = [file for folder in sorted(path.iterdir()) if (file := folder / ROBOFLOW).is_file()]
+    if roboflow:
+        names = plain_splits(file.parent.name for file in roboflow)
+        found = {name: (file, [file.parent]) for name, file in zip(names, roboflow, strict=True)}
+    else:
+        names = plain_splits(_suffix(file) for file in files)
         found = {name: (file, _image_folders(path, file, name)) for name, file in zip(names, files, strict=True)}
     return {name: partial(coco.read, name, path, file, folders) for name, (file, folders) in found.items()}
 
 
 def _one_json(file: Path) -> dict[str, Read]:
     """A bare JSON: its data set is the folder it lies in, or the one above where that is called annotations."""
-    root = file.parent.parent if file.parent.name == "annotations" else file.parent
-    name = _split_names([file])[0]
+    root = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
+    name = plain_split(_suffix(file))
     return {name: partial(coco.read, name, root, file, _image_folders(root, file, name))}
 
 
-def _instance_files(path: Path) -> list[Path]:
-    for folder in (path / "annotations", path):
-        files = sorted(file for file in folder.glob("*.json") if not file.name.startswith("."))
+def _marked_files(path: Path) -> list[Path]:
+    """JSON files whose names say that they are COCO's, LVIS's or of a split."""
+    for files in _json_files(path):
         marked = [file for file in files if re.match(r"(instances|lvis_v\d(\.\d)?)_", file.name)]
-        named = [file for file in files if re.match(r"(train|val|valid|test|minival)", file.stem)]
-        plain = [
-            file for file in files if not re.match(r"(captions|person_keypoints|panoptic|stuff|image_info)_", file.name)
-        ]
-        if chosen := marked or named or (plain if len(plain) == 1 else []):
-            return chosen
+        named = [file for file in files if re.match(r"(train|val|dev|test|minival)", file.stem, re.IGNORECASE)]
+        if marked or named:
+            return marked or named
     return []
+
+
+def _only_file(path: Path) -> list[Path]:
+    """The only JSON that could hold boxes."""
+    for files in _json_files(path):
+        others = r"(captions|person_keypoints|panoptic|stuff|image_info)_"
+        plain = [file for file in files if not re.match(others, file.name)]
+        if len(plain) == 1:
+            return plain
+    return []
+
+
+def _json_files(path: Path) -> list[list[Path]]:
+    """JSON files of ``annotations`` and of the folder itself."""
+    inner = find_folder(path, ["annotations"])
+    folders = [path] if inner is None else [inner, path]
+    return [sorted(file for file in folder.glob("*.json") if not is_junk(file.name)) for folder in folders]
 
 
 def _suffix(file: Path) -> str:
@@ -149,30 +177,19 @@ def _suffix(file: Path) -> str:
     return re.sub(r"^(instances|lvis_v\d(\.\d)?)_|(_annotations)?(\.coco)?$", "", file.stem) or "train"
 
 
-def _plain(name: str) -> str:
-    """``train`` of ``train2017``, ``val`` of ``valid``; other names as they are."""
-    match = re.fullmatch(r"(train|val|valid|validation|test)[-_]?(\d{4})?", name)
-    return {"valid": "val", "validation": "val"}.get(match[1], match[1]) if match else name
-
-
-def _split_names(files: list[Path]) -> list[str]:
-    """Plain names where they tell the files apart, else the files' own."""
-    own = [_suffix(file) for file in files]
-    plain = [_plain(name) for name in own]
-    return [short if plain.count(short) == 1 else name for short, name in zip(plain, own, strict=True)]
-
-
 def _image_folders(root: Path, file: Path, name: str) -> list[Path]:
     """Where the images of a JSON could be, the likeliest first."""
-    names = dict.fromkeys((_suffix(file), name, *(("valid",) if name == "val" else ())))
-    folders = [root / part / each for each in names for part in ("", "images")]
-    folders += [root / "images", root, file.parent / "images", file.parent]
+    spellings = [one for one, plain in SPLIT_WORDS.items() if plain == name]
+    names = dict.fromkeys((_suffix(file), name, *spellings))
+    parents = [root, *(folder for word in ("images", "data") if (folder := find_folder(root, [word])))]
+    folders = [folder for one in names for parent in parents if (folder := find_folder(parent, [one]))]
+    folders += [*parents[1:], root, file.parent / "images", file.parent / "data", file.parent]
     existing = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
     return existing or [root]
 
 
 def _known(path: str | Path, name: str, names: tuple[str, ...]) -> str:
-    for candidate in (name, _plain(name)):
+    for candidate in (name, plain_split(name)):
         if candidate in names:
             return candidate
     raise DataError(f"{path}: has no split {name!r}; it has {', '.join(names)}")
@@ -184,5 +201,8 @@ def _first(names: tuple[str, ...], wanted: tuple[str, ...]) -> str | None:
 
 def _only(path: str | Path, names: tuple[str, ...]) -> str:
     if len(names) != 1:
-        raise DataError(f"{path}: has several splits; choose one of {', '.join(names)}")
+        raise DataError(
+            f"{path}: has several splits; choose one of {', '.join(names)} "
+            "(--split NAME; for training --data.train NAME and --data.val NAME)"
+        )
     return names[0]

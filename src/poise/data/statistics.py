@@ -26,6 +26,7 @@ class SplitStatistics:
     medium: int  # below 96 x 96
     large: int
     classes: dict[str, int]  # objects of each class; equal names are told apart by their category id
+    read_as: tuple[str, ...] = ()  # how the files were read
 
 
 def count(image_set: ImageSet) -> SplitStatistics:
@@ -47,6 +48,7 @@ def count(image_set: ImageSet) -> SplitStatistics:
         medium=int(((areas >= SMALL) & (areas < MEDIUM)).sum()),
         large=int((areas >= MEDIUM).sum()),
         classes=dict(zip(class_keys(image_set), per_class.tolist(), strict=True)),
+        read_as=image_set.read_as,
     )
 
 

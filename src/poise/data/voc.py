@@ -1,7 +1,7 @@
-"""Pascal VOC: ``JPEGImages``, ``Annotations/*.xml``, ``ImageSets/Main/<split>.txt``.
+"""Pascal VOC: one XML file an image; :mod:`poise.data.voc_layouts` says where images and annotations lie.
 
 Boxes: VOC numbers pixels from 1, and ``xmax``, ``ymax`` are the last pixels *inside* the object; tools that write VOC
-today (labelImg, Roboflow, CVAT) write corner coordinates from 0 instead, and no file says which of the two it is. The
+today (LabelImg, Roboflow, CVAT) write corner coordinates from 0 instead, and no file says which of the two it is. The
 four numbers are therefore taken as they stand, as corners in pixels; for files of the first kind that is an error of
 half a pixel in the center and one pixel in size. ``difficult`` objects are kept and flagged as ``ignore``.
 """
@@ -9,22 +9,19 @@ half a pixel in the center and one pixel in size. ``difficult`` objects are kept
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element
 
 import numpy as np
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 
 from poise.data.assemble import Found, assemble
-from poise.data.errors import DataError
 from poise.data.faults import FaultLog
-from poise.data.files import is_inside, read_text, require_inside
+from poise.data.files import read_text, require_inside
 from poise.data.image_set import Category, ImageSet, ObjectColumns
-
-IMAGES, LABELS, LISTS = "JPEGImages", "Annotations", "ImageSets/Main"
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".JPG", ".JPEG", ".PNG")
+from poise.data.images import SUFFIXES
+from poise.data.values import flag
+from poise.data.voc_layouts import Labeled, Layout, Split
 
 
 @dataclass
@@ -35,120 +32,76 @@ class Rows:
     names: list[str] = field(default_factory=list)
     boxes: list[list[float]] = field(default_factory=list)
     difficult: list[bool] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)  # position in the file, from 1
+    where: list[str] = field(default_factory=list)
 
 
-def find(path: Path) -> Path | None:
-    """The folder with ``JPEGImages`` and ``Annotations``: ``path`` or one folder below it."""
-    candidates = [path, *(sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else [])]
-    found = [folder for folder in candidates if (folder / IMAGES).is_dir() and (folder / LABELS).is_dir()]
-    if len(found) > 1 and found[0] != path:
-        names = ", ".join(folder.name for folder in found)
-        raise DataError(f"{path}: holds several VOC data sets ({names}); give the path of one of them")
-    return found[0] if found else None
-
-
-def lists(folder: Path) -> dict[str, Path | None]:
-    """Name and list file of each split; ``{"train": None}`` (every annotation file) where there is no list.
-
-    Per-class lists (``cat_train.txt``) are no splits.
-    """
-    files = {file.stem: file for file in sorted((folder / LISTS).glob("*.txt"))}
-    plain = {"valid": "val", "validation": "val"}
-    splits = {plain.get(stem, stem): file for stem, file in files.items() if "_" not in stem}
-    return dict(splits) if splits else {"train": None}
-
-
-def read(name: str, root: Path, folder: Path, listed: Path | None, log: FaultLog) -> ImageSet:
-    """One split. Classes are the names of *all* annotation files, in alphabetical order, with ids from 1."""
-    prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
-    found = Found(source=prefix + (f"{LISTS}/{listed.name}" if listed else LABELS))
-    trees, broken = _trees(root, folder)
-    names = sorted({text for tree in trees.values() for text in _object_names(tree)})
+def read(name: str, layout: Layout, log: FaultLog) -> ImageSet:
+    """One split. Classes are the names in *all* annotation files, in alphabetical order, with ids from 1."""
+    split, rows = layout.splits[name], Rows()
+    found = Found(source=split.source)
+    trees = [tree for tree in layout.trees.values() if not isinstance(tree, str)]
+    names = sorted({text for tree in trees for text in _object_names(tree)})
     found.categories = [Category(i, text) for i, text in enumerate(names, 1)]
-    rows = Rows()
-    for stem in _stems(folder, listed):
-        label = f"{prefix}{LABELS}/{stem}.xml"
-        if stem in broken:
-            log.add("label-unreadable", label, broken[stem])
-        elif stem not in trees:
-            log.add("label-missing", label, f"named in {found.source}")
+    for folder, stem in _annotations(layout, split):
+        label = f"{folder.labels}/{stem}" if folder.labels else stem
+        tree = layout.trees.get(label)
+        if tree is None:
+            log.add("label-missing", f"{label}.xml", f"named in {found.source}")
+        elif isinstance(tree, str):
+            log.add("label-unreadable", f"{label}.xml", tree)
         else:
-            _add_image(found, rows, stem, trees[stem], (root, prefix), label, log)
-    _log_orphans(folder, prefix, set(trees) | set(broken), log)
-    _set_objects(found, rows, {text: i for i, text in enumerate(names, 1)}, prefix)
-    return assemble(name, root, "voc", found, log)
+            image = layout.image(folder, stem, (tree.findtext("filename") or "").strip())
+            width, height = (_side(tree.findtext(f"size/{side}")) for side in ("width", "height"))
+            found.add_image(stem if len(split.folders) == 1 else label, image, width, height)
+            _add_objects(rows, len(found.ids) - 1, tree, f"{label}.xml", log)
+    if split.listed is not None:
+        _log_unlisted(layout, split, log)
+    _set_objects(found, rows, {text: i for i, text in enumerate(names, 1)})
+    return assemble(name, layout.root, "voc", found, log)
 
 
-def _stems(folder: Path, listed: Path | None) -> list[str]:
-    if listed is None:
-        return sorted(file.stem for file in (folder / LABELS).glob("*.xml"))
-    lines = (line.split() for line in read_text(require_inside(folder, listed)).splitlines())
-    return [words[0] for words in lines if words]
+def _annotations(layout: Layout, split: Split) -> list[tuple[Labeled, str]]:
+    """Folder and name without suffix of each annotation of a split, in order."""
+    if split.listed is None:
+        return [(folder, stem) for folder in split.folders for stem in layout.stems(folder)]
+    folder = split.folders[0]
+    return [(folder, stem) for stem in _listed(layout, split, set(layout.stems(folder)))]
 
 
-def _trees(root: Path, folder: Path) -> tuple[dict[str, Element], dict[str, str]]:
-    """Parsed annotation files by stem, and why others cannot be parsed."""
-    trees: dict[str, Element] = {}
-    broken: dict[str, str] = {}
-    for file in sorted((folder / LABELS).rglob("*.xml")):
-        stem = file.relative_to(folder / LABELS).with_suffix("").as_posix()
-        try:
-            if not is_inside(root, file):
-                raise DataError("leads out of the data folder")
-            trees[stem] = parse(read_text(file))
-        except DataError as error:
-            broken[stem] = str(error)
-    return trees, broken
+def _listed(layout: Layout, split: Split, known: set[str]) -> list[str]:
+    assert split.listed is not None
+    lines = read_text(require_inside(layout.root, split.listed)).splitlines()
+    return [_listed_stem(line.strip(), known) for line in lines if line.strip()]
 
 
-def parse(text: str) -> Element:
-    """Root element of an annotation; ``DataError`` for broken XML and for any DOCTYPE (no entities are expanded)."""
-    try:
-        # bytes, because ElementTree refuses a str with an encoding declaration of another encoding
-        tree: Element = fromstring(text, forbid_dtd=True)
-    except ParseError as error:
-        raise DataError(f"is not valid XML ({error}); write it again") from error
-    except DefusedXmlException as error:
-        raise DataError("declares a DOCTYPE or entities, which are refused; remove the declaration") from error
-    except (ValueError, RecursionError, LookupError) as error:
-        raise DataError(f"is not valid XML ({error}); write it again") from error
-    if tree.tag != "annotation":
-        raise DataError(f"its root element is <{tree.tag[:40]}>, not <annotation>")
-    return tree
+def _listed_stem(line: str, known: set[str]) -> str:
+    """The annotation that a line of a list names: alone, before VOC's flag -1, 0 or 1, or as the path of a file."""
+    flagged = re.fullmatch(r"(.*\S)\s+(?:-1|0|1)", line)
+    bare, suffix = os.path.splitext(line)
+    without = [bare, bare.replace("\\", "/").rsplit("/", 1)[-1]] if suffix.lower() in SUFFIXES | {".xml"} else []
+    candidates = [line, *([flagged[1]] if flagged else []), *without]
+    return next((stem for stem in candidates if stem in known), candidates[min(1, len(candidates) - 1)])
 
 
 def _object_names(tree: Element) -> list[str]:
     return [name for node in tree.findall("object") if (name := (node.findtext("name") or "").strip())]
 
 
-def _add_image(
-    found: Found, rows: Rows, stem: str, tree: Element, place: tuple[Path, str], label: str, log: FaultLog
-) -> None:
-    width, height = (_side(tree.findtext(f"size/{side}")) for side in ("width", "height"))
-    found.add_image(stem, _image_file(*place, stem, tree), width, height)
+def _add_objects(rows: Rows, owner: int, tree: Element, label: str, log: FaultLog) -> None:
     for number, node in enumerate(tree.findall("object"), 1):
         box = [_number(node.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
         name = (node.findtext("name") or "").strip()
-        if not name or None in box:
-            log.add("object-malformed", f"{label} object {number}", "no name" if not name else "no complete bndbox")
+        difficult = flag(node.findtext("difficult"))
+        if not name or None in box or difficult is None:
+            why = "no name" if not name else "no complete bndbox" if None in box else ""
+            why = why or f"difficult is {node.findtext('difficult')!r}, neither 0 nor 1"
+            log.add("object-malformed", f"{label} object {number}", why)
             continue
-        rows.owners.append(len(found.ids) - 1)
+        rows.owners.append(owner)
         rows.names.append(name)
         rows.boxes.append([value for value in box if value is not None])
-        rows.difficult.append((node.findtext("difficult") or "0").strip() not in ("", "0"))
-        rows.numbers.append(number)
-
-
-def _image_file(root: Path, prefix: str, stem: str, tree: Element) -> str:
-    """``JPEGImages/<stem>`` with the suffix that exists; else the annotation's own ``filename``."""
-    base = f"{prefix}{IMAGES}/{stem}"
-    named = (tree.findtext("filename") or "").strip()
-    candidates = [base + suffix for suffix in _SUFFIXES]
-    if named and "/" not in named and "\\" not in named:
-        same_stem = Path(named).stem == Path(stem).name
-        candidates.insert(0 if same_stem else len(candidates), f"{base.rsplit('/', 1)[0]}/{named}")
-    return next((file for file in candidates if os.path.exists(root / file)), candidates[0])
+        rows.difficult.append(difficult)
+        rows.where.append(f"{label} object {number}")
 
 
 def _number(text: str | None) -> float | None:
@@ -163,16 +116,17 @@ def _side(text: str | None) -> int:
     return int(value) if value is not None and 0 < value < 2**31 else 0
 
 
-def _log_orphans(folder: Path, prefix: str, labeled: set[str], log: FaultLog) -> None:
-    """Annotation files that no split lists and no image stands beside (listed ones are images that are missing)."""
-    images = folder / IMAGES
-    stems = {file.relative_to(images).with_suffix("").as_posix() for file in images.rglob("*")}
-    listed = {stem for file in lists(folder).values() for stem in _stems(folder, file)}
-    for stem in sorted(labeled - listed - stems):
-        log.add("label-without-image", f"{prefix}{LABELS}/{stem}.xml")
+def _log_unlisted(layout: Layout, split: Split, log: FaultLog) -> None:
+    """Annotation files that no split lists and that have no image (listed ones are images that are missing)."""
+    folder = split.folders[0]
+    known = set(layout.stems(folder))
+    listed = {stem for other in layout.splits.values() if other.listed for stem in _listed(layout, other, known)}
+    for stem in sorted(known - listed):
+        if not (layout.root / layout.image(folder, stem, "")).exists():
+            log.add("label-without-image", f"{folder.labels}/{stem}.xml")
 
 
-def _set_objects(found: Found, rows: Rows, ids: dict[str, int], prefix: str) -> None:
+def _set_objects(found: Found, rows: Rows, ids: dict[str, int]) -> None:
     count = len(rows.owners)
     boxes = np.array(rows.boxes, np.float64).reshape(-1, 4)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -187,4 +141,4 @@ def _set_objects(found: Found, rows: Rows, ids: dict[str, int], prefix: str) -> 
         areas=areas,
         annotation_ids=np.arange(1, count + 1),
     )
-    found.where = lambda row: f"{prefix}{LABELS}/{found.ids[rows.owners[row]]}.xml object {rows.numbers[row]}"
+    found.where = lambda row: rows.where[row]

@@ -1,15 +1,15 @@
-"""YOLO: ``data.yaml`` with ``train``, ``val``, ``test`` and ``names``; ``images/`` beside ``labels/``.
+"""YOLO: ``data.yaml`` with ``train``, ``val``, ``test`` and ``names``; folders of images and of label files.
 
-A label line is ``class x y width height``, center and size divided by the image's, or ``class x1 y1 x2 y2 ...``, a
-polygon, of which the box around it is taken. Sizes are read from the image headers, EXIF orientation applied.
+:mod:`poise.data.yolo_labels` finds the label file of an image, :mod:`poise.data.yolo_lines` reads its lines. Sizes are
+read from the image headers, EXIF orientation applied.
 """
 
 from __future__ import annotations
 
-import math
 import os
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,12 @@ from poise.data.assemble import Found, assemble
 from poise.data.errors import BadImage, DataError
 from poise.data.faults import FaultLog
 from poise.data.files import MEBIBYTE, is_inside, read_text, require_inside
+from poise.data.folders import SPLIT_WORDS, FileTree, files_below, plain_splits
 from poise.data.image_set import Category, ImageSet, ObjectColumns
-from poise.data.images import SUFFIXES, image_size
+from poise.data.images import SUFFIXES, UNSUPPORTED, image_size
+from poise.data.yolo_labels import LabelFinder
+from poise.data.yolo_lines import Lines
 from poise.storage import parse_yaml
-
-SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-SLACK = 0.01  # of the image's size that rounding may put a coordinate outside [0, 1]
-
-
-@dataclass
-class Rows:
-    """Objects of a split while its files are read."""
-
-    owners: list[int] = field(default_factory=list)
-    classes: list[int] = field(default_factory=list)
-    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
-    where: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,6 +35,7 @@ class Description:
     root: Path  # that the splits' paths are relative to
     categories: tuple[Category, ...]
     splits: dict[str, tuple[str, ...]]  # folders or list files of each
+    num_keypoints: int | None = None  # the first number of kpt_shape
 
 
 def find(path: Path) -> Path | None:
@@ -64,32 +55,51 @@ def _describes_data(file: Path) -> bool:
         content = _load(file)
     except DataError:
         return False
-    return ("names" in content or "nc" in content) and bool(SPLIT_KEYS.keys() & content.keys())
+    return ("names" in content or "nc" in content) and bool(_splits(content))
 
 
 def describe(file: Path) -> Description:
     """Read ``data.yaml``; ``DataError`` where it does not say classes and splits."""
     content = _load(file)
-    splits = {}
-    for key, name in SPLIT_KEYS.items():
-        value = content.get(key)
-        parts = value if isinstance(value, list) else [value]
-        if value and all(isinstance(part, str) and part for part in parts):
-            splits[name] = tuple(parts)
+    splits = _splits(content)
     if not splits:
         raise DataError(f"{file}: names no split; add train: and val: with folders of images")
-    return Description(file, _base(file, content.get("path"), splits), _categories(file, content), splits)
+    root, categories = _base(file, content.get("path"), splits), _categories(file, content)
+    return Description(file, root, categories, splits, _num_keypoints(file, content.get("kpt_shape")))
 
 
 def _load(file: Path) -> dict[str, Any]:
+    """The content with every value as the text that stands there, so that a class ``no`` stays ``no``."""
     text = read_text(require_inside(file.parent, file), MEBIBYTE)
     try:
-        content = parse_yaml(text)
+        content = parse_yaml(text, as_text=True)
     except ValueError as error:
         raise DataError(f"{file}: {error}; correct it") from error
     if not isinstance(content, dict):
         raise DataError(f"{file}: is not a YOLO description; it needs names: and train:")
     return content
+
+
+def _splits(content: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Folders or list files of each split; keys may be capitalized (``Train``) or synonyms (``valid``)."""
+    keys = [key for key in content if key.lower() in SPLIT_WORDS]
+    splits = {}
+    for key, name in zip(keys, plain_splits(keys), strict=True):
+        value = content[key]
+        parts = value if isinstance(value, list) else [value]
+        if all(isinstance(part, str) and part not in ("", "null", "~") for part in parts) and parts:
+            splits[name] = tuple(parts)
+    return splits
+
+
+def _num_keypoints(file: Path, stated: Any) -> int | None:
+    """K of ``kpt_shape: [K, 2]`` or ``[K, 3]``."""
+    if stated is None:
+        return None
+    numbers = stated if isinstance(stated, list) else []
+    if len(numbers) != 2 or not all(isinstance(n, str) and n.isdecimal() for n in numbers) or int(numbers[0]) < 1:
+        raise DataError(f"{file}: kpt_shape: {stated} is not [number of keypoints, 2 or 3]; correct it")
+    return int(numbers[0])
 
 
 def _base(file: Path, stated: Any, splits: dict[str, tuple[str, ...]]) -> Path:
@@ -109,27 +119,40 @@ def _base(file: Path, stated: Any, splits: dict[str, tuple[str, ...]]) -> Path:
 def _categories(file: Path, content: dict[str, Any]) -> tuple[Category, ...]:
     names, count = content.get("names"), content.get("nc")
     if isinstance(names, list):
-        names = dict(enumerate(names))
-    if names is None and isinstance(count, int) and 0 < count < 100_000:
-        names = {i: str(i) for i in range(count)}
+        names = {str(i): name for i, name in enumerate(names)}
+    if names is None and isinstance(count, str) and count.isdecimal() and 0 < int(count) < 100_000:
+        names = {str(i): str(i) for i in range(int(count))}
     if not isinstance(names, dict) or not names:
         raise DataError(f"{file}: has no names; add names: with the classes in order")
-    if not all(isinstance(key, int) and isinstance(name, (str, int, float)) for key, name in names.items()):
-        raise DataError(f"{file}: names must be a list of names or a mapping of numbers to names")
-    return tuple(Category(key, str(names[key])) for key in sorted(names))
+    for key, name in names.items():
+        if not _is_integer(key) or not isinstance(name, str):
+            raise DataError(
+                f"{file}: names must be a list of names or a mapping of numbers to names, not {key}: {name}"
+            )
+    return tuple(Category(key, name) for key, name in sorted((int(key), name) for key, name in names.items()))
 
 
-def read(name: str, root: Path, description: Description, log: FaultLog) -> ImageSet:
+def _is_integer(text: Any) -> bool:
+    return isinstance(text, str) and text.removeprefix("-").isdecimal() and abs(int(text)) < 2**63
+
+
+def read(name: str, root: Path, description: Description, tree: FileTree, log: FaultLog) -> ImageSet:
     """One split."""
     found = Found(source=description.file.name, categories=list(description.categories))
-    rows = Rows()
+    lines, labels = Lines(description.num_keypoints), LabelFinder(tree)
     images = list(
         dict.fromkeys(image for part in description.splits[name] for image in _images(description, root, part))
     )
     for image in images:
-        _add_image(found, rows, image, root, log)
-    _log_orphans(images, root, log)
-    _set_objects(found, rows)
+        _add_image(found, lines, labels, image, root, log)
+    for label in labels.unused(images):
+        log.add("label-without-image", label)
+    if why := lines.unclear():
+        log.add("label-unclear", f"split {name}", why)
+    _set_objects(found, lines)
+    counts = ", ".join(f"{count} {kind}" for kind, count in Counter(lines.kinds).items())
+    found.read_as += [f"label lines: {counts}"] if counts else []
+    found.read_as += [f"labels of {folder}: in {place}" for folder, place in labels.other_places.items()]
     return assemble(name, root, "yolo", found, log)
 
 
@@ -153,8 +176,7 @@ def _images(description: Description, root: Path, part: str) -> Iterator[str]:
     """Images of one folder or list, relative to the root."""
     place = _place(description, root, part)
     if place.is_dir():
-        files = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES)
-        yield from (file.relative_to(root).as_posix() for file in files)
+        yield from (file.relative_to(root).as_posix() for file in files_below(place, SUFFIXES | UNSUPPORTED))
         return
     for line in read_text(place, 1024 * MEBIBYTE).splitlines():
         if text := line.strip():
@@ -162,21 +184,24 @@ def _images(description: Description, root: Path, part: str) -> Iterator[str]:
 
 
 def _listed(text: str, folder: Path, root: Path) -> str:
-    """A line of a list file: relative to the list's folder or to the root."""
+    """A line of a list file: relative to the list's folder or to the root, without leading folders of elsewhere."""
     text = text.replace("\\", "/")  # written on Windows
-    path = folder / text if os.path.exists(folder / text) else root / text
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else text
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    candidates = [folder / text, root / text, *(root.joinpath(*parts[i:]) for i in range(1, len(parts)))]
+    path = next((path for path in candidates if "\0" not in text and path.exists()), root / text)
+    return Path(os.path.normpath(path)).relative_to(root).as_posix() if _is_below(path, root) else text
 
 
-def label_file(image: str) -> str:
-    """``labels/...txt`` of ``images/...jpg``: the last folder called images is exchanged."""
-    stem = image.rsplit(".", 1)[0] if "." in image.rsplit("/", 1)[-1] else image
-    head, found, tail = f"/{stem}".rpartition("/images/")
-    return f"{head}/labels/{tail}.txt"[1:] if found else stem + ".txt"
+def _is_below(path: Path, root: Path) -> bool:
+    return Path(os.path.normpath(path)).is_relative_to(root)
 
 
-def _add_image(found: Found, rows: Rows, image: str, root: Path, log: FaultLog) -> None:
-    label = label_file(image)
+def _add_image(found: Found, lines: Lines, labels: LabelFinder, image: str, root: Path, log: FaultLog) -> None:
+    own = labels.find(image)
+    if Path(image).suffix.lower() in UNSUPPORTED:
+        if own:  # without a label it is no part of the data; the check says that it lies there
+            log.add("image-unsupported", image, "convert it to PNG or JPEG")
+        return
     try:
         size = image_size(root / image) if is_inside(root, root / image) else (0, 0)
     except BadImage as error:
@@ -186,86 +211,37 @@ def _add_image(found: Found, rows: Rows, image: str, root: Path, log: FaultLog) 
         size = (0, 0)  # reported when the set is put together
     except ValueError:  # a NUL byte in the name
         size = (0, 0)
+    if not own and (other := labels.elsewhere(image)):
+        log.add("label-elsewhere", image, f"{other} has its name and is the label of no other image")
+        return
+    if len(own) > 1:
+        log.add("label-duplicate", image, f"{own[0]} is read, not {', '.join(own[1:])}")
     try:
-        lines = _label_lines(root, label)
+        text = _read_label(root, own[0]) if own else None
     except DataError as error:
-        log.add("label-unreadable", label, str(error))
+        log.add("label-unreadable", own[0], str(error))
         return
     found.add_image(image.rsplit(".", 1)[0], image, *size)
-    if lines is None:
+    if text is None:
         log.add("image-without-label", image)
         return
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            _add_object(rows, len(found.ids) - 1, line, size, f"{label} line {number}", log)
+            lines.add(line, len(found.ids) - 1, size, f"{own[0]} line {number}", log)
 
 
-def _label_lines(root: Path, label: str) -> list[str] | None:
-    path = root / label
-    if not is_inside(root, path) and os.path.lexists(path):
+def _read_label(root: Path, label: str) -> str:
+    if not is_inside(root, root / label):
         raise DataError("leads out of the data folder")
-    if not os.path.isfile(path):
-        return None
-    return read_text(path).splitlines()
+    return read_text(root / label)
 
 
-def _add_object(rows: Rows, owner: int, line: str, size: tuple[int, int], where: str, log: FaultLog) -> None:
-    words = line.split()
-    try:
-        values = [float(word) for word in words]
-    except ValueError:
-        log.add("label-malformed", where, "not only numbers")
-        return
-    if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
-        log.add("label-malformed", where, f"{len(values)} columns; 5, or 1 + 2 for each of 3 or more points")
-        return
-    if not math.isfinite(values[0]) or not values[0].is_integer() or abs(values[0]) >= 2**53:
-        log.add("label-malformed", where, f"class {words[0][:40]} is not an integer")
-        return
-    finite = [value for value in values[1:] if math.isfinite(value)]
-    if finite and not (-SLACK <= min(finite) and max(finite) <= 1 + SLACK) and not _negative_side(values):
-        log.add("label-not-normalized", where, line[:80])
-        return
-    rows.owners.append(owner)
-    rows.classes.append(int(values[0]))
-    rows.boxes.append(_corners(values[1:], *size))
-    rows.where.append(where)
-
-
-def _negative_side(values: list[float]) -> bool:
-    """A box of negative width or height is degenerate rather than of another scale."""
-    return len(values) == 5 and min(values[3:]) < 0 and all(-SLACK <= value <= 1 + SLACK for value in values[1:3])
-
-
-def _corners(values: list[float], width: int, height: int) -> tuple[float, float, float, float]:
-    if len(values) == 4:
-        x, y, w, h = values
-        return (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height
-    if not all(math.isfinite(value) for value in values):  # min and max would hide it
-        return math.nan, math.nan, math.nan, math.nan
-    xs, ys = values[::2], values[1::2]
-    return min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height
-
-
-def _log_orphans(images: list[str], root: Path, log: FaultLog) -> None:
-    """Label files in this split's label folders without an image of that name (labelImg's classes.txt is none)."""
-    folders = {label_file(image).rpartition("/")[0]: image.rpartition("/")[0] for image in images}
-    for labels, pictures in sorted(folders.items()):
-        if labels == pictures or not os.path.isdir(root / labels) or not is_inside(root, root / labels):
-            continue
-        stems = {file.stem for file in (root / pictures).iterdir()} if os.path.isdir(root / pictures) else set()
-        stems |= {Path(image).stem for image in images if image.rpartition("/")[0] == pictures}
-        for file in sorted((root / labels).glob("*.txt")):
-            if file.stem not in stems and file.name != "classes.txt":
-                log.add("label-without-image", f"{labels}/{file.name}")
-
-
-def _set_objects(found: Found, rows: Rows) -> None:
-    count = len(rows.owners)
-    boxes = np.array(rows.boxes, np.float64).reshape(-1, 4)
+def _set_objects(found: Found, lines: Lines) -> None:
+    count = len(lines.owners)
+    boxes = np.array(lines.boxes, np.float64).reshape(-1, 4)
     with np.errstate(invalid="ignore", over="ignore"):
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     no = np.zeros(count, bool)
-    found.owners, found.category_ids = np.array(rows.owners, np.int64), np.array(rows.classes, np.int64)
+    found.owners, found.category_ids = np.array(lines.owners, np.int64), np.array(lines.classes, np.int64)
     found.objects = ObjectColumns(boxes, np.zeros(count, np.int64), no, no, areas, np.arange(1, count + 1))
-    found.where = lambda row: rows.where[row]
+    found.where = lambda row: lines.where[row]

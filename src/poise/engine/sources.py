@@ -26,6 +26,8 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
     ]
     if val_set is not None and val_set.categories != train_set.categories:
         _refuse_other_classes(train_set, val_set)
+    _require_objects(settings, train_set)
+    remarks += [text for image_set in (train_set, val_set) if (text := _unlabeled(image_set))]
     whole = len(train_set)
     if not settings.keep_empty or settings.min_side:
         train_set = train_set.filtered(settings.min_side, drop_empty=not settings.keep_empty)
@@ -61,6 +63,25 @@ def _with_proposals(
         val_set, notes = with_proposals(val_set, settings.val_proposals or settings.proposals, *rest)
         remarks += notes
     return train_set, val_set, remarks
+
+
+def _require_objects(settings: DataSettings, train_set: ImageSet) -> None:
+    if len(train_set) and not (~(train_set.objects.crowd | train_set.objects.ignore)).any():
+        raise ValueError(
+            f"{settings.path}: split '{train_set.name}' has {len(train_set)} images but no object to train on; see "
+            "with poise check whether its annotations were found"
+        )
+
+
+def _unlabeled(image_set: ImageSet | None) -> str:
+    """A warning where most images have no object; empty where that is not so."""
+    empty = 0 if image_set is None else int((image_set.objects_per_image == 0).sum())
+    if image_set is None or 2 * empty <= len(image_set):
+        return ""
+    what = "no image has an object: AP is undefined" if empty == len(image_set) else "most images have no object"
+    return (
+        f"split '{image_set.name}': {what} ({empty} of {len(image_set)}); poise check says whether labels are missing"
+    )
 
 
 def _skipped(image_set: ImageSet) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.events import AliasEvent
@@ -36,6 +36,12 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _TextLoader(_Loader):
+    """Reads every value as the text that stands there: ``no`` is not ``False``, ``1.0`` is not a number."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
 def read_yaml(path: str | os.PathLike[str]) -> Any:
     """The content of a file (UTF-8) as :func:`parse_yaml` reads it.
 
@@ -53,14 +59,18 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{os.fspath(path)}: {error}; correct it") from error
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, as_text: bool = False) -> Any:
     """Numbers, strings, dates, lists and tables.
+
+    Args:
+        text: the YAML.
+        as_text: keep every value and key as a string, as it is written.
 
     Raises:
         ValueError: no valid YAML, nested deeper than 50, or with aliases or tags for objects.
     """
     try:
-        with contextlib.closing(_Loader(text)) as loader:
+        with contextlib.closing((_TextLoader if as_text else _Loader)(text)) as loader:
             return loader.get_single_data()
     except _Refused:
         raise
