@@ -119,7 +119,7 @@ class LabelFinder:
         pictures: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for folder, names in self.tree.having(SUFFIXES).items():
             pictures[folder_key(folder)] |= {os.path.splitext(name)[0] for name in names}
-        unused = {}
+        unused: dict[str, str] = {}
         for folder, names in self._texts.items():
             owned = pictures.get(folder_key(folder), set())
             for name in names:

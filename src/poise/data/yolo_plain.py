@@ -64,7 +64,9 @@ def _describe_darknet(file: Path) -> Description:
     if not keys or not content.get("names"):
         raise DataError(f"{file}: needs lines names = FILE and train = FILE")
     names = _below(root, content["names"])
-    splits = {name: (_below(root, content[key]),) for name, key in zip(plain_splits(keys), keys, strict=True)}
+    splits: dict[str, tuple[str, ...]] = {
+        name: (_below(root, content[key]),) for name, key in zip(plain_splits(keys), keys, strict=True)
+    }
     return Description(file, root, _categories(root / names), splits)
 
 
