@@ -69,7 +69,9 @@ def test_predictions_that_are_not_finite_are_dropped() -> None:
     assert len(found["scores"]) and found["scores"].isfinite().all() and found["boxes"].isfinite().all()
 
 
-@pytest.mark.parametrize("wrong", [{"score_threshold": -0.1}, {"nms_threshold": 1.5}, {"topk": 0}, {"max_detections": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"score_threshold": -0.1}, {"nms_threshold": 1.5}, {"topk": 0}, {"max_detections": 0}]
+)
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError):
         PostProcess(**wrong)  # type: ignore[arg-type]

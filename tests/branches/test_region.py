@@ -58,7 +58,10 @@ def literal_proposals(p: Predictions, i: int, settings: Propose, size: Tensor) -
 
 
 @pytest.mark.parametrize("form", [Propose, ProposeByImage])
-@pytest.mark.parametrize("settings", [{"per_level": 100, "max_detections": 60}, {"per_level": 1000, "max_detections": 1000, "nms_threshold": 0.5}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"per_level": 100, "max_detections": 60}, {"per_level": 1000, "max_detections": 1000, "nms_threshold": 0.5}],
+)
 def test_proposals_equal_the_literal_form(form: type[Propose], settings: dict[str, Any]) -> None:
     p, sizes = predictions(3), torch.tensor([[96.0, 96.0], [50.0, 96.0], [96.0, 40.0]])
     found = form(**settings)(p, sizes)

@@ -21,6 +21,6 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of one epoch, made by the command itself."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    words = ["train", "atss_r18_fpn", "--data", str(demo_data), "--out", str(out), "--epochs", "1", "--batch", "4"]
+    words = ["train", "atss_r18_fpn", "--data", str(demo_data), "--out", str(out), "--epochs", "1", "--batch-size", "4"]
     assert main([*words, "--workers", "0", "--device", "cpu", *TINY_MODEL]) == 0
     return out

@@ -34,7 +34,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 def every_command(model: Path, data: Path, out: Path) -> dict[str, list[str]]:
     on = ["--data", str(data), "--split", "val", "--device", "cpu"]
-    train = ["train", "atss_r18_fpn", "--data", str(data), "--epochs", "1", "--batch", "4", "--workers", "1"]
+    train = ["train", "atss_r18_fpn", "--data", str(data), "--epochs", "1", "--batch-size", "4", "--workers", "1"]
     return {
         "check": ["check", str(data)],
         "train": [*train, "--out", str(out / "run"), "--device", "cpu", *TINY_MODEL],
@@ -130,7 +130,7 @@ def test_the_report_shows_names_of_classes_and_runs_as_text(evil_data: Path, tmp
     """In a real browser: the image that would tell of the attack is not even made."""
     find_browser()
     run = tmp_path / f"run {EVIL.replace('/', '')}"
-    words = ["train", "atss_r18_fpn", "--data", str(evil_data), "--epochs", "1", "--batch", "4", "--workers", "0"]
+    words = ["train", "atss_r18_fpn", "--data", str(evil_data), "--epochs", "1", "--batch-size", "4", "--workers", "0"]
     assert main([*words, "--out", str(run), "--device", "cpu", *TINY_MODEL]) == 0
     names = open_data(evil_data, "val").class_names
     assert EVIL in names and (run / "classes.txt").read_text().splitlines()[names.index(EVIL)] == EVIL

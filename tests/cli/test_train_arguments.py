@@ -58,7 +58,8 @@ def test_lists_tables_and_choices() -> None:
     recipe = recipe_of(
         "atss_r50_fpn_1x",
         *"--schedule.milestones 3 5 --optimizer.betas 0.8 0.9 --schedule.kind cosine".split(),
-        *"--model.options topk 5 caffe true nms_threshold 0.5 backbone resnet18 --optimizer.lr-multipliers scale 2".split(),
+        *"--model.options topk 5 caffe true nms_threshold 0.5 backbone resnet18".split(),
+        *"--optimizer.lr-multipliers scale 2".split(),
     )
     assert recipe.schedule.milestones == (3, 5)
     assert recipe.optimizer.betas == (0.8, 0.9)

@@ -162,7 +162,7 @@ def test_means_and_spreads(tmp_path: Path) -> None:
 
 def test_from_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["ablate", "atss_r18_fpn", "--data", str(data), "--vary", "model.options.topk=5,9", "--epochs", "1"]
-    words += ["--batch", "4", "--data.workers", "0", "--out", str(tmp_path / "table"), *TINY_MODEL]
+    words += ["--batch-size", "4", "--data.workers", "0", "--out", str(tmp_path / "table"), *TINY_MODEL]
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "| topk=5 | " in printed

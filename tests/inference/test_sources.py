@@ -89,7 +89,9 @@ def test_an_image_is_told_the_same_beside_others(name: str) -> None:
     """Padded as far as its neighbors it would be told something else at its edges."""
     torch.manual_seed(0)
     dense = "atss" in name
-    options = {"depth": 1, "score_threshold": 0.0} if dense else {"queries": 20, "encoder_layers": 1, "decoder_layers": 1}
+    options = (
+        {"depth": 1, "score_threshold": 0.0} if dense else {"queries": 20, "encoder_layers": 1, "decoder_layers": 1}
+    )
     small = {"backbone": "mobilenetv3_small_100", "channels": 32, "image_size": 96, **options}
     model = create_model(name, num_classes=3, **small).eval()
     if dense:  # scores that tell places apart
