@@ -16,7 +16,7 @@ from poise.branches.proposals import Propose, ProposeByImage, given, with_truth
 from poise.branches.region import RegionBranch, assign_regions, sound
 from poise.models import create_model
 from poise.models.faster_rcnn import fast_rcnn
-from poise.nn.heads.region import RegionAlign
+from poise.nn.roi_align import RegionAlign
 from poise.structures import Batch, Detections, GroundTruth, Predictions, Priors, Progress
 
 SIZE = 96
@@ -135,7 +135,7 @@ def test_both_ways_of_reading_regions_are_one(monkeypatch: pytest.MonkeyPatch) -
     weights = torch.randn(120, 4, 7, 7, generator=generator)
     results = []
     for host in (True, False):
-        monkeypatch.setattr("poise.nn.heads.region.allows_dynamic_shapes", lambda boxes, host=host: host)
+        monkeypatch.setattr("poise.pairwise.listing.allows_dynamic_shapes", lambda device, host=host: host)
         features = RegionAlign((4, 8, 16, 32))(maps, boxes)
         results.append((features, *torch.autograd.grad((features * weights).sum(), maps)))
     for ours, theirs in zip(*results, strict=True):
@@ -152,7 +152,7 @@ def test_levels_are_torchvisions() -> None:
     pool = MultiScaleRoIAlign([str(i) for i in range(4)], 1, -1)
     inside = boxes[(boxes < 1600).all(1)]
     served = pool(maps, [inside], [(1600, 1600)]).flatten()
-    assert torch.equal(RegionAlign((4, 8, 16, 32)).level(inside), served.round())
+    assert torch.equal(RegionAlign((4, 8, 16, 32)).levels(inside), served.round())
 
 
 def test_objects_answer_to_themselves_and_padding_is_ignored() -> None:

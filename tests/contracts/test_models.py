@@ -159,7 +159,6 @@ def test_state_dict_and_options_rebuild_the_model(name: str) -> None:
 def test_no_operation_from_predictions_to_losses_depends_on_the_data(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poise.nn.heads.region.allows_dynamic_shapes", lambda boxes: False)  # what is done on a GPU
     monkeypatch.setattr("poise.branches.proposals._images_at_once", lambda boxes: 1)
     model = small(name)
     pixels, targets = scene()

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from poise.boxes import normalize_boxes
 from poise.criteria.weights import Scaled
-from poise.nn.heads.region import RegionAlign
+from poise.nn.roi_align import RegionAlign
 from poise.nn.transformer.positions import inverse_sigmoid
 from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
 from poise.nn.transformer.tokens import Tokens

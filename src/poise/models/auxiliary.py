@@ -19,7 +19,8 @@ from poise.detectors.collaboration import AuxiliaryHead, Collaboration, Downsamp
 from poise.models.auxiliary_dense import DENSE, AuxiliarySpec, Built
 from poise.models.parts import check_choice
 from poise.nn.grids import retina_anchors
-from poise.nn.heads.region import ProposalHead, RegionAlign, RegionHead
+from poise.nn.heads.region import ProposalHead, RegionHead
+from poise.nn.roi_align import RegionAlign
 from poise.sample import TakeAll, random_sampler
 from poise.sample.positives_first import PositivesFirst
 
@@ -33,7 +34,7 @@ def faster_rcnn_branch(site: AuxiliarySpec) -> Built:
     """
     convs = site.region_convs
     first, second = DeltaCoder(), DeltaCoder((0.05, 0.05, 0.1, 0.1) if convs else (0.1, 0.1, 0.2, 0.2))
-    align = RegionAlign(site.strides[:-1], finest=FINEST * site.strides[0])
+    align = RegionAlign(site.strides[:-1], finest_scale=FINEST * site.strides[0])
     proposal = ProposalStage(
         ProposalHead(site.channels, retina_anchors(site.strides), first),
         MaxIoU(0.7, 0.3, 0.3, divisor=1),
@@ -43,7 +44,15 @@ def faster_rcnn_branch(site: AuxiliarySpec) -> Built:
         ProposeByImage(1000, 1000),
     )
     region = RegionStage(
-        RegionHead(site.channels, site.num_classes, align, second, site.region_hidden, convs > 0, convs),
+        RegionHead(
+            site.channels,
+            site.num_classes,
+            align,
+            second,
+            hidden=site.region_hidden,
+            class_agnostic=convs > 0,
+            convs=convs,
+        ),
         MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0),
         TakeAll() if site.deterministic else random_sampler(site.regions, 0.25),
         RegionBoxCriterion(second, weight=10.0),

@@ -22,8 +22,9 @@ from poise.detectors.region import RegionDetector
 from poise.models.parts import Weights
 from poise.nn.backbones.timm_features import Backbone
 from poise.nn.grids import AnchorGrid
-from poise.nn.heads.region import ProposalHead, RegionAlign, RegionHead
+from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.necks.fpn import FPN, SubsampledLevel
+from poise.nn.roi_align import RegionAlign
 from poise.sample import Sampler, TakeAll, article_sampler, balanced_sampler, hard_sampler, random_sampler
 
 Part = TypeVar("Part")
@@ -130,6 +131,6 @@ def region_stage(
 ) -> RegionStage:
     """Regions on all levels but the coarsest; positive from IoU 0.5, negative below."""
     coder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
-    head = RegionHead(neck.channels, num_classes, RegionAlign(neck.strides[:-1]), coder, hidden)
+    head = RegionHead(neck.channels, num_classes, RegionAlign(neck.strides[:-1]), coder, hidden=hidden)
     assigner = MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0)
     return RegionStage(head, assigner, sampler, RegionCriterion(coder, box_loss), postprocess)

@@ -8,8 +8,8 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
+from poise.nn.conv import Conv3x3
 from poise.nn.deformable import DeformableConv
-from poise.nn.kernels.winograd import Conv3x3
 
 
 class SharedLayers(nn.Sequential):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from poise.nn import deformable_triton
+from poise.nn.kernels import deformable_triton
 from poise.nn.kernels.deformable_sampling import sample_in_bags
 
 Shapes = tuple[tuple[int, int], ...]

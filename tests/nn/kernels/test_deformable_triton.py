@@ -75,7 +75,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from poise.nn import deformable_triton
+    from poise.nn.kernels import deformable_triton
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     constants = {"POINTS": 4, "BLOCK": 32, "DEPTH": 32}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from poise.nn.kernels.winograd import Conv3x3, _Buffers, multiplies_tiles
+from poise.nn.conv import Conv3x3, winograd_is_faster
+from poise.nn.kernels.winograd import _Buffers
 from poise.nn.towers import output_conv, tower
 
 SIZES = ((24, 32), (13, 18), (6, 8), (3, 5), (1, 1))
@@ -28,7 +29,7 @@ def distance(found: Tensor, wanted: Tensor) -> float:
 @pytest.mark.parametrize("bias", [True, False])
 def test_outputs_and_gradients_are_those_of_the_plain_sum(outputs: int, bias: bool) -> None:
     conv, levels = Conv3x3(128, outputs, bias), levels_of(128)
-    assert multiplies_tiles(levels, conv.weight)
+    assert winograd_is_faster(levels, conv.weight)
     found = conv(levels)
     exact = copy.deepcopy(conv).double()
     wide = [level.detach().double().requires_grad_() for level in levels]
@@ -67,13 +68,13 @@ def test_frozen_weights_and_inputs_get_no_gradient() -> None:
 
 def test_few_channels_few_tiles_other_types_and_autocast_are_left_to_torch() -> None:
     weight, levels = Conv3x3(128, 64).weight, levels_of(128)
-    assert multiplies_tiles(levels, weight)
-    assert not multiplies_tiles(levels[2:], weight)
-    assert not multiplies_tiles(levels_of(64), Conv3x3(64, 64).weight)
-    assert not multiplies_tiles(levels, output_conv(128, 4).weight)
-    assert not multiplies_tiles([level.double() for level in levels], weight.double())
+    assert winograd_is_faster(levels, weight)
+    assert not winograd_is_faster(levels[2:], weight)
+    assert not winograd_is_faster(levels_of(64), Conv3x3(64, 64).weight)
+    assert not winograd_is_faster(levels, output_conv(128, 4).weight)
+    assert not winograd_is_faster([level.double() for level in levels], weight.double())
     with torch.autocast("cpu", torch.bfloat16):
-        assert not multiplies_tiles(levels, weight)
+        assert not winograd_is_faster(levels, weight)
         assert Conv3x3(128, 64)(levels)[0].dtype == torch.bfloat16
 
 
@@ -88,7 +89,7 @@ def test_what_is_compiled_or_exported_holds_plain_convolutions() -> None:
 @pytest.mark.parametrize("most", [0, 2**24])
 def test_buffers_of_earlier_calls_change_nothing(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of other sizes, in inference mode too, between a forward and its backward."""
-    monkeypatch.setattr("poise.nn.kernels.winograd.MOST_KEPT", most)
+    monkeypatch.setattr("poise.nn.kernels.winograd.MAX_BUFFER", most)
     monkeypatch.setattr("poise.nn.kernels.winograd.buffer", _Buffers())
     conv, other, levels = Conv3x3(128, 64), Conv3x3(192, 320), levels_of(128)
     with torch.inference_mode():

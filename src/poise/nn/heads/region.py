@@ -1,26 +1,32 @@
-"""The two heads of Faster R-CNN (Ren et al. 2015) on a pyramid: region proposals, and classes and boxes of regions."""
+"""The heads of Faster R-CNN (Ren et al. 2015) on a feature pyramid: region proposal network and box head."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import reduce
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
-from poise.boxes import DeltaCoder, area
+from poise.boxes import DeltaCoder
+from poise.nn.conv import Conv3x3
 from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.kernels.region_cells import align_regions
-from poise.nn.kernels.winograd import Conv3x3
+from poise.nn.roi_align import RegionAlign
 from poise.nn.towers import ConvNorm
 from poise.structures import DeltaPredictions, Priors, RegionPredictions
 
 
 class ProposalHead(nn.Module):
-    """Pyramid maps (B,C,H_l,W_l) to class-agnostic ``DeltaPredictions`` (one logit: is it an object)."""
+    """Region proposal network: predicts one objectness logit and one box of every anchor.
+
+    A 3x3 convolution with ReLU, shared by all levels, then a 1x1 convolution each for objectness and box deltas.
+
+    Args:
+        channels: C of the maps.
+        grid: the anchors.
+        coder: decodes box deltas.
+    """
 
     def __init__(self, channels: int, grid: AnchorGrid, coder: DeltaCoder) -> None:
         super().__init__()
@@ -33,6 +39,7 @@ class ProposalHead(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
+        """Predict from pyramid maps (B,C,H_l,W_l); logits are (B,N,1)."""
         priors = self.grid(maps)
         hidden = [level.relu() for level in self.conv(list(maps))]
         logits = flatten([self.objectness(level) for level in hidden], 1)
@@ -40,61 +47,16 @@ class ProposalHead(nn.Module):
         return DeltaPredictions(priors, logits, self.coder.decode(priors.boxes, deltas), deltas)
 
 
-class RegionAlign(nn.Module):
-    """Features of regions, each read off the pyramid level of its size (Lin et al. 2017, eq. 1).
-
-    A region of side ``finest`` * 2^k lies on level k. On a GPU there is no synchronization: every level serves all
-    regions, those of other levels as empty boxes, which give zeros, and the levels are added. On a CPU, where empty
-    boxes take time and waiting takes none, each region lists its cells; the result is the same up to rounding.
-
-    Args:
-        strides: of the levels that serve, finest first.
-        size: cells a side.
-        finest: px, side up to twice which a region stays on the first level.
-    """
-
-    def __init__(self, strides: Sequence[int], size: int = 7, finest: float = 56.0) -> None:
-        super().__init__()
-        self.strides, self.size, self.finest = tuple(strides), size, finest
-
-    def forward(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
-        """(B,C,H_l,W_l) maps, coarser ones left over, and (B,S,4) boxes to (B*S,C,size,size) float32."""
-        boxes = regions.flatten(0, 1).float()
-        image = torch.arange(len(regions), device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions.shape[1])
-        served = self.level(boxes)
-        if allows_dynamic_shapes(boxes):
-            usable = served.isfinite()
-            boxes, served = torch.where(usable[:, None], boxes, 0.0), torch.where(usable, served, 0.0).long()
-            finest = [level.float() for level in maps[: len(self.strides)]]
-            return align_regions(finest, self.strides, served, image.long(), boxes, self.size)
-        levels = (self._read(maps[i], stride, image, boxes, served == i) for i, stride in enumerate(self.strides))
-        return reduce(Tensor.add_, levels)
-
-    def _read(self, level: Tensor, stride: int, image: Tensor, boxes: Tensor, here: Tensor) -> Tensor:
-        """Features of the boxes that are ``here``, zeros for the others."""
-        rois = torch.cat((image[:, None], torch.where(here[:, None], boxes, 0.0)), 1)
-        return roi_align(level.float(), rois, self.size, 1 / stride, aligned=True)
-
-    def level(self, boxes: Tensor) -> Tensor:
-        """Which level serves each (...,4) box."""
-        scale = area(boxes).clamp(min=0).sqrt()
-        return (scale / self.finest + 1e-6).log2().floor().clamp(0, len(self.strides) - 1)
-
-
-def allows_dynamic_shapes(boxes: Tensor) -> bool:
-    """Whether shapes may depend on the data at no cost: on a CPU, unless a graph is being captured."""
-    return boxes.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
 class RegionHead(nn.Module):
-    """Regions (B,S,4) of pyramid maps to ``RegionPredictions``, by fully connected layers.
+    """Box head of Fast R-CNN: classifies regions and predicts their box deltas by fully connected layers.
 
     Args:
         channels: C of the maps.
         align: reads the features of regions.
+        coder: decodes box deltas.
         hidden: width of the fully connected layers.
-        agnostic: one set of box offsets for all classes instead of one each.
-        convs: convolutions before one fully connected layer; 0: two fully connected ones.
+        class_agnostic: predict one set of box deltas for all classes instead of one for each class.
+        convs: 3x3 convolutions ahead of one fully connected layer; 0: two fully connected layers.
     """
 
     def __init__(
@@ -103,8 +65,9 @@ class RegionHead(nn.Module):
         num_classes: int,
         align: RegionAlign,
         coder: DeltaCoder,
+        *,
         hidden: int = 1024,
-        agnostic: bool = False,
+        class_agnostic: bool = False,
         convs: int = 0,
     ) -> None:
         super().__init__()
@@ -113,7 +76,7 @@ class RegionHead(nn.Module):
         widths = [channels * align.size**2, *[hidden] * (1 if convs else 2)]
         self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(widths)])
         self.classes = nn.Linear(hidden, num_classes + 1)  # background last
-        self.offsets = nn.Linear(hidden, 4 if agnostic else 4 * num_classes)
+        self.offsets = nn.Linear(hidden, 4 if class_agnostic else 4 * num_classes)
         for layer in self.layers:
             nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -122,6 +85,7 @@ class RegionHead(nn.Module):
             nn.init.zeros_(output.bias)
 
     def forward(self, maps: Sequence[Tensor], regions: Tensor) -> RegionPredictions:
+        """Predict from maps (B,C,H_l,W_l) at regions (B,S,4), xyxy pixels."""
         batch, count = regions.shape[:2]
         hidden = self.convs(self.align(maps, regions)).flatten(1)
         for layer in self.layers:

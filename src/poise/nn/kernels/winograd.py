@@ -1,8 +1,8 @@
-"""3x3 convolutions with fewer multiplications, for training on CPUs (Winograd 1980; Lavin and Gray 2016, F(4x4,3x3)).
+"""Winograd convolution F(4x4,3x3) for CPUs, forward and backward (Winograd 1980; Lavin and Gray 2016).
 
-A 4x4 tile of the output needs 144 multiplications a pair of channels; on the tiles' transforms it needs 36, one matrix
-product for each. Tiles know nothing of one another, so that all levels of a pyramid share the 36 products. Compared
-with the plain sum in float32 the error is two to three times as large, about 2.5e-6 of the result's norm.
+A 4x4 tile of the output takes 144 multiplications for each pair of channels; in the transformed domain it takes 36, one
+matrix product each. Tiles are independent, so all levels of a pyramid share the 36 products. The error in float32 is
+two to three times that of the direct sum, about 2.5e-6 of the norm of the result.
 """
 
 from __future__ import annotations
@@ -11,46 +11,43 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-LEAST_TILES = 48  # where transforming the weights pays
-LEAST_CHANNELS = (128, 64)  # of input and output: with fewer, moving the tiles takes as long as multiplying them
-MOST_KEPT = 2**24  # floats: larger buffers are not kept from call to call
+MAX_BUFFER = 2**24  # floats; larger buffers are freed after the call
 
 
 def _matrix(rows: list[list[float]]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
 
-TILE = _matrix(  # (6,6): of 6 inputs
+TILE = _matrix(  # (6,6) transform of 6 inputs
     [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
      [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
 ).float()  # fmt: skip
-KERNEL = _matrix(  # (6,3): of 3 weights
+KERNEL = _matrix(  # (6,3) transform of 3 weights
     [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
      [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
 )  # fmt: skip
-KERNEL = torch.kron(KERNEL, KERNEL).float()  # (36,9): of both axes
+KERNEL = torch.kron(KERNEL, KERNEL).float()  # (36,9) both axes
 RESULT = _matrix([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]).float()  # (4,6)
-EVEN = 7  # the product that counts once in each of the 16 outputs
+BIAS = 7  # the product that enters each of the 16 outputs once: adding the bias there adds it to all
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """How a (B,C,H,W) map is cut into tiles of 4x4."""
+class WinogradTiles:
+    """The 4x4 output tiles of a (B,C,H,W) map: R rows and K columns of tiles, T = B*R*K in all."""
 
     batch: int
     height: int
     width: int
 
     @staticmethod
-    def of(level: Tensor) -> Tiling:
-        return Tiling(level.shape[0], level.shape[2], level.shape[3])
+    def of(level: Tensor) -> WinogradTiles:
+        return WinogradTiles(level.shape[0], level.shape[2], level.shape[3])
 
     @property
     def rows(self) -> int:
@@ -65,18 +62,18 @@ class Tiling:
         return self.batch * self.rows * self.columns
 
     def gather_inputs(self, level: Tensor, tiles: Tensor) -> None:
-        """Fill (36,T,C) with every tile and the border of one that its outputs see, zeros outside."""
+        """Write the 6x6 input of every tile into ``tiles`` (36,T,C); cells beyond the map are 0."""
         canvas = self._canvas(level)
         canvas[:, 1 : self.height + 1, 1 : self.width + 1] = level.permute(0, 2, 3, 1)
         image, row, column, _ = canvas.stride()
         overlapping = canvas.as_strided(
             (6, 6, *self._grid(level.shape[1])), (row, column, image, 4 * row, 4 * column, 1)
         )
-        self._apart(tiles, 6).copy_(overlapping)
+        self._split(tiles, 6).copy_(overlapping)
 
     def scatter_inputs(self, tiles: Tensor) -> Tensor:
-        """The adjoint: the map of (36,T,C), added up where tiles overlap."""
-        parts = self._apart(tiles, 6).permute(2, 3, 0, 4, 1, 5)  # (B,R,6,K,6,C)
+        """Return the adjoint of ``gather_inputs``: (B,C,H,W), the sum of tiles (36,T,C) where they overlap."""
+        parts = self._split(tiles, 6).permute(2, 3, 0, 4, 1, 5)  # (B,R,6,K,6,C)
         canvas = self._canvas(tiles.transpose(0, 1))
         cells = canvas.view(self.batch, self.rows + 1, 4, self.columns + 1, 4, -1)
         cells[:, :-1, :, :-1] = parts[:, :, :4, :, :4]
@@ -86,20 +83,20 @@ class Tiling:
         return canvas[:, 1 : self.height + 1, 1 : self.width + 1].permute(0, 3, 1, 2)
 
     def gather_outputs(self, level: Tensor, tiles: Tensor) -> None:
-        """Fill (16,T,C) with every tile, zeros beyond the map."""
+        """Write every 4x4 tile into ``tiles`` (16,T,C); cells beyond the map are 0."""
         canvas = level.permute(0, 2, 3, 1)
         if self.height % 4 or self.width % 4:
             canvas = self._canvas(level)
             canvas[:, : self.height, : self.width] = level.permute(0, 2, 3, 1)
         parts = canvas[:, : 4 * self.rows, : 4 * self.columns].unflatten(2, (-1, 4)).unflatten(1, (-1, 4))
-        self._apart(tiles, 4).copy_(parts.permute(2, 4, 0, 1, 3, 5))
+        self._split(tiles, 4).copy_(parts.permute(2, 4, 0, 1, 3, 5))
 
     def scatter_outputs(self, tiles: Tensor) -> Tensor:
-        """The adjoint: the map of (16,T,C), channels last in memory."""
+        """Return the adjoint of ``gather_outputs``: (B,C,H,W) of tiles (16,T,C), in channels-last memory."""
         shape = (self.batch, tiles.shape[2], self.height, self.width)
-        level = torch.empty(shape, memory_format=torch.channels_last)  # no view, so that it may be written to
+        level = torch.empty(shape, memory_format=torch.channels_last)  # a view could not be modified in place
         inner = level.permute(0, 2, 3, 1)
-        parts = self._apart(tiles, 4).permute(2, 3, 0, 4, 1, 5)  # (B,R,4,K,4,C)
+        parts = self._split(tiles, 4).permute(2, 3, 0, 4, 1, 5)  # (B,R,4,K,4,C)
         if self.height % 4 or self.width % 4:
             inner.copy_(parts.reshape(self.batch, 4 * self.rows, -1, shape[1])[:, : self.height, : self.width])
         else:
@@ -109,38 +106,38 @@ class Tiling:
     def _grid(self, channels: int) -> tuple[int, int, int, int]:
         return self.batch, self.rows, self.columns, channels
 
-    def _apart(self, tiles: Tensor, side: int) -> Tensor:
-        """(S*S,T,C) as (S,S,B,R,K,C)."""
+    def _split(self, tiles: Tensor, side: int) -> Tensor:
+        """View (S*S,T,C) as (S,S,B,R,K,C)."""
         return tiles.unflatten(0, (side, side)).unflatten(2, (self.batch, self.rows, self.columns))
 
     def _canvas(self, like: Tensor) -> Tensor:
-        """Zeros for whole tiles and one more a row and column, (B,4R+4,4K+4,C); channels of ``like`` (·,C,...)."""
+        """Return zeros (B,4R+4,4K+4,C), one tile more along each axis; C and dtype are those of ``like`` (·,C,...)."""
         channels = like.shape[1] if like.ndim == 4 else like.shape[2]
         return like.new_zeros(self.batch, 4 * self.rows + 4, 4 * self.columns + 4, channels)
 
 
 class _Buffers(threading.local):
-    """Memory of what lives within one call, kept for the next: fresh pages cost as much as the transforms do."""
+    """Three scratch buffers that are reused by later calls: page faults would cost as much as the transforms."""
 
     def __init__(self) -> None:
-        self.kept = [torch.empty(0)] * 3
+        self.memory = [torch.empty(0)] * 3
 
     def __call__(self, which: int, *shape: int) -> Tensor:
-        """The first floats of one of the three, of any value, as ``shape``."""
+        """Return an uninitialized tensor of ``shape`` in buffer ``which``."""
         size = math.prod(shape)
-        if size > MOST_KEPT:
+        if size > MAX_BUFFER:
             return torch.empty(shape, dtype=torch.float32, device="cpu")
-        if len(self.kept[which]) < size:
+        if len(self.memory[which]) < size:
             with torch.inference_mode(False):
-                self.kept[which] = torch.empty(size, dtype=torch.float32, device="cpu")
-        return self.kept[which][:size].view(shape)
+                self.memory[which] = torch.empty(size, dtype=torch.float32, device="cpu")
+        return self.memory[which][:size].view(shape)
 
 
 buffer = _Buffers()
 
 
 def _transform(axis: Tensor, tiles: Tensor, spare: int, out: Tensor) -> Tensor:
-    """Tiles (S*S,T,C) by (Z,S) along both axes to ``out`` (Z*Z,T,C); what is between goes to the buffer ``spare``."""
+    """Multiply tiles (S*S,T,C) by ``axis`` (Z,S) along both axes into ``out`` (Z*Z,T,C), by way of buffer ``spare``."""
     after, before = axis.shape
     rows = buffer(spare, after, before, out[0].numel())
     torch.mm(axis, tiles.view(before, -1), out=rows.view(after, -1))
@@ -149,7 +146,7 @@ def _transform(axis: Tensor, tiles: Tensor, spare: int, out: Tensor) -> Tensor:
 
 
 def _kernels(weight: Tensor) -> Tensor:
-    """(36,C',C) of (C',C,3,3), in the third buffer."""
+    """Transform weights (C',C,3,3) to (36,C',C), in buffer 2."""
     outputs, inputs = weight.shape[:2]
     kernels = buffer(2, 36, outputs, inputs)
     torch.mm(KERNEL, weight.reshape(-1, 9).T, out=kernels.flatten(1))
@@ -157,25 +154,25 @@ def _kernels(weight: Tensor) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """Maps to maps of one size, (C',C,3,3) weights, zeros around; both directions as 36 matrix products."""
+    """3x3 convolution of stride 1 and padding 1; forward and backward are 36 matrix products each."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor | None, *maps: Tensor) -> tuple[Tensor, ...]:
         outputs, inputs = weight.shape[:2]
-        ctx.tilings = [Tiling.of(level) for level in maps]
-        ctx.counts = [tiling.tiles for tiling in ctx.tilings]
+        ctx.layouts = [WinogradTiles.of(level) for level in maps]
+        ctx.counts = [layout.tiles for layout in ctx.layouts]
         total = sum(ctx.counts)
         raw = buffer(0, 36, total, inputs)
-        for tiling, level, part in zip(ctx.tilings, maps, raw.split(ctx.counts, 1), strict=True):
-            tiling.gather_inputs(level, part)
+        for layout, level, part in zip(ctx.layouts, maps, raw.split(ctx.counts, 1), strict=True):
+            layout.gather_inputs(level, part)
         tiles = _transform(TILE, raw, 1, torch.empty_like(raw))
         products = torch.bmm(tiles, _kernels(weight).transpose(1, 2), out=buffer(0, 36, total, outputs))
         if bias is not None:
-            products[EVEN] += bias
+            products[BIAS] += bias
         ctx.save_for_backward(weight, tiles)
         results = _transform(RESULT, products, 1, buffer(0, 16, total, outputs))
-        parts = zip(ctx.tilings, results.split(ctx.counts, 1), strict=True)
-        return tuple(tiling.scatter_outputs(part) for tiling, part in parts)
+        parts = zip(ctx.layouts, results.split(ctx.counts, 1), strict=True)
+        return tuple(layout.scatter_outputs(part) for layout, part in parts)
 
     @staticmethod
     @once_differentiable
@@ -184,8 +181,8 @@ class _Convolution(torch.autograd.Function):
         outputs, inputs = original.shape[:2]
         total = sum(ctx.counts)
         results = buffer(0, 16, total, outputs)
-        for tiling, gradient, part in zip(ctx.tilings, gradients, results.split(ctx.counts, 1), strict=True):
-            tiling.gather_outputs(gradient, part)
+        for layout, gradient, part in zip(ctx.layouts, gradients, results.split(ctx.counts, 1), strict=True):
+            layout.gather_outputs(gradient, part)
         products = _transform(RESULT.T, results, 1, buffer(0, 36, total, outputs))
         weight = bias = None
         maps: list[Tensor | None] = [None] * len(gradients)
@@ -193,43 +190,14 @@ class _Convolution(torch.autograd.Function):
             kernels = torch.bmm(products.transpose(1, 2), tiles, out=buffer(1, 36, outputs, inputs))
             weight = (KERNEL.T @ kernels.flatten(1)).view(3, 3, outputs, inputs).permute(2, 3, 0, 1)
         if ctx.needs_input_grad[1]:
-            bias = products[EVEN].sum(0)
+            bias = products[BIAS].sum(0)
         if any(ctx.needs_input_grad[2:]):
             back = torch.bmm(products, _kernels(original), out=buffer(1, 36, total, inputs))
             parts = _transform(TILE.T, back, 0, back).split(ctx.counts, 1)
-            maps = [tiling.scatter_inputs(part) for tiling, part in zip(ctx.tilings, parts, strict=True)]
+            maps = [layout.scatter_inputs(part) for layout, part in zip(ctx.layouts, parts, strict=True)]
         return weight, bias, *maps
 
 
-class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution of stride 1 that keeps the size, of one map or of several with the same weights.
-
-    In eager float32 on a CPU, where the maps are large and have many channels, it multiplies tiles (this module's
-    text); elsewhere, and in what is compiled or exported, it is torch's own.
-    """
-
-    def __init__(self, in_channels: int, channels: int, bias: bool = True) -> None:
-        super().__init__(in_channels, channels, 3, 1, 1, bias=bias)
-
-    @overload
-    def forward(self, maps: Tensor) -> Tensor: ...
-    @overload
-    def forward(self, maps: list[Tensor]) -> list[Tensor]: ...
-    def forward(self, maps: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        """(B,C,H,W) to (B,C',H,W), or a list of such to a list."""
-        levels = [maps] if isinstance(maps, Tensor) else list(maps)
-        if multiplies_tiles(levels, self.weight):
-            results = list(_Convolution.apply(self.weight, self.bias, *levels))
-        else:
-            results = [functional.conv2d(level, self.weight, self.bias, padding=1) for level in levels]
-        return results[0] if isinstance(maps, Tensor) else results
-
-
-def multiplies_tiles(levels: Sequence[Tensor], weight: Tensor) -> bool:
-    """Whether tiles are the faster way to convolve ``levels`` (B,C,H,W), and one that can be gone here."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
-        return False
-    if weight.shape[1] < LEAST_CHANNELS[0] or weight.shape[0] < LEAST_CHANNELS[1]:
-        return False
-    plain = all(value.device.type == "cpu" and value.dtype == torch.float32 for value in (*levels, weight))
-    return plain and sum(Tiling.of(level).tiles for level in levels) >= LEAST_TILES
+def conv3x3(levels: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+    """Convolve maps (B,C,H_l,W_l) float32 on a CPU with one weight (C',C,3,3); stride 1, padding 1."""
+    return list(_Convolution.apply(weight, bias, *levels))

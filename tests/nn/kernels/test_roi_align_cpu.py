@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from poise.nn.kernels.region_cells import align_regions
+from poise.nn.kernels.roi_align_cpu import roi_align_levels
 
 SHAPES, STRIDES = ((32, 48), (16, 24), (8, 12), (1, 1)), (4, 8, 16, 128)
 
@@ -38,7 +38,10 @@ def test_features_and_gradients_are_torchvisions(spread: float, bins: int) -> No
     maps, served, image, boxes = scene(200, spread)
     boxes[:3] = torch.tensor([[0.0, 0.0, 0.0, 0.0], [10.0, 10.0, 10.0, 90.0], [0.0, 60.0, 192.0, 61.0]])
     exact = [level.detach().double().requires_grad_() for level in maps]
-    ours, theirs = align_regions(maps, STRIDES, served, image, boxes, bins), wanted(exact, served, image, boxes, bins)
+    ours, theirs = (
+        roi_align_levels(maps, STRIDES, served, image, boxes, bins),
+        wanted(exact, served, image, boxes, bins),
+    )
     torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-4)  # of positions in float32
     weights = torch.randn_like(ours)
     gradients = torch.autograd.grad((ours * weights).sum(), maps)
@@ -52,9 +55,9 @@ def test_numbers_are_those_of_the_kernel_of_one_precision() -> None:
         roi_align(maps[level], torch.cat((i[None].float(), box))[None], 7, 1 / STRIDES[level], aligned=True)
         for level, i, box in zip(served.tolist(), image, boxes, strict=True)
     ])  # fmt: skip
-    torch.testing.assert_close(align_regions(maps, STRIDES, served, image, boxes, 7), kernel, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(roi_align_levels(maps, STRIDES, served, image, boxes, 7), kernel, rtol=1e-5, atol=2e-6)
 
 
 def test_no_regions() -> None:
     maps, served, image, boxes = scene(0, 100.0)
-    assert align_regions(maps, STRIDES, served, image, boxes, 7).shape == (0, 5, 7, 7)
+    assert roi_align_levels(maps, STRIDES, served, image, boxes, 7).shape == (0, 5, 7, 7)
