@@ -143,7 +143,7 @@ def test_a_compiled_graph_does_not_break_at_the_choice() -> None:
 def test_one_file_imports_triton_and_none_imports_that() -> None:
     """So importing poise does not, wherever Triton is installed; ``has_kernel`` alone loads the file."""
     importers = {short(path) for path in python_files() if "triton" in _packages(path)}
-    assert importers == {short(PACKAGE / "nn" / "deformable_triton.py")}
+    assert importers == {short(PACKAGE / "nn" / "kernels" / "deformable_triton.py")}
     assert not [
         path for path in python_files() if "poise.nn.kernels.deformable_triton" in dict(imported_modules(path)).values()
     ]
