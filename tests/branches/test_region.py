@@ -123,7 +123,7 @@ def test_region_features_equal_level_by_level_reading() -> None:
             roi = boxes[i, j][None]
             alone = roi_align(maps[level][i : i + 1], [roi], 7, 1 / 4 / 2**level, -1, aligned=True)
             torch.testing.assert_close(found[i, j], alone[0])
-    assert set(align.level(boxes).unique().tolist()) == {0.0, 1.0, 2.0}
+    assert set(align.levels(boxes).unique().tolist()) == {0.0, 1.0, 2.0}
 
 
 def test_both_ways_of_reading_regions_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
