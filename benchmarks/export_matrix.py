@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32"], choices=["fp32", "fp16", "int8"])
     parser.add_argument("--forms", nargs="+", default=["decoded"], choices=["decoded", "nms", "raw", "dynamic"])
     parser.add_argument("--size", type=int, help="image size; by default the model's own")
-    parser.add_argument("--accept", type=float, help="for fp16 and int8: the share of detections that must agree")
+    parser.add_argument("--min-agreement", type=float, help="for fp16 and int8: share of detections that must agree")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -106,7 +106,7 @@ def main() -> None:
                 for form in arguments.forms:
                     settings: dict[str, Any] = {"format": kind, "precision": precision}
                     settings |= {} if form == "decoded" else {form: True}
-                    settings |= {} if precision == "fp32" else {"accept": arguments.accept}
+                    settings |= {} if precision == "fp32" else {"min_agreement": arguments.min_agreement}
                     print(row(model, images, calibration, settings), flush=True)
 
 

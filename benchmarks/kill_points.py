@@ -29,7 +29,7 @@ import torch
 import poise.engine.run as engine_run
 from poise.data.demo import write_demo_data
 from poise.engine.step import Stepper
-from poise.recipes import Recipe, changed, finetune
+from poise.recipes import Recipe, finetune, with_settings
 from poise.storage import read_safely, writing
 
 KINDS = ("in a step", "in a save", "in a validation", "by the clock")
@@ -171,7 +171,7 @@ def recipe(workers: int) -> Recipe:
         "evaluate.every": 1,
         "evaluate.pictures": 0,
     }
-    return changed(finetune("atss_r18_fpn", EPOCHS, 64), settings)
+    return with_settings(finetune("atss_r18_fpn", EPOCHS, 64), settings)
 
 
 def arm(point: Point) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from poise.engine.checkpoints import LAST, PREVIOUS, read_last, save_last
-from poise.engine.locks import sweep
+from poise.engine.locks import remove_partial_files
 from poise.storage import DamagedFile, read_safely
 
 
@@ -60,7 +60,7 @@ def kill_many(folder: Path, kills: int, numbers: int, draw: random.Random) -> Co
             found["lost"] += step < returned
         except (DamagedFile, FileNotFoundError):
             found["lost"] += 1
-        sweep(folder)  # as the next run in a folder does
+        remove_partial_files(folder)  # as the next run in a folder does
         if number % 10 == 9:
             harm(folder / LAST, draw)
             step = read_last(folder)[0]["step"]  # what a run would go on from

@@ -20,13 +20,13 @@ import torch
 from poise.data import ImageSet, open_data
 from poise.data.demo import write_demo_data
 from poise.data.loader import train_loader
+from poise.engine.assignment_monitor import AssignmentMonitor
 from poise.engine.health import Position
 from poise.engine.model import build_model
 from poise.engine.processes import Processes
 from poise.engine.state import TrainingState
 from poise.engine.step import Stepper
-from poise.engine.watch import Watch
-from poise.recipes import changed, finetune
+from poise.recipes import finetune, with_settings
 from poise.structures import Batch
 
 MODELS = ("atss_r18_fpn", "dw_r18_fpn", "faster_rcnn_r18_fpn", "nanodet_plus_m_320", "dino_r18")
@@ -45,7 +45,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 def measure(name: str, images: ImageSet, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     device = torch.device(args.device)
     settings = {"model.backbone_weights": "none", "data.batch_size": args.batch, "train.lab_every": 1}
-    recipe = changed(finetune(name, 1, args.size), settings)
+    recipe = with_settings(finetune(name, 1, args.size), settings)
     model, _ = build_model(recipe, images, fresh=True)
     model.to(device)
     model.network.train()
@@ -54,7 +54,7 @@ def measure(name: str, images: ImageSet, folder: Path, args: argparse.Namespace)
     stepper = Stepper(state, processes, recipe.train)
     loader = train_loader(images, recipe.augment, model.preprocess, batch_size=args.batch, seed=0, workers=0)
     batches: Sequence[Batch] = [batch for batch, _ in zip(loader.epoch(0), range(args.steps + 1), strict=False)]
-    watch = Watch(state, model, images, folder, processes, 1, IMAGES)
+    watch = AssignmentMonitor(state, model, images, folder, processes, 1, IMAGES)
     watch.open(Position())
     steps, looks = [], []
     for number, batch in enumerate(batches):

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 import poise
-from poise.recipes import Recipe, changed, save_recipe
+from poise.recipes import Recipe, save_recipe, with_settings
 from poise.recipes.demo import demo
 
 SHARED: dict[str, Any] = {
@@ -43,26 +43,26 @@ SHARED: dict[str, Any] = {
 def pretraining() -> Recipe:
     """ATSS on ResNet-18 from random weights; of the result only the backbone is used."""
     options = {"channels": 64, "depth": 1}
-    return changed(demo(6), {**SHARED, "optimizer.backbone_lr_multiplier": 1.0, "model.options": options})
+    return with_settings(demo(6), {**SHARED, "optimizer.backbone_lr_multiplier": 1.0, "model.options": options})
 
 
 def dense() -> Recipe:
     """One-stage methods at 128 px, pyramids of 64 channels and towers of one layer."""
     size = {"model.image_size": [128], "model.options": {"channels": 64, "depth": 1}}
-    return changed(demo(8), {**SHARED, "model.backbone_weights": "resnet18.pt", **size})
+    return with_settings(demo(8), {**SHARED, "model.backbone_weights": "resnet18.pt", **size})
 
 
 def two_stage() -> Recipe:
     """Faster R-CNN's variants at 160 px; 300 proposals, of which 128 are trained on."""
     options = {"channels": 64, "hidden": 256, "proposals": 300, "regions": 128, "anchors": 128}
     name = {"model.name": "libra_faster_rcnn_r18_fpn", "model.options": options}
-    return changed(demo(10), {**SHARED, "model.backbone_weights": "resnet18.pt", **name})
+    return with_settings(demo(10), {**SHARED, "model.backbone_weights": "resnet18.pt", **name})
 
 
 def nanodet() -> Recipe:
     """NanoDet-Plus-m at 128 px; the guide is detached after two of six epochs."""
     name = {"model.name": "nanodet_plus_m_320", "model.image_size": [128], "model.options": {"detach_epoch": 2}}
-    return changed(demo(6), {**SHARED, "optimizer.lr": 1e-3, "model.backbone_weights": "shufflenet.pt", **name})
+    return with_settings(demo(6), {**SHARED, "optimizer.lr": 1e-3, "model.backbone_weights": "shufflenet.pt", **name})
 
 
 def co_detr() -> Recipe:
@@ -78,10 +78,10 @@ def co_detr() -> Recipe:
         "optimizer.weight_decay": 1e-4,
         "optimizer.lr_multipliers": {"sampling_offsets": 0.1},
         "train.clip_norm": 0.1,
-        "train.average_decay": 0.99,
+        "train.ema_decay": 0.99,
         "evaluate.every": 4,
     }
-    return changed(demo(16), {**SHARED, **changes})
+    return with_settings(demo(16), {**SHARED, **changes})
 
 
 def co_detr_photographs() -> Recipe:
@@ -89,7 +89,7 @@ def co_detr_photographs() -> Recipe:
     recipe = co_detr()
     options = {**recipe.model.options, "backbone": "shufflenetv2_1.0x"}
     weights = {"model.options": options, "model.backbone_weights": "shufflenet_rgb.pt"}
-    return changed(recipe, {**weights, "evaluate.every": 8})
+    return with_settings(recipe, {**weights, "evaluate.every": 8})
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ def test_settings_of_a_training() -> None:
         "model.image_size": (320,),
         "optimizer.lr": 0.1,
         "optimizer.momentum": 0.5,
-        "optimizer.lr_batch": 0,
+        "optimizer.lr_batch_size": 0,
     }
     with pytest.raises(ValueError, match="resume=True needs out="):
         Detector(stand_in(), device="cpu").train("nowhere", resume=True)

@@ -9,7 +9,7 @@ import pytest
 from sources import imported_modules, module_name, modules, python_files, short, tree
 
 FLOORS = (
-    ("boxes", "predictions", "structures", "distributed", "storage", "preprocess", "draw", "version"),
+    ("boxes", "predictions", "structures", "distributed", "storage", "preprocess", "draw", "suggestions", "version"),
     ("losses", "pairwise", "postprocess"),
     ("assign", "sample"),
     ("criteria", "nn"),

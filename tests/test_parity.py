@@ -50,7 +50,7 @@ pytestmark = pytest.mark.parametrize("stem", MODELS, scope="module")  # a model 
 def model_of(stem: str) -> DetectionModel:
     model = create_model(MODELS[stem], deterministic=True)
     report = load_published(model, checkpoint(stem))
-    assert not report.unused and not report.unfilled, str(report)
+    assert not report.unexpected and not report.missing, str(report)
     return model
 
 

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.parametrize(  # a model is built once
 def model_of(stem: str) -> DetectionModel:
     model = create_model(NAMES.get(stem, stem), deterministic=True)
     report = load_published(model, checkpoint(stem))
-    assert not report.unused and not report.unfilled, str(report)
+    assert not report.unexpected and not report.missing, str(report)
     return model
 
 

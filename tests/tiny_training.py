@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from poise.data.sampling import EpochPlan
 from poise.distributed import normalizer
 from poise.engine.checkpoints import read_last
-from poise.engine.display import Silent
+from poise.engine.display import SilentDisplay
 from poise.engine.locks import locked
 from poise.engine.logs import TrainingLog
-from poise.engine.processes import Processes, running
+from poise.engine.processes import Processes, process_group
 from poise.engine.reproduce import seed_all
 from poise.engine.state import TrainingState
 from poise.engine.train import Training
@@ -107,7 +107,7 @@ class TinyLoader:
 
 
 def tiny_recipe(**train: object) -> Recipe:
-    settings = {"average_decay": 0.9, "average_ramp_steps": 5.0, "save_every": 3, "save_minutes": 0.0, "log_every": 2}
+    settings = {"ema_decay": 0.9, "ema_ramp_steps": 5.0, "save_every": 3, "save_minutes": 0.0, "log_every": 2}
     return Recipe(
         data=DataSettings(batch_size=8),
         optimizer=OptimizerSettings("adamw", lr=0.01),
@@ -142,7 +142,7 @@ def tiny_training(
         processes.rank,
         processes.world_size,
     )
-    log = TrainingLog(state, out, processes, Silent(), 0, recipe.schedule.epochs)
+    log = TrainingLog(state, out, processes, SilentDisplay(), 0, recipe.schedule.epochs)
     training = Training(state, TinyLoader(plan, workers), recipe, out, processes, log, {"name": "tiny"})
 
     def validate() -> dict[str, float]:
@@ -171,7 +171,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     recipe = tiny_recipe(accumulate=options.accumulate, clip_norm=options.clip)
-    with running("cpu", timeout_minutes=0.5) as processes:
+    with process_group("cpu", timeout_minutes=0.5) as processes:
         network = {"dropout": 0.0, "norm": False} if options.plain_network else {}
         setup = {"processes": processes, "workers": options.workers, "count": options.count}
         training = tiny_training(options.out, recipe, **setup, **network)

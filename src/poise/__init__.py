@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +77,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        close = difflib.get_close_matches(name, __all__, 1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise AttributeError(f"module 'poise' has no attribute '{name}'{hint}")
+        from poise.suggestions import did_you_mean
+
+        raise AttributeError(f"module 'poise' has no attribute '{name}'{did_you_mean(name, __all__)}")
     module, _, attribute = _HOMES.get(name, "poise.structures").partition(":")
     value = getattr(importlib.import_module(module), attribute or name)
     globals()[name] = value

@@ -25,9 +25,9 @@ from poise.models import create_model, list_models
 from poise.models.files import load_model, save_model
 from poise.models.roles import with_head, without_training_parts
 from poise.published import load_published
-from poise.recipes import changed, get_recipe
-from poise.recipes.convert import nearest
+from poise.recipes import get_recipe, with_settings
 from poise.recipes.short_names import settings_by_path
+from poise.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from poise.data import ImageSet
@@ -181,7 +181,7 @@ class Detector:
         name = self.model.name
         plan = get_recipe(recipe or name)
         plan = plan if epochs is None else plan.with_epochs(epochs)
-        plan = changed(plan, {**self._start(), **settings_by_path(settings)})
+        plan = with_settings(plan, {**self._start(), **settings_by_path(settings)})
         folder = Path(out) if out is not None else free_folder(Path("runs"), name)
         result = train(plan, data=Path(data), out=folder, resume=resume, device=str(self.device))
         if result.best.is_file():
@@ -284,7 +284,7 @@ class Detector:
         try:
             model = load_model(source)
         except FileNotFoundError as error:
-            hint = nearest(str(source), list_models())
+            hint = did_you_mean(str(source), list_models())
             where = f"'{source}' is neither a model file nor a run folder nor a model's name"
             raise FileNotFoundError(f"{where}{hint}") from error
         self._file = Path(source)

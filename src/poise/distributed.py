@@ -1,4 +1,4 @@
-"""The little that poise needs to know of other processes; launching is ``torchrun``'s work."""
+"""Means over the processes of a distributed run. ``torchrun`` launches the processes."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class _Company:
-    """Of this process; a plain attribute, since torch 2.10 cannot compile what reads a ContextVar."""
+class _Scope:
+    """State of this process; a plain attribute, because torch 2.10 cannot compile code that reads a ContextVar."""
 
-    alone = False
+    single_process = False
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """This process computes something that the others do not: no mean waits for them."""
-    before, _Company.alone = _Company.alone, True
+def single_process() -> Iterator[None]:
+    """Disable the means over processes meanwhile, for code that only this process runs."""
+    before, _Scope.single_process = _Scope.single_process, True
     try:
         yield
     finally:
-        _Company.alone = before
+        _Scope.single_process = before
 
 
 def active() -> bool:
-    """Whether a process group of more than one rank exists (and this process is not ``alone``)."""
-    return not _Company.alone and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    """Return whether the process group has several ranks and :func:`single_process` is not in effect."""
+    return not _Scope.single_process and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank() -> int:
+    """Return the rank of this process, 0 without a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Return the number of processes, 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Mean of a (detached) tensor over all ranks; the value itself in a single process."""
+    """Return the mean of a tensor over all ranks, detached; the value itself in a single process."""
     if not active():
         return value
     total = value.detach().clone()
@@ -47,6 +49,6 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
-def normalizer(value: Tensor, least: float = 1.0) -> Tensor:
-    """What a loss sum is divided by: the mean over ranks of ``value``, then at least ``least`` (in this order)."""
-    return mean_over_ranks(value.detach().float()).clamp(min=least)
+def normalizer(value: Tensor, minimum: float = 1.0) -> Tensor:
+    """Return the divisor of a loss sum: the mean of ``value`` over ranks, then clamped to at least ``minimum``."""
+    return mean_over_ranks(value.detach().float()).clamp(min=minimum)

@@ -52,11 +52,11 @@ class Preprocess:
         factor = min(self.long / max(height, width), self.short / min(height, width))
         return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
-    def canvas(self, height: int, width: int) -> tuple[int, int]:
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the network's input of this image alone: resized and padded."""
-        return self.padded(*self.target_size(height, width))
+        return self.padded_size(*self.target_size(height, width))
 
-    def padded(self, height: int, width: int) -> tuple[int, int]:
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after padding to the next multiples of ``divisor``."""
         return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
 
@@ -87,14 +87,14 @@ class Preprocess:
             pixels (B,3,H,W) float32 and sizes (B,2) float32, height and width before padding.
         """
         sizes = torch.tensor([image.shape[-2:] for image in images], dtype=torch.float32)
-        height, width = self.padded(*(max(int(s) for s in side) for side in sizes.unbind(1)))
+        height, width = self.padded_size(*(max(int(s) for s in side) for side in sizes.unbind(1)))
         pixels = images[0].new_zeros(len(images), 3, height, width, dtype=torch.float32)
         for canvas, image in zip(pixels, images, strict=True):
             canvas[:, : image.shape[-2], : image.shape[-1]] = image
         return pixels, sizes.to(pixels.device)
 
 
-def alike(shapes: Iterable[Hashable], most: int) -> list[list[int]]:
+def batches_by_shape(shapes: Iterable[Hashable], most: int) -> list[list[int]]:
     """Positions of equal ``shapes`` together, at most ``most`` in a list.
 
     What a network says at an image's edges depends on how far the image is padded; in a batch of one shape it says of

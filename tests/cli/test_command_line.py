@@ -57,7 +57,7 @@ def test_module_and_command_are_one() -> None:
         (["recipes", "nothing*"], 1, "no recipe matches"),
         (["eval", "best.pt"], 2, "--data"),
         (["check"], 2, "data"),
-        (["predict", "--threshold", "high", "a", "b"], 2, "high"),
+        (["predict", "--score-threshold", "high", "a", "b"], 2, "high"),
     ],
 )
 def test_wrong_words_are_named(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

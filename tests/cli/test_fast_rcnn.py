@@ -29,7 +29,7 @@ def proposals(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     sister = create_model("faster_rcnn_r18_fpn", classes, image_size=96, proposals=60, **SMALL)
     save_model(sister, folder / "sister.pt")
     for split in ("train", "val"):
-        words = ["eval", str(folder / "sister.pt"), "--data", str(demo_data), "--split", split, "--batch", "1"]
+        words = ["eval", str(folder / "sister.pt"), "--data", str(demo_data), "--split", split, "--batch-size", "1"]
         assert main([*words, "--save-proposals", str(folder / f"{split}.json")]) == 0
     return {"sister": folder / "sister.pt", "train": folder / "train.json", "val": folder / "val.json"}
 
@@ -61,7 +61,7 @@ def test_saved_proposals_are_the_first_stages_in_original_pixels(
         assert len(own) == min(60, len(corners))
         torch.testing.assert_close(own, corners, atol=2e-3, rtol=1e-3)
     assert {one["category_id"] for one in written} == {1}
-    words = ["eval", str(proposals["sister"]), "--data", str(demo_data), "--batch", "1", "--json"]
+    words = ["eval", str(proposals["sister"]), "--data", str(demo_data), "--batch-size", "1", "--json"]
     assert main([*words, "--save-proposals", str(proposals["val"]) + ".again"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["proposals"] == len(written) and 0 <= said["recall_50_95"] <= said["recall_50"] <= 1

@@ -11,7 +11,7 @@ import pytest
 from poise.cli import main
 from poise.cli.arguments import CommandLineError, option_names
 from poise.cli.train import Arguments, folder_for, parse, resolve
-from poise.recipes import Recipe, changed, get_recipe, save_recipe
+from poise.recipes import Recipe, get_recipe, save_recipe, with_settings
 
 
 def recipe_of(*words: str) -> Recipe:
@@ -72,7 +72,7 @@ def test_options_join_those_of_the_recipe(tmp_path: Path) -> None:
     """In a recipe that has some already: others join them, the same are replaced; from a name and from a file."""
     before = get_recipe("nanodet_plus_m_320_finetune")
     assert before.model.options == {"guide_depth": 0}
-    save_recipe(changed(before, {"optimizer.lr_multipliers": {"head": 0.5}}), tmp_path / "own.yaml")
+    save_recipe(with_settings(before, {"optimizer.lr_multipliers": {"head": 0.5}}), tmp_path / "own.yaml")
     words = "--model.options topk 9 guide_depth 2 --optimizer.lr-multipliers scale 2".split()
     named, loaded = (
         recipe_of("nanodet_plus_m_320_finetune", *words),
@@ -89,7 +89,7 @@ def test_short_options() -> None:
     words += "--workers 1 --image-size 320".split()
     recipe = recipe_of("atss_r50_fpn_1x", *words)
     assert (recipe.data.path, recipe.data.batch_size, recipe.data.workers) == ("somewhere", 4, 1)
-    assert (recipe.optimizer.lr, recipe.optimizer.lr_batch) == (0.3, 0)
+    assert (recipe.optimizer.lr, recipe.optimizer.lr_batch_size) == (0.3, 0)
     assert (recipe.train.seed, recipe.model.image_size) == (7, (320,))
     assert (recipe.schedule.epochs, recipe.schedule.milestones) == (24, (16, 22))
     assert recipe.model.options["assigner"] == "sim_ota"

@@ -123,7 +123,7 @@ def test_a_missing_checkpoint_is_named(demo_data: Path, capsys: pytest.CaptureFi
 def test_predict_a_folder(trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     words = ["predict", str(trained), str(demo_data / "val"), "--out", str(tmp_path / "found"), "--device", "cpu"]
-    assert main([*words, "--threshold", "0", "--show-scores", "--json"]) == 0
+    assert main([*words, "--score-threshold", "0", "--show-scores", "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "found" / "detections.json").read_text()) == records
     assert [Path(record["path"]).name for record in records] == [f"{number:06d}.jpg" for number in range(1, 5)]
@@ -160,7 +160,7 @@ def test_predict_of_nothing(trained: Path, tmp_path: Path, capsys: pytest.Captur
     assert "nothing*.jpg" in fails(words, capsys)
 
 
-@pytest.mark.parametrize("wrong", [["--threshold", "2"], ["--batch", "0"], ["--tile", "3"]])
+@pytest.mark.parametrize("wrong", [["--score-threshold", "2"], ["--batch-size", "0"], ["--tile", "3"]])
 def test_predict_refuses_senseless_numbers(
     wrong: list[str], trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from poise import losses
 from poise.criteria.federated import FederatedLoss
 from poise.data.demo import write_demo_data
 from poise.engine.model import build_model
-from poise.recipes import changed, get_recipe
+from poise.recipes import get_recipe, with_settings
 
 FREQUENCY = torch.tensor([100.0, 1.0, 25.0, 0.0, 4.0, 9.0])
 
@@ -52,10 +52,10 @@ def test_a_recipe_puts_it_into_a_detr_alone(tmp_path_factory: pytest.TempPathFac
     data = open_data(write_demo_data(tmp_path_factory.mktemp("federated") / "scenes", train=4, val=2, size=64), "train")
     options = {"backbone": "mobilenetv3_small_100", "channels": 16, "heads": ""}
     small = {"model.backbone_weights": "none", "train.federated_classes": 2, "data.path": "x"}
-    recipe = changed(get_recipe("co_deformable_detr_r18"), {**small, "model.options": options})
+    recipe = with_settings(get_recipe("co_deformable_detr_r18"), {**small, "model.options": options})
     model, _ = build_model(recipe, data, fresh=True)
     loss = model.network.criterion.class_loss  # type: ignore[union-attr]
     assert isinstance(loss, FederatedLoss) and len(loss.frequency) == len(data.class_names) and loss.classes == 2
-    dense = changed(get_recipe("atss_r18_fpn"), {**small, "model.options": {"backbone": options["backbone"]}})
+    dense = with_settings(get_recipe("atss_r18_fpn"), {**small, "model.options": {"backbone": options["backbone"]}})
     with pytest.raises(ValueError, match="DETR family"):
         build_model(dense, data, fresh=True)

@@ -249,7 +249,7 @@ def test_evaluation_pads_no_image_further_than_alone(tmp_path: Path) -> None:
         assert max(len(batch.indices) for batch in batches) > 1
         for batch in batches:
             for height, width in batch.original_sizes.int().tolist():
-                assert tuple(batch.pixels.shape[2:]) == SMALL.canvas(height, width)
+                assert tuple(batch.pixels.shape[2:]) == SMALL.input_size(height, width)
 
 
 def test_grouping_reads_sizes_that_annotations_do_not_state(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from poise.engine.ablation import ablate
 from poise.engine.ablation_table import RunNumbers, markdown, write_tables
 from poise.engine.locks import locked
 from poise.engine.run import RunResult
-from poise.recipes import Recipe, changed, finetune
+from poise.recipes import Recipe, finetune, with_settings
 from poise.recipes.ablation import Ablation, Variant
 
 PAIR = Ablation((Variant("five", {"model.options.topk": 5}), Variant("nine", {"model.options.topk": 9})))
@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(data: Path) -> Recipe:
     options = {"backbone": "test_byobnet", "channels": 16, "depth": 1}
     settings = {"model.backbone_weights": "none", "model.options": options, "evaluate.pictures": 0}
-    return changed(finetune("atss_r18_fpn", 1, 64), {**settings, "data.path": str(data), "data.batch_size": 4})
+    return with_settings(finetune("atss_r18_fpn", 1, 64), {**settings, "data.path": str(data), "data.batch_size": 4})
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_all_runs_make_a_table_and_are_not_repeated_or_mixed(
     recipe: Recipe, trainings: list[Path], tmp_path: Path
 ) -> None:
-    recipe = changed(recipe, {"data.workers": 0})
+    recipe = with_settings(recipe, {"data.workers": 0})
     result = ablate(recipe, replace(PAIR, seeds=(0, 1)), out=tmp_path, progress_display="none")
     assert result.exit_code == 0
     assert [str(path.relative_to(tmp_path)) for path in trainings] == [
@@ -83,7 +83,7 @@ def test_all_runs_make_a_table_and_are_not_repeated_or_mixed(
     assert len(trainings) == 4
     assert again.markdown.read_text(encoding="utf-8").splitlines() == table
 
-    longer = changed(recipe, {"schedule.epochs": 2})
+    longer = with_settings(recipe, {"schedule.epochs": 2})
     with pytest.raises(ValueError, match=r"five.seed-0 holds a run with other settings \(schedule.epochs: 1 there, 2"):
         ablate(longer, PAIR, out=tmp_path, progress_display="none")
     assert len(trainings) == 4
@@ -99,7 +99,7 @@ def test_a_wrong_option_is_found_before_the_first_training(
 
 
 def test_runs_of_other_processes_are_left_to_them(recipe: Recipe, trainings: list[Path], tmp_path: Path) -> None:
-    recipe = changed(recipe, {"data.workers": 0})
+    recipe = with_settings(recipe, {"data.workers": 0})
     with locked(tmp_path / "five" / "seed-0"):
         result = ablate(recipe, PAIR, out=tmp_path, progress_display="none")
     assert [one.state for one in result.states] == ["open", "done"]
@@ -120,7 +120,7 @@ def test_a_run_that_breaks_is_told_and_the_others_go_on(
 
     monkeypatch.setattr(engine_ablation, "train", breaks)
     said: list[str] = []
-    recipe = changed(recipe, {"data.workers": 0})
+    recipe = with_settings(recipe, {"data.workers": 0})
     result = ablate(recipe, PAIR, out=tmp_path, progress_display="none", say=said.append)
     assert [one.state for one in result.states] == ["failed", "done"]
     assert result.exit_code == 1
@@ -132,7 +132,7 @@ def test_a_signal_ends_the_ablation_and_the_same_call_goes_on(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     own = engine_ablation.train
-    recipe = changed(recipe, {"data.workers": 0})
+    recipe = with_settings(recipe, {"data.workers": 0})
 
     def stopped(recipe: Recipe, **settings: object) -> RunResult:
         return RunResult(Path(str(settings["out"])), {}, None, 0, "SIGTERM")

@@ -17,7 +17,7 @@ import tiny_training
 import torch
 
 from benchmarks.kill_points import free_port
-from poise.engine.processes import Processes, running
+from poise.engine.processes import Processes, process_group
 from poise.recipes import OptimizerSettings, Recipe
 from poise.storage import read_safely
 
@@ -36,7 +36,7 @@ def forked_ranks(world_size: int, work: Callable[[Processes], object], timeout_m
                 torch.set_num_threads(1)
                 names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
                 os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
-                with running("cpu", timeout_minutes) as processes:
+                with process_group("cpu", timeout_minutes) as processes:
                     work(processes)
                 status = 0
             except BaseException:
@@ -83,7 +83,7 @@ def recipe_of(name: str) -> Recipe:
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
     training = read_safely(out / "last.pt")["training"]
-    return {f"{part}/{name}": value for part in ("network", "average") for name, value in training[part].items()}
+    return {f"{part}/{name}": value for part in ("network", "ema") for name, value in training[part].items()}
 
 
 @pytest.mark.parametrize(

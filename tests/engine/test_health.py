@@ -29,7 +29,7 @@ def test_the_term_the_step_and_the_images_are_named(training: tiny_training.Trai
     def before_step(progress: Progress) -> None:
         if progress.step == 8:
             kept["network"] = snapshot(training)
-            kept["average"] = {name: value.clone() for name, value in training.state.average.values.items()}
+            kept["ema"] = {name: value.clone() for name, value in training.state.ema.values.items()}
 
     training.state.network.before_step = before_step
     with pytest.raises(
@@ -40,7 +40,7 @@ def test_the_term_the_step_and_the_images_are_named(training: tiny_training.Trai
     assert images == [f"image_{i}.png" for i in list(training.loader.plan.batches(1))[2]]
     failed = read_safely(caught.value.state_file)["training"]
     assert (failed["step"], failed["epoch"], failed["batch"]) == (8, 1, 2)
-    for part in ("network", "average"):
+    for part in ("network", "ema"):
         for name, value in kept[part].items():
             if name != "seen":  # the fingerprint counts forward passes
                 assert torch.equal(value, failed[part][name]), f"{part}/{name}"
@@ -162,7 +162,7 @@ def test_an_fp16_overflow_is_survived(tmp_path: Path) -> None:
     def before_step(progress: Progress) -> None:
         if progress.step in (0, 3):
             weights = [parameter.detach().clone() for parameter in state.network.parameters()]
-            kept.append((weights, [state.average.values[name].clone() for name, _ in state.network.named_parameters()]))
+            kept.append((weights, [state.ema.values[name].clone() for name, _ in state.network.named_parameters()]))
 
     state.network.before_step = before_step
     start = state.scaler.get_scale()
@@ -171,7 +171,7 @@ def test_an_fp16_overflow_is_survived(tmp_path: Path) -> None:
     for before, after in zip(kept[0], kept[1], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(kept[1][0], state.network.parameters(), strict=True))
-    assert all(value.isfinite().all() for value in state.average.values.values())
+    assert all(value.isfinite().all() for value in state.ema.values.values())
 
 
 def test_an_fp16_overflow_without_end_stops_the_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from poise.engine.display import Live, Plain, Silent, Status, make_display
+from poise.engine.display import LiveDisplay, PlainDisplay, SilentDisplay, Status, make_display
 from poise.engine.logs import to_csv
 
 STATUS = Status(2, 12, 150, 1200, 0.01, 31.4, 3725.0, {"cls": 0.5, "bbox": 0.25}, 17.0, 512.0)
@@ -26,7 +26,7 @@ def test_a_table_gets_a_column_for_every_name() -> None:
 
 def test_plain_lines_say_all(capsys: pytest.CaptureFixture[str]) -> None:
     display = make_display("auto", 1200, first=True)  # pytest's output is no terminal
-    assert isinstance(display, Plain)
+    assert isinstance(display, PlainDisplay)
     display.step(150)
     display.status(STATUS)
     line = capsys.readouterr().out
@@ -38,7 +38,7 @@ def test_plain_lines_say_all(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_live_display_draws_bar_status_and_messages() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=250)
-    display = Live(1200, console)
+    display = LiveDisplay(1200, console)
     display.status(STATUS)
     display.message("a [message]")
     display.step(151)
@@ -50,8 +50,8 @@ def test_the_live_display_draws_bar_status_and_messages() -> None:
 
 
 def test_only_the_first_process_shows_anything() -> None:
-    assert isinstance(make_display("live", 1, first=False), Silent)
-    assert isinstance(make_display("none", 1, first=True), Silent)
+    assert isinstance(make_display("live", 1, first=False), SilentDisplay)
+    assert isinstance(make_display("none", 1, first=True), SilentDisplay)
     with pytest.raises(ValueError, match="progress_display='loud'"):
         make_display("loud", 1, first=True)
 

@@ -18,7 +18,7 @@ from poise.engine import FolderInUse, RunResult, train
 from poise.engine.locks import locked
 from poise.engine.stopping import StopRequest
 from poise.models.files import load_model
-from poise.recipes import Recipe, changed, finetune, load_recipe
+from poise.recipes import Recipe, finetune, load_recipe, with_settings
 from poise.storage import read_safely
 
 
@@ -56,7 +56,7 @@ def small(epochs: int = 2, **changes: object) -> Recipe:
         "augment.mosaic": 0.5,
         "evaluate.every": 1,
     }
-    return changed(finetune("atss_mnv3s_fpn", epochs, 64), {**settings, **changes})
+    return with_settings(finetune("atss_mnv3s_fpn", epochs, 64), {**settings, **changes})
 
 
 def run(out: Path, data: Path, recipe: Recipe, **options: object) -> RunResult:
@@ -76,7 +76,7 @@ def test_the_folder_holds_everything(finished: RunResult, squares: Path) -> None
     }  # fmt: skip
     assert "run.lock" not in names and not list(finished.out.glob(".*"))
     assert (finished.out / "classes.txt").read_text() == "square\n"
-    assert load_recipe(finished.out / "recipe.yaml") == changed(small(), {"data.path": str(squares)})
+    assert load_recipe(finished.out / "recipe.yaml") == with_settings(small(), {"data.path": str(squares)})
     with (finished.out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "3"), ("2", "6")]
@@ -99,7 +99,7 @@ def test_the_model_file_needs_nothing_else(finished: RunResult) -> None:
     model = load_model(finished.out)
     assert (model.class_names, model.category_ids, model.num_classes) == (("square",), (7,), 1)
     assert model.preprocess.short == model.preprocess.long == 64 and not model.training
-    average = read_safely(finished.last)["training"]["average"]
+    average = read_safely(finished.last)["training"]["ema"]
     last = load_model(finished.out / "last")
     assert all(torch.equal(value, average[name]) for name, value in last.network.state_dict().items())
     assert len(model([torch.rand(3, 48, 64)])) == 1
@@ -136,12 +136,12 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
     stopped = run(tmp_path, squares, small())
     assert (stopped.stopped_by, stopped.exit_code, stopped.epochs) == ("SIGTERM", 143, 1)
     monkeypatch.undo()
-    done = run(tmp_path, squares, changed(small(), {"data.workers": 1}), resume=True)
+    done = run(tmp_path, squares, with_settings(small(), {"data.workers": 1}), resume=True)
     said = capsys.readouterr().out
     assert "resuming at epoch 2, step 4" in said and "changed since the checkpoint: data.workers: 0 -> 1" in said
     assert done.finished and done.metrics == pytest.approx(finished.metrics, abs=0, rel=0, nan_ok=True)
     ours, theirs = (read_safely(result.last)["training"] for result in (done, finished))
-    for part in ("network", "average"):
+    for part in ("network", "ema"):
         assert all(torch.equal(value, theirs[part][name]) for name, value in ours[part].items())
 
 

@@ -52,7 +52,7 @@ def test_constant_warm_up() -> None:
 
 def test_nanodet_cosine_per_epoch() -> None:
     """lr 1e-3 to 5e-5 over 300 epochs, closed form of PyTorch's own scheduler."""
-    plan = ScheduleSettings(300, "cosine", (), final=0.05, by_epoch=True, warmup_steps=0)
+    plan = ScheduleSettings(300, "cosine", (), min_lr_ratio=0.05, by_epoch=True, warmup_steps=0)
     parameter = torch.nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.AdamW([parameter], 1e-3)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300, eta_min=5e-5)
@@ -64,9 +64,9 @@ def test_nanodet_cosine_per_epoch() -> None:
 
 
 def test_cosine_by_step_and_flat_cosine() -> None:
-    plan = ScheduleSettings(10, "cosine", (), final=0.1, warmup_steps=0)
+    plan = ScheduleSettings(10, "cosine", (), min_lr_ratio=0.1, warmup_steps=0)
     assert factor(plan, 25, 10) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * 0.25)) / 2)
-    plan = ScheduleSettings(10, "flat_cosine", (), flat=0.6, warmup_steps=0)
+    plan = ScheduleSettings(10, "flat_cosine", (), flat_fraction=0.6, warmup_steps=0)
     assert factor(plan, 59, 10) == 1
     assert factor(plan, 80, 10) == pytest.approx(0.5)
 
@@ -74,12 +74,12 @@ def test_cosine_by_step_and_flat_cosine() -> None:
 @given(step=st.integers(0, 999), warmup=st.integers(0, 2000), limit=st.floats(0, 1))
 def test_every_factor_lies_between_0_and_1(step: int, warmup: int, limit: float) -> None:
     for kind in ("multistep", "cosine", "flat_cosine", "constant"):
-        plan = ScheduleSettings(10, kind, (5, 8), warmup_steps=warmup, warmup_limit=limit)  # type: ignore[arg-type]
+        plan = ScheduleSettings(10, kind, (5, 8), warmup_steps=warmup, warmup_max_fraction=limit)  # type: ignore[arg-type]
         assert 0 <= factor(plan, step, 100) <= 1
         if step >= limit * 1000:
             assert factor(plan, step, 100) == factor(ScheduleSettings(10, kind, (5, 8), warmup_steps=0), step, 100)  # type: ignore[arg-type]
 
 
 def test_linear_scaling() -> None:
-    assert base_rate(OptimizerSettings(lr=0.01, lr_batch=16), 4) == pytest.approx(0.0025)
-    assert base_rate(OptimizerSettings(lr=0.01, lr_batch=0), 4) == 0.01
+    assert base_rate(OptimizerSettings(lr=0.01, lr_batch_size=16), 4) == pytest.approx(0.0025)
+    assert base_rate(OptimizerSettings(lr=0.01, lr_batch_size=0), 4) == 0.01

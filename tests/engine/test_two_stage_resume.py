@@ -16,7 +16,7 @@ from engine.test_resume import assert_equal, in_a_process
 from poise.data.demo import write_demo_data
 from poise.engine import train
 from poise.engine.step import Stepper
-from poise.recipes import Recipe, changed, finetune
+from poise.recipes import Recipe, finetune, with_settings
 from poise.sample import PositiveNegativeSampler
 from poise.storage import read_safely
 from poise.structures import Batch, Sample
@@ -40,7 +40,7 @@ def recipe(sampling: str = "random", seed: int = 0) -> Recipe:
         "train.save_every": 2,
         "train.seed": seed,
     }
-    return changed(finetune("faster_rcnn_r18_fpn", 3, 64), settings)
+    return with_settings(finetune("faster_rcnn_r18_fpn", 3, 64), settings)
 
 
 def run(out: Path, data: Path, plan: Recipe, die_at: int = -1) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.export.compare import FULL, HALF, Counterparts, compare_detections, compare_outputs
+from poise.export.compare import FULL, HALF, DetectionMatcher, compare_detections, compare_outputs
 
 
 def outputs() -> dict[str, Tensor]:
@@ -51,7 +51,7 @@ def test_counterparts_by_class_and_overlap() -> None:
     theirs = {**ours, "boxes": ours["boxes"] + 1, "scores": ours["scores"] - 0.04}
     theirs["labels"] = torch.tensor([0, 1, 2, 3, 4, 0])  # the last one has another class
     theirs["scores"][0] = 0.1  # not confident itself, but a counterpart
-    found = Counterparts()
+    found = DetectionMatcher()
     found.add(ours, theirs)
     seen = found.agreement()
     assert seen.compared == 11 and seen.unmatched == 2 and seen.share == pytest.approx(9 / 11)
@@ -62,6 +62,6 @@ def test_counterparts_by_class_and_overlap() -> None:
 
 
 def test_counterparts_of_nothing() -> None:
-    found = Counterparts()
+    found = DetectionMatcher()
     found.add({key: value[:0] for key, value in detections().items()}, detections())
     assert found.agreement().compared == 6 and found.agreement().share == 0

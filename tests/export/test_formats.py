@@ -12,7 +12,7 @@ from export.exporting import SMALL, images, lively, nanodet, same
 
 from poise.api import Detector
 from poise.detectors import DetectionModel
-from poise.export import FORMATS, Agreement, ExportMismatch, default_path, export_model, load_exported
+from poise.export import FORMATS, ExportComparison, ExportMismatch, default_path, export_model, load_exported
 from poise.export.compare import FULL, HALF
 
 QUICK = ("onnx", "openvino", "ncnn")  # ExecuTorch takes half a minute to write anything
@@ -24,7 +24,9 @@ def requires(name: str) -> None:
         pytest.importorskip(package, reason=f"{package} is not installed (pip install 'poise[{name}]')")
 
 
-def exported(folder: Path, name: str, model: DetectionModel | None = None, **settings: Any) -> tuple[Path, Agreement]:
+def exported(
+    folder: Path, name: str, model: DetectionModel | None = None, **settings: Any
+) -> tuple[Path, ExportComparison]:
     requires(name)
     folder.mkdir(exist_ok=True)
     path = default_path(folder / "model.pt", name)
@@ -98,7 +100,7 @@ def test_any_batch_and_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_half_precision(name: str, tmp_path: Path) -> None:
     path, agreement = exported(tmp_path, name, precision="fp16")
-    assert agreement.within(HALF) and load_exported(path).network.card.precision == "fp16"  # type: ignore[union-attr]
+    assert agreement.within(HALF) and load_exported(path).network.metadata.precision == "fp16"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
@@ -110,10 +112,10 @@ def test_eight_bits(name: str, tmp_path: Path) -> None:
         layer.bias.data.fill_(0.0)  # confident ones are compared
     plain, _ = exported(tmp_path, name, model)
     size = sum(file.stat().st_size for file in FORMATS[name].files(plain))
-    path, agreement = exported(tmp_path, name, model, precision="int8", calibration=images(6), accept=0.05)
+    path, agreement = exported(tmp_path, name, model, precision="int8", calibration=images(6), min_agreement=0.05)
     assert agreement.typical is not None and agreement.boxes > 0
     assert sum(file.stat().st_size for file in FORMATS[name].files(path)) < size
-    with pytest.raises(ExportMismatch, match=r"allowed: 1 px and 0\.01\).*--accept SHARE"):
+    with pytest.raises(ExportMismatch, match=r"allowed: 1 px and 0\.01\).*--min-agreement SHARE"):
         exported(tmp_path / "strict", name, model, precision="int8", calibration=images(6))
     assert not list((tmp_path / "strict").iterdir())
 

@@ -15,7 +15,7 @@ from PIL import Image
 from poise.api import Detector
 from poise.cli import main
 from poise.detectors import DetectionModel
-from poise.export import Agreement, ExportMismatch, export_model, load_exported
+from poise.export import ExportComparison, ExportMismatch, export_model, load_exported
 from poise.export.compare import FULL
 from poise.models import create_model
 from poise.models.files import save_model
@@ -26,21 +26,21 @@ pytest.importorskip("onnxscript")
 
 
 @pytest.fixture(scope="module")
-def nanodet(tmp_path_factory: pytest.TempPathFactory) -> tuple[DetectionModel, Path, Agreement]:
+def nanodet(tmp_path_factory: pytest.TempPathFactory) -> tuple[DetectionModel, Path, ExportComparison]:
     model = exporting.nanodet()
     path = tmp_path_factory.mktemp("export") / "nanodet.onnx"
     return model, path, export_model(model, path, images())
 
 
 @pytest.fixture
-def traced(nanodet: tuple[DetectionModel, Path, Agreement], monkeypatch: pytest.MonkeyPatch) -> None:
+def traced(nanodet: tuple[DetectionModel, Path, ExportComparison], monkeypatch: pytest.MonkeyPatch) -> None:
     """Tracing takes seconds: the graph of the file at hand stands in for another trace of the same model."""
     content = onnx.load(nanodet[1])
     del content.metadata_props[:]
     monkeypatch.setattr("poise.export.onnx._trace", lambda *arguments, **settings: content)
 
 
-def test_the_file_detects_what_the_model_detects(nanodet: tuple[DetectionModel, Path, Agreement]) -> None:
+def test_the_file_detects_what_the_model_detects(nanodet: tuple[DetectionModel, Path, ExportComparison]) -> None:
     model, path, agreement = nanodet
     assert agreement.images == 2 and agreement.compared > 0 and agreement.within(FULL)
     exported = load_exported(path)
@@ -52,7 +52,7 @@ def test_the_file_detects_what_the_model_detects(nanodet: tuple[DetectionModel, 
     assert not list(path.parent.glob(".export-*"))
 
 
-def test_the_facade_predicts_with_the_file(nanodet: tuple[DetectionModel, Path, Agreement]) -> None:
+def test_the_facade_predicts_with_the_file(nanodet: tuple[DetectionModel, Path, ExportComparison]) -> None:
     model, path, _ = nanodet
     found = Detector(path, device="cpu").predict(images()[0], score_threshold=0.05)[0]
     with torch.no_grad():
@@ -60,13 +60,13 @@ def test_the_facade_predicts_with_the_file(nanodet: tuple[DetectionModel, Path, 
     torch.testing.assert_close(found.scores, wanted["scores"], atol=1e-3, rtol=0)
 
 
-def test_an_exported_file_cannot_be_trained(nanodet: tuple[DetectionModel, Path, Agreement]) -> None:
+def test_an_exported_file_cannot_be_trained(nanodet: tuple[DetectionModel, Path, ExportComparison]) -> None:
     targets = [{"boxes": torch.tensor([[1.0, 1.0, 9.0, 9.0]]), "labels": torch.tensor([0])}]
     with pytest.raises(ValueError, match="cannot be trained"):
         load_exported(nanodet[1]).losses(torch.zeros(1, 3, 64, 64), targets)
 
 
-def test_an_image_that_is_larger_than_the_file_takes(nanodet: tuple[DetectionModel, Path, Agreement]) -> None:
+def test_an_image_that_is_larger_than_the_file_takes(nanodet: tuple[DetectionModel, Path, ExportComparison]) -> None:
     with pytest.raises(ValueError, match="up to 64 x 64 pixels.*--dynamic"):
         load_exported(nanodet[1]).detect(torch.zeros(1, 3, 96, 64))
 
@@ -94,7 +94,7 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("traced")
 def test_the_command_line(
-    nanodet: tuple[DetectionModel, Path, Agreement], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nanodet: tuple[DetectionModel, Path, ExportComparison], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_model(nanodet[0], tmp_path / "model.pt")
     assert main(["export", str(tmp_path / "model.pt"), "--out", str(tmp_path / "small.onnx")]) == 0
@@ -102,7 +102,7 @@ def test_the_command_line(
 
 
 def test_predict_and_eval_take_the_file_like_a_checkpoint(
-    nanodet: tuple[DetectionModel, Path, Agreement], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nanodet: tuple[DetectionModel, Path, ExportComparison], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "data" / "images").mkdir(parents=True)
     records = []
@@ -115,7 +115,7 @@ def test_predict_and_eval_take_the_file_like_a_checkpoint(
     file = tmp_path / "data" / "annotations.json"
     file.write_text(json.dumps({"images": records, "annotations": truth, "categories": names}), encoding="utf-8")
     pictures, path = str(tmp_path / "data" / "images"), str(nanodet[1])
-    assert main(["predict", path, pictures, "--out", str(tmp_path / "out"), "--threshold", "0.06"]) == 0
+    assert main(["predict", path, pictures, "--out", str(tmp_path / "out"), "--score-threshold", "0.06"]) == 0
     found = json.loads((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))
     assert len(found) == 2 and any(record["detections"] for record in found)
     capsys.readouterr()
@@ -134,8 +134,8 @@ def test_predict_and_eval_take_the_file_like_a_checkpoint(
         ({"precision": "fp8"}, "one of fp32, fp16, int8"),
         ({"precision": "int8"}, "--calibrate"),
         ({"calibration": [0]}, "--calibrate"),
-        ({"accept": 0.9}, "fp32 keeps its limits"),
-        ({"precision": "int8", "calibration": [0], "accept": 1.5}, r"a share in \(0,1\]"),
+        ({"min_agreement": 0.9}, "fp32 keeps its limits"),
+        ({"precision": "int8", "calibration": [0], "min_agreement": 1.5}, r"a share in \(0,1\]"),
     ],
 )
 def test_impossible_exports_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:

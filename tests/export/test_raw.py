@@ -7,7 +7,7 @@ import torch
 from contracts.test_models import MODELS, small
 from torch import Tensor
 
-from poise.export.graph import card_of
+from poise.export.graph import metadata_of
 from poise.export.raw import decoded, recorded
 
 
@@ -18,17 +18,17 @@ def one_stage(name: str) -> bool:
 @pytest.mark.parametrize("name", [name for name in MODELS if one_stage(name)])
 def test_decoding_needs_no_more_than_the_outputs(name: str) -> None:
     model = small(name).eval()
-    network, card = model.network, card_of(model, "raw", False, "fp32")
+    network, metadata = model.network, metadata_of(model, "raw", False, "fp32")
     pixels = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         wanted, outputs = recorded(network.branch.head, network.neck(network.backbone(pixels)))  # type: ignore[operator,union-attr]
-    found = decoded(network.branch.head, outputs, card.channels, card.level_shapes(96, 64))  # type: ignore[union-attr]
+    found = decoded(network.branch.head, outputs, metadata.channels, metadata.level_shapes(96, 64))  # type: ignore[union-attr]
     for name in ("boxes", "logits"):
         assert torch.equal(getattr(found, name), getattr(wanted, name))
     assert torch.equal(found.scores(), wanted.scores()) and torch.equal(
         found.threshold_scores(), wanted.threshold_scores()
     )
-    assert found.priors.level_sizes == wanted.priors.level_sizes == card.level_sizes(96, 64)
+    assert found.priors.level_sizes == wanted.priors.level_sizes == metadata.level_sizes(96, 64)
 
 
 def test_the_head_is_left_as_it_was() -> None:

@@ -31,7 +31,7 @@ everything = pytest.mark.parametrize("stem", MODELS)
 def model_of(stem: str) -> DetectionModel:
     model = create_model(MODELS[stem])
     report = load_published(model, checkpoint(stem))
-    assert not report.unused and not report.unfilled, str(report)
+    assert not report.unexpected and not report.missing, str(report)
     return model.eval()  # the golden numbers were computed with running statistics
 
 
@@ -128,7 +128,9 @@ def test_another_number_of_classes_keeps_the_boxes() -> None:
     with pytest.raises(ValueError, match="remap_classes=True"):
         load_published(model, checkpoint("nanodet-plus-m_320"))
     report = load_published(model, checkpoint("nanodet-plus-m_320"), remap_classes=True)
-    assert sorted({name.split(".")[2] for name in report.remade}) == ["classes"] and len(report.remade) == 10
+    assert (
+        sorted({name.split(".")[2] for name in report.reinitialized}) == ["classes"] and len(report.reinitialized) == 10
+    )
     wanted = checkpoint("nanodet-plus-m_320")["head.gfl_cls.2.weight"][80:]
     assert torch.equal(model.network.branch.head.sides[2].weight, wanted)
 
@@ -144,7 +146,7 @@ def test_lightnings_checkpoints_give_the_averaged_weights() -> None:
     state |= {f"avg_model.{key}": value for key, value in plain.items()}
     model = create_model("nanodet_plus_m_320")
     report = load_published(model, {"epoch": 3, "pytorch-lightning_version": "1.9.5", "state_dict": state})
-    assert not report.unused and not report.unfilled
+    assert not report.unexpected and not report.missing
     assert torch.equal(model.network.backbone.conv1[0].weight, plain["backbone.conv1.0.weight"])
 
 
@@ -170,7 +172,7 @@ def test_published_weights_find_the_objects_of_real_photographs(shared: Path) ->
     """Twenty photographs of COCO's training set: most large objects are found, and most confident finds are right."""
     model = create_model("nanodet_plus_m_320")
     report = load_published(model, shared / "weights" / "nanodet-plus-m_320.pth")
-    assert not report.unused and {name.partition(".")[0] for name in report.unfilled} == {"guide"}
+    assert not report.unexpected and {name.partition(".")[0] for name in report.missing} == {"guide"}
     content = json.loads((shared / "data/coco128/annotations/instances_train2017.json").read_text())
     found_large = large = right = confident = 0
     for record in sorted(content["images"], key=lambda record: int(record["id"]))[:20]:

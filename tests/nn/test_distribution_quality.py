@@ -145,7 +145,7 @@ def test_published_names_fill_the_whole_model() -> None:
     state |= {f"bbox_head.reg_conf.{key}": torch.rand(shape) for key, shape in shapes.items()}
     model = create_model("gflv2_r50_fpn")
     report = load_published(model, state)
-    assert not report.unused and not report.unfilled, str(report)
+    assert not report.unexpected and not report.missing, str(report)
     assert torch.equal(model.network.branch.head.quality.layers[2].weight, state["bbox_head.reg_conf.2.weight"])
 
 

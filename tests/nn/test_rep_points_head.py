@@ -127,7 +127,7 @@ def test_published_names_with_group_norms_fill_the_whole_model() -> None:
     state = with_group_norms(checkpoint("reppoints_r50"))
     model = create_model("reppoints_r50_gn_fpn")
     report = load_published(model, state)
-    assert not report.unused and not report.unfilled, str(report)
+    assert not report.unexpected and not report.missing, str(report)
     network = model.network
     assert torch.equal(network.neck.laterals[1].norm.bias, state["neck.lateral_convs.1.gn.bias"])
     assert torch.equal(network.neck.extra.convs[1].norm.weight, state["neck.fpn_convs.4.gn.weight"])

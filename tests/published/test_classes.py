@@ -63,6 +63,8 @@ def test_fine_tuning_from_another_data_set_keeps_the_classes_of_the_same_name(na
     after = model.network.state_dict()[own]
     places = [OBJECTS365.index("person"), OBJECTS365.index("motorcycle")]
     assert after[[0, 2]].equal(value[places]) and after[1].equal(before[1])
-    assert report.carried == (own,) and report.shared_classes == ("person", "motorcycle") and not report.remade
+    assert (
+        report.remapped == (own,) and report.remapped_classes == ("person", "motorcycle") and not report.reinitialized
+    )
     other = load_published(model, {key: torch.zeros(2, 16)}, True, source_classes=["unicorn", "zebra"])
-    assert other.shared_classes == ("unicorn",) and model.network.state_dict()[own][1].eq(0).all()
+    assert other.remapped_classes == ("unicorn",) and model.network.state_dict()[own][1].eq(0).all()

@@ -25,15 +25,15 @@ def test_files_with_nested_and_prefixed_weights(nest: str, state: dict[str, Tens
     torch.save({nest: {f"module.{key}": value for key, value in state.items()}, "meta": {"epoch": 12}}, path)
     model = create_model("atss_r50_fpn")
     report = load_published(model, path)
-    assert len(report.used) == len(state) and not report.unused and not report.unfilled
+    assert len(report.loaded) == len(state) and not report.unexpected and not report.missing
     assert torch.equal(model.network.branch.head.classes.bias, state["bbox_head.atss_cls.bias"])
 
 
 def test_unused_and_unfilled_keys_are_reported(state: dict[str, Tensor]) -> None:
     short = {key: value for key, value in state.items() if "atss_centerness" not in key}
     report = load_published(create_model("atss_r50_fpn"), {**short, "bbox_head.surplus.weight": torch.ones(1)})
-    assert report.unused == ("bbox_head.surplus.weight",)
-    assert set(report.unfilled) == {"branch.head.centerness.weight", "branch.head.centerness.bias"}
+    assert report.unexpected == ("bbox_head.surplus.weight",)
+    assert set(report.missing) == {"branch.head.centerness.weight", "branch.head.centerness.bias"}
     assert "surplus" in str(report)
 
 
@@ -43,7 +43,7 @@ def test_another_class_count_is_refused_unless_asked(state: dict[str, Tensor]) -
         load_published(model, state)
     before = model.network.branch.head.classes.weight.clone()
     report = load_published(model, state, remap_classes=True)
-    assert set(report.remade) == {"branch.head.classes.weight", "branch.head.classes.bias"}
+    assert set(report.reinitialized) == {"branch.head.classes.weight", "branch.head.classes.bias"}
     assert torch.equal(model.network.branch.head.classes.weight, before)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from poise.models import create_model
-from poise.recipes import changed, finetune, get_recipe
+from poise.recipes import finetune, get_recipe, with_settings
 from poise.recipes.ablation import Ablation, Variant, grid, load_ablation
 from poise.recipes.articles import TABLES
 
@@ -33,11 +33,11 @@ def test_settings_with_one_last_name_keep_their_whole_names() -> None:
 
 def test_runs_go_seed_after_seed_and_keep_what_all_share() -> None:
     ablation = Ablation((Variant("a", {"model.options.topk": 5}), Variant("b: (c)", {})), (3, 1))
-    recipe = changed(finetune("atss_r18_fpn"), {"model.options": {"channels": 64}})
+    recipe = with_settings(finetune("atss_r18_fpn"), {"model.options": {"channels": 64}})
     runs = ablation.runs(recipe)
     assert [run.folder for run in runs] == ["a/seed-3", "b-c/seed-3", "a/seed-1", "b-c/seed-1"]
-    assert runs[0].recipe == changed(recipe, {"train.seed": 3, "model.options": {"channels": 64, "topk": 5}})
-    assert runs[3].recipe == changed(recipe, {"train.seed": 1})
+    assert runs[0].recipe == with_settings(recipe, {"train.seed": 3, "model.options": {"channels": 64, "topk": 5}})
+    assert runs[3].recipe == with_settings(recipe, {"train.seed": 1})
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from poise.recipes import (
     AugmentSettings,
     ModelSettings,
     Recipe,
-    changed,
     describe_recipe,
     finetune,
     from_dict,
@@ -23,6 +22,7 @@ from poise.recipes import (
     load_recipe,
     save_recipe,
     to_dict,
+    with_settings,
 )
 
 
@@ -41,7 +41,7 @@ def test_one_x_is_twelve_epochs_of_sixteen_images(name: str) -> None:
     recipe = get_recipe(name)
     assert (recipe.schedule.epochs, recipe.schedule.milestones, recipe.schedule.gamma) == (12, (8, 11), 0.1)
     rate = 0.02 if "rcnn" in name else 0.01
-    assert (recipe.data.batch_size, recipe.optimizer.lr, recipe.optimizer.lr_batch) == (16, rate, 16)
+    assert (recipe.data.batch_size, recipe.optimizer.lr, recipe.optimizer.lr_batch_size) == (16, rate, 16)
     assert (recipe.optimizer.name, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
     assert recipe.schedule.warmup_steps == (1000 if name.startswith(("dw", "autoassign")) else 500)
     assert not recipe.data.keep_empty and recipe.data.min_side == 32
@@ -111,16 +111,16 @@ def test_ones_own_function_is_a_recipe(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_ill_typed_settings_are_refused(path: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        changed(Recipe(), {path: value})
+        with_settings(Recipe(), {path: value})
     assert path in str(caught.value)
 
 
 def test_changes_reach_every_setting() -> None:
-    recipe = changed(Recipe(), {"schedule.epochs": 3, "model.options": {"channels": 64}, "optimizer.lr": 1})
+    recipe = with_settings(Recipe(), {"schedule.epochs": 3, "model.options": {"channels": 64}, "optimizer.lr": 1})
     assert recipe.schedule.epochs == 3 and recipe.model.options == {"channels": 64}
     assert isinstance(recipe.optimizer.lr, float)
     with pytest.raises(ValueError, match="is a value, not a group"):
-        changed(Recipe(), {"schedule.epochs.more": 3})
+        with_settings(Recipe(), {"schedule.epochs.more": 3})
 
 
 def test_yaml_numbers_like_1e4_are_numbers(tmp_path: Path) -> None:

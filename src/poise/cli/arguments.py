@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
+
+from poise.suggestions import did_you_mean
 
 Parsed = TypeVar("Parsed")
 
 
 class CommandLineError(ValueError):
     """The words of the command line make no sense; the message says which and what would."""
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``, did you mean 'x'?`` for the nearest known word, or nothing where none is near."""
-    close = difflib.get_close_matches(word, list(known), 1, 0.6)
-    return f", did you mean '{close[0]}'?" if close else ""
 
 
 def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parsed | None = None) -> Parsed:
@@ -93,7 +88,7 @@ def refuse_unknown(words: Sequence[str], known: set[str], program: str) -> None:
         name = word.split("=")[0].removeprefix("--").replace("_", "-")
         if word.startswith("--") and name and name not in known:
             last_parts = {option.rpartition(".")[2]: option for option in known}
-            hint = nearest(name, known) or (nearest(name, last_parts) if "." not in name else "")
+            hint = did_you_mean(name, known) or (did_you_mean(name, last_parts) if "." not in name else "")
             close = hint.replace("'", "'--", 1)
             raise CommandLineError(f"{program} has no option '--{name}'{close or '; see ' + program + ' --help'}")
 

@@ -44,7 +44,7 @@ def run(arguments: Arguments) -> int:
     from poise.cli.page import write_page
     from poise.data import write_demo_data
     from poise.engine.run import train
-    from poise.recipes import changed
+    from poise.recipes import with_settings
     from poise.recipes.demo import demo
     from poise.storage import write_text_atomically
 
@@ -56,7 +56,7 @@ def run(arguments: Arguments) -> int:
     left = SHARE * (60 * arguments.minutes - (time.monotonic() - started))
     precision, step = quickest_precision(demo())
     epochs = arguments.epochs or affordable_epochs(step, -(-arguments.images // demo().data.batch_size), left)
-    recipe = changed(demo(epochs), {"train.seed": arguments.seed, "train.precision": precision})
+    recipe = with_settings(demo(epochs), {"train.seed": arguments.seed, "train.precision": precision})
     result = train(recipe, data=data, out=out, device=arguments.device)
     if not result.finished:
         return result.exit_code
@@ -67,7 +67,7 @@ def run(arguments: Arguments) -> int:
     minutes = (time.monotonic() - started) / 60
     print(f"mAP {metrics.ap:.3f}, AP50 {metrics.ap50:.3f} after {epochs} epochs; {minutes:.1f} minutes in all")
     print(f"report: {page}")
-    print(f"try: poise predict {out} '{data / 'val'}/*.jpg' --show-scores --threshold 0.2")
+    print(f"try: poise predict {out} '{data / 'val'}/*.jpg' --show-scores --score-threshold 0.2")
     return 0
 
 

@@ -23,7 +23,7 @@ class Arguments:
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
     split: str = "val"
     """Which part of it."""
-    batch: int = 8
+    batch_size: int = 8
     """Images that go through the network at once; the numbers do not depend on it."""
     workers: int = 0
     """Processes that read images."""
@@ -58,7 +58,7 @@ def run(arguments: Arguments) -> int:
     result = detector.val(
         arguments.data,
         arguments.split,
-        batch_size=arguments.batch,
+        batch_size=arguments.batch_size,
         workers=arguments.workers,
         on_bad_data=arguments.on_bad_data,
         proposals=arguments.proposals,
@@ -88,7 +88,7 @@ def _save_proposals(detector: Detector, arguments: Arguments) -> int:
     images, loader = detector.batches(
         arguments.data,
         arguments.split,
-        batch_size=arguments.batch,
+        batch_size=arguments.batch_size,
         workers=arguments.workers,
         on_bad_data=arguments.on_bad_data,
         proposals=arguments.proposals,

@@ -38,7 +38,7 @@ class Arguments:
     """Of weights and computation."""
     calibrate: tuple[str, ...] = ()
     """For int8: images, folders or globs that are like what the model will see (the first 128 are used)."""
-    accept: float | None = None
+    min_agreement: float | None = None
     """For int8: accept a file of which this share of the detections agree, instead of 1 px and 0.01."""
 
 
@@ -64,7 +64,7 @@ def run(arguments: Arguments) -> int:
         dynamic=arguments.dynamic,
         precision=arguments.precision,
         calibration=_images(arguments.calibrate, MOST_CALIBRATION),
-        accept=arguments.accept,
+        min_agreement=arguments.min_agreement,
     )
     size = sum(file.stat().st_size for file in FORMATS[arguments.format].files(path))
     print(f"{path}: {size / 1e6:.1f} MB; compared with PyTorch: {agreement}")

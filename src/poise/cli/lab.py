@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from poise.cli.arguments import CommandLineError, nearest
+from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
+from poise.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from poise.data import ImageSet
@@ -85,7 +86,9 @@ def parse(words: Sequence[str]) -> Any:
         return instruments.parse(command, rest)
     if command not in COMMANDS:
         known = (*COMMANDS, *OTHERS)
-        raise CommandLineError(f"no command 'lab {command}'{nearest(command, known)}; there are {', '.join(known)}")
+        raise CommandLineError(
+            f"no command 'lab {command}'{did_you_mean(command, known)}; there are {', '.join(known)}"
+        )
     if command == "stats":
         rest = [*_default(rest, "--out", "lab"), *_default(rest, "--images", "0"), *rest]
     arguments = parse_words(Arguments, f"poise lab {command}", rest)
@@ -189,12 +192,12 @@ def _published(name: str, weights: str, notes: list[str]) -> Any:
 
     model = create_model(name)
     report = load_published(model, weights)
-    if any(key.startswith("guide.") for key in report.unfilled):
+    if any(key.startswith("guide.") for key in report.missing):
         notes.append(f"{Path(weights).name} holds no guide: the head's own predictions decide the assignment")
         model = create_model(name, guide_depth=0)
         report = load_published(model, weights)
-    if report.unfilled:
-        notes.append(f"{Path(weights).name} leaves {len(report.unfilled)} tensors of {name} random")
+    if report.missing:
+        notes.append(f"{Path(weights).name} leaves {len(report.missing)} tensors of {name} random")
     return model
 
 

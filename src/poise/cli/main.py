@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from poise.cli.arguments import CommandLineError, nearest, parse
+from poise.cli.arguments import CommandLineError, parse
+from poise.suggestions import did_you_mean
 from poise.version import __version__
 
 COMMANDS = {
@@ -76,7 +77,7 @@ def _dispatch(words: list[str]) -> int:
         return DONE if words else USAGE
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
-        raise CommandLineError(f"no command '{name}'{nearest(name, COMMANDS)}; poise --help lists them")
+        raise CommandLineError(f"no command '{name}'{did_you_mean(name, COMMANDS)}; poise --help lists them")
     command: Any = importlib.import_module(f"poise.cli.{name.replace('-', '_')}")
     if hasattr(command, "parse"):  # train, ablate, lab: their options depend on what is named
         return command.run(command.parse(rest))

@@ -32,11 +32,11 @@ class Arguments:
     """Images, folders, globs in quotes, or video files (videos need the extra poise[video])."""
     out: Path | None = None
     """The folder for what is found; by default runs/predict, runs/predict-2, …"""
-    threshold: float = 0.3
+    score_threshold: float = 0.3
     """Detections with lower scores are left out."""
     show_scores: bool = False
     """Write scores beside the class names in the pictures."""
-    batch: int = 8
+    batch_size: int = 8
     """Images (with --tile: tiles) that go through the network at once."""
     tile: int | None = None
     """Cut large images into overlapping tiles of this side in pixels, for small objects."""
@@ -99,8 +99,8 @@ def _predict(detector: Detector, source: str, names: FreeNames, arguments: Argum
 
     results = detector.stream(
         source if is_video(source) or not _is_one_file(source) else [source],  # of a list one may be left out
-        score_threshold=arguments.threshold,
-        batch_size=arguments.batch,
+        score_threshold=arguments.score_threshold,
+        batch_size=arguments.batch_size,
         tile=arguments.tile,
         tta=arguments.tta,
         on_bad_image=arguments.on_bad_image,

@@ -25,7 +25,7 @@ class Arguments:
     """How many images are looked at, from the first on."""
     regions: int = 512
     """How many regions are sampled an image. Where an image has no more negatives than wanted, all are taken."""
-    batch: int = 4
+    batch_size: int = 4
     """Images that go through the network at once."""
     seed: int = 0
     """Of the samplers' choice."""
@@ -47,12 +47,12 @@ def run(arguments: Arguments) -> int:
     from poise.data import evaluation_loader, open_data
     from poise.lab.sampling import draw_negatives, libra_samplers, sampled_negatives
 
-    if min(arguments.images, arguments.batch) < 1:
-        raise ValueError(f"--images {arguments.images} --batch-size {arguments.batch}: both must be at least 1")
+    if min(arguments.images, arguments.batch_size) < 1:
+        raise ValueError(f"--images {arguments.images} --batch-size {arguments.batch_size}: both must be at least 1")
     detector = Detector(arguments.checkpoint, arguments.device)
     image_set = open_data(arguments.data, arguments.split, on_bad_data=arguments.on_bad_data)
-    loader = evaluation_loader(image_set, detector.model.preprocess, batch_size=arguments.batch)
-    batches = islice(loader, -(-arguments.images // arguments.batch))
+    loader = evaluation_loader(image_set, detector.model.preprocess, batch_size=arguments.batch_size)
+    batches = islice(loader, -(-arguments.images // arguments.batch_size))
     with torch.random.fork_rng():
         samplers = libra_samplers(arguments.regions)
         negatives = sampled_negatives(detector.model.network.eval(), batches, samplers, arguments.seed)

@@ -14,7 +14,7 @@ from tyro.conf import FlagConversionOff, Positional, arg
 
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
-from poise.recipes import Recipe, changed, get_recipe, load_recipe
+from poise.recipes import Recipe, get_recipe, load_recipe, with_settings
 
 if TYPE_CHECKING:
     from poise.engine.run import RunResult
@@ -40,7 +40,7 @@ class Arguments:
     batch_size: int | None = None
     """Images of one step, all processes together (sets data.batch_size)."""
     lr: float | None = None
-    """Learning rate, used as it stands whatever the batch (sets optimizer.lr, and optimizer.lr_batch to 0)."""
+    """Learning rate, used as it stands whatever the batch (sets optimizer.lr, and optimizer.lr_batch_size to 0)."""
     image_size: int | None = None
     """Limit of both sides of an image in pixels (sets model.image_size)."""
     assigner: str | None = None
@@ -104,7 +104,7 @@ def resolve(arguments: Arguments) -> Recipe:
         "data.batch_size": arguments.batch_size,
         "data.workers": arguments.workers,
         "optimizer.lr": arguments.lr,
-        "optimizer.lr_batch": None if arguments.lr is None else 0,
+        "optimizer.lr_batch_size": None if arguments.lr is None else 0,
         "model.image_size": None if arguments.image_size is None else (arguments.image_size,),
         "model.options": None
         if arguments.assigner is None
@@ -112,7 +112,7 @@ def resolve(arguments: Arguments) -> Recipe:
         "train.seed": arguments.seed,
         "train.lab_every": arguments.lab,
     }
-    return changed(recipe, {place: value for place, value in places.items() if value is not None})
+    return with_settings(recipe, {place: value for place, value in places.items() if value is not None})
 
 
 def run(arguments: Arguments) -> int:

@@ -18,7 +18,7 @@ from poise.data.dataset import DetectionDataset, Failure, Item, Record, Records,
 from poise.data.errors import BadImage
 from poise.data.images import image_size
 from poise.data.sampling import EpochPlan
-from poise.preprocess import Preprocess, alike
+from poise.preprocess import Preprocess, batches_by_shape
 from poise.recipes.augment import AugmentSettings
 from poise.structures import Batch, Detections, GroundTruth
 
@@ -222,7 +222,7 @@ def evaluation_loader(
         raise ValueError(f"batch_size={batch_size} must be at least 1")
     mine = range(rank, len(image_set), world_size)
     shapes = (_input_shapes(image_set[i], (preprocess, *alike_under)) for i in mine)
-    batches = [[mine[place] for place in places] for places in alike(shapes, batch_size)]
+    batches = [[mine[place] for place in places] for places in batches_by_shape(shapes, batch_size)]
     return EvaluationLoader(DetectionDataset(image_set, EvaluationPipeline(preprocess)), batches, preprocess, workers)
 
 
@@ -277,7 +277,7 @@ def _wide(image_set: Records) -> Tensor:
 
 def _input_shapes(record: Record, preprocesses: Sequence[Preprocess]) -> tuple[tuple[int, int], ...]:
     width, height = _header_size(record)
-    return tuple(one.canvas(height, width) for one in preprocesses) if width and height else ()
+    return tuple(one.input_size(height, width) for one in preprocesses) if width and height else ()
 
 
 def _header_size(record: Record) -> tuple[int, int]:

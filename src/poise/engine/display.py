@@ -45,7 +45,7 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
-class Silent:
+class SilentDisplay:
     """Nothing is shown (processes other than the first)."""
 
     def step(self, step: int) -> None: ...
@@ -55,7 +55,7 @@ class Silent:
 
 
 @dataclass
-class Plain:
+class PlainDisplay:
     """One line at a time on standard output."""
 
     def step(self, step: int) -> None: ...
@@ -70,7 +70,7 @@ class Plain:
 
 
 @dataclass
-class Live:
+class LiveDisplay:
     """A bar over the whole training with the present status under it; drawn a few times a second."""
 
     steps: int
@@ -117,8 +117,8 @@ def make_display(kind: str, steps: int, first: bool) -> Display:
     if kind not in ("auto", "live", "plain", "none"):
         raise ValueError(f"progress_display='{kind}' is none of auto, live, plain, none")
     if not first or kind == "none":
-        return Silent()
-    return Live(steps) if kind == "live" or (kind == "auto" and sys.stdout.isatty()) else Plain()
+        return SilentDisplay()
+    return LiveDisplay(steps) if kind == "live" or (kind == "auto" and sys.stdout.isatty()) else PlainDisplay()
 
 
 def _clock(seconds: float) -> str:

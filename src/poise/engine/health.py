@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from poise.engine.sharding import local
+from poise.engine.fsdp import to_local
 
 SMALLEST_SCALE = 1e-4  # of an fp16 loss: gradients that overflow even so do not come from its size
 _BROKEN_EXCHANGE = (
@@ -45,7 +45,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Record:
+class StepRecord:
     """What one optimizer step left on the device, to be read later."""
 
     position: Position  # before the step
@@ -77,7 +77,7 @@ class RunningStatistics:
             buffer.copy_(torch.where(healthy, buffer, kept))
 
 
-def explain(record: Record, files: list[str], parameter: str | None) -> tuple[bool, str]:
+def explain(record: StepRecord, files: list[str], parameter: str | None) -> tuple[bool, str]:
     """One process's account of the first step that was not finite, and whether a loss of its own was to blame."""
     values = dict(zip(record.names, record.values.tolist(), strict=True))
     bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
@@ -91,7 +91,7 @@ def explain(record: Record, files: list[str], parameter: str | None) -> tuple[bo
 def first_bad_gradient(network: nn.Module) -> str | None:
     """Name of the first parameter whose gradient is not finite."""
     for name, parameter in network.named_parameters():
-        if parameter.grad is not None and not bool(local(parameter.grad).isfinite().all()):
+        if parameter.grad is not None and not bool(to_local(parameter.grad).isfinite().all()):
             return name
     return None
 

@@ -34,14 +34,14 @@ def locked(folder: Path) -> Iterator[None]:
     with _one_at_a_time(folder):
         _refuse_living(path)
         write_text_atomically(path, json.dumps(identity(os.getpid())))
-        sweep(folder)
+        remove_partial_files(folder)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote."""
     for torn in folder.glob(".*.part"):
         torn.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from poise.engine.display import Display, Status
-from poise.engine.health import Record
+from poise.engine.health import StepRecord
 from poise.engine.meter import Meter
 from poise.engine.processes import Processes
 from poise.engine.state import TrainingState
@@ -29,7 +29,7 @@ class TrainingLog:
     ) -> None:
         self.state, self.folder, self.processes, self.display = state, folder, processes, display
         self.steps, self.epochs = steps, epochs
-        self.pending: list[Record] = []
+        self.pending: list[StepRecord] = []
         self.interval = Meter()
         self.last = state.position
         self.events: SummaryWriter | None = None
@@ -41,12 +41,12 @@ class TrainingLog:
             self.events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.position.step)
             self._write_rows()
 
-    def add(self, record: Record) -> None:
+    def add(self, record: StepRecord) -> None:
         """Keep a step's record; nothing is read from the device."""
         self.pending.append(record)
         self.display.step(record.position.step + 1)
 
-    def read(self) -> Record | None:
+    def read(self) -> StepRecord | None:
         """Read all kept records; returns the first that was not healthy."""
         for record in self.pending:
             if not bool(record.healthy):

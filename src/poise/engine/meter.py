@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from poise.engine.health import Record
+from poise.engine.health import StepRecord
 from poise.engine.processes import Processes
 
 
@@ -26,7 +26,7 @@ class Meter:
     def seconds(self) -> float:
         return self.earlier + time.monotonic() - self.since
 
-    def add(self, record: Record, values: list[float]) -> None:
+    def add(self, record: StepRecord, values: list[float]) -> None:
         """Take in a step whose losses have been read."""
         for term, value in zip(record.names, values, strict=True):
             name = term.removeprefix("loss_")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from poise.engine.sharding import is_sharded
+from poise.engine.fsdp import is_sharded
 from poise.recipes import OptimizerSettings
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)

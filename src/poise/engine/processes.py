@@ -66,7 +66,7 @@ class Processes:
 
 
 @contextmanager
-def running(device: str, timeout_minutes: float) -> Iterator[Processes]:
+def process_group(device: str, timeout_minutes: float) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started, or stand alone; a group that the caller made is used as it is.
 
     Args:

@@ -14,13 +14,14 @@ from torch import nn
 from poise.data import ImageSet
 from poise.data.loader import evaluation_loader, train_loader
 from poise.detectors import DetectionModel
+from poise.engine.assignment_monitor import AssignmentMonitor
 from poise.engine.checkpoints import BEST, LAST, PREVIOUS, read_last
 from poise.engine.display import Display, make_display
 from poise.engine.locks import FolderInUse, locked
 from poise.engine.logs import TrainingLog
 from poise.engine.model import build_model
 from poise.engine.pictures import draw_curves, draw_training_batch, draw_validation
-from poise.engine.processes import Processes, running
+from poise.engine.processes import Processes, process_group
 from poise.engine.reproduce import deterministic, seed_all
 from poise.engine.restarts import note_launch, was_restarted
 from poise.engine.sources import open_sets
@@ -28,7 +29,6 @@ from poise.engine.state import TrainingState
 from poise.engine.step import PRECISIONS
 from poise.engine.stopping import EXIT_CODES
 from poise.engine.train import Training
-from poise.engine.watch import Watch
 from poise.evaluate import Evaluation, LvisMetrics, Metrics, evaluate, is_lvis
 from poise.models.files import describe
 from poise.recipes import Recipe, differences, save_recipe
@@ -97,7 +97,7 @@ def train(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; a run needs a folder")
     with (
-        running(device, recipe.train.timeout_minutes) as processes,
+        process_group(device, recipe.train.timeout_minutes) as processes,
         _held(folder, processes),
         deterministic(recipe.train.deterministic or processes.device.type == "cpu"),
     ):
@@ -157,7 +157,7 @@ def _training(
         workers=recipe.data.workers,
         rank=processes.rank,
         world_size=processes.world_size,
-        group_by_aspect=recipe.data.group_orientation,
+        group_by_aspect=recipe.data.group_by_aspect,
         drop_last=recipe.data.drop_last,
         on_bad_image=recipe.data.on_bad_data,
         epochs=recipe.schedule.epochs,
@@ -169,7 +169,7 @@ def _training(
     training.file_of = lambda index: str(train_set[index].path)
     if recipe.train.lab_every:
         settings = recipe.train.lab_every, recipe.train.lab_images
-        training.watch = Watch(state, model, train_set, folder, processes, *settings)
+        training.watch = AssignmentMonitor(state, model, train_set, folder, processes, *settings)
     if processes.first:
         training.batch_seen = lambda batch: draw_training_batch(batch, model, folder / "train_batch.jpg")
     return training

@@ -1,6 +1,6 @@
-"""Learning rates as pure functions of the step: nothing is stored, so a resumed run cannot differ.
+"""Learning rate schedules as pure functions of the step. They have no state, so a resumed run cannot differ.
 
-Each function gives a factor of the base rate. Steps and epochs count from 0.
+Each function returns a factor of the base rate. Steps and epochs count from 0.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from poise.recipes import OptimizerSettings, ScheduleSettings
 
 
-def base_rate(settings: OptimizerSettings, batch: int) -> float:
-    """The rate for ``batch`` images a step: linear scaling from ``lr_batch`` (Goyal et al. 2017), or ``lr`` itself."""
-    return settings.lr * batch / settings.lr_batch if settings.lr_batch else settings.lr
+def base_rate(settings: OptimizerSettings, batch_size: int) -> float:
+    """Return the rate for ``batch_size`` images a step: ``lr * batch_size / lr_batch_size`` (linear scaling, Goyal et
+    al. 2017), or ``lr`` itself where ``lr_batch_size`` is 0."""
+    return settings.lr * batch_size / settings.lr_batch_size if settings.lr_batch_size else settings.lr
 
 
 def factor(settings: ScheduleSettings, step: int, steps_per_epoch: int) -> float:
-    """Factor of the base rate at optimizer step ``step``, warm-up included."""
+    """Return the factor of the base rate at optimizer step ``step``, warm-up included."""
     total = settings.epochs * steps_per_epoch
-    warmup = min(settings.warmup_steps, int(settings.warmup_limit * total))
-    return warm_up(step, warmup, settings.warmup_ratio, settings.warmup) * _course(settings, step, steps_per_epoch)
+    warmup = min(settings.warmup_steps, int(settings.warmup_max_fraction * total))
+    return warm_up(step, warmup, settings.warmup_ratio, settings.warmup) * _decay(settings, step, steps_per_epoch)
 
 
 def warm_up(step: int, steps: int, ratio: float, kind: str = "linear") -> float:
@@ -35,23 +36,24 @@ def multistep(epoch: int, milestones: Sequence[int], gamma: float = 0.1) -> floa
     return gamma ** sum(epoch >= milestone for milestone in milestones)
 
 
-def cosine(share: float, final: float = 0.0) -> float:
-    """From 1 at ``share`` 0 to ``final`` at 1 along half a cosine."""
-    return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+def cosine(progress: float, min_lr_ratio: float = 0.0) -> float:
+    """Half a cosine from 1 at ``progress`` 0 to ``min_lr_ratio`` at ``progress`` 1."""
+    return min_lr_ratio + (1 - min_lr_ratio) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
-def flat_cosine(share: float, flat: float, final: float = 0.0) -> float:
-    """1 up to the share ``flat``, a cosine to ``final`` from there on."""
-    return cosine(max(0.0, share - flat) / (1 - flat), final)
+def flat_cosine(progress: float, flat_fraction: float, min_lr_ratio: float = 0.0) -> float:
+    """1 while ``progress`` is below ``flat_fraction``, then half a cosine to ``min_lr_ratio``."""
+    return cosine(max(0.0, progress - flat_fraction) / (1 - flat_fraction), min_lr_ratio)
 
 
-def _course(settings: ScheduleSettings, step: int, steps_per_epoch: int) -> float:
+def _decay(settings: ScheduleSettings, step: int, steps_per_epoch: int) -> float:
+    """The factor without warm-up."""
     epoch = step // steps_per_epoch
-    share = epoch / settings.epochs if settings.by_epoch else step / (settings.epochs * steps_per_epoch)
+    progress = epoch / settings.epochs if settings.by_epoch else step / (settings.epochs * steps_per_epoch)
     if settings.kind == "multistep":
         return multistep(epoch, settings.milestones, settings.gamma)
     if settings.kind == "cosine":
-        return cosine(share, settings.final)
+        return cosine(progress, settings.min_lr_ratio)
     if settings.kind == "flat_cosine":
-        return flat_cosine(share, settings.flat, settings.final)
+        return flat_cosine(progress, settings.flat_fraction, settings.min_lr_ratio)
     return 1.0

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from poise.engine.average import Average
+from poise.engine.ema import ExponentialMovingAverage
+from poise.engine.fsdp import apply_fsdp, distribute_all_like, distribute_optimizer_state, full_tensors, is_sharded
 from poise.engine.health import Position
 from poise.engine.meter import Meter
 from poise.engine.optimize import make_optimizer
 from poise.engine.processes import Processes
 from poise.engine.reproduce import random_state, set_random_state
-from poise.engine.sharding import is_sharded, optimizer_parts, parts_of, shard, whole
 from poise.recipes import Recipe, to_dict
 
 FORMAT = "poise-1"
@@ -25,14 +25,14 @@ class TrainingState:
     def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device) -> None:
         settings = recipe.train
         self.network = network
-        if settings.shard:
-            shard(network, settings, device)
+        if settings.fsdp:
+            apply_fsdp(network, settings, device)
         self.optimizer = make_optimizer(network, recipe.optimizer, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-        self.average: Average | None = None
-        if settings.average_decay:
-            ramp = settings.average_ramp, settings.average_ramp_steps
-            self.average = Average(network, settings.average_decay, *ramp)
+        self.ema: ExponentialMovingAverage | None = None
+        if settings.ema_decay:
+            ramp = settings.ema_ramp, settings.ema_ramp_steps
+            self.ema = ExponentialMovingAverage(network, settings.ema_decay, *ramp)
         self.position = Position()
         self.rate = 0.0  # learning rate of the latest step
         self.best: tuple[float, int] | None = None  # metric and epoch, counted from 1
@@ -42,12 +42,12 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Any]:
         """Values of network, average (or None) and optimizer, whole; every process must call this."""
-        average = self.average.values if self.average is not None else None
-        found = {"network": self.network.state_dict(), "average": average, "optimizer": self.optimizer.state_dict()}
-        return whole(found) if is_sharded(self.network) else found
+        average = self.ema.values if self.ema is not None else None
+        found = {"network": self.network.state_dict(), "ema": average, "optimizer": self.optimizer.state_dict()}
+        return full_tensors(found) if is_sharded(self.network) else found
 
     def payload(self, recipe: Recipe, tensors: dict[str, Any], shares: list[dict[str, Any]]) -> dict[str, Any]:
-        """Everything, as plain data and tensors; given are what :meth:`tensors` and :meth:`shares` gathered."""
+        """Everything, as plain data and tensors; given are what :meth:`tensors` and :meth:`shares` unsharded."""
         return {
             **tensors,
             "scaler": self.scaler.state_dict(),
@@ -65,11 +65,11 @@ class TrainingState:
     def restore(self, payload: dict[str, Any], processes: Processes) -> list[str]:
         """Go on from a payload; returns what the user should know."""
         own = self.network.state_dict()
-        self.network.load_state_dict(parts_of(payload["network"], own))
-        if self.average is not None:
-            self.average.load(parts_of(payload["average"] or payload["network"], own))
+        self.network.load_state_dict(distribute_all_like(payload["network"], own))
+        if self.ema is not None:
+            self.ema.load(distribute_all_like(payload["ema"] or payload["network"], own))
         fused = [group.get("fused") for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(optimizer_parts(payload["optimizer"], self.optimizer))
+        self.optimizer.load_state_dict(distribute_optimizer_state(payload["optimizer"], self.optimizer))
         for group, here in zip(self.optimizer.param_groups, fused, strict=True):
             group["fused"] = here  # of this device, not of the one that the run began on
         if self.scaler.is_enabled() and payload["scaler"]:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from poise.engine.health import Record, RunningStatistics
+from poise.engine.fsdp import average_replicated_gradients, clip_gradients, is_sharded, total_norm
+from poise.engine.health import RunningStatistics, StepRecord
 from poise.engine.optimize import set_rate
 from poise.engine.processes import Processes
-from poise.engine.sharding import clip_to, exchange, is_sharded, total_norm
 from poise.engine.state import TrainingState
 from poise.recipes import TrainSettings
 from poise.structures import Batch, GroundTruth, Progress, StepOutput
@@ -39,7 +39,7 @@ class Stepper:
         self.parallel = self._parallel(state.network)
         self.observer: Observer | None = None  # told what a step's parts said, after their backward passes
 
-    def __call__(self, batches: Sequence[Batch]) -> Record:
+    def __call__(self, batches: Sequence[Batch]) -> StepRecord:
         """Train on the parts of one batch, whose gradients are averaged, at the state's learning rate."""
         position = self.state.position
         progress = Progress(position.step, position.epoch)
@@ -54,7 +54,7 @@ class Stepper:
         self._step()
         objects = sum(int(batch.truth.valid.sum()) for batch in batches)
         images = tuple(index for batch in batches for index in batch.indices.tolist())
-        return Record(position, names, values, self.healthy, norm, nonfinite, objects, images)
+        return StepRecord(position, names, values, self.healthy, norm, nonfinite, objects, images)
 
     def _part(self, batch: Batch, progress: Progress, batches: Sequence[Batch]) -> tuple[dict[str, Tensor], Tensor]:
         """Losses and the number of places whose predictions are not finite."""
@@ -77,10 +77,10 @@ class Stepper:
         self.state.scaler.unscale_(self.state.optimizer)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if is_sharded(self.state.network):
-            exchange(gradients)
+            average_replicated_gradients(gradients)
             norm = total_norm(gradients)
             if self.settings.clip_norm:
-                clip_to(gradients, self.settings.clip_norm, norm)
+                clip_gradients(gradients, self.settings.clip_norm, norm)
             return norm
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.settings.clip_norm:
@@ -107,8 +107,8 @@ class Stepper:
             optimizer.step()
         else:
             return
-        if self.state.average is not None:
-            self.state.average.update(self.state.position.step + 1, self.healthy)
+        if self.state.ema is not None:
+            self.state.ema.update(self.state.position.step + 1, self.healthy)
 
     def _parallel(self, network: nn.Module) -> nn.Module:
         if self.settings.compile:

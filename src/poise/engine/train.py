@@ -12,12 +12,14 @@ from typing import Any, Protocol
 import torch
 
 from poise.engine import schedule
+from poise.engine.assignment_monitor import AssignmentMonitor
 from poise.engine.checkpoints import BEST, FAILED, save_last
+from poise.engine.fsdp import unsharded
 from poise.engine.health import (
     SMALLEST_SCALE,
     OutOfMemory,
     Position,
-    Record,
+    StepRecord,
     TrainingDiverged,
     explain,
     first_bad_gradient,
@@ -27,11 +29,9 @@ from poise.engine.health import (
 )
 from poise.engine.logs import TrainingLog
 from poise.engine.processes import Processes
-from poise.engine.sharding import gathered
 from poise.engine.state import FORMAT, TrainingState
 from poise.engine.step import Stepper
 from poise.engine.stopping import StopRequest
-from poise.engine.watch import Watch
 from poise.recipes import Recipe
 from poise.storage import save_atomically
 from poise.structures import Batch
@@ -61,7 +61,7 @@ class Training:
     )
     file_of: Callable[[int], str] = str  # an image's file by its index, for messages
     batch_seen: Callable[[Batch], None] | None = None  # told the first batch of the run
-    watch: Watch | None = None  # the lab, where it looks on
+    watch: AssignmentMonitor | None = None  # the lab, where it looks on
 
     def run(self) -> str | None:
         """Train to the end, or to a signal, whose name is returned; the last checkpoint then holds everything.
@@ -173,7 +173,7 @@ class Training:
         if scaler.is_enabled() and scaler.get_scale() < SMALLEST_SCALE:
             self._fail_scale(scaler.get_scale())
 
-    def _fail(self, record: Record) -> None:
+    def _fail(self, record: StepRecord) -> None:
         """Save the state before the bad step, then say what was wrong in which process."""
         parameter = first_bad_gradient(self.state.network) if self.processes.device.type == "cpu" else None
         files = [self.file_of(index) for index in record.images]
@@ -210,8 +210,8 @@ class Training:
         """Metrics of the averaged weights, or of the weights where there is no average; all processes call this."""
         assert self.validate is not None
         devices = [self.processes.device.index or 0] if self.processes.device.type == "cuda" else []
-        averaged = self.state.average.applied() if self.state.average is not None else nullcontext()
-        with torch.random.fork_rng(devices=devices), averaged, gathered(self.state.network):
+        averaged = self.state.ema.applied() if self.state.ema is not None else nullcontext()
+        with torch.random.fork_rng(devices=devices), averaged, unsharded(self.state.network):
             return self.validate()
 
     def _keep_best(self, metrics: Mapping[str, float], epoch: int) -> None:
@@ -248,7 +248,7 @@ class Training:
 
     def _model_file(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """The part of a checkpoint that ``poise.load`` reads; tensors shared with the rest are stored once."""
-        trained = tensors["average"] or tensors["network"]
+        trained = tensors["ema"] or tensors["network"]
         weights = {f"network.{key}": value for key, value in trained.items()}
         return {"format": FORMAT, "model": self.model, "weights": weights}
 

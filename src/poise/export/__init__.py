@@ -1,8 +1,16 @@
 """Export of one-stage models to other runtimes, each file compared with PyTorch before it is left behind."""
 
-from poise.export.compare import Agreement, ExportMismatch
+from poise.export.compare import ExportComparison, ExportMismatch
 from poise.export.formats import FORMATS, default_path
 from poise.export.runtime import is_exported, load_exported
 from poise.export.writing import export_model
 
-__all__ = ["FORMATS", "Agreement", "ExportMismatch", "default_path", "export_model", "is_exported", "load_exported"]
+__all__ = [
+    "FORMATS",
+    "ExportComparison",
+    "ExportMismatch",
+    "default_path",
+    "export_model",
+    "is_exported",
+    "load_exported",
+]

@@ -35,7 +35,7 @@ FULL, HALF = Tolerance(0.1, 1e-3), Tolerance(1.0, 1e-2)
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ExportComparison:
     """The worst that was seen over the images compared."""
 
     images: int
@@ -62,8 +62,8 @@ class Agreement:
             f"boxes differ by at most {self.boxes:.2g} px, scores by {self.scores:.2g}{medians}"
         )
 
-    def joined(self, other: Agreement) -> Agreement:
-        return Agreement(
+    def joined(self, other: ExportComparison) -> ExportComparison:
+        return ExportComparison(
             self.images + other.images,
             self.compared + other.compared,
             max(self.boxes, other.boxes),
@@ -72,10 +72,10 @@ class Agreement:
         )
 
 
-NOTHING = Agreement(0, 0, 0.0, 0.0)
+NOTHING = ExportComparison(0, 0, 0.0, 0.0)
 
 
-def compare_outputs(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float) -> Agreement:
+def compare_outputs(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float) -> ExportComparison:
     """Decoded ``boxes`` (B,N,4) and ``scores`` (B,N,C): all scores, and the boxes where one passes the threshold.
 
     Of an image where none does, the boxes of the best places are compared.
@@ -85,7 +85,7 @@ def compare_outputs(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], th
     least = strongest.topk(min(BEST, strongest.shape[1]), 1).values[:, -1:]
     chosen = torch.where(strongest.amax(1, keepdim=True) > threshold, strongest > threshold, strongest >= least)
     apart = (ours["boxes"] - theirs["boxes"]).abs().amax(2).where(chosen, 0.0)
-    return Agreement(len(chosen), int(chosen.sum()), _worst(float(apart.max())), _worst(scores))
+    return ExportComparison(len(chosen), int(chosen.sum()), _worst(float(apart.max())), _worst(scores))
 
 
 def _worst(value: float) -> float:
@@ -95,21 +95,21 @@ def _worst(value: float) -> float:
 
 def compare_detections(
     ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float, tolerance: Tolerance
-) -> Agreement:
+) -> ExportComparison:
     """``boxes`` (k,4), ``scores``, ``labels`` (k,) of an image; what is close to the threshold may be missing."""
     boxes, scores = _apart(ours, theirs)
     cost = torch.maximum(boxes / tolerance.boxes, scores / tolerance.scores)
     cost = cost.where(ours["labels"][:, None] == theirs["labels"][None], torch.inf)
-    result = Agreement(1, 0, 0.0, 0.0)
+    result = ExportComparison(1, 0, 0.0, 0.0)
     for side, table, near in ((ours, cost, False), (theirs, cost.T, True)):
         sure = side["scores"] > threshold + tolerance.scores
         found, far, off = _paired(table, sure, 1.0, (boxes.T, scores.T) if near else (boxes, scores))
         unmatched = int((sure & ~found).sum())
-        result = result.joined(Agreement(0, int(sure.sum()), _greatest(far), _greatest(off), unmatched))
+        result = result.joined(ExportComparison(0, int(sure.sum()), _greatest(far), _greatest(off), unmatched))
     return result
 
 
-class Counterparts:
+class DetectionMatcher:
     """Detections of two sides matched by class and overlap, image after image (for int8, which moves every box)."""
 
     def __init__(self) -> None:
@@ -131,11 +131,13 @@ class Counterparts:
             self.boxes.append(far)
             self.scores.append(off)
 
-    def agreement(self) -> Agreement:
+    def agreement(self) -> ExportComparison:
         boxes, scores = torch.cat(self.boxes), torch.cat(self.scores)
         typical = Tolerance(*(float(v.median()) if len(v) else 0.0 for v in (boxes, scores)))
         typical = Tolerance(float(f"{typical.boxes:.2g}"), float(f"{typical.scores:.2g}"))
-        return Agreement(self.images, self.compared, _greatest(boxes), _greatest(scores), self.unmatched, typical)
+        return ExportComparison(
+            self.images, self.compared, _greatest(boxes), _greatest(scores), self.unmatched, typical
+        )
 
 
 def _apart(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.export.card import Card
-from poise.export.formats import beside
+from poise.export.formats import companion
+from poise.export.metadata import ExportMetadata
 from poise.export.plan import Plan
 
 
@@ -21,15 +21,15 @@ def write(plan: Plan, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the packages' own use of deprecated calls
         path.write_bytes(_lowered(plan))
-    beside(path, ".json").write_text(plan.card.to_text(), encoding="utf-8")
+    companion(path, ".json").write_text(plan.metadata.to_text(), encoding="utf-8")
 
 
 def _lowered(plan: Plan) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    program = plan.program(half=plan.card.precision == "fp16")
-    if plan.card.precision == "int8":
+    program = plan.program(half=plan.metadata.precision == "fp16")
+    if plan.metadata.precision == "int8":
         program = _quantized(program, plan.calibration, plan.example())
     logging.disable(logging.WARNING)
     try:
@@ -58,11 +58,11 @@ def _quantized(
         return torch.export.export(convert_pt2e(observed), (pixels,))
 
 
-def open_file(path: Path, threads: int) -> tuple[Card, Any]:
+def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
     """What the file says of itself, and how it is run."""
     from executorch.runtime import Runtime
 
-    card = Card.from_text(beside(path, ".json").read_text(encoding="utf-8"))
+    metadata = ExportMetadata.from_text(companion(path, ".json").read_text(encoding="utf-8"))
     if threads:
         from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 
@@ -75,4 +75,4 @@ def open_file(path: Path, threads: int) -> tuple[Card, Any]:
     def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
         return [value.clone() for value in method.execute([pixels])]
 
-    return card, run
+    return metadata, run

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from poise.export.packages import needed
+from poise.export.packages import require_packages
 
 ELSEWHERE = "threshold and NMS run in poise after the file (leave out nms; the detections are the same)"
 
@@ -27,7 +27,7 @@ class Format:
 
     name: str
     suffix: str
-    beside: tuple[str, ...]
+    companions: tuple[str, ...]
     writing: tuple[str, ...]
     running: tuple[str, ...]
     quantizing: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Format:
 
     def files(self, path: Path) -> list[Path]:
         """All files of an export, ``path`` first."""
-        return [path, *(beside(path, suffix) for suffix in self.beside)]
+        return [path, *(companion(path, suffix) for suffix in self.companions)]
 
     def check(self, wishes: Mapping[str, bool]) -> None:
         """Refuse what the format cannot do, and what needs a package that is not there.
@@ -51,10 +51,10 @@ class Format:
         for wish, wanted in wishes.items():
             if wanted and wish in self.refusals:
                 raise ValueError(f"{self.name} files cannot be written with {wish}: {self.refusals[wish]}")
-        needed(*self.writing, *self.running, *(self.quantizing if wishes.get("int8") else ()))
+        require_packages(*self.writing, *self.running, *(self.quantizing if wishes.get("int8") else ()))
 
 
-def beside(path: Path, suffix: str) -> Path:
+def companion(path: Path, suffix: str) -> Path:
     """``model.bin`` of ``model.xml``; ``model.ncnn.bin`` of ``model.ncnn.param``."""
     return path.with_name(path.name + suffix) if path.suffix == ".pte" else path.with_suffix(suffix)
 

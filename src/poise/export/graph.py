@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from poise.detectors import DetectionModel
-from poise.export.card import Card, Outputs, Precision, describe
 from poise.export.deformable import DECOMPOSITIONS
+from poise.export.metadata import ExportMetadata, Outputs, Precision, describe
 from poise.export.raw import recorded
 from poise.structures import Predictions
 
@@ -72,7 +72,7 @@ def one_stage(model: DetectionModel) -> Any:
 
 
 @torch.no_grad()
-def card_of(model: DetectionModel, outputs: Outputs, dynamic: bool, precision: Precision) -> Card:
+def metadata_of(model: DetectionModel, outputs: Outputs, dynamic: bool, precision: Precision) -> ExportMetadata:
     """What the file will say of itself, found by running the model once."""
     network = one_stage(model)
     height, width = fixed_size(model)
@@ -84,7 +84,7 @@ def card_of(model: DetectionModel, outputs: Outputs, dynamic: bool, precision: P
         names = ("boxes", "scores", "labels")
     else:
         names = ("boxes", "scores", *(() if torch.equal(sample.threshold_scores(), sample.scores()) else ("gate",)))
-    return Card(
+    return ExportMetadata(
         describe(model),
         model.preprocess,
         network.branch.postprocess,
@@ -111,12 +111,12 @@ def fixed_size(model: DetectionModel) -> tuple[int, int]:
     """Height and width of an input that holds every image as the model's preprocessing leaves it."""
     prepare = model.preprocess
     sides = (prepare.long, prepare.long) if prepare.keep_ratio else (prepare.short, prepare.long)
-    return prepare.padded(*sides)
+    return prepare.padded_size(*sides)
 
 
-def part_of(model: DetectionModel, card: Card) -> nn.Module:
+def part_of(model: DetectionModel, metadata: ExportMetadata) -> nn.Module:
     """What is to be traced: NMS is never part of it, formats that can hold it add it to the graph."""
-    if card.outputs == "raw":
+    if metadata.outputs == "raw":
         return Raw(model.network).eval()
     return Decoded(model.network, gated(model)).eval()
 
@@ -129,19 +129,19 @@ def gated(model: DetectionModel) -> bool:
     return not torch.equal(sample.threshold_scores(), sample.scores())
 
 
-def traced_names(model: DetectionModel, card: Card) -> list[str]:
+def traced_names(model: DetectionModel, metadata: ExportMetadata) -> list[str]:
     """Names of the outputs of :func:`part_of`."""
-    if card.outputs != "detections":
-        return list(card.names)
+    if metadata.outputs != "detections":
+        return list(metadata.names)
     return ["boxes", "scores", *(["gate"] if gated(model) else [])]
 
 
-def example_of(model: DetectionModel, card: Card) -> Tensor:
+def example_of(model: DetectionModel, metadata: ExportMetadata) -> Tensor:
     """Pixels to trace with. Sides of 1 cell and equal sides would be taken for constants where sizes are free."""
     height, width = fixed_size(model)
-    if card.size is not None:
+    if metadata.size is not None:
         return torch.zeros(1, 3, height, width)
-    coarsest = max(stride for stride, _ in card.levels)
+    coarsest = max(stride for stride, _ in metadata.levels)
     return torch.zeros(2, 3, max(height, 3 * coarsest), max(width + coarsest, 4 * coarsest))
 
 

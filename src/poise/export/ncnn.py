@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.export.card import Card
-from poise.export.formats import beside
+from poise.export.formats import companion
+from poise.export.metadata import ExportMetadata
 from poise.export.plan import Plan
 
 CONVERTED = "converted"  # the name under which the converter works
@@ -32,7 +32,7 @@ def write(plan: Plan, path: Path) -> None:
     traced.save(str(folder / f"{CONVERTED}.pt"))
     shape = ",".join(map(str, pixels.shape))
     command = [pnnx.EXEC_PATH, f"{CONVERTED}.pt", f"inputshape=[{shape}]f32"]
-    command.append(f"fp16={int(plan.card.precision == 'fp16')}")
+    command.append(f"fp16={int(plan.metadata.precision == 'fp16')}")
     done = _finished(command, folder)
     param, weights = (folder / f"{CONVERTED}.ncnn.{kind}" for kind in ("param", "bin"))
     if done.returncode or not param.is_file():
@@ -40,10 +40,10 @@ def write(plan: Plan, path: Path) -> None:
         raise ValueError(f"pnnx cannot convert '{plan.model.name}' (exit code {done.returncode}): … {end}")
     _refuse_foreign(param, plan.model.name)
     param.rename(path)
-    weights.rename(beside(path, ".bin"))
+    weights.rename(companion(path, ".bin"))
     for left in folder.glob(f"{CONVERTED}*"):
         left.unlink()
-    beside(path, ".json").write_text(plan.card.to_text(), encoding="utf-8")
+    companion(path, ".json").write_text(plan.metadata.to_text(), encoding="utf-8")
 
 
 def _finished(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -73,28 +73,28 @@ def _refuse_foreign(param: Path, name: str) -> None:
         raise ValueError(f"'{name}' has operators that ncnn does not have: {', '.join(foreign)}; use another format")
 
 
-def open_file(path: Path, threads: int) -> tuple[Card, Any]:
+def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
     """What the file says of itself, and how it is run."""
     import ncnn
 
-    card = Card.from_text(beside(path, ".json").read_text(encoding="utf-8"))
+    metadata = ExportMetadata.from_text(companion(path, ".json").read_text(encoding="utf-8"))
     net = ncnn.Net()
-    half = card.precision == "fp16"
+    half = metadata.precision == "fp16"
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
     if threads:
         net.opt.num_threads = threads
-    if net.load_param(str(path)) or net.load_model(str(beside(path, ".bin"))):
+    if net.load_param(str(path)) or net.load_model(str(companion(path, ".bin"))):
         raise ValueError(f"{path} is not a usable ncnn file (its layers are listed above, where ncnn lacks some)")
 
     def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
         extractor, image = net.create_extractor(), pixels[0].numpy()
         extractor.input("in0", ncnn.Mat(image).clone())
         found = []
-        for number in range(len(card.names)):
+        for number in range(len(metadata.names)):
             code, value = extractor.extract(f"out{number}")
             if code:
-                raise ValueError(f"{path}: ncnn stopped with code {code} at output {card.names[number]}")
+                raise ValueError(f"{path}: ncnn stopped with code {code} at output {metadata.names[number]}")
             found.append(torch.from_numpy(np.array(value))[None])
         return found
 
-    return card, run
+    return metadata, run

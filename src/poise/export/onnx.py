@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.export.card import KEY, Card
-from poise.export.packages import Missing
+from poise.export.metadata import KEY, ExportMetadata
+from poise.export.packages import MissingPackage
 from poise.export.plan import Plan
 
 OPSET = 18
@@ -23,23 +23,23 @@ def write(plan: Plan, path: Path) -> None:
     """The file of a plan."""
     content = graph_of(plan, path.parent)
     entry = content.metadata_props.add()
-    entry.key, entry.value = KEY, plan.card.to_text()
+    entry.key, entry.value = KEY, plan.metadata.to_text()
     path.write_bytes(content.SerializeToString())
 
 
 def graph_of(plan: Plan, folder: Path, precision: str | None = None) -> Any:
     """The ONNX graph of a plan, NMS included where it is wished for; ``folder`` is for what is written on the way."""
-    precision = precision or plan.card.precision
+    precision = precision or plan.metadata.precision
     content = _trace(plan)
     if precision == "fp16":
         content = _halved(content)
     if precision == "int8":
         content = _quantized(content, plan.calibration, folder)
-    if plan.card.outputs == "detections":
+    if plan.metadata.outputs == "detections":
         from poise.export.suppression import append_suppression
 
-        size = None if plan.card.asks_size else plan.card.size
-        content = append_suppression(content, plan.card.postprocess, size)
+        size = None if plan.metadata.takes_size else plan.metadata.size
+        content = append_suppression(content, plan.metadata.postprocess, size)
     return content
 
 
@@ -74,7 +74,7 @@ def _halved(content: Any) -> Any:
     try:
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     except ImportError as error:
-        raise Missing("onnxruntime's transformers tools") from error
+        raise MissingPackage("onnxruntime's transformers tools") from error
     full = [node.name for node in after_layers(content) if node.op_type not in LEARNED]
     halved = convert_float_to_float16(
         content,
@@ -143,7 +143,7 @@ def _quantized(content: Any, calibration: Sequence[Tensor], folder: Path) -> Any
     return quantized
 
 
-def open_file(path: Path, threads: int) -> tuple[Card, Any]:
+def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
     """What the file says of itself, and how it is run."""
     import onnxruntime
 
@@ -161,7 +161,7 @@ def open_file(path: Path, threads: int) -> tuple[Card, Any]:
         more = {} if size is None else {"size": size.numpy()}
         return [torch.from_numpy(value) for value in session.run(None, {"pixels": pixels.numpy(), **more})]
 
-    return Card.from_text(about[KEY]), run
+    return ExportMetadata.from_text(about[KEY]), run
 
 
 def _load_errors() -> tuple[type[Exception], ...]:

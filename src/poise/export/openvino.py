@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.export.card import KEY, Card
+from poise.export.metadata import KEY, ExportMetadata
 from poise.export.onnx import exact, graph_of
 from poise.export.plan import Plan
 
@@ -24,10 +24,10 @@ def write(plan: Plan, path: Path) -> None:
     through.write_bytes(graph.SerializeToString())
     model = openvino.convert_model(through)
     through.unlink()
-    if plan.card.precision == "int8":
+    if plan.metadata.precision == "int8":
         model = _quantized(model, exact(graph), plan.calibration)
-    model.set_rt_info(plan.card.to_text(), KEY)
-    openvino.save_model(model, path, compress_to_fp16=plan.card.precision == "fp16")
+    model.set_rt_info(plan.metadata.to_text(), KEY)
+    openvino.save_model(model, path, compress_to_fp16=plan.metadata.precision == "fp16")
 
 
 def _quantized(model: Any, kept: Sequence[str], calibration: Sequence[Tensor]) -> Any:
@@ -43,7 +43,7 @@ def _quantized(model: Any, kept: Sequence[str], calibration: Sequence[Tensor]) -
     )
 
 
-def open_file(path: Path, threads: int) -> tuple[Card, Any]:
+def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
     """What the file says of itself, and how it is run."""
     import openvino
 
@@ -54,7 +54,7 @@ def open_file(path: Path, threads: int) -> tuple[Card, Any]:
         raise ValueError(f"{path} is not a usable OpenVINO file: {_reason(error)}") from error
     if not model.has_rt_info(KEY):
         raise ValueError(f"{path} was not exported by poise: it does not say how its images are prepared")
-    card = Card.from_text(str(model.get_rt_info(KEY).value))
+    metadata = ExportMetadata.from_text(str(model.get_rt_info(KEY).value))
     hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     hints["INFERENCE_PRECISION_HINT"] = "f32"  # else newer processors compute in bfloat16, pixels off
     if threads:
@@ -63,9 +63,9 @@ def open_file(path: Path, threads: int) -> tuple[Card, Any]:
 
     def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
         found = request.infer({"pixels": pixels.numpy(), **({} if size is None else {"size": size.numpy()})})
-        return [torch.from_numpy(found[name].copy()) for name in card.names]
+        return [torch.from_numpy(found[name].copy()) for name in metadata.names]
 
-    return card, run
+    return metadata, run
 
 
 def _reason(error: Exception) -> str:

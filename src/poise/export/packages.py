@@ -17,7 +17,7 @@ EXTRAS = {
 }
 
 
-class Missing(ImportError):
+class MissingPackage(ImportError):
     """A package that an export needs is not installed."""
 
     def __init__(self, package: str) -> None:
@@ -25,8 +25,8 @@ class Missing(ImportError):
         super().__init__(f"{package} is not installed; pip install 'poise[{extra}]' brings what such files need")
 
 
-def needed(*packages: str) -> None:
+def require_packages(*packages: str) -> None:
     """Refuse to begin without these packages."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise Missing(package)
+            raise MissingPackage(package)

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from poise.boxes import clip
 from poise.detectors import DetectionModel
-from poise.export.card import Card
 from poise.export.formats import FORMATS, format_of
-from poise.export.packages import needed
+from poise.export.metadata import ExportMetadata
+from poise.export.packages import require_packages
 from poise.export.raw import decoded
 from poise.models.files import build
 from poise.postprocess import suppress
@@ -51,11 +51,11 @@ def load_exported(path: str | os.PathLike[str], threads: int = 0) -> DetectionMo
         if not file.is_file():
             what = "no exported model at" if file == path else f"{path.name} is incomplete without its file"
             raise FileNotFoundError(f"{what} {file}")
-    needed(*kind.running)
-    card, session = kind.module().open_file(path, threads)
-    network = ExportedNetwork(card, session)
-    about = card.model
-    model = DetectionModel(network, card.preprocess, about["name"], about["num_classes"], about["options"])
+    require_packages(*kind.running)
+    metadata, session = kind.module().open_file(path, threads)
+    network = ExportedNetwork(metadata, session)
+    about = metadata.model
+    model = DetectionModel(network, metadata.preprocess, about["name"], about["num_classes"], about["options"])
     model.set_classes(about["class_names"], about["category_ids"])
     return model.eval()
 
@@ -76,11 +76,11 @@ class DecodedPredictions(Predictions):
 class ExportedNetwork(nn.Module):
     """``predict`` as any detector's; it cannot be trained."""
 
-    def __init__(self, card: Card, session: Session) -> None:
+    def __init__(self, metadata: ExportMetadata, session: Session) -> None:
         super().__init__()
-        self.card, self.session = card, session
+        self.metadata, self.session = metadata, session
         self.where = nn.Parameter(torch.zeros(0), requires_grad=False)  # says which device images go to
-        self.head: Any = build(card.model).network.branch.head if card.outputs == "raw" else None  # type: ignore[union-attr]
+        self.head: Any = build(metadata.model).network.branch.head if metadata.outputs == "raw" else None  # type: ignore[union-attr]
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         raise ValueError("an exported file cannot be trained: train the checkpoint that it came from")
@@ -88,29 +88,29 @@ class ExportedNetwork(nn.Module):
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Detections of (B,3,H,W) normalized pixels whose images are ``sizes`` (B,2) high and wide before padding."""
         device, pixels, sizes = pixels.device, self.padded(pixels.cpu()), sizes.cpu()
-        if self.card.outputs == "detections":
+        if self.metadata.outputs == "detections":
             found = self._suppressed(pixels, sizes)
         else:
-            found = self.card.postprocess(self.predictions(pixels), sizes)
+            found = self.metadata.postprocess(self.predictions(pixels), sizes)
         return Detections(*(value.to(device) for value in (found.boxes, found.scores, found.labels, found.valid)))
 
     def predictions(self, pixels: Tensor) -> Predictions:
         """What the file says of every place, for pixels of its size; not of files with NMS inside."""
         found = self.outputs(pixels)
         height, width = pixels.shape[2:]
-        if self.card.outputs == "raw":
-            shapes = self.card.level_shapes(height, width)
-            return decoded(self.head, list(found.values()), self.card.channels, shapes)
-        levels = self.card.level_sizes(height, width)
+        if self.metadata.outputs == "raw":
+            shapes = self.metadata.level_shapes(height, width)
+            return decoded(self.head, list(found.values()), self.metadata.channels, shapes)
+        levels = self.metadata.level_sizes(height, width)
         priors = Priors(found["boxes"][:1], torch.ones(found["boxes"].shape[1]), levels)
         passing = found.get("gate", found["scores"])
         return DecodedPredictions(priors, found["scores"], found["boxes"], passing)
 
     def padded(self, pixels: Tensor) -> Tensor:
         """The pixels with 0 at bottom and right up to the file's size, where that is fixed."""
-        if self.card.size is None:
+        if self.metadata.size is None:
             return pixels
-        height, width = self.card.size
+        height, width = self.metadata.size
         below, right = height - pixels.shape[2], width - pixels.shape[3]
         if below < 0 or right < 0:
             raise ValueError(
@@ -124,11 +124,11 @@ class ExportedNetwork(nn.Module):
 
         ``size`` (2,) is the height and width before padding, for files with NMS inside that ask for it.
         """
-        parts = pixels.split(1) if self.card.size else [pixels]
-        more = size.float() if size is not None and self.card.asks_size else None
+        parts = pixels.split(1) if self.metadata.size else [pixels]
+        more = size.float() if size is not None and self.metadata.takes_size else None
         values = [self.session(part.contiguous(), more) for part in parts]
         return {
-            name: torch.cat(column) for name, column in zip(self.card.names, zip(*values, strict=True), strict=True)
+            name: torch.cat(column) for name, column in zip(self.metadata.names, zip(*values, strict=True), strict=True)
         }
 
     def _suppressed(self, pixels: Tensor, sizes: Tensor) -> Detections:
@@ -143,6 +143,6 @@ class ExportedNetwork(nn.Module):
                 ("labels", lambda n: (0, n)),
             )
         )
-        border = self.card.postprocess.border
+        border = self.metadata.postprocess.border
         boxes = boxes if border is None else clip(boxes, sizes - border)
         return suppress(boxes, scores, labels, scores > 0, 1.0, most)

@@ -14,7 +14,7 @@ from poise.evaluate import to_original
 from poise.inference.sources import Frame
 from poise.inference.tiles import Found, Tiling, detect_tiled
 from poise.inference.views import TestTimeAugmentation, detect_views
-from poise.preprocess import alike
+from poise.preprocess import batches_by_shape
 
 Item = TypeVar("Item")
 
@@ -62,9 +62,11 @@ def detect_images(
         augmentation: look at several views and merge what is found.
     """
     wanted = [model.preprocess] if augmentation is None else augmentation.sizes(model.preprocess)
-    shapes = [tuple((one.padded if native else one.canvas)(*image.shape[-2:]) for one in wanted) for image in images]
+    shapes = [
+        tuple((one.padded_size if native else one.input_size)(*image.shape[-2:]) for one in wanted) for image in images
+    ]
     device, found = next(model.parameters()).device, dict[int, Found]()
-    for places in alike(shapes, len(images)):
+    for places in batches_by_shape(shapes, len(images)):
         same = [images[i].to(device) for i in places]
         prepared = [
             one.batch([one.normalize(image if native else one.resize(image)) for image in same]) for one in wanted

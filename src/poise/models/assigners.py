@@ -6,7 +6,6 @@ where the head's places are what it decides from. Criteria and assigners say the
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +30,7 @@ from poise.assign import (
 from poise.branches import DenseBranch
 from poise.nn.grids import AnchorGrid
 from poise.structures import Assignment, PairWeights, Progress, at
+from poise.suggestions import did_you_mean
 
 SIDE = 8.0  # strides: of the anchors that heads of points lend to assigners that compare boxes, as in ATSS's article
 
@@ -70,9 +70,7 @@ def swap_assigner(network: nn.Module, name: str, model: str) -> None:
         ValueError: an unknown name, or an assigner that does not fit; the message says why and what does.
     """
     if name not in ASSIGNERS:
-        close = difflib.get_close_matches(name, ASSIGNERS, 1, 0.4)
-        hint = f", did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"no assigner '{name}'{hint}; there are {', '.join(ASSIGNERS)}")
+        raise ValueError(f"no assigner '{name}'{did_you_mean(name, ASSIGNERS)}; there are {', '.join(ASSIGNERS)}")
     reason = misfit(network, name)
     if reason:
         fitting = [other for other in ASSIGNERS if not misfit(network, other)]

@@ -28,7 +28,7 @@ from poise.models.gfl import gfl
 from poise.models.gflv2 import gflv2
 from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
-from poise.models.options import check_options, nearest
+from poise.models.options import check_options
 from poise.models.ota import ota
 from poise.models.paa import paa
 from poise.models.parts import Weights
@@ -39,6 +39,7 @@ from poise.models.vfnet import vfnet
 from poise.models.yolox import yolox
 from poise.preprocess import CAFFE, NANODET, Preprocess
 from poise.structures import Progress
+from poise.suggestions import did_you_mean
 
 BACKBONES = {
     "r18": "resnet18",
@@ -212,7 +213,7 @@ def create_model(
         ValueError: an unknown name or option (the nearest known one is suggested), or a value out of range.
     """
     if name not in NAMES:
-        raise ValueError(f"no model '{name}'{nearest(name, NAMES)}; poise.list_models() lists them")
+        raise ValueError(f"no model '{name}'{did_you_mean(name, NAMES)}; poise.list_models() lists them")
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes}: at least one class is needed")
     entry = NAMES[name]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from poise.suggestions import did_you_mean
 
 LEAST = {  # of options that mean the same in every model
     "channels": 1,
@@ -34,17 +35,13 @@ def check_options(model: str, builder: Callable[..., Any], options: Mapping[str,
     known = [name for name in hints if name not in ("return", "num_classes")]
     for option, value in options.items():
         if option not in known:
-            raise ValueError(f"'{model}' has no option '{option}'{nearest(option, known)}; it has {', '.join(known)}")
+            raise ValueError(
+                f"'{model}' has no option '{option}'{did_you_mean(option, known)}; it has {', '.join(known)}"
+            )
         if not _fits(value, hints[option]):
             raise ValueError(f"{option}={value!r} of '{model}' must be {_wanted(hints[option])}")
         if isinstance(value, Real) and float(value) < LEAST.get(option, -math.inf):
             raise ValueError(f"{option}={value} of '{model}' must be at least {LEAST[option]}")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A suggestion for a word that is not known, to be put into a message; empty where none is near."""
-    close = difflib.get_close_matches(word, list(known), 1, 0.4)
-    return f", did you mean '{close[0]}'?" if close else ""
 
 
 def _fits(value: Any, hint: Any) -> bool:

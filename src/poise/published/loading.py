@@ -19,20 +19,20 @@ from poise.storage import load_weights
 class LoadReport:
     """What became of a published checkpoint."""
 
-    used: tuple[str, ...]  # keys of the checkpoint whose values are now in the model
-    unused: tuple[str, ...]  # keys of the checkpoint that the model has no place for
-    unfilled: tuple[str, ...]  # parameters and buffers of the model that the checkpoint did not hold
-    remade: tuple[str, ...] = ()  # parameters left at their start because the class count differs
-    carried: tuple[str, ...] = ()  # parameters of which the classes of the same name were taken over
-    shared_classes: tuple[str, ...] = ()  # names of those classes
+    loaded: tuple[str, ...]  # keys of the checkpoint whose values are now in the model
+    unexpected: tuple[str, ...]  # keys of the checkpoint that the model has no place for
+    missing: tuple[str, ...]  # parameters and buffers of the model that the checkpoint did not hold
+    reinitialized: tuple[str, ...] = ()  # parameters left at their start because the class count differs
+    remapped: tuple[str, ...] = ()  # parameters of which the classes of the same name were taken over
+    remapped_classes: tuple[str, ...] = ()  # names of those classes
 
     def __str__(self) -> str:
-        lines = [f"{len(self.used)} tensors loaded"]
+        lines = [f"{len(self.loaded)} tensors loaded"]
         for what, keys in (
-            ("unused keys", self.unused),
-            ("unfilled", self.unfilled),
-            ("re-made for the classes", self.remade),
-            ("classes carried over by their names", self.shared_classes),
+            ("unexpected keys", self.unexpected),
+            ("missing", self.missing),
+            ("re-made for the classes", self.reinitialized),
+            ("classes carried over by their names", self.remapped_classes),
         ):
             if keys:
                 lines.append(f"{len(keys)} {what}: {', '.join(keys[:10])}{' …' if len(keys) > 10 else ''}")
@@ -56,7 +56,7 @@ def load_published(
         source_classes: names of the checkpoint's classes; by default COCO's of 80, those of Objects365 of 365.
 
     Returns:
-        What was used, what was not, and what stays unfilled.
+        What was loaded, what was not, and what stays missing.
 
     Raises:
         ValueError: no weights inside, no key that fits, or a tensor of another shape.
@@ -68,26 +68,26 @@ def load_published(
     state = prepared(model.name, plain)
     own = model.network.state_dict()
     filled: dict[str, Tensor] = {}
-    used: list[str] = []
-    unused: list[str] = []
-    remade: list[str] = []
-    carried: list[str] = []
+    loaded: list[str] = []
+    unexpected: list[str] = []
+    reinitialized: list[str] = []
+    remapped: list[str] = []
     shared: set[str] = set()
     for key, value in state.items():
         known, name = translate(key, rules)
         if known and name is None:
-            used.append(key)
+            loaded.append(key)
         elif name is None or name not in own:
-            unused.append(key)
+            unexpected.append(key)
         elif own[name].shape == value.shape:
             filled[name] = value.to(own[name].dtype)
-            used.append(key)
+            loaded.append(key)
         elif remap_classes and _differs_by_classes(own[name], value, model.num_classes):
             mixed, common = _by_name(model, name, own[name], value, source_classes)
             shared.update(common)
-            (carried if common else remade).append(name)
+            (remapped if common else reinitialized).append(name)
             filled.update({name: mixed} if common else {})
-            used.extend([key] if common else [])
+            loaded.extend([key] if common else [])
         else:
             raise ValueError(
                 f"'{key}' has shape {tuple(value.shape)}, the model's '{name}' {tuple(own[name].shape)}; "
@@ -97,13 +97,13 @@ def load_published(
     if not filled:
         raise ValueError(f"none of the {len(state)} keys fits '{model.name}'; the first is '{next(iter(state), '-')}'")
     model.network.load_state_dict(filled, strict=False)
-    if not (remade or carried):
+    if not (reinitialized or remapped):
         name_classes(model)
     backbone = model.network.backbone
     backbone.freeze_as_pretrained()  # type: ignore[union-attr,operator]
-    unfilled = [name for name in own if name not in filled and name not in remade]
+    missing = [name for name in own if name not in filled and name not in reinitialized]
     kept = tuple(name for name in model.class_names if name in shared)
-    return LoadReport(tuple(used), tuple(unused), tuple(unfilled), tuple(remade), tuple(carried), kept)
+    return LoadReport(tuple(loaded), tuple(unexpected), tuple(missing), tuple(reinitialized), tuple(remapped), kept)
 
 
 def _by_name(

@@ -2,7 +2,7 @@
 
 from poise.recipes.augment import AugmentSettings
 from poise.recipes.catalog import describe_recipe, get_recipe, list_recipes
-from poise.recipes.convert import changed, differences, from_dict, load_recipe, save_recipe, to_dict
+from poise.recipes.convert import differences, from_dict, load_recipe, save_recipe, to_dict, with_settings
 from poise.recipes.finetune import finetune
 from poise.recipes.settings import (
     DataSettings,
@@ -23,7 +23,7 @@ __all__ = [
     "Recipe",
     "ScheduleSettings",
     "TrainSettings",
-    "changed",
+    "with_settings",
     "describe_recipe",
     "differences",
     "finetune",

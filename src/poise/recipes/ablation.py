@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poise.recipes.convert import changed
+from poise.recipes.convert import with_settings
 from poise.recipes.settings import Recipe
 from poise.storage import read_yaml
 
@@ -126,7 +126,7 @@ def _variants(table: Mapping[str, Any]) -> tuple[Variant, ...]:
 
 def _varied(recipe: Recipe, variant: Variant, seed: int) -> Recipe:
     try:
-        return changed(recipe, {**variant.changes, "train.seed": seed})
+        return with_settings(recipe, {**variant.changes, "train.seed": seed})
     except ValueError as error:
         raise ValueError(f"variant '{variant.name}': {error}") from error
 

@@ -29,9 +29,9 @@ from poise.recipes import (
     vfnet,
     yolox,
 )
-from poise.recipes.convert import nearest
 from poise.recipes.finetune import finetune
 from poise.recipes.settings import Recipe
+from poise.suggestions import did_you_mean
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     function.__name__: function
@@ -88,7 +88,7 @@ def get_recipe(name: str) -> Recipe:
     if ":" in name:
         return _own_recipe(name)
     known = [*RECIPES, *list_models()]
-    raise ValueError(f"no recipe or model '{name}'{nearest(name, known)}; 'poise recipes' lists them")
+    raise ValueError(f"no recipe or model '{name}'{did_you_mean(name, known)}; 'poise recipes' lists them")
 
 
 def _own_recipe(name: str) -> Recipe:

@@ -185,7 +185,7 @@ def co_dino_5scale_vit_l_12e() -> Recipe:
         augment=detr_augment(LARGE_SIDES, longest=2400),
         optimizer=optimizer,
         schedule=replace(recipe.schedule, warmup="linear", warmup_steps=500, warmup_ratio=0.01),
-        train=replace(recipe.train, average_decay=1 - 1e-4),
+        train=replace(recipe.train, ema_decay=1 - 1e-4),
     )
 
 

@@ -12,7 +12,7 @@ from poise.recipes.settings import (
 )
 
 # COCO itself holds a few boxes without area: the originals leave them out, and so do its recipes.
-COCO = DataSettings(batch_size=16, keep_empty=False, min_side=32, group_orientation=True, on_bad_data="skip")
+COCO = DataSettings(batch_size=16, keep_empty=False, min_side=32, group_by_aspect=True, on_bad_data="skip")
 
 
 def coco_recipe(

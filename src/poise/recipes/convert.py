@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -13,6 +12,7 @@ import yaml
 
 from poise.recipes.settings import Recipe
 from poise.storage import read_yaml, write_text_atomically
+from poise.suggestions import closest, did_you_mean
 
 Settings = TypeVar("Settings")
 
@@ -56,7 +56,7 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
         raise ValueError(f"{path}: {error}") from error
 
 
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with some settings replaced, given as ``{"schedule.epochs": 3}``; checked as in :func:`from_dict`."""
     values = to_dict(recipe)
     for path, value in changes.items():
@@ -80,16 +80,9 @@ def differences(before: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, An
     ]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``, did you mean 'x'?`` where something is near enough, else nothing."""
-    close = difflib.get_close_matches(word, list(known), 1, 0.5)
-    return f", did you mean '{close[0]}'?" if close else ""
-
-
 def _nearest(name: str, where: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, 1, 0.5)
-    if close:
-        return f", did you mean '{_join(where, close[0])}'?"
+    if (match := closest(str(name), known)) is not None:
+        return f", did you mean '{_join(where, match)}'?"
     return f"; {where or 'a recipe'} has {', '.join(known)}"
 
 
@@ -112,7 +105,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         if value in arguments and any(value == known and type(value) is type(known) for known in arguments):
             return value
         choices = ", ".join(map(str, arguments))
-        raise ValueError(f"{where}={value!r} is none of {choices}{nearest(str(value), map(str, arguments))}")
+        raise ValueError(f"{where}={value!r} is none of {choices}{did_you_mean(str(value), map(str, arguments))}")
     if origin in (Union, types.UnionType):
         return _first_that_fits(value, arguments, where)
     if origin is tuple:

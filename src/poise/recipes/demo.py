@@ -28,11 +28,11 @@ def demo(epochs: int = 20) -> Recipe:
         data=DataSettings(batch_size=8, eval_batch_size=16, workers=0),
         augment=AugmentSettings(flip=0.5),
         optimizer=OptimizerSettings(
-            "adamw", lr=3e-3, lr_batch=0, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
+            "adamw", lr=3e-3, lr_batch_size=0, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
         ),
-        schedule=ScheduleSettings(epochs, "cosine", milestones=(), final=0.01, warmup_steps=50, warmup_limit=0.1),
-        train=TrainSettings(
-            clip_norm=10.0, average_decay=0.995, average_ramp="ratio", channels_last=True, save_minutes=0
+        schedule=ScheduleSettings(
+            epochs, "cosine", milestones=(), min_lr_ratio=0.01, warmup_steps=50, warmup_max_fraction=0.1
         ),
+        train=TrainSettings(clip_norm=10.0, ema_decay=0.995, ema_ramp="ratio", channels_last=True, save_minutes=0),
         evaluate=EvaluateSettings(every=0, pictures=8),
     )

@@ -42,7 +42,7 @@ def detr_recipe(
         data=replace(COCO, batch_size=batch, keep_empty=empty),
         augment=augment or detr_augment(),
         optimizer=OptimizerSettings(
-            "adamw", lr, lr_batch=batch, weight_decay=decay, backbone_lr_multiplier=0.1, lr_multipliers=rates
+            "adamw", lr, lr_batch_size=batch, weight_decay=decay, backbone_lr_multiplier=0.1, lr_multipliers=rates
         ),
         schedule=ScheduleSettings(epochs, milestones=(drop,), warmup_steps=0),
         train=TrainSettings(clip_norm=0.1),

@@ -27,7 +27,9 @@ def finetune(model: str, epochs: int = 50, image_size: int = 640) -> Recipe:
         optimizer=OptimizerSettings(
             "adamw", lr=5e-4, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
         ),
-        schedule=ScheduleSettings(epochs, "cosine", milestones=(), final=0.01, warmup_steps=500, warmup_limit=0.1),
-        train=TrainSettings(clip_norm=10.0, average_decay=0.9998),
+        schedule=ScheduleSettings(
+            epochs, "cosine", milestones=(), min_lr_ratio=0.01, warmup_steps=500, warmup_max_fraction=0.1
+        ),
+        train=TrainSettings(clip_norm=10.0, ema_decay=0.9998),
         evaluate=EvaluateSettings(every=max(1, epochs // 25)),
     )

@@ -22,11 +22,11 @@ def _published(model: str) -> Recipe:
         model=ModelSettings(model, backbone_weights="imagenet"),
         data=DataSettings(batch_size=96, drop_last=True),
         augment=WARP,
-        optimizer=OptimizerSettings("adamw", lr=1e-3, lr_batch=96, weight_decay=0.05),
+        optimizer=OptimizerSettings("adamw", lr=1e-3, lr_batch_size=96, weight_decay=0.05),
         schedule=ScheduleSettings(
-            300, "cosine", milestones=(), final=0.05, by_epoch=True, warmup_steps=500, warmup_ratio=1e-4
+            300, "cosine", milestones=(), min_lr_ratio=0.05, by_epoch=True, warmup_steps=500, warmup_ratio=1e-4
         ),
-        train=TrainSettings(clip_norm=35.0, average_decay=0.9998),
+        train=TrainSettings(clip_norm=35.0, ema_decay=0.9998),
         evaluate=EvaluateSettings(every=10),
     )
 
@@ -61,9 +61,9 @@ def nanodet_plus_m_320_finetune() -> Recipe:
         model=ModelSettings("nanodet_plus_m_320", options={"guide_depth": 0}),
         data=DataSettings(batch_size=8, workers=1),
         augment=WARP,
-        optimizer=OptimizerSettings("adamw", lr=7e-4, lr_batch=0, weight_decay=0.05),
-        schedule=ScheduleSettings(20, "cosine", milestones=(), final=0.05, warmup_steps=50, warmup_ratio=1e-3),
-        train=TrainSettings(clip_norm=35.0, average_decay=0.998, average_ramp_steps=50.0),
+        optimizer=OptimizerSettings("adamw", lr=7e-4, lr_batch_size=0, weight_decay=0.05),
+        schedule=ScheduleSettings(20, "cosine", milestones=(), min_lr_ratio=0.05, warmup_steps=50, warmup_ratio=1e-3),
+        train=TrainSettings(clip_norm=35.0, ema_decay=0.998, ema_ramp_steps=50.0),
         evaluate=EvaluateSettings(every=2, metric="ap50"),
     )
 

@@ -47,7 +47,7 @@ class DataSettings:
     repeat_threshold: float = 0.0
     """Repeat-factor sampling (LVIS, 0.001): images whose rarest class is shown by a smaller share f of the images come
     sqrt(repeat_threshold / f) times, rounded up, in every epoch; 0: every image once."""
-    group_orientation: bool = False
+    group_by_aspect: bool = False
     """Batches hold only wide or only tall images, as in MMDetection: less padding."""
     batch_size: int = 16
     """Images of one optimizer step, all processes and accumulated parts together."""
@@ -78,9 +78,9 @@ class OptimizerSettings:
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
-    """Learning rate for a batch of ``lr_batch`` images."""
-    lr_batch: int = 16
-    """The rate is scaled by batch / lr_batch (linear scaling); 0: ``lr`` is used as it stands."""
+    """Learning rate for a batch of ``lr_batch_size`` images."""
+    lr_batch_size: int = 16
+    """The rate is scaled by batch / lr_batch_size (linear scaling); 0: ``lr`` is used as it stands."""
     momentum: float = 0.9
     nesterov: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
@@ -98,7 +98,7 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, f"optimizer.lr={self.lr} must be positive")
-        _require(self.lr_batch >= 0, f"optimizer.lr_batch={self.lr_batch} cannot be negative")
+        _require(self.lr_batch_size >= 0, f"optimizer.lr_batch_size={self.lr_batch_size} cannot be negative")
         _require(self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay} cannot be negative")
         _require(0 <= self.momentum < 1, f"optimizer.momentum={self.momentum} must lie in [0, 1)")
 
@@ -112,17 +112,17 @@ class ScheduleSettings:
     milestones: tuple[int, ...] = (8, 11)
     """multistep: after each of these epochs the rate is multiplied by ``gamma``."""
     gamma: float = 0.1
-    flat: float = 0.5
-    """flat_cosine: share of the training before the cosine begins."""
-    final: float = 0.0
-    """cosine: the last rate as a share of the first."""
+    flat_fraction: float = 0.5
+    """flat_cosine: fraction of the training before the cosine begins."""
+    min_lr_ratio: float = 0.0
+    """cosine, flat_cosine: the last rate divided by the first."""
     by_epoch: bool = False
     """cosine: the rate changes once an epoch instead of every step."""
     warmup: Literal["linear", "constant"] = "linear"
     warmup_steps: int = 500
     warmup_ratio: float = 0.001
     """Share of the rate at which the warm-up begins (or stays, if constant)."""
-    warmup_limit: float = 1.0
+    warmup_max_fraction: float = 1.0
     """The warm-up takes at most this share of all steps, so that short trainings are not all warm-up."""
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ class ScheduleSettings:
         _require(self.warmup_steps >= 0, f"schedule.warmup_steps={self.warmup_steps} cannot be negative")
         rising = list(self.milestones) == sorted(set(self.milestones))
         _require(rising, f"schedule.milestones={self.milestones} must increase")
-        _require(0 <= self.flat < 1, f"schedule.flat={self.flat} must lie in [0, 1)")
+        _require(0 <= self.flat_fraction < 1, f"schedule.flat_fraction={self.flat_fraction} must lie in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -146,15 +146,15 @@ class TrainSettings:
     """Classes that one classification loss of a DETR reads: those present, and others drawn by the square root of
     their number of images (LVIS, 50); 0: all."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    average_decay: float = 0.0
+    ema_decay: float = 0.0
     """Exponential moving average of parameters and buffers with this decay (0.9998 is usual); 0: none."""
-    average_ramp: Literal["exponential", "ratio", "none"] = "exponential"
-    """The decay at a step: times 1 - exp(-(1+step)/average_ramp_steps), at most (1+step)/(10+step), or as it stands."""
-    average_ramp_steps: float = 2000.0
+    ema_ramp: Literal["exponential", "ratio", "none"] = "exponential"
+    """The decay at a step: times 1 - exp(-(1+step)/ema_ramp_steps), at most (1+step)/(10+step), or as it stands."""
+    ema_ramp_steps: float = 2000.0
     checkpoint_backbone: bool = False
     """The backbone keeps the outputs of its stages alone and computes the rest again in the backward pass: less memory,
     more time. For backbones without batch normalization (Swin)."""
-    shard: bool = False
+    fsdp: bool = False
     """Several processes keep a share of parameters, gradients and optimizer state each (FSDP2), for large networks;
     the steps are those of ordinary processes. Started with torchrun."""
     compile: bool = False
@@ -192,7 +192,7 @@ class TrainSettings:
             ("lab_images", 0),
         ):
             _require(getattr(self, name) >= least, f"train.{name}={getattr(self, name)} must be at least {least}")
-        _require(0 <= self.average_decay < 1, f"train.average_decay={self.average_decay} must lie in [0, 1)")
+        _require(0 <= self.ema_decay < 1, f"train.ema_decay={self.ema_decay} must lie in [0, 1)")
 
 
 @dataclass(frozen=True)

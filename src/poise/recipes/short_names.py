@@ -26,5 +26,5 @@ def settings_by_path(settings: Mapping[str, Any]) -> dict[str, Any]:
             single = name == "image_size" and isinstance(value, int)
             changes[SHORT_SETTINGS.get(name, name)] = (value,) if single else value
     if "lr" in settings:
-        changes.setdefault("optimizer.lr_batch", 0)  # a rate that is given is used as it stands
+        changes.setdefault("optimizer.lr_batch_size", 0)  # a rate that is given is used as it stands
     return changes

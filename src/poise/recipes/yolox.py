@@ -28,16 +28,16 @@ def yolox_r50_fpn_300e() -> Recipe:
         optimizer=OptimizerSettings(
             "sgd",
             lr=0.01,
-            lr_batch=64,
+            lr_batch_size=64,
             nesterov=True,
             weight_decay=5e-4,
             norm_decay_multiplier=0.0,
             bias_decay_multiplier=0.0,
         ),
         schedule=ScheduleSettings(
-            EPOCHS, "cosine", milestones=(), final=0.05, warmup_steps=5 * 1848, warmup_ratio=1e-4
+            EPOCHS, "cosine", milestones=(), min_lr_ratio=0.05, warmup_steps=5 * 1848, warmup_ratio=1e-4
         ),
-        train=TrainSettings(average_decay=0.9998),
+        train=TrainSettings(ema_decay=0.9998),
         evaluate=EvaluateSettings(every=10),
     )
 

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from poise.data import BadImage, ImageSet
 from poise.data.loader import evaluation_loader
 from poise.detectors import DetectionModel
-from poise.distributed import alone
+from poise.distributed import single_process
 from poise.engine.health import Position
 from poise.engine.logs import to_csv
 from poise.engine.processes import Processes
@@ -62,7 +62,7 @@ class LabTable:
         write_text_atomically(self.path, to_csv(list(rows)))
 
 
-class Watch:
+class AssignmentMonitor:
     """Looks on while a network trains.
 
     Args:
@@ -123,7 +123,7 @@ class Watch:
         """Judge the probe's images after an epoch; the first process does."""
         if not (self.processes.first and self.images) or self.silent:
             return
-        with undisturbed(self.processes.device), alone(), evaluating(self.model):
+        with undisturbed(self.processes.device), single_process(), evaluating(self.model):
             sums, now = self._judge(position)
         before = self.state.lab if self.state.lab and self.state.lab["epoch"] == position.epoch else {"chosen": {}}
         self.state.lab = {"epoch": position.epoch + 1, "chosen": {name: one.chosen for name, one in now.items()}}

@@ -12,8 +12,8 @@ import torch
 from engine.test_distributed import PLAIN, on_ranks, recipe_of, train, weights
 from torch import nn
 
+from poise.engine.fsdp import full_tensors, layers_to_shard
 from poise.engine.processes import Processes
-from poise.engine.sharding import layers, whole
 from poise.engine.state import TrainingState
 from poise.engine.step import Stepper
 from poise.models import create_model
@@ -27,7 +27,7 @@ SMALL |= {"decoder_layers": 2, "lent": 12, "backbone": "mobilenetv3_small_100", 
 
 
 def sharded(recipe: Recipe) -> Recipe:
-    return replace(recipe, train=replace(recipe.train, shard=True))
+    return replace(recipe, train=replace(recipe.train, fsdp=True))
 
 
 def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -64,11 +64,11 @@ def test_a_sharded_run_goes_on_whole_and_the_other_way_round(tmp_path: Path) -> 
         assert_close(weights(tmp_path / "one"), weights(tmp_path / out))
 
 
-def steps_of_a_detr(processes: Processes, out: Path, shard: bool) -> None:
+def steps_of_a_detr(processes: Processes, out: Path, fsdp: bool) -> None:
     """Losses, gradient norm and weights after two steps of a Co-DETR, written by the first process."""
     torch.manual_seed(0)
     network = create_model("co_deformable_detr_r18", num_classes=3, deterministic=True, **SMALL).network
-    settings = TrainSettings(clip_norm=0.1, shard=shard, average_decay=0.9)
+    settings = TrainSettings(clip_norm=0.1, fsdp=fsdp, ema_decay=0.9)
     recipe = Recipe(train=settings, optimizer=OptimizerSettings("sgd", lr=1e-3))
     state = TrainingState(network, recipe, processes.device)
     network.train()
@@ -83,17 +83,17 @@ def steps_of_a_detr(processes: Processes, out: Path, shard: bool) -> None:
         said.append({"losses": record.values, "norm": record.norm})
     tensors = state.tensors()
     if processes.first:
-        torch.save({"said": said, "weights": tensors["network"], "average": tensors["average"]}, out)
+        torch.save({"said": said, "weights": tensors["network"], "ema": tensors["ema"]}, out)
 
 
 def test_a_detr_in_shares_says_and_learns_the_same(tmp_path: Path) -> None:
-    for name, shard in (("copies", False), ("shares", True)):
-        assert on_ranks(2, lambda p, n=name, s=shard: steps_of_a_detr(p, tmp_path / n, s)) == [0, 0]
+    for name, fsdp in (("copies", False), ("shares", True)):
+        assert on_ranks(2, lambda p, n=name, s=fsdp: steps_of_a_detr(p, tmp_path / n, s)) == [0, 0]
     copies, shares = (torch.load(tmp_path / name, weights_only=True) for name in ("copies", "shares"))
     for one, other in zip(copies["said"], shares["said"], strict=True):
         torch.testing.assert_close(other["losses"], one["losses"], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(other["norm"], one["norm"], rtol=1e-3, atol=0)
-    for part in ("weights", "average"):
+    for part in ("weights", "ema"):
         for key, value in copies[part].items():
             torch.testing.assert_close(shares[part][key], value, rtol=1e-4, atol=1e-5)
 
@@ -101,7 +101,7 @@ def test_a_detr_in_shares_says_and_learns_the_same(tmp_path: Path) -> None:
 def test_layers_that_are_gathered_by_themselves() -> None:
     wide = {**SMALL, "channels": 64, "hidden": 512, "heads": ""}
     network = create_model("co_deformable_detr_r18", num_classes=3, **wide).network
-    found = layers(network)
+    found = layers_to_shard(network)
     assert set(network.encoder.layers) <= set(found)  # type: ignore[union-attr,arg-type]
     assert not any(isinstance(one, nn.Identity) for one in found) and network not in found
     assert not set(network.decoder.outputs) & set(found)  # type: ignore[union-attr,arg-type]
@@ -109,7 +109,7 @@ def test_layers_that_are_gathered_by_themselves() -> None:
 
 def test_a_whole_tensor_stays_what_it_is() -> None:
     value = {"a": torch.ones(2), "b": [1, {"c": torch.zeros(1)}]}
-    assert whole(value)["a"] is value["a"] and whole(value)["b"][0] == 1
+    assert full_tensors(value)["a"] is value["a"] and full_tensors(value)["b"][0] == 1
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_refusals(tmp_path: Path) -> None:
 
     def refused(processes: Processes, **settings: Any) -> None:
         recipe = sharded(recipe_of("plain"))
-        with pytest.raises(ValueError, match="train.shard does not go with"):
+        with pytest.raises(ValueError, match="train.fsdp does not go with"):
             TrainingState(nn.Linear(2, 2), replace(recipe, train=replace(recipe.train, **settings)), processes.device)
 
     def each(processes: Processes) -> None:

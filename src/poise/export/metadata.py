@@ -20,7 +20,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)
-class Card:
+class ExportMetadata:
     """A model without its network.
 
     ``outputs`` is what the file gives: ``decoded`` boxes and scores of every place, the ``detections`` of one image, or
@@ -38,7 +38,7 @@ class Card:
     precision: Precision
 
     @property
-    def asks_size(self) -> bool:
+    def takes_size(self) -> bool:
         """Whether the file takes the image's size before padding as a second input."""
         return self.outputs == "detections" and self.preprocess.keep_ratio
 
@@ -58,7 +58,7 @@ class Card:
         return json.dumps({"format": FORMAT, **content})
 
     @staticmethod
-    def from_text(text: str) -> Card:
+    def from_text(text: str) -> ExportMetadata:
         """Read back what :meth:`to_text` wrote.
 
         Raises:
@@ -74,7 +74,7 @@ class Card:
         content["preprocess"] = Preprocess(**_tuples(content["preprocess"]))
         content["postprocess"] = _postprocess(content["postprocess"])
         content["levels"] = tuple((int(stride), int(count)) for stride, count in content["levels"])
-        return Card(**_tuples(content))
+        return ExportMetadata(**_tuples(content))
 
 
 def describe(model: DetectionModel) -> dict[str, Any]:

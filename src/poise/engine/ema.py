@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from poise.engine.sharding import local
+from poise.engine.fsdp import to_local
 
 
 def decay_at(step: int, decay: float, ramp: str = "exponential", ramp_steps: float = 2000.0) -> float:
@@ -24,7 +24,7 @@ def decay_at(step: int, decay: float, ramp: str = "exponential", ramp_steps: flo
     return min(decay, (1 + step) / (10 + step)) if ramp == "ratio" else decay
 
 
-class Average:
+class ExponentialMovingAverage:
     """Keeps the averages apart from the network; integer buffers are copied, values that are not finite never enter."""
 
     def __init__(self, network: nn.Module, decay: float, ramp: str = "exponential", ramp_steps: float = 2000.0) -> None:
@@ -37,7 +37,7 @@ class Average:
         """Take in the network's values after ``step`` optimizer steps; nothing if the last was not ``healthy``."""
         weight = 1 - decay_at(step, self.decay, self.ramp, self.ramp_steps)
         for name, new in self.network.state_dict().items():
-            old, new = local(self.values[name]), local(new)
+            old, new = to_local(self.values[name]), to_local(new)
             mixed = old.lerp(new.to(old.dtype), weight) if old.is_floating_point() else new
             old.copy_(torch.where(new.isfinite() & healthy, mixed, old))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from poise.engine.average import Average, decay_at
+from poise.engine.ema import ExponentialMovingAverage, decay_at
 
 
 def test_nanodet_ramp() -> None:
@@ -29,7 +29,7 @@ def network() -> nn.Module:
 
 def test_parameters_and_buffers_follow_the_formula() -> None:
     net = network()
-    average = Average(net, 0.9, "exponential", 10.0)
+    average = ExponentialMovingAverage(net, 0.9, "exponential", 10.0)
     expected = {name: value.clone().double() for name, value in net.state_dict().items()}
     for step in range(1, 20):
         net(torch.randn(4, 3))
@@ -50,7 +50,7 @@ def test_parameters_and_buffers_follow_the_formula() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_not_finite_never_enter(bad: float) -> None:
     net = network()
-    average = Average(net, 0.5, "none")
+    average = ExponentialMovingAverage(net, 0.5, "none")
     before = average.values["0.weight"].clone()
     with torch.no_grad():
         net[0].weight.add_(1)
@@ -65,7 +65,7 @@ def test_values_that_are_not_finite_never_enter(bad: float) -> None:
 
 def test_applied_gives_the_network_back_to_the_bit() -> None:
     net = network()
-    average = Average(net, 0.5, "none")
+    average = ExponentialMovingAverage(net, 0.5, "none")
     with torch.no_grad():
         net[0].weight.mul_(3)
     average.update(1)

@@ -19,7 +19,7 @@ from poise.cli.train import parse, resolve
 from poise.data.demo import write_demo_data
 from poise.engine import train
 from poise.engine.step import Stepper
-from poise.recipes import Recipe, changed, finetune
+from poise.recipes import Recipe, finetune, with_settings
 from poise.storage import read_safely
 from poise.structures import Batch
 
@@ -56,7 +56,7 @@ def recipe(name: str = "atss_r18_fpn", epochs: int = 2, **train_settings: Any) -
         "data.val": "none",
         **{f"train.{key}": value for key, value in train_settings.items()},
     }
-    return changed(finetune(name, epochs, 64), settings)
+    return with_settings(finetune(name, epochs, 64), settings)
 
 
 def run(out: Path, data: Path, plan: Recipe, resume: bool = False) -> dict[str, Any]:
@@ -152,11 +152,11 @@ def test_the_option(tmp_path: Path) -> None:
 
 
 def test_averages_and_accumulation(tmp_path: Path, scenes: Path) -> None:
-    settings = {"average_decay": 0.9, "accumulate": 3}
+    settings = {"ema_decay": 0.9, "accumulate": 3}
     plain = run(tmp_path / "plain", scenes, recipe(epochs=1, **settings))
     seen = run(tmp_path / "seen", scenes, recipe(epochs=1, lab_every=1, lab_images=2, **settings))
     assert_equal(plain["network"], seen["network"])
-    assert_equal(plain["average"], seen["average"])
+    assert_equal(plain["ema"], seen["ema"])
     batch, probe = table(tmp_path / "seen")  # one step of three parts, and the probe
     assert (batch["step"], batch["source"], probe["source"]) == ("1", "batch", "probe")
     run(tmp_path / "parts", scenes, recipe(epochs=1, lab_every=1, lab_images=0))

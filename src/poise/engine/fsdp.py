@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from poise.recipes import TrainSettings
 from poise.structures import StepOutput
 
-LEAST_SHARE = 0.01  # of all parameters: smaller layers are gathered together with the rest of the network
+LEAST_SHARE = 0.01  # of all parameters: smaller layers are unsharded together with the rest of the network
 _KNOWN: set[type] = set()  # outputs whose tensors PyTorch was told to look for
 
 
-def shard(network: nn.Module, settings: TrainSettings, device: torch.device) -> None:
+def apply_fsdp(network: nn.Module, settings: TrainSettings, device: torch.device) -> None:
     """Part the parameters among the processes, in place; before there is an optimizer.
 
     Raises:
@@ -38,15 +38,15 @@ def shard(network: nn.Module, settings: TrainSettings, device: torch.device) -> 
         _KNOWN.add(StepOutput)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     single = {parameter for parameter in network.parameters() if not parameter.ndim}  # FSDP2 parts no single numbers
-    for part in (*layers(network), network):
+    for part in (*layers_to_shard(network), network):
         fully_shard(part, mesh=mesh, ignored_params=single)
 
 
 def _refuse(settings: TrainSettings) -> None:
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         raise ValueError(
-            "train.shard parts the network among processes, and there is one: start several with "
-            "torchrun --nproc-per-node N, or leave train.shard out"
+            "train.fsdp parts the network among processes, and there is one: start several with "
+            "torchrun --nproc-per-node N, or leave train.fsdp out"
         )
     for name, wrong in (
         ("train.precision=fp16", settings.precision == "fp16"),
@@ -55,11 +55,11 @@ def _refuse(settings: TrainSettings) -> None:
     ):
         if wrong:
             cure = "use bf16 or fp32" if "fp16" in name else "switch one of them off"
-            raise ValueError(f"train.shard does not go with {name}: {cure}")
+            raise ValueError(f"train.fsdp does not go with {name}: {cure}")
 
 
-def layers(network: nn.Module) -> list[nn.Module]:
-    """Layers of backbone, encoder and decoder that are worth being gathered each by itself, inner ones first."""
+def layers_to_shard(network: nn.Module) -> list[nn.Module]:
+    """Layers of backbone, encoder and decoder that are worth being unsharded each by itself, inner ones first."""
     least = LEAST_SHARE * _size(network)
     lists = [c for c in _modules(network, "backbone") if isinstance(c, (nn.ModuleList, nn.Sequential))]
     parts = [getattr(network, name, None) for name in ("encoder", "decoder")]
@@ -82,45 +82,45 @@ def is_sharded(network: nn.Module) -> bool:
     return hasattr(network, "unshard")
 
 
-def is_part(value: Any) -> bool:
+def is_dtensor(value: Any) -> bool:
     """Whether a tensor is this process' part of one (a ``DTensor``)."""
     return isinstance(value, Tensor) and hasattr(value, "full_tensor")
 
 
-def local(value: Tensor) -> Tensor:
+def to_local(value: Tensor) -> Tensor:
     """This process' part of a tensor; the same memory."""
-    return value.to_local() if is_part(value) else value  # type: ignore[attr-defined]
+    return value.to_local() if is_dtensor(value) else value  # type: ignore[attr-defined]
 
 
-def whole(value: Any) -> Any:
+def full_tensors(value: Any) -> Any:
     """A tensor that is whole, and nested dicts and lists of them; every process must call this."""
-    if is_part(value):
+    if is_dtensor(value):
         return value.full_tensor()
     if isinstance(value, Mapping):
-        return {key: whole(inner) for key, inner in value.items()}
-    return [whole(inner) for inner in value] if isinstance(value, list) else value
+        return {key: full_tensors(inner) for key, inner in value.items()}
+    return [full_tensors(inner) for inner in value] if isinstance(value, list) else value
 
 
-def part_of(value: Tensor, like: Any) -> Tensor:
+def distribute_like(value: Tensor, like: Any) -> Tensor:
     """A whole tensor parted as ``like`` is; every process has the whole."""
-    if not is_part(like):
+    if not is_dtensor(like):
         return value
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def parts_of(values: Mapping[str, Tensor], likes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def distribute_all_like(values: Mapping[str, Tensor], likes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same of every entry."""
-    return {name: part_of(value, likes[name]) if name in likes else value for name, value in values.items()}
+    return {name: distribute_like(value, likes[name]) if name in likes else value for name, value in values.items()}
 
 
-def optimizer_parts(payload: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def distribute_optimizer_state(payload: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """A stored optimizer state parted as its parameters are."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = {
         index: {
-            name: part_of(value, parameters[index])
+            name: distribute_like(value, parameters[index])
             if isinstance(value, Tensor) and value.shape == parameters[index].shape
             else value
             for name, value in entry.items()
@@ -130,10 +130,10 @@ def optimizer_parts(payload: Mapping[str, Any], optimizer: torch.optim.Optimizer
     return {**payload, "state": state}
 
 
-def exchange(gradients: Sequence[Tensor]) -> None:
+def average_replicated_gradients(gradients: Sequence[Tensor]) -> None:
     """Average over processes the gradients of single numbers, which every process has whole."""
     for gradient in gradients:
-        if not is_part(gradient):
+        if not is_dtensor(gradient):
             dist.all_reduce(gradient)
             gradient /= dist.get_world_size()
 
@@ -142,20 +142,20 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """L2 norm of the whole gradient, the same in every process."""
     squares = [torch.zeros((), device=gradients[0].device), torch.zeros((), device=gradients[0].device)]
     for gradient in gradients:
-        squares[is_part(gradient)] += local(gradient).float().square().sum()
+        squares[is_dtensor(gradient)] += to_local(gradient).float().square().sum()
     dist.all_reduce(squares[1])
     return (squares[0] + squares[1]).sqrt()
 
 
-def clip_to(gradients: Sequence[Tensor], limit: float, norm: Tensor) -> None:
+def clip_gradients(gradients: Sequence[Tensor], limit: float, norm: Tensor) -> None:
     """Scale a gradient of this norm down to a limit, as ``torch.nn.utils.clip_grads_with_norm_`` does."""
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
-        local(gradient).mul_(factor)
+        to_local(gradient).mul_(factor)
 
 
 @contextmanager
-def gathered(network: nn.Module) -> Iterator[None]:
+def unsharded(network: nn.Module) -> Iterator[None]:
     """Every process holds the whole network meanwhile, so that they need not run in step (validation).
 
     Buffers are those of the first process, as ``DistributedDataParallel`` leaves them.
