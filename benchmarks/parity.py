@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from parity import golden, gradient_norms, image, relative, targets
+from support.parity import golden, gradient_norms, image, relative, targets
 from test_parity import MODELS, SIZE, model_of
 
 from poise.detectors import DetectionModel

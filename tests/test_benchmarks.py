@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from sources import ROOT
+from support.sources import ROOT
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from sources import imported_modules, module_name, modules, python_files, short, tree
+from support.sources import imported_modules, module_name, modules, python_files, short, tree
 
 FLOORS = (
     ("boxes", "predictions", "structures", "distributed", "storage", "preprocess", "draw", "suggestions", "version"),
@@ -76,8 +76,8 @@ def test_the_reader_of_imports_sees_every_form(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "poise" / "criteria.py"
     path.parent.mkdir()
     path.write_text(text)
-    monkeypatch.setattr("sources.PACKAGE", path.parent)
-    monkeypatch.setattr("sources.modules", lambda: {"poise.boxes", "poise.losses", "poise.nn.necks.fpn"})
+    monkeypatch.setattr("support.sources.PACKAGE", path.parent)
+    monkeypatch.setattr("support.sources.modules", lambda: {"poise.boxes", "poise.losses", "poise.nn.necks.fpn"})
     assert [name for _, name in imported_modules(path)] == [
         "poise.assign",
         "poise.boxes",

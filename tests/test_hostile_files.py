@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TINY_MODEL
+from support.tiny import TINY_MODEL
 
 import poise
 from poise.cli import main

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from parity import golden
+from support.parity import golden
 from torch import Tensor
 from torch.nn import functional
 

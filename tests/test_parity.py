@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from parity import checkpoint, golden, gradient_norms, image, relative, targets
+from support.parity import checkpoint, golden, gradient_norms, image, relative, targets
 
 from poise.detectors import DetectionModel
 from poise.models import create_model

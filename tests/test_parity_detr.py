@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from parity import checkpoint, golden, gradient_norms, image, relative, targets
+from support.parity import checkpoint, golden, gradient_norms, image, relative, targets
 from torch import Tensor
 
 from poise.detectors import DetectionModel

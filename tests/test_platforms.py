@@ -12,14 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sources import python_files, short, tree
+from support.sources import python_files, short, tree
+from support.write_data import coco_content, picture, write_coco, write_yolo
 
 from poise.cli.predict import FreeNames
 from poise.data import BadData, open_data
 from poise.data.files import FileIndex
 from poise.engine.locks import FolderInUse, _start_time_on_windows, identity, locked
 from poise.storage import read_safely, save_atomically, sync_folder
-from tests.data.write_data import coco_content, picture, write_coco, write_yolo
 
 POSIX_ONLY = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "readline", "syslog"}
 POSIX_CALLS = {

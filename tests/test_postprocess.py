@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scenes import CLASSES, HEIGHT, WIDTH, predictions_of
+from support.scenes import CLASSES, HEIGHT, WIDTH, predictions_of
 from torch import Tensor
 from torchvision.ops import nms
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sources import PACKAGE, module_name, python_files, short, tree
+from support.sources import PACKAGE, module_name, python_files, short, tree
 
 import poise
 

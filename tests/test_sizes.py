@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from sources import PACKAGE, ROOT, FunctionNode, functions, python_files, short, tree
+from support.sources import PACKAGE, ROOT, FunctionNode, functions, python_files, short, tree
 
 MOST_LINES = 300  # of a file, blank lines not counted; 320 with them would be two things
 MOST_FUNCTION_LINES = 80

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from scenes import predictions_of
+from support.scenes import predictions_of
 from torchvision.ops import box_iou
 
 from poise.boxes import clip

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hard_scenes import hard_truth, objects_of
-from scenes import CLASSES, POINTS, STRIDES, predictions_of, truth_of
+from support.hard_scenes import hard_truth, objects_of
+from support.scenes import CLASSES, POINTS, STRIDES, predictions_of, truth_of
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 from torchvision.ops import box_iou, generalized_box_iou

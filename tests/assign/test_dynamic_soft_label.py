@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity import golden
-from scenes import CLASSES, STRIDES, predictions_of, truth_of
+from support.parity import golden
+from support.scenes import CLASSES, STRIDES, predictions_of, truth_of
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 from torchvision.ops import box_iou

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scenes import HEIGHT, POINTS, STRIDES, WIDTH, hard_truth, predictions_of, truth_of
+from support.scenes import HEIGHT, POINTS, STRIDES, WIDTH, hard_truth, predictions_of, truth_of
 
 from poise.assign import Fovea
 from poise.structures import Predictions

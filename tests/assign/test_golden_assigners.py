@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity import golden
+from support.parity import golden
 from torch import Tensor
 
 from poise.assign import ATSS, MaxIoU

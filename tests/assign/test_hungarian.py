@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from parity import golden
-from scenes import predictions_of, truth_of
+from support.parity import golden
+from support.scenes import predictions_of, truth_of
 
 from poise.assign import Hungarian
 from poise.boxes import denormalize_boxes

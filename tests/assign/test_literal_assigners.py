@@ -8,7 +8,7 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 import torch
-from scenes import HEIGHT, STRIDES, WIDTH, hard_truth, predictions_of, truth_of
+from support.scenes import HEIGHT, STRIDES, WIDTH, hard_truth, predictions_of, truth_of
 
 from poise.assign import ATSS, CenterRegion, MaxIoU
 from poise.nn.grids import AnchorGrid, points, squares

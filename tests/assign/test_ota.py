@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from scenes import CLASSES, HEIGHT, WIDTH, hard_truth, predictions_of, truth_of
+from support.scenes import CLASSES, HEIGHT, WIDTH, hard_truth, predictions_of, truth_of
 from torch import Tensor
 from torchvision.ops import box_iou, sigmoid_focal_loss
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hard_scenes import hard_truth, objects_of
-from scenes import CLASSES, STRIDES, predictions_of
+from support.hard_scenes import hard_truth, objects_of
+from support.scenes import CLASSES, STRIDES, predictions_of
 from torchvision.ops import box_iou, generalized_box_iou, sigmoid_focal_loss
 
 from poise.assign.mixture import low_component

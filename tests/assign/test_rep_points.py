@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scenes import POINTS, STRIDES, predictions_of, truth_of
+from support.scenes import POINTS, STRIDES, predictions_of, truth_of
 from torch import Tensor
 
 from poise.assign import MaxIoU

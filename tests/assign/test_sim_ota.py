@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scenes import CLASSES, hard_truth, predictions_of, truth_of
+from support.scenes import CLASSES, hard_truth, predictions_of, truth_of
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, one_hot
 from torchvision.ops import box_iou

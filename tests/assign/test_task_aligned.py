@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scenes import hard_truth, predictions_of, truth_of
+from support.scenes import hard_truth, predictions_of, truth_of
 from torchvision.ops import box_iou
 
 from poise.assign import TaskAligned

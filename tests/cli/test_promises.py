@@ -13,14 +13,14 @@ import huggingface_hub.constants
 import huggingface_hub.utils
 import pytest
 import timm
-from browser import Browser, find_browser
-from tiny import TINY_MODEL
+from support.browser import Browser, find_browser
+from support.tiny import TINY_MODEL
+from support.write_data import write_yolo
 
 from poise.cli import main
 from poise.cli.page import write_page
 from poise.data import open_data
 from poise.storage import write_text_atomically
-from tests.data.write_data import write_yolo
 
 EVIL = "<img src=x onerror=document.title='hit'>"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import TINY_MODEL
+from support.tiny import TINY_MODEL
 
 import poise
 from poise.cli import main

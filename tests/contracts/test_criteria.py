@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from contracts.data_dependence import DataDependence
-from scenes import predictions_of, truth_of
+from support.scenes import predictions_of, truth_of
 from torch import Tensor
 
 from poise.assign import ATSS, OTA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from parity import golden, relative
-from scenes import POINTS, predictions_of, truth_of
+from support.parity import golden, relative
+from support.scenes import POINTS, predictions_of, truth_of
 from torch import Tensor
 
 from poise import boxes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity import golden, relative
+from support.parity import golden, relative
 from torch import Tensor
 
 from poise.assign import CenterRegion

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scenes import CLASSES, predictions_of, truth_of
+from support.scenes import CLASSES, predictions_of, truth_of
 from torch import Tensor
 
 from poise.assign import Hungarian

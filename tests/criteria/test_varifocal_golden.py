@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity import golden, relative
-from scenes import predictions_of, truth_of
+from support.parity import golden, relative
+from support.scenes import predictions_of, truth_of
 from torch import Tensor
 
 from poise import losses

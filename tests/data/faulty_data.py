@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from data.test_faults import DROPPED, NOTES, Change, edit
 from PIL import Image
-from write_data import HEIGHT, WIDTH, coco_content, picture, voc_object, write_coco, write_voc, write_yolo
-
-from tests.data.test_faults import DROPPED, NOTES, Change, edit
+from support.write_data import HEIGHT, WIDTH, coco_content, picture, voc_object, write_coco, write_voc, write_yolo
 
 Effect = Literal["record", "split", "image", "note"]
 """A record is refused or left out at the start; the split is refused; an image is found to be bad when it is decoded;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from colored import assert_boxes_are_where_colors_are, colored_scene
+from support.colored import assert_boxes_are_where_colors_are, colored_scene
 from torch import Tensor
 from torchvision.transforms import v2
 

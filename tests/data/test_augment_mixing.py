@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from colored import COLOURS, assert_boxes_are_where_colors_are, colored_scene, extent
+from support.colored import COLOURS, assert_boxes_are_where_colors_are, colored_scene, extent
 from torch import Tensor
 
 from poise.data.augment import make_scene

@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from faulty_data import CASES, Case
-from write_data import picture
+from data.faulty_data import CASES, Case
+from support.write_data import picture
 
 from poise.cli import main
 from poise.models import create_model

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from write_data import HEIGHT, WIDTH, coco_content, picture, voc_object, write_coco, write_voc, write_yolo
+from support.write_data import HEIGHT, WIDTH, coco_content, picture, voc_object, write_coco, write_voc, write_yolo
 
 from poise.data import FAULT_KINDS, BadData, DataError, check_data, open_data
 

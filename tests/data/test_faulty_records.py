@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colored import FileRecord, write_records
+from support.colored import FileRecord, write_records
 
 from poise.data import DataError, train_loader
 from poise.data.dataset import Record

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from reading import read_everywhere
-from write_data import HEIGHT, WIDTH, picture, voc_object, write_voc
+from data.reading import read_everywhere
+from support.write_data import HEIGHT, WIDTH, picture, voc_object, write_voc
 
 from poise.data import BadData, DataError, check_data, open_data, splits
 from poise.engine.sources import open_sets

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from reading import read_everywhere
-from write_data import HEIGHT, WIDTH, picture, write_yolo
+from data.reading import read_everywhere
+from support.write_data import HEIGHT, WIDTH, picture, write_yolo
 
 from poise.data import BadData, DataError, check_data, open_data, splits
 from poise.engine.sources import open_sets

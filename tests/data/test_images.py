@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from write_data import picture
+from support.write_data import picture
 
 from poise.data import BadImage, image_size, read_image
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from colored import FileRecord, write_records
+from support.colored import FileRecord, write_records
 
 from poise.data.augment import build_pipeline
 from poise.data.dataset import DetectionDataset, Failure, Item

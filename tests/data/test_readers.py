@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
-from write_data import HEIGHT, WIDTH, coco_content, picture, voc_object, write_coco, write_voc, write_yolo
+from support.write_data import HEIGHT, WIDTH, coco_content, picture, voc_object, write_coco, write_voc, write_yolo
 
 from poise.data import BadData, Category, DataError, open_data, splits, training_splits
 

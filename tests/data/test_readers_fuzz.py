@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from write_data import coco_content, voc_object, write_coco, write_voc, write_yolo
+from support.write_data import coco_content, voc_object, write_coco, write_voc, write_yolo
 
 from poise.data import DataError, ImageSet, open_data, with_proposals
 from poise.recipes import Recipe, from_dict, load_recipe, to_dict

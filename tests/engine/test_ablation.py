@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import TINY_MODEL
+from support.tiny import TINY_MODEL
 
 from poise.cli import main
 from poise.data.demo import write_demo_data

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_training
 import torch
+from support import tiny_training
 
 from benchmarks.kill_points import free_port
 from poise.engine.processes import Processes, process_group

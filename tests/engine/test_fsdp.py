@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_training
 import torch
 from engine.test_distributed import PLAIN, on_ranks, recipe_of, train, weights
+from support import tiny_training
 from torch import nn
 
 from poise.engine.fsdp import full_tensors, layers_to_shard

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny_training
 import torch
+from support import tiny_training
 
 from poise.engine.health import OutOfMemory, RunningStatistics, TrainingDiverged
 from poise.storage import read_safely

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_training
 from engine.test_distributed import forked_ranks
+from support import tiny_training
 
 from poise.engine.health import LostProcess, lost_process
 from poise.engine.processes import Processes

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from parity import checkpoint
+from support.parity import checkpoint
 
 from poise.engine.model import build_model
 from poise.recipes import finetune

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dying_training
 import pytest
+from support import dying_training
 
 from benchmarks import kill_points
 from poise.data.demo import write_demo_data

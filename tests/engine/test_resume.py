@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_training
 import torch
+from support import tiny_training
 
 from poise.engine.checkpoints import read_last, save_last
 from poise.engine.locks import locked

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny_training
 import torch
+from support import tiny_training
 
 from benchmarks.kill_saves import kill_many
 from poise.engine.checkpoints import read_last, save_last

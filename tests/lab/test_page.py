@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser, find_browser
+from support.browser import Browser, find_browser
 
 from poise.cli import main
 from poise.data.demo import write_demo_data

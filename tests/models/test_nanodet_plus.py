@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from parity import checkpoint, golden, gradient_norms, image, relative, targets
+from support.parity import checkpoint, golden, gradient_norms, image, relative, targets
 from torch import Tensor, nn
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.ops import box_convert, box_iou

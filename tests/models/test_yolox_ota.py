@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from scenes import CLASSES, POINTS, predictions_of, truth_of
+from support.scenes import CLASSES, POINTS, predictions_of, truth_of
 from torchvision.ops import box_iou, generalized_box_iou, sigmoid_focal_loss
 
 from poise.assign import OTA, SimOTA

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scenes import predictions_of, truth_of
+from support.scenes import predictions_of, truth_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -138,7 +138,7 @@ def test_the_quality_teaches_the_distributions() -> None:
 
 def test_published_names_fill_the_whole_model() -> None:
     """The names of the authors' checkpoints: GFL's, and ``reg_conf`` with the shapes of its two 1x1 convolutions."""
-    from parity import checkpoint
+    from support.parity import checkpoint
 
     state = dict(checkpoint("gfl_r50"))
     shapes = {"0.weight": (64, 20, 1, 1), "0.bias": (64,), "2.weight": (1, 64, 1, 1), "2.bias": (1,)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from parity import checkpoint
+from support.parity import checkpoint
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scenes import HEIGHT, POINTS, WIDTH, maps_of, truth_of
+from support.scenes import HEIGHT, POINTS, WIDTH, maps_of, truth_of
 from torch import Tensor
 from torchvision.ops import box_iou
 

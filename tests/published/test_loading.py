@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from parity import checkpoint
+from support.parity import checkpoint
 from torch import Tensor
 
 from poise.models import create_model

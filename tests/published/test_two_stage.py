@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity import checkpoint
+from support.parity import checkpoint
 from torch import Tensor
 
 from poise.models import create_model

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from sources import PACKAGE, ROOT, imported_modules, python_files, short, tree
+from support.sources import PACKAGE, ROOT, imported_modules, python_files, short, tree
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from parity import GOLDEN, golden, values
+from support.parity import GOLDEN, golden, values
 
 from poise.nn.necks.balanced_pyramid import BalancedPyramid
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scenes import CLASSES, HEIGHT, WIDTH, truth_of
+from support.scenes import CLASSES, HEIGHT, WIDTH, truth_of
 
 from poise.boxes import cxcywh_to_xyxy, normalize_boxes
 from poise.nn.transformer.denoising import ContrastiveDenoising

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from scenes import CLASSES, HEIGHT, WIDTH, random_boxes
 from torch import Tensor
 
 from poise.structures import GroundTruth
+from support.scenes import CLASSES, HEIGHT, WIDTH, random_boxes
 
 AWKWARD = torch.tensor(
     [
