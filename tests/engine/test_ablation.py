@@ -180,7 +180,7 @@ def test_from_the_command_line(data: Path, tmp_path: Path, capsys: pytest.Captur
         (["dw_r18_fpn", "--vary", "batch_size=4,8"], 2, "needs --data"),
         (["dw_r18_fpn", "--data", "x", "--vary", "batch_size=4", "--data.val", "none"], 2, "compares by validation"),
         (["dw_r18_fpm", "--data", "x", "--vary", "batch_size=4"], 1, "did you mean 'dw_r18_fpn'"),
-        (["dw_r18_fpn", "--data", "x", "--vary", "data.batsh=4"], 1, "did you mean 'data.batch_size'"),
+        (["dw_r18_fpn", "--data", "x", "--vary", "data.batch_sze=4"], 1, "did you mean 'data.batch_size'"),
     ],
 )
 def test_wrong_words(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
