@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from poise.cli.main import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
@@ -80,9 +82,9 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for page in PAGES:
         lines = page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
         for line in lines:
-            if re.match(r"(    )?poise [a-z]", line):
-                words = shlex.split(re.sub(r"[][|]", " ", line), comments=True)
-                yield page.name, words[1:]
+            found = re.match(r"(?:    )?poise ([a-z-]+)", line)
+            if found and found[1] in COMMANDS:
+                yield page.name, shlex.split(re.sub(r"[][|]", " ", line), comments=True)[1:]
 
 
 @pytest.mark.slow
