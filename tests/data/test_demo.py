@@ -155,3 +155,20 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     monkeypatch.undo()
     (tmp_path / "demo").mkdir()  # an empty folder is taken over
     assert (write_demo_data(tmp_path / "demo", train=1, val=1, size=96) / "demo.json").is_file()
+
+
+def test_a_test_split_leaves_the_other_splits_as_they_are(tmp_path: Path) -> None:
+    plain = write_demo_data(tmp_path / "plain", train=2, val=2, seed=3, size=64)
+    more = write_demo_data(tmp_path / "more", train=2, val=2, seed=3, size=64, test=3)
+    assert not (plain / "test").exists() and len(list((more / "test").iterdir())) == 3
+    documents = {}
+    for split in ("train", "val", "test"):
+        documents[split] = json.loads((more / "annotations" / f"instances_{split}.json").read_text())
+    for split in ("train", "val"):
+        assert json.loads((plain / "annotations" / f"instances_{split}.json").read_text()) == documents[split]
+    ids = [image["id"] for document in documents.values() for image in document["images"]]
+    assert len(set(ids)) == 7
+    pictures = {path.read_bytes() for split in ("train", "val", "test") for path in (more / split).iterdir()}
+    assert len(pictures) == 7, "no test image is a training or validation image"
+    with pytest.raises(ValueError, match="test=-1"):
+        write_demo_data(tmp_path / "other", test=-1)

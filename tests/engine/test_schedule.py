@@ -69,11 +69,13 @@ def test_cosine_by_step_and_flat_cosine() -> None:
     plan = ScheduleSettings(10, "flat_cosine", (), flat_fraction=0.6, warmup_steps=0)
     assert factor(plan, 59, 10) == 1
     assert factor(plan, 80, 10) == pytest.approx(0.5)
+    plan = ScheduleSettings(12, "flat_linear", (), flat_fraction=5 / 6, warmup_steps=0)
+    assert [factor(plan, step, 10) for step in (99, 100, 110, 119)] == pytest.approx([1, 1, 0.5, 0.05])
 
 
 @given(step=st.integers(0, 999), warmup=st.integers(0, 2000), limit=st.floats(0, 1))
 def test_every_factor_lies_between_0_and_1(step: int, warmup: int, limit: float) -> None:
-    for kind in ("multistep", "cosine", "flat_cosine", "constant"):
+    for kind in ("multistep", "cosine", "flat_cosine", "flat_linear", "constant"):
         plan = ScheduleSettings(10, kind, (5, 8), warmup_steps=warmup, warmup_max_fraction=limit)  # type: ignore[arg-type]
         assert 0 <= factor(plan, step, 100) <= 1
         if step >= limit * 1000:

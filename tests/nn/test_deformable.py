@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
 
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.deformable import DeformableConv, make_deformable
+from poise.nn.deformable import DeformableConv, deform_in_bags, make_deformable
 from poise.nn.towers import init_towers, tower
 
 
@@ -96,3 +97,24 @@ def test_only_the_last_layer_of_a_tower_is_deformable() -> None:
     layers = tower(32, 3, deformable=True)
     init_towers(layers)
     assert [isinstance(layer.conv, DeformableConv) for layer in layers] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "kernel"), [(1, 1, 1, 3), (2, 1, 1, 3), (1, 2, 2, 3), (1, 0, 1, 1)]
+)
+@pytest.mark.parametrize("gated", [True, False])
+def test_bags_equal_torchvision(stride: int, padding: int, dilation: int, kernel: int, gated: bool) -> None:
+    """Values and gradients, with taps inside, between and far outside the map."""
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 5, 7, 6), torch.randn(4, 5, kernel, kernel), torch.randn(4)
+    size = torch.nn.functional.conv2d(x, weight, None, stride, padding, dilation).shape[2:]
+    offset = torch.randn(2, 2 * kernel * kernel, *size) * 3
+    offset[0, 0, 0] = 1e6
+    gate = torch.rand(2, kernel * kernel, *size) if gated else None
+    inputs = [t.double().requires_grad_() for t in (x, offset, weight, bias, *([] if gate is None else [gate]))]
+    results = []
+    for form in (deform_in_bags, deform_conv2d):
+        found = form(*inputs[:4], stride, padding, dilation, *(inputs[4:] or [None]))
+        results.append([found, *torch.autograd.grad(found.square().sum(), inputs)])
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted)

@@ -99,7 +99,7 @@ def test_a_file_that_is_no_table_is_named(text: str, tmp_path: Path) -> None:
 def test_every_row_of_an_articles_table_builds_another_model(name: str) -> None:
     table = TABLES[name]
     models = []
-    for run in table.ablation.runs(get_recipe(table.recipe)):
+    for run in table.ablation.runs(get_recipe(table.recipe))[: len(table.ablation.variants)]:
         with torch.device("meta"):
             models.append(create_model(run.recipe.model.name, 3, **run.recipe.model.options))
     described = {(model.name, *sorted(model.options.items())) for model in models}

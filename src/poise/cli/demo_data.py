@@ -22,6 +22,8 @@ class Arguments:
     """Images of the training split."""
     val: int = 150
     """Images of the validation split."""
+    test: int = 0
+    """Images of a test split; 0: none."""
     size: int = 320
     """Greatest side of an image in pixels."""
     seed: int = 0
@@ -34,7 +36,9 @@ def run(arguments: Arguments) -> int:
     """Write and say where."""
     from poise.data.demo import write_demo_data
 
-    write_demo_data(arguments.out, arguments.train, arguments.val, arguments.seed, arguments.size, arguments.style)
-    print(f"{arguments.out}: {arguments.train} training and {arguments.val} validation images, COCO layout")
+    settings = arguments.seed, arguments.size, arguments.style, arguments.test
+    write_demo_data(arguments.out, arguments.train, arguments.val, *settings)
+    test = f", {arguments.test} test images" if arguments.test else ""
+    print(f"{arguments.out}: {arguments.train} training and {arguments.val} validation images{test}, COCO layout")
     print(f"try: poise check {arguments.out}   or: poise train atss_r18_fpn --data {arguments.out}")
     return 0

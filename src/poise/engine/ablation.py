@@ -105,7 +105,7 @@ def _train(planned: PlannedRun, folder: Path, device: str, progress_display: str
 
 
 def _found(folder: Path, planned: PlannedRun) -> RunState:
-    numbers = finished_run(folder / planned.folder, planned.recipe.schedule.epochs)
+    numbers = finished_run(folder / planned.folder, planned.recipe)
     return RunState(planned, "open" if numbers is None else "done", numbers)
 
 

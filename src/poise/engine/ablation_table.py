@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poise.engine.logs import to_csv
+from poise.engine.patience import ending
+from poise.recipes import Recipe
 from poise.storage import write_text_atomically
 
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
@@ -25,13 +27,15 @@ class RunNumbers:
     epochs: int
 
 
-def finished_run(folder: Path, epochs: int) -> RunNumbers | None:
+def finished_run(folder: Path, recipe: Recipe) -> RunNumbers | None:
     """The numbers of a run folder; None where its last epoch, or its validation, is not there yet."""
     path = folder / "results.csv"
     if not path.exists():
         return None
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    end = ending(rows, recipe)
+    epochs = recipe.schedule.epochs if end is None else end.epochs
     if not rows or int(rows[-1]["epoch"]) < epochs or not rows[-1].get("val/ap"):
         return None
     metrics = {name.removeprefix("val/"): float(text) for name, text in rows[-1].items() if name.startswith("val/")}

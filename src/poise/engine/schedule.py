@@ -46,6 +46,11 @@ def flat_cosine(progress: float, flat_fraction: float, min_lr_ratio: float = 0.0
     return cosine(max(0.0, progress - flat_fraction) / (1 - flat_fraction), min_lr_ratio)
 
 
+def flat_linear(progress: float, flat_fraction: float, min_lr_ratio: float = 0.0) -> float:
+    """1 while ``progress`` is below ``flat_fraction``, then a straight line to ``min_lr_ratio``."""
+    return 1 - (1 - min_lr_ratio) * min(1.0, max(0.0, progress - flat_fraction) / (1 - flat_fraction))
+
+
 def _decay(settings: ScheduleSettings, step: int, steps_per_epoch: int) -> float:
     """The factor without warm-up."""
     epoch = step // steps_per_epoch
@@ -56,4 +61,6 @@ def _decay(settings: ScheduleSettings, step: int, steps_per_epoch: int) -> float
         return cosine(progress, settings.min_lr_ratio)
     if settings.kind == "flat_cosine":
         return flat_cosine(progress, settings.flat_fraction, settings.min_lr_ratio)
+    if settings.kind == "flat_linear":
+        return flat_linear(progress, settings.flat_fraction, settings.min_lr_ratio)
     return 1.0

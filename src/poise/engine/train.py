@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from poise.engine import schedule
+from poise.engine import patience, schedule
 from poise.engine.assignment_monitor import AssignmentMonitor
 from poise.engine.checkpoints import BEST, FAILED, save_last
 from poise.engine.fsdp import unsharded
@@ -96,11 +96,15 @@ class Training:
         saved = time.monotonic()
 
         for epoch in range(state.position.epoch, plan.epochs):
+            end = self._ending()
+            if epoch >= self.epochs:
+                return None
             state.network.train()
             for batches in self._groups(epoch, state.position.batch, stop):
                 if self.batch_seen is not None and state.position.step == 0:
                     self.batch_seen(batches[0])
                 state.rate = base * schedule.factor(plan, state.position.step, steps_per_epoch)
+                state.rate *= patience.decay(end, state.position.step, steps_per_epoch)
                 step = state.position.step + 1
                 if self.watch is not None:
                     stepper.observer = self.watch.observer(step)
@@ -137,8 +141,23 @@ class Training:
             self.save()
             saved = time.monotonic()
             if self.processes.any(stop.signal is not None)[0]:
-                return self._stopped(stop) if epoch + 1 < plan.epochs else None
+                return self._stopped(stop) if epoch + 1 < self.epochs else None
         return None
+
+    def _ending(self) -> patience.Ending | None:
+        """The end that ``train.patience`` has decided on, which the log shows from then on."""
+        end = patience.ending(self.state.rows, self.recipe)
+        if end is not None and self.state.position.epoch == end.start:
+            why = "the limit is near" if end.still_rising else f"{self.recipe.evaluate.metric} has stopped rising"
+            self.log.display.message(f"{why}: the rate falls linearly until epoch {end.epochs}")
+        self.log.epochs, self.log.steps = self.epochs, self.epochs * self.steps_per_epoch
+        return end
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole training: ``schedule.epochs``, or fewer by ``train.patience``."""
+        end = patience.ending(self.state.rows, self.recipe)
+        return self.recipe.schedule.epochs if end is None else end.epochs
 
     @property
     def steps_per_epoch(self) -> int:
@@ -200,7 +219,7 @@ class Training:
         )
 
     def _validate(self, epoch: int) -> Mapping[str, float]:
-        settings, last = self.recipe.evaluate, epoch == self.recipe.schedule.epochs
+        settings, last = self.recipe.evaluate, epoch == self.epochs
         if self.validate is None or not (last or (settings.every and epoch % settings.every == 0)):
             return {}
         self.save()  # validation may take long: a run killed in it does not repeat what came before

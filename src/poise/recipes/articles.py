@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poise.recipes.ablation import Ablation, Variant
+from poise.recipes.claims import dense_schemes
 
 
 @dataclass(frozen=True)
@@ -138,5 +139,21 @@ TABLES: dict[str, ArticleTable] = {
                 "K=2 ATSS + ATSS": _options(heads="atss,atss"),
             }
         ),
+    ),
+}
+
+TABLES |= {
+    "claim_1": ArticleTable(
+        "DW, VarifocalNet, ATSS, FCOS and others (docs/claims.md)", "claims_dense", dense_schemes()
+    ),
+    "claim_2": ArticleTable("Libra R-CNN's parts (docs/claims.md)", "claims_two_stage", TABLES["libra_parts"].ablation),
+    "claim_3": ArticleTable(
+        "VarifocalNet's parts (docs/claims.md)", "claims_varifocal", TABLES["vfnet_parts"].ablation
+    ),
+    "claim_4": ArticleTable(
+        "NanoDet-Plus's guide (docs/claims.md)", "claims_nanodet", TABLES["nanodet_guidance"].ablation
+    ),
+    "claim_5": ArticleTable(
+        "Co-DETR's auxiliary heads (docs/claims.md)", "claims_co_detr", TABLES["co_detr_heads"].ablation
     ),
 }

@@ -10,6 +10,7 @@ from poise.models import list_models
 from poise.recipes import (
     atss,
     autoassign,
+    claims,
     co_detr,
     detr,
     dw,
@@ -56,6 +57,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         yolox,
         freeanchor,
         paa,
+        claims,
     )
     for function in paper.RECIPES
 }

@@ -108,14 +108,14 @@ class ScheduleSettings:
     """How long, and the learning rate's way through it."""
 
     epochs: int = 12
-    kind: Literal["multistep", "cosine", "flat_cosine", "constant"] = "multistep"
+    kind: Literal["multistep", "cosine", "flat_cosine", "flat_linear", "constant"] = "multistep"
     milestones: tuple[int, ...] = (8, 11)
     """multistep: after each of these epochs the rate is multiplied by ``gamma``."""
     gamma: float = 0.1
     flat_fraction: float = 0.5
-    """flat_cosine: fraction of the training before the cosine begins."""
+    """flat_cosine, flat_linear: fraction of the training before the rate begins to fall."""
     min_lr_ratio: float = 0.0
-    """cosine, flat_cosine: the last rate divided by the first."""
+    """cosine, flat_cosine, flat_linear: the last rate divided by the first."""
     by_epoch: bool = False
     """cosine: the rate changes once an epoch instead of every step."""
     warmup: Literal["linear", "constant"] = "linear"
@@ -164,6 +164,10 @@ class TrainSettings:
     """Ask PyTorch for deterministic algorithms on a GPU too; on the CPU they are always used."""
     sync_batch_norm: bool = False
     """Several processes share the statistics of batch normalization (GPU only)."""
+    patience: float = 0.0
+    """Percentage points by which ``evaluate.metric`` must have risen over the last quarter of the training so far; when
+    it has not, the rate falls linearly to 0 over a fifth of the epochs so far and the training ends (docs/training.md).
+    ``schedule.epochs`` limits the whole; ``schedule.kind`` must be constant. 0: ``schedule.epochs`` alone."""
     log_every: int = 20
     """Steps between two reads of the losses."""
     save_every: int = 0
@@ -190,6 +194,7 @@ class TrainSettings:
             ("keep_every", 0),
             ("lab_every", 0),
             ("lab_images", 0),
+            ("patience", 0),
         ):
             _require(getattr(self, name) >= least, f"train.{name}={getattr(self, name)} must be at least {least}")
         _require(0 <= self.ema_decay < 1, f"train.ema_decay={self.ema_decay} must lie in [0, 1)")
@@ -221,6 +226,14 @@ class Recipe:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+
+    def __post_init__(self) -> None:
+        if self.train.patience:
+            kind, every = self.schedule.kind, self.evaluate.every
+            _require(kind == "constant", f"train.patience needs schedule.kind='constant', not '{kind}'")
+            _require(
+                every > 0 and self.data.val != "none", "train.patience needs validations: evaluate.every, data.val"
+            )
 
     def with_epochs(self, epochs: int) -> Recipe:
         """The same recipe over another number of epochs; milestones keep their place in the training."""

@@ -15,18 +15,24 @@ import numpy as np
 from poise.data.demo.scenes import CLASS_NAMES, STYLES, DemoScene, SceneStyle, demo_scene
 
 VERSION = 2  # raised when the same settings give other pictures
-SPLITS = ("train", "val")
-SPLIT_IDS = 1_000_000  # image ids of the second split begin here, so that no id is in both
+SPLITS = ("train", "val", "test")
+SPLIT_IDS = 1_000_000  # image ids of the second split begin here, of the third at twice this: no id is in two splits
 MARKER = "demo.json"
 
 
 def write_demo_data(
-    out: str | Path, train: int = 600, val: int = 150, seed: int = 0, size: int = 320, style: str = "hard"
+    out: str | Path,
+    train: int = 600,
+    val: int = 150,
+    seed: int = 0,
+    size: int = 320,
+    style: str = "hard",
+    test: int = 0,
 ) -> Path:
     """Write detection scenes with COCO annotations; existing data of the same settings is kept as it is.
 
     The folder appears complete or not at all: ``annotations/instances_{train,val}.json``, ``train/*.jpg``,
-    ``val/*.jpg`` and ``demo.json``, which states the settings.
+    ``val/*.jpg``, the same for ``test`` where it has images, and ``demo.json``, which states the settings.
 
     Args:
         out: folder to make.
@@ -36,6 +42,7 @@ def write_demo_data(
         size: greatest side of an image in pixels; objects grow with it.
         style: ``"hard"`` (objects from 8 px, crowds, much clutter), or ``"plain"`` (objects of 40 to 80 px), which a
             small network learns within minutes.
+        test: images of a test split; 0: none.
 
     Returns:
         The folder.
@@ -44,14 +51,17 @@ def write_demo_data(
         ValueError: a number makes no sense.
         FileExistsError: the folder holds something else.
     """
-    if min(train, val) < 1 or size < 64 or seed < 0:
+    if min(train, val) < 1 or test < 0 or size < 64 or seed < 0:
         raise ValueError(
-            f"train={train} and val={val} must be at least 1, size={size} at least 64, seed={seed} at least 0"
+            f"train={train} and val={val} must be at least 1, size={size} at least 64, seed={seed} and test={test} at "
+            "least 0"
         )
     if style not in STYLES:
         raise ValueError(f"style='{style}' is none of {', '.join(STYLES)}")
     out = Path(out)
     settings = {"version": VERSION, "train": train, "val": val, "seed": seed, "size": size, "style": style}
+    if test:
+        settings["test"] = test
     if _is_done(out, settings):
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +102,8 @@ def _move(partial: Path, out: Path, settings: dict[str, Any]) -> None:
 def _write(folder: Path, settings: dict[str, Any]) -> None:
     (folder / "annotations").mkdir()
     for number, split in enumerate(SPLITS):
+        if split not in settings:
+            continue
         (folder / split).mkdir()
         scenes = [(settings["seed"], number, index) for index in range(settings[split])]
         document = _document(folder / split, scenes, settings["size"], STYLES[settings["style"]])

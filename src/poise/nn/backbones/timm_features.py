@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from poise.nn.backbones.published_names import timm_names
 from poise.nn.deformable import make_deformable
 from poise.storage import load_weights
 
@@ -32,7 +33,8 @@ class Backbone(nn.Module):
         name: a timm model name, for example ``resnet50``.
         stages: which strides to return, as powers of two: ``(3, 4, 5)`` gives strides 8, 16, 32.
         weights: ``None`` (random), ``"imagenet"`` (timm downloads them) or the path of a file of weights
-            (safetensors, or a ``.pth`` that ``torch.load(weights_only=True)`` reads) with timm's names.
+            (safetensors, or a ``.pth`` that ``torch.load(weights_only=True)`` reads) with timm's names, torchvision's
+            of MobileNetV2 or those of EfficientNet-Lite0's port.
         frozen_stages: -1 trains all; 0 freezes the stem; k freezes the stem and the first k stages (batch norms too).
         norm_eval: batch norms keep their running statistics (their scale and shift are still trained).
         train_norm: whether scales and shifts of batch norms are trained at all.
@@ -207,7 +209,7 @@ def load_backbone_weights(backbone: Any, path: Path) -> None:
     """
     if not path.is_file():
         raise ValueError(f"backbone weights '{path}': no such file (give 'imagenet', a file, or nothing)")
-    state = tensors_of(load_weights(path))
+    state = timm_names(tensors_of(load_weights(path)))
     known = backbone.body.state_dict()
     missing = [key for key in known if key not in state and not key.endswith("num_batches_tracked")]
     differing = [key for key in known if key in state and state[key].shape != known[key].shape]

