@@ -16,6 +16,7 @@ from poise.data.faults import FaultLog
 from poise.data.files import FileIndex
 from poise.data.image_set import Category, ImageColumns, ImageSet, ObjectColumns
 from poise.data.images import UNSUPPORTED, image_size
+from poise.data.units import Written, other_unit
 
 OUTSIDE = 1.0  # pixels that a box may reach out of its image before it is worth a note
 
@@ -36,6 +37,8 @@ class Found:
     category_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (m,)
     objects: ObjectColumns = field(default_factory=lambda: no_objects())  # labels are set here
     where: Callable[[int], str] = str  # names an object by its row
+    stated: dict[str, str] = field(default_factory=dict)  # files as the annotations name them, where that differs
+    written: Written | None = None  # the numbers of the boxes as they stand in the file
     read_as: list[str] = field(default_factory=list)  # how the files were read, for people
 
     def add_image(self, image_id: int | str, file: str, width: int, height: int) -> None:
@@ -131,9 +134,8 @@ def _images(found: Found, root: Path, log: FaultLog) -> np.ndarray:
             continue
         state = index.state(file)
         if state != "present":
-            hint = f"; there is {near!r}" if state == "missing" and (near := index.near(file)) else ""
             kind = "image-missing" if state == "missing" else "image-outside-root"
-            log.add(kind, file, f"named in {found.source}{hint}")
+            log.add(kind, file, _missing(found, file, index.near(file) if state == "missing" else ""))
             keep[i] = False
         elif os.path.splitext(file)[1].lower() in UNSUPPORTED:
             log.add("image-unsupported", file, "convert it to PNG or JPEG")
@@ -143,6 +145,15 @@ def _images(found: Found, root: Path, log: FaultLog) -> np.ndarray:
         if keep[i] and seen.setdefault(file, i) != i:
             log.add("image-file-duplicate", file, f"image ids {found.ids[seen[file]]} and {found.ids[i]}")
     return keep
+
+
+def _missing(found: Found, file: str, near: str) -> str:
+    """Where a missing image is named, and how, and what could be meant."""
+    stated = found.stated.get(file, file)
+    text = f"named in {found.source}" + (f" as {stated}" if stated.startswith("/") or not file.endswith(stated) else "")
+    if "://" in stated:
+        text += f"; nothing is downloaded: put {file.rsplit('/', 1)[-1]} into the data folder"
+    return text + (f"; there is {near!r}" if near else "")
 
 
 def _fill_size(found: Found, root: Path, i: int, log: FaultLog) -> bool:
@@ -182,6 +193,9 @@ def _sound_objects(found: Found, labels: np.ndarray, considered: np.ndarray, log
     def box(row: int) -> str:
         return "x1, y1, x2, y2 = " + ", ".join(f"{value:g}" for value in objects.boxes[row])
 
+    if why := other_unit(found.written, objects.boxes, np.stack((width, height), 1)):
+        log.add("boxes-other-unit", found.source, why)
+        sound[:] = False
     with np.errstate(invalid="ignore", over="ignore"):
         drop("category-unknown", labels < 0, lambda row: f"category {found.category_ids[row]}")
         stored: np.ndarray = objects.boxes.astype(np.float32)  # 1e300 is finite in the file, but not where it is used

@@ -12,15 +12,16 @@ from poise.data.check_images import Inspection, inspect_images
 from poise.data.errors import DataError
 from poise.data.faults import FAULT_KINDS, Fault, FaultLog
 from poise.data.folders import is_junk
-from poise.data.image_set import ImageSet
+from poise.data.image_set import ImageSet, different_classes
 from poise.data.images import SUFFIXES, UNSUPPORTED
 from poise.data.members import inside_tar
-from poise.data.opening import find_splits
+from poise.data.opening import choose_splits, find_splits
 from poise.data.statistics import SplitStatistics, class_keys, count
 
 EXAMPLES = 5
 
 Progress = Callable[[str, int, int], None]  # split, images done, images of the split
+Faults = dict[Fault, set[str]]  # each fault with the splits in which it is; splits may share a file
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Finding:
     policy: str  # what training does with them
     count: int
     examples: tuple[str, ...]  # the first few
+    splits: tuple[str, ...] = ()  # in which they are
+    in_training: int = 0  # how many are in splits that a training opens
 
 
 @dataclass(frozen=True)
@@ -43,20 +46,27 @@ class CheckReport:
     format: str
     splits: dict[str, SplitStatistics]
     findings: tuple[Finding, ...]  # those that would be dropped first
+    training_splits: tuple[str, ...] = ()  # what a training opens where no split is named
 
     @property
     def dropped(self) -> int:
         """Records that training would leave out (or refuse to start for)."""
-        return sum(finding.count for finding in self.findings if FAULT_KINDS[finding.kind].dropped)
+        return sum(finding.in_training for finding in self.findings if FAULT_KINDS[finding.kind].dropped)
+
+    @property
+    def dropped_elsewhere(self) -> int:
+        """Such records in splits that a training does not open; an evaluation of these splits refuses them."""
+        return sum(f.count - f.in_training for f in self.findings if FAULT_KINDS[f.kind].dropped)
 
     @property
     def exit_code(self) -> int:
-        """3 when something would be dropped, else 0 (the exit status of ``poise check``)."""
+        """3 when training would drop something, else 0 (the exit status of ``poise check``)."""
         return 3 if self.dropped else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON."""
-        return {**asdict(self), "dropped": self.dropped, "exit_code": self.exit_code}
+        counts = {"dropped": self.dropped, "dropped_elsewhere": self.dropped_elsewhere}
+        return {**asdict(self), **counts, "exit_code": self.exit_code}
 
 
 def check_data(
@@ -73,21 +83,37 @@ def check_data(
     Raises:
         DataError: there is no data set.
     """
-    faults: list[Fault] = []
-    sets = _open(find_splits(path), faults)
+    readers, faults = find_splits(path), Faults()
+    trained = _trained(path, tuple(readers))
+    sets = _open(readers, faults)
     inspections = {name: _inspect(image_set, full, progress, workers) for name, image_set in sets.items()}
-    for results in inspections.values():
-        faults += [fault for result in results for fault in result.faults]
-    faults += _shared_names(sets)
-    faults += _shared_contents(inspections)
-    faults += _empty_classes(sets)
-    faults += _unlisted(sets, faults)
+    for name, results in inspections.items():
+        _add(faults, (fault for result in results for fault in result.faults), name)
+    for name, fault in _other_classes(sets, trained):
+        _add(faults, [fault], name)
+    everywhere = [*_shared_names(sets), *_shared_contents(inspections), *_empty_classes(sets)]
+    _add(faults, everywhere, *sets)
+    _add(faults, _unlisted(sets, list(faults)), *sets)
     formats = {image_set.format for image_set in sets.values()}
     statistics = {name: count(image_set) for name, image_set in sets.items()}
-    return CheckReport(str(path), "/".join(sorted(formats)), statistics, _findings(faults))
+    return CheckReport(str(path), "/".join(sorted(formats)), statistics, _findings(faults, set(trained)), trained)
 
 
-def _open(readers: dict[str, Callable[[FaultLog], ImageSet]], faults: list[Fault]) -> dict[str, ImageSet]:
+def _trained(path: str | Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The splits that a training opens; all of them where the user has to name them."""
+    try:
+        chosen = choose_splits(path, names, None, None)
+    except DataError:
+        return names
+    return tuple(dict.fromkeys((chosen.train, chosen.val)))
+
+
+def _add(faults: Faults, found: Iterable[Fault], *splits: str) -> None:
+    for fault in found:
+        faults.setdefault(fault, set()).update(splits)
+
+
+def _open(readers: dict[str, Callable[[FaultLog], ImageSet]], faults: Faults) -> dict[str, ImageSet]:
     sets: dict[str, ImageSet] = {}
     for name, read in readers.items():
         log = FaultLog()
@@ -95,12 +121,20 @@ def _open(readers: dict[str, Callable[[FaultLog], ImageSet]], faults: list[Fault
             sets[name] = read(log)
         except DataError as error:
             log.add("annotations-unreadable", f"split {name}", str(error))
-        faults += list(log)
+        _add(faults, log, name)
     if {"train", "val", "trainval"} <= sets.keys():
         parts = {*sets["train"].image_ids(), *sets["val"].image_ids()}
         if set(sets["trainval"].image_ids()) <= parts:
             del sets["trainval"]  # the two others once more
     return sets
+
+
+def _other_classes(sets: dict[str, ImageSet], trained: tuple[str, ...]) -> Iterable[tuple[str, Fault]]:
+    """Splits whose classes are not those of the first split that a training opens."""
+    first = next((sets[name] for name in trained if name in sets), None)
+    for name, image_set in sets.items():
+        if first is not None and name != first.name and (why := different_classes(first, image_set)):
+            yield name, Fault("split-classes-differ", f"split {name}", why)
 
 
 def _inspect(image_set: ImageSet, full: bool, progress: Progress | None, workers: int | None) -> list[Inspection]:
@@ -157,13 +191,17 @@ def _unlisted(sets: dict[str, ImageSet], faults: list[Fault]) -> list[Fault]:
     return result
 
 
-def _findings(faults: list[Fault]) -> tuple[Finding, ...]:
+def _findings(faults: Faults, trained: set[str]) -> tuple[Finding, ...]:
     by_kind: dict[str, list[Fault]] = defaultdict(list)
-    for fault in dict.fromkeys(faults):  # splits may report the same file
+    for fault in faults:
         by_kind[fault.kind].append(fault)
     findings = []
     for kind in sorted(FAULT_KINDS.values(), key=lambda kind: not kind.dropped):
         if same := by_kind.get(kind.name):
             shown = tuple(f"{f.where}" + (f" ({f.detail})" if f.detail else "") for f in same[:EXAMPLES])
-            findings.append(Finding(kind.name, kind.severity, kind.meaning, kind.policy, len(same), shown))
+            splits = tuple(dict.fromkeys(name for fault in same for name in sorted(faults[fault])))
+            opened = sum(bool(faults[fault] & trained) for fault in same)
+            findings.append(
+                Finding(kind.name, kind.severity, kind.meaning, kind.policy, len(same), shown, splits, opened)
+            )
     return tuple(findings)

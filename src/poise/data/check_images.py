@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from poise.data.errors import BadImage
 from poise.data.faults import Fault
 from poise.data.image_set import ImageSet
-from poise.data.images import TURNED, image_bytes, image_size, orientation, read_pixels
-from poise.data.members import inside_tar
+from poise.data.images import TURNED, image_size, is_dark, orientation, read_pixels, size_difference
 
 Report = Callable[[int, int], None]  # images done, images in all
 
@@ -24,7 +25,7 @@ class Inspection:
 
     file: str
     faults: tuple[Fault, ...]
-    digest: bytes = b""  # of the file's bytes; empty where the file was not read
+    digest: bytes = b""  # of the pixels; empty where the image was not decoded
 
 
 def inspect_images(
@@ -55,23 +56,23 @@ def _inspect(image_set: ImageSet, index: int, full: bool) -> Inspection:
     annotated = int(image_set.images.widths[index]), int(image_set.images.heights[index])
     try:
         turn = orientation(path)
-        digest = _digest(path) if full else b""
-        if full:
-            read_pixels(path, annotated)
-        else:
+        pixels = read_pixels(path, annotated) if full else None
+        if pixels is None:
             _compare_header(path, turn, annotated)
     except BadImage as error:
         return Inspection(file, (Fault(error.kind, file, error.why),))
-    notes = () if turn == 1 else (Fault("image-exif-rotated", file, _turning(path, turn, annotated)),)
-    return Inspection(file, notes, digest)
+    notes = [] if turn == 1 else [Fault("image-exif-rotated", file, _turning(path, turn, annotated))]
+    if pixels is not None and is_dark(path, pixels):
+        why = f"its brightest pixel is {pixels.max()} of 255; multiply its values so that they use 16 bits"
+        notes.append(Fault("image-dark", file, why))
+    return Inspection(file, tuple(notes), b"" if pixels is None else _digest(pixels))
 
 
 def _compare_header(path: Path, turn: int, annotated: tuple[int, int]) -> None:
     shown = image_size(path)
     stored = shown[::-1] if turn in TURNED else shown
     if annotated not in (shown, stored):
-        why = f"is {shown[0]}x{shown[1]}, but annotated as {annotated[0]}x{annotated[1]} (width x height)"
-        raise BadImage(path, "image-size-differs", why, "correct the annotation")
+        raise size_difference(path, shown, annotated)
 
 
 def _turning(path: Path, turn: int, annotated: tuple[int, int]) -> str:
@@ -79,11 +80,8 @@ def _turning(path: Path, turn: int, annotated: tuple[int, int]) -> str:
     return f"orientation {turn}, " + ("applied" if applied else "not applied: annotated as stored")
 
 
-def _digest(path: Path) -> bytes:
-    if inside_tar(path):
-        return hashlib.blake2b(image_bytes(path), digest_size=16).digest()
-    hashed = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            hashed.update(block)
+def _digest(pixels: np.ndarray) -> bytes:
+    """Of size and pixels: a copy in another lossless format or with another header has the same."""
+    hashed = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    hashed.update(pixels.tobytes())
     return hashed.digest()

@@ -41,15 +41,24 @@ def _classes(splits: dict[str, SplitStatistics]) -> list[str]:
 
 
 def _finding(finding: Finding) -> list[str]:
-    head = f"{finding.count} x {finding.kind} [{finding.severity}]: {finding.meaning}; {finding.policy}"
+    splits = f" (in {', '.join(finding.splits)})" if finding.splits else ""
+    head = f"{finding.count} x {finding.kind} [{finding.severity}]: {finding.meaning}; {finding.policy}{splits}"
     rest = finding.count - len(finding.examples)
     return [head, *(f"  {example}" for example in finding.examples), *([f"  ... and {rest} more"] if rest else [])]
 
 
 def _verdict(report: CheckReport) -> str:
-    if not report.dropped:
-        return "Nothing would be dropped."
-    return (
-        f"{report.dropped} records would be dropped. Training stops with this list at its start; "
-        "with on_bad_data=skip it leaves out exactly these."
-    )
+    opened = f"splits {', '.join(report.training_splits)}" if report.training_splits else "its splits"
+    if report.dropped:
+        text = (
+            f"{report.dropped} records would be dropped. Training on {opened} stops with this list at its start; "
+            "with on_bad_data=skip it leaves out exactly these."
+        )
+    else:
+        text = f"Nothing would be dropped in training on {opened}."
+    if report.dropped_elsewhere:
+        text += (
+            f" {report.dropped_elsewhere} records of other splits would be dropped, which training does not open: "
+            "evaluating on those stops with this list."
+        )
+    return text

@@ -1,8 +1,13 @@
-"""COCO JSON and LVIS v1 JSON: parsed in one pass that keeps no masks, so that memory stays near the file's size."""
+"""COCO JSON and LVIS v1 JSON: parsed in one pass that keeps no masks, so that memory stays near the file's size.
+
+Programs write ids and flags as text (``"category_id": "1"``, ``"iscrowd": "0"``), leave out ``bbox`` where there is a
+polygon, and give annotation ids that are no numbers; :mod:`poise.data.values` says what counts as which.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +19,14 @@ import numpy as np
 from poise.data.assemble import Found, assemble
 from poise.data.errors import DataError
 from poise.data.faults import FaultLog
-from poise.data.files import FileIndex, require_inside, size_of_file
+from poise.data.files import require_inside, size_of_file
+from poise.data.folders import FileTree
+from poise.data.image_paths import locate
 from poise.data.image_set import Category, ImageSet, ObjectColumns
+from poise.data.units import Written
+from poise.data.values import flag, integer, integral
 
 LARGEST_FILE = 8 << 30  # bytes; Objects365, the largest public set in this format, has 5 GB
-PROBES = 200  # images looked for in each folder that could hold them
 
 
 @dataclass
@@ -31,7 +39,9 @@ class Annotations:
     boxes: array[float] = field(default_factory=lambda: array("d"))  # x, y, width, height
     areas: array[float] = field(default_factory=lambda: array("d"))  # NaN where not said
     flags: array[int] = field(default_factory=lambda: array("b"))  # 1 crowd + 2 ignore
-    malformed: list[str] = field(default_factory=list)
+    malformed: list[tuple[str, str]] = field(default_factory=list)  # which annotation, and why
+    without_id: dict[int, str] = field(default_factory=dict)  # rows whose id is no integer, and what stands there
+    from_polygons: int = 0  # boxes that were taken from polygons
 
     def take(self, record: dict[str, Any]) -> dict[str, Any] | None:
         """The parser's hook: swallow annotations and masks, pass on everything else."""
@@ -39,56 +49,87 @@ class Annotations:
             return None if "counts" in record and "size" in record else record
         why = self._add(record)
         if why:
-            self.malformed.append(f"annotation {str(record.get('id', 'without id'))[:40]}|{why}")
+            self.malformed.append((f"annotation {str(record.get('id', 'without id'))[:40]}", why))
         return None
 
     def _add(self, record: dict[str, Any]) -> str:
         """Append a row, or say why it cannot be one."""
-        image_id, box = integral(record["image_id"]), record.get("bbox")
+        image_id, own, box = integral(record["image_id"]), integer(record.get("id")), record.get("bbox")
         if not isinstance(image_id, (int, str)):
             return "image_id is neither an integer nor a string"
+        polygons = None if box else around_polygons(record.get("segmentation"))
+        box = polygons or box
+        if not box:
+            return "has neither a bbox nor a polygon to take it from (masks in run lengths are not read)"
         if not isinstance(box, list) or len(box) != 4:
             return "bbox is not a list of 4 numbers"
+        crowd, ignore = flag(record.get("iscrowd")), flag(record.get("ignore"))
+        if crowd is None or ignore is None:
+            name = "iscrowd" if crowd is None else "ignore"
+            return f"{name} is {str(record[name])[:40]!r}, neither 0 nor 1"
+        numbered = isinstance(own, int) and not isinstance(own, bool)
         try:
             numbers = array("d", box)
-            category, own = (
-                array("q", [integral(record.get("category_id"))]),
-                array("q", [integral(record.get("id", -1))]),
-            )
+            category = array("q", [integer(record.get("category_id"))])
+            ids = array("q", [own if numbered else -1])
             area = float(record["area"]) if record.get("area") is not None else float("nan")
         except (TypeError, ValueError, OverflowError):
             return "bbox, category_id, id or area is not a usable number"
+        if not numbered:
+            self.without_id[len(self.ids)] = str(own)[:40]
         self.boxes += numbers
         self.category_ids += category
-        self.ids += own
+        self.ids += ids
         self.areas.append(area)
         self.image_ids.append(image_id)
-        self.flags.append(bool(record.get("iscrowd")) + 2 * bool(record.get("ignore")))
+        self.flags.append(crowd + 2 * ignore)
+        self.from_polygons += polygons is not None
         return ""
 
+    def number(self, log: FaultLog, source: str) -> None:
+        """Give annotations without an integer id the numbers after the greatest one."""
+        if not self.without_id:
+            return
+        following = max(max(self.ids), 0) + 1
+        row, stated = next(iter(self.without_id.items()))
+        where = f"{source}: {len(self.without_id)} annotations, the first with id {stated}"
+        log.add("annotation-id-not-integer", where, f"numbered from {following}")
+        for offset, row in enumerate(self.without_id):
+            self.ids[row] = following + offset
 
-def integral(value: Any) -> Any:
-    """Integers that were written as floats (1.0) as integers."""
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+def around_polygons(segmentation: Any) -> list[float] | None:
+    """The box (x, y, width, height) around polygons; None where there are none."""
+    parts = segmentation if isinstance(segmentation, list) else []
+    if parts and not isinstance(parts[0], list):
+        parts = [parts]  # one polygon without the list around it
+    numbers = [value for part in parts if isinstance(part, list) and len(part) >= 6 for value in part]
+    pairs = all(isinstance(part, list) and len(part) % 2 == 0 for part in parts)
+    if not numbers or not pairs or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
+        return None
+    xs, ys = numbers[::2], numbers[1::2]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
-def read(name: str, root: Path, file: Path, folders: Sequence[Path], log: FaultLog) -> ImageSet:
+def read(name: str, tree: FileTree, file: Path, folders: Sequence[Path], log: FaultLog) -> ImageSet:
     """One split.
 
     Args:
         name: of the split.
-        root: of the data set; nothing outside it is read.
+        tree: the files of the data set; nothing outside its root is read.
         file: the JSON.
         folders: where its images could be, the likeliest first.
         log: takes up the faults.
     """
-    annotations = Annotations()
+    annotations, root = Annotations(), tree.root
     content = parse(require_inside(root, file), annotations)
     found = Found(source=file.relative_to(root).as_posix())
     found.categories = _categories(content["categories"], found.source, log)
     lvis = _add_images(content["images"], found, log)
     lvis = lvis or any(category.frequency for category in found.categories)
-    found.files = _locate(found.files, root, folders)
+    stated, found.files = found.files, locate(found.files, tree, folders)
+    found.stated = dict(zip(found.files, stated, strict=True))
+    annotations.number(log, found.source)
     _add_objects(content["annotations"], annotations, found, log)
     return assemble(name, root, "lvis" if lvis else "coco", found, log)
 
@@ -120,9 +161,10 @@ def parse(file: Path, annotations: Annotations) -> dict[str, Any]:
 def _categories(records: list[Any], source: str, log: FaultLog) -> list[Category]:
     result = []
     for position, record in enumerate(records):
-        number: Any = integral(record.get("id")) if isinstance(record, dict) else None
+        number: Any = integer(record.get("id")) if isinstance(record, dict) else None
         if not _is_id(number) or not isinstance(record.get("name"), str):
-            log.add("category-malformed", f"{source}: category at position {position}", repr(record)[:80])
+            why = "its id is no integer: " if isinstance(record, dict) and record.get("id") is not None else ""
+            log.add("category-malformed", f"{source}: category at position {position}", why + repr(record)[:80])
             continue
         optional = [record.get(key) for key in ("frequency", "supercategory")]
         frequency, parent = (value if isinstance(value, str) else None for value in optional)
@@ -156,7 +198,7 @@ def _file_name(record: dict[str, Any]) -> str:
     """``file_name``; LVIS v1 has only ``coco_url``, whose last two parts are folder and file."""
     name = record.get("file_name")
     if isinstance(name, str) and name:
-        return name.replace("\\", "/")
+        return name
     url = record.get("coco_url")
     return "/".join(url.split("/")[-2:]) if isinstance(url, str) else ""
 
@@ -170,35 +212,16 @@ def _integers(value: Any) -> list[int]:
     return [number for number in value if _is_id(number)] if isinstance(value, list) else []
 
 
-def _locate(files: list[str], root: Path, folders: Sequence[Path]) -> list[str]:
-    """Paths relative to ``root``, in the folder that holds most of a sample of the files."""
-    index = FileIndex(root)
-    prefixes = [folder.relative_to(root).as_posix() for folder in folders]
-    prefixes = ["" if prefix == "." else prefix + "/" for prefix in prefixes]
-    sample = files[:: max(1, len(files) // PROBES)]
-    variants = [(prefix, short) for short in (False, True) for prefix in prefixes]
-
-    def hits(variant: tuple[str, bool]) -> int:
-        prefix, short = variant
-        return sum(index.state(prefix + _shortened(file, short)) == "present" for file in sample)
-
-    prefix, short = max(variants, key=hits)
-    return [prefix + _shortened(file, short) for file in files]
-
-
-def _shortened(file: str, short: bool) -> str:
-    return file.rsplit("/", 1)[-1] if short else file
-
-
 def _add_objects(rest: list[Any], annotations: Annotations, found: Found, log: FaultLog) -> None:
     for position, record in enumerate(rest):
         if record is not None:
             log.add("object-malformed", f"{found.source}: annotation at position {position}", repr(record)[:80])
-    for text in annotations.malformed:
-        where, why = text.rsplit("|", 1)
+    for where, why in annotations.malformed:
         log.add("object-malformed", f"{found.source}: {where}", why)
     index = {image_id: position for position, image_id in reversed(list(enumerate(found.ids)))}
-    owners = np.fromiter((index.get(image_id, -1) for image_id in annotations.image_ids), np.int64)
+    as_text = {str(image_id): position for image_id, position in index.items()}  # 10 in one list, "10" in the other
+    positions = (index.get(image_id, as_text.get(str(image_id), -1)) for image_id in annotations.image_ids)
+    owners = np.fromiter(positions, np.int64)
     ids = np.array(annotations.ids, np.int64)
     for row in np.flatnonzero(owners < 0):
         where = f"{found.source}: annotation {ids[row]}"
@@ -206,6 +229,9 @@ def _add_objects(rest: list[Any], annotations: Annotations, found: Found, log: F
     known = np.flatnonzero(owners >= 0)
     found.owners, found.category_ids = owners[known], np.array(annotations.category_ids, np.int64)[known]
     found.objects = _columns(annotations, ids).take(known)
+    found.written = Written(np.array(annotations.boxes, np.float64).reshape(-1, 4)[known])
+    if annotations.from_polygons:
+        found.read_as.append(f"{annotations.from_polygons} boxes taken from polygons")
     found.where = lambda row: (
         f"{found.source}: annotation {found.objects.annotation_ids[row]} of {found.files[found.owners[row]]}"
     )

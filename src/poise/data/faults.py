@@ -71,6 +71,16 @@ _KINDS = (
     FaultKind("category-malformed", "a category without usable id or name", "the record is left out"),
     FaultKind("category-id-duplicate", "several categories share one id", "the first one names the id"),
     FaultKind("category-unknown", "an object of a category that is not listed", _OBJECT),
+    FaultKind(
+        "boxes-other-unit",
+        "all boxes of a split seem to be in another unit or order of numbers",
+        "all objects of the split are left out",
+    ),
+    FaultKind(
+        "split-classes-differ",
+        "a split whose classes are not those of the training split",
+        "training and validating on both is refused",
+    ),
     FaultKind("box-nonfinite", "a box with NaN or infinite coordinates", _OBJECT),
     FaultKind("box-degenerate", "a box whose width or height is zero or negative", _OBJECT),
     FaultKind("box-outside", "a box that does not overlap its image", _OBJECT),
@@ -80,6 +90,7 @@ _KINDS = (
     ),
     FaultKind("box-duplicated", "the same box of the same class twice in one image", _KEPT, False),
     FaultKind("annotation-id-zero", "annotation id 0, which COCO tools take for 'no match'", _KEPT, False),
+    FaultKind("annotation-id-not-integer", "annotations whose id is missing or no integer", "numbered anew", False),
     FaultKind("annotation-id-duplicate", "several annotations share one id", _KEPT, False),
     FaultKind("category-name-duplicate", "several categories share one name", _KEPT + ", as separate classes", False),
     FaultKind("class-without-objects", "a class of which no split has an object", _KEPT, False),
@@ -88,10 +99,11 @@ _KINDS = (
     FaultKind("label-duplicate", "an image with two YOLO label files", "the first one named is read", False),
     FaultKind("label-unclear", "YOLO lines that could be polygons or keypoints", "read as polygons", False),
     FaultKind("image-size-missing", "no annotated width and height", "read from the image file", False),
+    FaultKind("image-dark", "an image of 16 bits that uses only the lower ones", "read as nearly black", False),
     FaultKind("image-exif-rotated", "the EXIF orientation turns or mirrors the image", "see 'EXIF orientation'", False),
     FaultKind("image-unlisted", "an image file beside those of the splits that no split lists", "not used", False),
     FaultKind("split-overlap-name", "the same file or id in two splits", _KEPT + "; metrics are too good", False),
-    FaultKind("split-overlap-content", "identical files in two splits", _KEPT + "; metrics are too good", False),
+    FaultKind("split-overlap-content", "the same picture in two splits", _KEPT + "; metrics are too good", False),
 )
 
 FAULT_KINDS: dict[str, FaultKind] = {kind.name: kind for kind in _KINDS}

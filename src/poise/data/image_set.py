@@ -257,3 +257,12 @@ class ImageSet(Sequence[ImageRecord]):
 
 def _coco_category(category: Category) -> dict[str, Any]:
     return {f.name: getattr(category, f.name) for f in fields(category) if getattr(category, f.name) is not None}
+
+
+def different_classes(first: ImageSet, second: ImageSet) -> str:
+    """What differs between the classes of two splits; empty where names and ids are the same."""
+    if first.class_names == second.class_names and first.category_ids == second.category_ids:
+        return ""
+    missing = sorted(set(first.class_names) ^ set(second.class_names))
+    what = f": {', '.join(missing[:10])}" if missing else " (other ids or another order)"
+    return f"splits '{first.name}' and '{second.name}' have different classes{what}"

@@ -29,7 +29,7 @@ UNSUPPORTED = frozenset(
 )
 """Suffixes of pictures that are not read; such a file is reported rather than passed over."""
 MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
-
+DARKEST = 15  # of 255: what the upper 8 of 16 bits hold where only 12 are used
 ORIENTATION = 0x0112  # the EXIF tag
 TURNED = frozenset({5, 6, 7, 8})  # orientations that exchange width and height
 _PNG_EXIF = {"exif", "Raw profile type exif", "xmp"}  # what an orientation before the pixels is found under
@@ -185,8 +185,26 @@ def _applies_orientation(
         return True
     if tuple(annotated) == stored:
         return False
+    raise size_difference(path, shown, annotated)
+
+
+def size_difference(path: Path, shown: tuple[int, int], annotated: tuple[int, int]) -> BadImage:
+    """The error for an image of another size than the annotations state."""
     why = f"is {shown[0]}x{shown[1]}, but annotated as {annotated[0]}x{annotated[1]} (width x height)"
-    raise BadImage(path, "image-size-differs", why, "use the image that was annotated or correct the annotation")
+    across, down = annotated[0] / shown[0], annotated[1] / shown[1]
+    if abs(across / down - 1) < 0.02:  # sides are rounded when an image is resized
+        why += f"; its boxes seem to be in pixels of a copy that was resized by {across:.3g}"
+    return BadImage(path, "image-size-differs", why, "use the image that was annotated or correct the annotation")
+
+
+def is_dark(path: Path | str, pixels: np.ndarray) -> bool:
+    """Whether an image of 16 bits a channel, read as ``pixels``, uses only the lower 12 of them or fewer."""
+    if not pixels.size or pixels.max() > DARKEST:
+        return False
+    with _open(Path(path), None) as image:
+        if image.mode.startswith("I"):
+            return bool(np.asarray(image).max() > 0)
+        return bool(pixels.max() > 0) and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _rgb(image: Image.Image, path: Path) -> np.ndarray:

@@ -50,7 +50,11 @@ def training_splits(path: str | Path, train: str | None = None, val: str | None 
     Training: ``train``, else ``trainval``, else the only split. Validation: ``val``, else ``test``, else the training
     split itself, which the note says.
     """
-    names = splits(path)
+    return choose_splits(path, splits(path), train, val)
+
+
+def choose_splits(path: str | Path, names: tuple[str, ...], train: str | None, val: str | None) -> TrainingSplits:
+    """As :func:`training_splits`, of splits that are known by name; ``path`` is for messages."""
     train = _known(path, train, names) if train else _first(names, ("train", "trainval")) or _only(path, names)
     others = tuple(name for name in names if name != train)
     chosen = _known(path, val, names) if val else _first(others, ("val", "test"))
@@ -102,9 +106,9 @@ def find_splits(path: str | Path) -> dict[str, Read]:
     tree = FileTree(root if root.is_dir() else root.parent)
     found = find_packed(root) or _find_yolo(root, tree)
     if not found and root.is_dir():
-        found = _voc_splits(voc_layouts.find_standard(root)) or _find_coco(root, _marked_files(root))
+        found = _voc_splits(voc_layouts.find_standard(root)) or _find_coco(tree, _marked_files(root))
         found = found or _yolo_splits(describe_plain(root, tree), tree) or _voc_splits(voc_layouts.find_folders(tree))
-        found = found or _find_coco(root, _only_file(root))
+        found = found or _find_coco(tree, _only_file(root))
     elif not found and root.suffix.lower() == ".json":
         found = _one_json(root)
     if not found:
@@ -127,7 +131,8 @@ def _voc_splits(layout: voc_layouts.Layout | None) -> dict[str, Read]:
     return {} if layout is None else {name: partial(voc.read, name, layout) for name in layout.splits}
 
 
-def _find_coco(path: Path, files: list[Path]) -> dict[str, Read]:
+def _find_coco(tree: FileTree, files: list[Path]) -> dict[str, Read]:
+    path = tree.root
     roboflow = [file for folder in sorted(path.iterdir()) if (file := folder / ROBOFLOW).is_file()]
     if roboflow:
         names = plain_splits(file.parent.name for file in roboflow)
@@ -135,14 +140,14 @@ def _find_coco(path: Path, files: list[Path]) -> dict[str, Read]:
     else:
         names = plain_splits(_suffix(file) for file in files)
         found = {name: (file, _image_folders(path, file, name)) for name, file in zip(names, files, strict=True)}
-    return {name: partial(coco.read, name, path, file, folders) for name, (file, folders) in found.items()}
+    return {name: partial(coco.read, name, tree, file, folders) for name, (file, folders) in found.items()}
 
 
 def _one_json(file: Path) -> dict[str, Read]:
     """A bare JSON: its data set is the folder it lies in, or the one above where that is called annotations."""
     root = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
     name = plain_split(_suffix(file))
-    return {name: partial(coco.read, name, root, file, _image_folders(root, file, name))}
+    return {name: partial(coco.read, name, FileTree(root), file, _image_folders(root, file, name))}
 
 
 def _marked_files(path: Path) -> list[Path]:

@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from poise.data.coco import LARGEST_FILE, integral
+from poise.data.coco import LARGEST_FILE
 from poise.data.columns import Boxes
 from poise.data.errors import DataError
 from poise.data.files import size_of_file
 from poise.data.image_set import ImageSet
+from poise.data.values import integral
 
 SHOWN = 3  # examples that a message names
 SIDES = "x, y, width, height"

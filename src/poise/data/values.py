@@ -25,7 +25,12 @@ def flag(value: Any) -> bool | None:
 
 
 def integral(value: Any) -> Any:
-    """Integers that were written as floats (``1.0``) or as text (``"1"``) as integers; anything else as it is."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    """Integers that were written as floats (``1.0``) as integers; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+def integer(value: Any) -> Any:
+    """As :func:`integral`, and integers that were written as text (``"1"``) too."""
+    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", value.strip()):
         return int(value)
-    return int(value) if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", value) else value
+    return integral(value)

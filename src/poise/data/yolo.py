@@ -22,8 +22,9 @@ from poise.data.files import MEBIBYTE, is_inside, read_text, require_inside
 from poise.data.folders import SPLIT_WORDS, FileTree, files_below, plain_splits
 from poise.data.image_set import Category, ImageSet, ObjectColumns
 from poise.data.images import SUFFIXES, UNSUPPORTED, image_size
+from poise.data.units import Written
 from poise.data.yolo_labels import LabelFinder
-from poise.data.yolo_lines import Lines
+from poise.data.yolo_lines import BOX, KEYPOINTS, Lines
 from poise.storage import parse_yaml
 
 
@@ -245,3 +246,5 @@ def _set_objects(found: Found, lines: Lines) -> None:
     found.owners, found.category_ids = np.array(lines.owners, np.int64), np.array(lines.classes, np.int64)
     found.objects = ObjectColumns(boxes, np.zeros(count, np.int64), no, no, areas, np.arange(1, count + 1))
     found.where = lambda row: lines.where[row]
+    alone = np.array([kind in (BOX, KEYPOINTS) for kind in lines.kinds], bool)
+    found.written = Written(np.array(lines.written, np.float64).reshape(-1, 4), alone, normalized=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from poise.data import ImageSet, open_data, training_splits, with_proposals
+from poise.data.image_set import different_classes
 from poise.data.repeats import repeated
 from poise.recipes import DataSettings
 
@@ -24,8 +25,8 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
     remarks += [
         _skipped(image_set) for image_set in (train_set, val_set) if image_set is not None and image_set.skipped
     ]
-    if val_set is not None and val_set.categories != train_set.categories:
-        _refuse_other_classes(train_set, val_set)
+    if val_set is not None and (difference := different_classes(train_set, val_set)):
+        raise ValueError(f"{difference}; give both the same list of categories")
     _require_objects(settings, train_set)
     remarks += [text for image_set in (train_set, val_set) if (text := _unlabeled(image_set))]
     whole = len(train_set)
@@ -87,14 +88,3 @@ def _unlabeled(image_set: ImageSet | None) -> str:
 def _skipped(image_set: ImageSet) -> str:
     examples = "; ".join(str(fault) for fault in image_set.skipped[:3])
     return f"{image_set.name}: {len(image_set.skipped)} faulty records are skipped, for example {examples}"
-
-
-def _refuse_other_classes(train_set: ImageSet, val_set: ImageSet) -> None:
-    known, found = dict(enumerate(train_set.class_names)), dict(enumerate(val_set.class_names))
-    if known == found and train_set.category_ids == val_set.category_ids:
-        return
-    missing = sorted(set(found.values()) ^ set(known.values()))
-    raise ValueError(
-        f"splits '{train_set.name}' and '{val_set.name}' have different classes"
-        + (f": {', '.join(missing[:10])}" if missing else " (other ids or another order)")
-    )
