@@ -22,19 +22,19 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 NEIGHBORS = {
-    # floor 0: the nouns speak of what heads say
+    # floor 0: structures hold predictions
     ("structures", "predictions"),
-    # floor 3: a detector is built from branches
+    # floor 4: a detector is built from branches
     ("detectors", "branches"),
-    # floor 6: the engine feeds and validates
+    # floor 7: the engine feeds and validates
     ("engine", "data"),
     ("engine", "evaluate"),
-    # floor 6: the lab looks on while the engine trains
+    # floor 7: the lab reads matches while the engine trains
     ("engine", "lab"),
-    # floor 6: inference reads images as the data room does, and writes results as the evaluation does
+    # floor 7: inference reads images as the data room does, and writes results as the evaluation does
     ("inference", "data"),
     ("inference", "evaluate"),
-    # floor 7: the command line calls the facade
+    # floor 8: the command line calls the facade
     ("cli", "api"),
 }
 
@@ -57,6 +57,18 @@ def may_import(room: str, other: str) -> bool:
 def test_every_room_stands_on_a_floor() -> None:
     rooms = {room_of(module) for module in modules()} - {"poise", "__main__"}
     assert rooms <= set(FLOOR), f"place {sorted(rooms - set(FLOOR))} on a floor (docs/architecture.md and this test)"
+
+
+def test_the_picture_and_the_page_show_every_room() -> None:
+    """docs/images/rooms.svg and the table of docs/architecture.md name the rooms of each floor."""
+    docs = Path(__file__).parents[1] / "docs"
+    picture, page = (docs / "images" / "rooms.svg").read_text(), (docs / "architecture.md").read_text()
+    for floor, rooms in enumerate(FLOORS):
+        drawn = picture[picture.index(f">{floor}</text>") :].split('class="number"')[0]
+        row = next(line for line in page.splitlines() if line.startswith(f"| {floor} |"))
+        for room in set(rooms) - {"version"}:
+            assert f">{room}/<" in drawn or f">{room}.py<" in drawn, f"{room} is missing on floor {floor} of the picture"
+            assert f"`{room}/`" in row or f"`{room}.py`" in row, f"{room} is missing on floor {floor} of the page"
 
 
 def test_imports_lead_downwards() -> None:
