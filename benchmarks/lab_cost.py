@@ -1,4 +1,4 @@
-"""What ``poise train --lab N`` costs: a look at a step, and the probe after an epoch, against the step itself.
+"""What ``poise train --lab-every N`` costs: a look at a step, and the probe after an epoch, against the step itself.
 
 On the CPU the processor's time is measured, not the clock's, so that other work on the machine does not count.
 

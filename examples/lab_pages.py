@@ -39,7 +39,7 @@ def run_of(name: str, args: argparse.Namespace) -> str:
             "--data.val",
             "none",
         ]
-        start = ["--model.backbone-weights", args.backbone, "--lab", "10"]
+        start = ["--model.backbone-weights", args.backbone, "--lab-every", "10"]
         resume = ["--resume"] if (out / "last.pt").exists() else []
         status = poise(["train", MODELS[name], "--data", args.data, "--out", str(out), *words, *start, *resume])
         if status:

@@ -15,8 +15,15 @@ from PIL import Image
 
 import poise
 from poise.api import Detector, RandomWeightsWarning, free_folder
+from poise.api.training import start_settings
+from poise.assign import MaxIoU
+from poise.cli.train import parse, resolve
+from poise.data import write_demo_data
+from poise.data.demo.shapes import CLASSES
 from poise.inference import Result, Tiling
-from poise.recipes.short_names import settings_by_path
+from poise.models.postprocess_options import with_postprocess_options
+from poise.recipes import finetune, load_recipe, save_recipe
+from poise.recipes.short_options import settings_by_path, with_options
 
 SCENE = scene(120, 160, [(10, 20, 60, 80, 0), (90, 30, 150, 100, 2)])
 
@@ -109,8 +116,8 @@ def test_a_file_says_everything(model_file: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         results = detector.predict(SCENE, score_threshold=0.0)
-    expected = poise.load(model_file)([SCENE])[0]
-    assert torch.allclose(results[0].boxes.xyxy, expected["boxes"].clamp(min=0), atol=1e-3)
+    expected = with_postprocess_options(poise.load(model_file), score_threshold=0.0)([SCENE])[0]
+    assert len(expected["boxes"]) and torch.allclose(results[0].boxes.xyxy, expected["boxes"].clamp(min=0), atol=1e-3)
     with pytest.raises(ValueError, match="image_size"):
         Detector(model_file, image_size=320)
 
@@ -118,7 +125,7 @@ def test_a_file_says_everything(model_file: Path) -> None:
 def test_a_name_has_random_weights_and_says_so() -> None:
     detector = Detector("fcos_r18_fpn", device="cpu", num_classes=2, image_size=64)
     assert detector.model.num_classes == 2 and "random weights" in repr(detector)
-    with pytest.warns(RandomWeightsWarning, match="'fcos_r18_fpn' was made by its name"):
+    with pytest.warns(RandomWeightsWarning, match="'fcos_r18_fpn' was built by its name"):
         detector.predict(SCENE)
 
 
@@ -147,9 +154,10 @@ def test_settings_of_a_training() -> None:
 
 
 def test_a_training_starts_from_what_the_detector_is(model_file: Path) -> None:
-    loaded = Detector(model_file, device="cpu")._start()
+    detector = Detector(model_file, device="cpu")
+    loaded = start_settings(detector.model, given=False, file=model_file, backbone_weights=None)
     assert loaded["model.weights"] == str(model_file) and loaded["model.image_size"] == (64, 64)
-    named = Detector("atss_r18_fpn", device="cpu")._start()
+    named = start_settings(poise.create_model("atss_r18_fpn"), given=False, file=None, backbone_weights=None)
     assert named == {"model.name": "atss_r18_fpn"}
 
 
@@ -160,3 +168,68 @@ def test_run_folders_never_collide(tmp_path: Path) -> None:
         folder.mkdir()
         names.append(folder.name)
     assert names == ["atss", "atss-2", "atss-3"]
+
+
+def test_prediction_options_are_explicit_and_select(model_file: Path) -> None:
+    """Fewer detections with a low IoU threshold of NMS, at most as many as asked, and of the named classes alone."""
+    detector = Detector(model_file, device="cpu")
+    (everything,) = detector.predict(SCENE, score_threshold=0.0, nms_threshold=1.0, max_detections=1000)
+    (default,) = detector.predict(SCENE, score_threshold=0.0)
+    (few,) = detector.predict(SCENE, score_threshold=0.0, nms_threshold=0.01)
+    assert len(few) < len(default) < len(everything) and len(default) <= 100
+    (three,) = detector.predict(SCENE, score_threshold=0.0, max_detections=3)
+    assert torch.equal(three.scores, default.scores[:3])
+    for classes in (["dog"], [1]):
+        (dogs,) = detector.predict(SCENE, score_threshold=0.0, classes=classes)
+        assert len(dogs) and set(dogs.names) == {"dog"}
+    with pytest.raises(ValueError, match="did you mean 'dog'"):
+        detector.predict(SCENE, classes=["dogs"])
+    with pytest.raises(ValueError, match="nms_threshold"), pytest.warns(RandomWeightsWarning):
+        Detector("deformable_detr_r18", device="cpu").predict(SCENE, nms_threshold=0.5)
+    with pytest.raises(TypeError, match="threshold"):
+        detector.predict(SCENE, threshold=0.5)  # type: ignore[call-overload]
+
+
+def test_a_published_checkpoint_needs_the_name_of_its_model(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(1)}}, tmp_path / "original.pth")
+    with pytest.raises(ValueError, match=r"checkpoint of an original project, name its model.*--weights"):
+        Detector(tmp_path / "original.pth")
+
+
+def test_short_options_are_known_and_suggested() -> None:
+    recipe = finetune("atss_r18_fpn", epochs=10)
+    changed = with_options(recipe, {"epochs": 4, "assigner": "sim_ota", "lab_every": 5, "data": "somewhere"})
+    assert (changed.schedule.epochs, changed.train.lab_every, changed.data.path) == (4, 5, "somewhere")
+    assert changed.model.options == {"assigner": "sim_ota"}
+    for wrong, hint in {"batch": "batch_size", "image_sise": "image_size", "milestone": "schedule.milestones"}.items():
+        with pytest.raises(ValueError, match=f"no setting '{wrong}', did you mean '{hint}'"):
+            with_options(recipe, {wrong: 1})
+
+
+def test_tuples_and_none_are_values_of_options(tmp_path: Path) -> None:
+    """In Python, in a saved recipe and on the command line."""
+    options = {"deformable_stages": (4, 5), "topk": 9}
+    recipe = with_options(finetune("vfnet_r18_fpn"), {"model": {"options": options}})
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml").model.options == options
+    words = ["vfnet_r18_fpn", "--model.options", "deformable_stages", "(4, 5)", "topk", "9", "backbone", "None"]
+    assert resolve(parse(words)).model.options == {**options, "backbone": None}
+    detector = Detector("vfnet_r18_fpn", device="cpu", num_classes=2, deformable_stages=(4, 5))
+    start = start_settings(detector.model, given=False, file=None, backbone_weights=None)
+    assert with_options(recipe, start).model.options == {"deformable_stages": (4, 5)}
+
+
+def test_training_a_given_model_keeps_its_weights_and_parts(tmp_path: Path) -> None:
+    data = write_demo_data(tmp_path / "data", train=2, val=1, size=64)
+    model = poise.create_model("atss_r18_fpn", num_classes=len(CLASSES), image_size=64, backbone="test_resnet", depth=1)
+    model.network.branch.assigner = MaxIoU(0.5, 0.4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    detector = Detector(model, device="cpu")
+    small = {"batch_size": 2, "workers": 0, "lr": 1e-9, "train": {"ema_decay": 0.0}, "evaluate": {"pictures": 0}}
+    result = detector.train(data, tmp_path / "run", epochs=1, **small)
+    assert detector.model is model and isinstance(model.network.branch.assigner, MaxIoU) and result.finished
+    after = dict(model.named_parameters())
+    assert all(torch.allclose(after[name], before[name], atol=1e-5) for name in after)
+    assert model.class_names == tuple(CLASSES)
+    with pytest.raises(ValueError, match=r"given model has 80 classes.*num_classes="):
+        Detector(poise.create_model("atss_r18_fpn"), device="cpu").train(data, tmp_path / "other", epochs=1)

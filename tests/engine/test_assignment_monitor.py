@@ -144,7 +144,7 @@ def test_several_processes(tmp_path: Path, scenes: Path) -> None:
 
 
 def test_the_option(tmp_path: Path) -> None:
-    settings = resolve(parse(["atss_r18_fpn", "--data", "d", "--lab", "50", "--train.lab-images", "8"])).train
+    settings = resolve(parse(["atss_r18_fpn", "--data", "d", "--lab-every", "50", "--train.lab-images", "8"])).train
     assert (settings.lab_every, settings.lab_images) == (50, 8)
     assert Recipe().train.lab_every == 0
     with pytest.raises(ValueError, match="lab_every=-1"):

@@ -135,7 +135,7 @@ def test_a_model_on_images_and_on_a_data_set(tmp_path: Path) -> None:
     model = create_model("atss_r18_fpn", num_classes=8, backbone="mobilenetv3_small_100", channels=16, image_size=64)
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((40, 60), (70, 50))]
     head = model.network.branch.postprocess  # type: ignore[union-attr]
-    object.__setattr__(head, "score", 0.0)
+    object.__setattr__(head, "score_threshold", 0.0)
     model.eval()
     alone = detect_images(model, images)
     again = detect_images(model, images, augmentation=TestTimeAugmentation((1.0,), flip=False, overlap=1.0))
@@ -153,4 +153,4 @@ def test_a_model_on_images_and_on_a_data_set(tmp_path: Path) -> None:
     assert same.detections == plain.detections
     assert detector.val(data, batch_size=2, tta="0.5,1,flip").detections != plain.detections
     with pytest.raises(ValueError, match="exclude each other"):
-        list(detector.stream([images[0]], tile=64, tta="flip"))
+        list(detector.predict([images[0]], tile=64, tta="flip"))

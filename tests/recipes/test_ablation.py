@@ -67,7 +67,7 @@ def test_a_file_names_variants(tmp_path: Path) -> None:
     assert ablation.seeds == (0, 7)
     assert [(variant.name, dict(variant.changes)) for variant in ablation.variants] == [
         ("base", {}),
-        ("more", {"optimizer.lr": 0.1, "model.name": "fcos_r18_fpn"}),
+        ("more", {"optimizer.lr": 0.1, "optimizer.lr_batch_size": 0, "model.name": "fcos_r18_fpn"}),
     ]
     path.write_text("vary: {batch_size: [4, 8]}", encoding="utf-8")
     assert [variant.name for variant in load_ablation(path).variants] == ["batch_size=4", "batch_size=8"]

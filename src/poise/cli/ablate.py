@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from tyro.conf import FlagConversionOff, Positional, arg
 
 from poise.cli import train
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
 from poise.recipes import Recipe, get_recipe, load_recipe
-from poise.recipes.ablation import Ablation, full_name, grid, load_ablation
+from poise.recipes.ablation import Ablation, grid, load_ablation
 from poise.recipes.articles import TABLES
+from poise.recipes.short_options import full_name
+from poise.recipes.values import parse_value, split_values
 
 if TYPE_CHECKING:
     from poise.engine.ablation import AblationResult
@@ -85,15 +86,7 @@ def run(arguments: Arguments) -> int:
         width = max(map(len, TABLES))
         print("\n".join(f"{name:<{width}}  {table.about} ({table.recipe})" for name, table in TABLES.items()))
         return 0
-    recipe = train.resolve(
-        train.Arguments(
-            data=arguments.data,
-            epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
-            image_size=arguments.image_size,
-            recipe=arguments.recipe,
-        )
-    )
+    recipe = train.resolve(arguments)
     if not recipe.data.path:
         raise CommandLineError("poise ablate needs --data PATH (poise demo-data OUT makes some to try)")
     if recipe.data.val == "none":
@@ -123,15 +116,17 @@ def planned(arguments: Arguments) -> Ablation:
 
 
 def _values(word: str) -> tuple[str, list[Any]]:
-    """``SETTING=1,2`` as the setting's full name and its values, read as YAML."""
-    setting, sign, text = word.partition("=")
+    """The setting and the values of ``SETTING=VALUE,VALUE``; commas within brackets do not separate values."""
+    setting, _, text = word.partition("=")
+    setting = setting.replace("-", "_")
     try:
-        values = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError:
-        values = None
-    if not sign or not setting or not values:
+        values = [parse_value(part) for part in split_values(text)] if text else []
+    except ValueError as error:
+        raise CommandLineError(f"--vary {word}: {error}") from error
+    if not setting or not values:
         raise CommandLineError(f"--vary {word}: write SETTING=VALUE,VALUE, such as model.options.topk=5,9")
-    return full_name(setting), values
+    full_name(setting)  # an unknown name is refused here
+    return setting, values
 
 
 def _say(result: AblationResult) -> None:

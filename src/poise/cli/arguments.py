@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+from poise.recipes.values import OptionValue, parse_value
 from poise.suggestions import did_you_mean
 
 Parsed = TypeVar("Parsed")
@@ -42,9 +43,10 @@ def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parse
         with contextlib.redirect_stderr(complaint):
             config = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
             if default is None:
-                return tyro.cli(kind, prog=program, args=wanted, config=config)
-            given = tyro.cli(kind, prog=program, args=wanted, config=config, default=_without_entries(default))
-            return _joined(default, given)
+                return tyro.cli(kind, prog=program, args=wanted, config=config, registry=_registry())
+            start = _without_entries(default)
+            given = tyro.cli(kind, prog=program, args=wanted, config=config, default=start, registry=_registry())
+            return _with_entries(default, given)
     except SystemExit as end:
         if not end.code:
             raise
@@ -60,14 +62,35 @@ def _without_entries(settings: Any) -> Any:
     return replace(settings, **{f.name: _without_entries(getattr(settings, f.name)) for f in fields(settings)})
 
 
-def _joined(default: Any, given: Any) -> Any:
-    """What is given, its tables with the default's entries beneath."""
+def _with_entries(default: Any, given: Any) -> Any:
+    """The given settings; tables keep the entries of the default that are not given."""
     if isinstance(given, dict):
         return {**default, **given}
     if not is_dataclass(given) or isinstance(given, type):
         return given
-    joined = {f.name: _joined(getattr(default, f.name), getattr(given, f.name)) for f in fields(given)}
-    return replace(given, **joined)
+    merged = {f.name: _with_entries(getattr(default, f.name), getattr(given, f.name)) for f in fields(given)}
+    return replace(given, **merged)
+
+
+def _registry() -> Any:
+    """tyro's rules, and one for the values of model options, which are literals: ``4``, ``None``, ``(4, 5)``."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def option_value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if info.type != OptionValue:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="VALUE",
+            instance_from_str=lambda words: parse_value(words[0]),
+            is_instance=lambda value: True,
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
 
 
 def option_names(kind: Any, prefix: str = "") -> Iterator[str]:

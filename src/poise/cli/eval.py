@@ -18,9 +18,12 @@ class Arguments:
     """Evaluate a trained model on a data set: poise eval CHECKPOINT --data PATH."""
 
     checkpoint: Positional[str]
-    """A model file (best.pt, last.pt), a run folder, of which the best weights are taken, or an exported file."""
+    """A model file (best.pt, last.pt), a run folder (its best weights), an exported file, or a model's name with
+    --weights."""
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    weights: Path | None = None
+    """With a model's name instead of a file: a checkpoint that the original project published."""
     split: str = "val"
     """Which part of it."""
     batch_size: int = 8
@@ -52,7 +55,7 @@ def run(arguments: Arguments) -> int:
     from poise.api import Detector
     from poise.evaluate import write_results
 
-    detector = Detector(arguments.checkpoint, arguments.device)
+    detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
     if arguments.save_proposals is not None:
         return _save_proposals(detector, arguments)
     result = detector.val(

@@ -21,7 +21,9 @@ class Arguments:
     """
 
     checkpoint: Positional[str]
-    """A model file (best.pt, last.pt) or a run folder, of which the best weights are taken."""
+    """A model file (best.pt, last.pt), a run folder (its best weights), or a model's name with --weights."""
+    weights: Path | None = None
+    """With a model's name instead of a file: a checkpoint that the original project published."""
     out: Path | None = None
     """The file to write; by default the checkpoint's name with .onnx, .xml, .ncnn.param or .pte."""
     format: Literal["onnx", "openvino", "ncnn", "executorch"] = "onnx"
@@ -48,14 +50,16 @@ MOST_CALIBRATION = 128
 
 def run(arguments: Arguments) -> int:
     """Export, compare, say what came of it."""
+    from poise.api.opening import open_model
     from poise.export import FORMATS, default_path, export_model
-    from poise.models.files import find_model_file, load_model
 
-    model = load_model(arguments.checkpoint)
-    path = arguments.out or default_path(find_model_file(arguments.checkpoint), arguments.format)
+    opened = open_model(arguments.checkpoint, arguments.weights)
+    if not opened.trained:
+        raise ValueError(f"'{arguments.checkpoint}' has random weights: give --weights FILE, or a model file")
+    path = arguments.out or default_path(opened.file or Path(arguments.checkpoint), arguments.format)
     path.parent.mkdir(parents=True, exist_ok=True)
     agreement = export_model(
-        model,
+        opened.model,
         path,
         _images(arguments.images, MOST_IMAGES) if arguments.images else _scenes(),
         format=arguments.format,

@@ -27,13 +27,22 @@ class Arguments:
     """
 
     checkpoint: Positional[str]
-    """A model file (best.pt, last.pt), a run folder, of which the best weights are taken, or an exported file."""
+    """A model file (best.pt, last.pt), a run folder (its best weights), an exported file, or a model's name with
+    --weights."""
     source: Positional[tuple[str, ...]]
     """Images, folders, globs in quotes, or video files (videos need the extra poise[video])."""
     out: Path | None = None
     """The folder for what is found; by default runs/predict, runs/predict-2, …"""
+    weights: Path | None = None
+    """With a model's name instead of a file: a checkpoint that the original project published."""
     score_threshold: float = 0.3
-    """Detections with lower scores are left out."""
+    """Detections with a lower score are dropped."""
+    nms_threshold: float | None = None
+    """IoU from which NMS drops the lower-scored of two boxes of a class; by default the model's own."""
+    max_detections: int | None = None
+    """Detections per image; by default the model's own."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes to keep; by default all."""
     show_scores: bool = False
     """Write scores beside the class names in the pictures."""
     batch_size: int = 8
@@ -59,7 +68,7 @@ def run(arguments: Arguments) -> int:
 
     if not arguments.source:
         raise ValueError("poise predict needs at least one image, folder, glob or video after the checkpoint")
-    detector = Detector(arguments.checkpoint, arguments.device)
+    detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
     if arguments.drop_heads:
         detector.drop_training_parts()
     folder = arguments.out or free_folder(Path("runs"), "predict")
@@ -97,9 +106,13 @@ class FreeNames:
 def _predict(detector: Detector, source: str, names: FreeNames, arguments: Arguments) -> list[dict[str, Any]]:
     from poise.inference import frame_rate, is_video, write_video
 
-    results = detector.stream(
+    results = detector.predict(
         source if is_video(source) or not _is_one_file(source) else [source],  # of a list one may be left out
+        stream=True,
         score_threshold=arguments.score_threshold,
+        nms_threshold=arguments.nms_threshold,
+        max_detections=arguments.max_detections,
+        classes=arguments.classes or None,
         batch_size=arguments.batch_size,
         tile=arguments.tile,
         tta=arguments.tta,

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagConversionOff, Positional, arg
 
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
-from poise.recipes import Recipe, get_recipe, load_recipe, with_settings
+from poise.recipes import Recipe, get_recipe, load_recipe
+from poise.recipes.short_options import SHORT_OPTIONS, with_options
 
 if TYPE_CHECKING:
     from poise.engine.run import RunResult
@@ -36,21 +37,35 @@ class Arguments:
     out: Path | None = None
     """The run folder; by default runs/NAME, runs/NAME-2, …"""
     epochs: int | None = None
-    """Passes over the data; milestones keep their place in the training (sets schedule.epochs)."""
+    """Passes over the data; the milestones of the schedule move along (schedule.epochs)."""
     batch_size: int | None = None
-    """Images of one step, all processes together (sets data.batch_size)."""
+    """Images of one optimizer step, all processes together (data.batch_size)."""
     lr: float | None = None
-    """Learning rate, used as it stands whatever the batch (sets optimizer.lr, and optimizer.lr_batch_size to 0)."""
+    """Learning rate, used as given whatever the batch size (optimizer.lr, with optimizer.lr_batch_size 0)."""
     image_size: int | None = None
-    """Limit of both sides of an image in pixels (sets model.image_size)."""
+    """Limit of both sides of an image in pixels (model.image_size)."""
+    weights: str = ""
+    """Model file, run folder or published checkpoint from which the whole model starts (model.weights)."""
+    backbone_weights: str = ""
+    """Weights of the backbone: imagenet (downloaded), none (random) or a file (model.backbone_weights)."""
     assigner: str | None = None
-    """Another assigner for a dense detector, such as atss or task_aligned (sets model.options assigner)."""
+    """Another assigner for a dense detector, such as atss or task_aligned (model.options assigner)."""
+    score_threshold: float | None = None
+    """Score below which validation drops detections (model.options score_threshold)."""
+    nms_threshold: float | None = None
+    """IoU from which NMS drops the lower-scored of two boxes of a class (model.options nms_threshold)."""
+    max_detections: int | None = None
+    """Detections per image (model.options max_detections)."""
     seed: int | None = None
-    """Source of every random choice (sets train.seed)."""
+    """Seed of all random numbers (train.seed)."""
     workers: int | None = None
-    """Processes that load images (sets data.workers)."""
-    lab: int | None = None
-    """Look at the assignment every so many steps; lab.csv and TensorBoard show it (sets train.lab_every)."""
+    """Processes that load images (data.workers)."""
+    on_bad_data: Literal["error", "skip"] | None = None
+    """Faulty records, which poise check lists: stop, or leave them out (data.on_bad_data)."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Precision of the network's computation (train.precision)."""
+    lab_every: int | None = None
+    """Steps between two measurements of the assignment, written to lab.csv and TensorBoard (train.lab_every)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     config: Path | None = None
@@ -96,23 +111,10 @@ def value_of(words: Sequence[str], option: str) -> str:
     return ""
 
 
-def resolve(arguments: Arguments) -> Recipe:
-    """The recipe with the short options put in their places."""
-    recipe = arguments.recipe if arguments.epochs is None else arguments.recipe.with_epochs(arguments.epochs)
-    places = {
-        "data.path": arguments.data or None,
-        "data.batch_size": arguments.batch_size,
-        "data.workers": arguments.workers,
-        "optimizer.lr": arguments.lr,
-        "optimizer.lr_batch_size": None if arguments.lr is None else 0,
-        "model.image_size": None if arguments.image_size is None else (arguments.image_size,),
-        "model.options": None
-        if arguments.assigner is None
-        else {**recipe.model.options, "assigner": arguments.assigner},
-        "train.seed": arguments.seed,
-        "train.lab_every": arguments.lab,
-    }
-    return with_settings(recipe, {place: value for place, value in places.items() if value is not None})
+def resolve(arguments: Any) -> Recipe:
+    """Return the recipe with the short options applied that were given."""
+    given = {name: getattr(arguments, name, None) for name in SHORT_OPTIONS}
+    return with_options(arguments.recipe, {name: value for name, value in given.items() if value not in (None, "")})
 
 
 def run(arguments: Arguments) -> int:

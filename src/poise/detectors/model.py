@@ -59,6 +59,7 @@ class DetectionModel(nn.Module):
         images: Sequence[Tensor],
         targets: Sequence[Target] | None = None,
         proposals: Sequence[Tensor] | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Torchvision's call.
 
@@ -67,6 +68,8 @@ class DetectionModel(nn.Module):
             targets: in training mode one dict an image: ``boxes`` (n,4) xyxy pixels, ``labels`` (n,) int64 in
                 [0, num_classes), and if wanted ``iscrowd`` or ``ignore`` (n,), true for regions that are no objects.
             proposals: for models that are given regions (Fast R-CNN): one (k_i,4) an image, xyxy pixels.
+            progress: step and epoch of the training, for models whose losses change on the way (TOOD starts with
+                ATSS); by default ``self.progress``, which for most models is after every such change.
 
         Returns:
             In training mode the dict of weighted losses; in evaluation mode one ``{"boxes","scores","labels"}`` an
@@ -94,7 +97,7 @@ class DetectionModel(nn.Module):
             {**target, "boxes": target["boxes"].to(device) / factor}
             for target, factor in zip(targets, factors, strict=True)
         ]
-        return self.step(pixels, scaled, sizes, self.progress, proposals).losses
+        return self.step(pixels, scaled, sizes, progress or self.progress, proposals).losses
 
     def prepare(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Images as the call takes them to pixels (B,3,H,W), sizes before padding (B,2), and what leads back.

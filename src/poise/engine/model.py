@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,61 @@ from poise.published import load_published
 from poise.recipes import ModelSettings, Recipe
 
 
-def build_model(recipe: Recipe, train_set: ImageSet, fresh: bool) -> tuple[DetectionModel, list[str]]:
-    """The model for these classes, with the weights that the recipe starts from if it is ``fresh``."""
-    settings = recipe.model
-    backbone = None if settings.backbone_weights in ("none", "") else settings.backbone_weights
-    model = named_model(settings, len(train_set.class_names), backbone if fresh else None)
-    if not fresh and (backbone is not None or _is_published(settings.weights)):  # what the weights froze at the start
-        model.network.backbone.freeze_as_pretrained()  # type: ignore[union-attr, operator]
-    model.set_classes(train_set.class_names, train_set.category_ids)
+def build_model(
+    recipe: Recipe, train_set: ImageSet, fresh: bool, given: DetectionModel | None = None
+) -> tuple[DetectionModel, list[str]]:
+    """Build the model of a recipe for the classes of a data set.
+
+    Args:
+        fresh: load the weights that the recipe starts from; otherwise a checkpoint is loaded afterward.
+        given: copy this model, weights included, instead of building the one that the recipe names.
+
+    Returns:
+        The model, and notes on the weights for the user.
+    """
+    if given is not None:
+        model, notes = _copy(given, train_set), ["training the given model, with its weights and parts"]
+    else:
+        model, notes = _from_recipe(recipe.model, train_set, fresh)
     if recipe.train.checkpoint_backbone:
         checkpoint_backbone(model)
     if recipe.train.federated_classes:
         federate(model, images_of_classes(train_set), recipe.train.federated_classes)
-    return model, _start_weights(model, settings.weights) if fresh and settings.weights else []
+    return model, notes
+
+
+def _copy(given: DetectionModel, train_set: ImageSet) -> DetectionModel:
+    classes = len(train_set.class_names)
+    if given.num_classes != classes:
+        raise ValueError(
+            f"the given model has {given.num_classes} classes and {train_set.name} has {classes}: build it with "
+            f"create_model(name, num_classes={classes}), or give Detector a name or file instead of a model"
+        )
+    model = copy.deepcopy(given)
+    model.set_classes(train_set.class_names, train_set.category_ids)
+    return model
+
+
+def _from_recipe(settings: ModelSettings, train_set: ImageSet, fresh: bool) -> tuple[DetectionModel, list[str]]:
+    """The named model; weights of the backbone are fetched only if ``weights`` do not hold the backbone."""
+    backbone = None if settings.backbone_weights in ("none", "") else settings.backbone_weights
+    pretrained = backbone is not None or _is_published(settings.weights)
+
+    def build(backbone_weights: str | None) -> DetectionModel:
+        model = named_model(settings, len(train_set.class_names), backbone_weights)
+        if pretrained and backbone_weights is None:  # freezes what pretrained weights freeze
+            model.network.backbone.freeze_as_pretrained()  # type: ignore[union-attr, operator]
+        model.set_classes(train_set.class_names, train_set.category_ids)
+        return model
+
+    if not fresh or not settings.weights:
+        return build(backbone if fresh else None), []
+    model = build(None)
+    note, missing = _start_weights(model, settings.weights)
+    if backbone is not None and any("backbone." in name for name in missing):
+        model = build(backbone)
+        note, _ = _start_weights(model, settings.weights)
+    return model, [note]
 
 
 def federate(model: DetectionModel, images: np.ndarray, classes: int) -> None:
@@ -88,10 +131,14 @@ def _is_published(source: str) -> bool:
     return Path(source).suffix in (".pth", ".ckpt", ".safetensors")
 
 
-def _start_weights(model: DetectionModel, source: str) -> list[str]:
-    """Fill a model from a poise file or a published checkpoint; layers of other class counts keep their start."""
+def _start_weights(model: DetectionModel, source: str) -> tuple[str, list[str]]:
+    """Fill a model from a poise file or a published checkpoint; layers for other classes keep their initial values.
+
+    Returns a note for the user, and the names of the tensors that the file does not hold.
+    """
     if _is_published(source):
-        return [f"weights from {source}: {load_published(model, source, remap_classes=True)}"]
+        report = load_published(model, source, remap_classes=True)
+        return f"weights from {source}: {report}", list(report.missing)
     file = find_model_file(source)
     values, own = load_model(file).state_dict(), model.state_dict()
     fitting = {name: value for name, value in values.items() if name in own and own[name].shape == value.shape}
@@ -99,4 +146,5 @@ def _start_weights(model: DetectionModel, source: str) -> list[str]:
         raise ValueError(f"model.weights: no tensor of {file} fits {model.name}; is it of another kind of model?")
     model.load_state_dict(fitting, strict=False)
     rest = sorted(set(own) - set(fitting))
-    return [f"weights from {file}: {len(fitting)} tensors" + (f"; fresh: {', '.join(rest[:6])}" if rest else "")]
+    note = f"weights from {file}: {len(fitting)} tensors"
+    return note + (f"; initialized: {', '.join(rest[:6])}" if rest else ""), rest

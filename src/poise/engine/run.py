@@ -74,6 +74,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     progress_display: str = "auto",
+    model: DetectionModel | None = None,
 ) -> RunResult:
     """Train after a recipe and leave everything in a run folder.
 
@@ -84,6 +85,8 @@ def train(
         resume: go on from the folder's last checkpoint, exactly; from the beginning where there is none yet.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         progress_display: ``auto`` (live in a terminal, else plain lines), ``live``, ``plain`` or ``none``.
+        model: train a copy of this model, with its weights and parts, instead of building the one that the recipe
+            names. Its number of classes must be that of the data.
 
     Under ``torchrun`` every process calls this with the same arguments; the first one writes.
 
@@ -101,14 +104,21 @@ def train(
         _held(folder, processes),
         deterministic(recipe.train.deterministic or processes.device.type == "cpu"),
     ):
-        return _train(recipe, folder, _resumes(folder, resume, processes), processes, progress_display)
+        return _train(recipe, folder, _resumes(folder, resume, processes), processes, progress_display, model)
 
 
-def _train(recipe: Recipe, folder: Path, resume: bool, processes: Processes, progress_display: str) -> RunResult:
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    resume: bool,
+    processes: Processes,
+    progress_display: str,
+    given: DetectionModel | None,
+) -> RunResult:
     checkpoint, notes = _checkpoint(folder) if resume else (None, [])
     train_set, val_set, remarks = open_sets(recipe.data)
     seed_all(recipe.train.seed, 0)  # the same model in every process
-    model, loaded = build_model(recipe, train_set, fresh=checkpoint is None)
+    model, loaded = build_model(recipe, train_set, fresh=checkpoint is None, given=given)
     model.check_proposals(train_set.proposals is not None)
     seed_all(recipe.train.seed, processes.rank)
     if recipe.train.sync_batch_norm and processes.world_size > 1 and processes.device.type == "cuda":

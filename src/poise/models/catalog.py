@@ -203,7 +203,8 @@ def create_model(
     Args:
         name: one of ``list_models()``, for example ``"atss_r50_fpn"``.
         num_classes: object classes, without a background class.
-        backbone_weights: ``None`` (random), ``"imagenet"`` (downloaded by timm) or a file of backbone weights.
+        backbone_weights: ``None`` or ``"none"`` (random), ``"imagenet"`` (downloaded by timm) or a file of backbone
+            weights.
         image_size: one number (both sides' limit) or (short, long); by default as published (800, 1333).
         deterministic: take out every random choice of training (samplers, denoising); for comparing numbers.
         assigner: another assigner for a dense detector, a name in ``poise.models.assigners``; default: the model's own.
@@ -216,6 +217,7 @@ def create_model(
         raise ValueError(f"no model '{name}'{did_you_mean(name, NAMES)}; poise.list_models() lists them")
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes}: at least one class is needed")
+    backbone_weights = None if backbone_weights in ("none", "") else backbone_weights
     entry = NAMES[name]
     known = inspect.signature(entry.builder).parameters
     if deterministic and "deterministic" in known:

@@ -9,16 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poise.recipes.convert import with_settings
 from poise.recipes.settings import Recipe
+from poise.recipes.short_options import settings_by_path, with_options
 from poise.storage import read_yaml
-
-SHORT = {
-    "model": "model.name",
-    "assigner": "model.options.assigner",
-    "lr": "optimizer.lr",
-    "batch_size": "data.batch_size",
-}
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ def grid(settings: Mapping[str, Sequence[Any]]) -> tuple[Variant, ...]:
     variants = []
     for values in itertools.product(*settings.values()):
         title = ", ".join(f"{name}={_written(value)}" for name, value in zip(names, values, strict=True))
-        variants.append(Variant(title, dict(zip(map(full_name, settings), values, strict=True))))
+        variants.append(Variant(title, _changes(dict(zip(settings, values, strict=True)))))
     return tuple(variants)
 
 
@@ -105,11 +98,6 @@ def load_ablation(path: str | os.PathLike[str]) -> Ablation:
         raise ValueError(f"{path}: {error}") from error
 
 
-def full_name(setting: str) -> str:
-    """A setting's place in the recipe; ``model``, ``assigner``, ``lr`` and ``batch`` are short for the usual ones."""
-    return SHORT.get(setting, setting)
-
-
 def plain_name(name: str) -> str:
     """A name as a folder: letters, digits, ``.``, ``=``, ``+`` and ``-``."""
     return re.sub(r"[^\w.=+]+", "-", name).strip("-.") or "variant"
@@ -119,14 +107,20 @@ def _variants(table: Mapping[str, Any]) -> tuple[Variant, ...]:
     if "vary" in table:
         return grid({str(name): values for name, values in table["vary"].items()})
     return tuple(
-        Variant(str(name), {full_name(setting): value for setting, value in (changes or {}).items()})
+        Variant(str(name), _changes({str(setting): value for setting, value in (changes or {}).items()}))
         for name, changes in table["variants"].items()
     )
 
 
+def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by path; ``epochs`` stays a short name because it moves the milestones as well."""
+    epochs = {name: value for name, value in options.items() if name == "epochs"}
+    return {**settings_by_path({name: value for name, value in options.items() if name != "epochs"}), **epochs}
+
+
 def _varied(recipe: Recipe, variant: Variant, seed: int) -> Recipe:
     try:
-        return with_settings(recipe, {**variant.changes, "train.seed": seed})
+        return with_options(recipe, {**variant.changes, "train.seed": seed})
     except ValueError as error:
         raise ValueError(f"variant '{variant.name}': {error}") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -68,6 +68,17 @@ def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
                 raise ValueError(f"no setting '{path}': '{group}' is a value, not a group of settings")
         table[last] = value
     return from_dict(values)
+
+
+def setting_paths(kind: Any, prefix: str = "") -> Iterator[str]:
+    """Iterate over the paths of all settings of a dataclass, such as ``schedule.epochs``."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        path = f"{prefix}{field.name}"
+        if is_dataclass(hints[field.name]):
+            yield from setting_paths(hints[field.name], f"{path}.")
+        else:
+            yield path
 
 
 def differences(before: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, Any, Any]]:

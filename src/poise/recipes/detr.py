@@ -12,8 +12,9 @@ from dataclasses import replace
 from poise.recipes.augment import AugmentSettings
 from poise.recipes.coco import COCO
 from poise.recipes.settings import ModelSettings, OptimizerSettings, Recipe, ScheduleSettings, TrainSettings
+from poise.recipes.values import OptionValue
 
-Options = dict[str, bool | int | float | str]
+Options = dict[str, OptionValue]
 SIDES = tuple(range(480, 801, 32))
 SLOW_SAMPLING = {"sampling_offsets": 0.1, "reference_points": 0.1}  # of the rate, in Deformable-DETR's line
 

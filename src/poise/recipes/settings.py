@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from poise.recipes.augment import AugmentSettings
+from poise.recipes.values import OptionValue
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class ModelSettings:
     """A poise model file, a run folder or a published checkpoint that the whole model starts from; empty: none."""
     image_size: tuple[int, ...] = ()
     """(limit of both sides,) or (short, long); empty: as published (800, 1333)."""
-    options: dict[str, bool | int | float | str] = field(default_factory=dict)
-    """Further keyword arguments of the model's builder function."""
+    options: dict[str, OptionValue] = field(default_factory=dict)
+    """Keyword arguments of the model's builder function: numbers, words, true, false, None, (4, 5)."""
 
     def __post_init__(self) -> None:
         _require(len(self.image_size) <= 2, f"model.image_size={self.image_size} must be one number or (short, long)")

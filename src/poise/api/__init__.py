@@ -1,0 +1,7 @@
+"""The facade: ``Detector`` and what the commands share with it."""
+
+from poise.api.detector import Detector
+from poise.api.folders import free_folder
+from poise.api.warnings import ProposalsWarning, RandomWeightsWarning
+
+__all__ = ["Detector", "ProposalsWarning", "RandomWeightsWarning", "free_folder"]

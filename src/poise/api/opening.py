@@ -1,0 +1,89 @@
+"""Open a detector from a model file, a run folder, an exported file or the name of a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from poise.detectors import DetectionModel
+from poise.export import is_exported, load_exported
+from poise.models import create_model, list_models
+from poise.models.files import find_model_file, load_model
+from poise.published import load_published
+from poise.storage import DamagedFile
+from poise.suggestions import did_you_mean
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+PUBLISHED_SUFFIXES = (".pth", ".ckpt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model and where its weights come from."""
+
+    model: DetectionModel
+    file: Path | None = None  # of the weights, from which a training starts
+    trained: bool = True  # False: the weights are random
+
+
+def open_model(source: PathLike, weights: PathLike | None = None, options: Mapping[str, Any] | None = None) -> Opened:
+    """Open the model that ``source`` names.
+
+    Args:
+        source: a model file or run folder of poise, an exported file, or the name of a model.
+        weights: with a name: a checkpoint that the original project published.
+        options: with a name: keyword arguments of ``create_model``.
+
+    Raises:
+        FileNotFoundError: ``source`` is no file, folder or name of a model; a similar name is suggested.
+        ValueError: ``weights`` or ``options`` together with a file, which determines both, or a published checkpoint
+            without the name of its model.
+    """
+    options = options or {}
+    if str(source) in list_models() and not Path(source).exists():
+        return _from_name(str(source), weights, options)
+    refuse_options("a file", weights, options)
+    if is_exported(source) and not Path(source).is_dir():
+        return Opened(load_exported(source))
+    try:
+        return Opened(load_model(source), find_model_file(source))
+    except FileNotFoundError as error:
+        hint = did_you_mean(str(source), list_models())
+        raise FileNotFoundError(
+            f"'{source}' is neither a model file nor a run folder nor a model's name{hint}"
+        ) from error
+    except DamagedFile as error:
+        if Path(source).suffix not in PUBLISHED_SUFFIXES:
+            raise
+        raise ValueError(
+            f"'{source}' is not a model file of poise. If it is a checkpoint of an original project, name its model "
+            f"as well: poise.Detector('atss_r50_fpn', weights='{source}'), or 'atss_r50_fpn --weights {source}' on "
+            "the command line"
+        ) from error
+
+
+def refuse_options(what: str, weights: Any, options: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if there are weights or options; ``what`` says what determines them already."""
+    given = [*options, *(["weights"] if weights is not None else [])]
+    if given:
+        raise ValueError(f"{', '.join(given)}: {what} determines these already; give them with a model's name only")
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return the device; ``"auto"`` selects a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def _from_name(name: str, weights: PathLike | None, options: Mapping[str, Any]) -> Opened:
+    if weights is None:
+        return Opened(create_model(name, **options), trained=False)
+    model = create_model(name, **{**options, "backbone_weights": None})  # the checkpoint holds the backbone too
+    load_published(model, Path(weights))
+    return Opened(model, Path(weights))

@@ -1,0 +1,43 @@
+"""From a detector to the settings of a training, and back from its best weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from poise.detectors import DetectionModel
+from poise.storage import read_safely
+
+
+def start_settings(
+    model: DetectionModel, given: bool, file: Path | None, backbone_weights: str | None
+) -> dict[str, Any]:
+    """Return the settings, by path, that make a training start from a detector.
+
+    Args:
+        model: the detector's model.
+        given: the detector was made from a model, which is trained itself.
+        file: the weights from which the training starts, if they are in a file.
+        backbone_weights: with a detector made by name: as in ``poise.create_model``.
+    """
+    options = dict(model.options)
+    settings: dict[str, Any] = {"model.name": model.name}
+    if "image_size" in options:
+        settings["model.image_size"] = tuple(options.pop("image_size"))
+    if given:
+        settings["model.backbone_weights"] = "none"
+    elif file is not None:
+        settings.update({"model.weights": str(file), "model.backbone_weights": "none"})
+    elif backbone_weights is not None:
+        settings["model.backbone_weights"] = backbone_weights
+    return {**settings, "model.options": options} if options else settings
+
+
+def load_best(model: DetectionModel, file: Path) -> None:
+    """Load the weights and class names of ``best.pt`` into a model that may have exchanged parts.
+
+    ``poise.load`` would build the model anew from its name and options, which do not describe such parts.
+    """
+    payload = read_safely(file)
+    model.load_state_dict(payload["weights"])
+    model.set_classes(payload["model"]["class_names"], payload["model"]["category_ids"])
