@@ -67,7 +67,9 @@ def test_the_picture_and_the_page_show_every_room() -> None:
         drawn = picture[picture.index(f">{floor}</text>") :].split('class="number"')[0]
         row = next(line for line in page.splitlines() if line.startswith(f"| {floor} |"))
         for room in set(rooms) - {"version"}:
-            assert f">{room}/<" in drawn or f">{room}.py<" in drawn, f"{room} is missing on floor {floor} of the picture"
+            assert f">{room}/<" in drawn or f">{room}.py<" in drawn, (
+                f"{room} is missing on floor {floor} of the picture"
+            )
             assert f"`{room}/`" in row or f"`{room}.py`" in row, f"{room} is missing on floor {floor} of the page"
 
 

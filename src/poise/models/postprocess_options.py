@@ -74,7 +74,7 @@ def _replaced(module: nn.Module, changes: dict[str, Any], score_threshold: float
             values["score_threshold"] = min(score_threshold, post.score_threshold)
         changed = replace(post, **values)
         if hasattr(module, "metadata"):
-            clone.metadata = replace(module.metadata, postprocess=changed)  # type: ignore[type-var,assignment]
+            clone.metadata = replace(module.metadata, postprocess=changed)  # type: ignore[type-var]
         else:
             clone.postprocess = changed
     return clone
