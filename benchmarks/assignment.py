@@ -31,7 +31,7 @@ from torch import Tensor
 from poise.assign.hungarian import Hungarian
 from poise.boxes import normalize_boxes
 from poise.models.assigners import ASSIGNERS
-from poise.nn.grids import AnchorGrid, points, retina_anchors, squares
+from poise.nn.head_layers import AnchorGrid, point_grid, retina_anchors, square_anchors
 from poise.structures import (
     Assignment,
     GroundTruth,
@@ -50,7 +50,7 @@ Call = Callable[[], Any]
 def grid_of(name: str) -> AnchorGrid:
     if name == "free_anchor":
         return retina_anchors(STRIDES)
-    return squares(STRIDES) if ASSIGNERS[name].needs.startswith("anchors") else points(STRIDES, 0.5)
+    return square_anchors(STRIDES) if ASSIGNERS[name].needs.startswith("anchors") else point_grid(STRIDES, 0.5)
 
 
 def truth_of(batch: int, objects: int) -> GroundTruth:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.models import create_model
-from poise.structures import Batch, GroundTruth, at
+from poise.structures import Batch, GroundTruth, value_at
 
 FAMILIES = ("fcos", "retinanet", "atss", "gfl", "foveabox", "tood", "autoassign", "vfnet", "dw")
 
@@ -69,8 +69,8 @@ def measure(network: Any, batch: Batch, progress: Any, precision: str) -> tuple[
     branch = network.branch
     with torch.no_grad():
         predictions = loose(branch.head(network.neck(network.backbone(batch.pixels))))
-    assignment, assigning = timed(lambda: at(branch.assigner, progress)(predictions, batch.truth), device)
-    criterion = at(branch.criterion, progress)
+    assignment, assigning = timed(lambda: value_at(branch.assigner, progress)(predictions, batch.truth), device)
+    criterion = value_at(branch.criterion, progress)
     losing = timed(lambda: sum(criterion(predictions, assignment, batch.truth).values()).backward(), device)[1]
     return assigning, losing, whole
 

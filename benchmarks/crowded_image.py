@@ -19,20 +19,20 @@ from torch import Tensor
 
 from poise.boxes import LogDistances
 from poise.criteria.auto_assign import AutoAssignCriterion
-from poise.criteria.bags import BagCriterion
+from poise.criteria.bags import FreeAnchorCriterion
 from poise.criteria.dual_weighting import DualWeightingCriterion
 from poise.criteria.fovea import FoveaCriterion
-from poise.criteria.paa import OverlapCriterion
+from poise.criteria.paa import PAACriterion
 from poise.models.assigners import ASSIGNERS
-from poise.nn.grids import AnchorGrid, points, retina_anchors, squares
+from poise.nn.head_layers import AnchorGrid, point_grid, retina_anchors, square_anchors
 from poise.structures import DeltaPredictions, GroundTruth, JointPredictions, Predictions
 
 STRIDES, HEIGHT, WIDTH, CLASSES = (8, 16, 32, 64, 128), 800, 1344, 80
 LOSSES: dict[str, Any] = {
     "dual_weighting": DualWeightingCriterion(),
     "auto_assign": AutoAssignCriterion(),
-    "free_anchor": BagCriterion(),
-    "paa": OverlapCriterion(),
+    "free_anchor": FreeAnchorCriterion(),
+    "paa": PAACriterion(),
     "fovea": FoveaCriterion(LogDistances()),
 }
 
@@ -40,7 +40,7 @@ LOSSES: dict[str, Any] = {
 def grid_of(name: str) -> AnchorGrid:
     if name == "free_anchor":
         return retina_anchors(STRIDES)
-    return squares(STRIDES) if ASSIGNERS[name].needs.startswith("anchors") else points(STRIDES, 0.5)
+    return square_anchors(STRIDES) if ASSIGNERS[name].needs.startswith("anchors") else point_grid(STRIDES, 0.5)
 
 
 def scene(name: str, objects: int) -> tuple[Predictions, GroundTruth]:

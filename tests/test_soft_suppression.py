@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from poise.postprocess import SoftNMSPostProcess, TopKPostProcess, soften
+from poise.postprocess import SoftNMSPostProcess, TopKPostProcess, soft_nms
 from poise.structures import Detections
 
 
@@ -32,7 +32,7 @@ def test_equals_the_loop(overlap: float) -> None:
     boxes = torch.cat((corner, corner + 20 + 10 * torch.rand(2, 40, 2, generator=generator)), 2)
     scores, labels = torch.rand(2, 40, generator=generator), torch.randint(3, (2, 40), generator=generator)
     found = Detections(boxes, scores, labels, torch.ones_like(labels, dtype=torch.bool))
-    softened, index = soften(found, overlap, 0.05, 40)
+    softened, index = soft_nms(found, overlap, 0.05, 40)
     for b in range(2):
         wanted = literal(boxes[b], scores[b], labels[b], overlap, 0.05)
         count = len(wanted)

@@ -10,7 +10,7 @@ from support.scenes import predictions_of
 from torchvision.ops import box_iou
 
 from poise.boxes import clip
-from poise.postprocess import PostProcess, best_priors, vote
+from poise.postprocess import PostProcess, score_voting, topk_priors
 from poise.structures import Detections, GeometricPredictions
 
 SIZES = torch.tensor([[96.0, 128.0], [90.0, 70.0]])
@@ -19,8 +19,8 @@ SIZES = torch.tensor([[96.0, 128.0], [90.0, 70.0]])
 @pytest.mark.parametrize("seed", range(3))
 def test_as_written_out(seed: int) -> None:
     predictions = predictions_of(GeometricPredictions, 2, seed)
-    settings = {"score_threshold": 0.2, "nms_threshold": 0.6, "select": best_priors, "topk": 20, "side": -1.0}
-    plain, voted = PostProcess(**settings), PostProcess(**settings, voting=0.025)  # type: ignore[arg-type]
+    settings = {"score_threshold": 0.2, "nms_threshold": 0.6, "preselect": topk_priors, "topk": 20, "min_size": -1.0}
+    plain, voted = PostProcess(**settings), PostProcess(**settings, voting_sigma=0.025)  # type: ignore[arg-type]
     before, after = plain(predictions, SIZES).unpad(), voted(predictions, SIZES).unpad()
     boxes, scores = clip(predictions.boxes, SIZES), predictions.scores()
     moved = 0
@@ -54,7 +54,7 @@ def test_boxes_that_are_not_finite_and_detections_without_votes() -> None:
         torch.ones(1, 2, dtype=torch.bool),
     )
     boxes = torch.tensor([[[1.0, 1.0, 11.0, 11.0], [0.0, 0.0, torch.inf, 10.0], [0.0, torch.nan, 9.0, 9.0]]])
-    after = vote(found, boxes, torch.ones(1, 3, 1), 0.025)
+    after = score_voting(found, boxes, torch.ones(1, 3, 1), 0.025)
     torch.testing.assert_close(after.boxes, torch.stack((boxes[0, 0], found.boxes[0, 1]))[None])
-    with pytest.raises(ValueError, match="voting is not below 0"):
-        PostProcess(voting=-1.0)
+    with pytest.raises(ValueError, match="voting_sigma is not below 0"):
+        PostProcess(voting_sigma=-1.0)

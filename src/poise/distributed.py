@@ -47,8 +47,3 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
-
-
-def normalizer(value: Tensor, minimum: float = 1.0) -> Tensor:
-    """Return the divisor of a loss sum: the mean of ``value`` over ranks, then clamped to at least ``minimum``."""
-    return mean_over_ranks(value.detach().float()).clamp(min=minimum)

@@ -13,7 +13,7 @@ from poise.boxes import clip, pairwise_iou
 from poise.structures import Detections, Predictions
 
 
-def best_pairs(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
+def topk_pairs(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
     """Flat indices (B,P) of the ``topk`` best (place, class) pairs of each level (None: of all pairs)."""
     classes, start, pairs = gate.shape[2], 0, []
     if topk is None:
@@ -25,7 +25,7 @@ def best_pairs(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Te
     return torch.cat(pairs, 1)
 
 
-def passing_pairs(gate: Tensor, score: float) -> Tensor:
+def pairs_above_threshold(gate: Tensor, score: float) -> Tensor:
     """Flat indices (B,P) of the pairs above ``score``, padded with the next best to the greatest number of an image.
 
     How many they are is read from the device once, as NMS is about to do anyway.
@@ -35,10 +35,10 @@ def passing_pairs(gate: Tensor, score: float) -> Tensor:
     return flat.topk(max(1, most), 1).indices
 
 
-def best_priors(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
+def topk_priors(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
     """All pairs of the ``topk`` places of each level with the best class scores (MMDetection before 2.17)."""
     classes = gate.shape[2]
-    places = best_pairs(gate.amax(2, keepdim=True), level_sizes, topk)
+    places = topk_pairs(gate.amax(2, keepdim=True), level_sizes, topk)
     return (places[..., None] * classes + torch.arange(classes, device=gate.device)).flatten(1)
 
 
@@ -50,48 +50,50 @@ class PostProcess:
     nms_threshold: float = 0.6  # IoU above which the lower-scored of two boxes of a class is dropped
     topk: int | None = 1000  # what ``select`` keeps of a level before NMS; None: all above ``score``
     max_detections: int = 100  # detections an image
-    select: Callable[[Tensor, Sequence[int], int | None], Tensor] = best_pairs
-    side: float = 0.0  # px that both sides of a box must exceed; -1 keeps boxes without area
-    border: float | None = 0.0  # px that boxes keep from the right and bottom edge; None: they may leave the image
-    voting: float = 0.0  # spread of the score voting after NMS (see ``vote``); 0: none
+    preselect: Callable[[Tensor, Sequence[int], int | None], Tensor] = topk_pairs
+    min_size: float = 0.0  # px that both sides of a box must exceed; -1 keeps boxes without area
+    clip_margin: float | None = 0.0  # px that boxes keep from the right and bottom edge; None: they may leave the image
+    voting_sigma: float = 0.0  # spread of the score voting after NMS (see ``score_voting``); 0: none
 
     def __post_init__(self) -> None:
         if (
             not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1)
             or min(1 if self.topk is None else self.topk, self.max_detections) < 1
-            or self.voting < 0
+            or self.voting_sigma < 0
         ):
-            raise ValueError(f"{self}: score and nms lie in [0,1], topk and most are at least 1, voting is not below 0")
+            raise ValueError(
+                f"{self}: score and nms lie in [0,1], topk and most are at least 1, voting_sigma is not below 0"
+            )
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
         """Detections in pixels of the network's input; ``sizes`` (B,2) are the images' height and width."""
         gate, classes = predictions.threshold_scores(), predictions.logits.shape[2]
         if self.topk is None:
-            pair = passing_pairs(gate, self.score_threshold)
+            pair = pairs_above_threshold(gate, self.score_threshold)
         else:
-            pair = self.select(gate, predictions.priors.level_sizes, self.topk)
+            pair = self.preselect(gate, predictions.priors.level_sizes, self.topk)
         confident = gate.flatten(1).gather(1, pair) > self.score_threshold
         place, labels = pair // classes, pair % classes
         boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
-        boxes = boxes if self.border is None else clip(boxes, sizes - self.border)
+        boxes = boxes if self.clip_margin is None else clip(boxes, sizes - self.clip_margin)
         scores = predictions.scores().flatten(1).gather(1, pair)
-        solid = ((boxes[..., 2:] - boxes[..., :2]) > self.side).all(2)
-        found = suppress(
+        solid = ((boxes[..., 2:] - boxes[..., :2]) > self.min_size).all(2)
+        found = classwise_nms(
             boxes, scores, labels, confident & solid & scores.isfinite(), self.nms_threshold, self.max_detections
         )
-        return self._voted(found, predictions, sizes) if self.voting else found
+        return self._voted(found, predictions, sizes) if self.voting_sigma else found
 
     def _voted(self, found: Detections, predictions: Predictions, sizes: Tensor) -> Detections:
         """Every class of the best places of each level has a vote."""
         scores = predictions.scores()
-        place = best_pairs(
+        place = topk_pairs(
             predictions.threshold_scores().amax(2, keepdim=True), predictions.priors.level_sizes, self.topk
         )
         boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
-        boxes = boxes if self.border is None else clip(boxes, sizes - self.border)
+        boxes = boxes if self.clip_margin is None else clip(boxes, sizes - self.clip_margin)
         scores = scores.gather(1, place[..., None].expand(-1, -1, scores.shape[2]))
-        return vote(found, boxes, torch.where(scores > self.score_threshold, scores, 0.0), self.voting)
+        return score_voting(found, boxes, torch.where(scores > self.score_threshold, scores, 0.0), self.voting_sigma)
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,12 @@ class SoftNMSPostProcess:
     def __call__(self, logits: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
         """As ``TopKPostProcess``."""
         found = TopKPostProcess(self.candidates)(logits, boxes, sizes)
-        scores, index = soften(found, self.overlap, self.least, self.max_detections)
+        scores, index = soft_nms(found, self.overlap, self.least, self.max_detections)
         boxes = found.boxes.gather(1, index[..., None].expand(-1, -1, 4))
         return Detections(boxes, scores.clamp(min=0), found.labels.gather(1, index), scores > 0)
 
 
-def soften(found: Detections, overlap: float, least: float, most: int) -> tuple[Tensor, Tensor]:
+def soft_nms(found: Detections, overlap: float, least: float, most: int) -> tuple[Tensor, Tensor]:
     """Linear soft-NMS within classes: softened scores (B,most), best first, -1 where none is left, and their index."""
     alike = found.labels[:, :, None] == found.labels[:, None]
     overlaps = pairwise_iou(found.boxes, found.boxes) * alike
@@ -144,14 +146,14 @@ class TopKPostProcess:
         return Detections(chosen, best.values, labels, chosen.isfinite().all(2) & best.values.isfinite())
 
 
-def nms_as_sorted(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+def nms_in_sort_order(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """NMS whose equal scores stay as torch's (unstable) sort leaves them, on which MMDetection's numbers depend."""
     order = scores.sort(descending=True).indices
     ranks = torch.arange(len(order), 0, -1, device=boxes.device, dtype=boxes.dtype)
     return order[nms(boxes[order], ranks, threshold)]
 
 
-def suppress(
+def classwise_nms(
     boxes: Tensor,
     scores: Tensor,
     labels: Tensor,
@@ -181,7 +183,7 @@ def suppress(
     )
 
 
-def vote(found: Detections, boxes: Tensor, scores: Tensor, spread: float, least: float = 0.01) -> Detections:
+def score_voting(found: Detections, boxes: Tensor, scores: Tensor, spread: float, least: float = 0.01) -> Detections:
     """Move each detection to the mean of the (B,P,4) boxes around it (PAA: Kim and Lee 2020, section 3.4).
 
     A box weighs exp(-(1 - IoU)^2 / spread) times its score (B,P,C) in the detection's class; boxes below IoU ``least``

@@ -50,7 +50,7 @@ __all__ = [
     "JointPredictions",
     "Match",
     "PairWeights",
-    "Phased",
+    "SwitchAtEpoch",
     "Predictions",
     "Priors",
     "Progress",
@@ -60,7 +60,7 @@ __all__ = [
     "RegionPredictions",
     "Sample",
     "StepOutput",
-    "at",
+    "value_at",
     "map_tensors",
 ]
 
@@ -166,13 +166,13 @@ class Progress:
     epoch: int = 0  # epochs done
 
     @staticmethod
-    def late() -> Progress:
+    def final() -> Progress:
         """Past every switch that a schedule may hold: the form in which a model is finally trained."""
         return Progress(step=1 << 40, epoch=1 << 20)
 
 
 @dataclass(frozen=True)
-class Phased:
+class SwitchAtEpoch:
     """A part that is replaced once: ``before`` for the first ``epoch`` epochs, ``after`` from then on."""
 
     before: Any
@@ -180,9 +180,9 @@ class Phased:
     epoch: int
 
 
-def at(value: Any, progress: Progress) -> Any:
+def value_at(value: Any, progress: Progress) -> Any:
     """The part in force at ``progress``."""
-    if isinstance(value, Phased):
+    if isinstance(value, SwitchAtEpoch):
         return value.after if progress.epoch >= value.epoch else value.before
     return value
 
@@ -208,7 +208,7 @@ class Assignment:
         """Class of each place's object, (B,N)."""
         return truth.labels.gather(1, self.index)
 
-    def targets(self, truth: GroundTruth, num_classes: int, quality: Tensor | float = 1.0) -> Tensor:
+    def class_targets(self, truth: GroundTruth, num_classes: int, quality: Tensor | float = 1.0) -> Tensor:
         """(B,N,C): ``quality`` (B,N) at the object's class of positives, 0 elsewhere."""
         value = (self.positive * quality).float()
         empty = torch.zeros(*value.shape, num_classes, device=value.device)

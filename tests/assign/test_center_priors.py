@@ -18,8 +18,8 @@ from poise.assign.center_priors import GaussianCenterPrior
 from poise.assign.free_anchor import FreeAnchor, as_topk
 from poise.boxes import DeltaCoder
 from poise.criteria.auto_assign import AutoAssignCriterion
-from poise.criteria.bags import BagCriterion
-from poise.nn.grids import AnchorGrid, squares
+from poise.criteria.bags import FreeAnchorCriterion
+from poise.nn.head_layers import AnchorGrid, square_anchors
 from poise.structures import DeltaPredictions, GroundTruth, PairWeights, Predictions, QualityPredictions
 
 ANCHORS = AnchorGrid(STRIDES, (2.0, 4.0), (0.5, 2.0))
@@ -129,7 +129,7 @@ def test_free_anchor_as_written_out(count: int) -> None:
     predictions = near_objects(predictions, truth, count)
     leaves = waked(predictions, "logits", "deltas")
     assignment = rule(predictions, truth)
-    compare(BagCriterion()(predictions, assignment, truth), slow_free_anchor(predictions, truth, rule), leaves)
+    compare(FreeAnchorCriterion()(predictions, assignment, truth), slow_free_anchor(predictions, truth, rule), leaves)
     assert count < 10 or float(assignment.negative.min()) == 0, "some box of the scene shall find its object"
 
 
@@ -145,7 +145,7 @@ def test_auto_assign_as_written_out(count: int) -> None:
 
 def test_offsets_of_boxes_where_a_head_predicts_none() -> None:
     truth, coder = truth_of([6], 1), DeltaCoder((0.1, 0.1, 0.2, 0.2))
-    plain = predictions_of(Predictions, 1, 1, squares(STRIDES, 4.0))
+    plain = predictions_of(Predictions, 1, 1, square_anchors(STRIDES, 4.0))
     deltas = coder.encode(plain.priors.boxes, plain.boxes)
     with_offsets = DeltaPredictions(plain.priors, plain.logits, plain.boxes, deltas)
     found, wanted = FreeAnchor()(plain, truth), FreeAnchor()(with_offsets, truth)

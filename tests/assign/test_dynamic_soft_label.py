@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 from torchvision.ops import box_iou
 
 from poise.assign import DynamicSoftLabel
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.structures import GroundTruth, Predictions, Priors
 
 NANODET, RTMDET = DynamicSoftLabel(), DynamicSoftLabel(center_radius=3.0)
@@ -76,7 +76,7 @@ def test_four_hundred_random_scenes_as_the_literal_reference(assigner: DynamicSo
     outside = 0
     for seed in range(100):
         counts = [seed % 3, 1 + seed % 5, 4 + seed % 9, 20]
-        predictions = predictions_of(Predictions, 4, seed, points(STRIDES, 0.0))
+        predictions = predictions_of(Predictions, 4, seed, point_grid(STRIDES, 0.0))
         truth = truth_of(counts, 1000 + seed)
         found = assigner(predictions, truth)
         centers = predictions.priors.centers[0]
@@ -101,7 +101,7 @@ def test_four_hundred_random_scenes_as_the_literal_reference(assigner: DynamicSo
 
 
 def test_an_object_that_holds_no_place_still_gets_one() -> None:
-    predictions = predictions_of(Predictions, 1, 3, points(STRIDES, 0.0))
+    predictions = predictions_of(Predictions, 1, 3, point_grid(STRIDES, 0.0))
     boxes = torch.tensor([[17.0, 17.0, 20.0, 20.0], [30.0, 30.0, 90.0, 90.0]])
     truth = GroundTruth.collate([{"boxes": boxes, "labels": torch.tensor([1, 3])}], [(96, 128)])
     found = NANODET(predictions, truth)

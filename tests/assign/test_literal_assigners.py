@@ -11,7 +11,7 @@ import torch
 from support.scenes import HEIGHT, STRIDES, WIDTH, hard_truth, predictions_of, truth_of
 
 from poise.assign import ATSS, CenterRegion, MaxIoU
-from poise.nn.grids import AnchorGrid, points, squares
+from poise.nn.head_layers import AnchorGrid, point_grid, square_anchors
 from poise.structures import Assignment, GroundTruth, Predictions
 
 Box = list[float]
@@ -97,7 +97,7 @@ def objects_of(truth: GroundTruth, i: int) -> list[Box]:
 @pytest.mark.parametrize("seed", range(6))
 def test_atss(seed: int) -> None:
     truth = truth_of([0, 1, 12], seed)
-    predictions = predictions_of(Predictions, 3, seed, squares(STRIDES, 4.0))
+    predictions = predictions_of(Predictions, 3, seed, square_anchors(STRIDES, 4.0))
     found = ATSS(topk=5)(predictions, truth)
     for i in range(3):
         wanted = slow_atss(
@@ -110,7 +110,7 @@ def test_atss(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_center_region(seed: int, radius: float) -> None:
     truth = truth_of([0, 3, 15], seed)
-    predictions = predictions_of(Predictions, 3, seed, points(STRIDES, 0.5))
+    predictions = predictions_of(Predictions, 3, seed, point_grid(STRIDES, 0.5))
     found = CenterRegion(radius, limits=(24, 60))(predictions, truth)
     for i in range(3):
         assert codes(found, i) == slow_fcos(predictions, objects_of(truth, i), radius, (24, 60))
@@ -134,12 +134,12 @@ def test_hard_scenes(seed: int) -> None:
     """Tiny, huge, equal and overlapping objects, at the border and between the places."""
     truth = hard_truth(seed)
     objects = objects_of(truth, 0)
-    anchors = predictions_of(Predictions, 1, seed, squares(STRIDES, 4.0))
+    anchors = predictions_of(Predictions, 1, seed, square_anchors(STRIDES, 4.0))
     boxes = anchors.priors.boxes[0].tolist()
     rule = MaxIoU(0.4, 0.3, 0.0)
     assert codes(rule(anchors, truth), 0) == slow_max_iou(boxes, objects, rule)
     assert codes(ATSS(topk=5)(anchors, truth), 0) == slow_atss(boxes, anchors.priors.level_sizes, objects, 5)
-    centers = predictions_of(Predictions, 1, seed, points(STRIDES, 0.5))
+    centers = predictions_of(Predictions, 1, seed, point_grid(STRIDES, 0.5))
     found = CenterRegion(1.5, limits=(24, 60))(centers, truth)
     assert codes(found, 0) == slow_fcos(centers, objects, 1.5, (24, 60))
 
@@ -148,7 +148,7 @@ def test_atss_ties_go_to_the_lowest_index() -> None:
     """An object centerd between cells is equally near to several."""
     target = {"boxes": torch.tensor([[36.0, 36.0, 60.0, 60.0]]), "labels": torch.zeros(1, dtype=torch.int64)}
     truth = GroundTruth.collate([target], [(HEIGHT, WIDTH)])
-    predictions = predictions_of(Predictions, 1, 0, squares(STRIDES, 4.0))
+    predictions = predictions_of(Predictions, 1, 0, square_anchors(STRIDES, 4.0))
     found = ATSS(topk=2)(predictions, truth)
     wanted = slow_atss(predictions.priors.boxes[0].tolist(), predictions.priors.level_sizes, objects_of(truth, 0), 2)
     assert codes(found, 0) == wanted

@@ -12,11 +12,11 @@ from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from poise.assign import OTA
 from poise.assign.sinkhorn import Lane, Transport
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.pairwise.pairs import AllPairs
 from poise.structures import GroundTruth, JointPredictions, Predictions
 
-GRID = points((8, 16, 32), 0.0)
+GRID = point_grid((8, 16, 32), 0.0)
 
 
 def slow(predictions: Predictions, truth: GroundTruth, rule: OTA) -> tuple[list[int], list[float]]:
@@ -104,7 +104,7 @@ def test_objects_without_a_place_take_the_cheapest_anywhere() -> None:
 
 def test_more_supply_than_places_stays_finite() -> None:
     """Twelve places, sixteen objects: nothing is left for the background."""
-    priors = points((8,), 0.5)([torch.zeros(1, 1, 3, 4)])
+    priors = point_grid((8,), 0.5)([torch.zeros(1, 1, 3, 4)])
     predictions = Predictions(priors, torch.zeros(1, 12, CLASSES), priors.boxes)
     target = {"boxes": torch.tensor([[0.0, 0.0, 32.0, 24.0]]).repeat(16, 1), "labels": torch.arange(16) % CLASSES}
     found = OTA()(predictions, GroundTruth.collate([target], [(24, 32)]))

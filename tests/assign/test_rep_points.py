@@ -12,7 +12,7 @@ from torch import Tensor
 
 from poise.assign import MaxIoU
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.structures import GroundTruth, RefinedPredictions
 
 
@@ -57,7 +57,7 @@ def test_nearest_point_as_written_out(count: int, scale: float) -> None:
 def test_a_contested_place_goes_to_the_nearer_object_and_the_other_goes_without() -> None:
     boxes = torch.tensor([[0.0, 0.0, 31.0, 31.0], [0.0, 0.0, 33.0, 33.0]])  # a place of stride 8 lies at (16, 16)
     truth = GroundTruth.collate([{"boxes": boxes, "labels": torch.tensor([0, 1])}], [(64, 64)])
-    priors = points((8,), 0.0)([torch.zeros(1, 1, 8, 8)])
+    priors = point_grid((8,), 0.0)([torch.zeros(1, 1, 8, 8)])
     found = NearestPoint()(RefinedPredictions(priors, torch.zeros(1, 64, 2), priors.boxes, priors.boxes), truth)
     assert found.positive[0].nonzero().tolist() == [[2 * 8 + 2]]
     assert int(found.index[0, 18]) == 1  # half a pixel of 33 is less than half a pixel of 31

@@ -10,10 +10,10 @@ from torch.nn.functional import binary_cross_entropy, one_hot
 from torchvision.ops import box_iou
 
 from poise.assign import SimOTA
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.structures import GroundTruth, JointPredictions, Predictions, Priors
 
-GRID = points((8, 16, 32), 0.0)
+GRID = point_grid((8, 16, 32), 0.0)
 
 
 def slow(predictions: Predictions, truth: GroundTruth, rule: SimOTA) -> list[int]:

@@ -224,10 +224,10 @@ def test_ohem_takes_what_the_head_gets_most_wrong() -> None:
     pixels, truth = torch.randn(1, 3, SIZE, SIZE), GroundTruth.collate([SOME], [(SIZE, SIZE)])
     with torch.no_grad():
         maps = network.network.neck(network.network.backbone(pixels))
-        output = branch(maps, truth, Progress.late())
+        output = branch(maps, truth, Progress.final())
         match = output.matches["rcnn"]
         chosen = branch.region.criterion.class_loss(match.predictions, match.assignment, truth)
-        _, proposals = branch.proposal(maps, truth, Progress.late(), None)
+        _, proposals = branch.proposal(maps, truth, Progress.final(), None)
         regions = sound(with_truth(proposals, truth))
         everything = assign_regions(branch.region.assigner, regions, truth)
         loss = branch.region.criterion.class_loss(branch.region.head(maps, regions.boxes), everything, truth)

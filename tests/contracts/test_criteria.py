@@ -25,19 +25,19 @@ from poise.criteria import (
     DistributionCriterion,
     atss_criterion,
     fcos_criterion,
-    guided_criterion,
+    nanodet_plus_criterion,
 )
 from poise.criteria.auto_assign import AutoAssignCriterion
-from poise.criteria.bags import BagCriterion
-from poise.criteria.distribution import iou_label, joint_criterion
-from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
+from poise.criteria.bags import FreeAnchorCriterion
+from poise.criteria.distribution import gflv2_criterion, iou_label
+from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeightFactors
 from poise.criteria.fovea import FoveaCriterion
 from poise.criteria.ota import OTACriterion
-from poise.criteria.paa import OverlapCriterion
+from poise.criteria.paa import PAACriterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
 from poise.criteria.rep_points import RepPointsCriterion
 from poise.criteria.set_prediction import SetCriterion, iou_of_normalized_boxes
-from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
+from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.criteria.yolox import YOLOXCriterion
 from poise.losses import focal, quality_focal, varifocal
@@ -71,10 +71,10 @@ CRITERIA = {
     "fcos": Case(fcos_criterion(), CenterRegion(1.5, (24, 60)), QualityPredictions),
     "atss": Case(atss_criterion(), ATSS(5), QualityPredictions),
     "distribution": Case(DistributionCriterion(), ATSS(5), DistributionPredictions),
-    "joint_distribution": Case(joint_criterion(), ATSS(5), JointDistributionPredictions),
+    "joint_distribution": Case(gflv2_criterion(), ATSS(5), JointDistributionPredictions),
     "dual_weighting": Case(DualWeightingCriterion(), DualWeighting(), JointPredictions),
     "dual_weighting_article": Case(
-        DualWeightingCriterion(weigh=Evidence.complement), DualWeighting(mu_total=5.0), JointPredictions
+        DualWeightingCriterion(weigh=NegativeWeightFactors.complement), DualWeighting(mu_total=5.0), JointPredictions
     ),
     "atss_varifocal": Case(
         CenternessCriterion(class_loss=varifocal, soft_label=iou_label), ATSS(5), QualityPredictions
@@ -82,25 +82,25 @@ CRITERIA = {
     "anchor_varifocal": Case(AnchorCriterion(class_loss=varifocal, soft_label=iou_label), MaxIoU(), DeltaPredictions),
     "varifocal": Case(VarifocalCriterion(), ATSS(5), RefinedPredictions),
     "varifocal_one_box": Case(VarifocalCriterion(), ATSS(5), Predictions),
-    "focal_in_varifocals_place": Case(VarifocalCriterion(focal, hard_targets=True), ATSS(5), RefinedPredictions),
+    "focal_in_varifocals_place": Case(VarifocalCriterion(focal, hard_labels=True), ATSS(5), RefinedPredictions),
     "proposal": Case(ProposalCriterion(), MaxIoU(0.7, 0.3, 0.3), DeltaPredictions),
     "region": Case(RegionCriterion(DeltaCoder((0.1, 0.1, 0.2, 0.2))), MaxIoU(0.5, 0.5), RegionPredictions),
     "region_box": Case(RegionBoxCriterion(DeltaCoder()), MaxIoU(0.5, 0.5), RegionPredictions),
-    "aligned": Case(AlignedCriterion(), TaskAligned(), GeometricPredictions),
-    "aligned_start": Case(StartingCriterion(), ATSS(5), GeometricPredictions),
+    "aligned": Case(TaskAlignedCriterion(), TaskAligned(), GeometricPredictions),
+    "aligned_start": Case(InitialCriterion(), ATSS(5), GeometricPredictions),
     "rep_points": Case(RepPointsCriterion(), FirstBoxOverlap(), RefinedPredictions),
     "rep_points_varifocal": Case(RepPointsCriterion(varifocal, iou_label), FirstBoxOverlap(), RefinedPredictions),
     "fovea": Case(FoveaCriterion(), Fovea(), DeltaPredictions),
     "fovea_varifocal": Case(FoveaCriterion(class_loss=varifocal, soft_label=iou_label), Fovea(), DeltaPredictions),
     "auto_assign": Case(AutoAssignCriterion(), AutoAssign(), QualityPredictions),
-    "free_anchor": Case(BagCriterion(), FreeAnchor(), DeltaPredictions),
-    "paa": Case(OverlapCriterion(), PAA(), GeometricPredictions),
+    "free_anchor": Case(FreeAnchorCriterion(), FreeAnchor(), DeltaPredictions),
+    "paa": Case(PAACriterion(), PAA(), GeometricPredictions),
     "ota": Case(OTACriterion(), OTA(iterations=5), GeometricPredictions),
     "yolox": Case(YOLOXCriterion(DeltaCoder()), SimOTA(), JointDeltaPredictions),
     "yolox_late": Case(YOLOXCriterion(DeltaCoder(), offset_weight=1.0), SimOTA(), JointDeltaPredictions),
     "set_prediction": Case(SetCriterion(), Hungarian(), QueryPredictions),
     "set_prediction_quality": Case(SetCriterion(quality_focal, iou_of_normalized_boxes), Hungarian(), QueryPredictions),
-    "guided": Case(guided_criterion(), DynamicSoftLabel(), DistributionPredictions),
+    "guided": Case(nanodet_plus_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 
 pytestmark = pytest.mark.parametrize("name", CRITERIA)

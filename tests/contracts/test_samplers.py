@@ -14,22 +14,22 @@ from poise.sample import (
     IoUBalanced,
     PositiveNegativeSampler,
     TakeAll,
-    article_sampler,
-    balanced_sampler,
-    hard_sampler,
-    keep,
+    libra_article_sampler,
+    libra_sampler,
+    ohem_sampler,
     random_sampler,
+    restrict_to_sample,
 )
 from poise.structures import Assignment, Sample
 
 SAMPLERS: dict[str, Any] = {
     "random": random_sampler(64),
     "few_negatives": random_sampler(64, 0.5, negatives_per_positive=2),
-    "balanced": balanced_sampler(64),
-    "article": article_sampler(64),
+    "balanced": libra_sampler(64),
+    "article": libra_article_sampler(64),
     "floor": PositiveNegativeSampler(64, 0.25, negatives=IoUBalanced(4, floor=0.1, floor_fraction=0.3)),
     "exact_instances": PositiveNegativeSampler(64, 0.5, positives=InstanceBalanced(exact=True)),
-    "hard": hard_sampler(64),
+    "hard": ohem_sampler(64),
     "take_all": TakeAll(),
 }
 PLACES = 300
@@ -68,7 +68,7 @@ def test_only_places_that_are_not_ignored_and_none_twice(name: str) -> None:
     assert not (assignment.ignored.gather(1, sample.index) & sample.mask).any()
     positive, negative = masks(assignment, sample)
     assert torch.equal((positive | negative).sum(1), sample.mask.sum(1))
-    kept = keep(assignment, sample)
+    kept = restrict_to_sample(assignment, sample)
     assert torch.equal(kept.positive.sum(1), positive.sum(1))
     assert torch.equal(kept.negative.sum(1), negative.sum(1))
     assert torch.equal(kept.ignored, ~sample.mask)

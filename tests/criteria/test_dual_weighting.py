@@ -14,7 +14,7 @@ from poise import boxes
 from poise.assign.center_priors import GaussianCenterPrior, ThresholdedCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU, box_likelihood
 from poise.boxes import decode_distances
-from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
+from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeightFactors
 from poise.pairwise.pairs import AllPairs
 from poise.structures import GroundTruth, JointPredictions, Priors
 
@@ -133,18 +133,18 @@ def test_bags() -> None:
 @pytest.mark.parametrize(
     ("weigh", "inside"),
     [
-        (Evidence.probability_and_importance, lambda e: e.probability * e.importance),
-        (Evidence.probability_alone, lambda e: e.probability),
-        (Evidence.importance_alone, lambda e: e.importance),
-        (Evidence.neither, lambda e: torch.zeros_like(e.importance)),
-        (Evidence.complement, lambda e: (1 - e.positive).clamp(min=0)),
+        (NegativeWeightFactors.probability_and_importance, lambda e: e.probability * e.importance),
+        (NegativeWeightFactors.probability_only, lambda e: e.probability),
+        (NegativeWeightFactors.importance_only, lambda e: e.importance),
+        (NegativeWeightFactors.neither, lambda e: torch.zeros_like(e.importance)),
+        (NegativeWeightFactors.complement, lambda e: (1 - e.positive).clamp(min=0)),
     ],
 )
 def test_negative_weights(weigh, inside) -> None:  # type: ignore[no-untyped-def]
     generator = torch.Generator().manual_seed(0)
     probability, importance, positive = torch.rand(3, 1, 20, 4, generator=generator)
     held = torch.rand(1, 20, 4, generator=generator) < 0.5
-    evidence = Evidence(torch.where(held, probability, 1.0), importance, positive * 1.5, held)
+    evidence = NegativeWeightFactors(torch.where(held, probability, 1.0), importance, positive * 1.5, held)
     assert torch.equal(weigh(evidence)[held], inside(evidence)[held])
     assert torch.equal(weigh(evidence)[~held], importance[~held])
 

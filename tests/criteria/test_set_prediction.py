@@ -11,7 +11,7 @@ from torch import Tensor
 
 from poise.assign import Hungarian
 from poise.boxes import cxcywh_to_xyxy, giou, iou, normalize_boxes
-from poise.criteria.set_prediction import SetCriterion, iou_of_normalized_boxes, of_own_rank
+from poise.criteria.set_prediction import SetCriterion, count_on_this_rank, iou_of_normalized_boxes
 from poise.losses import quality_focal
 from poise.structures import Assignment, GroundTruth, QueryPredictions, map_tensors
 
@@ -74,7 +74,7 @@ def test_layers_are_weighed_each_by_its_own_positives() -> None:
     assignment = replace(first[1], **{k: stack(getattr(first[1], k), getattr(fewer, k)) for k in vars(fewer)})
     truth = map_tensors(first[2], lambda t: t)
     both = GroundTruth(*(stack(getattr(truth, k), getattr(second[2], k)) for k in vars(truth)))
-    found = SetCriterion().of_layers(predictions, assignment, both, ("d0.{}", "{}_last"))
+    found = SetCriterion().layer_losses(predictions, assignment, both, ("d0.{}", "{}_last"))
     for name, value in SetCriterion()(*first).items():
         torch.testing.assert_close(found[f"d0.{name}"], value)
     for name, value in SetCriterion()(second[0], fewer, second[2]).items():
@@ -92,4 +92,4 @@ def test_ignored_queries_do_not_count() -> None:
 
 
 def test_count_of_own_rank_is_at_least_one() -> None:
-    assert of_own_rank(torch.tensor([0.0, 0.5, 7.0])).tolist() == [1.0, 1.0, 7.0]
+    assert count_on_this_rank(torch.tensor([0.0, 0.5, 7.0])).tolist() == [1.0, 1.0, 7.0]

@@ -58,7 +58,7 @@ def test_hard_targets_are_the_plain_focal_loss_without_ignored_places() -> None:
     predictions = predictions_of(Predictions, 1, 1)
     assignment = ATSS(5)(predictions, narrow)
     assert assignment.ignored.any() and assignment.positive.any()
-    found = VarifocalCriterion(losses.focal, hard_targets=True)(predictions, assignment, narrow)["loss_cls"]
+    found = VarifocalCriterion(losses.focal, hard_labels=True)(predictions, assignment, narrow)["loss_cls"]
     targets = torch.zeros_like(predictions.logits)
     for n in range(targets.shape[1]):
         if assignment.positive[0, n]:

@@ -80,7 +80,7 @@ def test_one_pass_equals_a_pass_for_each_group(name: str) -> None:
     truth = truth_of([4, 2])
     memory = network.encode(torch.randn(2, 3, 96, 96), truth.sizes)
     queries = network.queries(memory)
-    _, lent = network.collaboration(memory, truth, Progress.late())
+    _, lent = network.collaboration(memory, truth, Progress.final())
     asked, blocked = joined(queries, lent)
     together: DecoderOutput = network.decoder(asked, memory, blocked)
     start = 0
@@ -110,7 +110,7 @@ def test_what_is_lent() -> None:
     network: Any = small("co_deformable_detr_r18", deterministic=True).eval().network
     truth = truth_of([5, 1])
     memory = network.encode(torch.randn(2, 3, 96, 96), truth.sizes)
-    output, lent = network.collaboration(memory, truth, Progress.late())
+    output, lent = network.collaboration(memory, truth, Progress.final())
     for part, match in zip(lent, (output.matches["faster_rcnn/rcnn"], output.matches["atss/dense"]), strict=True):
         positive = match.assignment.positive
         count = min(40, max(9, int(positive.sum(1).max())))
@@ -133,7 +133,7 @@ def test_only_positives_are_lent_as_in_the_article() -> None:
     network: Any = small("co_dino_5scale_r18", fill=False).eval().network
     truth = truth_of([4, 0])
     memory = network.encode(torch.randn(2, 3, 96, 96), truth.sizes)
-    _, lent = network.collaboration(memory, truth, Progress.late())
+    _, lent = network.collaboration(memory, truth, Progress.final())
     for part in lent:
         assert torch.equal(part.assignment.positive, part.groups >= 0)
         assert int(part.assignment.positive[0].sum()) >= 4 and not part.assignment.positive[1].any()
@@ -152,7 +152,7 @@ def test_any_head_can_help(head: str, counts: list[int]) -> None:
     network: Any = model.network
     truth = truth_of(counts)
     memory = network.encode(torch.randn(2, 3, 96, 96), truth.sizes)
-    _, (part,) = network.collaboration(memory, truth, Progress.late())
+    _, (part,) = network.collaboration(memory, truth, Progress.final())
     assert bool(part.assignment.positive.any()) == any(counts)
 
 
@@ -253,7 +253,7 @@ def test_more_positives_than_are_lent(name: str) -> None:
     network: Any = model.network
     truth = truth_of([60, 2])
     memory = network.encode(torch.randn(2, 3, 96, 96), truth.sizes)
-    output, (part,) = network.collaboration(memory, truth, Progress.late())
+    output, (part,) = network.collaboration(memory, truth, Progress.final())
     assert int(output.matches["atss/dense"].assignment.positive[0].sum()) > 10
     assert part.groups.shape[1] == 10 and bool(part.assignment.positive[0].all())
     assert all(loss.isfinite() for loss in losses_of(model, [60, 2]).values())

@@ -86,7 +86,7 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path: Path) -> None:
     model = exporting.nanodet()
 
     with torch.no_grad():
-        model.network.branch.head.sides[0].bias[3] += 0.5  # the graph is that of the model before
+        model.network.branch.head.box_distances[0].bias[3] += 0.5  # the graph is that of the model before
     with pytest.raises(ExportMismatch, match="not written, for it differs from PyTorch"):
         export_model(model, tmp_path / "nanodet.onnx", images())
     assert not list(tmp_path.iterdir())

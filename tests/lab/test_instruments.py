@@ -22,7 +22,7 @@ from poise.structures import Batch, GroundTruth, Progress
 
 SMALL: dict[str, Any] = {"channels": 32, "attention_heads": 4, "hidden": 64, "queries": 20, "encoder_layers": 1}
 SMALL |= {"decoder_layers": 2, "lent": 40, "backbone": "mobilenetv3_small_100"}
-LATE = Progress.late()
+LATE = Progress.final()
 
 
 def model_of(name: str = "co_deformable_detr_r18", seed: int = 0, **options: Any) -> DetectionModel:

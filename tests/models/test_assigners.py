@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from poise.branches import DenseBranch
-from poise.detectors import DetectionModel
+from poise.detectors import DenseBranch, DetectionModel
 from poise.models import create_model, list_models
 from poise.models.assigners import ASSIGNERS, markdown_table, misfit, swap_assigner
 

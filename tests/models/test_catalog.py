@@ -35,7 +35,7 @@ def test_listing() -> None:
         ({"name": "fcos_r18_fpn", "frozen_stages": 9}, "frozen_stages=9.*has 4 stages"),
         ({"name": "fcos_r18_fpn", "frozen_stages": -2}, "frozen_stages=-2.*at least -1"),
         ({"name": "gfl_r18_fpn", "bins": 1}, "bins=1"),
-        ({"name": "yolox_r18_fpn", "offset_epoch": -1}, "offset_epoch=-1"),
+        ({"name": "yolox_r18_fpn", "l1_epoch": -1}, "l1_epoch=-1"),
         ({"name": "tood_r18_fpn", "depth": 0}, "depth=0"),
         ({"name": "ota_r18_fpn", "iterations": 0}, "iterations=0"),
         ({"name": "ota_r18_fpn", "temperature": 0.0}, "temperature=0.0"),

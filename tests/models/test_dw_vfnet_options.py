@@ -17,13 +17,13 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     *[("dw", {"negative": kind}) for kind in ("both", "probability", "importance", "neither", "complement")],
     ("dw", {"overlap_function": "linear", "gamma1": 1.0, "gamma2": 1.0}),
     ("dw", {"location": "iou", "beta": 3.0, "mu": 4.0, "mu_total": 4.0}),
-    ("dw", {"detached_weights": False, "detached_importance": True}),
+    ("dw", {"detach_weights": False, "detach_importance": True}),
     ("dw", {"refine": False}),
     *[("vfnet", {"class_loss": kind}) for kind in ("varifocal", "quality_focal", "focal")],
     *[(family, {"class_loss": "varifocal"}) for family in ("retinanet", "atss")],
     ("vfnet", {"star": False}),
     ("vfnet", {"refine": False}),
-    ("vfnet", {"star": False, "refine": False, "candidates": "places"}),
+    ("vfnet", {"star": False, "refine": False, "preselect": "priors"}),
 ]
 
 

@@ -49,7 +49,7 @@ def pixels() -> Tensor:
 
 def step(model: DetectionModel) -> dict[str, Tensor]:
     batch = Batch(pixels(), TRUTH, torch.arange(2))
-    losses: dict[str, Tensor] = model.network(batch, Progress.late()).losses
+    losses: dict[str, Tensor] = model.network(batch, Progress.final()).losses
     return losses
 
 
@@ -59,7 +59,7 @@ def taught_alone(network: Any, queries: Queries, memory: Any, truth: GroundTruth
     layers = len(answers.logits)
     predictions = predictions_of(answers, queries.references, truth.sizes)
     truths = truth.repeat(layers)
-    losses: dict[str, Tensor] = network.criterion.of_layers(
+    losses: dict[str, Tensor] = network.criterion.layer_losses(
         predictions, Hungarian()(predictions, truths), truths, layer_names(layers, "{}")
     )
     return losses

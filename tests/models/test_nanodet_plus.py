@@ -132,7 +132,7 @@ def test_another_number_of_classes_keeps_the_boxes() -> None:
         sorted({name.split(".")[2] for name in report.reinitialized}) == ["classes"] and len(report.reinitialized) == 10
     )
     wanted = checkpoint("nanodet-plus-m_320")["head.gfl_cls.2.weight"][80:]
-    assert torch.equal(model.network.branch.head.sides[2].weight, wanted)
+    assert torch.equal(model.network.branch.head.box_distances[2].weight, wanted)
 
 
 def test_the_weights_of_another_size_are_refused() -> None:

@@ -10,18 +10,17 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import iou
-from poise.criteria.protocol import positives, positives_of_images
-from poise.distributed import normalizer
+from poise.criteria.protocol import normalizer, num_positives, num_positives_clamped
 from poise.models import create_model
 from poise.recipes import get_recipe
 from poise.structures import Assignment, Batch, GroundTruth, Progress
 
 SMALL: dict[str, Any] = {"channels": 16, "depth": 1}
 COUNTS = {  # what each divides its class loss by, which stays its own
-    "retinanet": positives_of_images,
-    "atss": positives_of_images,
-    "reppoints": positives_of_images,
-    "foveabox": lambda assignment: normalizer(positives(assignment) + len(assignment.positive)),
+    "retinanet": num_positives_clamped,
+    "atss": num_positives_clamped,
+    "reppoints": num_positives_clamped,
+    "foveabox": lambda assignment: normalizer(num_positives(assignment) + len(assignment.positive)),
 }
 TEACHING = pytest.mark.parametrize("family", COUNTS)
 
@@ -38,7 +37,7 @@ def test_a_step_teaches_the_overlap_of_the_final_box(family: str) -> None:
     torch.manual_seed(0)
     model = create_model(f"{family}_mnv3s_fpn", 3, class_loss="varifocal", **SMALL).train()
     pixels, truth = scene()
-    found = model.network(Batch(pixels, truth, torch.arange(2)), Progress.late())
+    found = model.network(Batch(pixels, truth, torch.arange(2)), Progress.final())
     match = found.matches["dense"]
     predictions, assignment = match.predictions, match.assignment
     assert isinstance(assignment, Assignment) and assignment.positive.any()
@@ -61,7 +60,7 @@ def test_only_the_class_loss_changes(family: str) -> None:
     for choice in ("focal", "varifocal"):
         torch.manual_seed(0)
         model = create_model(f"{family}_mnv3s_fpn", 3, class_loss=choice, **SMALL).eval()
-        terms.append(model.network(Batch(pixels, truth, torch.arange(2)), Progress.late()).losses)
+        terms.append(model.network(Batch(pixels, truth, torch.arange(2)), Progress.final()).losses)
     for name, loss in terms[0].items():
         assert torch.equal(loss, terms[1][name]) == (name != "loss_cls")
 

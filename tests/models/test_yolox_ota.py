@@ -76,7 +76,7 @@ def test_ota_losses_place_by_place() -> None:
 
 def test_the_loss_of_offsets_joins_in_after_its_epoch() -> None:
     torch.manual_seed(0)
-    model = create_model("yolox_mnv3s_fpn", 3, channels=16, depth=1, offset_epoch=7).eval()
+    model = create_model("yolox_mnv3s_fpn", 3, channels=16, depth=1, l1_epoch=7).eval()
     target = {"boxes": torch.tensor([[4.0, 6.0, 40.0, 50.0]]), "labels": torch.tensor([1])}
     batch = Batch(torch.randn(1, 3, 64, 64), GroundTruth.collate([target], [(64, 64)]), torch.arange(1))
     before, after = (model.network(batch, Progress(epoch=epoch)).losses for epoch in (6, 7))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from poise.nn.grids import points, squares
-from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead, sample
-from poise.nn.heads.star import GridConv, StarConv, StarHead, StarRefinement, star_offsets, strides_reach
+from poise.nn.head_layers import point_grid, square_anchors
+from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead, bilinear_sample
+from poise.nn.heads.star import PlainConv, StarConv, StarHead, StarRefinement, distance_scales, star_offsets
 from poise.structures import Predictions, RefinedPredictions
 
 STRIDES = (8, 16)
@@ -28,18 +28,18 @@ def test_boundary_points_equal_the_originals_operator(height: int, width: int) -
     rows = moves[:, :, 0] + torch.arange(height)[:, None]
     columns = moves[:, :, 1] + torch.arange(width)
     wanted = deform_conv2d(boxes, moves.flatten(1, 2), torch.ones(4, 1, 1, 1))
-    torch.testing.assert_close(sample(boxes, rows, columns), wanted, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(bilinear_sample(boxes, rows, columns), wanted, rtol=1e-4, atol=1e-3)
 
 
 def test_a_refinement_that_moves_nothing_and_reads_equal_boxes_keeps_the_box() -> None:
     refinement = BoundaryRefinement(16)
     torch.nn.init.zeros_(refinement.offsets.weight)
-    grid = points((8,), 0.5)
+    grid = point_grid((8,), 0.5)
     features = torch.randn(1, 16, 9, 9)
     places = grid([features]).centers[0].reshape(9, 9, 2)
     box = torch.tensor([20.0, 20.0, 52.0, 52.0])  # every place predicts it
     distances = torch.stack((*(places - box[:2]).unbind(2), *(box[2:] - places).unbind(2)))[None].clamp(min=0)
-    refined = refinement(features, distances, places, 8)[0]
+    refined = refinement(features, distances, places.permute(2, 0, 1), 8)[0]
     inside = ((places > box[:2]) & (places < box[2:])).all(2)
     torch.testing.assert_close(refined[:, inside], distances[0][:, inside], rtol=1e-4, atol=1e-3)
 
@@ -47,16 +47,16 @@ def test_a_refinement_that_moves_nothing_and_reads_equal_boxes_keeps_the_box() -
 def test_refinement_changes_boxes_and_learns() -> None:
     for refinement in (None, BoundaryRefinement(16)):
         torch.manual_seed(0)
-        head = DualWeightingHead(16, 3, points(STRIDES, 0.5), refinement, depth=1)
+        head = DualWeightingHead(16, 3, point_grid(STRIDES, 0.5), refinement, depth=1)
         predictions = head(maps())
         assert predictions.boxes.shape == (2, 60, 4) and predictions.quality.shape == (2, 60)
         assert bool((predictions.boxes[..., 2:] >= predictions.boxes[..., :2]).all())
         predictions.boxes.sum().backward()
-        assert head.sides.weight.grad is not None and bool(head.sides.weight.grad.any())
+        assert head.box_distances.weight.grad is not None and bool(head.box_distances.weight.grad.any())
 
 
 def test_the_center_prior_is_stored_but_not_trained() -> None:
-    head = DualWeightingHead(16, 3, points(STRIDES, 0.5), None, depth=1)
+    head = DualWeightingHead(16, 3, point_grid(STRIDES, 0.5), None, depth=1)
     assert head.center_prior.sigma.tolist() == [[pytest.approx(1.11)] * 2] * 3
     assert not any(parameter.requires_grad for parameter in head.center_prior.parameters())
     assert {"center_prior.mean", "center_prior.sigma"} <= set(head.state_dict())
@@ -83,9 +83,9 @@ def test_the_star_passes_a_tenth_of_its_gradient_to_the_box() -> None:
 
 def star_head(star: bool, refine: bool) -> StarHead:
     torch.manual_seed(0)
-    layer = StarConv if star else GridConv
+    layer = StarConv if star else PlainConv
     refinement = StarRefinement(16, 2, layer(16)) if refine else None
-    return StarHead(16, 3, squares(STRIDES), layer(16), refinement, 1, reach=strides_reach(STRIDES))
+    return StarHead(16, 3, square_anchors(STRIDES), layer(16), refinement, 1, distance_scales=distance_scales(STRIDES))
 
 
 @pytest.mark.parametrize("star", [True, False])
@@ -102,7 +102,7 @@ def test_ablations_of_the_star_head(star: bool, refine: bool) -> None:
 def test_the_refined_box_does_not_train_the_first_one_on_a_grid() -> None:
     head = star_head(star=False, refine=True)
     head(maps()).boxes.sum().backward()
-    assert head.sides.weight.grad is None or not head.sides.weight.grad.any()
+    assert head.box_distances.weight.grad is None or not head.box_distances.weight.grad.any()
 
 
 def test_any_finite_feature_gives_finite_boxes() -> None:
@@ -111,5 +111,5 @@ def test_any_finite_feature_gives_finite_boxes() -> None:
 
 
 def test_the_number_of_levels_must_agree() -> None:
-    with pytest.raises(ValueError, match="1 reaches for 2 levels"):
-        StarHead(16, 3, squares(STRIDES), StarConv(16), None, 1, reach=(64,))
+    with pytest.raises(ValueError, match="1 distance scales for 2 levels"):
+        StarHead(16, 3, square_anchors(STRIDES), StarConv(16), None, 1, distance_scales=(64,))

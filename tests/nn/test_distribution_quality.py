@@ -11,9 +11,9 @@ from torch.nn import functional
 from poise import losses
 from poise.assign import ATSS
 from poise.criteria import DistributionCriterion
-from poise.criteria.distribution import joint_criterion
+from poise.criteria.distribution import gflv2_criterion
 from poise.models import create_model
-from poise.nn.grids import squares
+from poise.nn.head_layers import square_anchors
 from poise.nn.heads.distribution import DistributionHead, DistributionQuality
 from poise.published import load_published
 from poise.structures import DistributionPredictions, JointDistributionPredictions
@@ -96,7 +96,7 @@ def test_a_quality_of_one_is_gfl() -> None:
     joint = JointDistributionPredictions(plain.priors, plain.logits, plain.boxes, bins=plain.bins, quality=certain)
     torch.testing.assert_close(joint.scores(), plain.scores())
     assignment = ATSS(5)(plain, truth)
-    found, wanted = joint_criterion()(joint, assignment, truth), DistributionCriterion()(plain, assignment, truth)
+    found, wanted = gflv2_criterion()(joint, assignment, truth), DistributionCriterion()(plain, assignment, truth)
     assert found.keys() == wanted.keys()
     for name, loss in wanted.items():
         torch.testing.assert_close(found[name], loss, rtol=1e-5, atol=1e-7)
@@ -133,7 +133,7 @@ def test_the_quality_teaches_the_distributions() -> None:
     model = create_model("gflv2_mnv3s_fpn", 3, **SMALL).train()
     targets = [{"boxes": torch.tensor([[4.0, 6.0, 40.0, 50.0]]), "labels": torch.tensor([1])}] * 2
     model.losses(torch.randn(2, 3, 64, 64), targets)["loss_cls"].backward()
-    assert float(model.network.branch.head.sides.weight.grad.abs().sum()) > 0
+    assert float(model.network.branch.head.box_distances.weight.grad.abs().sum()) > 0
 
 
 def test_published_names_fill_the_whole_model() -> None:
@@ -151,9 +151,9 @@ def test_published_names_fill_the_whole_model() -> None:
 
 def test_more_probabilities_than_bins_are_refused() -> None:
     with pytest.raises(ValueError, match="the 4 greatest of 3 bins"):
-        DistributionHead(16, 3, squares((8,)), bins=3, quality=DistributionQuality())
+        DistributionHead(16, 3, square_anchors((8,)), bins=3, quality=DistributionQuality())
     with pytest.raises(ValueError, match="the 9 greatest of 8 bins"):
-        create_model("gflv2_mnv3s_fpn", 3, **SMALL, bins=8, greatest=9)
+        create_model("gflv2_mnv3s_fpn", 3, **SMALL, bins=8, reg_topk=9)
 
 
 def test_scores_are_the_product() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from poise.models import create_model
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.nn.heads.rep_points import RepPointsHead
 from poise.published import load_published
 
@@ -21,7 +21,7 @@ STRIDES = (8, 16)
 
 def head_of(**options: Any) -> RepPointsHead:
     torch.manual_seed(0)
-    head = RepPointsHead(8, 3, points(STRIDES, 0.0), depth=1, **options)
+    head = RepPointsHead(8, 3, point_grid(STRIDES, 0.0), depth=1, **options)
     for conv in (head.first_points, head.refined_points):  # points far apart, as after training
         torch.nn.init.normal_(conv.weight, std=1.0)
         torch.nn.init.normal_(conv.bias, std=2.0)
@@ -78,7 +78,7 @@ def test_features_are_read_at_the_first_points() -> None:
 def test_where_features_are_read_teaches_the_first_points_in_part(part: float) -> None:
     grads = []
     for gradient in (part, 1.0):
-        head = head_of(gradient=gradient)
+        head = head_of(gradient_scale=gradient)
         head(maps()).logits.sum().backward()
         grads.append(head.first_points.weight.grad)
     torch.testing.assert_close(grads[0], grads[1] * part, rtol=1e-4, atol=1e-5)
@@ -86,7 +86,7 @@ def test_where_features_are_read_teaches_the_first_points_in_part(part: float) -
 
 
 def test_second_boxes_reach_the_first_points_through_what_is_read_alone() -> None:
-    head = head_of(gradient=0.0)
+    head = head_of(gradient_scale=0.0)
     head(maps()).boxes.sum().backward()
     assert not head.first_points.weight.grad.any()
 
@@ -94,7 +94,7 @@ def test_second_boxes_reach_the_first_points_through_what_is_read_alone() -> Non
 def test_the_factors_learn_slowly() -> None:
     grads = []
     for part in (0.01, 1.0):
-        head = head_of(transfer_gradient=part)
+        head = head_of(transfer_gradient_scale=part)
         head(maps()).boxes[..., 2].sum().backward()
         grads.append(head.transfer.grad)
     torch.testing.assert_close(grads[0], grads[1] * 0.01)

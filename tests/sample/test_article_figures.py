@@ -18,8 +18,8 @@ from poise.assign import MaxIoU
 from poise.boxes import clip, pairwise_iou
 from poise.branches.proposals import Propose, with_truth
 from poise.branches.region import assign_regions, sound
-from poise.nn.grids import AnchorGrid
-from poise.sample import Sampler, article_sampler, random_sampler
+from poise.nn.head_layers import AnchorGrid
+from poise.sample import Sampler, libra_article_sampler, random_sampler
 from poise.structures import Assignment, GroundTruth, Predictions
 
 HEIGHT, WIDTH, IMAGES, OBJECTS = 800, 1333, 4, 7
@@ -98,7 +98,7 @@ def test_balanced_sampling_is_even_where_there_are_enough(scenes: dict[str, Assi
     enough = counts.amin(1) >= 32
     assert int(enough.sum()) >= 2
     some = Assignment(*(value[enough] for value in vars(assignment).values()))
-    chosen = chosen_by(article_sampler(128), some)
+    chosen = chosen_by(libra_article_sampler(128), some)
     shares = torch.histogram(chosen, torch.tensor(edges)).hist / len(chosen)
     plain = torch.histogram(chosen_by(random_sampler(128), some), torch.tensor(edges)).hist
     assert float(shares.max() - shares.min()) < 0.02

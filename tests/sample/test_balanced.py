@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.sample import OHEM, InstanceBalanced, IoUBalanced, Request, Uniform
+from poise.sample import OHEM, InstanceBalanced, IoUBalanced, RandomSelection, SelectionRequest
 from poise.structures import Assignment
 
 DRAWS = 600
@@ -30,10 +30,10 @@ def positives(objects: list[int], copies: int = DRAWS) -> Assignment:
     return Assignment(index, yes, ~yes, torch.full(index.shape, 0.8))
 
 
-def draw(chooser: Callable[[Request], Tensor], assignment: Assignment, count: int, seed: int = 0) -> Tensor:
+def draw(chooser: Callable[[SelectionRequest], Tensor], assignment: Assignment, count: int, seed: int = 0) -> Tensor:
     candidates = ~assignment.ignored
     wanted = torch.full_like(assignment.index[:, 0], count)
-    return chooser(Request(candidates, wanted, count, assignment, torch.Generator().manual_seed(seed)))
+    return chooser(SelectionRequest(candidates, wanted, count, assignment, torch.Generator().manual_seed(seed)))
 
 
 def in_bins(chosen: Tensor, overlap: list[float], edges: list[float]) -> Tensor:
@@ -79,7 +79,9 @@ def test_published_bins_reach_one_so_the_last_is_empty_and_zeros_stay_out() -> N
         torch.zeros_like(assignment.positive),
         assignment.quality,
     )
-    request = Request(everything.negative, torch.full((DRAWS,), 448), 448, everything, torch.Generator().manual_seed(1))
+    request = SelectionRequest(
+        everything.negative, torch.full((DRAWS,), 448), 448, everything, torch.Generator().manual_seed(1)
+    )
     for chooser, zeros in ((IoUBalanced(), 0.0), (IoUBalanced(floor=-1), 312 * 1264 / 1664)):
         counts = in_bins(chooser(request)[:, :-1], overlap, [0, 1e-6, 0.3335, 0.5])
         assert (counts.sum(1) == 448).all()
@@ -92,7 +94,7 @@ def test_the_articles_bins_are_even() -> None:
     assignment = negatives(overlap, 50)
     even = in_bins(draw(IoUBalanced(floor=-1, top=0.5), assignment, 384), overlap, [0, 1 / 6, 1 / 3, 0.5])
     assert (even == 128).all()
-    plain = in_bins(draw(Uniform(), assignment, 384), overlap, [0, 0.05, 0.5])
+    plain = in_bins(draw(RandomSelection(), assignment, 384), overlap, [0, 0.05, 0.5])
     assert float(plain[:, 0].float().mean()) / 384 > 0.7
 
 
@@ -149,7 +151,7 @@ def test_as_often_as_the_literal_sampler_chooses(chooser: IoUBalanced, count: in
         assignment.index, assignment.quality == assignment.quality.amax(), assignment.ignored, assignment.quality
     )
     wanted = torch.full((DRAWS,), count)
-    request = Request(mixed.negative, wanted, count, mixed, torch.Generator().manual_seed(5))
+    request = SelectionRequest(mixed.negative, wanted, count, mixed, torch.Generator().manual_seed(5))
     found = chooser(request)[:, :-1].float().mean(0)
     times = torch.zeros(120)
     for _ in range(DRAWS):
@@ -205,10 +207,10 @@ def test_hardest_takes_the_greatest_losses() -> None:
     loss = torch.tensor([[0.3, 5.0, 0.1, 4.0, torch.nan, 2.0]])
     assignment = negatives([0.0] * 6, 1)
     candidates = torch.tensor([[True, False, True, True, True, True]])
-    request = Request(candidates, torch.tensor([3]), 3, assignment, loss=loss)
+    request = SelectionRequest(candidates, torch.tensor([3]), 3, assignment, loss=loss)
     assert OHEM()(request).nonzero()[:, 1].tolist() == [0, 3, 5]
     with pytest.raises(ValueError, match="loss"):
-        OHEM()(Request(candidates, torch.tensor([3]), 3, assignment))
+        OHEM()(SelectionRequest(candidates, torch.tensor([3]), 3, assignment))
 
 
 @pytest.mark.parametrize("wrong", [{"bins": 0}, {"floor_fraction": 1.5}, {"floor": 1.0}])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from poise.boxes import normalize_boxes
-from poise.nn.grids import AnchorGrid, points, squares
+from poise.nn.head_layers import AnchorGrid, point_grid, square_anchors
 from poise.structures import (
     DeltaPredictions,
     DistributionPredictions,
@@ -69,7 +69,7 @@ def predictions_of(
 ) -> Predictions:
     """Plausible predictions of a kind at every place of a grid (squares by default)."""
     generator = torch.Generator().manual_seed(seed)
-    priors = (grid or squares(STRIDES, 4.0))(maps_of(batch))
+    priors = (grid or square_anchors(STRIDES, 4.0))(maps_of(batch))
     places = priors.boxes.shape[1]
     logits = torch.randn(batch, places, CLASSES, generator=generator) * 2 - 2
     noise = torch.rand(batch, places, 4, generator=generator) * priors.strides[:, None] * 3
@@ -98,4 +98,4 @@ def image_of(value: Predictions | GroundTruth, i: int) -> Predictions | GroundTr
     return map_tensors(value, lambda t: t[i : i + 1] if t.ndim > 1 and t.shape[0] == batch else t)
 
 
-POINTS = points(STRIDES, 0.5)
+POINTS = point_grid(STRIDES, 0.5)

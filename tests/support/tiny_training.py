@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from poise.criteria.protocol import normalizer
 from poise.data.sampling import EpochPlan
-from poise.distributed import normalizer
 from poise.engine.checkpoints import read_last
 from poise.engine.display import SilentDisplay
 from poise.engine.locks import locked

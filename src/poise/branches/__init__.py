@@ -1,6 +1,5 @@
-"""Branches: heads together with what supervises them."""
+"""Branches of two-stage detectors: a head with its assigner, sampler and criterion for each stage."""
 
-from poise.branches.dense import DenseBranch
 from poise.branches.region import RegionBranch, RegionStage
 
-__all__ = ["DenseBranch", "RegionBranch", "RegionStage"]
+__all__ = ["RegionBranch", "RegionStage"]

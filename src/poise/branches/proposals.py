@@ -16,7 +16,7 @@ from torch.nn import functional
 from torchvision.ops import nms
 
 from poise.boxes import clip
-from poise.postprocess import nms_as_sorted
+from poise.postprocess import nms_in_sort_order
 from poise.structures import Detections, GroundTruth, Predictions
 
 NMS_AT_ONCE = 1 << 15  # boxes in one call on a GPU, where its memory grows with the square
@@ -83,7 +83,7 @@ class ProposeByImage(Propose):
         boxes, scores = clip(boxes[None, place], size[None])[0], scores[place]
         solid = ((scores >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(1)).nonzero().squeeze(1)
         shifted = boxes[solid] + (level[solid] * (boxes[solid].amax() + 1 if len(solid) else 0))[:, None]
-        kept = solid[nms_as_sorted(shifted, scores[solid], self.nms_threshold)[: self.max_detections]]
+        kept = solid[nms_in_sort_order(shifted, scores[solid], self.nms_threshold)[: self.max_detections]]
         return boxes[kept], scores[kept]
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from poise.boxes import clip
 from poise.branches.proposals import Propose, with_truth
-from poise.postprocess import nms_as_sorted, suppress
-from poise.sample import keep
+from poise.postprocess import classwise_nms, nms_in_sort_order
+from poise.sample import restrict_to_sample
 from poise.structures import (
     Assignment,
     Detections,
@@ -23,7 +23,7 @@ from poise.structures import (
     Progress,
     RegionPredictions,
     StepOutput,
-    at,
+    value_at,
 )
 
 
@@ -43,10 +43,10 @@ class ProposalStage(nn.Module):
         """Losses and matches, and the proposals of these predictions (without gradient)."""
         predictions = self.head(maps)
         with torch.autocast(truth.boxes.device.type, enabled=False):
-            assignment = at(self.assigner, progress)(predictions, truth)
-            sample = at(self.sampler, progress)(assignment, generator)
-            sampled = keep(assignment, sample)
-            criterion = at(self.criterion, progress)
+            assignment = value_at(self.assigner, progress)(predictions, truth)
+            sample = value_at(self.sampler, progress)(assignment, generator)
+            sampled = restrict_to_sample(assignment, sample)
+            criterion = value_at(self.criterion, progress)
             losses = criterion(predictions.take(sample.index), sampled, truth)
             proposals = self.in_training(predictions, truth.sizes)
         return StepOutput(
@@ -78,8 +78,8 @@ class RegionPostProcess:
         boxes = clip(boxes.expand(-1, -1, classes, -1).flatten(1, 2), sizes)
         labels = torch.arange(classes, device=scores.device).repeat(regions).expand(batch, -1)
         usable = ((scores > self.score_threshold) & valid[..., None]).flatten(1) & boxes.isfinite().all(-1)
-        return suppress(
-            boxes, scores.flatten(1), labels, usable, self.nms_threshold, self.max_detections, nms_as_sorted
+        return classwise_nms(
+            boxes, scores.flatten(1), labels, usable, self.nms_threshold, self.max_detections, nms_in_sort_order
         )
 
 
@@ -102,13 +102,13 @@ class RegionStage(nn.Module):
         generator: torch.Generator | None,
     ) -> StepOutput:
         """Losses and matches; the valid objects are added to the proposals."""
-        criterion, sampler = at(self.criterion, progress), at(self.sampler, progress)
+        criterion, sampler = value_at(self.criterion, progress), value_at(self.sampler, progress)
         with torch.autocast(truth.boxes.device.type, enabled=False):
             regions = sound(with_truth(proposals, truth))
-            assignment = assign_regions(at(self.assigner, progress), regions, truth)
+            assignment = assign_regions(value_at(self.assigner, progress), regions, truth)
         loss = self._class_loss(maps, regions, assignment, truth, criterion) if sampler.needs_loss else None
         sample = sampler(assignment, generator, loss)
-        sampled = keep(assignment, sample)
+        sampled = restrict_to_sample(assignment, sample)
         predictions = self.head(maps, regions.boxes.gather(1, sample.index[..., None].expand(-1, -1, 4)))
         with torch.autocast(truth.boxes.device.type, enabled=False):
             losses = criterion(predictions, sampled, truth)

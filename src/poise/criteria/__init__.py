@@ -2,7 +2,7 @@
 
 from poise.criteria.anchor import AnchorCriterion
 from poise.criteria.centerness import CenternessCriterion, atss_criterion, fcos_criterion
-from poise.criteria.distribution import DistributionCriterion, guided_criterion
+from poise.criteria.distribution import DistributionCriterion, nanodet_plus_criterion
 from poise.criteria.protocol import Criterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
 from poise.criteria.set_prediction import SetCriterion
@@ -18,5 +18,5 @@ __all__ = [
     "SetCriterion",
     "atss_criterion",
     "fcos_criterion",
-    "guided_criterion",
+    "nanodet_plus_criterion",
 ]

@@ -9,8 +9,14 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import DeltaCoder
-from poise.criteria.protocol import hard_label, masked_sum, positives_of_images
-from poise.criteria.weights import LossWeights, Taught, weights_of_logits
+from poise.criteria.protocol import (
+    LossWeights,
+    Targets,
+    hard_label,
+    loss_weights_from_logits,
+    masked_sum,
+    num_positives_clamped,
+)
 from poise.structures import Assignment, DeltaPredictions, GroundTruth
 
 ElementLoss = Callable[[Tensor, Tensor], Tensor]
@@ -27,24 +33,28 @@ class AnchorCriterion:
     offset_weight: float = 1.0
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
-        taught = self.taught(predictions, assignment, truth)
+        targets = self.targets(predictions, assignment, truth)
         wanted = self.coder.encode(predictions.priors.boxes, assignment.boxes(truth))
         return {
-            "loss_cls": taught.class_sum(self.class_loss(predictions.logits, taught.targets)),
-            "loss_bbox": masked_sum(self.offset_loss(predictions.deltas, wanted).sum(2), taught.boxes),
+            "loss_cls": masked_sum(
+                self.class_loss(predictions.logits, targets.class_targets).sum(2), targets.class_weights
+            ),
+            "loss_bbox": masked_sum(self.offset_loss(predictions.deltas, wanted).sum(2), targets.box_weights),
         }
 
-    def taught(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
-        """What places are taught, and how much of it counts."""
-        count = positives_of_images(assignment)
+    def targets(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
+        """What places are targets, and how much of it counts."""
+        count = num_positives_clamped(assignment)
         soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
-        return Taught(
-            targets=assignment.targets(truth, predictions.logits.shape[2], soft_label),
-            classes=(~assignment.ignored).float() / count,
-            boxes=assignment.positive.float() * (self.offset_weight / count),
+        return Targets(
+            class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
+            class_weights=(~assignment.ignored).float() / count,
+            box_weights=assignment.positive.float() * (self.offset_weight / count),
         )
 
     def weights(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """How much each place counts in the losses."""
-        taught = self.taught(predictions, assignment, truth)
-        return weights_of_logits(taught, self.class_loss(predictions.logits, taught.targets), predictions.logits)
+        targets = self.targets(predictions, assignment, truth)
+        return loss_weights_from_logits(
+            targets, self.class_loss(predictions.logits, targets.class_targets), predictions.logits
+        )

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from poise.assign.likelihood import BagWeights, negative_log, negative_log_rest
-from poise.criteria.protocol import masked_sum
-from poise.criteria.weights import LossWeights, weights_of_classes
-from poise.distributed import normalizer
+from poise.criteria.protocol import LossWeights, masked_sum, normalizer, sum_by_class
 from poise.structures import GroundTruth, Predictions
 
 
@@ -41,7 +39,7 @@ def bag_weights(
     entropy = negative_log_rest(predictions.scores())
     negative = torch.where(entropy > 0, _negative_loss(predictions, assignment) / entropy, 0.0)
     negative = negative * (negative_weight / normalizer((assignment.mass * truth.valid).sum()))
-    positive = weights_of_classes(pairs, truth.labels, negative.shape[2])
+    positive = sum_by_class(pairs, truth.labels, negative.shape[2])
     return LossWeights(positive, negative, pairs.sum(2), pairs=pairs)
 
 
@@ -52,7 +50,7 @@ def _negative_loss(predictions: Predictions, assignment: BagWeights) -> Tensor:
 
 
 @dataclass(frozen=True)
-class BagCriterion:
+class FreeAnchorCriterion:
     """Likelihood of each object's bag, and negatives weighted by how little their boxes find an object."""
 
     positive_weight: float = 0.5

@@ -12,9 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from poise import losses
 from poise.assign.dual_weighting import DualWeights
-from poise.criteria.protocol import masked_sum
-from poise.criteria.weights import LossWeights, weights_of_classes
-from poise.distributed import normalizer
+from poise.criteria.protocol import LossWeights, masked_sum, normalizer, sum_by_class
 from poise.pairwise.chunks import object_chunks
 from poise.pairwise.pairs import pairs_of
 from poise.structures import GroundTruth, QualityPredictions
@@ -23,7 +21,7 @@ TEMPORARIES = 8  # planes of pairs that the box loss keeps for its backward pass
 
 
 @dataclass(frozen=True)
-class Evidence:
+class NegativeWeightFactors:
     """What a negative weight is made of, all (B,N,C)."""
 
     probability: Tensor  # of being a negative: falls with the IoU inside objects of the class, 1 elsewhere
@@ -35,11 +33,11 @@ class Evidence:
         """Both factors (the default)."""
         return self.probability * self.importance
 
-    def probability_alone(self) -> Tensor:
+    def probability_only(self) -> Tensor:
         """Inside objects only the probability; background keeps its focal factor in this and all that follow."""
         return torch.where(self.inside, self.probability, self.importance)
 
-    def importance_alone(self) -> Tensor:
+    def importance_only(self) -> Tensor:
         return self.importance
 
     def neither(self) -> Tensor:
@@ -62,7 +60,7 @@ class DualWeightingCriterion:
     positive_weight: float = 0.25
     box_weight: float = 5.0
     gamma: float = 2.0  # of the importance
-    weigh: Callable[[Evidence], Tensor] = Evidence.probability_and_importance
+    weigh: Callable[[NegativeWeightFactors], Tensor] = NegativeWeightFactors.probability_and_importance
     detached: bool = False  # True: the importance carries no gradient, as in the article
 
     def __post_init__(self) -> None:
@@ -90,9 +88,9 @@ class DualWeightingCriterion:
 
     def _of_classes(self, scores: Tensor, assignment: DualWeights, truth: GroundTruth) -> tuple[Tensor, Tensor]:
         """Positive and negative weights (B,N,C) before they are normalized."""
-        positive = weights_of_classes(assignment.positive, truth.labels, scores.shape[2])
+        positive = sum_by_class(assignment.positive, truth.labels, scores.shape[2])
         importance = (scores.detach() if self.detached else scores) ** self.gamma
-        evidence = Evidence(assignment.negative, importance, positive.detach(), assignment.inside)
+        evidence = NegativeWeightFactors(assignment.negative, importance, positive.detach(), assignment.inside)
         return positive, self.weigh(evidence)
 
     def _scale(self, truth: GroundTruth) -> Tensor:

@@ -13,9 +13,15 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import LogDistances
-from poise.criteria.protocol import hard_label, masked_sum, positives
-from poise.criteria.weights import LossWeights, Taught, weights_of_logits
-from poise.distributed import normalizer
+from poise.criteria.protocol import (
+    LossWeights,
+    Targets,
+    hard_label,
+    loss_weights_from_logits,
+    masked_sum,
+    normalizer,
+    num_positives,
+)
 from poise.structures import Assignment, DeltaPredictions, GroundTruth
 
 
@@ -34,25 +40,29 @@ class FoveaCriterion:
     beta: float = 0.11  # of the smooth L1 loss
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
-        priors, taught = predictions.priors, self.taught(predictions, assignment, truth)
+        priors, targets = predictions.priors, self.targets(predictions, assignment, truth)
         wanted = self.coder.encode(priors.centers, priors.strides, assignment.boxes(truth))
         box_loss = losses.smooth_l1(predictions.deltas, wanted, self.beta).sum(2)
         return {
-            "loss_cls": taught.class_sum(self.class_loss(predictions.logits, taught.targets)),
-            "loss_bbox": masked_sum(box_loss, taught.boxes),
+            "loss_cls": masked_sum(
+                self.class_loss(predictions.logits, targets.class_targets).sum(2), targets.class_weights
+            ),
+            "loss_bbox": masked_sum(box_loss, targets.box_weights),
         }
 
-    def taught(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
-        """What places are taught, and how much of it counts."""
+    def targets(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
+        """What places are targets, and how much of it counts."""
         positive = assignment.positive
         soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
-        return Taught(
-            targets=assignment.targets(truth, predictions.logits.shape[2], soft_label),
-            classes=(~assignment.ignored).float() / normalizer(positive.sum() + len(positive)),
-            boxes=positive.float() / positives(assignment),
+        return Targets(
+            class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
+            class_weights=(~assignment.ignored).float() / normalizer(positive.sum() + len(positive)),
+            box_weights=positive.float() / num_positives(assignment),
         )
 
     def weights(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """How much each place counts in the losses."""
-        taught = self.taught(predictions, assignment, truth)
-        return weights_of_logits(taught, self.class_loss(predictions.logits, taught.targets), predictions.logits)
+        targets = self.targets(predictions, assignment, truth)
+        return loss_weights_from_logits(
+            targets, self.class_loss(predictions.logits, targets.class_targets), predictions.logits
+        )

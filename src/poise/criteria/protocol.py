@@ -1,41 +1,138 @@
-"""What a criterion is: it weighs and sums elementwise losses into a few named scalars.
+"""The interface of criteria, and the steps that their losses share.
 
-Criteria are frozen dataclasses with ``__call__(predictions, assignment, truth) -> dict``. The scalars are weighted
-(their sum is minimized), named as the originals name them, finite for finite inputs, and stay attached to the graph
-when nothing is positive: places that do not count are masked, never indexed away.
+A criterion is a frozen dataclass that turns predictions and their assignment into a few named scalars. Each scalar is
+weighted (a training step minimizes their sum), has the name it has in the original code, is finite for finite inputs,
+and stays attached to the autograd graph when there are no positives: priors that do not count are masked, never
+indexed away.
+
+A classification loss is a sum over priors and classes of ``w_pos * -ln p + w_neg * -ln(1 - p)``, a box loss a sum over
+priors of ``w_box * elementwise loss``. ``Criterion.targets`` gives the class targets and the weights of the
+elementwise losses. ``Criterion.weights`` derives ``w_pos``, ``w_neg`` and ``w_box`` from the same targets, by dividing
+the elementwise losses by their cross entropy, so that no weight is written twice.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, distributed
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from poise.distributed import normalizer
+from poise.distributed import mean_over_ranks
+from poise.pairwise.chunks import object_chunks
 from poise.structures import Assignment, GroundTruth
+
+PLANES_ALIVE = 8  # (B,g,N) tensors alive at once in ``sum_by_class``, for the memory estimate of ``object_chunks``
+
+
+class Targets(NamedTuple):
+    """Class targets, and the weights of the elementwise losses (normalizers included)."""
+
+    class_targets: Tensor  # (B,N,C) in [0,1]
+    class_weights: Tensor  # (B,N) >= 0, of the classification loss
+    box_weights: Tensor  # (B,N) >= 0, of the box loss
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of ``-ln p``, of ``-ln(1 - p)`` and of the elementwise box loss in the losses of one stage."""
+
+    positive: Tensor  # (B,N,C) >= 0, of -ln p
+    negative: Tensor  # (B,N,C) >= 0, of -ln(1 - p)
+    regression: Tensor  # (B,N) >= 0, of the box loss (of the refined box, where a head predicts two)
+    background: Tensor | None = None  # (B,N) >= 0, of -ln p(background), where a head predicts it separately
+    pairs: Tensor | None = None  # (B,N,G) >= 0, ``positive`` by object, where a prior may have several objects
+
+    @property
+    def negatives(self) -> Tensor:
+        """Negative weight of each prior, summed over all classes and the background, (B,N)."""
+        total = self.negative.sum(2)
+        return total if self.background is None else total + self.background
+
+    def times(self, factor: float) -> LossWeights:
+        """Weights of the same losses multiplied by ``factor``."""
+        parts = (getattr(self, f.name) for f in fields(self))
+        return LossWeights(*(None if part is None else part * factor for part in parts))  # type: ignore[arg-type]
 
 
 class Criterion(Protocol):
-    """``(predictions, assignment, truth) -> {name: weighted scalar}``."""
+    """``(predictions, assignment, truth) -> {name: weighted scalar}``, and the weights within these scalars."""
 
-    def __call__(self, predictions: Any, assignment: Any, truth: GroundTruth) -> dict[str, Tensor]: ...
+    def __call__(self, predictions: Any, assignment: Any, truth: GroundTruth) -> dict[str, Tensor]:
+        """Return the weighted loss terms by name."""
+        ...
+
+    def weights(self, predictions: Any, assignment: Any, truth: GroundTruth) -> LossWeights:
+        """Return how much each prior counts in the losses."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScaledCriterion:
+    """Reports the weights of a criterion whose losses are multiplied by ``factor`` elsewhere."""
+
+    criterion: Any
+    factor: float
+
+    def weights(self, predictions: Any, assignment: Any, truth: GroundTruth) -> LossWeights:
+        """Return how much each prior counts in the multiplied losses."""
+        return self.criterion.weights(predictions, assignment, truth).times(self.factor)
 
 
 def hard_label(predictions: Any, assignment: Assignment, objects: Tensor) -> float:
-    """The label of a positive place is 1, however good its box."""
+    """Return the class target 1 for every positive, independent of its box."""
     return 1.0
 
 
-def positives(assignment: Assignment) -> Tensor:
-    """What most losses are divided by: the positives of the batch, averaged over ranks, at least 1."""
+def normalizer(value: Tensor, minimum: float = 1.0) -> Tensor:
+    """Return the divisor of a loss sum: ``value`` averaged over ranks, then clamped to at least ``minimum``."""
+    value = value.detach().float()
+    if distributed.is_available() and distributed.is_initialized():
+        value = mean_over_ranks(value)
+    return value.clamp(min=minimum)
+
+
+def num_positives(assignment: Assignment) -> Tensor:
+    """Return the number of positives of the batch as a normalizer."""
     return normalizer(assignment.positive.sum())
 
 
-def positives_of_images(assignment: Assignment) -> Tensor:
-    """The same where every image counts at least one (RetinaNet, ATSS, GFL)."""
+def num_positives_clamped(assignment: Assignment) -> Tensor:
+    """Return the number of positives, counting at least one in every image, as a normalizer (RetinaNet, ATSS, GFL)."""
     return normalizer(assignment.positive.sum(1).clamp(min=1).sum())
 
 
 def masked_sum(loss: Tensor, weight: Tensor) -> Tensor:
-    """Sum of ``loss * weight`` over the places where ``weight`` is not zero, whatever stands in the others."""
+    """Sum ``loss * weight`` over the elements with a nonzero weight; the others may hold any value, even NaN."""
     return (loss.where(weight != 0, 0.0) * weight).sum()
+
+
+def loss_weights(targets: Targets, loss: Tensor, entropy: Tensor) -> LossWeights:
+    """Return the weights of a classification loss that is a factor times the cross entropy with its targets.
+
+    Args:
+        targets: class targets and weights.
+        loss: elementwise loss (B,N,C).
+        entropy: cross entropy with the targets (B,N,C).
+    """
+    counted = (targets.class_weights[..., None] > 0) & (entropy > 0)
+    factor = torch.where(counted, loss / entropy, 0.0) * targets.class_weights[..., None]
+    return LossWeights(factor * targets.class_targets, factor * (1 - targets.class_targets), targets.box_weights)
+
+
+def loss_weights_from_logits(targets: Targets, loss: Tensor, logits: Tensor) -> LossWeights:
+    """Return ``loss_weights`` where p = sigmoid(logits)."""
+    entropy = binary_cross_entropy_with_logits(logits, targets.class_targets, reduction="none")
+    return loss_weights(targets, loss, entropy)
+
+
+def sum_by_class(positive: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Sum pair weights (B,N,G) over the objects of each class ``labels`` (B,G), giving (B,N,C)."""
+    batch, priors, objects = positive.shape
+    total = positive.new_zeros(batch, num_classes, priors)
+    for part in object_chunks(batch * PLANES_ALIVE, priors, objects):
+        weight = positive[..., part].transpose(1, 2)
+        total = total.scatter_add(1, labels[:, part, None].expand_as(weight), weight)
+    return total.transpose(1, 2)

@@ -11,8 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from poise import losses
 from poise.boxes import DeltaCoder
-from poise.criteria.protocol import masked_sum
-from poise.criteria.weights import LossWeights, Taught
+from poise.criteria.protocol import LossWeights, Targets, masked_sum
 from poise.structures import Assignment, DeltaPredictions, GroundTruth, RegionPredictions
 
 ElementLoss = Callable[[Tensor, Tensor], Tensor]
@@ -29,23 +28,28 @@ class ProposalCriterion:
     offset_loss: ElementLoss = losses.l1
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
-        taught = self.taught(predictions, assignment, truth)
+        targets = self.targets(predictions, assignment, truth)
         wanted = encoded(self.coder, predictions.priors.boxes, assignment, truth)
-        object_loss = binary_cross_entropy_with_logits(predictions.logits[..., :1], taught.targets, reduction="none")
+        object_loss = binary_cross_entropy_with_logits(
+            predictions.logits[..., :1], targets.class_targets, reduction="none"
+        )
         offset_loss = self.offset_loss(predictions.deltas, wanted).sum(2)
-        return {"loss_rpn_cls": taught.class_sum(object_loss), "loss_rpn_bbox": masked_sum(offset_loss, taught.boxes)}
+        return {
+            "loss_rpn_cls": masked_sum(object_loss.sum(2), targets.class_weights),
+            "loss_rpn_bbox": masked_sum(offset_loss, targets.box_weights),
+        }
 
-    def taught(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
-        """What sampled anchors are taught, and how much of it counts."""
+    def targets(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
+        """What sampled anchors are targets, and how much of it counts."""
         positive = assignment.positive.float()
         count = sum(kind.sum(1).clamp(min=1).sum() for kind in (assignment.positive, assignment.negative))
-        return Taught(positive[..., None], (~assignment.ignored).float() / count, positive / count)
+        return Targets(positive[..., None], (~assignment.ignored).float() / count, positive / count)
 
     def weights(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """How much each sampled anchor counts in the losses; there is one class, to be any object."""
-        taught = self.taught(predictions, assignment, truth)
-        counted = taught.classes[..., None]
-        return LossWeights(counted * taught.targets, counted * (1 - taught.targets), taught.boxes)
+        targets = self.targets(predictions, assignment, truth)
+        counted = targets.class_weights[..., None]
+        return LossWeights(counted * targets.class_targets, counted * (1 - targets.class_targets), targets.box_weights)
 
 
 @dataclass(frozen=True)
@@ -57,24 +61,26 @@ class RegionCriterion:
     weight: float = 1.0  # of the box term
 
     def __call__(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
-        taught = self.taught(predictions, assignment, truth)
+        targets = self.targets(predictions, assignment, truth)
         return {
-            "loss_cls": masked_sum(self.class_loss(predictions, assignment, truth), taught.classes),
-            "loss_bbox": masked_sum(self.box_loss(predictions, assignment, truth), taught.boxes),
+            "loss_cls": masked_sum(self.class_loss(predictions, assignment, truth), targets.class_weights),
+            "loss_bbox": masked_sum(self.box_loss(predictions, assignment, truth), targets.box_weights),
         }
 
-    def taught(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
-        """What sampled regions are taught, and how much of it counts."""
+    def targets(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
+        """What sampled regions are targets, and how much of it counts."""
         counted = (~assignment.ignored).float()
         count = counted.sum().clamp(min=1)
-        targets = assignment.targets(truth, predictions.logits.shape[2])
-        return Taught(targets, counted / count, assignment.positive.float() * (self.weight / count))
+        targets = assignment.class_targets(truth, predictions.logits.shape[2])
+        return Targets(targets, counted / count, assignment.positive.float() * (self.weight / count))
 
     def weights(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """How much each sampled region counts: at the object's class, or as ``background``; no class is a negative."""
-        taught = self.taught(predictions, assignment, truth)
-        positive = taught.classes[..., None] * taught.targets
-        return LossWeights(positive, torch.zeros_like(positive), taught.boxes, taught.classes * assignment.negative)
+        targets = self.targets(predictions, assignment, truth)
+        positive = targets.class_weights[..., None] * targets.class_targets
+        return LossWeights(
+            positive, torch.zeros_like(positive), targets.box_weights, targets.class_weights * assignment.negative
+        )
 
     def class_loss(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
         """Unreduced, (B,S): what online hard example mining ranks by."""

@@ -13,13 +13,11 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import cxcywh_to_xyxy, iou, normalize_boxes
-from poise.criteria.protocol import hard_label
-from poise.criteria.weights import LossWeights, Taught, weights_of_logits
-from poise.distributed import normalizer
+from poise.criteria.protocol import LossWeights, Targets, hard_label, loss_weights_from_logits, normalizer
 from poise.structures import Assignment, GroundTruth, QueryPredictions
 
 
-def of_own_rank(count: Tensor) -> Tensor:
+def count_on_this_rank(count: Tensor) -> Tensor:
     """The count of this rank alone, at least 1 (Conditional-DETR and DAB-DETR divide their classes by it)."""
     return count.clamp(min=1)
 
@@ -34,8 +32,8 @@ class SetCriterion:
     """Classes, L1 and GIoU, divided by the positives.
 
     Args:
-        soft_label: what positives are taught as their class, of predictions, assignment and the objects' shares.
-        class_count: from a layer's number of positives to what its classes are divided by.
+        soft_label: what positives are targets as their class, of predictions, assignment and the objects' shares.
+        class_normalizer: from a layer's number of positives to what its classes are divided by.
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
@@ -43,12 +41,12 @@ class SetCriterion:
     class_weight: float = 2.0
     box_weight: float = 5.0
     giou_weight: float = 2.0
-    class_count: Callable[[Tensor], Tensor] = normalizer
+    class_normalizer: Callable[[Tensor], Tensor] = normalizer
 
     def __call__(self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
-        return self.of_layers(predictions, assignment, truth, ("{}",))
+        return self.layer_losses(predictions, assignment, truth, ("{}",))
 
-    def of_layers(
+    def layer_losses(
         self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth, names: Sequence[str]
     ) -> dict[str, Tensor]:
         """Losses of stacked layers (L*B,N), each under its own name: ``"d0.{}"`` gives ``d0.loss_cls`` and so on.
@@ -57,34 +55,34 @@ class SetCriterion:
         """
         wanted, objects = normalize_boxes(assignment.boxes(truth), truth.sizes), assignment.boxes(truth)
         layers = len(names)
-        taught = self.taught(predictions, assignment, truth, layers)
-        class_loss = self.class_loss(predictions.logits, taught.targets).sum(2)
+        targets = self.targets(predictions, assignment, truth, layers)
+        class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
         distance = losses.l1(predictions.normalized_boxes, wanted).sum(2)
         overlap_loss = losses.giou(predictions.boxes, objects)
         terms = {
-            "loss_cls": _sums(class_loss, taught.classes, layers),
-            "loss_bbox": _sums(distance, taught.boxes, layers) * self.box_weight,
-            "loss_iou": _sums(overlap_loss, taught.boxes, layers) * self.giou_weight,
+            "loss_cls": _sums(class_loss, targets.class_weights, layers),
+            "loss_bbox": _sums(distance, targets.box_weights, layers) * self.box_weight,
+            "loss_iou": _sums(overlap_loss, targets.box_weights, layers) * self.giou_weight,
         }
         return {name.format(term): value[i] for term, value in terms.items() for i, name in enumerate(names)}
 
-    def taught(
+    def targets(
         self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth, layers: int = 1
-    ) -> Taught:
-        """What the queries of stacked layers are taught; how much boxes count is without the weights of their terms."""
+    ) -> Targets:
+        """Return class targets and weights of stacked layers; box weights exclude the weights of their two terms."""
         labels = self.soft_label(predictions, assignment, normalize_boxes(assignment.boxes(truth), truth.sizes))
-        targets = assignment.targets(truth, predictions.logits.shape[2], labels)
+        targets = assignment.class_targets(truth, predictions.logits.shape[2], labels)
         number = assignment.positive.float().reshape(layers, -1).sum(1)
-        classes = (self.class_weight / self.class_count(number)).repeat_interleave(len(targets) // layers)[:, None]
+        classes = (self.class_weight / self.class_normalizer(number)).repeat_interleave(len(targets) // layers)[:, None]
         boxes = (1 / normalizer(number)).repeat_interleave(len(targets) // layers)[:, None]
-        return Taught(targets, ~assignment.ignored * classes, assignment.positive * boxes)
+        return Targets(targets, ~assignment.ignored * classes, assignment.positive * boxes)
 
     def weights(self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """How much each query of one layer counts; of boxes in GIoU (in L1 ``box_weight / giou_weight`` times that)."""
-        taught = self.taught(predictions, assignment, truth)
-        loss = self.class_loss(predictions.logits, taught.targets)
-        boxes = taught.boxes * self.giou_weight
-        return weights_of_logits(taught._replace(boxes=boxes), loss, predictions.logits)
+        targets = self.targets(predictions, assignment, truth)
+        loss = self.class_loss(predictions.logits, targets.class_targets)
+        boxes = targets.box_weights * self.giou_weight
+        return loss_weights_from_logits(targets._replace(box_weights=boxes), loss, predictions.logits)
 
 
 def _sums(loss: Tensor, weight: Tensor, layers: int) -> Tensor:

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import centerness
-from poise.criteria.protocol import masked_sum
-from poise.criteria.weights import LossWeights, Taught, weights_of
-from poise.distributed import normalizer
+from poise.criteria.protocol import LossWeights, Targets, loss_weights, masked_sum, normalizer
 from poise.structures import Assignment, GeometricPredictions, GroundTruth
 
 
@@ -22,20 +20,23 @@ def _entropy(log_scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def _terms(
-    predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth, class_loss: Tensor, taught: Taught
+    predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth, class_loss: Tensor, targets: Targets
 ) -> dict[str, Tensor]:
     box_loss = losses.giou(predictions.boxes, assignment.boxes(truth))
-    return {"loss_cls": taught.class_sum(class_loss), "loss_bbox": masked_sum(box_loss, taught.boxes)}
+    return {
+        "loss_cls": masked_sum(class_loss.sum(2), targets.class_weights),
+        "loss_bbox": masked_sum(box_loss, targets.box_weights),
+    }
 
 
-def _taught(assignment: Assignment, targets: Tensor, weights: Tensor) -> Taught:
+def _targets(assignment: Assignment, targets: Tensor, weights: Tensor) -> Targets:
     """Classes are divided by the sum of their targets (B,N,C), boxes by that of their weights (B,N)."""
     classes = (~assignment.ignored).float() / normalizer(targets.sum())
-    return Taught(targets, classes, weights * (2.0 / normalizer(weights.sum())))
+    return Targets(targets, classes, weights * (2.0 / normalizer(weights.sum())))
 
 
 @dataclass(frozen=True)
-class AlignedCriterion:
+class TaskAlignedCriterion:
     """Scores are taught the assigner's ``quality`` (the normalized alignment), which weighs the boxes too."""
 
     beta: float = 2.0  # of the quality focal loss
@@ -43,27 +44,27 @@ class AlignedCriterion:
     def __call__(
         self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        taught = self.taught(predictions, assignment, truth)
-        class_loss = self._class_loss(predictions.log_scores(), taught.targets)
-        return _terms(predictions, assignment, truth, class_loss, taught)
+        targets = self.targets(predictions, assignment, truth)
+        class_loss = self._class_loss(predictions.log_scores(), targets.class_targets)
+        return _terms(predictions, assignment, truth, class_loss, targets)
 
-    def taught(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
-        """What places are taught, and how much of it counts."""
-        targets = assignment.targets(truth, predictions.logits.shape[2], assignment.quality)
-        return _taught(assignment, targets, assignment.quality * assignment.positive)
+    def targets(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
+        """What places are targets, and how much of it counts."""
+        targets = assignment.class_targets(truth, predictions.logits.shape[2], assignment.quality)
+        return _targets(assignment, targets, assignment.quality * assignment.positive)
 
     def weights(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """How much each place counts in the losses."""
-        taught, log_scores = self.taught(predictions, assignment, truth), predictions.log_scores()
-        loss = self._class_loss(log_scores, taught.targets)
-        return weights_of(taught, loss, _entropy(log_scores, taught.targets))
+        targets, log_scores = self.targets(predictions, assignment, truth), predictions.log_scores()
+        loss = self._class_loss(log_scores, targets.class_targets)
+        return loss_weights(targets, loss, _entropy(log_scores, targets.class_targets))
 
     def _class_loss(self, log_scores: Tensor, targets: Tensor) -> Tensor:
         return (targets - log_scores.exp()).abs() ** self.beta * _entropy(log_scores, targets)
 
 
 @dataclass(frozen=True)
-class StartingCriterion:
+class InitialCriterion:
     """Of the first epochs: the focal loss of the same scores, boxes weighted by centerness."""
 
     alpha: float = 0.25
@@ -72,21 +73,21 @@ class StartingCriterion:
     def __call__(
         self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        taught = self.taught(predictions, assignment, truth)
-        class_loss = self._class_loss(predictions.log_scores(), taught.targets)
-        return _terms(predictions, assignment, truth, class_loss, taught)
+        targets = self.targets(predictions, assignment, truth)
+        class_loss = self._class_loss(predictions.log_scores(), targets.class_targets)
+        return _terms(predictions, assignment, truth, class_loss, targets)
 
-    def taught(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
-        """What places are taught, and how much of it counts."""
-        targets = assignment.targets(truth, predictions.logits.shape[2])
+    def targets(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
+        """What places are targets, and how much of it counts."""
+        targets = assignment.class_targets(truth, predictions.logits.shape[2])
         central = centerness(predictions.priors.centers, assignment.boxes(truth)) * assignment.positive
-        return _taught(assignment, targets, central)
+        return _targets(assignment, targets, central)
 
     def weights(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """How much each place counts in the losses."""
-        taught, log_scores = self.taught(predictions, assignment, truth), predictions.log_scores()
-        loss = self._class_loss(log_scores, taught.targets)
-        return weights_of(taught, loss, _entropy(log_scores, taught.targets))
+        targets, log_scores = self.targets(predictions, assignment, truth), predictions.log_scores()
+        loss = self._class_loss(log_scores, targets.class_targets)
+        return loss_weights(targets, loss, _entropy(log_scores, targets.class_targets))
 
     def _class_loss(self, log_scores: Tensor, targets: Tensor) -> Tensor:
         miss = (targets - log_scores.exp()).abs()

@@ -10,8 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import DeltaCoder, iou
-from poise.criteria.protocol import masked_sum, positives
-from poise.criteria.weights import LossWeights, Taught
+from poise.criteria.protocol import LossWeights, Targets, masked_sum, num_positives
 from poise.structures import Assignment, GroundTruth, JointDeltaPredictions
 
 
@@ -30,14 +29,14 @@ class YOLOXCriterion:
     def __call__(
         self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        objects, positive, count = assignment.boxes(truth), assignment.positive.float(), positives(assignment)
-        taught = self.taught(predictions, assignment, truth)
-        class_loss = binary_cross_entropy_with_logits(predictions.logits, taught.targets, reduction="none")
+        objects, positive, count = assignment.boxes(truth), assignment.positive.float(), num_positives(assignment)
+        targets = self.targets(predictions, assignment, truth)
+        class_loss = binary_cross_entropy_with_logits(predictions.logits, targets.class_targets, reduction="none")
         objectness = binary_cross_entropy_with_logits(predictions.quality, positive, reduction="none")
         box_loss = 1 - iou(predictions.boxes, objects).square()
         terms = {
-            "loss_cls": taught.class_sum(class_loss),
-            "loss_bbox": masked_sum(box_loss, taught.boxes),
+            "loss_cls": masked_sum(class_loss.sum(2), targets.class_weights),
+            "loss_bbox": masked_sum(box_loss, targets.box_weights),
             "loss_obj": masked_sum(objectness, (~assignment.ignored).float()) / count,
         }
         if self.offset_weight:
@@ -46,15 +45,17 @@ class YOLOXCriterion:
             terms["loss_l1"] = masked_sum(offset_loss, positive) * (self.offset_weight / count)
         return terms
 
-    def taught(self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Taught:
-        """What positives are taught, and how much of it counts."""
-        positive, count = assignment.positive.float(), positives(assignment)
-        targets = assignment.targets(truth, predictions.logits.shape[2], assignment.quality)
-        return Taught(targets, positive / count, positive * (self.box_weight / count))
+    def targets(self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
+        """What positives are targets, and how much of it counts."""
+        positive, count = assignment.positive.float(), num_positives(assignment)
+        targets = assignment.class_targets(truth, predictions.logits.shape[2], assignment.quality)
+        return Targets(targets, positive / count, positive * (self.box_weight / count))
 
     def weights(self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """How much each place counts in the losses; the objectness of negatives is their ``background``."""
-        taught = self.taught(predictions, assignment, truth)
-        counted = taught.classes[..., None]
-        background = assignment.negative / positives(assignment)
-        return LossWeights(counted * taught.targets, counted * (1 - taught.targets), taught.boxes, background)
+        targets = self.targets(predictions, assignment, truth)
+        counted = targets.class_weights[..., None]
+        background = assignment.negative / num_positives(assignment)
+        return LossWeights(
+            counted * targets.class_targets, counted * (1 - targets.class_targets), targets.box_weights, background
+        )

@@ -1,8 +1,14 @@
-"""Detectors: how parts are joined, and the module that users hold."""
+"""Detectors: networks made of backbone, neck and branches, and the model that ``create_model`` returns."""
 
-from poise.detectors.guided import Guide, GuidedDetector
+from poise.detectors.dense import AssignGuidanceModule, DenseBranch, GuidedDetector, PyramidDetector
 from poise.detectors.model import DetectionModel
-from poise.detectors.pyramid import PyramidDetector
 from poise.detectors.query import QueryDetector
 
-__all__ = ["DetectionModel", "Guide", "GuidedDetector", "PyramidDetector", "QueryDetector"]
+__all__ = [
+    "AssignGuidanceModule",
+    "DenseBranch",
+    "DetectionModel",
+    "GuidedDetector",
+    "PyramidDetector",
+    "QueryDetector",
+]

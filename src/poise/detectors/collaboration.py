@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from poise.boxes import normalize_boxes
-from poise.criteria.weights import Scaled
+from poise.criteria.protocol import ScaledCriterion
 from poise.nn.roi_align import RegionAlign
 from poise.nn.transformer.positions import inverse_sigmoid
 from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
 from poise.nn.transformer.tokens import Tokens
-from poise.sample import keep
+from poise.sample import restrict_to_sample
 from poise.sample.positives_first import PositivesFirst
 from poise.structures import Assignment, Detections, GroundTruth, Match, PairWeights, Progress, StepOutput
 
@@ -114,7 +114,9 @@ class AuxiliaryHead(nn.Module):
         together = sample.mask.any(0, keepdim=True) if self.sampler.fill else sample.mask
         groups = torch.where(together, 0, -1)
         stage, name = f"{self.name}/queries", f"{{}}_aux{number}"
-        return SupervisedQueries(queries, keep(assignment, sample), groups, stage, name, weight=self.weight)
+        return SupervisedQueries(
+            queries, restrict_to_sample(assignment, sample), groups, stage, name, weight=self.weight
+        )
 
 
 def foremost(weights: PairWeights, share: float = 0.5) -> Assignment:
@@ -152,7 +154,7 @@ class Collaboration(nn.Module):
 
     def _scaled(self, match: Match) -> Match:
         known = hasattr(match.criterion, "weights")
-        return replace(match, criterion=Scaled(match.criterion, self.weight)) if known else match
+        return replace(match, criterion=ScaledCriterion(match.criterion, self.weight)) if known else match
 
     def pyramid(self, memory: Tokens) -> list[Tensor]:
         """The maps that the branches read."""

@@ -39,7 +39,7 @@ class DetectionModel(nn.Module):
         super().__init__()
         self.network, self.preprocess = network, preprocess
         self.name, self.num_classes, self.options = name, num_classes, options
-        self.progress = progress or Progress.late()
+        self.progress = progress or Progress.final()
         self.class_names: tuple[str, ...] = tuple(str(i) for i in range(num_classes))
         self.category_ids: tuple[int, ...] = tuple(range(num_classes))
 

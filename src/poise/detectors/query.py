@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import denormalize_boxes
-from poise.criteria.weights import Scaled
+from poise.criteria.protocol import ScaledCriterion
 from poise.detectors.collaboration import Collaboration
 from poise.nn.transformer.denoising import ContrastiveDenoising
 from poise.nn.transformer.queries import DecoderOutput, Matching, Queries, SupervisedQueries, cut, joined
@@ -185,7 +185,7 @@ class QueryDetector(nn.Module):
             assigned = map_tensors(assignment, lambda t: t.repeat(layers, 1))
         else:
             assigned = assignment(predictions, truths)
-        losses = self.criterion.of_layers(predictions, assigned, truths, names)
+        losses = self.criterion.layer_losses(predictions, assigned, truths, names)
         matches = {}
         for layer, stage in enumerate(stages, layers - len(stages)):
             said = predictions_of(layer_of(answers, layer), references, truth.sizes)
@@ -204,7 +204,7 @@ def merged(stages: Sequence[StepOutput]) -> StepOutput:
 def weighed(output: StepOutput, weight: float) -> StepOutput:
     """The step with all its losses, and what its matches say of them, times ``weight``."""
     losses = {name: loss * weight for name, loss in output.losses.items()}
-    matches = {name: replace(m, criterion=Scaled(m.criterion, weight)) for name, m in output.matches.items()}
+    matches = {name: replace(m, criterion=ScaledCriterion(m.criterion, weight)) for name, m in output.matches.items()}
     return StepOutput(losses, matches)
 
 

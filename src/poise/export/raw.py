@@ -1,7 +1,7 @@
 """Outputs of a head's layers before decoding, and decoding them without the layers.
 
-Every dense head joins its levels' maps with ``poise.nn.grids.flatten`` and computes boxes and scores from the results
-without any more learned layers. What passes there is recorded, and can be put back in its place.
+Every dense head concatenates its levels with ``poise.nn.head_layers.flatten_levels`` and computes boxes and scores
+from the results without any more learned layers. What passes there is recorded, and can be put back in its place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.nn.grids import flatten
+from poise.nn.head_layers import flatten_levels
 from poise.structures import Predictions
 
 Joining = Callable[[Sequence[Tensor], int], Tensor]
@@ -25,7 +25,7 @@ def recorded(head: Any, maps: Sequence[Tensor]) -> tuple[Predictions, list[Tenso
     outputs: list[Tensor] = []
 
     def record(levels: Sequence[Tensor], width: int) -> Tensor:
-        outputs.append(flatten(levels, width))
+        outputs.append(flatten_levels(levels, width))
         return outputs[-1]
 
     with _joined_by(head, record):
@@ -46,15 +46,15 @@ def decoded(head: Any, outputs: Sequence[Tensor], channels: int, shapes: Sequenc
 
 @contextmanager
 def _joined_by(head: Any, joining: Joining) -> Iterator[None]:
-    """The head's modules use ``joining`` in the place of ``flatten``."""
+    """The head's modules use ``joining`` in the place of ``flatten_levels``."""
     modules = [sys.modules[kind.__module__] for kind in type(head).__mro__]
-    modules = [module for module in modules if getattr(module, "flatten", None) is flatten]
+    modules = [module for module in modules if getattr(module, "flatten_levels", None) is flatten_levels]
     if not modules:
-        raise ValueError(f"{type(head).__name__} does not join its levels with poise.nn.grids.flatten")
+        raise ValueError(f"{type(head).__name__} does not join its levels with poise.nn.head_layers.flatten_levels")
     try:
         for module in modules:
-            module.flatten = joining  # type: ignore[attr-defined]
+            module.flatten_levels = joining  # type: ignore[attr-defined]
         yield
     finally:
         for module in modules:
-            module.flatten = flatten  # type: ignore[attr-defined]
+            module.flatten_levels = flatten_levels  # type: ignore[attr-defined]

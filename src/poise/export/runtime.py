@@ -19,7 +19,7 @@ from poise.export.metadata import ExportMetadata
 from poise.export.packages import require_packages
 from poise.export.raw import decoded
 from poise.models.files import build
-from poise.postprocess import suppress
+from poise.postprocess import classwise_nms
 from poise.structures import Batch, Detections, Predictions, Priors, Progress, StepOutput
 
 Session = Callable[[Tensor, "Tensor | None"], list[Tensor]]
@@ -143,6 +143,6 @@ class ExportedNetwork(nn.Module):
                 ("labels", lambda n: (0, n)),
             )
         )
-        border = self.metadata.postprocess.border
+        border = self.metadata.postprocess.clip_margin
         boxes = boxes if border is None else clip(boxes, sizes - border)
-        return suppress(boxes, scores, labels, scores > 0, 1.0, most)
+        return classwise_nms(boxes, scores, labels, scores > 0, 1.0, most)

@@ -30,7 +30,7 @@ def append_suppression(model: Any, post: PostProcess, size: tuple[int, int] | No
     else:
         constants["size"] = np.array(size, np.float32)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    graph.node.extend([*_clipping(post.border is not None), *_candidates(gated), *_detections()])
+    graph.node.extend([*_clipping(post.clip_margin is not None), *_candidates(gated), *_detections()])
     del graph.output[:]
     kinds = {"boxes": (TensorProto.FLOAT, [4]), "scores": (TensorProto.FLOAT, []), "labels": (TensorProto.INT64, [])}
     graph.output.extend(
@@ -49,7 +49,7 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
 def _constants(post: PostProcess) -> dict[str, np.ndarray[Any, Any]]:
     return {
         "zero": np.array(0, np.float32),
-        "border": np.array(post.border or 0, np.float32),
+        "border": np.array(post.clip_margin or 0, np.float32),
         "least_side": np.array(post.side, np.float32),
         "threshold": np.array([post.score_threshold], np.float32),
         "nothing": np.array([0], np.float32),

@@ -76,7 +76,7 @@ def export_model(
         raise ValueError(f"format={format!r}: one of {', '.join(FORMATS)}")
     network, path = one_stage(model), Path(path)
     _check(kind, path, images, nms, raw, dynamic, precision, calibration, min_agreement)
-    if nms and (type(network.branch.postprocess) is not PostProcess or network.branch.postprocess.voting):
+    if nms and (type(network.branch.postprocess) is not PostProcess or network.branch.postprocess.voting_sigma):
         raise ValueError(
             f"the post-processing of '{model.name}' is more than threshold and NMS and cannot be put into a file: "
             "leave out nms, then poise does it after the file"

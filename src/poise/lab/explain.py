@@ -18,10 +18,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from poise.criteria.weights import LossWeights, weights_of_classes
+from poise.criteria.protocol import LossWeights, sum_by_class
 from poise.detectors.model import DetectionModel, Target, check_targets
 from poise.lab.views import ImageView, ObjectView
-from poise.sample import keep
+from poise.sample import restrict_to_sample
 from poise.structures import (
     Assignment,
     Batch,
@@ -202,10 +202,10 @@ class AsAssigned:
         classes = predictions.logits.shape[2]
         if isinstance(assignment, PairWeights):
             pairs = assignment.pairs()
-            positive = weights_of_classes(pairs, truth.labels.clamp(max=classes - 1), classes)
+            positive = sum_by_class(pairs, truth.labels.clamp(max=classes - 1), classes)
             return LossWeights(positive, assignment.negative, pairs.sum(2), pairs=pairs)
         labels = replace(truth, labels=truth.labels.clamp(max=classes - 1))
-        positive = assignment.targets(labels, classes)
+        positive = assignment.class_targets(labels, classes)
         nothing = assignment.negative.float()
         return LossWeights(positive, torch.zeros_like(positive), assignment.positive.float(), nothing)
 
@@ -227,7 +227,7 @@ def _stage(name: str, match: Match, truth: GroundTruth) -> Stage:
     predictions, assignment, sample = match.predictions, match.assignment, match.sample
     truth = truth if match.truth is None else match.truth
     if sample is not None and isinstance(assignment, Assignment):
-        weights = match.criterion.weights(predictions.take(sample.index), keep(assignment, sample), truth)
+        weights = match.criterion.weights(predictions.take(sample.index), restrict_to_sample(assignment, sample), truth)
         places = assignment.index.shape[1]
         parts = (weights.positive, weights.negative, weights.regression, weights.background)
         weights = LossWeights(*(None if part is None else _spread(part, sample.index, places) for part in parts))  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from poise.branches.proposals import with_truth
 from poise.branches.region import RegionBranch, assign_regions, sound
-from poise.sample import Sampler, article_sampler, balanced_sampler, random_sampler
+from poise.sample import Sampler, libra_article_sampler, libra_sampler, random_sampler
 from poise.structures import Assignment, Batch
 
 EVERY = "every negative"
@@ -29,8 +29,8 @@ def libra_samplers(size: int = 512) -> dict[str, Sampler]:
     """What is compared: random sampling, and IoU-balanced sampling as published and as described."""
     return {
         "random": random_sampler(size),
-        "balanced as published": balanced_sampler(size),
-        "balanced as in the article": article_sampler(size),
+        "balanced as published": libra_sampler(size),
+        "balanced as in the article": libra_article_sampler(size),
     }
 
 

@@ -27,12 +27,12 @@ from poise.assign import (
     SimOTA,
     TaskAligned,
 )
-from poise.branches import DenseBranch
-from poise.nn.grids import AnchorGrid
-from poise.structures import Assignment, PairWeights, Progress, at
+from poise.detectors import DenseBranch
+from poise.nn.head_layers import AnchorGrid
+from poise.structures import Assignment, PairWeights, Progress, value_at
 from poise.suggestions import did_you_mean
 
-SIDE = 8.0  # strides: of the anchors that heads of points lend to assigners that compare boxes, as in ATSS's article
+ANCHOR_SCALE = 8.0  # strides, as in ATSS's article: square anchors that heads of points get for IoU-based assigners
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def swap_assigner(network: nn.Module, name: str, model: str) -> None:
             f"assigner '{name}' does not fit '{model}': {reason}; what fits: {', '.join(fitting) or 'none'}"
         )
     branch: Any = network.branch
-    if ASSIGNERS[name].needs.startswith("anchors") and branch.head.grid.sides == (1.0,):
-        branch.head.grid = replace(branch.head.grid, sides=(SIDE,))
+    if ASSIGNERS[name].needs.startswith("anchors") and branch.head.grid.scales == (1.0,):
+        branch.head.grid = replace(branch.head.grid, scales=(ANCHOR_SCALE,))
     assigner = ASSIGNERS[name].make()
-    if not _alike(at(branch.assigner, Progress.late()), assigner):
+    if not _alike(value_at(branch.assigner, Progress.final()), assigner):
         branch.assigner = assigner
 
 
@@ -97,7 +97,7 @@ def misfit(network: nn.Module, name: str) -> str:
     if not isinstance(branch, DenseBranch):
         return "it is no dense detector (its places are proposals or queries)"
     assigner = ASSIGNERS[name].make()
-    criterion = at(branch.criterion, Progress.late())
+    criterion = value_at(branch.criterion, Progress.final())
     gives, takes = _hint(assigner, "return"), _hint(criterion, "assignment")
     if not issubclass(gives, takes) and issubclass(gives, PairWeights) and issubclass(takes, PairWeights):
         return "it gives weights of another kind than its losses take"

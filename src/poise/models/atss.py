@@ -10,12 +10,11 @@ from dataclasses import replace
 
 from poise.assign import ATSS
 from poise.boxes import DeltaCoder
-from poise.branches import DenseBranch
 from poise.criteria import atss_criterion
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import squares
+from poise.nn.head_layers import square_anchors
 from poise.nn.heads.centerness import CenternessHead, Offsets
 from poise.postprocess import PostProcess
 
@@ -42,7 +41,7 @@ def atss(
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)
     decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
-    head = CenternessHead(channels, num_classes, squares(neck.strides), decoder, depth)
+    head = CenternessHead(channels, num_classes, square_anchors(neck.strides), decoder, depth)
     element, soft_label = class_supervision(class_loss)
     criterion = replace(atss_criterion(), class_loss=element, soft_label=soft_label)
     branch = DenseBranch(

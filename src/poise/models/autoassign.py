@@ -8,12 +8,11 @@ weights are trained by the same loss. Places whose boxes fit are negatives the l
 from __future__ import annotations
 
 from poise.assign.auto_assign import AutoAssign
-from poise.branches import DenseBranch
 from poise.criteria.auto_assign import AutoAssignCriterion
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.nn.heads.auto_assign import AutoAssignHead
 from poise.postprocess import PostProcess
 
@@ -34,7 +33,7 @@ def autoassign(
     """AutoAssign on a feature pyramid; its published checkpoints stand on a ``caffe`` backbone."""
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=True, relu=True)
-    head = AutoAssignHead(channels, num_classes, points(neck.strides, 0.0), depth)
+    head = AutoAssignHead(channels, num_classes, point_grid(neck.strides, 0.0), depth)
     branch = DenseBranch(
         head,
         AutoAssign(head.center_prior),

@@ -18,7 +18,7 @@ from poise.criteria import ProposalCriterion, RegionBoxCriterion
 from poise.detectors.collaboration import AuxiliaryHead, Collaboration, Downsample, FromOneScale, Regions
 from poise.models.auxiliary_dense import DENSE, AuxiliarySpec, Built
 from poise.models.parts import check_choice
-from poise.nn.grids import retina_anchors
+from poise.nn.head_layers import retina_anchors
 from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.roi_align import RegionAlign
 from poise.sample import TakeAll, random_sampler

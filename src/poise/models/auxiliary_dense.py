@@ -19,32 +19,32 @@ from poise.assign.free_anchor import FreeAnchor, as_topk, lowest_first
 from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.boxes import DeltaCoder, LogDistances
-from poise.branches import DenseBranch
 from poise.criteria import AnchorCriterion, DistributionCriterion, atss_criterion, fcos_criterion
 from poise.criteria.auto_assign import AutoAssignCriterion
-from poise.criteria.bags import BagCriterion
-from poise.criteria.distribution import joint_criterion
+from poise.criteria.bags import FreeAnchorCriterion
+from poise.criteria.distribution import gflv2_criterion
 from poise.criteria.dual_weighting import DualWeightingCriterion
 from poise.criteria.fovea import FoveaCriterion
 from poise.criteria.ota import OTACriterion
-from poise.criteria.paa import OverlapCriterion
+from poise.criteria.paa import PAACriterion
 from poise.criteria.rep_points import RepPointsCriterion
-from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
+from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion
 from poise.criteria.varifocal import VarifocalCriterion
+from poise.detectors import DenseBranch
 from poise.detectors.collaboration import Cells, Reader
-from poise.nn.grids import points, retina_anchors, squares
+from poise.nn.head_layers import point_grid, retina_anchors, square_anchors
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.heads.auto_assign import AutoAssignHead
 from poise.nn.heads.centerness import CenternessHead, Distances, Offsets
 from poise.nn.heads.distribution import DistributionHead, DistributionQuality
 from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead
 from poise.nn.heads.fovea import FoveaHead
-from poise.nn.heads.overlap import OverlapHead
+from poise.nn.heads.overlap import IoUHead
 from poise.nn.heads.rep_points import RepPointsHead
-from poise.nn.heads.star import StarConv, StarHead, StarRefinement, strides_reach
+from poise.nn.heads.star import StarConv, StarHead, StarRefinement, distance_scales
 from poise.nn.heads.task_aligned import TaskAlignedHead
-from poise.postprocess import PostProcess, best_priors
-from poise.structures import Phased
+from poise.postprocess import PostProcess, topk_priors
+from poise.structures import SwitchAtEpoch
 
 Built = tuple[nn.Module, Reader]
 
@@ -68,7 +68,7 @@ def with_coarser(strides: Sequence[int]) -> tuple[int, ...]:
 
 
 def atss_branch(site: AuxiliarySpec) -> Built:
-    head = CenternessHead(site.channels, site.num_classes, squares(site.strides), _anchor_offsets(), depth=1)
+    head = CenternessHead(site.channels, site.num_classes, square_anchors(site.strides), _anchor_offsets(), depth=1)
     return DenseBranch(head, ATSS(9, divisor=1), atss_criterion(), PostProcess(0.0, 0.6)), Cells()
 
 
@@ -82,74 +82,82 @@ def retinanet_branch(site: AuxiliarySpec) -> Built:
 
 def fcos_branch(site: AuxiliarySpec) -> Built:
     """FCOS with a tower of one layer; sizes of levels grow with their strides, eight strides the first's limit."""
-    grid = points(site.strides, 0.5)
+    grid = point_grid(site.strides, 0.5)
     head = CenternessHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
     limits = tuple(8.0 * stride for stride in site.strides[:-1])
     return DenseBranch(head, CenterRegion(1.5, limits), fcos_criterion(), PostProcess(0.0, 0.6)), Cells()
 
 
 def gfl_branch(site: AuxiliarySpec) -> Built:
-    head = DistributionHead(site.channels, site.num_classes, squares(site.strides), 17, depth=1)
+    head = DistributionHead(site.channels, site.num_classes, square_anchors(site.strides), 17, depth=1)
     return DenseBranch(head, ATSS(9, divisor=1), DistributionCriterion(), PostProcess(0.0, 0.6)), Cells()
 
 
 def gflv2_branch(site: AuxiliarySpec) -> Built:
     """GFLv2 with a tower of one layer: the class score times what the distribution says of its quality."""
     quality = DistributionQuality(4, 64)
-    head = DistributionHead(site.channels, site.num_classes, squares(site.strides), 17, depth=1, quality=quality)
-    return DenseBranch(head, ATSS(9, divisor=1), joint_criterion(), PostProcess(0.0, 0.6)), Cells()
+    head = DistributionHead(site.channels, site.num_classes, square_anchors(site.strides), 17, depth=1, quality=quality)
+    return DenseBranch(head, ATSS(9, divisor=1), gflv2_criterion(), PostProcess(0.0, 0.6)), Cells()
 
 
 def vfnet_branch(site: AuxiliarySpec) -> Built:
     """VarifocalNet with star features and refinement, a tower of one layer, taught by ATSS."""
-    channels, reach = site.channels, strides_reach(site.strides)
+    channels, reach = site.channels, distance_scales(site.strides)
     refinement = StarRefinement(channels, len(site.strides), StarConv(channels))
-    head = StarHead(channels, site.num_classes, squares(site.strides), StarConv(channels), refinement, 1, reach=reach)
+    head = StarHead(
+        channels,
+        site.num_classes,
+        square_anchors(site.strides),
+        StarConv(channels),
+        refinement,
+        1,
+        distance_scales=reach,
+    )
     return DenseBranch(head, ATSS(9, divisor=1), VarifocalCriterion(), PostProcess(0.0, 0.6)), Cells()
 
 
 def paa_branch(site: AuxiliarySpec) -> Built:
     """PAA with a tower of one layer, boxes decided by a mixture of two Gaussians, voted when shown alone."""
-    head = OverlapHead(site.channels, site.num_classes, squares(site.strides), _anchor_offsets(), depth=1)
-    postprocess = PostProcess(0.0, 0.6, select=best_priors, side=-1.0, voting=0.025)
-    return DenseBranch(head, PAA(9), OverlapCriterion(), postprocess), Cells()
+    head = IoUHead(site.channels, site.num_classes, square_anchors(site.strides), _anchor_offsets(), depth=1)
+    postprocess = PostProcess(0.0, 0.6, preselect=topk_priors, min_size=-1.0, voting_sigma=0.025)
+    return DenseBranch(head, PAA(9), PAACriterion(), postprocess), Cells()
 
 
 def dw_branch(site: AuxiliarySpec) -> Built:
     """DW with box refinement and a tower of one layer."""
     refinement = BoundaryRefinement(site.channels)
-    head = DualWeightingHead(site.channels, site.num_classes, points(site.strides, 0.5), refinement, depth=1)
+    head = DualWeightingHead(site.channels, site.num_classes, point_grid(site.strides, 0.5), refinement, depth=1)
     criterion = DualWeightingCriterion()
-    return DenseBranch(head, DualWeighting(head.center_prior), criterion, PostProcess(0.0, 0.6, side=-1)), Cells()
+    return DenseBranch(head, DualWeighting(head.center_prior), criterion, PostProcess(0.0, 0.6, min_size=-1)), Cells()
 
 
 def tood_branch(site: AuxiliarySpec) -> Built:
     """TOOD whose shared tower has two layers (the fewest between which tasks can choose); ATSS for four epochs."""
-    head = TaskAlignedHead(site.channels, site.num_classes, squares(site.strides), depth=2)
-    assigner = Phased(ATSS(9, divisor=1), TaskAligned(divisor=1), 4)
-    criterion = Phased(StartingCriterion(), AlignedCriterion(), 4)
-    return DenseBranch(head, assigner, criterion, PostProcess(0.0, 0.6, border=None)), Cells()
+    head = TaskAlignedHead(site.channels, site.num_classes, square_anchors(site.strides), depth=2)
+    assigner = SwitchAtEpoch(ATSS(9, divisor=1), TaskAligned(divisor=1), 4)
+    criterion = SwitchAtEpoch(InitialCriterion(), TaskAlignedCriterion(), 4)
+    return DenseBranch(head, assigner, criterion, PostProcess(0.0, 0.6, clip_margin=None)), Cells()
 
 
 def foveabox_branch(site: AuxiliarySpec) -> Built:
     """FoveaBox with a tower of one layer; sizes of levels overlap by a factor of two and grow with their strides."""
     coder, strides = LogDistances(), site.strides
-    head = FoveaHead(site.channels, site.num_classes, points(strides, 0.5), coder, depth=1)
+    head = FoveaHead(site.channels, site.num_classes, point_grid(strides, 0.5), coder, depth=1)
     middle = tuple((2.0 * stride, 8.0 * stride) for stride in strides[1:-1])
     ranges = ((1.0, 8.0 * strides[0]), *middle, (2.0 * strides[-1], 16.0 * strides[-1]))
-    branch = DenseBranch(head, Fovea(0.4, ranges), FoveaCriterion(coder), PostProcess(0.0, 0.5, border=1.0))
+    branch = DenseBranch(head, Fovea(0.4, ranges), FoveaCriterion(coder), PostProcess(0.0, 0.5, clip_margin=1.0))
     return branch, Cells()
 
 
 def ota_branch(site: AuxiliarySpec) -> Built:
     """OTA with a tower of one layer and the overlap predicted beside the classes."""
-    grid = points(site.strides, 0.0)
-    head = OverlapHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
+    grid = point_grid(site.strides, 0.0)
+    head = IoUHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
     return DenseBranch(head, OTA(), OTACriterion(), PostProcess(0.0, 0.6)), Cells()
 
 
 def autoassign_branch(site: AuxiliarySpec) -> Built:
-    head = AutoAssignHead(site.channels, site.num_classes, points(site.strides, 0.0), depth=1)
+    head = AutoAssignHead(site.channels, site.num_classes, point_grid(site.strides, 0.0), depth=1)
     return DenseBranch(head, AutoAssign(head.center_prior), AutoAssignCriterion(), PostProcess(0.0, 0.6)), Cells()
 
 
@@ -158,15 +166,15 @@ def freeanchor_branch(site: AuxiliarySpec) -> Built:
     coder, grid = DeltaCoder((0.1, 0.1, 0.2, 0.2)), retina_anchors(site.strides)
     head = AnchorHead(site.channels, site.num_classes, grid, coder, depth=1)
     assigner = FreeAnchor(50, as_topk if site.deterministic else lowest_first, coder=coder)
-    return DenseBranch(head, assigner, BagCriterion(), PostProcess(0.0, 0.5)), Cells(grid.count)
+    return DenseBranch(head, assigner, FreeAnchorCriterion(), PostProcess(0.0, 0.5)), Cells(grid.count)
 
 
 def reppoints_branch(site: AuxiliarySpec) -> Built:
     """RepPoints with a tower of one layer: the nearest point first, then overlap of the first boxes."""
-    head = RepPointsHead(site.channels, site.num_classes, points(site.strides, 0.0), depth=1)
+    head = RepPointsHead(site.channels, site.num_classes, point_grid(site.strides, 0.0), depth=1)
     assigner = FirstBoxOverlap(MaxIoU(0.5, 0.4, 0.0, divisor=1))
     return DenseBranch(
-        head, assigner, RepPointsCriterion(first_assigner=NearestPoint(divisor=1)), PostProcess(0.0, 0.5)
+        head, assigner, RepPointsCriterion(initial_assigner=NearestPoint(divisor=1)), PostProcess(0.0, 0.5)
     ), Cells()
 
 

@@ -62,7 +62,7 @@ class Entry:
     builder: Callable[..., nn.Module]
     fixed: dict[str, Any] = field(default_factory=dict)
     preprocess: Preprocess = Preprocess()
-    progress: Progress = field(default_factory=Progress.late)  # where ``losses`` stands when nobody says
+    progress: Progress = field(default_factory=Progress.final)  # where ``losses`` stands when nobody says
 
 
 def _on_backbones(family: str, builder: Callable[..., nn.Module], size: int | None = None) -> dict[str, Entry]:

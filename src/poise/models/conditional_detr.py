@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from poise.assign import Hungarian
-from poise.criteria.set_prediction import SetCriterion, of_own_rank
+from poise.criteria.set_prediction import SetCriterion, count_on_this_rank
 from poise.detectors import QueryDetector
 from poise.detectors.collaboration import PointAndFeatures
 from poise.models.auxiliary import one_scale_collaboration
@@ -65,7 +65,7 @@ def conditional_detr(
         PointQueries(channels, queries),
         ConditionalDecoder(layers, Output(channels, num_classes), channels),
         Hungarian(),
-        SetCriterion(class_weight=2.0, class_count=of_own_rank),
+        SetCriterion(class_weight=2.0, class_normalizer=count_on_this_rank),
         TopKPostProcess(max_detections),
         collaboration=one_scale_collaboration(
             auxiliary, channels, num_classes, decoder_layers, partial(PointAndFeatures, channels), deterministic

@@ -11,7 +11,7 @@ from functools import partial
 from torch import nn
 
 from poise.assign import Hungarian
-from poise.criteria.set_prediction import SetCriterion, of_own_rank
+from poise.criteria.set_prediction import SetCriterion, count_on_this_rank
 from poise.detectors import QueryDetector
 from poise.detectors.collaboration import BoxContent
 from poise.models.auxiliary import one_scale_collaboration
@@ -65,7 +65,7 @@ def dab_detr(
         AnchorQueries(channels, queries),
         AnchorDecoder(layers, Output(channels, num_classes), channels),
         Hungarian(eps=1e-8),
-        SetCriterion(class_weight=1.0, class_count=of_own_rank),
+        SetCriterion(class_weight=1.0, class_normalizer=count_on_this_rank),
         TopKPostProcess(max_detections),
         collaboration=one_scale_collaboration(
             auxiliary, channels, num_classes, decoder_layers, partial(BoxContent, channels), deterministic

@@ -13,12 +13,11 @@ from typing import Literal, get_args
 
 from poise.assign.center_priors import Bag, ThresholdedCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU, box_likelihood, overlap_power
-from poise.branches import DenseBranch
-from poise.criteria.dual_weighting import DualWeightingCriterion, Evidence
-from poise.detectors import PyramidDetector
+from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeightFactors
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, check_choice, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead
 from poise.postprocess import PostProcess
 
@@ -28,11 +27,11 @@ OverlapName = Literal["normalized", "linear"]
 LocationName = Literal["giou", "iou"]
 
 NEGATIVES = {
-    "both": Evidence.probability_and_importance,
-    "probability": Evidence.probability_alone,
-    "importance": Evidence.importance_alone,
-    "neither": Evidence.neither,
-    "complement": Evidence.complement,
+    "both": NegativeWeightFactors.probability_and_importance,
+    "probability": NegativeWeightFactors.probability_only,
+    "importance": NegativeWeightFactors.importance_only,
+    "neither": NegativeWeightFactors.neither,
+    "complement": NegativeWeightFactors.complement,
 }
 OVERLAPS = {"normalized": NormalizedIoU, "linear": LinearIoU}
 LOCATIONS = {"giou": box_likelihood, "iou": overlap_power}
@@ -56,12 +55,12 @@ def dw(
     mu: float = 5.0,
     mu_total: float = 3.0,
     location: LocationName = "giou",
-    detached_weights: bool = True,
+    detach_weights: bool = True,
     overlap_function: OverlapName = "normalized",
     gamma1: float = 2.0,
     gamma2: float = 2.0,
     negative: NegativeName = "both",
-    detached_importance: bool = False,
+    detach_importance: bool = False,
     box_weight: float = 5.0,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.6,
@@ -79,7 +78,7 @@ def dw(
         mu, mu_total: sharpness of the positive weight and of the sum that divides it; equal in the article.
         overlap_function: of the negative weight, with exponent ``gamma1``: normalized per object (the code's) or the
             article's line through (0.5, 1) and (0.95, 0).
-        gamma2: exponent of the negative weight's importance, the score; ``detached_importance`` stops its gradient.
+        gamma2: exponent of the negative weight's importance, the score; ``detach_importance`` stops its gradient.
         negative: what the negative weight is made of inside objects; "complement" is 1 - positive weight.
     """
     check_choice("bag", bag, get_args(BagName))
@@ -92,7 +91,7 @@ def dw(
     neck = pyramid(body, channels, from_input=False, relu=True)
     refinement = BoundaryRefinement(channels) if refine else None
     head = DualWeightingHead(
-        channels, num_classes, points(neck.strides, 0.5), refinement, depth, deformable=deformable_towers
+        channels, num_classes, point_grid(neck.strides, 0.5), refinement, depth, deformable=deformable_towers
     )
     bags: dict[str, Bag] = {
         "soft_center": head.center_prior,
@@ -100,8 +99,8 @@ def dw(
         "topk": TopKCenterPrior(bag_topk),
     }
     overlap = OVERLAPS[overlap_function](gamma1)
-    assigner = DualWeighting(bags[bag], beta, mu, mu_total, LOCATIONS[location], overlap, detached_weights)
-    criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], detached_importance)
+    assigner = DualWeighting(bags[bag], beta, mu, mu_total, LOCATIONS[location], overlap, detach_weights)
+    criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], detach_importance)
     return PyramidDetector(
         body,
         neck,
@@ -109,6 +108,6 @@ def dw(
             head,
             assigner,
             criterion,
-            PostProcess(score_threshold, nms_threshold, side=-1, max_detections=max_detections),
+            PostProcess(score_threshold, nms_threshold, min_size=-1, max_detections=max_detections),
         ),
     )

@@ -21,18 +21,18 @@ from poise.detectors import PyramidDetector
 from poise.detectors.region import RegionDetector
 from poise.models.parts import Weights
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import AnchorGrid
+from poise.nn.head_layers import AnchorGrid
 from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.necks.fpn import FPN, SubsampledLevel
 from poise.nn.roi_align import RegionAlign
-from poise.sample import Sampler, TakeAll, article_sampler, balanced_sampler, hard_sampler, random_sampler
+from poise.sample import Sampler, TakeAll, libra_article_sampler, libra_sampler, ohem_sampler, random_sampler
 
 Part = TypeVar("Part")
 SAMPLING: dict[str, Callable[[int], Sampler]] = {
     "random": random_sampler,
-    "balanced": balanced_sampler,  # Libra R-CNN as published
-    "article": article_sampler,  # Libra R-CNN as its article describes it
-    "ohem": hard_sampler,
+    "balanced": libra_sampler,  # Libra R-CNN as published
+    "article": libra_article_sampler,  # Libra R-CNN as its article describes it
+    "ohem": ohem_sampler,
 }
 BOX_LOSSES: dict[str, ElementLoss] = {
     "l1": losses.l1,

@@ -7,12 +7,11 @@ distances in strides; the centerness is read off the regression tower; GIoU.
 from __future__ import annotations
 
 from poise.assign import CenterRegion
-from poise.branches import DenseBranch
 from poise.criteria import fcos_criterion
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.nn.heads.centerness import CenternessHead, Distances
 from poise.postprocess import PostProcess
 
@@ -34,7 +33,7 @@ def fcos(
     """FCOS on a feature pyramid; ``radius`` in strides is the reach of center sampling (0: the whole object)."""
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
-    head = CenternessHead(channels, num_classes, points(neck.strides, 0.5), Distances(), depth, tower_bias=True)
+    head = CenternessHead(channels, num_classes, point_grid(neck.strides, 0.5), Distances(), depth, tower_bias=True)
     branch = DenseBranch(
         head,
         CenterRegion(radius),

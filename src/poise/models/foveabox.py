@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from poise.assign import Fovea
 from poise.boxes import LogDistances
-from poise.branches import DenseBranch
 from poise.criteria.fovea import FoveaCriterion, fovea_focal
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.nn.heads.fovea import FoveaHead
 from poise.postprocess import PostProcess
 
@@ -39,12 +38,12 @@ def foveabox(
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = LogDistances()
-    head = FoveaHead(channels, num_classes, points(neck.strides, 0.5), coder, depth)
+    head = FoveaHead(channels, num_classes, point_grid(neck.strides, 0.5), coder, depth)
     criterion = FoveaCriterion(coder, *class_supervision(class_loss, fovea_focal))
     branch = DenseBranch(
         head,
         Fovea(sigma),
         criterion,
-        PostProcess(score_threshold, nms_threshold, border=1.0, max_detections=max_detections),
+        PostProcess(score_threshold, nms_threshold, clip_margin=1.0, max_detections=max_detections),
     )
     return PyramidDetector(body, neck, branch)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from poise.assign.free_anchor import FreeAnchor, as_topk, lowest_first
 from poise.boxes import DeltaCoder
-from poise.branches import DenseBranch
-from poise.criteria.bags import BagCriterion
-from poise.detectors import PyramidDetector
+from poise.criteria.bags import FreeAnchorCriterion
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import retina_anchors
+from poise.nn.head_layers import retina_anchors
 from poise.nn.heads.anchor import AnchorHead
 from poise.postprocess import PostProcess
 
@@ -52,6 +51,9 @@ def freeanchor(
         body,
         neck,
         DenseBranch(
-            head, assigner, BagCriterion(), PostProcess(score_threshold, nms_threshold, max_detections=max_detections)
+            head,
+            assigner,
+            FreeAnchorCriterion(),
+            PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
         ),
     )

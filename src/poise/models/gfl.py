@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from poise.assign import ATSS
-from poise.branches import DenseBranch
 from poise.criteria import DistributionCriterion
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import squares
+from poise.nn.head_layers import square_anchors
 from poise.nn.heads.distribution import DistributionHead
 from poise.postprocess import PostProcess
 
@@ -51,7 +50,7 @@ def gfl(
         gated=False,
     )
     neck = pyramid(body, channels, from_input=False, relu=False)
-    head = DistributionHead(channels, num_classes, squares(neck.strides), bins, depth)
+    head = DistributionHead(channels, num_classes, square_anchors(neck.strides), bins, depth)
     branch = DenseBranch(
         head,
         ATSS(topk),

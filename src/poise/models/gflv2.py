@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from poise.assign import ATSS
-from poise.branches import DenseBranch
-from poise.criteria.distribution import joint_criterion
-from poise.detectors import PyramidDetector
+from poise.criteria.distribution import gflv2_criterion
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import squares
+from poise.nn.head_layers import square_anchors
 from poise.nn.heads.distribution import DistributionHead, DistributionQuality
 from poise.postprocess import PostProcess
 
@@ -30,8 +29,8 @@ def gflv2(
     depth: int = 4,
     topk: int = 9,
     bins: int = 17,
-    greatest: int = 4,
-    hidden: int = 64,
+    reg_topk: int = 4,
+    reg_channels: int = 64,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.6,
     max_detections: int = 100,
@@ -40,8 +39,8 @@ def gflv2(
 
     Args:
         deformable_stages: of the backbone (3, 4, 5), with deformable convolutions (DCNv1, as published).
-        greatest: probabilities of each side that the quality is read from, with their mean.
-        hidden: width of the network that reads it.
+        reg_topk: probabilities of each side that the quality is read from, with their mean.
+        reg_channels: width of the network that reads it.
     """
     body = Backbone(
         backbone,
@@ -53,15 +52,15 @@ def gflv2(
         gated=False,
     )
     neck = pyramid(body, channels, from_input=False, relu=False)
-    quality = DistributionQuality(greatest, hidden)
-    head = DistributionHead(channels, num_classes, squares(neck.strides), bins, depth, quality=quality)
+    quality = DistributionQuality(reg_topk, reg_channels)
+    head = DistributionHead(channels, num_classes, square_anchors(neck.strides), bins, depth, quality=quality)
     return PyramidDetector(
         body,
         neck,
         DenseBranch(
             head,
             ATSS(topk),
-            joint_criterion(),
+            gflv2_criterion(),
             PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
         ),
     )

@@ -11,14 +11,13 @@ from torch import nn
 
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder
-from poise.branches import DenseBranch
 from poise.branches.region import RegionBranch, RegionPostProcess
 from poise.criteria import AnchorCriterion
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.faster_rcnn import BOX_LOSSES, SAMPLING, choose, proposal_stage, region_stage
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import retina_anchors
+from poise.nn.head_layers import retina_anchors
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.necks.balanced_pyramid import BalancedPyramid
 from poise.nn.necks.fpn import FPN, SubsampledLevel

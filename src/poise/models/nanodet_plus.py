@@ -12,19 +12,18 @@ from __future__ import annotations
 import copy
 
 from poise.assign import DynamicSoftLabel
-from poise.branches import DenseBranch
-from poise.criteria import guided_criterion
-from poise.detectors import Guide, GuidedDetector, PyramidDetector
+from poise.criteria import nanodet_plus_criterion
+from poise.detectors import AssignGuidanceModule, DenseBranch, GuidedDetector, PyramidDetector
 from poise.models.parts import Weights
 from poise.nn.activations import with_leaky_activations
 from poise.nn.backbones.shufflenet import ShuffleNetV2
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.nn.heads.distribution import DistributionHead
 from poise.nn.heads.nanodet import LightHead
 from poise.nn.necks.ghost_pan import GhostPAN
 from poise.postprocess import PostProcess
-from poise.structures import Phased
+from poise.structures import SwitchAtEpoch
 
 
 def nanodet_plus(
@@ -52,18 +51,20 @@ def nanodet_plus(
     """
     body = light_backbone(backbone, backbone_weights)
     neck = GhostPAN(body.channels, body.strides, channels)
-    grid = points(neck.strides, offset=0.0)
+    grid = point_grid(neck.strides, offset=0.0)
     head = LightHead(channels, num_classes, grid, bins, depth)
     branch = DenseBranch(
         head,
         DynamicSoftLabel(topk),
-        guided_criterion(),
+        nanodet_plus_criterion(),
         PostProcess(score_threshold, nms_threshold, topk=None, max_detections=max_detections),
     )
     if not guide_depth:
         return PyramidDetector(body, neck, branch)
     teacher = with_leaky_activations(DistributionHead(2 * channels, num_classes, grid, bins, guide_depth))
-    return GuidedDetector(body, neck, branch, Guide(copy.deepcopy(neck), teacher), Phased(False, True, detach_epoch))
+    return GuidedDetector(
+        body, neck, branch, AssignGuidanceModule(copy.deepcopy(neck), teacher), SwitchAtEpoch(False, True, detach_epoch)
+    )
 
 
 def light_backbone(name: str, weights: Weights) -> ShuffleNetV2 | Backbone:

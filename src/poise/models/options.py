@@ -15,11 +15,13 @@ LEAST = {  # of options that mean the same in every model
     "depth": 0,
     "guide_depth": 0,
     "hidden": 1,
+    "reg_channels": 1,
+    "reg_topk": 1,
     "bins": 2,
     "topk": 1,
     "iterations": 1,
-    "offset_epoch": 0,
-    "starting_epochs": 0,
+    "l1_epoch": 0,
+    "initial_epochs": 0,
     "frozen_stages": -1,
 }
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", types.NoneType: "nothing"}

@@ -8,14 +8,13 @@ cheapest plan for all objects together settles also the places that several of t
 from __future__ import annotations
 
 from poise.assign import OTA
-from poise.branches import DenseBranch
 from poise.criteria.ota import OTACriterion
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.nn.heads.centerness import Distances
-from poise.nn.heads.overlap import OverlapHead
+from poise.nn.heads.overlap import IoUHead
 from poise.postprocess import PostProcess
 
 
@@ -45,7 +44,7 @@ def ota(
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
-    head = OverlapHead(channels, num_classes, points(neck.strides, 0.0), Distances(), depth, tower_bias=True)
+    head = IoUHead(channels, num_classes, point_grid(neck.strides, 0.0), Distances(), depth, tower_bias=True)
     assigner = OTA(topk, radius, temperature=temperature, iterations=iterations)
     return PyramidDetector(
         body,

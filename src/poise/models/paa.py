@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from poise.assign.paa import PAA
 from poise.boxes import DeltaCoder
-from poise.branches import DenseBranch
-from poise.criteria.paa import OverlapCriterion
-from poise.detectors import PyramidDetector
+from poise.criteria.paa import PAACriterion
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import squares
+from poise.nn.head_layers import square_anchors
 from poise.nn.heads.centerness import Offsets
-from poise.nn.heads.overlap import OverlapHead
-from poise.postprocess import PostProcess, best_priors
+from poise.nn.heads.overlap import IoUHead
+from poise.postprocess import PostProcess, topk_priors
 
 
 def paa(
@@ -30,7 +29,7 @@ def paa(
     channels: int = 256,
     depth: int = 4,
     topk: int = 9,
-    voting: float = 0.025,
+    voting_sigma: float = 0.025,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.6,
     max_detections: int = 100,
@@ -39,13 +38,18 @@ def paa(
 
     Args:
         topk: candidates of an object on each level.
-        voting: how far 1 - IoU may be from 0 (as its square) for a candidate to move a detected box; 0: no voting.
+        voting_sigma: width of the score voting, exp(-(1 - IoU)^2 / sigma); 0: no voting.
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)
     decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
-    head = OverlapHead(channels, num_classes, squares(neck.strides), decoder, depth)
+    head = IoUHead(channels, num_classes, square_anchors(neck.strides), decoder, depth)
     postprocess = PostProcess(
-        score_threshold, nms_threshold, select=best_priors, side=-1.0, voting=voting, max_detections=max_detections
+        score_threshold,
+        nms_threshold,
+        preselect=topk_priors,
+        min_size=-1.0,
+        voting_sigma=voting_sigma,
+        max_detections=max_detections,
     )
-    return PyramidDetector(body, neck, DenseBranch(head, PAA(topk), OverlapCriterion(), postprocess))
+    return PyramidDetector(body, neck, DenseBranch(head, PAA(topk), PAACriterion(), postprocess))

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from poise.assign.rep_points import FirstBoxOverlap
-from poise.branches import DenseBranch
 from poise.criteria.rep_points import RepPointsCriterion
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.nn.heads.rep_points import RepPointsHead
 from poise.postprocess import PostProcess
 
@@ -30,7 +29,7 @@ def reppoints(
     group_norm: bool = False,
     channels: int = 256,
     depth: int = 3,
-    gradient: float = 0.1,
+    gradient_scale: float = 0.1,
     class_loss: ClassLossName = "focal",
     score_threshold: float = 0.05,
     nms_threshold: float = 0.5,
@@ -43,7 +42,7 @@ def reppoints(
     Args:
         deformable_stages: of the backbone (3, 4, 5), with deformable convolutions (DCNv1, as published).
         group_norm: in the pyramid and in the head's towers.
-        gradient: the part of the gradient that first points receive for where features are read.
+        gradient_scale: the part of the gradient that first points receive for where features are read.
     """
     groups = 32 if group_norm else 0
     body = Backbone(
@@ -56,7 +55,7 @@ def reppoints(
         gated=False,
     )
     neck = pyramid(body, channels, from_input=True, relu=False, groups=groups)
-    head = RepPointsHead(channels, num_classes, points(neck.strides, 0.0), depth, groups, gradient)
+    head = RepPointsHead(channels, num_classes, point_grid(neck.strides, 0.0), depth, groups, gradient_scale)
     criterion = RepPointsCriterion(*class_supervision(class_loss))
     return PyramidDetector(
         body,

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder
-from poise.branches import DenseBranch
 from poise.criteria import AnchorCriterion
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import retina_anchors
+from poise.nn.head_layers import retina_anchors
 from poise.nn.heads.anchor import AnchorHead
 from poise.postprocess import PostProcess
 

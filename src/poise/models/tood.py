@@ -8,15 +8,14 @@ good they are as the score. For the first epochs, when predictions say nothing y
 from __future__ import annotations
 
 from poise.assign import ATSS, TaskAligned
-from poise.branches import DenseBranch
-from poise.criteria.task_aligned import AlignedCriterion, StartingCriterion
-from poise.detectors import PyramidDetector
+from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import squares
+from poise.nn.head_layers import square_anchors
 from poise.nn.heads.task_aligned import TaskAlignedHead
 from poise.postprocess import PostProcess
-from poise.structures import Phased
+from poise.structures import SwitchAtEpoch
 
 
 def tood(
@@ -30,7 +29,7 @@ def tood(
     topk: int = 13,
     alpha: float = 1.0,
     beta: float = 6.0,
-    starting_epochs: int = 4,
+    initial_epochs: int = 4,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.6,
     max_detections: int = 100,
@@ -40,13 +39,13 @@ def tood(
     Args:
         depth: layers of the shared tower.
         topk: places that an object takes by score ** ``alpha`` * IoU ** ``beta``.
-        starting_epochs: epochs with ATSS and the focal loss.
+        initial_epochs: epochs with ATSS and the focal loss.
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
     neck = pyramid(body, channels, from_input=False, relu=False)
-    head = TaskAlignedHead(channels, num_classes, squares(neck.strides), depth)
-    assigner = Phased(ATSS(9), TaskAligned(topk, alpha, beta), starting_epochs)
-    criterion = Phased(StartingCriterion(), AlignedCriterion(), starting_epochs)
+    head = TaskAlignedHead(channels, num_classes, square_anchors(neck.strides), depth)
+    assigner = SwitchAtEpoch(ATSS(9), TaskAligned(topk, alpha, beta), initial_epochs)
+    criterion = SwitchAtEpoch(InitialCriterion(), TaskAlignedCriterion(), initial_epochs)
     return PyramidDetector(
         body,
         neck,
@@ -54,6 +53,6 @@ def tood(
             head,
             assigner,
             criterion,
-            PostProcess(score_threshold, nms_threshold, border=None, max_detections=max_detections),
+            PostProcess(score_threshold, nms_threshold, clip_margin=None, max_detections=max_detections),
         ),
     )

@@ -12,24 +12,23 @@ from typing import Literal
 
 from poise import losses
 from poise.assign import ATSS
-from poise.branches import DenseBranch
 from poise.criteria.varifocal import VarifocalCriterion
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, check_choice, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import squares
-from poise.nn.heads.star import GridConv, StarConv, StarHead, StarRefinement, strides_reach
-from poise.postprocess import PostProcess, best_pairs, best_priors
+from poise.nn.head_layers import square_anchors
+from poise.nn.heads.star import PlainConv, StarConv, StarHead, StarRefinement, distance_scales
+from poise.postprocess import PostProcess, topk_pairs, topk_priors
 
 LossName = Literal["varifocal", "quality_focal", "focal"]
-RankingName = Literal["pairs", "places"]
+PreselectName = Literal["pairs", "priors"]
 
 CRITERIA = {
     "varifocal": VarifocalCriterion(),
     "quality_focal": VarifocalCriterion(losses.quality_focal),
-    "focal": VarifocalCriterion(losses.focal, hard_targets=True),
+    "focal": VarifocalCriterion(losses.focal, hard_labels=True),
 }
-RANKINGS = {"pairs": best_pairs, "places": best_priors}
+PRESELECT = {"pairs": topk_pairs, "priors": topk_priors}
 
 
 def vfnet(
@@ -45,9 +44,9 @@ def vfnet(
     topk: int = 9,
     star: bool = True,
     refine: bool = True,
-    gradient: float = 0.1,
+    gradient_scale: float = 0.1,
     class_loss: LossName = "varifocal",
-    candidates: RankingName = "pairs",
+    preselect: PreselectName = "pairs",
     score_threshold: float = 0.05,
     nms_threshold: float = 0.6,
     max_detections: int = 100,
@@ -59,31 +58,31 @@ def vfnet(
         topk: ATSS candidates a level and object.
         star: read features on the box; else on the grid.
         refine: correct the box; else the first one is final.
-        gradient: the part of the star's gradient that reaches the first box.
+        gradient_scale: the part of the star's gradient that reaches the first box.
         class_loss: what teaches the classes; "focal" teaches 1 instead of the IoU.
-        candidates: what is kept of each level before NMS: the best (place, class) pairs (MMDetection 3), or all
+        preselect: what is kept of each level before NMS: the best (place, class) pairs (MMDetection 3), or all
             classes of the best places (the authors' code, whose AP was published).
     """
     body = Backbone(
         backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, deformable_stages=deformable_stages
     )
     neck = pyramid(body, channels, from_input=False, relu=True)
-    layer = StarConv if star else GridConv
+    layer = StarConv if star else PlainConv
     refinement = StarRefinement(channels, len(neck.strides), layer(channels)) if refine else None
     head = StarHead(
         channels,
         num_classes,
-        squares(neck.strides),
+        square_anchors(neck.strides),
         layer(channels),
         refinement,
         depth,
-        reach=strides_reach(neck.strides),
-        gradient=gradient,
+        distance_scales=distance_scales(neck.strides),
+        gradient_scale=gradient_scale,
         deformable=deformable_towers,
     )
     check_choice("class_loss", class_loss, CRITERIA)
-    check_choice("candidates", candidates, RANKINGS)
+    check_choice("preselect", preselect, PRESELECT)
     postprocess = PostProcess(
-        score_threshold, nms_threshold, select=RANKINGS[candidates], max_detections=max_detections
+        score_threshold, nms_threshold, preselect=PRESELECT[preselect], max_detections=max_detections
     )
     return PyramidDetector(body, neck, DenseBranch(head, ATSS(topk), CRITERIA[class_loss], postprocess))

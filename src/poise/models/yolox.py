@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from poise.assign import SimOTA
 from poise.boxes import DeltaCoder
-from poise.branches import DenseBranch
 from poise.criteria.yolox import YOLOXCriterion
-from poise.detectors import PyramidDetector
+from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.grids import points
+from poise.nn.head_layers import point_grid
 from poise.nn.heads.decoupled import DecoupledHead
 from poise.nn.necks.fpn import FPN, NoLevels
 from poise.postprocess import PostProcess
-from poise.structures import Phased
+from poise.structures import SwitchAtEpoch
 
-LARGEST_LOG = 16.0  # log sizes are cut here, far above any box, so that finite outputs give finite boxes
+MAX_LOG = 16.0  # upper bound of log sizes, far above any box, so that finite outputs give finite boxes
 
 
 def yolox(
@@ -33,7 +32,7 @@ def yolox(
     depth: int = 2,
     topk: int = 10,
     radius: float = 2.5,
-    offset_epoch: int = 285,
+    l1_epoch: int = 285,
     score_threshold: float = 0.01,
     nms_threshold: float = 0.65,
     max_detections: int = 100,
@@ -44,12 +43,12 @@ def yolox(
         depth: layers of each of the head's two towers.
         topk: best IoUs of an object whose sum is the number of its positives.
         radius: strides from an object's center within which places are preferred.
-        offset_epoch: epochs done when the L1 loss of the offsets joins in; published are all but the last 15 of 300.
+        l1_epoch: epochs done when the L1 loss of the offsets joins in; published are all but the last 15 of 300.
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
     neck = FPN(body.channels, body.strides, channels, NoLevels())
-    coder = DeltaCoder(max_log_ratio=LARGEST_LOG)
-    head = DecoupledHead(channels, num_classes, points(neck.strides, 0.0), coder, depth)
-    criterion = Phased(YOLOXCriterion(coder), YOLOXCriterion(coder, offset_weight=1.0), offset_epoch)
+    coder = DeltaCoder(max_log_ratio=MAX_LOG)
+    head = DecoupledHead(channels, num_classes, point_grid(neck.strides, 0.0), coder, depth)
+    criterion = SwitchAtEpoch(YOLOXCriterion(coder), YOLOXCriterion(coder, offset_weight=1.0), l1_epoch)
     postprocess = PostProcess(score_threshold, nms_threshold, max_detections=max_detections)
     return PyramidDetector(body, neck, DenseBranch(head, SimOTA(topk, radius, shift=0.5), criterion, postprocess))

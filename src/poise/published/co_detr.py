@@ -24,7 +24,7 @@ AUXILIARY: list[Rule] = [
     (r"bbox_head\.0\.cls_convs\.(\d)\.(.+)", r"collaboration.lenders.1.branch.head.classification.\1.\2"),
     (r"bbox_head\.0\.reg_convs\.(\d)\.(.+)", r"collaboration.lenders.1.branch.head.regression.\1.\2"),
     (r"bbox_head\.0\.atss_cls\.(.+)", r"collaboration.lenders.1.branch.head.classes.\1"),
-    (r"bbox_head\.0\.atss_reg\.(.+)", r"collaboration.lenders.1.branch.head.sides.\1"),
+    (r"bbox_head\.0\.atss_reg\.(.+)", r"collaboration.lenders.1.branch.head.box_distances.\1"),
     (r"bbox_head\.0\.atss_centerness\.(.+)", r"collaboration.lenders.1.branch.head.centerness.\1"),
     (r"bbox_head\.0\.scales\.(\d)\.scale", r"collaboration.lenders.1.branch.head.scales.\1.scale"),
     (TRANSFORMER + r"aux_pos_trans\.(\d)\.(.+)", r"collaboration.lenders.\1.make.encode.project.\2"),

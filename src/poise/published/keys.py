@@ -28,19 +28,19 @@ RETINANET: list[Rule] = [
 FCOS: list[Rule] = [  # conv_* in current files, fcos_* in those of before mmdet 2
     *SHARED,
     (r"bbox_head\.(?:conv|fcos)_cls\.(.+)", r"branch.head.classes.\1"),
-    (r"bbox_head\.(?:conv|fcos)_reg\.(.+)", r"branch.head.sides.\1"),
+    (r"bbox_head\.(?:conv|fcos)_reg\.(.+)", r"branch.head.box_distances.\1"),
     (r"bbox_head\.(?:conv|fcos)_centerness\.(.+)", r"branch.head.centerness.\1"),
 ]
 ATSS: list[Rule] = [
     *SHARED,
     (r"bbox_head\.atss_cls\.(.+)", r"branch.head.classes.\1"),
-    (r"bbox_head\.atss_reg\.(.+)", r"branch.head.sides.\1"),
+    (r"bbox_head\.atss_reg\.(.+)", r"branch.head.box_distances.\1"),
     (r"bbox_head\.atss_centerness\.(.+)", r"branch.head.centerness.\1"),
 ]
 GFL: list[Rule] = [
     *SHARED,
     (r"bbox_head\.gfl_cls\.(.+)", r"branch.head.classes.\1"),
-    (r"bbox_head\.gfl_reg\.(.+)", r"branch.head.sides.\1"),
+    (r"bbox_head\.gfl_reg\.(.+)", r"branch.head.box_distances.\1"),
     (r"bbox_head\.integral\.project", None),
 ]
 GFLV2: list[Rule] = [

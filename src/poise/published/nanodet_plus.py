@@ -1,7 +1,7 @@
 """Names of tensors in NanoDet-Plus's checkpoints.
 
-The original's last convolution of a level gives classes and box sides at once; poise keeps them apart, so that another
-number of classes leaves the sides as they were.
+The original's last convolution of a level gives classes and box distances at once; poise keeps them apart, so that another
+number of classes leaves the box distances as they were.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ RULES: list[Rule] = [
     *_neck("fpn", "neck"),
     *_neck("aux_fpn", "guide.neck"),
     *_renamed(r"head\.cls_convs\.(\d)\.(\d)", r"branch.head.towers.\1.\2", SEPARABLE),
-    (r"head\.gfl_cls\.(\d)\.(weight|bias) \((classes|sides)\)", r"branch.head.\3.\1.\2"),
+    (r"head\.gfl_cls\.(\d)\.(weight|bias) \((classes|box_distances)\)", r"branch.head.\3.\1.\2"),
     (r"head\.distribution_project\.project", None),
     *_renamed(r"aux_head\.cls_convs\.(\d)", r"guide.head.classification.\1", {"conv": "conv", "gn": "norm"}),
     *_renamed(r"aux_head\.reg_convs\.(\d)", r"guide.head.regression.\1", {"conv": "conv", "gn": "norm"}),
     (r"aux_head\.gfl_cls\.(.+)", r"guide.head.classes.\1"),
-    (r"aux_head\.gfl_reg\.(.+)", r"guide.head.sides.\1"),
+    (r"aux_head\.gfl_reg\.(.+)", r"guide.head.box_distances.\1"),
     (r"aux_head\.scales\.(\d)\.scale", r"guide.head.scales.\1.scale"),
 ]
 
 
 def split_outputs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The checkpoint with each level's output rows parted into ``… (classes)`` and ``… (sides)``; sides come last."""
+    """The checkpoint with each level's output rows parted into ``… (classes)`` and ``… (box_distances)``; distances come last."""
     project = state.get("head.distribution_project.project")
     rows = 4 * (DEFAULT_BINS if project is None else len(project))
     parted: dict[str, Tensor] = {}
     for key, value in state.items():
         if re.fullmatch(r"head\.gfl_cls\.\d\.(weight|bias)", key):
-            parted[f"{key} (classes)"], parted[f"{key} (sides)"] = value[:-rows], value[-rows:]
+            parted[f"{key} (classes)"], parted[f"{key} (box_distances)"] = value[:-rows], value[-rows:]
         else:
             parted[key] = value
     return parted

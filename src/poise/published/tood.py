@@ -19,7 +19,7 @@ TOOD: list[Rule] = [
     (r"bbox_head\.inter_convs\.(\d+)\.conv\.(.+)", r"branch.head.tower.\1.conv.\2"),
     (r"bbox_head\.inter_convs\.(\d+)\.gn\.(.+)", r"branch.head.tower.\1.norm.\2"),
     (r"bbox_head\.tood_cls\.(.+)", r"branch.head.classes.\1"),
-    (r"bbox_head\.tood_reg\.(.+)", r"branch.head.sides.\1"),
+    (r"bbox_head\.tood_reg\.(.+)", r"branch.head.box_distances.\1"),
     (r"bbox_head\.cls_prob_module\.(.+)", r"branch.head.alignment.\1"),
     (r"bbox_head\.reg_offset_module\.(.+)", r"branch.head.offsets.\1"),
 ]

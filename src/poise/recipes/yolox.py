@@ -22,7 +22,7 @@ EPOCHS, PLAIN = 300, 15
 def yolox_r50_fpn_300e() -> Recipe:
     """YOLOX head and schedule, ResNet-50, 300 epochs at 640x640; no AP is published."""
     return Recipe(
-        model=ModelSettings("yolox_r50_fpn", backbone_weights="imagenet", options={"offset_epoch": EPOCHS - PLAIN}),
+        model=ModelSettings("yolox_r50_fpn", backbone_weights="imagenet", options={"l1_epoch": EPOCHS - PLAIN}),
         data=DataSettings(batch_size=64, on_bad_data="skip"),
         augment=AugmentSettings(flip=0.5, photometric=1.0, mosaic=1.0, mixup=1.0, plain_epochs=PLAIN),
         optimizer=OptimizerSettings(

@@ -3,14 +3,14 @@
 from poise.sample.balanced import InstanceBalanced, IoUBalanced
 from poise.sample.combined import (
     PositiveNegativeSampler,
-    article_sampler,
-    balanced_sampler,
-    hard_sampler,
+    libra_article_sampler,
+    libra_sampler,
+    ohem_sampler,
     random_sampler,
 )
 from poise.sample.ohem import OHEM
-from poise.sample.protocol import Request, Sampler, SelectionRule, keep
-from poise.sample.random import Uniform
+from poise.sample.protocol import Sampler, SelectionRequest, SelectionRule, restrict_to_sample
+from poise.sample.random import RandomSelection
 from poise.sample.take_all import TakeAll
 
 __all__ = [
@@ -19,13 +19,13 @@ __all__ = [
     "OHEM",
     "InstanceBalanced",
     "IoUBalanced",
-    "Request",
+    "SelectionRequest",
     "Sampler",
     "TakeAll",
-    "Uniform",
-    "article_sampler",
-    "balanced_sampler",
-    "hard_sampler",
-    "keep",
+    "RandomSelection",
+    "libra_article_sampler",
+    "libra_sampler",
+    "ohem_sampler",
+    "restrict_to_sample",
     "random_sampler",
 ]

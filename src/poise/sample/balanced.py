@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.sample.protocol import Request, greatest
+from poise.sample.protocol import SelectionRequest, select_topk
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,26 @@ class IoUBalanced:
         if self.bins < 1 or not 0 <= self.floor_fraction <= 1 or self.floor >= 1:
             raise ValueError(f"{self}: bins >= 1, floor < 1 and floor_fraction in [0,1] are needed")
 
-    def __call__(self, request: Request) -> Tensor:
+    def __call__(self, request: SelectionRequest) -> Tensor:
         overlap, keys = request.assignment.quality, request.keys()
         low = request.candidates & (overlap < self.floor if self.floor > 0 else overlap <= self.floor)
         high = request.candidates & ~low
         wanted = (request.count.double() * (1 - self.floor_fraction)).long()
         chosen = self._from_bins(high, overlap, wanted, request)
         for pool in (low, request.candidates):
-            chosen = chosen | _refill(pool & ~chosen, chosen, request.count, keys, request.most)
+            chosen = chosen | _refill(pool & ~chosen, chosen, request.count, keys, request.max_count)
         return chosen
 
-    def _from_bins(self, high: Tensor, overlap: Tensor, wanted: Tensor, request: Request) -> Tensor:
+    def _from_bins(self, high: Tensor, overlap: Tensor, wanted: Tensor, request: SelectionRequest) -> Tensor:
         """Evenly from the bins, then at random from all of ``high``, up to ``wanted``."""
         start, width = max(self.floor, 0.0), self._width(overlap)
         edges = start + torch.arange(self.bins + 1, device=overlap.device) * width[:, None]  # (B,bins+1)
         level = overlap[:, None]
         member = high[:, None] & (level >= edges[:, :-1, None]) & (level < edges[:, 1:, None])
         share = (wanted // self.bins)[:, None].expand(-1, self.bins)
-        chosen = greatest(member, request.keys()[:, None].expand_as(member), share, request.most).any(1)
+        chosen = select_topk(member, request.keys()[:, None].expand_as(member), share, request.max_count).any(1)
         # A fresh key: those left over in a drained bin hold low keys and would never be drawn.
-        return chosen | _refill(high & ~chosen, chosen, wanted, request.keys(), request.most)
+        return chosen | _refill(high & ~chosen, chosen, wanted, request.keys(), request.max_count)
 
     def _width(self, overlap: Tensor) -> Tensor:
         """Width of a bin, (B,)."""
@@ -81,20 +81,20 @@ class InstanceBalanced:
     needs_loss: ClassVar[bool] = False
     exact: bool = False
 
-    def __call__(self, request: Request) -> Tensor:
+    def __call__(self, request: SelectionRequest) -> Tensor:
         rank, objects = _rank_in_object(request.assignment.index, request.candidates, request.keys())
         share = (request.count / objects.clamp(min=1)).round() + 1
         even = request.candidates & (rank < share[:, None])
-        chosen = greatest(even, request.keys(), request.count, request.most)
+        chosen = select_topk(even, request.keys(), request.count, request.max_count)
         pool = request.candidates & ~chosen if self.exact else request.candidates
-        chosen = chosen | _refill(pool, chosen, request.count, request.keys(), request.most)
+        chosen = chosen | _refill(pool, chosen, request.count, request.keys(), request.max_count)
         few = request.candidates.sum(1) <= request.count
         return torch.where(few[:, None], request.candidates, chosen)
 
 
-def _refill(pool: Tensor, chosen: Tensor, count: Tensor, keys: Tensor, most: int) -> Tensor:
+def _refill(pool: Tensor, chosen: Tensor, count: Tensor, keys: Tensor, max_count: int) -> Tensor:
     """As many of ``pool`` at random as ``chosen`` lacks of ``count``."""
-    return greatest(pool, keys, (count - chosen.sum(1)).clamp(min=0), most)
+    return select_topk(pool, keys, (count - chosen.sum(1)).clamp(min=0), max_count)
 
 
 def _rank_in_object(index: Tensor, candidates: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:

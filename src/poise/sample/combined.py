@@ -9,8 +9,8 @@ from torch import Tensor
 
 from poise.sample.balanced import InstanceBalanced, IoUBalanced
 from poise.sample.ohem import OHEM
-from poise.sample.protocol import Request, SelectionRule, pack
-from poise.sample.random import Uniform
+from poise.sample.protocol import SelectionRequest, SelectionRule, to_sample
+from poise.sample.random import RandomSelection
 from poise.structures import Assignment, Sample
 
 
@@ -25,8 +25,8 @@ class PositiveNegativeSampler:
     size: int = 512
     positive_fraction: float = 0.25
     negatives_per_positive: float = -1.0
-    positives: SelectionRule = field(default_factory=Uniform)
-    negatives: SelectionRule = field(default_factory=Uniform)
+    positives: SelectionRule = field(default_factory=RandomSelection)
+    negatives: SelectionRule = field(default_factory=RandomSelection)
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.positive_fraction <= 1:
@@ -45,13 +45,13 @@ class PositiveNegativeSampler:
     ) -> Sample:
         most = int(self.size * self.positive_fraction)
         share = torch.full_like(assignment.index[:, 0], most)
-        positive = self.positives(Request(assignment.positive, share, most, assignment, generator, loss))
+        positive = self.positives(SelectionRequest(assignment.positive, share, most, assignment, generator, loss))
         found = positive.sum(1)
         rest = self.size - found
         if self.negatives_per_positive >= 0:
             rest = torch.minimum(rest, (self.negatives_per_positive * found.clamp(min=1)).long())
-        negative = self.negatives(Request(assignment.negative, rest, self.size, assignment, generator, loss))
-        return pack(positive, negative, self.size)
+        negative = self.negatives(SelectionRequest(assignment.negative, rest, self.size, assignment, generator, loss))
+        return to_sample(positive, negative, self.size)
 
 
 def random_sampler(
@@ -61,12 +61,12 @@ def random_sampler(
     return PositiveNegativeSampler(size, positive_fraction, negatives_per_positive)
 
 
-def balanced_sampler(size: int = 512, positive_fraction: float = 0.25) -> PositiveNegativeSampler:
+def libra_sampler(size: int = 512, positive_fraction: float = 0.25) -> PositiveNegativeSampler:
     """Libra R-CNN's, as published: what its code does, not all of what its article says."""
     return PositiveNegativeSampler(size, positive_fraction, positives=InstanceBalanced(), negatives=IoUBalanced())
 
 
-def article_sampler(
+def libra_article_sampler(
     size: int = 512, positive_fraction: float = 0.25, negative_threshold: float = 0.5
 ) -> PositiveNegativeSampler:
     """Libra R-CNN's as the article describes it: bins over all negatives' overlaps, exact numbers."""
@@ -74,6 +74,6 @@ def article_sampler(
     return PositiveNegativeSampler(size, positive_fraction, positives=InstanceBalanced(exact=True), negatives=negatives)
 
 
-def hard_sampler(size: int = 512, positive_fraction: float = 0.25) -> PositiveNegativeSampler:
+def ohem_sampler(size: int = 512, positive_fraction: float = 0.25) -> PositiveNegativeSampler:
     """Online hard example mining for both kinds."""
     return PositiveNegativeSampler(size, positive_fraction, positives=OHEM(), negatives=OHEM())

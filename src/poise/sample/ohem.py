@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from poise.sample.protocol import Request, greatest
+from poise.sample.protocol import SelectionRequest, select_topk
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,9 @@ class OHEM:
 
     needs_loss: ClassVar[bool] = True
 
-    def __call__(self, request: Request) -> Tensor:
+    def __call__(self, request: SelectionRequest) -> Tensor:
         if request.loss is None:
             raise ValueError("OHEM() ranks by the loss of each place: hand the sampler loss=(B,N)")
-        return greatest(request.candidates, request.loss.nan_to_num(nan=0.0).clamp(min=0), request.count, request.most)
+        return select_topk(
+            request.candidates, request.loss.nan_to_num(nan=0.0).clamp(min=0), request.count, request.max_count
+        )

@@ -23,14 +23,14 @@ class PositivesFirst:
     """
 
     needs_loss: ClassVar[bool] = False
-    most: int = 300
-    least: int = 9
+    max_queries: int = 300
+    min_queries: int = 9
     fill: bool = True
     random: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.least <= self.most:
-            raise ValueError(f"{self}: 1 <= least <= most")
+        if not 1 <= self.min_queries <= self.max_queries:
+            raise ValueError(f"{self}: 1 <= min_queries <= max_queries")
 
     @torch.no_grad()
     def __call__(
@@ -39,10 +39,10 @@ class PositivesFirst:
         """Positives ahead, (B,S) of at most ``most`` places."""
         wanted = assignment.positive | (assignment.negative if self.fill else False)
         key = assignment.positive.long() + wanted.long() + self._keys(assignment, generator)
-        best = key.topk(min(self.most, key.shape[1]), 1)
+        best = key.topk(min(self.max_queries, key.shape[1]), 1)
         count = assignment.positive.sum(1)
         if self.fill:
-            count = count.amax().clamp(min=self.least).expand_as(count)
+            count = count.amax().clamp(min=self.min_queries).expand_as(count)
         slots = torch.arange(best.indices.shape[1], device=key.device)
         return Sample(best.indices, (slots < count[:, None]) & wanted.gather(1, best.indices))
 

@@ -18,12 +18,12 @@ from poise.structures import Assignment, Sample
 
 
 @dataclass(frozen=True)
-class Request:
+class SelectionRequest:
     """What a chooser is asked for."""
 
     candidates: Tensor  # (B,N) bool
     count: Tensor  # (B,) int64, how many are wanted
-    most: int  # no image wants more than this
+    max_count: int  # no image wants more than this
     assignment: Assignment
     generator: torch.Generator | None = None  # None: torch's own
     loss: Tensor | None = None  # (B,N) what each place would cost, for choosers with ``needs_loss``
@@ -40,7 +40,7 @@ class SelectionRule(Protocol):
     @property
     def needs_loss(self) -> bool: ...
 
-    def __call__(self, request: Request) -> Tensor: ...
+    def __call__(self, request: SelectionRequest) -> Tensor: ...
 
 
 class Sampler(Protocol):
@@ -54,24 +54,24 @@ class Sampler(Protocol):
     ) -> Sample: ...
 
 
-def greatest(candidates: Tensor, keys: Tensor, count: Tensor, most: int) -> Tensor:
+def select_topk(candidates: Tensor, keys: Tensor, count: Tensor, max_count: int) -> Tensor:
     """The ``count`` candidates with the greatest keys.
 
     Args:
         candidates: (...,N) bool.
         keys: (...,N), not negative.
-        count: (...), at most ``most``.
+        count: (...), at most ``max_count``.
 
     Returns:
         (...,N) bool; all candidates where there are no more than ``count``.
     """
-    width = min(most, candidates.shape[-1])
+    width = min(max_count, candidates.shape[-1])
     index = torch.where(candidates, keys, -1.0).topk(width, -1).indices
     wanted = torch.arange(width, device=index.device) < count[..., None]
     return torch.zeros_like(candidates).scatter(-1, index, wanted) & candidates
 
 
-def pack(positive: Tensor, negative: Tensor, size: int) -> Sample:
+def to_sample(positive: Tensor, negative: Tensor, size: int) -> Sample:
     """A ``Sample`` of at most ``size`` places from disjoint (B,N) masks: positives, then negatives, each ascending."""
     places = positive.shape[1]
     order = positive.long() * 2 + negative.long()
@@ -80,7 +80,7 @@ def pack(positive: Tensor, negative: Tensor, size: int) -> Sample:
     return Sample(index, order.gather(1, index) > 0)
 
 
-def keep(assignment: Assignment, sample: Sample) -> Assignment:
+def restrict_to_sample(assignment: Assignment, sample: Sample) -> Assignment:
     """The assignment of the sampled places (B,S); what was not chosen is ignored."""
     taken = assignment.take(sample.index)
     return replace(taken, positive=taken.positive & sample.mask, ignored=taken.ignored | ~sample.mask)

@@ -1,4 +1,4 @@
-"""Uniform choice (Girshick 2015): every candidate is as likely as every other."""
+"""RandomSelection choice (Girshick 2015): every candidate is as likely as every other."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from poise.sample.protocol import Request, greatest
+from poise.sample.protocol import SelectionRequest, select_topk
 
 
 @dataclass(frozen=True)
-class Uniform:
+class RandomSelection:
     """Candidates at random, without replacement."""
 
     needs_loss: ClassVar[bool] = False
 
-    def __call__(self, request: Request) -> Tensor:
-        return greatest(request.candidates, request.keys(), request.count, request.most)
+    def __call__(self, request: SelectionRequest) -> Tensor:
+        return select_topk(request.candidates, request.keys(), request.count, request.max_count)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
-from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import init_towers, output_conv, prior_bias, tower
+from poise.nn.head_layers import AnchorGrid, flatten_levels, init_towers, output_conv, prior_bias, tower
 from poise.structures import DeltaPredictions
 
 
@@ -28,6 +27,6 @@ class AnchorHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
         priors = self.grid(maps)
-        logits = flatten(self.classes(self.classification(list(maps))), self.num_classes)
-        deltas = flatten(self.offsets(self.regression(list(maps))), 4)
+        logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
+        deltas = flatten_levels(self.offsets(self.regression(list(maps))), 4)
         return DeltaPredictions(priors, logits, self.coder.decode(priors.boxes, deltas), deltas)

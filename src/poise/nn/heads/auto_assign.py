@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from poise.nn.center_prior import CenterPrior
-from poise.nn.grids import AnchorGrid
+from poise.nn.head_layers import AnchorGrid, prior_bias
 from poise.nn.heads.centerness import CenternessHead, Distances
-from poise.nn.towers import prior_bias
 
 
 class AutoAssignHead(CenternessHead):
@@ -16,5 +15,5 @@ class AutoAssignHead(CenternessHead):
     def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, depth: int = 4, groups: int = 32) -> None:
         super().__init__(channels, num_classes, grid, Distances(), depth, groups, tower_bias=True)
         nn.init.constant_(self.classes.bias, prior_bias(0.02))  # type: ignore[arg-type]
-        nn.init.constant_(self.sides.bias, 4.0)  # type: ignore[arg-type]
+        nn.init.constant_(self.box_distances.bias, 4.0)  # type: ignore[arg-type]
         self.center_prior = CenterPrior(num_classes, 1.0, trained=True)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder, decode_distances
-from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import Scale, init_towers, output_conv, prior_bias, tower
+from poise.nn.head_layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
 from poise.structures import Priors, QualityPredictions
 
 
@@ -34,16 +33,16 @@ class CenternessHead(nn.Module):
         self.regression = tower(channels, depth, groups, tower_bias)
         init_towers(self.classification, self.regression)
         self.classes = output_conv(channels, num_classes, prior_bias())
-        self.sides = output_conv(channels, 4)
+        self.box_distances = output_conv(channels, 4)
         self.centerness = output_conv(channels, 1)
-        self.scales = nn.ModuleList([Scale() for _ in grid.strides])
+        self.scales = Scales(len(grid.strides))
 
     def forward(self, maps: Sequence[Tensor]) -> QualityPredictions:
         priors = self.grid(maps)
-        logits = flatten(self.classes(self.classification(list(maps))), self.num_classes)
+        logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
         towers = self.regression(list(maps))
-        sides = flatten([scale(self.sides(t).float()) for scale, t in zip(self.scales, towers, strict=True)], 4)
-        centerness = flatten([self.centerness(t) for t in towers], 1).squeeze(2)
+        sides = flatten_levels(self.scales([level.float() for level in self.box_distances(towers)]), 4)
+        centerness = flatten_levels(self.centerness(towers), 1).squeeze(2)
         return QualityPredictions(priors, logits, self.decoder(priors, sides), centerness)
 
 

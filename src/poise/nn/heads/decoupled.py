@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
-from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import prior_bias
+from poise.nn.head_layers import AnchorGrid, flatten_levels, prior_bias
 from poise.structures import JointDeltaPredictions
 
 
@@ -52,8 +51,8 @@ class DecoupledHead(nn.Module):
         priors = self.grid(maps)
         outputs = [read(level) for read, level in zip(self.levels, maps, strict=True)]
         logits, offsets, objectness = zip(*outputs, strict=True)
-        deltas = flatten(offsets, 4)
+        deltas = flatten_levels(offsets, 4)
         boxes = self.coder.decode(priors.cells, deltas)
         return JointDeltaPredictions(
-            priors, flatten(logits, self.num_classes), boxes, flatten(objectness, 1).squeeze(2), deltas
+            priors, flatten_levels(logits, self.num_classes), boxes, flatten_levels(objectness, 1).squeeze(2), deltas
         )

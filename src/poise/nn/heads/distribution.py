@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import decode_distances
-from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import Scale, init_towers, output_conv, prior_bias, tower
+from poise.nn.head_layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
 from poise.structures import DistributionPredictions, JointDistributionPredictions
 
 
@@ -59,16 +58,15 @@ class DistributionHead(nn.Module):
         self.regression = tower(channels, depth, groups)
         init_towers(self.classification, self.regression)
         self.classes = output_conv(channels, num_classes, prior_bias())
-        self.sides = output_conv(channels, 4 * bins)
-        self.scales = nn.ModuleList([Scale() for _ in grid.strides])
+        self.box_distances = output_conv(channels, 4 * bins)
+        self.scales = Scales(len(grid.strides))
         self.quality = quality
 
     def forward(self, maps: Sequence[Tensor]) -> DistributionPredictions:
         priors = self.grid(maps)
-        logits = flatten(self.classes(self.classification(list(maps))), self.num_classes)
-        outputs = [level.float() for level in self.sides(self.regression(list(maps)))]
-        sides = [scale(output) for scale, output in zip(self.scales, outputs, strict=True)]
-        bins = flatten(sides, 4 * self.bins).unflatten(2, (4, self.bins))
+        logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
+        outputs = self.scales([level.float() for level in self.box_distances(self.regression(list(maps)))])
+        bins = flatten_levels(outputs, 4 * self.bins).unflatten(2, (4, self.bins))
         distances = expectation(bins) * priors.strides[:, None]
         boxes = decode_distances(priors.centers, distances)
         if self.quality is None:

@@ -1,4 +1,4 @@
-"""DW's head: class, objectness and box of each point, and box sides read again at learned boundary points."""
+"""DW's head: classes, objectness and a coarse box, and box refinement at learned boundary points (Li et al. 2022)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from poise.boxes import decode_distances, encode_distances
+from poise.boxes import decode_distances
 from poise.nn.center_prior import CenterPrior
-from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import Scale, init_towers, output_conv, prior_bias, tower
+from poise.nn.head_layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
 from poise.structures import JointPredictions
 
 
 class BoundaryRefinement(nn.Module):
-    """Each side of the coarse box is replaced by that side as predicted at a point on it (article, section 3.4).
+    """Box refinement: replace each side of the coarse box by that side as predicted at a boundary point (section 3.4).
 
-    Nothing is detached, and the coarse box has no loss of its own. A point outside the map reads 0, as in the original.
+    The boundary point lies on the side of the coarse box, moved by a learned offset. Gradients reach the coarse box,
+    which has no loss of its own. A point outside the map reads 0, as in the original code.
     """
 
     def __init__(self, channels: int) -> None:
@@ -26,29 +26,29 @@ class BoundaryRefinement(nn.Module):
         self.offsets = output_conv(channels, 8)
 
     def forward(self, features: Tensor, distances: Tensor, points: Tensor, stride: int) -> Tensor:
-        """Refined distances l, t, r, b (B,4,H,W) px.
+        """Return the refined distances l, t, r, b (B,4,H,W) px.
 
         Args:
             features: (B,C,H,W) of the regression tower.
             distances: (B,4,H,W) px of the coarse boxes.
-            points: (H,W,2) x, y of the places in px.
+            points: (2,H,W) x, y of the priors in px.
             stride: px of a cell.
         """
         height, width = distances.shape[-2:]
-        coarse = decode_distances(points, distances.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        coarse = torch.cat((points - distances[:, :2], points + distances[:, 2:]), 1)  # x1, y1, x2, y2
         rows, columns = self.offsets(features).float().unflatten(1, (4, 2)).unbind(2)
         left, top, right, bottom = (distances / stride).unbind(1)
-        still = torch.zeros_like(left)
-        rows = rows + torch.stack((still, -top, still, bottom), 1)
-        columns = columns + torch.stack((-left, still, right, still), 1)
+        zero = torch.zeros_like(left)
+        rows = rows + torch.stack((zero, -top, zero, bottom), 1)
+        columns = columns + torch.stack((-left, zero, right, zero), 1)
         rows = rows + torch.arange(height, device=rows.device, dtype=rows.dtype)[:, None]
         columns = columns + torch.arange(width, device=rows.device, dtype=rows.dtype)
-        refined = sample(coarse, rows, columns)
-        return encode_distances(points, refined.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).relu()
+        refined = bilinear_sample(coarse, rows, columns)
+        return torch.cat((points - refined[:, :2], refined[:, 2:] - points), 1).relu()
 
 
-def sample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Bilinear values of (B,K,H,W) maps, each at its own fractional rows and columns (B,K,H,W); 0 outside."""
+def bilinear_sample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Interpolate (B,K,H,W) maps, each at its own fractional rows and columns (B,K,H,W); 0 outside."""
     height, width = maps.shape[-2:]
     grid = torch.stack(((2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1), -1)
     values = functional.grid_sample(maps.reshape(-1, 1, height, width), grid.flatten(0, 1), align_corners=False)
@@ -56,11 +56,12 @@ def sample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 class DualWeightingHead(nn.Module):
-    """Pyramid maps (B,C,H_l,W_l) to ``JointPredictions`` (objectness as ``quality``).
+    """Map pyramid maps (B,C,H_l,W_l) to ``JointPredictions``, with the objectness as ``quality``.
 
     Args:
         refinement: ``BoundaryRefinement(channels)`` or None.
-        deformable: the last convolution of both towers is deformable.
+        deformable: makes the last convolution of both towers deformable.
+        sigma: width of the center prior in strides, a constant that checkpoints store.
     """
 
     def __init__(
@@ -80,25 +81,26 @@ class DualWeightingHead(nn.Module):
         self.regression = tower(channels, depth, groups, True, deformable)
         init_towers(self.classification, self.regression)
         self.classes = output_conv(channels, num_classes, prior_bias(0.02))
-        self.sides = output_conv(channels, 4, 4.0)
+        self.box_distances = output_conv(channels, 4, 4.0)
         self.objectness = output_conv(channels, 1)
         self.refinement = refinement
-        self.scales = nn.ModuleList([Scale() for _ in grid.strides])
-        self.center_prior = CenterPrior(num_classes, sigma, trained=False)  # read by the assigner, kept in checkpoints
+        self.scales = Scales(len(grid.strides))
+        self.center_prior = CenterPrior(num_classes, sigma, trained=False)
 
     def forward(self, maps: Sequence[Tensor]) -> JointPredictions:
+        """Return the predictions of all levels."""
         priors = self.grid(maps)
-        logits = flatten(self.classes(self.classification(list(maps))), self.num_classes)
-        towers = self.regression(list(maps))
-        objectness = flatten([self.objectness(features) for features in towers], 1).squeeze(2)
-        centers = priors.centers[0].split(priors.level_sizes)
-        distances = [
-            self._distances(features, points.reshape(*features.shape[-2:], 2), scale, stride)
-            for features, points, scale, stride in zip(towers, centers, self.scales, self.grid.strides, strict=True)
-        ]
-        return JointPredictions(priors, logits, decode_distances(priors.centers, flatten(distances, 4)), objectness)
-
-    def _distances(self, features: Tensor, points: Tensor, scale: nn.Module, stride: int) -> Tensor:
-        """l, t, r, b (B,4,H,W) px float32."""
-        distances = scale(self.sides(features)).float().relu() * stride
-        return distances if self.refinement is None else self.refinement(features, distances, points, stride)
+        centers = priors.centers
+        logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
+        regression = self.regression(list(maps))
+        objectness = flatten_levels(self.objectness(regression), 1).squeeze(2)
+        outputs = self.scales(self.box_distances(regression))
+        distances = [output.float().relu() * stride for output, stride in zip(outputs, self.grid.strides, strict=True)]
+        if self.refinement is not None:
+            points = [
+                level.T.reshape(2, *features.shape[-2:])
+                for level, features in zip(centers[0].split(priors.level_sizes), regression, strict=True)
+            ]
+            levels = zip(regression, distances, points, self.grid.strides, strict=True)
+            distances = [self.refinement(*level) for level in levels]
+        return JointPredictions(priors, logits, decode_distances(centers, flatten_levels(distances, 4)), objectness)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from poise.boxes import LogDistances
-from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import init_towers, output_conv, prior_bias, tower
+from poise.nn.head_layers import AnchorGrid, flatten_levels, init_towers, output_conv, prior_bias, tower
 from poise.structures import DeltaPredictions
 
 
@@ -24,10 +23,10 @@ class FoveaHead(nn.Module):
         self.regression = tower(channels, depth, groups)
         init_towers(self.classification, self.regression)
         self.classes = output_conv(channels, num_classes, prior_bias())
-        self.sides = output_conv(channels, 4)
+        self.box_distances = output_conv(channels, 4)
 
     def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
         priors = self.grid(maps)
-        logits = flatten(self.classes(self.classification(list(maps))), self.num_classes)
-        sides = flatten(self.sides(self.regression(list(maps))), 4)
+        logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
+        sides = flatten_levels(self.box_distances(self.regression(list(maps))), 4)
         return DeltaPredictions(priors, logits, self.coder.decode(priors.centers, priors.strides, sides), sides)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from poise.boxes import decode_distances
-from poise.nn.grids import AnchorGrid, flatten
+from poise.nn.head_layers import AnchorGrid, flatten_levels, init_towers, prior_bias
 from poise.nn.heads.distribution import expectation
 from poise.nn.necks.ghost_pan import DepthwiseSeparable
-from poise.nn.towers import init_towers, prior_bias
 from poise.structures import DistributionPredictions
 
 
@@ -26,15 +25,17 @@ class LightHead(nn.Module):
         self.towers = nn.ModuleList([nn.Sequential(*tower) for tower in layers])
         init_towers(self.towers)
         self.classes = nn.ModuleList([_output(channels, num_classes) for _ in grid.strides])
-        self.sides = nn.ModuleList([_output(channels, 4 * bins) for _ in grid.strides])
+        self.box_distances = nn.ModuleList([_output(channels, 4 * bins) for _ in grid.strides])
 
     def forward(self, maps: Sequence[Tensor]) -> DistributionPredictions:
         priors = self.grid(maps)
         features = [tower(level) for tower, level in zip(self.towers, maps, strict=True)]
-        logits = flatten(
+        logits = flatten_levels(
             [output(level) for output, level in zip(self.classes, features, strict=True)], self.num_classes
         )
-        sides = flatten([output(level) for output, level in zip(self.sides, features, strict=True)], 4 * self.bins)
+        sides = flatten_levels(
+            [output(level) for output, level in zip(self.box_distances, features, strict=True)], 4 * self.bins
+        )
         bins = sides.unflatten(2, (4, self.bins))
         distances = expectation(bins) * priors.strides[:, None]
         return DistributionPredictions(priors, logits, decode_distances(priors.centers, distances), bins)

@@ -11,7 +11,7 @@ from poise.nn.heads.centerness import CenternessHead
 from poise.structures import GeometricPredictions
 
 
-class OverlapHead(CenternessHead):
+class IoUHead(CenternessHead):
     """Pyramid maps (B,C,H_l,W_l) to ``GeometricPredictions``; the quality is the IoU of a place's box."""
 
     def forward(self, maps: Sequence[Tensor]) -> GeometricPredictions:

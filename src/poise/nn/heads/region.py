@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
 from poise.nn.conv import Conv3x3
-from poise.nn.grids import AnchorGrid, flatten
+from poise.nn.head_layers import AnchorGrid, ConvNorm, flatten_levels
 from poise.nn.roi_align import RegionAlign
-from poise.nn.towers import ConvNorm
 from poise.structures import DeltaPredictions, Priors, RegionPredictions
 
 
@@ -42,8 +41,8 @@ class ProposalHead(nn.Module):
         """Predict from pyramid maps (B,C,H_l,W_l); logits are (B,N,1)."""
         priors = self.grid(maps)
         hidden = [level.relu() for level in self.conv(list(maps))]
-        logits = flatten([self.objectness(level) for level in hidden], 1)
-        deltas = flatten([self.offsets(level) for level in hidden], 4)
+        logits = flatten_levels([self.objectness(level) for level in hidden], 1)
+        deltas = flatten_levels([self.offsets(level) for level in hidden], 4)
         return DeltaPredictions(priors, logits, self.coder.decode(priors.boxes, deltas), deltas)
 
 

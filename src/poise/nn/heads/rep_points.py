@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from poise.nn.grids import AnchorGrid, flatten
+from poise.nn.head_layers import AnchorGrid, flatten_levels, init_towers, prior_bias, tower
 from poise.nn.heads.star import StarConv
-from poise.nn.towers import init_towers, prior_bias, tower
 from poise.structures import Priors, RefinedPredictions
 
 POINTS = 9  # as many as a 3x3 kernel has taps
@@ -23,8 +22,8 @@ class RepPointsHead(nn.Module):
 
     Args:
         groups: of the group norm; 0 for none.
-        gradient: the part of the gradient that first points receive for where features are read.
-        transfer_gradient: the part of their gradient that the two factors receive.
+        gradient_scale: the part of the gradient that first points receive for where features are read.
+        transfer_gradient_scale: the part of their gradient that the two factors receive.
     """
 
     taps: Tensor  # y, x of each tap of a 3x3 kernel
@@ -36,12 +35,12 @@ class RepPointsHead(nn.Module):
         grid: AnchorGrid,
         depth: int = 3,
         groups: int = 0,
-        gradient: float = 0.1,
-        transfer_gradient: float = 0.01,
+        gradient_scale: float = 0.1,
+        transfer_gradient_scale: float = 0.01,
     ) -> None:
         super().__init__()
         self.grid, self.num_classes = grid, num_classes
-        self.gradient, self.transfer_gradient = gradient, transfer_gradient
+        self.gradient_scale, self.transfer_gradient_scale = gradient_scale, transfer_gradient_scale
         self.classification = tower(channels, depth, groups)
         self.regression = tower(channels, depth, groups)
         self.first_conv = nn.Conv2d(channels, channels, 3, 1, 1)
@@ -56,23 +55,25 @@ class RepPointsHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> RefinedPredictions:
         priors = self.grid(maps)
         levels = [self._level(level) for level in maps]
-        logits = flatten([logits for logits, _, _ in levels], self.num_classes)
-        first = self._boxes(priors, flatten([points for _, points, _ in levels], 2 * POINTS))
-        refined = self._boxes(priors, flatten([points for _, _, points in levels], 2 * POINTS))
+        logits = flatten_levels([logits for logits, _, _ in levels], self.num_classes)
+        first = self._boxes(priors, flatten_levels([points for _, points, _ in levels], 2 * POINTS))
+        refined = self._boxes(priors, flatten_levels([points for _, _, points in levels], 2 * POINTS))
         return RefinedPredictions(priors, logits, refined, first)
 
     def _level(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B,C,H,W), first and second points (B,18,H,W): y, x of each from the place, in cells."""
         classification, regression = self.classification(features), self.regression(features)
         points = self.first_points(self.first_conv(regression).relu()).float()
-        offsets = points.detach() * (1 - self.gradient) + points * self.gradient - self.taps
+        offsets = points.detach() * (1 - self.gradient_scale) + points * self.gradient_scale - self.taps
         logits = self.classes(self.class_conv(classification, offsets).relu())
         moves = self.refined_points(self.refined_conv(regression, offsets).relu()).float()
         return logits, points, points.detach() + moves
 
     def _boxes(self, priors: Priors, points: Tensor) -> Tensor:
         """Boxes (B,N,4) px of points (B,N,18), by their first two moments (article, section 4.1)."""
-        transfer = self.transfer.detach() * (1 - self.transfer_gradient) + self.transfer * self.transfer_gradient
+        transfer = (
+            self.transfer.detach() * (1 - self.transfer_gradient_scale) + self.transfer * self.transfer_gradient_scale
+        )
         columns_and_rows = points.unflatten(2, (POINTS, 2)).flip(3)  # x before y
         strides = priors.strides[:, None]
         middle = priors.centers + columns_and_rows.mean(2) * strides

@@ -1,4 +1,10 @@
-"""VarifocalNet's head: a first box shapes the points at which features for the class and the final box are read."""
+"""VarifocalNet's head: box regression, star-shaped box feature, box refinement and the IACS (Zhang et al. 2021).
+
+Each prior first predicts the distances l, t, r, b to the sides of an initial box. The star-shaped box feature reads
+the feature map at nine points of that box by a deformable convolution: its corners, the centers of its sides, and the
+prior itself (section 3.2). From these features come the refined box (section 3.3) and the IoU-aware classification
+score (IACS, section 3.1).
+"""
 
 from __future__ import annotations
 
@@ -6,77 +12,98 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
 
 from poise.boxes import decode_distances
-from poise.nn.deformable import DeformableConv, deform
-from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.towers import ConvNorm, Scale, init_towers, output_conv, prior_bias, tower
-from poise.structures import Predictions, Priors, RefinedPredictions
+from poise.nn.deformable import DeformableConv
+from poise.nn.head_layers import (
+    AnchorGrid,
+    ConvNorm,
+    Scales,
+    flatten_levels,
+    init_towers,
+    output_conv,
+    prior_bias,
+    tower,
+)
+from poise.structures import Predictions, RefinedPredictions
 
-LARGEST_LOG = 16.0  # exponents are cut here, far above any box, so that finite features give finite boxes
+MAX_LOG = 16.0  # upper bound of exponents, far above any box, so that finite features give finite boxes
 
 
-def star_offsets(distances: Tensor, gradient: float) -> Tensor:
-    """Offsets (B,18,H,W) that move a 3x3 kernel's taps onto the box: its corners, side centers and the place itself.
+def star_offsets(distances: Tensor, gradient_scale: float) -> Tensor:
+    """Return offsets (B,18,H,W) that move the taps of a 3x3 kernel to the nine points of the star.
 
     Args:
         distances: l, t, r, b (B,4,H,W) in cells.
-        gradient: the part of the gradient that the box receives from here.
+        gradient_scale: factor of the gradient that the distances receive from the offsets.
     """
-    left, top, right, bottom = (distances.detach() * (1 - gradient) + distances * gradient).unbind(1)
-    still = torch.zeros_like(left)
-    rows = [side - step for step, side in ((-1, -top), (0, still), (1, bottom))]
-    columns = [side - step for step, side in ((-1, -left), (0, still), (1, right))]
-    return torch.stack([axis for row in rows for column in columns for axis in (row, column)], 1)
+    left, top, right, bottom = (distances.detach() * (1 - gradient_scale) + distances * gradient_scale).unbind(1)
+    zero = torch.zeros_like(left)
+    rows = (1 - top, zero, bottom - 1)
+    columns = (1 - left, zero, right - 1)
+    return torch.stack([offset for row in rows for column in columns for offset in (row, column)], 1)
 
 
 class StarConv(nn.Module):
-    """A 3x3 convolution whose taps lie on the box that each place predicts (article, section 3.2)."""
+    """3x3 convolution whose taps lie on the star of the box that each prior predicts (section 3.2)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         nn.init.normal_(self.weight, std=0.01)
 
-    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        return deform(x, offsets, self.weight)
+    def forward(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """Return the star-shaped box feature (B,C,H,W), in the dtype of ``features``; computed in the weight's."""
+        dtype = self.weight.dtype
+        with torch.autocast(features.device.type, enabled=False):
+            star = deform_conv2d(features.to(dtype), offsets.to(dtype), self.weight, None, 1, 1)
+        return star.to(features.dtype)
 
 
-class GridConv(nn.Conv2d):
-    """In a ``StarConv``'s place: the same convolution with its taps on the grid (the article's ablation)."""
+class PlainConv(nn.Conv2d):
+    """The same convolution with its taps on the regular grid (the article's ablation, table 2)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, 1, 1, bias=False)
         nn.init.normal_(self.weight, std=0.01)
 
-    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x)
+    def forward(self, features: Tensor, offsets: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the features (B,C,H,W); ``offsets`` are not used."""
+        return super().forward(features)
 
 
 class StarRefinement(nn.Module):
-    """Factors by which the sides of the first box are corrected."""
+    """Factors that refine the distances of the initial box, one for each side (section 3.3)."""
 
-    def __init__(self, channels: int, levels: int, conv: StarConv | GridConv) -> None:
+    def __init__(self, channels: int, levels: int, conv: StarConv | PlainConv) -> None:
         super().__init__()
         self.conv = conv
-        self.sides = output_conv(channels, 4)
-        self.scales = nn.ModuleList([Scale() for _ in range(levels)])
+        self.box_distances = output_conv(channels, 4)
+        self.scales = Scales(levels)
 
-    def forward(self, features: Tensor, offsets: Tensor, distances: Tensor, level: int) -> Tensor:
-        """Refined distances (B,4,H,W) px; the first ones get no gradient from here but through the offsets."""
-        outputs = self.sides(self.conv(features, offsets).relu())
-        return self.scales[level](outputs).float().clamp(max=LARGEST_LOG).exp() * distances.detach()
+    def forward(self, maps: list[Tensor], offsets: list[Tensor], distances: list[Tensor]) -> list[Tensor]:
+        """Return the refined distances, (B,4,H_l,W_l) px for each level.
+
+        Args:
+            maps: regression features, (B,C,H_l,W_l) for each level.
+            offsets: of the star, (B,18,H_l,W_l).
+            distances: of the initial box, (B,4,H_l,W_l) px; they get no gradient from the product.
+        """
+        star = [self.conv(features, offset).relu() for features, offset in zip(maps, offsets, strict=True)]
+        factors = [output.float().clamp(max=MAX_LOG).exp() for output in self.scales(self.box_distances(star))]
+        return [factor * distance.detach() for factor, distance in zip(factors, distances, strict=True)]
 
 
 class StarHead(nn.Module):
-    """Pyramid maps (B,C,H_l,W_l) to ``RefinedPredictions``, or to ``Predictions`` without ``refinement``.
+    """Map pyramid maps (B,C,H_l,W_l) to ``RefinedPredictions``, or to ``Predictions`` without ``refinement``.
 
     Args:
-        conv: the layer before the classes: ``StarConv(channels)`` or ``GridConv(channels)``.
+        conv: layer before the class scores: ``StarConv(channels)`` or ``PlainConv(channels)``.
         refinement: ``StarRefinement`` or None.
-        reach: px of a distance whose output is 0, one a level.
-        gradient: the part of the offsets' gradient that reaches the first box.
-        deformable: the last convolution of both towers is deformable.
+        distance_scales: px of a distance whose output is 0, one for each level.
+        gradient_scale: factor of the gradient that the initial box receives from the star's offsets.
+        deformable: makes the last convolution of both towers deformable.
     """
 
     def __init__(
@@ -84,61 +111,55 @@ class StarHead(nn.Module):
         channels: int,
         num_classes: int,
         grid: AnchorGrid,
-        conv: StarConv | GridConv,
+        conv: StarConv | PlainConv,
         refinement: StarRefinement | None,
         depth: int = 3,
         groups: int = 32,
-        reach: Sequence[float] = (64, 128, 256, 512, 1024),
-        gradient: float = 0.1,
+        distance_scales: Sequence[float] = (64, 128, 256, 512, 1024),
+        gradient_scale: float = 0.1,
         deformable: bool = False,
     ) -> None:
         super().__init__()
-        if len(reach) != len(grid.strides):
-            raise ValueError(f"{len(reach)} reaches for {len(grid.strides)} levels")
-        self.grid, self.num_classes, self.reach, self.gradient = grid, num_classes, tuple(reach), gradient
+        if len(distance_scales) != len(grid.strides):
+            raise ValueError(f"{len(distance_scales)} distance scales for {len(grid.strides)} levels")
+        self.grid, self.num_classes = grid, num_classes
+        self.distance_scales, self.gradient_scale = tuple(distance_scales), gradient_scale
         self.classification = tower(channels, depth, groups, deformable=deformable)
         self.regression = tower(channels, depth, groups, deformable=deformable)
         self.box_layer = ConvNorm(channels, channels, groups, bias=False)
         init_towers(self.classification, self.regression, self.box_layer)
-        _init_deformable(self.classification, self.regression)
-        self.sides = output_conv(channels, 4)
-        self.scales = nn.ModuleList([Scale() for _ in grid.strides])
+        for module in (*self.classification.modules(), *self.regression.modules()):
+            if isinstance(module, DeformableConv):  # as the authors: weights N(0, 0.01), offsets 0
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.conv_offset.weight)
+        self.box_distances = output_conv(channels, 4)
+        self.scales = Scales(len(grid.strides))
         self.conv, self.refinement = conv, refinement
         self.classes = output_conv(channels, num_classes, prior_bias())
 
     def forward(self, maps: Sequence[Tensor]) -> Predictions:
+        """Return the predictions of all levels."""
         priors = self.grid(maps)
-        levels = [self._level(features, level) for level, features in enumerate(maps)]
-        logits = flatten([logits for logits, _, _ in levels], self.num_classes)
-        first = _boxes(priors, [distances for _, distances, _ in levels])
+        classification, regression = self.classification(list(maps)), self.regression(list(maps))
+        outputs = self.scales(self.box_distances(self.box_layer(regression)))
+        initial = [
+            output.float().clamp(max=MAX_LOG).exp() * scale
+            for output, scale in zip(outputs, self.distance_scales, strict=True)
+        ]
+        offsets = [
+            star_offsets(distances / stride, self.gradient_scale)
+            for distances, stride in zip(initial, self.grid.strides, strict=True)
+        ]
+        star = [self.conv(features, offset).relu() for features, offset in zip(classification, offsets, strict=True)]
+        logits = flatten_levels(self.classes(star), self.num_classes)
+        centers = priors.centers
+        boxes = decode_distances(centers, flatten_levels(initial, 4))
         if self.refinement is None:
-            return Predictions(priors, logits, first)
-        return RefinedPredictions(priors, logits, _boxes(priors, [refined for _, _, refined in levels]), first)
-
-    def _level(self, features: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B,C,H,W), first and refined distances (B,4,H,W) px."""
-        classification, regression = self.classification(features), self.regression(features)
-        outputs = self.scales[level](self.sides(self.box_layer(regression))).float()
-        distances = outputs.clamp(max=LARGEST_LOG).exp() * self.reach[level]
-        offsets = star_offsets(distances / self.grid.strides[level], self.gradient)
-        logits = self.classes(self.conv(classification, offsets).relu())
-        if self.refinement is None:
-            return logits, distances, distances
-        return logits, distances, self.refinement(regression, offsets, distances, level)
+            return Predictions(priors, logits, boxes)
+        refined = flatten_levels(self.refinement(regression, offsets, initial), 4)
+        return RefinedPredictions(priors, logits, decode_distances(centers, refined), boxes)
 
 
-def _boxes(priors: Priors, distances: Sequence[Tensor]) -> Tensor:
-    return decode_distances(priors.centers, flatten(distances, 4))
-
-
-def _init_deformable(*towers: nn.Module) -> None:
-    """The authors' start of deformable layers: weights N(0, 0.01), no offsets."""
-    for module in (module for part in towers for module in part.modules()):
-        if isinstance(module, DeformableConv):
-            nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.conv_offset.weight)
-
-
-def strides_reach(strides: Sequence[int]) -> tuple[float, ...]:
-    """FCOS's size ranges for these strides, the last doubled: 64 … 1024 px for strides 8 … 128."""
+def distance_scales(strides: Sequence[int]) -> tuple[float, ...]:
+    """Return 8 strides a level, as the authors: FCOS's size ranges, 64 ... 1024 px for strides 8 ... 128."""
     return tuple(float(8 * stride) for stride in strides)

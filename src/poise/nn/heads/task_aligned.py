@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from poise.boxes import decode_distances
-from poise.nn.grids import AnchorGrid, flatten
-from poise.nn.heads.dual_weighting import sample
-from poise.nn.heads.star import LARGEST_LOG
-from poise.nn.towers import ConvNorm, Scale, init_towers, output_conv, prior_bias
+from poise.nn.head_layers import AnchorGrid, ConvNorm, Scales, flatten_levels, init_towers, output_conv, prior_bias
+from poise.nn.heads.dual_weighting import bilinear_sample
+from poise.nn.heads.star import MAX_LOG
 from poise.structures import GeometricPredictions
 
 REDUCTION = 8  # channels of the tower for one of the small networks that weigh its layers
@@ -65,42 +63,47 @@ class TaskAlignedHead(nn.Module):
         self.classification = TaskDecomposition(channels, depth, groups)
         self.regression = TaskDecomposition(channels, depth, groups)
         self.classes = output_conv(channels, num_classes, prior_bias())
-        self.sides = output_conv(channels, 4)
+        self.box_distances = output_conv(channels, 4)
         self.alignment = _alignment(channels, depth, 1, 0.01, prior_bias())
         self.offsets = _alignment(channels, depth, 8, 0.001)
-        self.scales = nn.ModuleList([Scale() for _ in grid.strides])
+        self.scales = Scales(len(grid.strides))
 
     def forward(self, maps: Sequence[Tensor]) -> GeometricPredictions:
+        """Return the predictions of all levels."""
         priors = self.grid(maps)
-        centers = priors.centers[0].split(priors.level_sizes)
-        levels = [self._level(features, level, centers[level]) for level, features in enumerate(maps)]
-        logits = flatten([logits for logits, _, _ in levels], self.num_classes)
-        quality = flatten([quality for _, quality, _ in levels], 1).squeeze(2)
-        return GeometricPredictions(priors, logits, flatten([boxes for _, _, boxes in levels], 4), quality)
-
-    def _level(self, features: Tensor, level: int, centers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B,C,H,W), alignment logit (B,1,H,W) and boxes (B,4,H,W) px."""
-        layers = []
+        features, layers = list(maps), []
         for layer in self.tower:
             features = layer(features)
             layers.append(features)
-        joined, stride = torch.cat(layers, 1), self.grid.strides[level]
-        outputs = self.scales[level](self.sides(self.regression(joined)).float().clamp(max=LARGEST_LOG).exp())
-        points = (centers / stride).reshape(*features.shape[-2:], 2)
-        boxes = decode_distances(points, outputs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        boxes = _resampled(boxes, self.offsets(joined).float())
-        return self.classes(self.classification(joined)), self.alignment(joined), boxes * stride
+        stacked = [torch.cat(level, 1) for level in zip(*layers, strict=True)]
+        logits = flatten_levels(self.classes([self.classification(level) for level in stacked]), self.num_classes)
+        quality = flatten_levels([self.alignment(level) for level in stacked], 1).squeeze(2)
+        outputs = self.box_distances([self.regression(level) for level in stacked])
+        distances = self.scales([level.float().clamp(max=MAX_LOG).exp() for level in outputs])
+        centers = priors.centers[0].split(priors.level_sizes)
+        levels = zip(distances, stacked, centers, self.grid.strides, strict=True)
+        return GeometricPredictions(
+            priors, logits, flatten_levels([self._aligned_boxes(*level) for level in levels], 4), quality
+        )
 
+    def _aligned_boxes(self, distances: Tensor, stacked: Tensor, centers: Tensor, stride: int) -> Tensor:
+        """Read each side of the boxes at its own learned offset from the prior (eq. 7), (B,4,H,W) px.
 
-def _resampled(boxes: Tensor, offsets: Tensor) -> Tensor:
-    """Each side of (B,4,H,W) boxes read at its own offset (B,8,H,W: y, x of each side) in cells from the place."""
-    height, width = boxes.shape[-2:]
-    rows, columns = offsets.unflatten(1, (4, 2)).unbind(2)
-    rows = rows + torch.arange(height, device=rows.device, dtype=rows.dtype)[:, None]
-    columns = columns + torch.arange(width, device=rows.device, dtype=rows.dtype)
-    moved = sample(boxes, rows, columns)
-    turned = (moved[:, :1] > moved[:, 2:3]) | (moved[:, 1:2] > moved[:, 3:])
-    return torch.where(turned, boxes, moved)
+        Args:
+            distances: l, t, r, b (B,4,H,W) in cells.
+            stacked: all layers of the tower (B,depth*C,H,W).
+            centers: of the priors (H*W,2) px.
+            stride: px of a cell.
+        """
+        height, width = distances.shape[-2:]
+        points = (centers / stride).T.reshape(2, height, width)
+        boxes = torch.cat((points - distances[:, :2], points + distances[:, 2:]), 1)
+        rows, columns = self.offsets(stacked).float().unflatten(1, (4, 2)).unbind(2)
+        rows = rows + torch.arange(height, device=rows.device, dtype=rows.dtype)[:, None]
+        columns = columns + torch.arange(width, device=rows.device, dtype=rows.dtype)
+        moved = bilinear_sample(boxes, rows, columns)
+        inverted = (moved[:, :1] > moved[:, 2:3]) | (moved[:, 1:2] > moved[:, 3:])
+        return torch.where(inverted, boxes, moved) * stride
 
 
 def _alignment(channels: int, depth: int, outputs: int, std: float, bias: float = 0.0) -> nn.Sequential:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from poise.nn.towers import prior_bias
+from poise.nn.head_layers import prior_bias
 from poise.nn.transformer.layers import MLP
 from poise.nn.transformer.positions import XYWH, box_sine, inverse_sigmoid
 from poise.nn.transformer.tokens import Tokens

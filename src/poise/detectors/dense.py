@@ -1,0 +1,143 @@
+"""Detectors on a feature pyramid: one-stage (dense) ones, and those of NanoDet-Plus with an assign guidance module.
+
+The assign guidance module (AGM) exists in training only: a second neck and a plain convolutional head on the same
+backbone. The assigner reads its predictions, which are better than those of the light head, and both heads are trained
+with that assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poise.postprocess import PostProcess
+from poise.structures import Batch, Detections, GroundTruth, Match, Predictions, Progress, StepOutput, value_at
+
+
+class DenseBranch(nn.Module):
+    """A head, the assigner of its priors, the criterion, and the post-processing.
+
+    Args:
+        head: from pyramid maps to ``Predictions``.
+        assigner: ``(predictions, truth) -> Assignment`` or ``PairWeights``, or ``SwitchAtEpoch`` of two of them.
+        criterion: ``(predictions, assignment, truth) -> losses``, or ``SwitchAtEpoch`` of two of them.
+        postprocess: ``(predictions, sizes) -> Detections``.
+    """
+
+    def __init__(self, head: nn.Module, assigner: Any, criterion: Any, postprocess: PostProcess) -> None:
+        super().__init__()
+        self.head = head
+        self.assigner = assigner
+        self.criterion = criterion
+        self.postprocess = postprocess
+
+    def forward(
+        self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress, guidance: Predictions | None = None
+    ) -> StepOutput:
+        """Return losses and matches, computed in float32 outside autocast.
+
+        Args:
+            maps: pyramid maps (B,C,H_l,W_l).
+            truth: objects of the batch.
+            progress: steps and epochs done.
+            guidance: predictions of an assign guidance module at the same priors. The assigner reads them instead of
+                the head's, and they get the same losses, named ``aux_...``.
+        """
+        predictions = self.head(maps)
+        assigner, criterion = value_at(self.assigner, progress), value_at(self.criterion, progress)
+        with torch.autocast(truth.boxes.device.type, enabled=False):
+            assignment = assigner(predictions if guidance is None else guidance, truth)
+            losses = criterion(predictions, assignment, truth)
+            matches = {"dense": Match(predictions, assignment, criterion=criterion)}
+            if guidance is not None:
+                guide_losses = criterion(guidance, assignment, truth)
+                losses.update({f"aux_{name}": loss for name, loss in guide_losses.items()})
+                matches["guide"] = Match(guidance, assignment, criterion=criterion)
+        return StepOutput(losses, matches)
+
+    def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
+        """Return the detections of pyramid maps; ``sizes`` (B,2) are heights and widths of the images."""
+        return self.postprocess(self.head(maps), sizes)
+
+
+class PyramidDetector(nn.Module):
+    """Backbone, neck and one branch (dense, or two-stage).
+
+    ``forward`` returns losses and ``predict`` detections, both in training mode and in evaluation mode.
+    """
+
+    def __init__(self, backbone: nn.Module, neck: nn.Module, branch: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.neck = backbone, neck
+        self.branch: Any = branch
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Return losses and matches of a batch."""
+        return self.branch(self.neck(self.backbone(batch.pixels)), batch.truth, progress)
+
+    def propose(self, pixels: Tensor, sizes: Tensor) -> Detections:
+        """Return the proposals of the first stage, or the detections of a one-stage branch.
+
+        Arguments as of ``predict``.
+        """
+        propose = getattr(self.branch, "propose", self.branch.predict)
+        return propose(self.neck(self.backbone(pixels)), sizes)
+
+    def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
+        """Return the detections of normalized pixels.
+
+        Args:
+            pixels: (B,3,H,W).
+            sizes: (B,2) height and width of each image before padding.
+        """
+        return self.branch.predict(self.neck(self.backbone(pixels)), sizes)
+
+
+class AssignGuidanceModule(nn.Module):
+    """A neck of its own, and a head that reads the detector's pyramid concatenated with that neck's, level by level."""
+
+    def __init__(self, neck: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.neck, self.head = neck, head
+
+    def forward(self, maps: Sequence[Tensor], pyramid: Sequence[Tensor]) -> Predictions:
+        """Return the predictions that guide the assigner.
+
+        Args:
+            maps: backbone maps, one a level.
+            pyramid: maps of the detector's neck.
+        """
+        return self.head([torch.cat(pair, 1) for pair in zip(pyramid, self.neck(maps), strict=True)])
+
+
+class GuidedDetector(nn.Module):
+    """Backbone, neck and a dense branch whose assigner reads the predictions of an assign guidance module.
+
+    Args:
+        branch: its criterion is used for both heads.
+        guide: ``guide(maps, pyramid)`` returns predictions at the priors of the branch's head.
+        detached: whether gradients of the guide stop before backbone and neck; a bool or ``SwitchAtEpoch``.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, neck: nn.Module, branch: DenseBranch, guide: nn.Module, detached: Any
+    ) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.branch, self.guide = backbone, neck, branch, guide
+        self.detached = detached
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Return losses and matches (``"dense"`` and ``"guide"``) of a batch."""
+        maps = self.backbone(batch.pixels)
+        pyramid = self.neck(maps)
+        guided = maps, pyramid
+        if value_at(self.detached, progress):
+            guided = [level.detach() for level in maps], [level.detach() for level in pyramid]
+        return self.branch(pyramid, batch.truth, progress, self.guide(*guided))
+
+    def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
+        """Return the detections of the branch, without the guide; arguments as of ``PyramidDetector.predict``."""
+        return self.branch.predict(self.neck(self.backbone(pixels)), sizes)
