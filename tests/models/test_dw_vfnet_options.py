@@ -74,7 +74,7 @@ def test_deformable_variants_build_and_train() -> None:
         ("dw", "overlap_function", "cubic"),
         ("vfnet", "class_loss", "hinge"),
         ("atss", "class_loss", "hinge"),
-        ("vfnet", "candidates", "all"),
+        ("vfnet", "preselect", "all"),
     ],
 )
 def test_unknown_choices_are_refused(family: str, option: str, value: str) -> None:

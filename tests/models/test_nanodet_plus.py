@@ -66,7 +66,7 @@ def test_losses_and_gradients(stem: str, case: int) -> None:
 
 def norm_of(model: DetectionModel, original: str) -> float:
     """The gradient's norm of an original's parameter, which may be two of ours."""
-    parts = [f"{original} (classes)", f"{original} (sides)"] if "head.gfl_cls" in original[:12] else [original]
+    parts = [f"{original} (classes)", f"{original} (box_distances)"] if "head.gfl_cls" in original[:12] else [original]
     parameters, rules = dict(model.network.named_parameters()), rules_of(model.name) or []
     names = [translate(part, rules)[1] for part in parts]
     return math.hypot(*[float(parameters[str(name)].grad.norm()) for name in names])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from poise.detectors import DetectionModel
 from poise.evaluate import Evaluation, evaluate
-from poise.postprocess import soften, suppress
+from poise.postprocess import classwise_nms, soft_nms
 from poise.preprocess import Preprocess
 from poise.structures import Batch, Detections
 
@@ -162,8 +162,8 @@ def merged(found: Sequence[Detections], settings: TestTimeAugmentation) -> Detec
     )
     most = settings.max_detections or max(one.boxes.shape[1] for one in found)
     if settings.merge == "nms":
-        return suppress(boxes.float(), scores.float(), labels, valid, settings.overlap, most)
+        return classwise_nms(boxes.float(), scores.float(), labels, valid, settings.overlap, most)
     together = Detections(boxes.float(), scores.float(), labels, valid)
-    softened, index = soften(together, settings.overlap, LEAST, most)
+    softened, index = soft_nms(together, settings.overlap, LEAST, most)
     chosen = boxes.float().gather(1, index[..., None].expand(-1, -1, 4))
     return Detections(chosen, softened.clamp(min=0), labels.gather(1, index), softened > 0)

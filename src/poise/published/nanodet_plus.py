@@ -1,7 +1,7 @@
 """Names of tensors in NanoDet-Plus's checkpoints.
 
-The original's last convolution of a level gives classes and box distances at once; poise keeps them apart, so that another
-number of classes leaves the box distances as they were.
+The last convolution of a level outputs classes and box distances together in the original, and separately in poise, so
+that another number of classes leaves the box distances as they were.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ RULES: list[Rule] = [
 
 
 def split_outputs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The checkpoint with each level's output rows parted into ``… (classes)`` and ``… (box_distances)``; distances come last."""
+    """Split the output rows of each level into ``… (classes)`` and ``… (box_distances)``, which come last."""
     project = state.get("head.distribution_project.project")
     rows = 4 * (DEFAULT_BINS if project is None else len(project))
     parted: dict[str, Tensor] = {}
