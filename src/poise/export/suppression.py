@@ -50,7 +50,7 @@ def _constants(post: PostProcess) -> dict[str, np.ndarray[Any, Any]]:
     return {
         "zero": np.array(0, np.float32),
         "border": np.array(post.clip_margin or 0, np.float32),
-        "least_side": np.array(post.side, np.float32),
+        "least_side": np.array(post.min_size, np.float32),
         "threshold": np.array([post.score_threshold], np.float32),
         "nothing": np.array([0], np.float32),
         "overlap": np.array([post.nms_threshold], np.float32),

@@ -156,4 +156,4 @@ class Scales(nn.ModuleList):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Multiply each level's map by its factor."""
-        return [level * scale.scale for level, scale in zip(maps, self, strict=True)]
+        return [level * scale.scale for level, scale in zip(maps, self, strict=True)]  # type: ignore[operator]
