@@ -12,10 +12,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from poise.boxes import decode_distances
-from poise.nn.deformable import DeformableConv
+from poise.nn.deformable import DeformableConv, deform
 from poise.nn.head_layers import (
     AnchorGrid,
     ConvNorm,
@@ -54,11 +53,8 @@ class StarConv(nn.Module):
         nn.init.normal_(self.weight, std=0.01)
 
     def forward(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """Return the star-shaped box feature (B,C,H,W), in the dtype of ``features``; computed in the weight's."""
-        dtype = self.weight.dtype
-        with torch.autocast(features.device.type, enabled=False):
-            star = deform_conv2d(features.to(dtype), offsets.to(dtype), self.weight, None, 1, 1)
-        return star.to(features.dtype)
+        """Return the star-shaped box feature (B,C,H,W)."""
+        return deform(features, offsets, self.weight)
 
 
 class PlainConv(nn.Conv2d):
