@@ -1,0 +1,64 @@
+"""A paired bootstrap interval of the difference of two schemes' AP, over images and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.claims.matches import Matches, average_precision
+
+SHOWN, OPPOSITE, NOT_SHOWN, NOT_FINISHED = "shown", "opposite", "not shown", "not finished"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Difference of mean AP in percentage points, its 95 % interval, and the smallest difference that would show."""
+
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def smallest(self) -> float:
+        """Half the interval's width: a difference below it could not have been told from 0."""
+        return (self.high - self.low) / 2
+
+    @property
+    def verdict(self) -> str:
+        if self.low > 0:
+            return SHOWN
+        return OPPOSITE if self.high < 0 else NOT_SHOWN
+
+
+def paired_interval(better: Sequence[Matches], worse: Sequence[Matches], draws: int = 1000, seed: int = 0) -> Interval:
+    """The interval of AP(better) - AP(worse).
+
+    Each draw takes as many seeds and as many images as there are, with replacement, the same ones for both schemes;
+    the bounds are the 2.5th and 97.5th percentiles of the draws.
+
+    Args:
+        better: the runs of one scheme, a seed each, on the same test images.
+        worse: the runs of the other scheme with the same seeds in the same order.
+    """
+    if len(better) != len(worse) or not better:
+        raise ValueError(f"{len(better)} runs against {len(worse)}: every seed needs a run of both schemes")
+    images = len(better[0].objects)
+    if any(len(run.objects) != images for run in (*better, *worse)):
+        raise ValueError("the runs were not measured on the same images")
+    whole = np.ones(images)
+    difference = float(np.mean([_gain(b, w, whole) for b, w in zip(better, worse, strict=True)]))
+    generator = np.random.default_rng(seed)
+    drawn = np.empty(draws)
+    for k in range(draws):
+        chosen = generator.integers(0, len(better), len(better))
+        weights = np.bincount(generator.integers(0, images, images), minlength=images)
+        gains = {s: _gain(better[s], worse[s], weights) for s in set(chosen.tolist())}
+        drawn[k] = np.mean([gains[s] for s in chosen.tolist()])
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Interval(100 * difference, 100 * float(low), 100 * float(high))
+
+
+def _gain(better: Matches, worse: Matches, weights: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    return average_precision(better, weights) - average_precision(worse, weights)

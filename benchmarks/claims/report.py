@@ -1,0 +1,196 @@
+"""Write the verdicts, tables and learning curves of docs/claims.md from the result files.
+
+    python -m benchmarks.claims.report --page docs/claims.md --results docs/claims/results
+
+Replaces what stands between ``<!-- NAME -->`` and ``<!-- end -->`` for the names verdicts, hours and claim 1 to 5; the
+rest of the page is written by hand. Draws ``docs/claims/curves.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.claims.bootstrap import NOT_FINISHED, Interval, paired_interval
+from benchmarks.claims.matches import Matches
+from benchmarks.claims.plan import CLAIMS, Claim, ClaimRun, Results, best_rate, final_name, fixed_epochs
+from benchmarks.claims.run import METRICS, read_results
+
+STATEMENTS: dict[int, tuple[tuple[str, str], ...]] = {  # (better, worse) as the articles have it
+    1: (("DW", "VarifocalNet"), ("VarifocalNet", "ATSS"), ("ATSS", "FCOS")),
+    2: (("Libra R-CNN", "Faster R-CNN"),),
+    3: (("varifocal loss", "focal loss"), ("varifocal loss", "quality focal loss")),
+    4: (
+        ("guide, detached after detach_epoch", "no guide"),
+        ("guide, detached after detach_epoch", "guide, never detached"),
+        ("guide, detached after detach_epoch", "guide, detached from the start"),
+    ),
+    5: (
+        ("K=1 ATSS", "K=0 (Deformable-DETR++)"),
+        ("K=2 ATSS + Faster R-CNN", "K=1 ATSS"),
+        ("K=2 ATSS + Faster R-CNN", "K=2 ATSS + ATSS"),
+    ),
+}
+TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}
+
+
+def finals(claim: Claim, variant: str, data: str, results: Results) -> dict[int, tuple[str, Mapping[str, Any]]]:
+    """Seed to name and result of the finished runs of a variant that have the fixed length."""
+    epochs, rate = fixed_epochs(claim, data, results), best_rate(claim, variant, data, results)
+    if epochs is None or rate is None:
+        return {}
+    every = claim.limits[claim.data.index(data)].every
+    found = {}
+    for seed in claim.seeds:
+        run = ClaimRun(claim.number, "final", variant, data, seed, rate, epochs, every)
+        name = final_name(run, results)
+        if "test" in results.get(name, {}):
+            found[seed] = name, results[name]
+    return found
+
+
+def interval(claim: Claim, better: str, worse: str, data: str, folder: Path, results: Results) -> Interval | None:
+    """The paired interval, or None while a seed of either scheme is missing."""
+    sides = [finals(claim, name, data, results) for name in (better, worse)]
+    if any(set(side) != set(claim.seeds) for side in sides):
+        return None
+    runs = [[Matches.load(folder / f"{side[seed][0]}.npz") for seed in claim.seeds] for side in sides]
+    return paired_interval(*runs)
+
+
+def verdict_rows(folder: Path, results: Results, claims: Sequence[Claim] = CLAIMS) -> Iterator[str]:
+    """A row for every inequality and data set."""
+    yield "| claim | data | difference of AP | 95 % interval | smallest difference that would show | verdict |"
+    yield "|---|---|---:|---|---:|---|"
+    for claim in sorted(claims, key=lambda one: one.number):
+        for better, worse in STATEMENTS[claim.number]:
+            for data in claim.data:
+                found = interval(claim, better, worse, data, folder, results)
+                title = f"({claim.number}) {better} over {worse}"
+                if found is None:
+                    done = sum(len(finals(claim, name, data, results)) for name in (better, worse))
+                    progress = f"{NOT_FINISHED} ({done} of {2 * len(claim.seeds)} runs)"
+                    yield f"| {title} | {data} | - | - | - | {progress} |"
+                else:
+                    bounds = f"{found.low:+.1f} to {found.high:+.1f}"
+                    numbers = f"{found.difference:+.1f} | {bounds} | {found.smallest:.1f}"
+                    yield f"| {title} | {data} | {numbers} | {found.verdict} |"
+
+
+def claim_rows(claim: Claim, results: Results) -> Iterator[str]:
+    """The tables of one claim: all variants on each data set, and the rates that were tried."""
+    for data in claim.data:
+        variants = claim.compared + (claim.others if data == claim.data[0] else ())
+        if not any(finals(claim, variant, data, results) for variant in variants):
+            continue
+        yield f"\n### {data}, test split\n"
+        yield "| scheme | AP | AP50 | AP75 | APs | APm | APl | steps | CPU minutes | seeds | rate | |"
+        yield "|---|" + "---:|" * 10 + "---|"
+        for variant in variants:
+            yield _row(claim, variant, data, results)
+        yield f"\nValidation AP of the rates that were tried on {data}:\n"
+        yield "| scheme | " + " | ".join(f"{rate:g}" for rate in claim.rates) + " |"
+        yield "|---|" + "---:|" * len(claim.rates)
+        for variant in variants:
+            cells = [_tried(claim, variant, data, rate, results) for rate in claim.rates]
+            yield f"| {variant} | {' | '.join(cells)} |"
+
+
+def _row(claim: Claim, variant: str, data: str, results: Results) -> str:
+    runs = [result for _, result in finals(claim, variant, data, results).values()]
+    failed = [r["failed"] for n, r in results.items() if "failed" in r and (r["variant"], r["data"]) == (variant, data)]
+    note = f"{len(failed)} runs failed: {failed[0]}" if failed else ""
+    if not runs:
+        return f"| {variant} | " + "- | " * 10 + f"{note or NOT_FINISHED} |"
+    cells = [_spread([100 * run["test"][name] for run in runs if run["test"][name] is not None]) for name in METRICS]
+    rising = "still rising" if any(run.get("still_rising") for run in runs) else ""
+    minutes = statistics.mean(run["cpu_minutes"] for run in runs)
+    rest = f"{runs[0]['steps']} | {minutes:.0f} | {len(runs)} | {runs[0]['rate']:g}"
+    return f"| {variant} | {' | '.join(cells)} | {rest} | {'; '.join(filter(None, (rising, note)))} |"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def _tried(claim: Claim, variant: str, data: str, rate: float, results: Results) -> str:
+    result = results.get(ClaimRun(claim.number, "rate", variant, data, 0, rate, 1, 0).name, {})
+    return "failed" if "failed" in result else f"{100 * result['val_ap']:.1f}" if result else "-"
+
+
+def curves(results: Results, path: Path) -> None:
+    """Validation AP against the step: a panel for each claim and data set, a color for each scheme."""
+    panels = [(claim, data) for claim in CLAIMS for data in claim.data if _curves_of(claim, data, results)]
+    if not panels:
+        return
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure((4.2 * columns, 3.2 * rows), layout="constrained")
+    for number, (claim, data) in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, number)
+        for variant, lines in _curves_of(claim, data, results).items():
+            [first, *others] = [
+                axes.plot([step for step, _ in line], [100 * ap for _, ap in line], lw=1, label=variant)
+                for line in lines
+            ]
+            for other in others:
+                other[0].set(color=first[0].get_color(), label="_nolegend_")
+        axes.set(title=f"claim {claim.number}, {data}", xlabel="step", ylabel="validation AP")
+        axes.legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _curves_of(claim: Claim, data: str, results: Results) -> dict[str, list[list[list[float]]]]:
+    """Curves of the compared runs of each variant, or of its pilot before the length is fixed."""
+    found: dict[str, list[list[list[float]]]] = {}
+    for variant in claim.compared:
+        lines = [result["curve"] for _, result in finals(claim, variant, data, results).values()]
+        pilot = results.get(ClaimRun(claim.number, "pilot", variant, data, 0, 1.0, 1, 1).name, {})
+        if lines or "curve" in pilot:
+            found[variant] = lines or [pilot["curve"]]
+    return found
+
+
+def hours(results: Results) -> str:
+    """CPU hours of each claim so far."""
+    spent = {claim.number: 0.0 for claim in sorted(CLAIMS, key=lambda one: one.number)}
+    for result in results.values():
+        spent[result["claim"]] += result["cpu_minutes"] / 60
+    total = sum(spent.values())
+    return f"CPU hours so far: {', '.join(f'({k}) {v:.1f}' for k, v in spent.items())}; {total:.1f} in all."
+
+
+def filled(page: str, folder: Path) -> str:
+    """The page with its generated parts made anew from the results in ``folder``."""
+    results = read_results(folder)
+    parts = {"verdicts": "\n".join(verdict_rows(folder, results)), "hours": hours(results)}
+    parts |= {f"claim {claim.number}": "\n".join(claim_rows(claim, results)).strip() for claim in CLAIMS}
+    for name, text in parts.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not pattern.search(page):
+            raise ValueError(f"the page lacks '<!-- {name} -->' followed by '<!-- end -->'")
+        page = pattern.sub(lambda found, text=text: f"{found[1]}{text or 'No result yet.'}\n{found[2]}", page)
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--page", type=Path, required=True)
+    args = parser.parse_args()
+    page = args.page.read_text(encoding="utf-8")
+    args.page.write_text(filled(page, args.results), encoding="utf-8")
+    curves(read_results(args.results), args.results.parent / "curves.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Tables and verdicts of made-up results, and the committed tables of the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.sources import ROOT
+
+from benchmarks.claims.matches import IOUS, Matches
+from benchmarks.claims.plan import Claim, DataLimits, due
+from benchmarks.claims.report import claim_rows, curves, filled, finals, hours, interval, verdict_rows
+from benchmarks.claims.run import METRICS
+
+CLAIM = Claim(1, ("DW", "VarifocalNet", "ATSS", "FCOS"), ("TOOD",), ("bccd",), limits=(DataLimits(40, 2),))
+
+
+def matches(right: float, seed: int) -> Matches:
+    """Forty images with one object and one detection each, of which a share is right."""
+    rng = np.random.default_rng(seed)
+    found = np.repeat((rng.random(40) < right)[:, None], len(IOUS), 1)
+    images = rng.permutation(40).astype(np.uint16)
+    return Matches(images, np.zeros(40, np.uint8), found, np.zeros_like(found), np.ones((40, 1), np.uint16))
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """Results of every run; DW is right far more often than VarifocalNet, the others alike."""
+    results: dict[str, Any] = {}
+    shares = {"DW": 0.9, "VarifocalNet": 0.3}
+    while runs := due(results, [CLAIM]):
+        for run in runs:
+            share = shares.get(run.variant, 0.3)
+            result = {"claim": 1, "variant": run.variant, "data": run.data, "rate": run.rate, "cpu_minutes": 6.0}
+            result |= {
+                "val_ap": share,
+                "epochs": run.epochs,
+                "steps": 26 * run.epochs,
+                "curve": [[26, 0.1], [52, share]],
+            }
+            if run.stage != "rate":
+                result["test"] = dict.fromkeys(METRICS, share)
+                result["still_rising"] = run.stage == "pilot" and run.variant == "FCOS"
+                matches(share, run.seed).save(tmp_path / f"{run.name}.npz")
+            results[run.name] = result
+    return tmp_path, results
+
+
+def test_verdicts(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = finished
+    rows = [row.split(" | ") for row in verdict_rows(folder, results, [CLAIM])][2:]
+    assert [row[0] for row in rows] == [
+        "| (1) DW over VarifocalNet",
+        "| (1) VarifocalNet over ATSS",
+        "| (1) ATSS over FCOS",
+    ]
+    assert [row[-1] for row in rows] == ["shown |", "not shown |", "not shown |"]
+    found = interval(CLAIM, "VarifocalNet", "DW", "bccd", folder, results)
+    assert found is not None and found.verdict == "opposite"
+
+
+def test_a_missing_seed_is_not_finished(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = finished
+    name = finals(CLAIM, "ATSS", "bccd", results)[2][0]
+    del results[name]
+    rows = list(verdict_rows(folder, results, [CLAIM]))
+    assert rows[3].endswith("not finished (5 of 6 runs) |") and rows[2].endswith("shown |")
+    assert "| ATSS | 30.0 ± 0.0 |" in "\n".join(claim_rows(CLAIM, results)), "two seeds are in the table"
+
+
+def test_tables(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, results = finished
+    text = "\n".join(claim_rows(CLAIM, results))
+    assert "| DW | 90.0 ± 0.0 | 90.0 ± 0.0 |" in text and "| 1040 | 6 | 3 | 0.0005 |  |" in text
+    assert "| TOOD | 30.0 | 30.0 |" in text, "one seed has no spread"
+    assert next(line for line in text.splitlines() if line.startswith("| FCOS")).endswith("| still rising |")
+    assert "| scheme | 0.0005 | 0.001 | 0.002 |" in text
+    assert hours(results).startswith(f"CPU hours so far: (1) {0.1 * len(results):.1f},")
+
+
+def test_a_failed_run_is_named_and_the_table_made_without_it(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, results = finished
+    for name in [name for name in results if "/TOOD/" in name]:
+        results[name] = {"claim": 1, "variant": "TOOD", "data": "bccd", "failed": "loss is NaN", "cpu_minutes": 1.0}
+    row = next(line for line in claim_rows(CLAIM, results) if line.startswith("| TOOD"))
+    assert "4 runs failed: loss is NaN" in row
+    assert "| TOOD | failed | failed | failed |" in "\n".join(claim_rows(CLAIM, results))
+
+
+def test_curves_are_drawn(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    curves(finished[1], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_documents_verdicts_are_those_of_the_results() -> None:
+    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    made = filled(page, ROOT / "docs" / "claims" / "results")
+    assert page == made, "python -m benchmarks.claims.report brings docs/claims.md up to date"
+    with pytest.raises(ValueError, match="<!-- verdicts -->"):
+        filled("a page", ROOT / "docs" / "claims" / "results")
