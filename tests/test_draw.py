@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from poise.draw import PALETTE, class_color, default_font_size, draw_boxes, grid, shorten, side_by_side, to_picture
-from poise.draw import _font as font_of
+from poise.fonts import font_for
 
 GREY = torch.full((3, 120, 160), 128, dtype=torch.uint8)
 
@@ -50,7 +50,7 @@ def test_captions_stay_within_the_picture_and_keep_the_score() -> None:
 
 
 def test_shortened_text_fits() -> None:
-    font = font_of(14)
+    font = font_for(14)
     text = shorten("a very long caption indeed", font, 80)
     assert text.endswith("…") and font.getlength(text) <= 80
     assert shorten("short", font, 80) == "short" and shorten("anything", font, 2) == ""

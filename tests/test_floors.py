@@ -9,7 +9,18 @@ import pytest
 from support.sources import imported_modules, module_name, modules, python_files, short, tree
 
 FLOORS = (
-    ("boxes", "predictions", "structures", "distributed", "storage", "preprocess", "draw", "suggestions", "version"),
+    (
+        "boxes",
+        "predictions",
+        "structures",
+        "distributed",
+        "storage",
+        "preprocess",
+        "draw",
+        "fonts",
+        "suggestions",
+        "version",
+    ),
     ("losses", "pairwise", "postprocess"),
     ("assign", "sample"),
     ("criteria", "nn"),
@@ -18,12 +29,14 @@ FLOORS = (
     ("recipes", "published"),
     ("data", "evaluate", "engine", "inference", "lab", "export"),
     ("api", "cli"),
-)
+)  # fmt: skip
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 NEIGHBORS = {
     # floor 0: structures hold predictions
     ("structures", "predictions"),
+    # floor 0: captions have fonts
+    ("draw", "fonts"),
     # floor 4: a detector is built from branches
     ("detectors", "branches"),
     # floor 7: the engine feeds and validates

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from poise.fonts import font_for, readable_name
 
 Color = tuple[int, int, int]
 
@@ -102,7 +103,7 @@ def draw_boxes(
     for i in order:
         _rectangle(pen, corners[i], paints[i], width, picture.size, bool(dashed[i]) if dashed is not None else False)
     for i in order:
-        name = _name(int(classes[i]), names) if show_labels else ""
+        name = readable_name(int(classes[i]), _name(int(classes[i]), names)) if show_labels else ""
         score = f"{ranks[i]:.2f}" if show_scores and ranks is not None else ""
         if name or score:
             _tag(pen, corners[i], name, score, paints[i], _font(letters, name), width, picture.size)
@@ -203,35 +204,11 @@ def _check_lengths(
         raise ValueError(f"box {int(np.argmin(np.isfinite(boxes).all(1)))} is not finite")
 
 
-# Pillow's own letters need no file but are Latin; the others serve names in other scripts where a system has them.
-_SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
-
-
-@lru_cache(maxsize=256)
-def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
-    """The first font that has all letters of ``text``; Pillow's own where none has."""
-    own = ImageFont.load_default(size)
-    if not isinstance(own, ImageFont.FreeTypeFont):
-        raise RuntimeError("this Pillow was built without FreeType; install an ordinary Pillow wheel to draw captions")
-    if text.isascii():
-        return own
-    known = [own, *(font for font in (_system_font(name, size) for name in _SYSTEM_FONTS) if font is not None)]
-    return max(known, key=lambda font: sum(_has_letter(font, letter) for letter in set(text)))
-
-
-@lru_cache(maxsize=256)
-def _system_font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
-    try:
-        return ImageFont.truetype(name, size)
-    except OSError:
-        return None
-
-
-def _has_letter(font: ImageFont.FreeTypeFont, letter: str) -> bool:
-    """Whether the font draws something else than its sign for an unknown letter."""
-    unknown = font.getmask("\uffff")
-    drawn = font.getmask(letter)
-    return letter.isspace() or drawn.size != unknown.size or bytes(drawn) != bytes(unknown)
+def _font(size: int, text: str) -> ImageFont.FreeTypeFont:
+    """The font of a caption; where none has all of its letters, Pillow's own."""
+    font = font_for(size, text) or font_for(size)
+    assert font is not None  # Pillow's own has the letters of no text
+    return font
 
 
 def _ink(paint: Color) -> Color:

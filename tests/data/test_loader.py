@@ -35,7 +35,7 @@ EVERYTHING = AugmentSettings(
 )
 PLAIN = AugmentSettings(flip=0.0)
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+pytestmark = pytest.mark.filterwarnings("error:This DataLoader will create")
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -277,3 +277,15 @@ def test_no_warning_without_a_reason(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(train_loader(write_records(tmp_path, [0, 1, 2]), EVERYTHING, SMALL, batch_size=2).epoch(0))
+
+
+def test_workers_are_no_more_than_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's warning of more workers is an error in this file."""
+    records = write_records(tmp_path, [1, 2])
+    monkeypatch.setattr("poise.data.loader.usable_cores", lambda: 1)
+    for asked, given in ((0, 0), (1, 1), (64, 1)):
+        loader = train_loader(records, PLAIN, SMALL, batch_size=1, workers=asked)
+        assert loader._loader.num_workers == given
+    monkeypatch.undo()
+    loader = train_loader(records, PLAIN, SMALL, batch_size=1, workers=64)
+    assert sum(len(batch.indices) for batch in loader.epoch(0)) == 2

@@ -23,7 +23,7 @@ from poise.structures import Batch
 SMALL = Preprocess(short=40, long=64)
 EVERYTHING = AugmentSettings(flip=0.5, min_iou_crop=0.4, scale_jitter=(0.6, 1.6), mosaic=0.4, mixup=0.4)
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+pytestmark = pytest.mark.filterwarnings("error:This DataLoader will create")
 
 
 @pytest.fixture(scope="module")

@@ -181,7 +181,8 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         (torch.full((3, 4, 4), 255.0), "divide by 255"),
         (torch.full((3, 4, 4), float("nan")), "must lie in"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), "uint8 or float"),
-        (7, "cannot predict on a int"),
+        (7.5, "cannot predict on a float"),
+        (True, "cannot predict on a bool"),
     ],
 )
 def test_what_is_no_image_is_refused(source: object, words: str) -> None:

@@ -1,7 +1,6 @@
 """``poise.Detector``: a detector from a name or a file, to predict, train and evaluate.
 
-The class is a thin layer over the packages below it: ``poise.models``, ``poise.inference``, ``poise.engine`` and
-``poise.evaluate`` can be used directly.
+The packages below it can be used directly: ``poise.models``, ``poise.inference``, ``poise.engine``, ``poise.evaluate``.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from poise.api.warnings import ProposalsWarning, warn_random_weights
 from poise.detectors import DetectionModel
 from poise.evaluate import Evaluation, evaluate
 from poise.inference import Boxes, Result, Tiling, detect_frames, frames_of
-from poise.inference.sources import OnBadImage, Source
+from poise.inference.sources import MAX_PIXELS, OnBadImage, Source
 from poise.inference.views import TestTimeAugmentation, evaluate_views, wanted_views
 from poise.models.files import load_model, save_model
 from poise.models.postprocess_options import with_postprocess_options
@@ -117,12 +116,13 @@ class Detector:
         tile: int | Tiling | None = None,
         tta: str | TestTimeAugmentation | None = None,
         on_bad_image: OnBadImage = "error",
+        max_pixels: int = MAX_PIXELS,
     ) -> list[Result] | Iterator[Result]:
         """Detect objects in images.
 
         Args:
-            source: path of an image, folder, glob pattern or video; a PIL image; an (H,W,3) RGB uint8 array (of
-                OpenCV's BGR arrays pass ``array[..., ::-1]``); a (3,H,W) tensor; or an iterable of these.
+            source: path of an image, folder, glob pattern or video; number of a camera; bytes of an image file, or an
+                open one; PIL image; (H,W,3) RGB uint8 array (of BGR: ``array[..., ::-1]``); (3,H,W) tensor; iterable.
             stream: return an iterator that reads and predicts as it is consumed: for videos and endless sources.
             score_threshold: detections with a lower score are dropped.
             nms_threshold: IoU above which the lower-scored of two boxes of a class is dropped; by default the
@@ -133,6 +133,7 @@ class Detector:
             tile: side in pixels of overlapping tiles into which images are cut for small objects, or a ``Tiling``.
             tta: test-time augmentation: ``"flip"``, ``"0.75,1,1.5,flip,soft_nms"`` or a ``TestTimeAugmentation``.
             on_bad_image: ``"skip"`` leaves unreadable files of a folder, glob or list out with a warning.
+            max_pixels: image files with more pixels are refused; raise it for large scenes, best with ``tile``.
 
         Returns:
             One ``Result`` per image, in the order of the source.
@@ -151,7 +152,7 @@ class Detector:
         )
         detections = detect_frames(
             model,
-            frames_of(source, on_bad_image),
+            frames_of(source, on_bad_image, max_pixels),
             batch_size=batch_size,
             score_threshold=score_threshold,
             tiling=Tiling(tile) if isinstance(tile, int) else tile,

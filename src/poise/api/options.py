@@ -24,6 +24,7 @@ class PredictOptions(TypedDict, total=False):
     tile: int | Tiling | None
     tta: str | TestTimeAugmentation | None
     on_bad_image: OnBadImage
+    max_pixels: int
 
 
 def label_of(name: str | int, class_names: Sequence[str]) -> int:

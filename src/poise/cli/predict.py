@@ -30,7 +30,8 @@ class Arguments:
     """A model file (best.pt, last.pt), a run folder (its best weights), an exported file, or a model's name with
     --weights."""
     source: Positional[tuple[str, ...]]
-    """Images, folders, globs in quotes, or video files (videos need the extra poise[video])."""
+    """Images, folders, globs in quotes, video files, or a camera's number such as 0, which records until Ctrl-C
+    (videos and cameras need the extra poise[video])."""
     out: Path | None = None
     """The folder for what is found; by default runs/predict, runs/predict-2, …"""
     weights: Path | None = None
@@ -53,6 +54,8 @@ class Arguments:
     """Test-time augmentation: factors of the image size, flip, nms or soft_nms, as in 0.75,1,1.5,flip,soft_nms."""
     on_bad_image: Literal["error", "skip"] = "error"
     """Unreadable images and videos that end early: stop, or leave out what cannot be read, with a warning."""
+    max_pixels: int = 89_478_485
+    """Image files with more pixels are refused; raise it for large scenes, best together with --tile."""
     drop_heads: bool = False
     """Leave auxiliary heads of training out: less memory, the same detections."""
     device: str = "auto"
@@ -104,10 +107,11 @@ class FreeNames:
 
 
 def _predict(detector: Detector, source: str, names: FreeNames, arguments: Arguments) -> list[dict[str, Any]]:
-    from poise.inference import frame_rate, is_video, write_video
+    from poise.inference import frame_rate, is_camera, is_video, write_video
 
+    camera = is_camera(source)
     results = detector.predict(
-        source if is_video(source) or not _is_one_file(source) else [source],  # of a list one may be left out
+        source if camera or is_video(source) or not _is_one_file(source) else [source],  # of a list one may be left out
         stream=True,
         score_threshold=arguments.score_threshold,
         nms_threshold=arguments.nms_threshold,
@@ -117,12 +121,14 @@ def _predict(detector: Detector, source: str, names: FreeNames, arguments: Argum
         tile=arguments.tile,
         tta=arguments.tta,
         on_bad_image=arguments.on_bad_image,
+        max_pixels=arguments.max_pixels,
     )
     records: list[dict[str, Any]] = []
-    if is_video(source):
-        pictures, target = _pictures_of(results, records, arguments), names.path(f"{Path(source).stem}.mp4")
+    if camera or is_video(source):
+        stem = f"camera-{source}" if camera else Path(source).stem
+        pictures, target = _pictures_of(results, records, arguments, camera), names.path(f"{stem}.mp4")
         try:
-            write_video(pictures, target, frame_rate(source))
+            write_video(pictures, target, 25 if camera else frame_rate(source))
         except ValueError:
             target.unlink(missing_ok=True)  # half a video is not left behind as if it were whole
             raise
@@ -141,14 +147,22 @@ def _is_one_file(source: str) -> bool:
 
 
 def _pictures_of(
-    results: Iterator[Result], records: list[dict[str, Any]], arguments: Arguments
+    results: Iterator[Result], records: list[dict[str, Any]], arguments: Arguments, camera: bool
 ) -> Iterator[Image.Image]:
-    """The frames of a video with their boxes; their detections are appended to ``records`` on the way."""
-    for result in results:
-        records.append(result.to_dict())
-        if sys.stderr.isatty():
-            print(f"\rframe {len(records)}", end="", file=sys.stderr)
-        yield result.plot(show_scores=arguments.show_scores)
+    """The frames of a video with their boxes; their detections are appended to ``records`` on the way.
+
+    Ctrl-C ends the recording of a camera; what was predicted until then is written.
+    """
+    try:
+        for result in results:
+            records.append(result.to_dict())
+            if sys.stderr.isatty():
+                print(f"\rframe {len(records)}", end="", file=sys.stderr)
+            yield result.plot(show_scores=arguments.show_scores)
+    except KeyboardInterrupt:
+        if not camera:
+            raise
+        print(f"\nstopped after {len(records)} frames", file=sys.stderr)
     if sys.stderr.isatty():
         print(file=sys.stderr)
 

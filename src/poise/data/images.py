@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +36,8 @@ DARKEST = 15  # of 255: what the upper 8 of 16 bits hold where only 12 are used
 ORIENTATION = 0x0112  # the EXIF tag
 TURNED = frozenset({5, 6, 7, 8})  # orientations that exchange width and height
 _PNG_EXIF = {"exif", "Raw profile type exif", "xmp"}  # what an orientation before the pixels is found under
+_SMALLER = "make it smaller or cut it up; poise predict --max-pixels N (max_pixels) raises the limit for predictions"
+_PILLOW = threading.RLock()
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 _DECODING = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
@@ -59,7 +64,7 @@ def read_image(
         path: a JPEG, PNG, BMP, WEBP or TIFF file.
         annotated_size: width and height that the annotations are drawn on; decides whether the EXIF orientation is
             applied (see the module's text). ``None``: it is applied.
-        max_pixels: refuse larger images (``None``: only Pillow's own hard limit, twice ``MAX_PIXELS``).
+        max_pixels: refuse larger images; ``None``: only beyond Pillow's own hard limit, twice ``MAX_PIXELS``.
 
     Raises:
         BadImage: the file cannot be used; the message names file, reason and cure.
@@ -70,12 +75,27 @@ def read_image(
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
+def decode_image(content: bytes, name: str = "bytes", *, max_pixels: int | None = MAX_PIXELS) -> Tensor:
+    """As :func:`read_image`, of the content of a file; ``name`` is for messages."""
+    import torch
+
+    if not isinstance(content, bytes):
+        raise ValueError(f"{name}: holds text, not the bytes of an image; open it in binary mode")
+    pixels = _pixels(Path(name), content, None, max_pixels)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
 def read_pixels(
     path: Path | str, annotated_size: tuple[int, int] | None = None, *, max_pixels: int | None = MAX_PIXELS
 ) -> np.ndarray:
     """As :func:`read_image`, but a (H,W,3) array."""
-    path = Path(path)
-    with _open(path, max_pixels) as image:
+    return _pixels(Path(path), None, annotated_size, max_pixels)
+
+
+def _pixels(
+    path: Path, content: bytes | None, annotated_size: tuple[int, int] | None, max_pixels: int | None
+) -> np.ndarray:
+    with _open(path, max_pixels, content) as image:
         stored, shown = _sizes(image, path)
         apply = _applies_orientation(path, stored, shown, annotated_size)
         try:
@@ -111,13 +131,15 @@ def image_bytes(path: Path) -> bytes:
         raise _undecodable(path, error) from error
 
 
-def _open(path: Path, max_pixels: int | None) -> Image.Image:
-    member = inside_tar(path)
-    content = None if member is None else read_member(*member)
+def _open(path: Path, max_pixels: int | None, content: bytes | None = None) -> Image.Image:
+    """The image of a file, of a record of a shard, or of ``content``, which was read elsewhere."""
+    member = inside_tar(path) if content is None else None
+    content = content if member is None else read_member(*member)
     try:
         empty = path.stat().st_size == 0 if content is None else not content
         source = path if content is None else io.BytesIO(content)
-        image = None if empty else Image.open(source, formats=FORMATS)
+        with _own_limit(max_pixels):
+            image = None if empty else Image.open(source, formats=FORMATS)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _missing(path) from error
     except Image.DecompressionBombError as error:
@@ -135,12 +157,25 @@ def _open(path: Path, max_pixels: int | None) -> Image.Image:
     return image
 
 
+@contextmanager
+def _own_limit(max_pixels: int | None) -> Iterator[None]:
+    """Let ``max_pixels`` decide, where it is given, instead of Pillow's limit, which holds for the whole process."""
+    with _PILLOW:
+        before = Image.MAX_IMAGE_PIXELS
+        if max_pixels is not None:
+            Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
 def _missing(path: Path) -> BadImage:
     return BadImage(path, "image-missing", "the file does not exist", "correct the path or remove its record")
 
 
 def _too_large(path: Path, why: str) -> BadImage:
-    return BadImage(path, "image-too-large", why, "make it smaller, or raise max_pixels if you trust the file")
+    return BadImage(path, "image-too-large", why, _SMALLER)
 
 
 def _unidentified(path: Path, content: bytes | None) -> BadImage:
@@ -209,7 +244,7 @@ def is_dark(path: Path | str, pixels: np.ndarray) -> bool:
 
 def _rgb(image: Image.Image, path: Path) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":
-        return _from_deep_grey(np.asarray(image).astype(np.int64), path)
+        return _from_deep_gray(np.asarray(image).astype(np.int64), path)
     if image.mode == "F":
         raise BadImage(path, "image-unsupported", "its pixels are floating-point", "convert it to 8 bits a channel")
     if image.mode == "P" and "transparency" in image.info:
@@ -217,7 +252,7 @@ def _rgb(image: Image.Image, path: Path) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _from_deep_grey(gray: np.ndarray, path: Path) -> np.ndarray:
+def _from_deep_gray(gray: np.ndarray, path: Path) -> np.ndarray:
     if gray.size and (gray.min() < 0 or gray.max() > 65535):
         raise BadImage(path, "image-unsupported", "its gray values exceed 16 bits", "convert it to 8 bits a channel")
     return np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, axis=2)

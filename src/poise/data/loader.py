@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,8 @@ def train_loader(
         preprocess: image size, normalization and padding.
         batch_size: images of a global batch, all ranks together.
         seed: of order and augmentation.
-        workers: processes that load; 0 loads in this process. Changes nothing in the batches.
+        workers: processes that load, at most as many as there are cores; 0 loads in this process. Changes nothing in
+            the batches.
         rank: this process among ``world_size``.
         group_by_aspect: batches of one orientation (width > height or not).
         drop_last: leave out a last batch that is not full.
@@ -229,6 +231,7 @@ def evaluation_loader(
 def _torch_loader(dataset: DetectionDataset, batches: Any, preprocess: Preprocess, workers: int) -> DataLoader[Any]:
     if workers < 0:
         raise ValueError(f"workers={workers} cannot be negative")
+    workers = min(workers, usable_cores())  # more only wait for each other, and PyTorch warns of them
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -238,6 +241,12 @@ def _torch_loader(dataset: DetectionDataset, batches: Any, preprocess: Preproces
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its draw of worker seeds shall not touch the global generator
     )
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _answers(loader: DataLoader[Any]) -> Iterator[tuple[EvaluationBatch, tuple[str, ...]]]:

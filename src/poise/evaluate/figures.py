@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from poise.evaluate.coco import Curves
 from poise.evaluate.confusion import Confusion, confusion_matrix, match_pairs
-from poise.evaluate.panels import PathLike, legend_outside, paint, panel, save, shades, short
+from poise.evaluate.panels import PathLike, class_labels, legend_outside, paint, panel, save, shades
 from poise.evaluate.truth import Array, detection_columns, truth_columns
 
 MOST_LINES = 20  # classes with a line of their own; beyond, only the mean is named
@@ -36,8 +36,9 @@ def plot_precision_recall(curves: Curves, path: PathLike, iou: float = 0.5) -> P
     precision = curves.precision[int(np.abs(curves.ious - iou).argmin())]
     known = [k for k in range(len(curves.names)) if np.isfinite(precision[:, k]).all()]
     named = len(known) <= MOST_LINES
+    names = class_labels(curves.names)
     for k in known:
-        label = f"{short(curves.names[k])}  {precision[:, k].mean():.3f}" if named else None
+        label = f"{names[k]}  {precision[:, k].mean():.3f}" if named else None
         axes.plot(curves.recall, precision[:, k], color=paint(k) if named else "0.8", lw=1.2, label=label)
     if known:
         mean = precision[:, known].mean(1)
@@ -129,4 +130,5 @@ def _largest(confusion: Confusion, most: int) -> tuple[Array, list[str]]:
     weight = (matrix.sum(0) + matrix.sum(1))[:-1]
     kept = np.sort(np.argsort(-weight, kind="stable")[:most])
     index = np.append(kept, len(weight))
-    return matrix[np.ix_(index, index)], [*(short(confusion.names[k]) for k in kept), "background"]
+    names = class_labels(confusion.names)
+    return matrix[np.ix_(index, index)], [*(names[k] for k in kept), "background"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from poise.draw import class_color
+from poise.fonts import font_for, readable_name
 
 PathLike = str | os.PathLike[str]
 
@@ -48,6 +51,11 @@ def short(name: str, most: int = 24) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
+def class_labels(names: Sequence[str]) -> list[str]:
+    """Names as the figure can draw them: shortened, or the number of a class whose letters no font here has."""
+    return [short(readable_name(i, name)) for i, name in enumerate(names)]
+
+
 def legend_outside(axes: Axes, title: str) -> None:
     axes.legend(title=title, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
 
@@ -56,5 +64,17 @@ def save(figure: Figure, path: PathLike) -> Path:
     """Write a PNG; its folder is made where it is missing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _set_fonts(figure)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     return path
+
+
+def _set_fonts(figure: Figure) -> None:
+    """Let texts with letters that Matplotlib's own font lacks use the system's font that has them."""
+    for text in figure.findobj(Text):
+        content = text.get_text()
+        font = None if content.isascii() else font_for(12, content)
+        if font is not None and isinstance(font.path, str) and Path(font.path).is_file():
+            properties = text.get_fontproperties().copy()
+            properties.set_file(font.path)
+            text.set_fontproperties(properties)

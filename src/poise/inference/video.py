@@ -1,8 +1,9 @@
-"""Video files in and out, through PyAV (an extra: ``pip install "poise[video]"``)."""
+"""Video files and cameras in, video files out, through PyAV (an extra: ``pip install "poise[video]"``)."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +24,7 @@ def _av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise ImportError('video files need PyAV: pip install "poise[video]"') from error
+        raise ImportError('videos and cameras need PyAV: pip install "poise[video]"') from error
     return av
 
 
@@ -33,6 +34,8 @@ class DamagedVideo(ValueError):
 
 def read_video(path: str | os.PathLike[str], make: Callable[[Tensor, Path, int], Made]) -> Iterator[Made]:
     """``make(image (3,H,W) uint8 RGB, path, number)`` of every frame, decoded one at a time.
+
+    A rotation in the file's header, as phones write it, is applied.
 
     Raises:
         ImportError: PyAV is not installed.
@@ -46,9 +49,8 @@ def read_video(path: str | os.PathLike[str], make: Callable[[Tensor, Path, int],
                 raise DamagedVideo(f"{path} has no video stream")
             promised = container.streams.video[0].frames  # 0 where the format does not say
             for number, frame in enumerate(container.decode(video=0)):
-                image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1).contiguous()
                 count = number + 1
-                yield make(image, path, number)
+                yield make(_upright(frame), path, number)
     except av.FFmpegError as error:
         if not count:
             raise DamagedVideo(
@@ -57,6 +59,30 @@ def read_video(path: str | os.PathLike[str], make: Callable[[Tensor, Path, int],
         raise _ends_early(path, count, promised) from error
     if promised - count > max(SPARE_FRAMES, promised // 100):
         raise _ends_early(path, count, promised)
+
+
+def _upright(frame: Any) -> Tensor:
+    """A frame as (3,H,W) uint8 RGB; its ``rotation`` is in degrees counterclockwise, in steps of 90."""
+    image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+    return torch.rot90(image, round(frame.rotation / 90) % 4, (1, 2)).contiguous()
+
+
+def open_camera(number: int) -> Iterator[Tensor]:
+    """Frames (3,H,W) uint8 RGB of a camera of this computer, the first being 0, until the iterator is closed.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        ValueError: there is no such camera.
+    """
+    av = _av()
+    device = {"darwin": str(number), "win32": f"video={number}"}.get(sys.platform, f"/dev/video{number}")
+    kind = {"darwin": "avfoundation", "win32": "dshow"}.get(sys.platform, "v4l2")
+    try:
+        with av.open(device, format=kind) as container:
+            for frame in container.decode(video=0):
+                yield _upright(frame)
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"camera {number} ({device}) cannot be read: {error}") from error
 
 
 def _ends_early(path: Path, count: int, promised: int) -> DamagedVideo:

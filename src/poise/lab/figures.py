@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from poise.fonts import readable_name
 from poise.lab.statistics import DECADES, SIZES, TENTHS, Supervision
 
 MOST_CLASSES = 15  # in the figure, those with the greatest share
@@ -87,7 +88,9 @@ def _classes(axes: Any, found: Mapping[str, Supervision], names: Sequence[str]) 
         name: [100 * of.get(label, {}).get("share_of_supervision", 0.0) for label in most]
         for name, of in groups.items()
     }
-    _bars(axes, most, shares, "share of the positive weight, %")
+    order = {name: i for i, name in enumerate(names)}
+    labels = [readable_name(order.get(name, i), name) for i, name in enumerate(most)]
+    _bars(axes, labels, shares, "share of the positive weight, %")
     for label in axes.get_xticklabels():
         label.set(rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
 
