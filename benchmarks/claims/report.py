@@ -65,22 +65,26 @@ def interval(claim: Claim, better: str, worse: str, data: str, folder: Path, res
 
 
 def verdict_rows(folder: Path, results: Results, claims: Sequence[Claim] = CLAIMS) -> Iterator[str]:
-    """A row for every inequality and data set."""
-    yield "| claim | data | difference of AP | 95 % interval | smallest difference that would show | verdict |"
-    yield "|---|---|---:|---|---:|---|"
+    """A row for every inequality, a column for every data set."""
+    names = list(dict.fromkeys(data for claim in claims for data in claim.data))
+    yield f"| claim | {' | '.join(names)} |"
+    yield "|---" * (1 + len(names)) + "|"
     for claim in sorted(claims, key=lambda one: one.number):
         for better, worse in STATEMENTS[claim.number]:
-            for data in claim.data:
-                found = interval(claim, better, worse, data, folder, results)
-                title = f"({claim.number}) {better} over {worse}"
-                if found is None:
-                    done = sum(len(finals(claim, name, data, results)) for name in (better, worse))
-                    progress = f"{NOT_FINISHED} ({done} of {2 * len(claim.seeds)} runs)"
-                    yield f"| {title} | {data} | - | - | - | {progress} |"
-                else:
-                    bounds = f"{found.low:+.1f} to {found.high:+.1f}"
-                    numbers = f"{found.difference:+.1f} | {bounds} | {found.smallest:.1f}"
-                    yield f"| {title} | {data} | {numbers} | {found.verdict} |"
+            cells = [_verdict(claim, better, worse, data, folder, results) for data in names]
+            yield f"| ({claim.number}) {better} over {worse} | {' | '.join(cells)} |"
+
+
+def _verdict(claim: Claim, better: str, worse: str, data: str, folder: Path, results: Results) -> str:
+    """The verdict with the difference of AP, its interval and the smallest difference that would show."""
+    if data not in claim.data:
+        return ""
+    found = interval(claim, better, worse, data, folder, results)
+    if found is None:
+        done = sum(len(finals(claim, name, data, results)) for name in (better, worse))
+        return f"{NOT_FINISHED}: {done} of {2 * len(claim.seeds)} runs"
+    bounds = f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+    return f"**{found.verdict}**: {bounds}; would show from {found.smallest:.1f}"
 
 
 def claim_rows(claim: Claim, results: Results) -> Iterator[str]:
