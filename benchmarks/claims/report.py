@@ -25,11 +25,19 @@ from benchmarks.claims.run import METRICS, read_results
 STATEMENTS: dict[int, tuple[tuple[str, str], ...]] = {  # (better, worse) as the articles have it
     1: (("DW", "VarifocalNet"), ("VarifocalNet", "ATSS"), ("ATSS", "FCOS")),
     2: (("Libra R-CNN", "Faster R-CNN"),),
-    3: (("varifocal loss", "focal loss"), ("varifocal loss", "quality focal loss")),
+    3: (
+        ("RetinaNet, varifocal", "RetinaNet, focal"),
+        ("FoveaBox, varifocal", "FoveaBox, focal"),
+        ("ATSS, varifocal", "ATSS, focal"),
+        ("VarifocalNet, varifocal", "VarifocalNet, focal"),
+        ("VarifocalNet, varifocal", "VarifocalNet, quality focal"),
+    ),
     4: (
         ("guide, detached after detach_epoch", "no guide"),
         ("guide, detached after detach_epoch", "guide, never detached"),
         ("guide, detached after detach_epoch", "guide, detached from the start"),
+        ("no guide", "no guide, ATSS"),
+        ("no guide", "no guide, SimOTA"),
     ),
     5: (
         ("K=1 ATSS", "K=0 (Deformable-DETR++)"),
