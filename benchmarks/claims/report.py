@@ -3,15 +3,17 @@
     python -m benchmarks.claims.report --page docs/claims.md --results docs/claims/results
 
 Replaces what stands between ``<!-- NAME -->`` and ``<!-- end -->`` for the names verdicts, hours and claim 1 to 5; the
-rest of the page is written by hand. Draws ``docs/claims/curves.png``.
+rest of the page is written by hand. Draws ``docs/claims/curves.png`` and keeps the intervals in ``intervals.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +74,39 @@ def interval(claim: Claim, better: str, worse: str, data: str, folder: Path, res
     return paired_interval(*runs)
 
 
-def verdict_rows(folder: Path, results: Results, claims: Sequence[Claim] = CLAIMS) -> Iterator[str]:
+def intervals(folder: Path, results: Results, claims: Sequence[Claim] = CLAIMS) -> dict[str, Interval]:
+    """The intervals of all inequalities whose runs are complete; takes minutes, so that they are kept in a file."""
+    found = {}
+    for claim in claims:
+        for better, worse in STATEMENTS[claim.number]:
+            for data in claim.data:
+                if (measured := interval(claim, better, worse, data, folder, results)) is not None:
+                    found[_key(claim, better, worse, data)] = measured
+    return found
+
+
+def _key(claim: Claim, better: str, worse: str, data: str) -> str:
+    return f"{claim.table}/{data}/{better} over {worse}"
+
+
+def verdict_rows(measured: Mapping[str, Interval], results: Results, claims: Sequence[Claim] = CLAIMS) -> Iterator[str]:
     """A row for every inequality, a column for every data set."""
     names = list(dict.fromkeys(data for claim in claims for data in claim.data))
     yield f"| claim | {' | '.join(names)} |"
     yield "|---" * (1 + len(names)) + "|"
     for claim in sorted(claims, key=lambda one: one.number):
         for better, worse in STATEMENTS[claim.number]:
-            cells = [_verdict(claim, better, worse, data, folder, results) for data in names]
+            cells = [_verdict(claim, better, worse, data, measured, results) for data in names]
             yield f"| ({claim.number}) {better} over {worse} | {' | '.join(cells)} |"
 
 
-def _verdict(claim: Claim, better: str, worse: str, data: str, folder: Path, results: Results) -> str:
+def _verdict(
+    claim: Claim, better: str, worse: str, data: str, measured: Mapping[str, Interval], results: Results
+) -> str:
     """The verdict with the difference of AP, its interval and the smallest difference that would show."""
     if data not in claim.data:
         return ""
-    found = interval(claim, better, worse, data, folder, results)
+    found = measured.get(_key(claim, better, worse, data))
     if found is None:
         done = sum(len(finals(claim, name, data, results)) for name in (better, worse))
         return f"{NOT_FINISHED}: {done} of {2 * len(claim.seeds)} runs"
@@ -181,10 +200,9 @@ def hours(results: Results) -> str:
     return f"CPU hours so far: {', '.join(f'({k}) {v:.1f}' for k, v in spent.items())}; {total:.1f} in all."
 
 
-def filled(page: str, folder: Path) -> str:
-    """The page with its generated parts made anew from the results in ``folder``."""
-    results = read_results(folder)
-    parts = {"verdicts": "\n".join(verdict_rows(folder, results)), "hours": hours(results)}
+def filled(page: str, results: Results, measured: Mapping[str, Interval]) -> str:
+    """The page with its generated parts made anew."""
+    parts = {"verdicts": "\n".join(verdict_rows(measured, results)), "hours": hours(results)}
     parts |= {f"claim {claim.number}": "\n".join(claim_rows(claim, results)).strip() for claim in CLAIMS}
     for name, text in parts.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -199,9 +217,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--page", type=Path, required=True)
     args = parser.parse_args()
+    results = read_results(args.results)
+    measured = intervals(args.results, results)
+    kept = {name: asdict(found) for name, found in measured.items()}
+    (args.results.parent / "intervals.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     page = args.page.read_text(encoding="utf-8")
-    args.page.write_text(filled(page, args.results), encoding="utf-8")
-    curves(read_results(args.results), args.results.parent / "curves.png")
+    args.page.write_text(filled(page, results, measured), encoding="utf-8")
+    curves(results, args.results.parent / "curves.png")
 
 
 if __name__ == "__main__":

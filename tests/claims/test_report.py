@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,26 @@ import numpy as np
 import pytest
 from support.sources import ROOT
 
+from benchmarks.claims.bootstrap import Interval
 from benchmarks.claims.matches import IOUS, Matches
-from benchmarks.claims.plan import Claim, DataLimits, due
-from benchmarks.claims.report import claim_rows, curves, filled, finals, hours, interval, verdict_rows
-from benchmarks.claims.run import METRICS
+from benchmarks.claims.plan import CLAIMS, Claim, DataLimits, due
+from benchmarks.claims.report import (
+    STATEMENTS,
+    claim_rows,
+    curves,
+    filled,
+    finals,
+    hours,
+    interval,
+    intervals,
+    verdict_rows,
+)
+from benchmarks.claims.run import METRICS, read_results
 
+FOLDER = ROOT / "docs" / "claims"
+RESULTS = read_results(FOLDER / "results")
+KEPT = json.loads((FOLDER / "intervals.json").read_text(encoding="utf-8"))
+MEASURED = {name: Interval(**numbers) for name, numbers in KEPT.items()}
 CLAIM = Claim(1, ("DW", "VarifocalNet", "ATSS", "FCOS"), ("TOOD",), ("bccd",), limits=(DataLimits(40, 2),))
 
 
@@ -50,7 +66,8 @@ def finished(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
 
 def test_verdicts(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, results = finished
-    rows = [row.split(" | ") for row in verdict_rows(folder, results, [CLAIM])][2:]
+    measured = intervals(folder, results, [CLAIM])
+    rows = [row.split(" | ") for row in verdict_rows(measured, results, [CLAIM])][2:]
     assert [row[0] for row in rows] == [
         "| (1) DW over VarifocalNet",
         "| (1) VarifocalNet over ATSS",
@@ -65,7 +82,7 @@ def test_a_missing_seed_is_not_finished(finished: tuple[Path, dict[str, Any]]) -
     folder, results = finished
     name = finals(CLAIM, "ATSS", "bccd", results)[2][0]
     del results[name]
-    rows = list(verdict_rows(folder, results, [CLAIM]))
+    rows = list(verdict_rows(intervals(folder, results, [CLAIM]), results, [CLAIM]))
     assert rows[3].endswith("| not finished: 5 of 6 runs |") and "| **shown**: +" in rows[2]
     assert "| ATSS | 30.0 ± 0.0 |" in "\n".join(claim_rows(CLAIM, results)), "two seeds are in the table"
 
@@ -96,7 +113,22 @@ def test_curves_are_drawn(finished: tuple[Path, dict[str, Any]], tmp_path: Path)
 
 def test_the_documents_verdicts_are_those_of_the_results() -> None:
     page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
-    made = filled(page, ROOT / "docs" / "claims" / "results")
-    assert page == made, "python -m benchmarks.claims.report brings docs/claims.md up to date"
+    assert page == filled(page, RESULTS, MEASURED), "python -m benchmarks.claims.report brings the page up to date"
     with pytest.raises(ValueError, match="<!-- verdicts -->"):
-        filled("a page", ROOT / "docs" / "claims" / "results")
+        filled("a page", RESULTS, MEASURED)
+
+
+def test_kept_differences_are_those_of_the_results() -> None:
+    """The difference of mean test AP, which each run's evaluation gave, and none is missing."""
+    count = 0
+    for claim in CLAIMS:
+        for better, worse in STATEMENTS[claim.number]:
+            for data in claim.data:
+                sides = [finals(claim, name, data, RESULTS) for name in (better, worse)]
+                kept = MEASURED.get(f"{claim.table}/{data}/{better} over {worse}")
+                assert (kept is not None) == all(set(side) == set(claim.seeds) for side in sides)
+                if kept is not None:
+                    means = [np.mean([run["test"]["ap"] for _, run in side.values()]) for side in sides]
+                    assert kept.difference == pytest.approx(100 * (means[0] - means[1]), abs=0.01)
+                    count += 1
+    assert count == len(MEASURED)
