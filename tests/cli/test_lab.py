@@ -40,9 +40,9 @@ def test_a_page_stays_within_its_size(
 ) -> None:
     out = tmp_path / "page.html"
     words = ["lab", "show", str(trained), "--data", str(demo_data), "--split", "val", "--device", "cpu"]
-    assert main([*words, "--megabytes", "0.01", "--out", str(out)]) == 0
+    assert main([*words, "--max-megabytes", "0.01", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "1 images" in printed and "3 further images are in the numbers but not on the page" in printed
+    assert "1 image," in printed and "3 more images are in the statistics but not on the page" in printed
 
 
 def test_stats_writes_numbers_and_figures(trained: Path, demo_data: Path, tmp_path: Path) -> None:
@@ -63,16 +63,16 @@ def test_stats_writes_numbers_and_figures(trained: Path, demo_data: Path, tmp_pa
     numbers = json.loads((out / "stats.json").read_text())
     assert [one["method"] for one in numbers["stages"]] == ["atss_r18_fpn, tiny", "task_aligned"]
     assert numbers["stages"][0]["images"] == 4
-    assert numbers["agreement"]["dense"][0]["shared_positives"] < 1
+    assert numbers["agreement"]["dense"][0]["positive_jaccard"] < 1
     with (out / "objects.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(one["objects"] for one in numbers["stages"])
     assert (out / "dense.png").read_bytes().startswith(b"\x89PNG")
     with (out / "stats.csv").open() as file:
-        table = {(row["method"], row["number"]): row["value"] for row in csv.DictReader(file)}
-    small = numbers["stages"][1]["by_size"]["small"]["share_of_supervision"]
-    assert float(table["task_aligned", "by_size.small.share_of_supervision"]) == small
-    assert len([name for _, name in table if name.startswith("weights.positive.")]) == 2 * 40
+        table = {(row["method"], row["name"]): row["value"] for row in csv.DictReader(file)}
+    small = numbers["stages"][1]["by_size"]["small"]["weight_fraction"]
+    assert float(table["task_aligned", "by_size.small.weight_fraction"]) == small
+    assert len([name for _, name in table if name.startswith("weight_histograms.positive.")]) == 2 * 40
 
 
 def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -87,7 +87,7 @@ def test_refusals(trained: Path, demo_data: Path, capsys: pytest.CaptureFixture[
     code, text = complaint(["lab", "shwo", str(trained), *data], capsys)
     assert code == 2 and "did you mean 'show'" in text
     code, text = complaint(["lab", "compare", str(trained), *data], capsys)
-    assert code == 2 and "takes 2 to 12 models, 1 were given" in text
+    assert code == 2 and "takes 2 to 12 models, but 1 is given" in text
     code, text = complaint(["lab", "compare", str(trained), "dual_weighting", *data], capsys)
     assert code == 1 and "does not fit" in text
     code, text = complaint(["lab", "show", "atss_r18_fnp", *data], capsys)

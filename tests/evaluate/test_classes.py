@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import pytest
 
-from poise.evaluate import ClassWarning, category_of_classes
+from poise.evaluate import ClassWarning, match_categories
 
 COCO = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}, {"id": 18, "name": "dog"}]
 
 
 def test_the_training_data_itself() -> None:
-    assert category_of_classes(("person", "car", "dog"), (1, 3, 18), COCO) == [1, 3, 18]
+    assert match_categories(("person", "car", "dog"), (1, 3, 18), COCO) == [1, 3, 18]
 
 
 def test_another_data_set_of_the_same_things_goes_by_name() -> None:
-    assert category_of_classes(("Dog", "person", "car"), (0, 1, 2), COCO) == [18, 1, 3]
+    assert match_categories(("Dog", "person", "car"), (0, 1, 2), COCO) == [18, 1, 3]
 
 
 def test_a_model_without_names_goes_by_position() -> None:
-    assert category_of_classes(("0", "1", "2"), (0, 1, 2), COCO) == [1, 3, 18]
+    assert match_categories(("0", "1", "2"), (0, 1, 2), COCO) == [1, 3, 18]
     with pytest.raises(ValueError, match="2 classes without names and the data 3"):
-        category_of_classes(("0", "1"), (0, 1), COCO)
+        match_categories(("0", "1"), (0, 1), COCO)
 
 
 def test_shared_classes_are_measured_with_a_warning() -> None:
     with pytest.warns(ClassWarning) as caught:
-        assert category_of_classes(("cat", "car"), (0, 1), COCO) == [None, 3]
+        assert match_categories(("cat", "car"), (0, 1), COCO) == [None, 3]
     assert ["cat" in str(w.message) for w in caught] == [True, False]
     assert "person, dog" in str(caught[1].message)
 
 
 def test_nothing_shared_is_an_error() -> None:
     with pytest.raises(ValueError, match="share no class"):
-        category_of_classes(("tree",), (1,), COCO)
+        match_categories(("tree",), (1,), COCO)

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from poise.evaluate import measure_coco
-from poise.evaluate.coco import TWELVE
+from poise.evaluate.coco import COCO_METRICS
 
 
 class HonestIgnore(COCOeval):
@@ -176,7 +176,7 @@ def test_records_that_do_not_fit_are_refused() -> None:
 def test_names_of_the_numbers_are_coco_s() -> None:
     truth = random_truth(10)
     metrics = measure_coco(truth, random_detections(10, truth)).metrics
-    assert tuple(metrics.numbers()) == TWELVE
+    assert tuple(metrics.numbers()) == COCO_METRICS
     assert metrics.classes[1].name == "class 1" and metrics.classes[1].category_id == 5
     record = metrics.to_dict()
     assert record["classes"][1]["ap50"] == metrics.classes[1].ap50

@@ -10,8 +10,8 @@ import pytest
 from evaluate.cases import random_detections, random_truth
 from PIL import Image
 
-from poise.evaluate import beside_truth, confusion_matrix, measure_coco, plot_history, read_history, write_figures
-from poise.evaluate.figures import right_detections
+from poise.evaluate import confusion_matrix, draw_comparison, measure_coco, plot_history, read_history, write_figures
+from poise.evaluate.figures import true_positives
 
 TRUTH: dict[str, Any] = {
     "images": [{"id": 4, "width": 200, "height": 200}, {"id": 9, "width": 200, "height": 200}],
@@ -59,7 +59,7 @@ def test_right_detections() -> None:
         found(9, 3, [0, 0, 50, 50], 0.3),
         found(9, 7, [0, 0, 50, 24], 0.4),
     ]
-    right, scores = right_detections(TRUTH, detections)
+    right, scores = true_positives(TRUTH, detections)
     assert right.tolist() == [False, True, False, False] and scores.tolist() == [0.2, 0.1, 0.3, 0.4]
 
 
@@ -99,9 +99,9 @@ def test_history_with_gaps(tmp_path: Path) -> None:
 def test_picture_beside_truth() -> None:
     black = Image.new("RGB", (200, 200))
     here = [a for a in TRUTH["annotations"] if a["image_id"] == 4]
-    sheet = beside_truth(black, here, [found(4, 7, [20, 20, 100, 100])], TRUTH["categories"])
+    sheet = draw_comparison(black, here, [found(4, 7, [20, 20, 100, 100])], TRUTH["categories"])
     assert sheet.width > 400
-    fewer = beside_truth(black, here, [found(4, 7, [20, 20, 100, 100], 0.1)], TRUTH["categories"])
+    fewer = draw_comparison(black, here, [found(4, 7, [20, 20, 100, 100], 0.1)], TRUTH["categories"])
     half = sheet.width // 2
     left, right = (0, 20, half, sheet.height), (half, 20, sheet.width, sheet.height)
     assert sheet.crop(left).tobytes() == fewer.crop(left).tobytes()

@@ -131,7 +131,7 @@ def test_dual_weighting() -> None:
     box = torch.zeros(())
     for i in range(3):
         for g in range(int(truth.valid[i].sum())):
-            view = stage.of_object(i, g)
+            view = stage.object_view(i, g)
             box = box + (view.regression * (1 - geometry.giou(stage.boxes[i], truth.boxes[i, g]))).sum()
     assert box == pytest.approx(float(explanation.losses["loss_loc"]), rel=1e-4)
 
@@ -152,7 +152,7 @@ def test_bags(name: str, beta: float, positive_term: str, negative_term: str) ->
     total = torch.zeros(())
     for i in range(3):
         for g in range(int(truth.valid[i].sum())):
-            view = stage.of_object(i, g)
+            view = stage.object_view(i, g)
             if name.startswith("auto"):
                 box = 1 - geometry.giou(stage.boxes[i], truth.boxes[i, g])
             else:
@@ -172,9 +172,9 @@ def test_both_stages_of_region_detectors(name: str) -> None:
     first, second = explanation.stages["rpn"], explanation.stages["rcnn"]
     assert class_loss(first, of_logits) == pytest.approx(float(explanation.losses["loss_rpn_cls"]), rel=1e-4)
     assert class_loss(second, of_softmax) == pytest.approx(float(explanation.losses["loss_cls"]), rel=1e-4)
-    assert 3 < first.weighed.sum() <= 3 * 256
-    assert torch.equal(first.positive + first.negative > 0, first.weighed)
-    sampled = int(second.weighed.sum())
+    assert 3 < first.in_loss.sum() <= 3 * 256
+    assert torch.equal(first.positive + first.negative > 0, first.in_loss)
+    sampled = int(second.in_loss.sum())
     assert float((second.positive + second.negative).sum()) == pytest.approx(1)  # the mean over sampled regions
     assert float(second.negative[0].max()) == pytest.approx(1 / sampled)
 
@@ -225,11 +225,11 @@ def test_every_layer_of_a_decoder(name: str, missing: set[str]) -> None:
     check_queries(explanation, stages)
     matched = explanation.stages["queries"]
     assert [int((matched.index[i] >= 0).sum()) for i in range(3)] == [3, 1, 0]  # one query for every object
-    assert matched.of_object(0, 1).chosen.sum() == 1
+    assert matched.object_view(0, 1).assigned.sum() == 1
     if "encoder" in stages and name != "dino_r18":
         encoder = explanation.stages["encoder"]  # every token, taught "some object" by the first class
         assert encoder.boxes.shape[1] > 20 and not encoder.weights.positive[..., 1:].any()
-        assert torch.allclose(encoder.of_object(0, 1).score, encoder.predictions.logits[0, :, 0].sigmoid())
+        assert torch.allclose(encoder.object_view(0, 1).score, encoder.predictions.logits[0, :, 0].sigmoid())
 
 
 @pytest.mark.parametrize("name", ["co_deformable_detr_r18", "co_dino_5scale_r18"])
@@ -253,19 +253,19 @@ def test_shapes_and_views() -> None:
     for part in (stage.positive, stage.negative, stage.regression, stage.index):
         assert part.shape == (3, places)
     assert stage.levels.bincount().tolist() == list(stage.priors.level_sizes)
-    view = stage.of_object(0, 1)
-    assert torch.equal(view.chosen, stage.index[0] == 1)
-    assert view.positive[~view.chosen].sum() == 0 < view.positive.sum()
-    parts = sum(stage.of_object(0, g).positive for g in range(3))
+    view = stage.object_view(0, 1)
+    assert torch.equal(view.assigned, stage.index[0] == 1)
+    assert view.positive[~view.assigned].sum() == 0 < view.positive.sum()
+    parts = sum(stage.object_view(0, g).positive for g in range(3))
     assert torch.allclose(parts, stage.positive[0])
-    image = stage.of_image(0)
-    owner, overlap = image.nearest
+    image = stage.image_view(0)
+    owner, overlap = image.best_overlap
     both = geometry.iou(stage.boxes[0][:, None], explanation.truth.boxes[0, :3])
     assert torch.allclose(overlap, both.amax(1))
     assert torch.equal(owner[overlap > 0], both.argmax(1)[overlap > 0])
     assert not stage.positive[2].any() and stage.negative[2].any()
-    assert stage.of_image(2).nearest[0].eq(-1).all()
-    assert image.within.max() == 3  # the third object lies within the second and the first
+    assert stage.image_view(2).best_overlap[0].eq(-1).all()
+    assert image.objects_at_center.max() == 3  # the third object lies within the second and the first
 
 
 def test_images_of_any_size_are_prepared_as_by_the_model() -> None:
@@ -283,7 +283,7 @@ def test_images_of_any_size_are_prepared_as_by_the_model() -> None:
 def test_models_without_weights_are_refused() -> None:
     model = create_model("yolox_r18_fpn", 3, image_size=96)
     model.network.branch.criterion = lambda *_: {"loss": torch.zeros(())}
-    with pytest.raises(lab.NothingToExplain, match="model without weights to explain"):
+    with pytest.raises(lab.NoLossWeights, match="model without weights to explain"):
         lab.explain(model, pixels(), TARGETS)
     with pytest.raises(ValueError, match="3 images but 1 targets"):
         lab.explain(model, pixels(), TARGETS[:1], Progress())

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from poise import lab
+from poise.lab.annotated_image import MAX_OBJECTS, AnnotatedImage, stages_to_dict
 from poise.lab.methods import Method, with_assigner
-from poise.lab.packing import Planes, codes, decoded
+from poise.lab.packing import PackedArrays, decode_log, encode_log
 from poise.lab.page import LabPage
-from poise.lab.scene import MOST_OBJECTS, Photograph, stages_to_dict
-from poise.lab.statistics import Agreement, Supervision, csv_text
+from poise.lab.statistics import AssignmentAgreement, Supervision, csv_text
 from poise.models import create_model
 from poise.structures import StepOutput
 
@@ -24,9 +24,9 @@ BOXES = np.array([[6.0, 8, 70, 60], [40, 30, 90, 90], [50, 50, 62, 64]])
 LABELS = np.array([0, 1, 1])
 
 
-def photograph(boxes: np.ndarray = BOXES, labels: np.ndarray = LABELS, side: int = 96) -> Photograph:
+def sample_image(boxes: np.ndarray = BOXES, labels: np.ndarray = LABELS, side: int = 96) -> AnnotatedImage:
     image = torch.randint(0, 256, (3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return Photograph("a <b>.jpg", image, boxes, labels, np.zeros(len(labels), dtype=bool))
+    return AnnotatedImage("a <b>.jpg", image, boxes, labels, np.zeros(len(labels), dtype=bool))
 
 
 def method(name: str = "atss_r18_fpn") -> Method:
@@ -36,20 +36,20 @@ def method(name: str = "atss_r18_fpn") -> Method:
 
 def test_codes_keep_three_digits_over_six_decades() -> None:
     values = np.concatenate([[0.0, 3.0], 3 * 10 ** -np.linspace(0, 5.9, 50), [1e-9]])
-    code, greatest = codes(values)
+    code, greatest = encode_log(values)
     assert greatest == 3
-    read = decoded(code, greatest)
+    read = decode_log(code, greatest)
     assert read[0] == 0 and read[-1] == 0
     assert np.allclose(read[1:-1], values[1:-1], rtol=3e-4)
-    assert codes(np.zeros(4))[0].any() == False  # noqa: E712
-    assert codes(np.array([np.nan, 1.0]))[0].tolist() == [0, 65535]
+    assert encode_log(np.zeros(4))[0].any() == False  # noqa: E712
+    assert encode_log(np.array([np.nan, 1.0]))[0].tolist() == [0, 65535]
 
 
 def test_planes_are_deflated_little_endian_words() -> None:
-    planes = Planes()
-    planes.whole("owner", np.array([-1, 0, 7]))
-    planes.boxes("box", np.array([[0.0, -1, 2.125, 1e9]] * 3))
-    found = planes.result()
+    arrays = PackedArrays()
+    arrays.add_integers("owner", np.array([-1, 0, 7]))
+    arrays.add_boxes("box", np.array([[0.0, -1, 2.125, 1e9]] * 3))
+    found = arrays.to_dict()
     words = np.frombuffer(zlib.decompress(base64.b64decode(found["data"])), dtype="<u2").reshape(5, 3)
     assert found["names"] == ["owner", "box0", "box1", "box2", "box3"] and found["length"] == 3
     assert words[0].tolist() == [65535, 0, 7]
@@ -57,11 +57,11 @@ def test_planes_are_deflated_little_endian_words() -> None:
 
 
 def test_supervision_counts_what_the_assignment_says() -> None:
-    one = photograph()
-    judged = method().compute_losses(one)
-    stage = judged.stages["dense"]
+    one = sample_image()
+    result = method().explain(one)
+    stage = result.stages["dense"]
     found = Supervision()
-    found.add(stage, judged.factor, one.labels)
+    found.add(stage, result.scale, one.labels)
     numbers = found.to_dict(["disc", "square", "ring"])
     index = stage.index[0]
     assert numbers["positives"] == int((index >= 0).sum())
@@ -69,7 +69,7 @@ def test_supervision_counts_what_the_assignment_says() -> None:
     assert found.objects["size"] == pytest.approx([np.sqrt(64 * 52), np.sqrt(50 * 60), np.sqrt(12 * 14)], rel=1e-5)
     assert found.objects["weight"].sum() == pytest.approx(float(stage.positive.sum()), rel=1e-5)
     assert numbers["by_size"]["small"]["objects"] == 1 and numbers["by_size"]["large"]["objects"] == 0
-    assert sum(one["share_of_supervision"] for one in numbers["by_class"].values()) == pytest.approx(1)
+    assert sum(one["weight_fraction"] for one in numbers["by_class"].values()) == pytest.approx(1)
     assert set(numbers["by_class"]) == {"disc", "square"}
     centers = stage.priors.centers[0]
     inside = sum(
@@ -77,9 +77,9 @@ def test_supervision_counts_what_the_assignment_says() -> None:
     )
     assert numbers["ambiguous"] == int(((index >= 0) & (inside > 1)).sum()) > 0
     assert sum(numbers["positives_by_stride"].values()) == numbers["positives"]
-    assert numbers["contested"] == 0  # of a hard assignment no place is two objects'
+    assert numbers["multi_object"] == 0  # of a hard assignment no place is two objects'
     for kind, values in (("positive", stage.positive), ("negative", stage.negative)):
-        assert sum(numbers["weights"][kind]) == int((values > 0).sum())
+        assert sum(numbers["weight_histograms"][kind]) == int((values > 0).sum())
     assert sum(numbers["negatives_by_iou"]["weight"]) == pytest.approx(
         float(stage.negative[0][index < 0].sum()), rel=1e-4
     )
@@ -88,47 +88,47 @@ def test_supervision_counts_what_the_assignment_says() -> None:
 
 
 def test_agreement_of_assigners_on_the_same_predictions() -> None:
-    one, first = photograph(), method()
+    one, first = sample_image(), method()
     second = with_assigner(first, "task_aligned")
-    a, b = first.compute_losses(one).stages["dense"], second.compute_losses(one).stages["dense"]
+    a, b = first.explain(one).stages["dense"], second.explain(one).stages["dense"]
     assert torch.equal(a.predictions.logits, b.predictions.logits)  # frozen
-    found = Agreement()
+    found = AssignmentAgreement()
     found.add({"atss": a, "task_aligned": b, "again": a})
     pairs = {tuple(pair["methods"]): pair for pair in found.to_list()}
-    assert pairs["atss", "again"]["shared_positives"] == pairs["atss", "again"]["shared_weight"] == 1
+    assert pairs["atss", "again"]["positive_jaccard"] == pairs["atss", "again"]["weight_jaccard"] == 1
     both = int(((a.index == b.index) & (a.index >= 0)).sum())
     either = int((a.index >= 0).sum() + (b.index >= 0).sum()) - both
-    assert pairs["atss", "task_aligned"]["shared_positives"] == pytest.approx(both / either)
+    assert pairs["atss", "task_aligned"]["positive_jaccard"] == pytest.approx(both / either)
     assert 0 < both < either
 
 
 def test_places_of_several_objects_are_counted() -> None:
-    one = photograph(np.array([[10.0, 10, 80, 80], [12, 12, 82, 82]]), np.array([0, 1]))
+    one = sample_image(np.array([[10.0, 10, 80, 80], [12, 12, 82, 82]]), np.array([0, 1]))
     torch.manual_seed(0)
     model = create_model("dw_r18_fpn", 3, image_size=96, channels=32, depth=1).eval()
-    judged = Method("dw", model, (0, 1, 2)).compute_losses(one)
-    found, view = Supervision(), judged.stages["dense"].of_image(0)
-    found.add(judged.stages["dense"], judged.factor, one.labels)
-    assert found.contested == int((view.of_object(0).chosen & view.of_object(1).chosen).sum()) > 0
+    result = Method("dw", model, (0, 1, 2)).explain(one)
+    found, view = Supervision(), result.stages["dense"].image_view(0)
+    found.add(result.stages["dense"], result.scale, one.labels)
+    assert found.multi_object == int((view.object_view(0).assigned & view.object_view(1).assigned).sum()) > 0
 
 
 def test_places_of_different_grids_are_not_compared() -> None:
-    one = photograph()
-    found = Agreement()
+    one = sample_image()
+    found = AssignmentAgreement()
     found.add(
         {
-            "atss": method().compute_losses(one).stages["dense"],
-            "fcos": method("retinanet_r18_fpn").compute_losses(one).stages["dense"],
+            "atss": method().explain(one).stages["dense"],
+            "fcos": method("retinanet_r18_fpn").explain(one).stages["dense"],
         }
     )
     assert found.to_list() == []
 
 
 def test_unknown_classes_are_left_alone() -> None:
-    one = photograph()
+    one = sample_image()
     known = method()
     partly = Method("partly", known.model, (-1, 1, 2))
-    stage = partly.compute_losses(one).stages["dense"]
+    stage = partly.explain(one).stages["dense"]
     assert stage.truth.valid[0, :3].tolist() == [False, True, True]
     assert not (stage.index == 0).any()
 
@@ -136,54 +136,56 @@ def test_unknown_classes_are_left_alone() -> None:
 def test_thousands_of_objects_and_none() -> None:
     generator = np.random.default_rng(0)
     corner = generator.uniform(0, 90, (1500, 2))
-    crowded = photograph(np.concatenate([corner, corner + generator.uniform(2, 6, (1500, 2))], 1), np.arange(1500) % 3)
-    judged = method().compute_losses(crowded)
-    found = stages_to_dict(judged.stages, crowded, judged.factor, judged.classes)["dense"]
-    assert len(found["lists"]["lengths"]) == MOST_OBJECTS
-    assert crowded.to_dict()["hidden"] == 1500 - MOST_OBJECTS
+    crowded = sample_image(
+        np.concatenate([corner, corner + generator.uniform(2, 6, (1500, 2))], 1), np.arange(1500) % 3
+    )
+    result = method().explain(crowded)
+    found = stages_to_dict(result.stages, crowded, result.scale, result.classes)["dense"]
+    assert len(found["lists"]["lengths"]) == MAX_OBJECTS
+    assert crowded.to_dict()["hidden_objects"] == 1500 - MAX_OBJECTS
     assert len(str(found)) < 400_000
-    empty = photograph(np.zeros((0, 4)), np.zeros(0, dtype=np.int64))
-    judged = method().compute_losses(empty)
-    found = stages_to_dict(judged.stages, empty, judged.factor, judged.classes)["dense"]
-    assert found["lists"]["lengths"] == [] and found["places"]["greatest"]["positive"] == 0
+    empty = sample_image(np.zeros((0, 4)), np.zeros(0, dtype=np.int64))
+    result = method().explain(empty)
+    found = stages_to_dict(result.stages, empty, result.scale, result.classes)["dense"]
+    assert found["lists"]["lengths"] == [] and found["priors"]["max"]["positive"] == 0
     numbers = Supervision()
-    numbers.add(judged.stages["dense"], judged.factor, empty.labels)
+    numbers.add(result.stages["dense"], result.scale, empty.labels)
     assert numbers.to_dict()["objects"] == 0 and numbers.correlation() is None
 
 
 def test_models_that_do_not_say_their_weights_show_their_assignments() -> None:
-    one, silent = photograph(), method()
-    own = silent.compute_losses(one).stages["dense"]
+    one, silent = sample_image(), method()
+    own = silent.explain(one).stages["dense"]
     criterion = silent.model.network.branch.criterion
     silent.model.network.branch.criterion = lambda *words: criterion(*words)
-    judged = silent.compute_losses(one)
-    stage = judged.stages["dense"]
-    assert judged.assumed and torch.equal(stage.index, own.index)
+    result = silent.explain(one)
+    stage = result.stages["dense"]
+    assert result.unit_weights and torch.equal(stage.index, own.index)
     assert torch.equal(stage.positive, (own.index >= 0).float()) and stage.regression.sum() == stage.positive.sum()
-    assert torch.equal(stage.negative, (stage.weighed & (own.index < 0)).float())
+    assert torch.equal(stage.negative, (stage.in_loss & (own.index < 0)).float())
     page = LabPage("t", ["atss"], ["disc", "square"])
-    page.add(one, {"atss": judged})
-    assert "does not say what its losses weigh" in page.remarks()[0] and "does not say" in page.html()
+    page.add(one, {"atss": result})
+    assert "gives no loss weights" in page.all_notes()[0] and "gives no loss weights" in page.html()
     silent.model.network.branch.forward = lambda *_: StepOutput({"loss": torch.zeros(())})
-    with pytest.raises(lab.NothingToExplain, match="without weights"):
-        silent.compute_losses(one)
+    with pytest.raises(lab.NoLossWeights, match="without weights"):
+        silent.explain(one)
 
 
 def test_a_page_of_thousands_of_objects_stays_small() -> None:
     generator = np.random.default_rng(0)
     corner = generator.uniform(0, 900, (3000, 2))
     boxes = np.concatenate([corner, corner + generator.uniform(4, 60, (3000, 2))], 1)
-    crowded, dense = photograph(boxes, np.arange(3000) % 3, side=960), method()
+    crowded, dense = sample_image(boxes, np.arange(3000) % 3, side=960), method()
     dense.model.preprocess = replace(dense.model.preprocess, short=320, long=320)
     page = LabPage("t", ["atss"], ["disc", "square", "ring"])
-    page.add(crowded, {"atss": dense.compute_losses(crowded)})
-    assert len(page.images[0]) < 2.5e6
-    assert json.loads(page.images[0])["hidden"] == 2600
+    page.add(crowded, {"atss": dense.explain(crowded)})
+    assert len(page.image_data[0]) < 2.5e6
+    assert json.loads(page.image_data[0])["hidden_objects"] == 2600
     assert page.to_dict()["stages"][0]["objects"] == 3000  # all are counted
 
 
 def test_large_photographs_are_shown_smaller() -> None:
-    large = photograph(BOXES * 20, LABELS, side=1920)
+    large = sample_image(BOXES * 20, LABELS, side=1920)
     picture = large.to_dict()
     assert picture["size"] == [960, 960] and picture["original"] == [1920, 1920]
     assert picture["objects"][0][2:] == [60.0, 80.0, 700.0, 600.0]

@@ -79,7 +79,7 @@ def test_the_page_shows_heat_maps_lists_and_numbers(browser: Browser, tmp_path: 
     assert browser.run("document.querySelectorAll('.pane').length") == 6
     assert bright(browser, 0) > 100 and bright(browser, 1) > bright(browser, 0)
     assert browser.run("document.querySelectorAll('.levels canvas').length") == 6 * 5
-    assert "Agreement" in browser.run("document.getElementById('charts').textContent")
+    assert "AssignmentAgreement" in browser.run("document.getElementById('charts').textContent")
     assert browser.run("document.images.length") == 0  # the class's name is text, not markup
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
     browser.picture(tmp_path / "page.png")
@@ -93,19 +93,19 @@ def test_choosing_an_object_ranks_its_places(browser: Browser) -> None:
     weights = browser.run(rows + ".map((row) => Number(row.children[4].textContent))")
     assert weights[0] > 0 and weights == sorted(weights, reverse=True)
     browser.click(*browser.center("#list tr.pick"))
-    said = browser.run("document.getElementById('place').textContent")
-    assert "answers to#0" in said and "w pos" in said and "IoU" in said
+    said = browser.run("document.getElementById('prior').textContent")
+    assert "assigned to#0" in said and "w pos" in said and "IoU" in said
     assert browser.run("document.querySelectorAll('#list tr[aria-selected=true]').length") == 1
 
 
 def test_pointing_and_touching_a_heat_map(browser: Browser) -> None:
     browser.click(*browser.center(".pane"))
-    said = browser.run("document.getElementById('place').textContent")
-    assert "stride" in said and "score of it" in said and "box, image pixels" in said
+    said = browser.run("document.getElementById('prior').textContent")
+    assert "stride" in said and "highest IoU" in said and "predicted box, image pixels" in said
     browser.run("select(null)")
-    assert "Point at" in browser.run("document.getElementById('place').textContent")
+    assert "Point at" in browser.run("document.getElementById('prior').textContent")
     browser.touch(*browser.center("figure:last-child .pane"))
-    assert "stride" in browser.run("document.getElementById('place').textContent")
+    assert "stride" in browser.run("document.getElementById('prior').textContent")
 
 
 def test_keys_and_controls(browser: Browser) -> None:
@@ -134,11 +134,11 @@ def test_dark_and_narrow(browser: Browser) -> None:
     row = "document.querySelector('.row')"
     assert browser.run(f"{row}.scrollWidth > {row}.clientWidth && {row}.clientWidth > 300")  # to be swiped
     browser.touch(*browser.center(".pane"))  # what is told of a place lies over the page, and can be closed
-    place = "document.getElementById('place').getBoundingClientRect()"
+    place = "document.getElementById('prior').getBoundingClientRect()"
     browser.wait_for(f"{place}.bottom <= innerHeight && {place}.top > 0")
-    assert "stride" in browser.run("document.getElementById('place').textContent")
+    assert "stride" in browser.run("document.getElementById('prior').textContent")
     browser.touch(*browser.center(".close"))
-    browser.wait_for("document.getElementById('place').textContent.includes('Point at')")
+    browser.wait_for("document.getElementById('prior').textContent.includes('Point at')")
 
 
 def test_queries_and_encoders_of_detrs(detr_page: Path, tmp_path: Path) -> None:
@@ -152,20 +152,20 @@ def test_queries_and_encoders_of_detrs(detr_page: Path, tmp_path: Path) -> None:
         browser.wait_for("document.querySelectorAll('#encoder-panels .pane').length === 4")
         browser.wait_for("document.querySelectorAll('#encoder-panels .legend').length === 2")
         said = browser.run("document.getElementById('encoders').textContent")
-        assert "lent by atss (20)" in said and "IoF" in said and "Conflict of heads" in said
+        assert "auxiliary, atss (20)" in said and "IoF" in said and "HeadConflict of heads" in said
         assert browser.run("document.querySelectorAll('#encoder-charts svg polyline').length") == 2 * 2 + 2
         browser.press("ArrowDown")  # the first object: one query, whose place and box are told
         browser.wait_for("document.body.dataset.ready === '0 0'")
         assert browser.run("document.querySelectorAll('#list tr.positive').length") == 2
         browser.click(*browser.center("#list tr.pick"))
-        said = browser.run("document.getElementById('place').textContent")
-        assert "query" in said and "answers to#0" in said
+        said = browser.run("document.getElementById('prior').textContent")
+        assert "query" in said and "assigned to#0" in said
         browser.run("select(null)")
         x, y = browser.run("""(() => {
-            const stage = stageOf(data.methods[0]), row = chosenPlaces(stage).rows[0][0];
+            const stage = stageOf(data.methods[0]), row = selectedPriors(stage).rows[0][0];
             const pane = document.querySelector(".pane").getBoundingClientRect(), zoom = pane.width / scene.size[0];
-            const [x, y] = middle(stage.places.box("cell", row));
+            const [x, y] = middle(stage.priors.box("cell", row));
             return [pane.x + x * zoom, pane.y + y * zoom] })()""")
         browser.click(x, y)  # a dot can be pointed at
-        assert "query" in browser.run("document.getElementById('place').textContent")
+        assert "query" in browser.run("document.getElementById('prior').textContent")
         assert browser.complaints == []

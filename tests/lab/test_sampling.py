@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from poise.cli import main
-from poise.lab.sampling import EVERY, SampledNegatives, draw_negatives, sampled_negatives
+from poise.lab.sampling import ALL_NEGATIVES, SampledNegatives, draw_negatives, sampled_negatives
 from poise.models import create_model
 from poise.models.files import save_model
 from poise.sample import TakeAll, random_sampler
@@ -34,15 +34,15 @@ def network(name: str = "faster_rcnn_r18_fpn") -> torch.nn.Module:
 def test_every_negative_is_counted_and_samplers_choose_among_them() -> None:
     found = sampled_negatives(network(), batches(), {"all": TakeAll(), "few": random_sampler(32)})
     assert found.images == 4
-    assert np.array_equal(np.sort(found.overlaps["all"]), np.sort(found.overlaps[EVERY]))
+    assert np.array_equal(np.sort(found.overlaps["all"]), np.sort(found.overlaps[ALL_NEGATIVES]))
     assert 4 * 24 <= len(found.overlaps["few"]) <= 4 * 32
-    assert set(found.overlaps["few"].tolist()) <= set(found.overlaps[EVERY].tolist())
+    assert set(found.overlaps["few"].tolist()) <= set(found.overlaps[ALL_NEGATIVES].tolist())
     assert all(0 <= values.min() and values.max() < 0.5 for values in found.overlaps.values())
 
 
 def test_balanced_samples_reach_further_than_random_ones() -> None:
     found = sampled_negatives(network(), batches())
-    below = found.below(0.05)
+    below = found.fraction_below(0.05)
     assert below["random"] > below["balanced as published"]
     again = sampled_negatives(network(), batches())
     assert all(np.array_equal(values, again.overlaps[name]) for name, values in found.overlaps.items())
@@ -50,9 +50,9 @@ def test_balanced_samples_reach_further_than_random_ones() -> None:
 
 def test_shares_and_figure(tmp_path: Path) -> None:
     values = np.array([0.0, 0.01, 0.07, 0.25, 0.49], dtype=np.float32)
-    negatives = SampledNegatives({EVERY: values, "none": values[:0]}, 1)
-    assert negatives.shares((0, 0.05, 0.1, 0.5)) == {EVERY: [0.4, 0.2, 0.4], "none": [0.0, 0.0, 0.0]}
-    assert negatives.below() == {EVERY: 0.4, "none": 0.0}
+    negatives = SampledNegatives({ALL_NEGATIVES: values, "none": values[:0]}, 1)
+    assert negatives.fractions((0, 0.05, 0.1, 0.5)) == {ALL_NEGATIVES: [0.4, 0.2, 0.4], "none": [0.0, 0.0, 0.0]}
+    assert negatives.fraction_below() == {ALL_NEGATIVES: 0.4, "none": 0.0}
     assert "| 40.0 % |" in negatives.table()
     path = draw_negatives(negatives, tmp_path / "folder" / "sampling.png")
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -72,6 +72,11 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--out", str(tmp_path / "figure.png"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["images"] == 4
-    assert set(printed["below_0.05"]) == {EVERY, "random", "balanced as published", "balanced as in the article"}
+    assert set(printed["below_0.05"]) == {
+        ALL_NEGATIVES,
+        "random",
+        "balanced as published",
+        "balanced as in the article",
+    }
     assert (tmp_path / "figure.png").exists()
     assert main([*words, "--images", "0"]) == 1

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from poise.lab.separation import (
     Separation,
+    box_mask,
     contrast,
-    covered,
     discriminability,
     iof_iob,
 )
@@ -59,13 +59,13 @@ def test_a_flat_map_is_one_everywhere_and_an_empty_one_nothing() -> None:
 
 def test_pixels_belong_to_a_box_that_holds_their_center() -> None:
     boxes = torch.tensor([[1.0, 0.0, 3.0, 2.0], [2.6, 1.4, 9.0, 3.0], [0.0, 0.0, 0.4, 0.4]])
-    found = covered(boxes, (4, 5))
+    found = box_mask(boxes, (4, 5))
     wanted = torch.tensor(
         [[0, 1, 1, 0, 0], [0, 1, 1, 1, 1], [0, 0, 0, 1, 1], [0, 0, 0, 0, 0]],
         dtype=torch.bool,
     )
     assert found.equal(wanted)
-    assert not covered(torch.zeros(0, 4), (4, 5)).any()
+    assert not box_mask(torch.zeros(0, 4), (4, 5)).any()
 
 
 def test_curve_by_hand() -> None:
@@ -102,9 +102,9 @@ def test_images_are_pooled_or_averaged_and_those_without_objects_counted() -> No
     found.add("empty", small, torch.zeros(1, 2, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool))
     found.add("full", small, torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.bool))
     assert found.curves()[0].tolist() == [1 / 4] and found.curves(pooled=False)[0].tolist() == [1 / 2]
-    told = found.to_dict()
-    assert (told["images"], told["without_foreground"], told["without_background"]) == (2, 1, 1)
-    assert told["contrast"] == pytest.approx(0.5) and told["curves"]["pooled"]["iob"] == [0.5]
+    numbers = found.to_dict()
+    assert (numbers["images"], numbers["without_foreground"], numbers["without_background"]) == (2, 1, 1)
+    assert numbers["contrast"] == pytest.approx(0.5) and numbers["curves"]["pooled"]["iob"] == [0.5]
 
 
 def test_without_images_there_are_no_curves() -> None:

@@ -1,4 +1,4 @@
-"""``poise eval``: COCO's numbers, and of LVIS data LVIS's, of a trained model."""
+"""``poise eval``: COCO or LVIS metrics of a trained model."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ class Arguments:
     """Evaluate a trained model on a data set: poise eval CHECKPOINT --data PATH."""
 
     checkpoint: Positional[str]
-    """A model file (best.pt, last.pt), a run folder (its best weights), an exported file, or a model's name with
+    """A model file (best.pt, last.pt), a run folder (its best.pt is used), an exported file, or the name of a model with
     --weights."""
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
     weights: Path | None = None
-    """With a model's name instead of a file: a checkpoint that the original project published."""
+    """With the name of a model: a checkpoint that the original project published."""
     split: str = "val"
-    """Which part of it."""
+    """Split of the data set."""
     batch_size: int = 8
-    """Images that go through the network at once; the numbers do not depend on it."""
+    """Images per forward pass; the metrics do not depend on it."""
     workers: int = 0
-    """Processes that read images."""
+    """Number of processes that read images."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     on_bad_data: Literal["error", "skip"] = "error"
-    """Faulty records (poise check lists them): stop, or leave them out and say how many."""
+    """Faulty records (poise check lists them): stop, or leave them out and report their number."""
     json: bool = False
-    """Print the numbers as JSON."""
+    """Print the metrics as JSON, in [0,1]; tables are in percent."""
     save_json: Path | None = None
-    """Write the detections as COCO results, with the data's own category ids."""
+    """Write the detections as COCO results, with the category ids of the data set."""
     proposals: Path | None = None
-    """File of proposals (COCO results), for models that are given regions (fast_rcnn_*)."""
+    """File of proposals (COCO results), for models without a proposal stage (fast_rcnn_*)."""
     proposals_limit: int = 2000
-    """The best proposals of an image that are used."""
+    """Number of proposals per image, those with the highest scores."""
     tta: str | None = None
-    """Test-time augmentation: factors of the image size, flip, nms or soft_nms, as in 0.75,1,1.5,flip,soft_nms."""
+    """Test-time augmentation: factors of the image size, flip, nms or soft_nms, as 0.75,1,1.5,flip,soft_nms."""
     head: str = ""
-    """An auxiliary head of a Co-DETR (atss, faster_rcnn, …), to be measured by itself."""
+    """Evaluate an auxiliary head of a Co-DETR (atss, faster_rcnn, …) instead of its decoder."""
     save_proposals: Path | None = None
-    """Instead of measuring detections, write a two-stage model's proposals (of others their boxes) to this file."""
+    """Write the proposals of a two-stage model (of others the detections) to this file, without evaluation."""
 
 
 def run(arguments: Arguments) -> int:
-    """Print the numbers."""
+    """Evaluate and print the metrics."""
     from poise.api import Detector
     from poise.evaluate import write_results
 
@@ -76,18 +76,18 @@ def run(arguments: Arguments) -> int:
         print(json.dumps({**result.metrics.to_dict(), **speed}, indent=1, ensure_ascii=False))
         return 0
     print(result.metrics.table())
-    print(f"{result.images} images, {1000 * result.seconds_per_image:.1f} ms each on {detector.device}")
+    print(f"{result.images} images, {1000 * result.seconds_per_image:.1f} ms per image on {detector.device}")
     if arguments.save_json is not None:
         print(f"detections: {arguments.save_json}")
     return 0
 
 
 def _save_proposals(detector: Detector, arguments: Arguments) -> int:
-    """Write the proposals, and say how many of the objects they cover."""
+    """Write the proposals and print their recall."""
     from poise.evaluate import write_proposals
 
     if arguments.save_json is not None:
-        raise ValueError("--save-proposals writes proposals instead of detections: give --save-json in a second run")
+        raise ValueError("--save-proposals writes proposals instead of detections; give --save-json in a second run")
     images, loader = detector.batches(
         arguments.data,
         arguments.split,
@@ -106,6 +106,6 @@ def _save_proposals(detector: Detector, arguments: Arguments) -> int:
         print(json.dumps({**counts, **recall}, indent=1))
         return 0
     print(f"{coverage.proposals} proposals of {coverage.images} images: {path}")
-    print(f"{coverage.objects} objects, covered at IoU 0.5: {recall['recall_50']:.3f}", end=", ")
-    print(f"mean over 0.5 to 0.95: {recall['recall_50_95']:.3f}")
+    print(f"recall of {coverage.objects} objects: {100 * recall['recall_50']:.1f} at IoU 0.50", end=", ")
+    print(f"{100 * recall['recall_50_95']:.1f} averaged over IoU 0.50 to 0.95")
     return 0

@@ -1,24 +1,25 @@
-"""``poise lab``: what every place of a detector was told, as a page in the browser or in numbers."""
+"""``poise lab``: loss weights of every prior of a detector, as a page for the browser or as statistics."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
+from poise.cli import measurements
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
+from poise.cli.lab_models import load_methods, open_images, select_images
 from poise.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from poise.data import ImageSet
     from poise.lab.methods import Method
     from poise.lab.page import LabPage
-    from poise.lab.scene import Photograph
 
 USAGE = """usage: poise lab show MODEL --data PATH [--images N] [--out page.html] …
        poise lab compare A B [C …] --data PATH [--images N] [--out page.html] …
@@ -29,63 +30,50 @@ USAGE = """usage: poise lab show MODEL --data PATH [--images N] [--out page.html
        poise lab distances A [B …] --data PATH [--out FOLDER] …
        poise lab queries A [B …] --data PATH [--out FOLDER] …
 
-A model is a model file, a run folder, NAME=WEIGHTS (a model and weights that its authors published) or NAME (random
-weights). An assigner's name stands for the first model's predictions, judged by that assigner.
-poise lab show --help explains the options."""
+A model is a model file, a run folder, NAME=WEIGHTS (a model with published weights) or NAME (random weights). After the
+first model, the name of an assigner stands for the first model with that assigner.
+poise lab show --help lists the options."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Show what the losses of a detector weigh at every place."""
+    """Show the loss weights of every prior of a detector."""
 
     models: Positional[tuple[str, ...]]
-    """Model files, run folders, NAME=WEIGHTS or NAME; beyond the first also names of assigners (atss, sim_ota, …)."""
+    """Model files, run folders, NAME=WEIGHTS or NAME; after the first also names of assigners (atss, sim_ota, …)."""
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
     split: str | None = None
-    """Which part of it; may be left out where there is only one."""
+    """Split of the data set; by default val, else test, else the only split."""
     images: int = 8
-    """How many images, evenly spread over the data set; 0 takes all (lab stats: 0 by default)."""
+    """Number of images, evenly spaced over the data set; 0: all (default of lab stats)."""
     out: Path = Path("lab.html")
-    """The page (of lab stats: the folder)."""
-    megabytes: float = 40.0
-    """What the page may be large; images beyond are only counted."""
+    """The page; of lab stats the folder."""
+    max_megabytes: float = 40.0
+    """Maximum size of the page; images beyond it only enter the statistics."""
     seed: int = 0
-    """Of samplers that choose by chance."""
+    """Seed of random samplers."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     on_bad_data: Literal["error", "skip"] = "error"
     """Faulty records (poise check lists them): stop, or leave them out."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """A subcommand and its arguments."""
-
-    command: str
-    arguments: Arguments
+COMMANDS = {"show": (1, 1), "compare": (2, 12), "stats": (1, 12)}  # minimum and maximum number of models
 
 
-COMMANDS = {"show": (1, 1), "compare": (2, 12), "stats": (1, 12)}  # how many models each takes
-
-
-OTHERS = ("discriminability", "attention", "instability", "distances", "queries")  # of cli/instruments.py
-
-
-def parse(words: Sequence[str]) -> Any:
+def parse(words: Sequence[str]) -> tuple[str, Any]:
     """The subcommand and its arguments."""
     if not words:
-        raise CommandLineError("poise lab needs show, compare or stats first; poise lab --help explains them")
+        raise CommandLineError("poise lab needs show, compare or stats first; see poise lab --help")
     if words[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0)
     command, rest = words[0], words[1:]
-    if command in OTHERS:
-        from poise.cli import instruments
-
-        return instruments.parse(command, rest)
+    if command in measurements.MEASUREMENTS:
+        return command, measurements.parse(command, rest)
     if command not in COMMANDS:
-        known = (*COMMANDS, *OTHERS)
+        known = (*COMMANDS, *measurements.MEASUREMENTS)
         raise CommandLineError(
             f"no command 'lab {command}'{did_you_mean(command, known)}; there are {', '.join(known)}"
         )
@@ -93,12 +81,13 @@ def parse(words: Sequence[str]) -> Any:
         rest = [*_default(rest, "--out", "lab"), *_default(rest, "--images", "0"), *rest]
     arguments = parse_words(Arguments, f"poise lab {command}", rest)
     least, most = COMMANDS[command]
-    if not least <= len(arguments.models) <= most:
-        wanted = str(least) if least == most else f"{least} to {most}"
-        raise CommandLineError(f"poise lab {command} takes {wanted} models, {len(arguments.models)} were given")
-    if arguments.images < 0 or arguments.megabytes <= 0:
-        raise CommandLineError("--images is at least 0 (all) and --megabytes more than 0")
-    return Request(command, arguments)
+    count = len(arguments.models)
+    if not least <= count <= most:
+        wanted = "1 model" if most == 1 else f"{least} to {most} models"
+        raise CommandLineError(f"poise lab {command} takes {wanted}, but {count} {'is' if count == 1 else 'are'} given")
+    if arguments.images < 0 or arguments.max_megabytes <= 0:
+        raise CommandLineError("--images must be at least 0 (all), --max-megabytes greater than 0")
+    return command, arguments
 
 
 def _default(words: Sequence[str], option: str, value: str) -> list[str]:
@@ -106,120 +95,35 @@ def _default(words: Sequence[str], option: str, value: str) -> list[str]:
     return [] if given else [option, value]
 
 
-def run(request: Any) -> int:
-    """Write the page or the numbers."""
-    if not isinstance(request, Request):
-        from poise.cli import instruments
-
-        return instruments.run(request)
-    arguments = request.arguments
-    from poise.data import open_data
-
-    image_set = open_data(arguments.data, arguments.split, arguments.on_bad_data)
-    if not len(image_set):
-        raise ValueError(f"{arguments.data} has no images to look at")
+def run(request: tuple[str, Any]) -> int:
+    """Write the page or the statistics."""
+    command, arguments = request
+    if command in measurements.MEASUREMENTS:
+        return measurements.run(command, arguments)
     notes: list[str] = []
-    methods = methods_of(arguments, image_set, notes)
-    page = _examined(request, methods, image_set, notes)
-    return _write_numbers(page, arguments) if request.command == "stats" else _write_page(page, arguments)
+    image_set = open_images(arguments, notes)
+    methods = load_methods(arguments.models, image_set, arguments.device, notes)
+    page = _build_page(command, arguments, methods, image_set, notes)
+    return _write_statistics(page, arguments) if command == "stats" else _write_page(page, arguments)
 
 
-def _examined(request: Request, methods: Sequence[Method], image_set: ImageSet, notes: list[str]) -> LabPage:
-    from poise.lab.encoders import EncoderLook
+def _build_page(
+    command: str, arguments: Arguments, methods: Sequence[Method], image_set: ImageSet, notes: list[str]
+) -> LabPage:
+    from poise.lab.encoders import EncoderPanel
     from poise.lab.page import LabPage
 
-    arguments = request.arguments
     names = [method.name for method in methods]
     title = f"{', '.join(names[:-1])}{' and ' if names[1:] else ''}{names[-1]} on {arguments.data.name}"
-    page = LabPage(title, names, image_set.class_names, arguments.megabytes, notes)
-    if request.command != "stats":
-        page.encoders = {one.name: EncoderLook(one, arguments.seed) for one in methods if EncoderLook.fits(one)}
-    for photograph in photographs(image_set, arguments.images):
-        judged = {method.name: method.compute_losses(photograph, arguments.seed) for method in methods}
-        looks = {name: look.add(photograph) for name, look in page.encoders.items()}
-        page.add(photograph, judged, shown=request.command != "stats", encoders=looks)
+    page = LabPage(title, names, image_set.class_names, arguments.max_megabytes, notes)
+    show = command != "stats"
+    if show:
+        page.encoders = {one.name: EncoderPanel(one, arguments.seed) for one in methods if EncoderPanel.applies_to(one)}
+    for image in select_images(image_set, arguments.images):
+        results = {method.name: method.explain(image, arguments.seed) for method in methods}
+        encoders = {name: panel.add(image) for name, panel in page.encoders.items()}
+        page.add(image, results, show=show, encoders=encoders)
     return page
-
-
-def photographs(image_set: ImageSet, wanted: int) -> Iterator[Photograph]:
-    """Images evenly spread over the set."""
-    from poise.lab.scene import Photograph
-
-    count = min(wanted or len(image_set), len(image_set))
-    for i in range(count):
-        number = i * len(image_set) // count
-        record = image_set[number]
-        image = image_set.read(number)
-        yield Photograph(record.path.name, image, record.boxes, record.labels, record.crowd | record.ignore)
-
-
-def methods_of(arguments: Any, image_set: ImageSet, notes: list[str]) -> list[Method]:
-    """What the words of ``arguments.models`` mean, each with a name of its own."""
-    from poise.lab.methods import Method, distinct, with_assigner
-    from poise.models.assigners import ASSIGNERS
-
-    found: list[Method] = []
-    for word in arguments.models:
-        if found and word in ASSIGNERS and not Path(word).exists():
-            found.append(with_assigner(found[0], word))
-            continue
-        model = _model(word, image_set, arguments.device, notes)
-        found.append(Method(_short(word, model), model, _classes(model, image_set)))
-    names = distinct([method.name for method in found])
-    return [Method(name, method.model, method.classes) for name, method in zip(names, found, strict=True)]
-
-
-def _model(word: str, image_set: ImageSet, device: str, notes: list[str]) -> Any:
-    """The model that a word of the command line means, in evaluation mode."""
-    from poise.api import Detector
-    from poise.models import list_models
-
-    name, sign, weights = word.partition("=")
-    if sign and name in list_models():
-        return Detector(_published(name, weights, notes), device).model
-    if word in list_models() and not Path(word).exists():
-        notes.append(f"{word} has random weights: what is shown is the first step of a training")
-        detector = Detector(word, device, num_classes=len(image_set.categories))
-        detector.model.set_classes(image_set.class_names, image_set.category_ids)
-        return detector.model
-    return Detector(word, device).model
-
-
-def _published(name: str, weights: str, notes: list[str]) -> Any:
-    """A model with published weights; where these lack its guide, the model without a guide."""
-    from poise.models import create_model
-    from poise.published import load_published
-
-    model = create_model(name)
-    report = load_published(model, weights)
-    if any(key.startswith("guide.") for key in report.missing):
-        notes.append(f"{Path(weights).name} holds no guide: the head's own predictions decide the assignment")
-        model = create_model(name, guide_depth=0)
-        report = load_published(model, weights)
-    if report.missing:
-        notes.append(f"{Path(weights).name} leaves {len(report.missing)} tensors of {name} random")
-    return model
-
-
-def _short(word: str, model: Any) -> str:
-    """What the page calls a model: its name, with the folder of a run for telling runs apart."""
-    path = Path(word)
-    if not path.exists():  # NAME=WEIGHTS; folders of ablations can have that sign too
-        return str(model.name)
-    folder = path.resolve().parent if path.is_file() else path.resolve()
-    run = f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed-") else folder.name
-    epoch = f", {path.stem}" if path.is_file() and path.stem not in ("best", "last") else ""
-    return f"{model.name}, {run}{epoch}"
-
-
-def _classes(model: Any, image_set: ImageSet) -> tuple[int, ...]:
-    """The data's class of each of the model's, -1 where it has none."""
-    from poise.evaluate.classes import category_of_classes
-
-    categories = [{"id": one.id, "name": one.name} for one in image_set.categories]
-    place = {number: i for i, number in enumerate(image_set.category_ids)}
-    found = category_of_classes(model.class_names, model.category_ids, categories)
-    return tuple(-1 if number is None else place[number] for number in found)
 
 
 def _write_page(page: LabPage, arguments: Arguments) -> int:
@@ -228,31 +132,35 @@ def _write_page(page: LabPage, arguments: Arguments) -> int:
     text = page.html()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(arguments.out, text)
-    print(f"{len(page.images)} images, {arguments.out.stat().st_size / 1e6:.1f} MB: {arguments.out}")
-    for note in page.remarks():
+    count = len(page.image_data)
+    size = arguments.out.stat().st_size / 1e6
+    print(f"{count} image{'' if count == 1 else 's'}, {size:.1f} MB: {arguments.out}")
+    for note in page.all_notes():
         print(f"note: {note}")
     return 0
 
 
-def _write_numbers(page: LabPage, arguments: Arguments) -> int:
-    """``stats.json``, the same as ``stats.csv``, ``objects.csv`` and a figure for each stage."""
+def _write_statistics(page: LabPage, arguments: Arguments) -> int:
+    """Write ``stats.json``, the same as ``stats.csv``, ``objects.csv`` and a figure for each stage."""
     from poise.lab.figures import draw_supervision
     from poise.lab.statistics import csv_text, flat_rows
     from poise.storage import write_text_atomically
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    numbers = {"data": str(arguments.data), "notes": page.remarks(), **page.to_dict()}
+    numbers = {"data": str(arguments.data), "notes": page.all_notes(), **page.to_dict()}
     write_text_atomically(arguments.out / "stats.json", json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
-    rows = [row for (m, stage), one in page.supervision.items() for row in one.to_csv(m, stage, page.names)]
+    rows = [row for (m, stage), one in page.supervision.items() for row in one.to_csv(m, stage, page.class_names)]
     write_text_atomically(arguments.out / "objects.csv", csv_text(rows))
-    table = csv_text(flat_rows(numbers["stages"]), ("method", "stage", "number", "value"))
+    table = csv_text(flat_rows(numbers["stages"]), ("method", "stage", "name", "value"))
     write_text_atomically(arguments.out / "stats.csv", table)
     for stage in dict.fromkeys(stage for _, stage in page.supervision):
-        found = {method: one for (method, name), one in page.supervision.items() if name == stage}
-        picture = arguments.out / f"{stage.replace('/', '-')}.png"
-        draw_supervision(found, picture, f"{stage}: {', '.join(found)}", page.names)
+        methods = {method: one for (method, name), one in page.supervision.items() if name == stage}
+        figure = arguments.out / f"{stage.replace('/', '-')}.png"
+        draw_supervision(methods, figure, f"{stage}: {', '.join(methods)}", page.class_names)
     for one in numbers["stages"]:
-        per_object = f"{one['positives_per_object']:.1f} positives an object, {one['without_positive']} without"
-        print(f"{one['method']}, {one['stage']}: {one['objects']} objects in {one['images']} images, {per_object}")
+        positives = f"{one['positives_per_object']:.1f} positives per object, {one['without_positive']} without"
+        print(f"{one['method']}, {one['stage']}: {one['objects']} objects in {one['images']} images, {positives}")
+    for note in page.all_notes():
+        print(f"note: {note}")
     print(f"stats.json, stats.csv, objects.csv and figures: {arguments.out}")
     return 0

@@ -1,4 +1,4 @@
-"""``poise sampling``: which negatives the samplers of a two-stage model choose, as a table and a figure."""
+"""``poise sampling``: IoU of the negatives that the samplers of a two-stage model draw, as a table and a figure."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class Arguments:
-    """Compare random with IoU-balanced sampling on real images: poise sampling CHECKPOINT --data PATH."""
+    """Compare random with IoU-balanced sampling on a data set: poise sampling CHECKPOINT --data PATH."""
 
     checkpoint: Positional[str]
     """A trained two-stage model: a model file (best.pt, last.pt) or a run folder."""
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
     split: str = "train"
-    """Which part of it."""
+    """Split of the data set."""
     images: int = 64
-    """How many images are looked at, from the first on."""
+    """Number of images, from the first on."""
     regions: int = 512
-    """How many regions are sampled an image. Where an image has no more negatives than wanted, all are taken."""
+    """Number of regions sampled per image. All negatives are taken where an image has fewer than wanted."""
     batch_size: int = 4
-    """Images that go through the network at once."""
+    """Images per forward pass."""
     seed: int = 0
-    """Of the samplers' choice."""
+    """Seed of the samplers."""
     out: Path = Path("sampling.png")
-    """Where the figure goes."""
+    """The figure."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     on_bad_data: Literal["error", "skip"] = "error"
     """Faulty records (poise check lists them): stop, or leave them out."""
     json: bool = False
-    """Print the shares as JSON."""
+    """Print the fractions as JSON."""
 
 
 def run(arguments: Arguments) -> int:
-    """Print the shares and write the figure."""
+    """Print the fractions and write the figure."""
     import torch
 
     from poise.api import Detector
@@ -58,7 +58,8 @@ def run(arguments: Arguments) -> int:
         negatives = sampled_negatives(detector.model.network.eval(), batches, samplers, arguments.seed)
     path = draw_negatives(negatives, arguments.out)
     if arguments.json:
-        print(json.dumps({"images": negatives.images, "below_0.05": negatives.below(), "shares": negatives.shares()}))
+        numbers = {"below_0.05": negatives.fraction_below(), "fractions": negatives.fractions()}
+        print(json.dumps({"images": negatives.images, **numbers}))
         return 0
     print(negatives.table())
     print(f"{negatives.images} images; figure: {path}")

@@ -24,9 +24,9 @@ from poise.engine.logs import to_csv
 from poise.engine.processes import Processes
 from poise.engine.state import TrainingState
 from poise.engine.step import Observer
-from poise.lab import NothingToExplain, explain_batch, explanation_of
-from poise.lab.churn import Positives, churn, keeps_places, positives_of, together
-from poise.lab.tally import Sums, added, numbers, tally
+from poise.lab import NoLossWeights, explain_batch, explain_output
+from poise.lab.churn import ProbePositives, churn, collect_positives, concatenate_positives, has_persistent_priors
+from poise.lab.tally import Tally, add_tallies, summarize, tally
 from poise.storage import write_text_atomically
 from poise.structures import Batch, GroundTruth, Progress, StepOutput
 
@@ -84,7 +84,7 @@ class AssignmentMonitor:
         count = min(images, len(train_set))
         self.images = [i * len(train_set) // count for i in range(count)]
         self.table = LabTable(folder / TABLE)
-        self.seen: dict[str, Sums] = {}
+        self.seen: dict[str, Tally] = {}
         self.silent = ""  # why nothing can be seen
 
     def open(self, position: Position) -> None:
@@ -100,13 +100,13 @@ class AssignmentMonitor:
     def _look(self, output: StepOutput, truth: GroundTruth) -> None:
         try:
             with undisturbed(self.processes.device):
-                stages = explanation_of(output, truth, self.model.name).stages
+                stages = explain_output(output, truth, self.model.name).stages
                 found = {name: tally(stage) for name, stage in stages.items()}
-        except NothingToExplain as error:
+        except NoLossWeights as error:
             self.silent = str(error)
             return
         for name, sums in found.items():
-            self.seen[name] = added([self.seen.get(name, {}), sums])
+            self.seen[name] = add_tallies([self.seen.get(name, {}), sums])
 
     def write(self, position: Position, events: SummaryWriter | None) -> None:
         """Write what was seen of the step just taken; every process must call this."""
@@ -115,8 +115,8 @@ class AssignmentMonitor:
         shares = self.processes.gather(self.seen)
         if self.processes.first:
             names = dict.fromkeys(name for share in shares for name in share)
-            sums = {name: added([share[name] for share in shares if name in share]) for name in names}
-            found = {name: numbers(one) for name, one in sums.items()}
+            sums = {name: add_tallies([share[name] for share in shares if name in share]) for name in names}
+            found = {name: summarize(one) for name, one in sums.items()}
             self._write(found, position, position.epoch + 1, "batch", events)
 
     def probe(self, position: Position, events: SummaryWriter | None) -> None:
@@ -125,23 +125,23 @@ class AssignmentMonitor:
             return
         with undisturbed(self.processes.device), single_process(), evaluating(self.model):
             sums, now = self._judge(position)
-        before = self.state.lab if self.state.lab and self.state.lab["epoch"] == position.epoch else {"chosen": {}}
-        self.state.lab = {"epoch": position.epoch + 1, "chosen": {name: one.chosen for name, one in now.items()}}
-        found = {name: numbers(one) for name, one in sums.items()}
-        for name in found.keys() & before["chosen"].keys():
-            found[name] |= churn(before["chosen"][name], now[name])
+        before = self.state.lab if self.state.lab and self.state.lab["epoch"] == position.epoch else {"positives": {}}
+        self.state.lab = {"epoch": position.epoch + 1, "positives": {name: one.rows for name, one in now.items()}}
+        found = {name: summarize(one) for name, one in sums.items()}
+        for name in found.keys() & before["positives"].keys():
+            found[name] |= churn(before["positives"][name], now[name])
         self._write(found, position, position.epoch + 1, "probe", events)
 
-    def _judge(self, position: Position) -> tuple[dict[str, Sums], dict[str, Positives]]:
-        sums: dict[str, Sums] = {}
-        parts: dict[str, list[Positives]] = {}
+    def _judge(self, position: Position) -> tuple[dict[str, Tally], dict[str, ProbePositives]]:
+        sums: dict[str, Tally] = {}
+        parts: dict[str, list[ProbePositives]] = {}
         progress = Progress(position.step, position.epoch)
         for number, batch in enumerate(self._batches()):
             for name, stage in explain_batch(self.model.network, batch, progress, name=self.model.name).stages.items():
-                sums[name] = added([sums.get(name, {}), tally(stage)])
-                if keeps_places(name, stage):
-                    parts.setdefault(name, []).append(positives_of(stage, number))
-        return sums, {name: together(found) for name, found in parts.items()}
+                sums[name] = add_tallies([sums.get(name, {}), tally(stage)])
+                if has_persistent_priors(name, stage):
+                    parts.setdefault(name, []).append(collect_positives(stage, number))
+        return sums, {name: concatenate_positives(found) for name, found in parts.items()}
 
     def _batches(self) -> Iterator[Batch]:
         """The probe's images one at a time; one that cannot be read is left out, as training does where it may."""

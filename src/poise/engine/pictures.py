@@ -15,7 +15,7 @@ from poise.draw import draw_boxes, grid
 from poise.evaluate import Evaluation
 from poise.evaluate.figures import write_figures
 from poise.evaluate.history import plot_history
-from poise.evaluate.pictures import beside_truth
+from poise.evaluate.pictures import draw_comparison
 from poise.preprocess import Preprocess
 from poise.structures import Batch
 
@@ -63,7 +63,7 @@ def draw_validation(
     places = {image["id"]: place for place, image in enumerate(truth["images"])}
     for number, image in enumerate(sorted(objects, key=lambda image: -len(objects[image]))[:most]):
         pixels = image_set.read(places[image])
-        picture = beside_truth(pixels, objects[image], found.get(image, []), truth["categories"])
+        picture = draw_comparison(pixels, objects[image], found.get(image, []), truth["categories"])
         picture.save(folder / f"val_{number}.jpg", quality=92)
 
 

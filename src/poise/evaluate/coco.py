@@ -1,8 +1,8 @@
-"""COCO's average precision and recall, computed by hotcoco, equal to pycocotools.
+"""COCO average precision and recall, computed by hotcoco, equal to pycocotools.
 
-It differs from pycocotools in two points: annotations are numbered anew (id 0 is an ordinary object here; pycocotools
-never matches it), and ``"ignore": 1`` is honored (pycocotools overwrites it): such an object need not be found, and
-one detection of it is neither right nor wrong.
+There are two differences from pycocotools: annotations are renumbered, so an object with id 0 can be matched
+(pycocotools never matches it), and ``"ignore": 1`` is kept (pycocotools overwrites it): such an object need not be
+detected, and one detection of it is neither a true nor a false positive. All metrics are in [0,1].
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from poise.evaluate.truth import (
     truth_columns,
 )
 
-TWELVE = (
+COCO_METRICS = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
     "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large",
 )  # fmt: skip
@@ -32,47 +32,47 @@ TWELVE = (
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Interpolated precision of every class at 101 recalls (all sizes, the most detections)."""
+    """Interpolated precision of every class at 101 recalls (all sizes, maximum number of detections)."""
 
     names: tuple[str, ...]  # K classes
     ious: Array  # (T,) IoU thresholds
     recall: Array  # (101,)
     precision: Array  # (T,101,K) in [0,1]; NaN for a class without truth
-    scores: Array  # (T,101,K) score at which that recall is reached
+    scores: Array  # (T,101,K) score threshold at that recall
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """Metrics and what they were averaged from."""
+class CocoResult:
+    """Metrics and the precision-recall curves that they average."""
 
     metrics: Metrics
     curves: Curves
 
 
-def measure_coco(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> Measured:
-    """The twelve numbers, per-class AP and curves.
+def measure_coco(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> CocoResult:
+    """COCO's twelve metrics, per-class AP, and curves.
 
     Args:
         truth: COCO dictionary; ``area`` defaults to the box's, ``iscrowd`` and ``ignore`` to 0.
         detections: COCO results, in any order.
 
     Raises:
-        ValueError: records that do not fit each other or are not finite.
+        ValueError: inconsistent records, or numbers that are not finite.
     """
     columns = truth_columns(truth)
-    found = detection_columns(detections, columns)
-    evaluator = hotcoco.COCOeval(*datasets(columns, found), "bbox")
-    numbers = run_evaluator(evaluator, TWELVE)
+    detected = detection_columns(detections, columns)
+    evaluator = hotcoco.COCOeval(*to_hotcoco(columns, detected), "bbox")
+    numbers = run_evaluator(evaluator, COCO_METRICS)
     curves = read_curves(evaluator, columns)
-    return Measured(
-        Metrics(**numbers, classes=class_metrics(columns, found, curves), counts=counts(columns, found)), curves
+    return CocoResult(
+        Metrics(**numbers, classes=class_metrics(columns, detected, curves), counts=counts(columns, detected)), curves
     )
 
 
-def datasets(
-    truth: TruthColumns, found: DetectionColumns, images: Sequence[Mapping[str, Any]] = (), categories: Any = ()
+def to_hotcoco(
+    truth: TruthColumns, detected: DetectionColumns, images: Sequence[Mapping[str, Any]] = (), categories: Any = ()
 ) -> tuple[hotcoco.COCO, hotcoco.COCO]:
-    """Truth and detections as hotcoco's; ``images`` and ``categories`` add fields to its records (LVIS)."""
+    """Truth and detections as hotcoco data sets; ``images`` and ``categories`` add fields to the records (LVIS)."""
     image_records = [
         {**(images[i] if images else {}), "id": i + 1, "width": int(width), "height": int(height), "file_name": str(i)}
         for i, (width, height) in enumerate(truth.sizes)
@@ -90,12 +90,14 @@ def datasets(
         area=np.where(truth.ignore, IGNORED_AREA, truth.areas),
         iscrowd=truth.crowd,
     )
-    rows = np.column_stack((found.image + 1, found.boxes, found.scores, found.category + 1)).astype(np.float64)
+    rows = np.column_stack((detected.image + 1, detected.boxes, detected.scores, detected.category + 1)).astype(
+        np.float64
+    )
     return gold, gold.load_res(rows)
 
 
 def run_evaluator(evaluator: hotcoco.COCOeval, names: Sequence[str]) -> dict[str, float]:
-    """Evaluate; the summary's numbers under our names, NaN where the reference writes -1."""
+    """Evaluate. Returns the summary by ``names``, with NaN where pycocotools writes -1."""
     evaluator.evaluate()
     evaluator.accumulate()
     evaluator.summary_lines()  # computes the numbers and, unlike summarize(), prints nothing
@@ -103,7 +105,7 @@ def run_evaluator(evaluator: hotcoco.COCOeval, names: Sequence[str]) -> dict[str
 
 
 def read_curves(evaluator: hotcoco.COCOeval, truth: TruthColumns) -> Curves:
-    """Precision at all sizes and with the most detections, NaN where the reference writes -1."""
+    """Precision for all sizes and the maximum number of detections, NaN where pycocotools writes -1."""
     result: dict[str, Array] = evaluator.eval or {}  # the stub allows None before accumulate()
     precision = result["precision"][:, :, :, 0, -1]
     return Curves(
@@ -117,17 +119,17 @@ def read_curves(evaluator: hotcoco.COCOeval, truth: TruthColumns) -> Curves:
 
 def class_metrics(
     truth: TruthColumns,
-    found: DetectionColumns,
+    detected: DetectionColumns,
     curves: Curves,
     frequencies: Sequence[str | None] | None = None,
 ) -> tuple[ClassMetrics, ...]:
-    """Every class in the truth's order; AP is the mean of its curves."""
-    wanted = ~(truth.crowd | truth.ignore)
+    """Metrics of every class in the order of the truth; AP is the mean of its curves."""
+    valid = ~(truth.crowd | truth.ignore)
     size = len(truth.names)
-    objects = np.bincount(truth.category[wanted], minlength=size)
-    pairs = np.unique(np.stack((truth.category[wanted], truth.image[wanted])), axis=1)
+    objects = np.bincount(truth.category[valid], minlength=size)
+    pairs = np.unique(np.stack((truth.category[valid], truth.image[valid])), axis=1)
     images = np.bincount(pairs[0], minlength=size)
-    detections = np.bincount(found.category, minlength=size)
+    detections = np.bincount(detected.category, minlength=size)
     return tuple(
         ClassMetrics(
             name=name,
@@ -143,6 +145,7 @@ def class_metrics(
     )
 
 
-def counts(truth: TruthColumns, found: DetectionColumns) -> Counts:
+def counts(truth: TruthColumns, detected: DetectionColumns) -> Counts:
+    """Numbers of images, objects, ignored regions and detections."""
     ignored = int((truth.crowd | truth.ignore).sum())
-    return Counts(len(truth.image_ids), len(truth.image) - ignored, ignored, len(found.image))
+    return Counts(len(truth.image_ids), len(truth.image) - ignored, ignored, len(detected.image))

@@ -11,10 +11,18 @@ from matplotlib.axes import Axes
 
 from poise.evaluate.coco import Curves
 from poise.evaluate.confusion import Confusion, confusion_matrix, match_pairs
-from poise.evaluate.panels import PathLike, class_labels, legend_outside, paint, panel, save, shades
+from poise.evaluate.panels import (
+    PathLike,
+    class_labels,
+    class_line_color,
+    legend_outside,
+    panel,
+    save,
+    sequential_colors,
+)
 from poise.evaluate.truth import Array, detection_columns, truth_columns
 
-MOST_LINES = 20  # classes with a line of their own; beyond, only the mean is named
+MAX_LINES = 20  # classes with a colored line; with more classes only the mean is named
 
 
 def write_figures(
@@ -35,11 +43,11 @@ def plot_precision_recall(curves: Curves, path: PathLike, iou: float = 0.5) -> P
     figure, axes = panel((8.5, 5.5))
     precision = curves.precision[int(np.abs(curves.ious - iou).argmin())]
     known = [k for k in range(len(curves.names)) if np.isfinite(precision[:, k]).all()]
-    named = len(known) <= MOST_LINES
+    named = len(known) <= MAX_LINES
     names = class_labels(curves.names)
     for k in known:
         label = f"{names[k]}  {precision[:, k].mean():.3f}" if named else None
-        axes.plot(curves.recall, precision[:, k], color=paint(k) if named else "0.8", lw=1.2, label=label)
+        axes.plot(curves.recall, precision[:, k], color=class_line_color(k) if named else "0.8", lw=1.2, label=label)
     if known:
         mean = precision[:, known].mean(1)
         axes.plot(curves.recall, mean, color="black", lw=2.6, label=f"mean of {len(known)}  {mean.mean():.3f}")
@@ -51,7 +59,7 @@ def plot_precision_by_iou(curves: Curves, path: PathLike) -> Path:
     """Precision against recall, mean over classes, at every IoU threshold."""
     figure, axes = panel((8.5, 5.5))
     known = np.isfinite(curves.precision).all((0, 1))
-    tones = shades(len(curves.ious))
+    tones = sequential_colors(len(curves.ious))
     for t, iou in enumerate(curves.ious):
         if known.any():
             mean = curves.precision[t][:, known].mean(1)
@@ -61,7 +69,7 @@ def plot_precision_by_iou(curves: Curves, path: PathLike) -> Path:
 
 
 def plot_confusion(confusion: Confusion, path: PathLike, most: int = 40) -> Path:
-    """Counts as numbers, shares of each row as shades; of many classes the ``most`` with most counts."""
+    """Counts as numbers, shares of each row as sequential_colors; of many classes the ``most`` with most counts."""
     matrix, names = _largest(confusion, most)
     size = len(names)
     side = min(20.0, 3.2 + 0.45 * size)
@@ -87,7 +95,7 @@ def plot_scores(
 ) -> Path:
     """How many detections of each score are right (an object of their class at ``iou``) and how many are not."""
     figure, axes = panel((8, 5))
-    right, scores = right_detections(truth, detections, iou)
+    right, scores = true_positives(truth, detections, iou)
     for part, color, name in ((~right, "#e07a3f", "wrong"), (right, "#2a9d4a", "right")):
         label = f"{name} ({part.sum()})"
         axes.hist(scores[part], bins=40, range=(0, 1), histtype="stepfilled", color=color, alpha=0.65, label=label)
@@ -99,7 +107,7 @@ def plot_scores(
     return save(figure, path)
 
 
-def right_detections(
+def true_positives(
     truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou: float = 0.5
 ) -> tuple[Array, Array]:
     """Which detections match an object of their class, one to one by falling IoU, and all scores: (n,) bool, (n,)."""

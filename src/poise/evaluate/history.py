@@ -1,4 +1,4 @@
-"""Loss and metric curves of a run, from its ``results.csv``."""
+"""Curves of losses and metrics of a run, from its ``results.csv``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from poise.evaluate.panels import PathLike, panels, save
 
-TIMES = ("step", "epoch", "time", "seconds", "date")  # columns that are no measurements
-METRICS = {"ap": "average precision", "ar": "average recall"}  # panels by the beginnings of names
+TIMES = ("step", "epoch", "time", "seconds", "date")  # columns that are not plotted
+METRICS = {"ap": "average precision", "ar": "average recall"}  # titles of panels by prefix of the column
 
 
 def read_history(path: PathLike) -> dict[str, list[float]]:
@@ -24,33 +24,33 @@ def read_history(path: PathLike) -> dict[str, list[float]]:
     with Path(path).open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if not reader.fieldnames:
-            raise ValueError(f"{path} is empty; a run writes its first line after its first interval")
+            raise ValueError(f"{path} is empty; a run writes its first row after its first logging interval")
         rows = list(reader)
     return {name.strip(): [_number(row.get(name)) for row in rows] for name in reader.fieldnames}
 
 
 def plot_history(results: PathLike, path: PathLike) -> Path:
-    """Every measurement of ``results.csv`` against the epoch (or step): losses, metrics and the rest in panels."""
+    """Plot every column of ``results.csv`` over the epoch (or step): panels of losses, metrics and the rest."""
     columns = read_history(results)
     time = next((name for name in ("epoch", "step") if name in columns), None)
     axis = columns[time] if time else list(range(len(next(iter(columns.values())))))
     groups = _groups(columns)
     figure, axes = panels(max(len(groups), 1))
-    for place, (title, names) in zip(axes, groups.items(), strict=False):
+    for ax, (title, names) in zip(axes, groups.items(), strict=False):
         for name in names:
             values = np.array(columns[name])
-            known = np.isfinite(values)
-            place.plot(np.array(axis)[known], values[known], marker=".", ms=5, lw=1.4, label=name)
-        place.set(title=title, xlabel=time or "line", ylabel=title)
+            finite = np.isfinite(values)
+            ax.plot(np.array(axis)[finite], values[finite], marker=".", ms=5, lw=1.4, label=name)
+        ax.set(title=title, xlabel=time or "line", ylabel=title)
         if title in METRICS.values():
-            place.set_ylim(0, max(0.05, 1.05 * _largest(columns, names)))
-        place.grid(alpha=0.3)
-        place.legend(fontsize=7)
+            ax.set_ylim(0, max(0.05, 1.05 * _largest(columns, names)))
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=7)
     return save(figure, path)
 
 
 def _groups(columns: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
-    """Measured columns by panel: losses, precision, recall, then one panel each for the rest."""
+    """Columns by panel: losses, precision, recall, then one panel for each other column."""
     groups: dict[str, list[str]] = {title: [] for title in ("losses", *METRICS.values())}
     for name, values in columns.items():
         stem = name.rsplit("/", 1)[-1].lower()

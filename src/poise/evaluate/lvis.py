@@ -1,8 +1,8 @@
-"""LVIS's average precision (Gupta et al. 2019): federated ground truth, at most 300 detections an image.
+"""LVIS average precision (Gupta et al. 2019): federated ground truth, at most 300 detections an image.
 
-Of a class only those images count that hold it or are known not to (``neg_category_ids``); where a class is marked in
-an image but not exhaustively (``not_exhaustive_category_ids``), detections without an object there are left out. APr,
-APc and APf are means over the classes rare, common and frequent in the training set.
+A class is evaluated on the images that contain it or are known not to contain it (``neg_category_ids``). Where a class
+is not exhaustively annotated in an image (``not_exhaustive_category_ids``), unmatched detections of it are left out.
+APr, APc and APf are means over the classes that are rare, common and frequent in the training set.
 """
 
 from __future__ import annotations
@@ -13,53 +13,53 @@ from typing import Any
 
 import hotcoco
 
-from poise.evaluate.coco import Curves, class_metrics, counts, datasets, read_curves, run_evaluator
+from poise.evaluate.coco import Curves, class_metrics, counts, read_curves, run_evaluator, to_hotcoco
 from poise.evaluate.metrics import LvisMetrics
 from poise.evaluate.truth import TruthColumns, detection_columns, truth_columns
 
-MOST_DETECTIONS = 300  # an image, all classes together
-THIRTEEN = (
+MAX_DETECTIONS = 300  # an image, all classes together
+LVIS_METRICS = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ap_rare", "ap_common", "ap_frequent",
     "ar300", "ar_small", "ar_medium", "ar_large",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class LvisMeasured:
-    """Metrics and what they were averaged from."""
+class LvisResult:
+    """Metrics and the precision-recall curves that they average."""
 
     metrics: LvisMetrics
     curves: Curves
 
 
 def is_lvis(truth: Mapping[str, Any]) -> bool:
-    """Whether the truth is federated: its images say which classes were looked for."""
+    """Whether the truth is federated: its images list the classes that were verified to be absent."""
     return any("neg_category_ids" in record for record in truth["images"])
 
 
-def measure_lvis(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> LvisMeasured:
-    """The thirteen numbers of LVIS v1, per-class AP and curves.
+def measure_lvis(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> LvisResult:
+    """LVIS v1's thirteen metrics, per-class AP, and curves.
 
     Args:
         truth: LVIS dictionary: images with ``neg_category_ids`` and ``not_exhaustive_category_ids``, categories with
             ``frequency`` r, c or f.
-        detections: COCO results; beyond the 300 best of an image they are left out, as the reference does.
+        detections: COCO results; those after the 300 highest scores of an image are left out, as lvis-api does.
 
     Raises:
-        ValueError: records that do not fit each other, or a category without frequency.
+        ValueError: inconsistent records, or a category without frequency.
     """
     columns = truth_columns(truth)
-    found = detection_columns(detections, columns)
+    detected = detection_columns(detections, columns)
     frequencies = _frequencies(truth, columns)
-    gold, results = datasets(
-        columns, found, _federation(truth, columns), [{"frequency": frequency} for frequency in frequencies]
+    gold, results = to_hotcoco(
+        columns, detected, _federation(truth, columns), [{"frequency": frequency} for frequency in frequencies]
     )
-    results = results.cap_detections_per_image(MOST_DETECTIONS)
+    results = results.cap_detections_per_image(MAX_DETECTIONS)
     evaluator = hotcoco.COCOeval(gold, results, "bbox", lvis_style=True)
-    numbers = run_evaluator(evaluator, THIRTEEN)
+    numbers = run_evaluator(evaluator, LVIS_METRICS)
     curves = read_curves(evaluator, columns)
-    classes = class_metrics(columns, found, curves, frequencies)
-    return LvisMeasured(LvisMetrics(**numbers, classes=classes, counts=counts(columns, found)), curves)
+    classes = class_metrics(columns, detected, curves, frequencies)
+    return LvisResult(LvisMetrics(**numbers, classes=classes, counts=counts(columns, detected)), curves)
 
 
 def _frequencies(truth: Mapping[str, Any], columns: TruthColumns) -> list[str]:
@@ -71,7 +71,7 @@ def _frequencies(truth: Mapping[str, Any], columns: TruthColumns) -> list[str]:
 
 
 def _federation(truth: Mapping[str, Any], columns: TruthColumns) -> list[dict[str, list[int]]]:
-    """What each image says of classes, in the evaluator's own category numbers."""
+    """Federated annotations of each image, with the category numbers of the evaluator."""
     number = {category: i + 1 for i, category in enumerate(columns.category_ids)}
     records = {record["id"]: record for record in truth["images"]}
     keys = ("neg_category_ids", "not_exhaustive_category_ids")

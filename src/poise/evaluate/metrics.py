@@ -1,7 +1,8 @@
-"""The numbers of an evaluation, as values.
+"""Metrics of an evaluation.
 
-A number that is not defined (no object of that size, a class without truth) is NaN in Python, ``null`` in JSON and
-``-`` in tables; pycocotools writes -1 there. NaN cannot be mistaken for a result or averaged by accident.
+Metrics are in [0,1] in Python, in JSON and in COCO results, as in pycocotools; tables, figures and pages for people are
+in percent with one decimal. An undefined metric (no object of that size, a class without truth) is NaN in Python,
+``null`` in JSON and ``-`` in tables; pycocotools writes -1.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class: AP and AP50 in [0,1] (NaN without truth) and how much there was to find."""
+    """AP and AP50 of one class in [0,1] (NaN without truth), and numbers of objects, images and detections."""
 
     name: str
     category_id: int
     ap: float
     ap50: float
     objects: int  # to be found: neither crowd nor ignored
-    images: int  # holding at least one of them
+    images: int  # with at least one of them
     detections: int
     frequency: str | None = None  # LVIS: r, c or f
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How much was evaluated."""
+    """Numbers of images, objects and detections of an evaluation."""
 
     images: int
     objects: int
@@ -40,7 +41,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The twelve numbers of COCO, all in [0,1]; AP and AR without a suffix are means over IoU 0.50:0.05:0.95."""
+    """COCO's twelve metrics, all in [0,1]; AP and AR without a suffix are means over IoU 0.50:0.05:0.95."""
 
     ap: float
     ap50: float
@@ -48,7 +49,7 @@ class Metrics:
     ap_small: float  # area < 32²
     ap_medium: float  # 32² to 96²
     ap_large: float  # > 96²
-    ar1: float  # recall with one detection an image (and class)
+    ar1: float  # recall with one detection per image and class
     ar10: float
     ar100: float
     ar_small: float
@@ -58,21 +59,21 @@ class Metrics:
     counts: Counts
 
     def numbers(self) -> dict[str, float]:
-        """The headline numbers by name."""
+        """The metrics over all classes by name, in [0,1]."""
         return headline(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-able values; undefined numbers are ``None``."""
+        """All metrics in [0,1] as values for JSON; undefined ones are ``None``."""
         return jsonable(asdict(self))
 
     def table(self) -> str:
-        """Headline numbers and classes as text."""
+        """Metrics and classes as text, in percent."""
         return text_table(self.numbers(), self.classes, self.counts)
 
 
 @dataclass(frozen=True)
 class LvisMetrics:
-    """The thirteen numbers of LVIS, all in [0,1], with at most 300 detections an image."""
+    """LVIS's thirteen metrics, all in [0,1], with at most 300 detections per image."""
 
     ap: float
     ap50: float
@@ -91,15 +92,15 @@ class LvisMetrics:
     counts: Counts
 
     def numbers(self) -> dict[str, float]:
-        """The headline numbers by name."""
+        """The metrics over all classes by name, in [0,1]."""
         return headline(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-able values; undefined numbers are ``None``."""
+        """All metrics in [0,1] as values for JSON; undefined ones are ``None``."""
         return jsonable(asdict(self))
 
     def table(self) -> str:
-        """Headline numbers and classes as text."""
+        """Metrics and classes as text, in percent."""
         return text_table(self.numbers(), self.classes, self.counts)
 
 
@@ -118,7 +119,7 @@ def jsonable(value: Any) -> Any:
 
 
 def text_table(numbers: dict[str, float], classes: Sequence[ClassMetrics], counts: Counts) -> str:
-    """Two plain tables: the numbers in percent, then the classes, the best first."""
+    """Two tables in percent: the metrics, then the classes by descending AP."""
     lines = [f"{name:<12} {_percent(value)}" for name, value in numbers.items()]
     width = max([5, *(len(one.name) for one in classes)])
     lines += ["", f"{'class':<{width}}     AP   AP50  objects  images  detections"]

@@ -1,4 +1,4 @@
-"""What the figures share: panels, colors, legends, files; without a display and without pyplot's global state."""
+"""Panels, colors, legends and files of figures, without a display and without the global state of pyplot."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PathLike = str | os.PathLike[str]
 
 
 def panel(size: tuple[float, float]) -> tuple[Figure, Axes]:
-    """A figure of ``size`` inches with one pair of axes."""
+    """A figure of ``size`` inches with one panel."""
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 
 
 def panels(count: int, size: tuple[float, float] = (5.2, 3.6), columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` axes of ``size`` inches each, in rows."""
+    """A figure with ``count`` panels of ``size`` inches each, in rows."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
@@ -36,24 +36,25 @@ def panels(count: int, size: tuple[float, float] = (5.2, 3.6), columns: int = 3)
     return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
 
-def paint(label: int) -> tuple[float, float, float]:
-    """The color that the class has in pictures, a little darker to be read on white."""
+def class_line_color(label: int) -> tuple[float, float, float]:
+    """The color of the class in pictures, darkened for a white background."""
     red, green, blue = (0.85 * value / 255 for value in class_color(label))
     return red, green, blue
 
 
-def shades(count: int) -> Any:
-    """(count,4) colors in an order that the eye sees, light ones left out."""
+def sequential_colors(count: int) -> Any:
+    """(count,4) colors of a perceptual sequence, without the lightest ones."""
     return colormaps["viridis"](np.linspace(0, 0.9, count))
 
 
-def short(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def shorten(name: str, limit: int = 24) -> str:
+    """The name, cut to ``limit`` characters."""
+    return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
 def class_labels(names: Sequence[str]) -> list[str]:
-    """Names as the figure can draw them: shortened, or the number of a class whose letters no font here has."""
-    return [short(readable_name(i, name)) for i, name in enumerate(names)]
+    """Shortened names; the class number where no font of the system has the letters of the name."""
+    return [shorten(readable_name(i, name)) for i, name in enumerate(names)]
 
 
 def legend_outside(axes: Axes, title: str) -> None:
@@ -61,7 +62,7 @@ def legend_outside(axes: Axes, title: str) -> None:
 
 
 def save(figure: Figure, path: PathLike) -> Path:
-    """Write a PNG; its folder is made where it is missing."""
+    """Write a PNG and create its folder where it is missing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _set_fonts(figure)

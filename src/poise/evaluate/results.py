@@ -1,4 +1,4 @@
-"""Detections as COCO results: the JSON that every COCO tool reads."""
+"""Detections as COCO results, the JSON format that COCO tools read."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def coco_results(
 
     Args:
         boxes: (n,4) xyxy in pixels of the original image; written as x, y, width, height to a thousandth of a pixel.
-        scores: (n,) in [0,1], written in full, so that no ties arise.
-        labels: (n,) class numbers, written as ``category_ids[label]``; where that is ``None`` they are left out.
+        scores: (n,) in [0,1], written in full precision, so that rounding creates no ties.
+        labels: (n,) class indices, written as ``category_ids[label]``; detections where that is ``None`` are left out.
     """
     corners = boxes.detach().cpu().double().numpy()
     sides = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1).round(COORDINATE_DIGITS)
@@ -36,7 +36,7 @@ def coco_results(
 
 
 def write_results(detections: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
-    """Write COCO results as JSON; the file appears whole or not at all."""
+    """Write COCO results as JSON, atomically."""
     write_text_atomically(path, json.dumps(list(detections), separators=(",", ":"), allow_nan=False))
     return Path(path)
 
@@ -48,10 +48,10 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         ValueError: not JSON, or not a list of results.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        results = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     needed = {"image_id", "category_id", "bbox", "score"}
-    if not isinstance(found, list) or any(not isinstance(one, dict) or not needed <= one.keys() for one in found):
+    if not isinstance(results, list) or any(not isinstance(one, dict) or not needed <= one.keys() for one in results):
         raise ValueError(f"{path} does not hold COCO results: a list of objects with {', '.join(sorted(needed))}")
-    return found
+    return results

@@ -1,4 +1,4 @@
-"""Predict a data set and measure the result, in one process or several."""
+"""Predict a data set and evaluate the detections, in one process or several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from poise.distributed import active, rank, world_size
-from poise.evaluate.classes import category_of_classes
+from poise.evaluate.classes import match_categories
 from poise.evaluate.coco import Curves, measure_coco
 from poise.evaluate.lvis import is_lvis, measure_lvis
 from poise.evaluate.metrics import LvisMetrics, Metrics
@@ -24,7 +24,7 @@ Result = dict[str, Any]
 
 
 class HasMetrics(Protocol):
-    """What a measure returns."""
+    """Result of a ``Measure``."""
 
     @property
     def metrics(self) -> Metrics | LvisMetrics: ...
@@ -42,13 +42,13 @@ class Evaluation:
     metrics: Metrics | LvisMetrics
     curves: Curves
     detections: list[Result] = field(repr=False)  # COCO results with the data set's ids; empty on ranks other than 0
-    seconds_per_image: float  # network, NMS and the way back to the CPU; without reading, mean over this rank's images
+    seconds_per_image: float  # network, NMS and copy to the CPU; mean over this rank's images, without reading them
     images: int
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
-    """What one process saw: results of each image by its index in the data set."""
+class RankResults:
+    """Results of one process, by the index of the image in the data set."""
 
     results: dict[int, list[Result]]
     seconds: float
@@ -65,27 +65,27 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     predict: Callable[[Batch], Detections] | None = None,
 ) -> Evaluation:
-    """Detections of every image of ``truth`` and their metrics.
+    """Predict every image of ``truth`` and compute the metrics.
 
-    With several ranks each predicts what its loader gives it, rank 0 measures, and all get the metrics. An image that
-    two ranks predicted (padded shards) counts once.
+    With several ranks, each predicts the images of its loader, rank 0 computes the metrics, and all ranks return them.
+    An image that two ranks predict (padded shards) counts once.
 
     Args:
-        model: a ``DetectionModel`` (``network``, ``class_names``, ``category_ids``), meanwhile in evaluation mode; its
-            classes are matched with the truth's categories by :func:`category_of_classes`.
+        model: a ``DetectionModel`` (``network``, ``class_names``, ``category_ids``), in evaluation mode meanwhile. Its
+            classes are matched with the categories of the truth by :func:`match_categories`.
         loader: batches whose ``indices`` point into ``truth["images"]``.
-        truth: COCO dictionary with original ids, ``width`` and ``height`` of every image.
+        truth: COCO dictionary with the original ids and with ``width`` and ``height`` of every image.
         amp: dtype of autocast on ``device``, by default none.
-        measure: ``measure_coco`` or ``measure_lvis``; by default what the truth's fields call for.
+        measure: ``measure_coco`` or ``measure_lvis``; by default ``measure_lvis`` for federated truth.
         progress: called with the number of images after each batch.
-        predict: how a batch is predicted, on whatever device, in pixels of its images; by default the network does.
+        predict: replaces the prediction of a batch by the network; returns boxes in pixels of its images.
 
     Raises:
-        ValueError: images of the truth that no rank predicted, or no class in common.
+        ValueError: images of the truth that no rank predicts, or no class in common.
     """
     predicted = _predict(model, loader, truth, device, amp, progress, predict)
     gathered = _gather(predicted)
-    return _share(lambda: _measure(gathered or {}, truth, measure), predicted)
+    return _measure_on_rank_0(lambda: _measure(gathered or {}, truth, measure), predicted)
 
 
 def predict_batches(
@@ -103,7 +103,7 @@ def predict_batches(
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode meanwhile; afterward each module has its own earlier mode again (frozen norms keep theirs)."""
+    """Set evaluation mode, and restore the mode of each module afterward (frozen norms stay in evaluation mode)."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -121,39 +121,39 @@ def _predict(
     amp: torch.dtype | None,
     progress: Callable[[int], None] | None,
     predict: Callable[[Batch], Detections] | None = None,
-) -> Predicted:
+) -> RankResults:
     results: dict[int, list[Result]] = {}
     seconds = 0.0
     kind = torch.device(device).type
     names, ids = model.class_names, model.category_ids
-    categories = category_of_classes(names, ids, truth["categories"])  # type: ignore[arg-type]
+    categories = match_categories(names, ids, truth["categories"])  # type: ignore[arg-type]
     with evaluation_mode(model), torch.inference_mode():
         for batch in loader:
             started = time.perf_counter()
             with torch.autocast(kind, dtype=amp, enabled=amp is not None):
                 if predict is not None:
-                    found = predict(batch)
+                    detections = predict(batch)
                 else:
-                    found = model.network.predict(*inputs(batch, device))  # type: ignore[union-attr, operator]
-            found = Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu(), found.valid.cpu())
+                    detections = model.network.predict(*inputs(batch, device))  # type: ignore[union-attr, operator]
+            detections = map_tensors(detections, Tensor.cpu)
             seconds += time.perf_counter() - started
-            results.update(_batch_results(found, batch, truth, categories))
+            results.update(_batch_results(detections, batch, truth, categories))
             if progress is not None:
                 progress(len(batch.indices))
-    return Predicted(results, seconds)
+    return RankResults(results, seconds)
 
 
 def inputs(batch: Batch, device: torch.device | str) -> tuple[Any, ...]:
-    """What ``network.predict`` gets of a batch: pixels, sizes and, where the batch has them, proposals."""
+    """Arguments of ``network.predict``: pixels, sizes and, where the batch has them, proposals."""
     moved = (batch.pixels.to(device, non_blocking=True), batch.truth.sizes.to(device))
     return moved if batch.proposals is None else (*moved, map_tensors(batch.proposals, lambda t: t.to(device)))
 
 
 def _batch_results(
-    found: Detections, batch: Batch, truth: Mapping[str, Any], category_ids: Sequence[int | None]
+    detections: Detections, batch: Batch, truth: Mapping[str, Any], category_ids: Sequence[int | None]
 ) -> dict[int, list[Result]]:
     results = {}
-    for index, size, one in zip(batch.indices.tolist(), batch.truth.sizes.cpu(), found.unpad(), strict=True):
+    for index, size, one in zip(batch.indices.tolist(), batch.truth.sizes.cpu(), detections.unpad(), strict=True):
         record = truth["images"][index]
         boxes = to_original(one["boxes"].float(), size, record["height"], record["width"])
         results[index] = coco_results(record["id"], boxes, one["scores"].float(), one["labels"], category_ids)
@@ -161,16 +161,18 @@ def _batch_results(
 
 
 def to_original(boxes: Tensor, size: Tensor, height: float, width: float) -> Tensor:
-    """Boxes (n,4) xyxy of the network's input, whose image is ``size`` (2,) high and wide, in pixels of the original.
+    """Scale boxes (n,4) xyxy from the network's input to pixels of the original image, and clip them to it.
 
-    The sides are scaled apart (resizing rounds each to whole pixels) and boxes are clipped to the image.
+    Args:
+        size: (2,) height and width of the image in the network's input. Width and height are scaled separately, since
+            resizing rounds each to whole pixels.
     """
     extent = boxes.new_tensor([width, height, width, height])
     scaled = boxes * (extent / size.to(boxes).flip(0).repeat(2))
     return torch.minimum(scaled.clamp(min=0), extent)
 
 
-def _gather(predicted: Predicted) -> dict[int, list[Result]] | None:
+def _gather(predicted: RankResults) -> dict[int, list[Result]] | None:
     """Results of all ranks on rank 0, ``None`` elsewhere."""
     if not active():
         return predicted.results
@@ -188,7 +190,7 @@ def _measure(
     missing = [i for i in range(len(images)) if i not in gathered]
     if missing:
         raise ValueError(
-            f"{len(missing)} of the {len(images)} images of the ground truth were not predicted, the first with id "
+            f"{len(missing)} of the {len(images)} images of the ground truth were not predicted, the first has id "
             f"{images[missing[0]]['id']!r}; pass a loader of the whole data set, or the truth of the part that it loads"
         )
     detections = [result for index in sorted(gathered) for result in gathered[index]]
@@ -196,8 +198,8 @@ def _measure(
     return measure(truth, detections), detections
 
 
-def _share(measure: Callable[[], tuple[HasMetrics, list[Result]]], predicted: Predicted) -> Evaluation:
-    """Measure on rank 0 and tell the others; they also learn of its failure, so that none waits for ever."""
+def _measure_on_rank_0(measure: Callable[[], tuple[HasMetrics, list[Result]]], predicted: RankResults) -> Evaluation:
+    """Compute the metrics on rank 0 and broadcast them, or the error, so that no rank waits forever."""
     images = len(predicted.results)
     speed = predicted.seconds / max(images, 1)
     measured: Any = None  # HasMetrics, or the error of rank 0

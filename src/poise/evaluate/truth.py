@@ -1,8 +1,8 @@
-"""Ground truth and detections as the columns that the evaluator works on.
+"""Ground truth and detections as columns for the evaluator.
 
 Truth is a COCO dictionary (``images``, ``annotations``, ``categories``) with the data set's original ids; detections
-are COCO results (``image_id``, ``category_id``, ``bbox`` x, y, width, height, ``score``). Ids inside the evaluator are
-its own: COCO's reference code takes annotation id 0 for "unmatched", and image ids may be text here.
+are COCO results (``image_id``, ``category_id``, ``bbox`` x, y, width, height, ``score``). The
+evaluator uses ids of its own: pycocotools takes annotation id 0 for "unmatched", and image ids may be strings here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-# Beyond every area range of COCO and LVIS, so that the evaluator takes the object out of the count and forgives one
-# detection of it: how non-crowd ``ignore`` (VOC's difficult, a data set's own flag) is put to it.
+# Area of objects with ``ignore`` that are no crowds (VOC's difficult). It is outside of every area range of COCO and
+# LVIS, so the evaluator does not count the object and ignores one detection of it.
 IGNORED_AREA = 1e11
 
 
@@ -32,12 +32,12 @@ class TruthColumns:
     boxes: Array  # (n,4) float64 x, y, width, height
     areas: Array  # (n,) float64
     crowd: Array  # (n,) bool
-    ignore: Array  # (n,) bool: not to be found though no crowd
+    ignore: Array  # (n,) bool: ignored objects that are no crowds
 
 
 @dataclass(frozen=True, eq=False)
 class DetectionColumns:
-    """Detections in columns, numbered as their truth is."""
+    """Detections in columns, with the positions of their truth."""
 
     image: Array  # (n,) int64
     category: Array  # (n,) int64
@@ -48,26 +48,26 @@ class DetectionColumns:
 def truth_columns(truth: Mapping[str, Any]) -> TruthColumns:
     """Columns of a COCO dictionary.
 
-    Images keep the order of their ids (text: of the file), which is the order in which the reference ranks ties.
+    Images are in the order of their ids (strings: of the file), the order in which pycocotools ranks ties.
 
     Raises:
-        ValueError: ids that occur twice or are unknown, or a box that is not finite.
+        ValueError: duplicate or unknown ids, or a box that is not finite.
     """
     images, categories = truth["images"], truth["categories"]
     if all(isinstance(record["id"], int) for record in images):
         images = sorted(images, key=lambda record: record["id"])
     categories = sorted(categories, key=lambda record: record["id"])
-    places = _positions([record["id"] for record in images], "image")
-    kinds = _positions([record["id"] for record in categories], "category")
+    positions = _positions([record["id"] for record in images], "image")
+    category_positions = _positions([record["id"] for record in categories], "category")
     records = truth.get("annotations", [])
-    image, category = _lookup(records, "image_id", places), _lookup(records, "category_id", kinds)
+    image, category = _lookup(records, "image_id", positions), _lookup(records, "category_id", category_positions)
     boxes = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
     _check_finite(boxes, "annotation")
     areas = [record.get("area", box[2] * box[3]) for record, box in zip(records, boxes, strict=True)]
     return TruthColumns(
-        image_ids=tuple(places),
+        image_ids=tuple(positions),
         sizes=np.array([(r.get("width", 0), r.get("height", 0)) for r in images], np.float64).reshape(-1, 2),
-        category_ids=tuple(kinds),
+        category_ids=tuple(category_positions),
         names=tuple(str(record.get("name", record["id"])) for record in categories),
         image=image,
         category=category,
@@ -82,7 +82,7 @@ def detection_columns(detections: Sequence[Mapping[str, Any]], truth: TruthColum
     """Columns of COCO results.
 
     Raises:
-        ValueError: a detection of an image or category that the truth does not know, or one that is not finite.
+        ValueError: a detection of an image or category that is not in the truth, or one that is not finite.
     """
     image = _lookup(detections, "image_id", {value: i for i, value in enumerate(truth.image_ids)}, "detection")
     category = _lookup(detections, "category_id", {value: i for i, value in enumerate(truth.category_ids)}, "detection")
@@ -90,11 +90,6 @@ def detection_columns(detections: Sequence[Mapping[str, Any]], truth: TruthColum
     scores = np.array([record["score"] for record in detections], np.float64)
     _check_finite(np.concatenate((boxes, scores[:, None]), 1), "detection")
     return DetectionColumns(image, category, boxes, scores)
-
-
-def corners(boxes: Array) -> Array:
-    """(n,4) x1, y1, x2, y2 of (n,4) x, y, width, height."""
-    return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1)
 
 
 def _positions(ids: Sequence[Any], what: str) -> dict[Any, int]:
@@ -112,10 +107,10 @@ def _lookup(
         return np.array([positions[record[key]] for record in records], np.int64)
     except KeyError:
         i = next(i for i, record in enumerate(records) if record.get(key) not in positions)
-        found = records[i].get(key)
+        value = records[i].get(key)
         raise ValueError(
-            f"{what} {i} has {key} {found!r}, which the ground truth does not know; "
-            f"it has {len(positions)}, the first {list(positions)[:8]}. Do both belong to the same data set and split?"
+            f"{what} {i} has {key} {value!r}, which is not in the ground truth; "
+            f"it has {len(positions)}, the first {list(positions)[:8]}. Are both of the same data set and split?"
         ) from None
 
 

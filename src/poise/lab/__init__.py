@@ -1,15 +1,15 @@
-"""The assignment lab: what every place of a detector was told, shown, measured and compared."""
+"""Inspect label assignment: read, show, measure and compare the loss weights of every prior of a detector."""
 
-from poise.lab.explain import Explanation, NothingToExplain, Stage, explain, explain_batch, explanation_of
+from poise.lab.explain import Explanation, NoLossWeights, Stage, explain, explain_batch, explain_output
 from poise.lab.views import ImageView, ObjectView
 
 __all__ = [
     "Explanation",
     "ImageView",
-    "NothingToExplain",
+    "NoLossWeights",
     "ObjectView",
     "Stage",
     "explain",
     "explain_batch",
-    "explanation_of",
+    "explain_output",
 ]

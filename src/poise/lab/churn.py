@@ -1,9 +1,9 @@
-"""How much an assignment changes from epoch to epoch: the matching instability of DN-DETR, for every method.
+"""Churn: how much an assignment changes between epochs. DN-DETR's instability, defined for every assigner.
 
-The same few training images are judged after every epoch, without augmentation and in evaluation mode, so that nothing
-differs but the weights. An object is known by its image and its number in it. Its churn is the share of its positives
-that changed: 1 - (positives of both epochs) / (positives of either). Where every object has one query, the mean over
-objects is the share of objects whose query changed.
+The same few training images are assigned after every epoch, without augmentation and in evaluation mode, so that only
+the weights differ. An object is identified by its image and its index in it. Its churn is 1 - |A and B| / |A or B|,
+where A and B are its positive priors in the two epochs. With one-to-one matching, the mean over objects is the fraction
+of objects whose query changed.
 """
 
 from __future__ import annotations
@@ -16,65 +16,67 @@ from torch import Tensor
 
 from poise.lab.explain import Stage
 from poise.lab.statistics import SIZES
-from poise.lab.tally import weights_of_objects
+from poise.lab.tally import positive_weights
 from poise.structures import RegionPredictions
-
-Chosen = Tensor  # (P,3) int32 rows: image, object, place of every positive
 
 
 @dataclass(frozen=True)
-class Positives:
-    """The positives of a stage on the images of the probe."""
+class ProbePositives:
+    """The positives of a stage on the probe images."""
 
-    chosen: Chosen
-    objects: Tensor  # (O,3) float64 rows: image, object, size (square root of its area in input pixels)
+    rows: Tensor  # (P,3) int32: image, object and prior index of every positive
+    objects: Tensor  # (O,3) float64: image, object, size (square root of the area in input pixels)
 
 
-def keeps_places(name: str, stage: Stage) -> bool:
-    """Whether a place means the same in two epochs: no proposal does, nor a query made of the truth or of a place."""
-    made = name == "denoising" or name.endswith("/queries")
-    return not made and not isinstance(stage.predictions, RegionPredictions)
+def has_persistent_priors(name: str, stage: Stage) -> bool:
+    """Whether a prior index means the same in two epochs; not for proposals and denoising or auxiliary queries."""
+    generated = name == "denoising" or name.endswith("/queries")
+    return not generated and not isinstance(stage.predictions, RegionPredictions)
 
 
 @torch.no_grad()
-def positives_of(stage: Stage, first: int = 0) -> Positives:
-    """The positives of a batch whose first image is the probe's number ``first``."""
-    _, pairs = weights_of_objects(stage)
-    if pairs.ndim == 3:
-        image, place, number = (pairs & stage.truth.valid[:, None]).nonzero().T
+def collect_positives(stage: Stage, first_image: int = 0) -> ProbePositives:
+    """The positives of a batch whose first image is probe image ``first_image``."""
+    _, assigned = positive_weights(stage)
+    if assigned.ndim == 3:
+        image, prior, number = (assigned & stage.truth.valid[:, None]).nonzero().T
     else:
-        image, place = pairs.nonzero().T
-        number = stage.index[image, place]
-    held, which = stage.truth.valid.nonzero().T
-    boxes = stage.truth.boxes[held, which]
+        image, prior = assigned.nonzero().T
+        number = stage.index[image, prior]
+    object_image, object_number = stage.truth.valid.nonzero().T
+    boxes = stage.truth.boxes[object_image, object_number]
     size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
-    return Positives(
-        torch.stack((image + first, number, place), 1).int().cpu(),
-        torch.stack((held + first, which, size), 1).double().cpu(),
+    return ProbePositives(
+        torch.stack((image + first_image, number, prior), 1).int().cpu(),
+        torch.stack((object_image + first_image, object_number, size), 1).double().cpu(),
     )
 
 
-def together(parts: Sequence[Positives]) -> Positives:
+def concatenate_positives(parts: Sequence[ProbePositives]) -> ProbePositives:
     """The positives of several batches."""
-    return Positives(torch.cat([one.chosen for one in parts]), torch.cat([one.objects for one in parts]))
+    return ProbePositives(torch.cat([one.rows for one in parts]), torch.cat([one.objects for one in parts]))
 
 
-def churn(before: Chosen, now: Positives) -> dict[str, float]:
-    """Mean churn of the objects that had a positive in either epoch, and the same of small, medium and large ones."""
-    counts: dict[tuple[int, int], list[int]] = {}
-    old, new = _by_object(before), _by_object(now.chosen)
-    for key in old.keys() | new.keys():
+def churn(before: Tensor, after: ProbePositives) -> dict[str, float]:
+    """Mean churn over objects with a positive in either epoch: of all, small, medium and large objects.
+
+    Args:
+        before: ``ProbePositives.rows`` of the earlier epoch.
+    """
+    old, new = _by_object(before), _by_object(after.rows)
+    changed: list[tuple[float, float]] = []  # size, churn
+    for image, number, size in after.objects.tolist():
+        key = int(image), int(number)
         first, second = old.get(key, set()), new.get(key, set())
-        counts[key] = [len(first & second), len(first | second)]
-    rows = [(size, counts.get((int(image), int(number)))) for image, number, size in now.objects.tolist()]
-    changed = [(size, 1 - both / either) for size, found in rows if found for both, either in [found]]
-    groups = {"churn": (0.0, float("inf")), **{f"churn_{name}": ends for name, ends in SIZES.items()}}
+        if first or second:
+            changed.append((size, 1 - len(first & second) / len(first | second)))
+    groups = {"churn": (0.0, float("inf")), **{f"churn_{name}": limits for name, limits in SIZES.items()}}
     parts = {name: [value for size, value in changed if low <= size < high] for name, (low, high) in groups.items()}
     return {name: sum(values) / len(values) for name, values in parts.items() if values}
 
 
-def _by_object(chosen: Chosen) -> Mapping[tuple[int, int], set[int]]:
-    found: dict[tuple[int, int], set[int]] = {}
-    for image, number, place in chosen.tolist():
-        found.setdefault((image, number), set()).add(place)
-    return found
+def _by_object(rows: Tensor) -> Mapping[tuple[int, int], set[int]]:
+    result: dict[tuple[int, int], set[int]] = {}
+    for image, number, prior in rows.tolist():
+        result.setdefault((image, number), set()).add(prior)
+    return result

@@ -1,4 +1,4 @@
-"""The figure of ``poise lab stats``: who gets the supervision, method beside method."""
+"""The figure of ``poise lab stats``: distribution of the supervision, for several methods."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from poise.fonts import readable_name
-from poise.lab.statistics import DECADES, SIZES, TENTHS, Supervision
+from poise.lab.statistics import IOU_EDGES, LOG_WEIGHT_EDGES, SIZES, Supervision
 
-MOST_CLASSES = 15  # in the figure, those with the greatest share
+MAX_CLASSES = 15  # in the figure, those with the largest weight
 
 
 def draw_supervision(
-    found: Mapping[str, Supervision], path: str | os.PathLike[str], title: str = "", names: Sequence[str] = ()
+    methods: Mapping[str, Supervision], path: str | os.PathLike[str], title: str = "", class_names: Sequence[str] = ()
 ) -> Path:
-    """Write six panels for the methods of one stage.
+    """Draw six panels for the methods of one stage.
 
-    Positives by size of the object, distribution of the weights, share of the supervision by size and by class,
+    Positives by size of the object, distribution of the weights, fraction of the positive weight by size and by class,
     objects without a positive, negatives by IoU.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,8 +30,8 @@ def draw_supervision(
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 3)
     for draw, axes in zip((_positives, _weights, _sizes, _without, _negatives), panels.flat, strict=False):
-        draw(axes, found)
-    _classes(panels.flat[-1], found, names)
+        draw(axes, methods)
+    _classes(panels.flat[-1], methods, class_names)
     for axes in panels.flat:
         axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
@@ -41,72 +41,72 @@ def draw_supervision(
     return path
 
 
-def _positives(axes: Any, found: Mapping[str, Supervision]) -> None:
+def _positives(axes: Any, methods: Mapping[str, Supervision]) -> None:
     """Mean number of positives of objects in octaves of size."""
     edges = 2.0 ** np.arange(2, 11)
-    for name, one in found.items():
+    for name, one in methods.items():
         objects = one.objects
         octave = np.digitize(objects["size"], edges)
-        known = np.unique(octave)
-        means = [objects["positives"][octave == i].mean() for i in known]
-        axes.plot(edges[np.clip(known, 0, len(edges) - 1)], means, marker="o", markersize=3, label=name)
+        present = np.unique(octave)
+        means = [objects["positives"][octave == i].mean() for i in present]
+        axes.plot(edges[np.clip(present, 0, len(edges) - 1)], means, marker="o", markersize=3, label=name)
     axes.set_xscale("log", base=2)
-    axes.set_xlabel("size of the object below, pixels")
-    axes.set_ylabel("positives of an object")
+    axes.set_xlabel("upper end of the range of object sizes, pixels")
+    axes.set_ylabel("positives per object")
 
 
-def _weights(axes: Any, found: Mapping[str, Supervision]) -> None:
-    for name, one in found.items():
+def _weights(axes: Any, methods: Mapping[str, Supervision]) -> None:
+    for name, one in methods.items():
         counts = one.histograms["positive"]
-        line = axes.stairs(counts / max(counts.sum(), 1), DECADES, label=name)
-        others = one.histograms["negative"]
-        axes.stairs(others / max(others.sum(), 1), DECADES, color=line.get_edgecolor(), linestyle=":")
-    axes.set_xlabel("logarithm (base 10) of the positive weight (broken: negative)")
-    axes.set_ylabel("share of the places that have one")
+        line = axes.stairs(counts / max(counts.sum(), 1), LOG_WEIGHT_EDGES, label=name)
+        negative = one.histograms["negative"]
+        axes.stairs(negative / max(negative.sum(), 1), LOG_WEIGHT_EDGES, color=line.get_edgecolor(), linestyle=":")
+    axes.set_xlabel("log10 of the positive weight (dotted: negative weight)")
+    axes.set_ylabel("fraction of the priors with a weight > 0")
 
 
-def _sizes(axes: Any, found: Mapping[str, Supervision]) -> None:
-    groups = {name: one.to_dict()["by_size"] for name, one in found.items()}
-    shares = {name: [100 * of[size]["share_of_supervision"] for size in SIZES] for name, of in groups.items()}
-    _bars(axes, list(SIZES), shares, "share of the positive weight, %")
+def _sizes(axes: Any, methods: Mapping[str, Supervision]) -> None:
+    groups = {name: one.to_dict()["by_size"] for name, one in methods.items()}
+    values = {name: [100 * by_size[size]["weight_fraction"] for size in SIZES] for name, by_size in groups.items()}
+    _bars(axes, list(SIZES), values, "fraction of the positive weight, %")
 
 
-def _without(axes: Any, found: Mapping[str, Supervision]) -> None:
-    groups = {name: one.to_dict()["by_size"] for name, one in found.items()}
-    shares = {
-        name: [100 * of[size]["without_positive"] / max(of[size]["objects"], 1) for size in SIZES]
-        for name, of in groups.items()
+def _without(axes: Any, methods: Mapping[str, Supervision]) -> None:
+    groups = {name: one.to_dict()["by_size"] for name, one in methods.items()}
+    values = {
+        name: [100 * by_size[size]["without_positive"] / max(by_size[size]["objects"], 1) for size in SIZES]
+        for name, by_size in groups.items()
     }
-    _bars(axes, list(SIZES), shares, "objects without a positive, %")
+    _bars(axes, list(SIZES), values, "objects without a positive, %")
 
 
-def _classes(axes: Any, found: Mapping[str, Supervision], names: Sequence[str]) -> None:
-    groups = {name: one.to_dict(names)["by_class"] for name, one in found.items()}
+def _classes(axes: Any, methods: Mapping[str, Supervision], class_names: Sequence[str]) -> None:
+    groups = {name: one.to_dict(class_names)["by_class"] for name, one in methods.items()}
     first: Mapping[str, Any] = next(iter(groups.values()), {})
-    most = sorted(first, key=lambda name: -first[name]["share_of_supervision"])[:MOST_CLASSES]
-    shares = {
-        name: [100 * of.get(label, {}).get("share_of_supervision", 0.0) for label in most]
-        for name, of in groups.items()
+    largest = sorted(first, key=lambda name: -first[name]["weight_fraction"])[:MAX_CLASSES]
+    values = {
+        name: [100 * by_class.get(label, {}).get("weight_fraction", 0.0) for label in largest]
+        for name, by_class in groups.items()
     }
-    order = {name: i for i, name in enumerate(names)}
-    labels = [readable_name(order.get(name, i), name) for i, name in enumerate(most)]
-    _bars(axes, labels, shares, "share of the positive weight, %")
+    order = {name: i for i, name in enumerate(class_names)}
+    labels = [readable_name(order.get(name, i), name) for i, name in enumerate(largest)]
+    _bars(axes, labels, values, "fraction of the positive weight, %")
     for label in axes.get_xticklabels():
         label.set(rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
 
 
-def _bars(axes: Any, groups: Sequence[str], shares: Mapping[str, Sequence[float]], title: str) -> None:
-    width = 0.8 / max(len(shares), 1)
-    for k, (name, values) in enumerate(shares.items()):
-        axes.bar(np.arange(len(groups)) + k * width, values, width, label=name)
+def _bars(axes: Any, groups: Sequence[str], values: Mapping[str, Sequence[float]], title: str) -> None:
+    width = 0.8 / max(len(values), 1)
+    for k, (name, heights) in enumerate(values.items()):
+        axes.bar(np.arange(len(groups)) + k * width, heights, width, label=name)
     axes.set_xticks(np.arange(len(groups)) + 0.4 - width / 2, list(groups))
     axes.set_ylabel(title)
 
 
-def _negatives(axes: Any, found: Mapping[str, Supervision]) -> None:
-    for name, one in found.items():
+def _negatives(axes: Any, methods: Mapping[str, Supervision]) -> None:
+    for name, one in methods.items():
         weight = one.negatives[1]
-        axes.stairs(100 * weight / max(weight.sum(), 1e-30), TENTHS, label=name)
+        axes.stairs(100 * weight / max(weight.sum(), 1e-30), IOU_EDGES, label=name)
     axes.set_yscale("symlog", linthresh=0.1)
-    axes.set_xlabel("IoU of a negative with the nearest object")
-    axes.set_ylabel("share of the negatives' weight, %")
+    axes.set_xlabel("highest IoU of a negative with an object")
+    axes.set_ylabel("fraction of the negative weight, %")

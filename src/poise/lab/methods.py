@@ -1,4 +1,4 @@
-"""What is shown and compared: a model, or an assigner that judges a model's predictions, on images of a data set."""
+"""Methods to show and compare: a model, or a model with another assigner, on images of a data set."""
 
 from __future__ import annotations
 
@@ -11,73 +11,73 @@ import torch
 
 from poise.detectors import DetectionModel
 from poise.detectors.model import check_targets
-from poise.lab.explain import NothingToExplain, Stage, assigned_by, explanation_of, step
-from poise.lab.scene import Photograph
+from poise.lab.annotated_image import AnnotatedImage
+from poise.lab.explain import NoLossWeights, Stage, explain_assignments, explain_output, run_step
 from poise.models.assigners import swap_assigner
 from poise.structures import Batch
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One image as one method sees it."""
+class ImageResult:
+    """Stages of one method on one image."""
 
-    stages: dict[str, Stage]  # they hold this image alone, on the CPU
-    factor: np.ndarray  # (4,): from boxes of the network's input to pixels of the image
-    classes: np.ndarray  # (C,) int64: the data's class of each of the model's, -1 where it has none
-    assumed: bool = False  # the model does not say its weights: they are 1 wherever it assigned anything
+    stages: dict[str, Stage]  # a batch of this image alone, on the CPU
+    scale: np.ndarray  # (4,): factor from boxes of the network's input to pixels of the image
+    classes: np.ndarray  # (C,) int64: data set class of each class of the model, -1: none
+    unit_weights: bool = False  # the criterion gives no weights: those of the assignment are used
 
 
 @dataclass(frozen=True)
 class Method:
-    """A model, and which of the data's classes each of its classes is (-1: none)."""
+    """A model, and the data set class of each of its classes (-1: none)."""
 
     name: str
     model: DetectionModel
     classes: tuple[int, ...]
 
-    def compute_losses(self, photograph: Photograph, seed: int = 0) -> Judged:
-        """What the model's losses weigh on an image; objects of classes that it does not know are left alone."""
-        check_targets([self.target(photograph)], self.model.num_classes)
-        batch = self.batch(photograph)
-        output = step(self.model.network, batch, self.model.progress, seed)
+    def explain(self, image: AnnotatedImage, seed: int = 0) -> ImageResult:
+        """Loss weights of the model on an image; objects of classes that it does not have are crowds."""
+        check_targets([self.target(image)], self.model.num_classes)
+        batch = self.batch(image)
+        output = run_step(self.model.network, batch, self.model.progress, seed)
         try:
-            explanation, assumed = explanation_of(output, batch.truth, self.model.name), False
-        except NothingToExplain:
-            explanation, assumed = assigned_by(output, batch.truth), True
+            explanation, unit_weights = explain_output(output, batch.truth, self.model.name), False
+        except NoLossWeights:
+            explanation, unit_weights = explain_assignments(output, batch.truth), True
         height, width = explanation.truth.sizes[0].tolist()
-        scale = photograph.image.shape[2] / width, photograph.image.shape[1] / height
+        scale = image.pixels.shape[2] / width, image.pixels.shape[1] / height
         stages = {name: stage.cpu() for name, stage in explanation.stages.items()}
-        return Judged(stages, np.array([*scale, *scale]), np.array(self.classes, dtype=np.int64), assumed)
+        return ImageResult(stages, np.array([*scale, *scale]), np.array(self.classes, dtype=np.int64), unit_weights)
 
-    def target(self, photograph: Photograph) -> dict[str, torch.Tensor]:
-        """The image's objects as the model's call takes them; those of classes that it does not know are crowds."""
-        own = {theirs: mine for mine, theirs in enumerate(self.classes) if theirs >= 0}
-        labels = [own.get(int(label), -1) for label in photograph.labels]
-        left_alone = [bool(crowd) or label < 0 for crowd, label in zip(photograph.crowd, labels, strict=True)]
+    def target(self, image: AnnotatedImage) -> dict[str, torch.Tensor]:
+        """The image's objects as the model's call takes them; objects of classes that it does not have are crowds."""
+        own = {data_class: model_class for model_class, data_class in enumerate(self.classes) if data_class >= 0}
+        labels = [own.get(int(label), -1) for label in image.labels]
+        crowd = [bool(crowd) or label < 0 for crowd, label in zip(image.crowd, labels, strict=True)]
         return {
-            "boxes": torch.from_numpy(photograph.boxes).float().reshape(-1, 4),
+            "boxes": torch.from_numpy(image.boxes).float().reshape(-1, 4),
             "labels": torch.tensor(labels, dtype=torch.int64).clamp(min=0),
-            "iscrowd": torch.tensor(left_alone, dtype=torch.bool),
+            "iscrowd": torch.tensor(crowd, dtype=torch.bool),
         }
 
-    def batch(self, photograph: Photograph) -> Batch:
-        """The image with its objects as the network takes them, a batch of one."""
-        pixels, sizes, factors = self.model.prepare([photograph.image])
-        target = {name: value.to(pixels.device) for name, value in self.target(photograph).items()}
+    def batch(self, image: AnnotatedImage) -> Batch:
+        """The image and its objects as a batch of one."""
+        pixels, sizes, factors = self.model.prepare([image.pixels])
+        target = {name: value.to(pixels.device) for name, value in self.target(image).items()}
         return self.model.batch(pixels, [{**target, "boxes": target["boxes"] / factors[0]}], sizes)
 
 
 def with_assigner(method: Method, assigner: str) -> Method:
-    """The same model judged by another assigner: the same weights and so the same predictions.
+    """The same model with another assigner: same weights, hence same predictions.
 
     Raises:
-        ValueError: an unknown name, or an assigner that does not fit; the message says why and what does.
+        ValueError: an unknown name, or an assigner that does not fit; the message gives the reason and what fits.
     """
     model = copy.deepcopy(method.model)
     swap_assigner(model.network, assigner, model.name)
     return Method(assigner, model, method.classes)
 
 
-def distinct(names: Sequence[str]) -> list[str]:
-    """Names with a number where one comes again."""
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Append a number to names that occur again."""
     return [name if name not in names[:i] else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)]

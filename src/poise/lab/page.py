@@ -1,4 +1,4 @@
-"""The page of the lab: one HTML file that needs nothing else, neither network nor neighbors."""
+"""The lab page: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -11,138 +11,137 @@ from typing import Any
 
 import numpy as np
 
-from poise.lab.encoders import EncoderLook
-from poise.lab.methods import Judged
-from poise.lab.scene import Photograph, stages_to_dict
-from poise.lab.statistics import Agreement, Supervision
+from poise.lab.annotated_image import AnnotatedImage, stages_to_dict
+from poise.lab.encoders import EncoderPanel
+from poise.lab.methods import ImageResult
+from poise.lab.statistics import AssignmentAgreement, Supervision
 
-MEGABYTES = 40.0  # of a page, by default
-MOST_POINTS = 1500  # objects in the page's figure of positives by size
+MAX_MEGABYTES = 40.0  # of a page, by default
+MAX_POINTS = 1500  # objects in the page's figure of positives by size
 
 
 @dataclass
 class LabPage:
-    """A page that grows image by image until it is full; the numbers go on counting beyond.
+    """A page that is built image by image. Images beyond its maximum size only enter the statistics.
 
     Args:
-        methods: what is compared, as the page calls it.
-        names: of the classes.
-        megabytes: what the file may be large.
+        methods: names of the methods compared.
+        class_names: class names of the data set.
+        max_megabytes: maximum size of the images on the page.
     """
 
     title: str
     methods: Sequence[str]
-    names: Sequence[str]
-    megabytes: float = MEGABYTES
+    class_names: Sequence[str]
+    max_megabytes: float = MAX_MEGABYTES
     notes: list[str] = field(default_factory=list)
-    images: list[str] = field(default_factory=list)
-    pictures: list[str] = field(default_factory=list)
-    left_out: int = 0
-    shrunk: bool = False
-    silent: dict[str, None] = field(default_factory=dict)  # methods that do not say their weights
-    supervision: dict[tuple[str, str], Supervision] = field(default_factory=dict)
-    agreement: dict[str, Agreement] = field(default_factory=dict)
-    encoders: dict[str, EncoderLook] = field(default_factory=dict)  # of the DETRs among the methods
+    image_data: list[str] = field(default_factory=list)  # JSON of each image on the page
+    image_names: list[str] = field(default_factory=list)
+    num_left_out: int = 0
+    downscaled: bool = False
+    without_weights: dict[str, None] = field(default_factory=dict)  # methods whose criterion gives no weights
+    supervision: dict[tuple[str, str], Supervision] = field(default_factory=dict)  # by method and stage
+    agreement: dict[str, AssignmentAgreement] = field(default_factory=dict)  # by stage
+    encoders: dict[str, EncoderPanel] = field(default_factory=dict)  # of the DETRs among the methods
 
     def add(
         self,
-        photograph: Photograph,
-        judged: Mapping[str, Judged],
-        shown: bool = True,
+        image: AnnotatedImage,
+        results: Mapping[str, ImageResult],
+        show: bool = True,
         encoders: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
-        """One image as each of the methods sees it; ``shown=False`` only counts it.
+        """Add the results of each method on one image; with ``show=False`` to the statistics only.
 
         Args:
-            encoders: what ``self.encoders`` gave of the image, by method.
+            encoders: results of ``self.encoders`` for the image, by method.
         """
-        self.silent |= {method: None for method, one in judged.items() if one.assumed}
-        for method, one in judged.items():
+        self.without_weights |= {method: None for method, one in results.items() if one.unit_weights}
+        for method, one in results.items():
             for name, stage in one.stages.items():
-                self.supervision.setdefault((method, name), Supervision()).add(stage, one.factor, photograph.labels)
-        for name in dict.fromkeys(name for one in judged.values() for name in one.stages):
-            there = {method: one.stages[name] for method, one in judged.items() if name in one.stages}
-            self.agreement.setdefault(name, Agreement()).add(there)
-        if shown:
-            self._show(photograph, judged, encoders or {})
+                self.supervision.setdefault((method, name), Supervision()).add(stage, one.scale, image.labels)
+        for name in dict.fromkeys(name for one in results.values() for name in one.stages):
+            stages = {method: one.stages[name] for method, one in results.items() if name in one.stages}
+            self.agreement.setdefault(name, AssignmentAgreement()).add(stages)
+        if show:
+            self._add_to_page(image, results, encoders or {})
 
-    def _show(
-        self, photograph: Photograph, judged: Mapping[str, Judged], encoders: Mapping[str, dict[str, Any]]
+    def _add_to_page(
+        self, image: AnnotatedImage, results: Mapping[str, ImageResult], encoders: Mapping[str, dict[str, Any]]
     ) -> None:
-        methods = {
-            method: stages_to_dict(one.stages, photograph, one.factor, one.classes) for method, one in judged.items()
-        }
-        text = _safe({**photograph.to_dict(), "methods": methods, "encoders": encoders})
-        if self.images and sum(map(len, self.images)) + len(text) > self.megabytes * 1e6:
-            self.left_out += 1
+        methods = {method: stages_to_dict(one.stages, image, one.scale, one.classes) for method, one in results.items()}
+        text = _to_json({**image.to_dict(), "methods": methods, "encoders": encoders})
+        if self.image_data and sum(map(len, self.image_data)) + len(text) > self.max_megabytes * 1e6:
+            self.num_left_out += 1
             return
-        self.shrunk |= photograph.scale < 1
-        self.images.append(text)
-        self.pictures.append(photograph.name)
+        self.downscaled |= image.scale < 1
+        self.image_data.append(text)
+        self.image_names.append(image.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers over all images."""
+        """Statistics over all images."""
         stages = [
-            {"method": method, "stage": name, **found.to_dict(self.names)}
-            for (method, name), found in self.supervision.items()
+            {"method": method, "stage": name, **one.to_dict(self.class_names)}
+            for (method, name), one in self.supervision.items()
         ]
-        agreement = {name: found.to_list() for name, found in self.agreement.items()}
-        encoders = {name: found.to_dict() for name, found in self.encoders.items()}
+        agreement = {name: one.to_list() for name, one in self.agreement.items()}
+        encoders = {name: one.to_dict() for name, one in self.encoders.items()}
         return {"stages": stages, "agreement": agreement, "encoders": encoders}
 
     def html(self) -> str:
-        """The whole file."""
-        numbers = self.to_dict()
-        for stage, found in zip(numbers["stages"], self.supervision.values(), strict=True):
-            stage["points"] = _points(found)
+        """Text of the HTML file."""
+        statistics = self.to_dict()
+        for stage, one in zip(statistics["stages"], self.supervision.values(), strict=True):
+            stage["points"] = _points(one)
         data = {
             "title": self.title,
             "methods": list(self.methods),
-            "names": list(self.names),
-            "notes": self.remarks(),
-            "images": len(self.images),
-            "pictures": self.pictures,
-            **numbers,
+            "class_names": list(self.class_names),
+            "notes": self.all_notes(),
+            "images": len(self.image_data),
+            "image_names": self.image_names,
+            **statistics,
         }
         title = html.escape(self.title)
         scripts = [
-            f'<script type="application/json" id="image-{i}">{text}</script>' for i, text in enumerate(self.images)
+            f'<script type="application/json" id="image-{i}">{text}</script>' for i, text in enumerate(self.image_data)
         ]
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{title}</title><style>{_asset('lab.css')}</style></head><body>{_asset('lab.html')}"
-            f'<script type="application/json" id="data">{_safe(data)}</script>{"".join(scripts)}'
+            f'<script type="application/json" id="data">{_to_json(data)}</script>{"".join(scripts)}'
             f"<script>{_asset('lab.js')}{_asset('encoders.js')}start();</script></body></html>\n"
         )
 
-    def remarks(self) -> list[str]:
-        """What whoever reads the numbers should know."""
-        remarks = list(self.notes)
-        remarks += [
-            f"{method} does not say what its losses weigh: its assignments are shown, each place with weight 1"
-            for method in self.silent
+    def all_notes(self) -> list[str]:
+        """``notes`` and what follows from the images that were added."""
+        notes = list(self.notes)
+        notes += [
+            f"the criterion of {method} gives no loss weights: the weight of every assigned prior is shown as 1"
+            for method in self.without_weights
         ]
-        if self.left_out:
-            many = f"{self.left_out} further images are in the numbers but not on the page"
-            remarks.append(f"{many}, which would be larger than {self.megabytes:g} MB")
-        if self.shrunk:
-            remarks.append(
-                "photographs are shown smaller than they are; sizes and weights are those of the model's input"
+        if self.num_left_out:
+            images = "image is" if self.num_left_out == 1 else "images are"
+            notes.append(
+                f"{self.num_left_out} more {images} in the statistics but not on the page: "
+                f"it would exceed {self.max_megabytes:g} MB"
             )
-        return remarks
+        if self.downscaled:
+            notes.append("large images are shown downscaled; sizes and weights are those of the model's input")
+        return notes
 
 
-def _points(found: Supervision) -> list[list[float]]:
-    """Size and number of positives of objects, evenly taken where there are many."""
-    objects = found.objects
+def _points(one: Supervision) -> list[list[float]]:
+    """Size and number of positives of objects; an evenly spaced selection where there are many."""
+    objects = one.objects
     both = np.stack((objects["size"], objects["positives"]), 1)
-    step = max(1, -(-len(both) // MOST_POINTS))
+    step = max(1, -(-len(both) // MAX_POINTS))
     return np.round(both[::step], 1).tolist()
 
 
-def _safe(value: Any) -> str:
-    """JSON that can stand within a script element."""
+def _to_json(value: Any) -> str:
+    """JSON that is safe within a script element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 

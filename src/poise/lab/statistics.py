@@ -1,7 +1,7 @@
-"""The supervision of many images in numbers: who gets how much of it, on which places, and how methods agree.
+"""Statistics of the supervision of many images: positives and weights by object, size, class and level; agreement.
 
-Images are taken one at a time, each with its own normalizers. Sizes are square roots of areas in pixels of the images
-as they were annotated; the bins of size are COCO's.
+Images are processed one at a time, each with its own normalizers. The size of an object is the square root of its area
+in pixels of the image as annotated; the size ranges are those of COCO.
 """
 
 from __future__ import annotations
@@ -19,77 +19,77 @@ from torch import Tensor
 from poise.lab.explain import Stage
 
 SIZES = {"small": (0.0, 32.0), "medium": (32.0, 96.0), "large": (96.0, float("inf"))}
-DECADES = np.arange(-9.0, 1.01, 0.25)  # bins of the logarithm of a weight
-TENTHS = np.linspace(0, 1, 11)
+LOG_WEIGHT_EDGES = np.arange(-9.0, 1.01, 0.25)  # bins of log10 of a weight
+IOU_EDGES = np.linspace(0, 1, 11)
 KINDS = ("positive", "negative", "regression")
-COLUMNS = ("image", "object", "label", "size", "positives", "effective", "weight", "best_iou", "best_score")
+COLUMNS = ("image", "object", "label", "size", "positives", "effective_positives", "weight", "best_iou", "best_score")
 
 
 @dataclass
 class Supervision:
-    """What one stage of one method told the places of the images that were added."""
+    """Statistics of one stage of one method, accumulated over images."""
 
     images: int = 0
-    rows: list[tuple[float, ...]] = field(default_factory=list)  # COLUMNS of every object
-    levels: dict[float, int] = field(default_factory=dict)  # positives by stride; of regions all under 1
+    rows: list[tuple[float, ...]] = field(default_factory=list)  # ``COLUMNS`` of every object
+    positives_by_stride: dict[float, int] = field(default_factory=dict)  # regions have stride 1
     positives: int = 0
     ambiguous: int = 0  # positives whose center lies in several objects
-    contested: int = 0  # positives of several objects at once, which only soft assignments have
+    multi_object: int = 0  # positives of several objects at once, which only soft assignments have
     histograms: dict[str, np.ndarray] = field(
-        default_factory=lambda: {kind: np.zeros(len(DECADES) - 1) for kind in KINDS}
+        default_factory=lambda: {kind: np.zeros(len(LOG_WEIGHT_EDGES) - 1) for kind in KINDS}
     )
-    zero: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    zero_weights: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     negatives: np.ndarray = field(
         default_factory=lambda: np.zeros((2, 10))
-    )  # by IoU (of regions the prior's): places, their weight
-    pairs: list[np.ndarray] = field(default_factory=list)  # scores and IoUs of positives, (2,n)
+    )  # number and weight of negatives by IoU of the predicted box (regions, queries: of the prior)
+    score_iou: list[np.ndarray] = field(default_factory=list)  # scores and IoU of positives, (2,n)
 
-    def add(self, stage: Stage, factor: np.ndarray, labels: np.ndarray) -> None:
-        """Count one image.
+    def add(self, stage: Stage, scale: np.ndarray, labels: np.ndarray) -> None:
+        """Add one image.
 
         Args:
-            stage: it holds this image alone, on the CPU.
-            factor: (4,) what its boxes are multiplied by to be in pixels of the image.
-            labels: (n,) the data's class of each object.
+            stage: a batch of this image alone, on the CPU.
+            scale: (4,) factor from its boxes to pixels of the image.
+            labels: (n,) data set class of each object.
         """
-        view, image = stage.of_image(0), self.images
-        scale = torch.as_tensor(factor, dtype=view.objects.dtype)
-        sides = (view.objects[:, 2:] - view.objects[:, :2]) * scale[:2]
-        claims = torch.zeros_like(view.index)
-        for number in view.numbers:
-            seen = view.of_object(number)
-            claims += seen.chosen
-            weight = seen.positive.sum()
-            effective = weight.square() / seen.positive.square().sum() if weight > 0 else weight
+        view, image = stage.image_view(0), self.images
+        factor = torch.as_tensor(scale, dtype=view.objects.dtype)
+        sides = (view.objects[:, 2:] - view.objects[:, :2]) * factor[:2]
+        num_objects = torch.zeros_like(view.index)  # whose positive each prior is
+        for number in view.object_indices:
+            one = view.object_view(number)
+            num_objects += one.assigned
+            weight = one.positive.sum()
+            effective = weight.square() / one.positive.square().sum() if weight > 0 else weight
             size = sides[number].prod().clamp(min=0).sqrt()
-            numbers = (size, seen.chosen.sum(), effective, weight, seen.iou.max(), seen.score.max())
-            self.rows.append((image, number, int(labels[number]), *(float(value) for value in numbers)))
-            self.pairs.append(torch.stack((seen.score, seen.iou))[:, seen.chosen].numpy())
-            self._count_levels(stage, seen.chosen)
-        claimed = claims > 0
+            values = (size, one.assigned.sum(), effective, weight, one.iou.max(), one.score.max())
+            self.rows.append((image, number, int(labels[number]), *(float(value) for value in values)))
+            self.score_iou.append(torch.stack((one.score, one.iou))[:, one.assigned].numpy())
+            self._count_strides(stage, one.assigned)
+        positive = num_objects > 0
         self.images += 1
-        self.positives += int(claimed.sum())
-        self.ambiguous += int((claimed & (view.within > 1)).sum())
-        self.contested += int((claims > 1).sum())
-        self._count_weights(stage, claimed)
+        self.positives += int(positive.sum())
+        self.ambiguous += int((positive & (view.objects_at_center > 1)).sum())
+        self.multi_object += int((num_objects > 1).sum())
+        self._count_weights(stage, positive)
 
-    def _count_levels(self, stage: Stage, chosen: Tensor) -> None:
-        strides, counts = stage.priors.strides[chosen].unique(return_counts=True)
+    def _count_strides(self, stage: Stage, assigned: Tensor) -> None:
+        strides, counts = stage.priors.strides[assigned].unique(return_counts=True)
         for stride, count in zip(strides.tolist(), counts.tolist(), strict=True):
-            self.levels[stride] = self.levels.get(stride, 0) + count
+            self.positives_by_stride[stride] = self.positives_by_stride.get(stride, 0) + count
 
-    def _count_weights(self, stage: Stage, claimed: Tensor) -> None:
+    def _count_weights(self, stage: Stage, positive: Tensor) -> None:
         for kind in KINDS:
             values = getattr(stage, kind)[0].double().numpy()
-            known = values > 0
-            logs = np.log10(values[known]).clip(DECADES[0], DECADES[-1])
-            self.histograms[kind] += np.histogram(logs, DECADES)[0]
-            self.zero[kind] += int((~known).sum())
-        others = stage.weighed[0] & ~claimed
-        view = stage.of_image(0)
-        overlap = (view.nearest_of_priors if stage.free else view.nearest)[1][others].numpy()
-        self.negatives[0] += np.histogram(overlap, TENTHS)[0]
-        self.negatives[1] += np.histogram(overlap, TENTHS, weights=stage.negative[0][others].numpy())[0]
+            nonzero = values > 0
+            logs = np.log10(values[nonzero]).clip(LOG_WEIGHT_EDGES[0], LOG_WEIGHT_EDGES[-1])
+            self.histograms[kind] += np.histogram(logs, LOG_WEIGHT_EDGES)[0]
+            self.zero_weights[kind] += int((~nonzero).sum())
+        negative = stage.in_loss[0] & ~positive
+        view = stage.image_view(0)
+        overlap = (view.best_overlap if stage.on_grid else view.best_prior_overlap)[1][negative].numpy()
+        self.negatives[0] += np.histogram(overlap, IOU_EDGES)[0]
+        self.negatives[1] += np.histogram(overlap, IOU_EDGES, weights=stage.negative[0][negative].numpy())[0]
 
     @property
     def objects(self) -> dict[str, np.ndarray]:
@@ -98,54 +98,60 @@ class Supervision:
         return dict(zip(COLUMNS, table.T, strict=True))
 
     def correlation(self) -> float | None:
-        """Pearson's, of score and IoU over positives; ``None`` where there are too few."""
-        both = np.concatenate([np.zeros((2, 0)), *self.pairs], 1)
+        """Pearson correlation of score and IoU over positives; ``None`` where there are too few."""
+        both = np.concatenate([np.zeros((2, 0)), *self.score_iou], 1)
         if both.shape[1] < 3 or min(both.std(1)) == 0:
             return None
         return float(np.corrcoef(both)[0, 1])
 
-    def to_dict(self, names: Sequence[str] = ()) -> dict[str, Any]:
-        """All of it in numbers that JSON holds; ``names`` of the classes."""
+    def to_dict(self, class_names: Sequence[str] = ()) -> dict[str, Any]:
+        """Numbers for JSON."""
         objects = self.objects
         total = max(float(objects["weight"].sum()), 1e-30)
-        sizes = {}
-        for name, (low, high) in SIZES.items():
-            held = (objects["size"] >= low) & (objects["size"] < high)
-            sizes[name] = _group(objects, held, total)
+        sizes = {
+            name: _group(objects, (objects["size"] >= low) & (objects["size"] < high), total)
+            for name, (low, high) in SIZES.items()
+        }
         labels = objects["label"].astype(int)
-        classes = {_name(label, names): _group(objects, labels == label, total) for label in np.unique(labels).tolist()}
+        classes = {
+            _class_name(label, class_names): _group(objects, labels == label, total)
+            for label in np.unique(labels).tolist()
+        }
         return {
             "images": self.images,
             "objects": len(labels),
             "without_positive": int((objects["positives"] == 0).sum()),
             "positives": self.positives,
             "ambiguous": self.ambiguous,
-            "contested": self.contested,
+            "multi_object": self.multi_object,
             "positives_per_object": _mean(objects["positives"]),
-            "effective_positives_per_object": _mean(objects["effective"]),
+            "effective_positives_per_object": _mean(objects["effective_positives"]),
             "score_iou_correlation": self.correlation(),
-            "positives_by_stride": {f"{stride:g}": count for stride, count in sorted(self.levels.items())},
+            "positives_by_stride": {f"{stride:g}": n for stride, n in sorted(self.positives_by_stride.items())},
             "by_size": sizes,
             "by_class": classes,
-            "log10_weight_edges": DECADES.tolist(),
-            "weights": {kind: self.histograms[kind].astype(int).tolist() for kind in KINDS},
-            "weights_of_zero": self.zero,
+            "log10_weight_edges": LOG_WEIGHT_EDGES.tolist(),
+            "weight_histograms": {kind: self.histograms[kind].astype(int).tolist() for kind in KINDS},
+            "zero_weights": self.zero_weights,
             "negatives_by_iou": {
-                "places": self.negatives[0].astype(int).tolist(),
+                "count": self.negatives[0].astype(int).tolist(),
                 "weight": self.negatives[1].tolist(),
             },
         }
 
-    def to_csv(self, method: str, stage: str, names: Sequence[str] = ()) -> list[list[Any]]:
-        """A row for each object, without the heading of ``CSV_COLUMNS``."""
+    def to_csv(self, method: str, stage: str, class_names: Sequence[str] = ()) -> list[list[Any]]:
+        """A row of ``CSV_COLUMNS`` for each object."""
         return [
-            [method, stage, int(row[0]), int(row[1]), _name(int(row[2]), names), *(f"{value:.6g}" for value in row[3:])]
+            [
+                *(method, stage, int(row[0]), int(row[1]), _class_name(int(row[2]), class_names)),
+                *(f"{value:.6g}" for value in row[3:]),
+            ]
             for row in self.rows
         ]
 
 
 def flat_rows(stages: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """The numbers of ``to_dict`` as a table: method, stage, number (``by_size.small.objects``), value."""
+    """The numbers of ``to_dict`` as a table: method, stage, name (``by_size.small.objects``), value."""
     rows = []
     for stage in stages:
         rest = {name: value for name, value in stage.items() if name not in ("method", "stage")}
@@ -153,21 +159,21 @@ def flat_rows(stages: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     return rows
 
 
-def _leaves(place: str, value: Any) -> list[tuple[str, Any]]:
+def _leaves(path: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Mapping):
         parts = value.items()
     elif isinstance(value, list):
         parts = dict(enumerate(value)).items()
     else:
-        return [(place, "" if value is None else value)]
-    return [leaf for name, part in parts for leaf in _leaves(f"{place}.{name}" if place else str(name), part)]
+        return [(path, "" if value is None else value)]
+    return [leaf for name, part in parts for leaf in _leaves(f"{path}.{name}" if path else str(name), part)]
 
 
 CSV_COLUMNS = ("method", "stage", "image", "object", "class", *COLUMNS[3:])
 
 
 def csv_text(rows: Sequence[Sequence[Any]], columns: Sequence[str] = CSV_COLUMNS) -> str:
-    """A table; by default that of the objects of all methods."""
+    """A table as CSV; by default that of the objects of all methods."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -176,35 +182,35 @@ def csv_text(rows: Sequence[Sequence[Any]], columns: Sequence[str] = CSV_COLUMNS
 
 
 @dataclass
-class Agreement:
-    """How far methods choose the same places for the same objects, over all images that were added."""
+class AssignmentAgreement:
+    """Jaccard index of the positives and of the weights of pairs of methods, accumulated over images."""
 
-    shared: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    sums: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # see ``_overlap``
 
     def add(self, stages: Mapping[str, Stage]) -> None:
-        """One image as several methods see it (each stage holds it alone). Methods with other places are left out."""
+        """Add one image: the stage of each method, each a batch of this image alone. Different priors are skipped."""
         names = list(stages)
         for i, first in enumerate(names):
             for second in names[i + 1 :]:
-                if same_places(stages[first], stages[second]):
-                    counts = self.shared.setdefault((first, second), [0.0, 0.0, 0.0, 0.0])
+                if same_priors(stages[first], stages[second]):
+                    sums = self.sums.setdefault((first, second), [0.0, 0.0, 0.0, 0.0])
                     for k, value in enumerate(_overlap(stages[first], stages[second])):
-                        counts[k] += value
+                        sums[k] += value
 
     def to_list(self) -> list[dict[str, Any]]:
-        """For each pair of methods: positives shared over positives of either, and the same of their weights."""
+        """For each pair of methods: intersection over union of the positives, and of the weights, in [0,1]."""
         return [
             {
                 "methods": list(pair),
-                "shared_positives": both / either if either else None,
-                "shared_weight": least / most if most else None,
+                "positive_jaccard": both / either if either else None,
+                "weight_jaccard": minimum / maximum if maximum else None,
             }
-            for pair, (both, either, least, most) in self.shared.items()
+            for pair, (both, either, minimum, maximum) in self.sums.items()
         ]
 
 
-def same_places(first: Stage, second: Stage) -> bool:
-    """Whether two stages predict at the same places of the same input (their anchors may differ)."""
+def same_priors(first: Stage, second: Stage) -> bool:
+    """Whether two stages have priors with the same centers and strides (the sizes of anchors may differ)."""
     a, b = first.priors, second.priors
     if a.level_sizes != b.level_sizes or a.boxes.shape[1] != b.boxes.shape[1]:
         return False
@@ -212,24 +218,27 @@ def same_places(first: Stage, second: Stage) -> bool:
 
 
 def _overlap(first: Stage, second: Stage) -> tuple[float, float, float, float]:
-    """Places chosen by both and by either; sums of the lesser and of the greater share of each object's weight."""
-    a, b = first.of_image(0), second.of_image(0)
+    """Sizes of the intersection and the union of the positives; sums of the minimum and maximum of the weights.
+
+    The weights of each object are normalized to a sum of 1.
+    """
+    a, b = first.image_view(0), second.image_view(0)
     total = torch.zeros(4, dtype=torch.float64)
-    for number in a.numbers:
-        one, two = a.of_object(number), b.of_object(number)
-        share, other = (view.positive / view.positive.sum().clamp(min=1e-30) for view in (one, two))
-        sums = ((one.chosen & two.chosen).sum(), (one.chosen | two.chosen).sum())
-        total += torch.stack([*sums, torch.minimum(share, other).sum(), torch.maximum(share, other).sum()]).double()
-    both, either, least, most = total.tolist()
-    return both, either, least, most
+    for number in a.object_indices:
+        one, two = a.object_view(number), b.object_view(number)
+        weight, other = (view.positive / view.positive.sum().clamp(min=1e-30) for view in (one, two))
+        sums = ((one.assigned & two.assigned).sum(), (one.assigned | two.assigned).sum())
+        total += torch.stack([*sums, torch.minimum(weight, other).sum(), torch.maximum(weight, other).sum()]).double()
+    both, either, minimum, maximum = total.tolist()
+    return both, either, minimum, maximum
 
 
-def _group(objects: Mapping[str, np.ndarray], held: np.ndarray, total: float) -> dict[str, Any]:
+def _group(objects: Mapping[str, np.ndarray], mask: np.ndarray, total: float) -> dict[str, Any]:
     return {
-        "objects": int(held.sum()),
-        "share_of_supervision": float(objects["weight"][held].sum()) / total,
-        "positives_per_object": _mean(objects["positives"][held]),
-        "without_positive": int((objects["positives"][held] == 0).sum()),
+        "objects": int(mask.sum()),
+        "weight_fraction": float(objects["weight"][mask].sum()) / total,
+        "positives_per_object": _mean(objects["positives"][mask]),
+        "without_positive": int((objects["positives"][mask] == 0).sum()),
     }
 
 
@@ -237,5 +246,5 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def _name(label: int, names: Sequence[str]) -> str:
-    return names[label] if 0 <= label < len(names) and names[label] else str(label)
+def _class_name(label: int, class_names: Sequence[str]) -> str:
+    return class_names[label] if 0 <= label < len(class_names) and class_names[label] else str(label)

@@ -1,6 +1,6 @@
 "use strict";
-// The page of the assignment lab. Data stands in script elements: "data" (all images in numbers), "image-0" and so on.
-// All text from the data goes through textContent, never through innerHTML.
+// The page of poise lab. The data is in script elements: "data" (statistics over all images), "image-0" and so on.
+// All text from the data is set as textContent, never as innerHTML.
 
 const KINDS = { positive: "w pos", negative: "w neg", regression: "w reg" };
 const NONE = 65535, DECADES = 3, STEPS = 65534, RANGE = Math.log(1e6);
@@ -8,8 +8,8 @@ const COLORS = [[13, 8, 60], [106, 0, 168], [203, 70, 121], [248, 149, 64], [240
 const METHOD_COLORS = ["#0b8fd6", "#e2711d", "#3a9b4b", "#b04ac4", "#c9a100", "#d6455b", "#6a7bd9", "#7a8a8a"];
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const state = { image: 0, object: -1, stage: "", level: 0, method: "", scale: "linear", place: null, row: -1 };
-let scene = null; // the image chosen: {size, objects, picture, methods: {name: {stage: {levels, places, lists}}}}
+const state = { image: 0, object: -1, stage: "", level: 0, method: "", scale: "linear", prior: null, row: -1 };
+let scene = null; // the selected image: {size, objects, picture, methods: {name: {stage: {levels, priors, lists}}}}
 const scenes = new Map();
 
 const $ = (id) => document.getElementById(id);
@@ -21,22 +21,22 @@ function make(tag, parent, text, attributes) {
   return element;
 }
 const digits = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-3 ? value.toExponential(1) : value.toPrecision(3));
-const className = (label) => data.names[label] || String(label);
+const className = (label) => data.class_names[label] || String(label);
 
 // ---- data
 
 class Table {
   constructor(source, words) {
     this.length = source.length;
-    this.greatest = source.greatest;
-    this.planes = Object.fromEntries(source.names.map((name, i) => [name, words.subarray(i * source.length, (i + 1) * source.length)]));
+    this.max = source.max;
+    this.columns = Object.fromEntries(source.names.map((name, i) => [name, words.subarray(i * source.length, (i + 1) * source.length)]));
   }
-  whole(name, i) { const value = this.planes[name][i]; return value === NONE ? -1 : value; }
+  integer(name, i) { const value = this.columns[name][i]; return value === NONE ? -1 : value; }
   number(name, i) {
-    const code = this.planes[name][i];
-    return code ? this.greatest[name] * Math.exp(((code - 1) / STEPS - 1) * RANGE) : 0;
+    const code = this.columns[name][i];
+    return code ? this.max[name] * Math.exp(((code - 1) / STEPS - 1) * RANGE) : 0;
   }
-  box(name, i) { return [0, 1, 2, 3].map((k) => ((this.planes[name + k][i] << 16) >> 16) / 8); }
+  box(name, i) { return [0, 1, 2, 3].map((k) => ((this.columns[name + k][i] << 16) >> 16) / 8); }
 }
 
 async function table(source) {
@@ -53,7 +53,7 @@ async function load(number) {
   await found.picture.decode();
   for (const stages of Object.values(found.methods)) {
     for (const stage of Object.values(stages)) {
-      stage.places = await table(stage.places);
+      stage.priors = await table(stage.priors);
       stage.lists = Object.assign(await table(stage.lists), { lengths: stage.lists.lengths, positives: stage.lists.positives });
       stage.starts = [];
       stage.lists.lengths.reduce((sum, length) => (stage.starts.push(sum), sum + length), 0);
@@ -64,7 +64,7 @@ async function load(number) {
   return found;
 }
 
-// ---- what is chosen
+// ---- selection
 
 const methods = () => data.methods.filter((name) => (!state.method || name === state.method) && stageOf(name));
 const stageOf = (method) => scene.methods[method] && scene.methods[method][state.stage];
@@ -74,21 +74,21 @@ function strides() {
   return [...new Set(all)].sort((a, b) => a - b);
 }
 
-// Places of a stage at a level (0: all) that the chosen object sees: {table, rows: [[place, row of table]]}.
-function chosenPlaces(stage, chosen = state.level) {
-  const ranges = stage.levels.filter((level) => !chosen || level.stride === chosen).map((level) => [level.start, level.start + level.places]);
-  const within = (place) => ranges.some(([low, high]) => place >= low && place < high);
+// Priors of a stage on a level (0: all), of an object those in its list: {table, rows: [[prior, row of table]]}.
+function selectedPriors(stage, stride = state.level) {
+  const ranges = stage.levels.filter((level) => !stride || level.stride === stride).map((level) => [level.start, level.start + level.count]);
+  const within = (prior) => ranges.some(([low, high]) => prior >= low && prior < high);
   const rows = [], object = objectRow();
   if (object >= 0) {
     const start = stage.starts[object];
     for (let i = start; i < start + stage.lists.lengths[object]; i++) {
-      const place = stage.lists.planes.place[i] + 65536 * stage.lists.planes.high[i];
-      if (within(place)) rows.push([place, i]);
+      const prior = stage.lists.columns.prior_low[i] + 65536 * stage.lists.columns.prior_high[i];
+      if (within(prior)) rows.push([prior, i]);
     }
     return { table: stage.lists, rows };
   }
   for (const [low, high] of ranges) for (let i = low; i < high; i++) rows.push([i, i]);
-  return { table: stage.places, rows };
+  return { table: stage.priors, rows };
 }
 
 // ---- heat maps
@@ -100,14 +100,14 @@ function color(share) {
 }
 const share = (value, greatest) => (state.scale === "linear" ? value / greatest : Math.max(0, 1 + Math.log10(value / greatest) / DECADES));
 
-// Weights of a kind at a level, the least first: [[value, place]].
+// Weights of a kind on a level in ascending order: [[value, prior]].
 function weights(stage, kind, level) {
-  const { table, rows } = chosenPlaces(stage, level);
-  return rows.map(([place, at]) => [table.number(kind, at), place]).filter(([value]) => value > 0).sort((a, b) => a[0] - b[0]);
+  const { table, rows } = selectedPriors(stage, level);
+  return rows.map(([prior, at]) => [table.number(kind, at), prior]).filter(([value]) => value > 0).sort((a, b) => a[0] - b[0]);
 }
 const last = (values) => (values.length ? values[values.length - 1][0] : 0);
 
-// Paint weights over the photograph; where cells of several levels overlap, the greatest weight is seen.
+// Paint weights over the image; where cells of several levels overlap, the maximum weight is visible.
 function paintHeat(canvas, stage, values, greatest, kind) {
   const context = canvas.getContext("2d"), zoom = canvas.width / scene.size[0];
   context.resetTransform();
@@ -115,14 +115,14 @@ function paintHeat(canvas, stage, values, greatest, kind) {
   context.filter = "grayscale(1) brightness(.62)";
   context.drawImage(scene.picture, 0, 0, canvas.width, canvas.height);
   context.filter = "none";
-  for (const [value, place] of values) {
+  for (const [value, prior] of values) {
     const part = share(value, greatest);
     if (part <= 0.004) continue;
-    const [x1, y1, x2, y2] = stage.places.box("cell", place).map((v) => Math.round(v * zoom));
+    const [x1, y1, x2, y2] = stage.priors.box("cell", prior).map((v) => Math.round(v * zoom));
     if (stage.queries) {
-      paintQuery(pen, stage, place, part, kind, zoom, pixel(context) * zoom);
-    } else if (stage.regions) {
-      pen.globalAlpha = Math.max(0.25, Math.min(1, 30 / values.length)); // many boxes would hide the photograph
+      paintQuery(pen, stage, prior, part, kind, zoom, pixel(context) * zoom);
+    } else if (!stage.on_grid) {
+      pen.globalAlpha = Math.max(0.25, Math.min(1, 30 / values.length)); // many boxes would hide the image
       pen.strokeStyle = color(part);
       pen.lineWidth = 1 + 2 * part;
       pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
@@ -135,13 +135,13 @@ function paintHeat(canvas, stage, values, greatest, kind) {
   context.drawImage(layer, 0, 0);
 }
 
-// A query is a dot at its reference; of those that are taught an object also the predicted box and a line to its middle.
-function paintQuery(pen, stage, place, part, kind, zoom, thin) {
-  const [x, y] = middle(stage.places.box("cell", place)).map((v) => v * zoom);
+// A query is a dot at its reference point; positive queries also have the predicted box and a line to its center.
+function paintQuery(pen, stage, prior, part, kind, zoom, thin) {
+  const [x, y] = middle(stage.priors.box("cell", prior)).map((v) => v * zoom);
   pen.lineWidth = (1 + part) * thin;
   pen.strokeStyle = pen.fillStyle = color(part);
   if (kind !== "negative") {
-    const [x1, y1, x2, y2] = stage.places.box("box", place).map((v) => v * zoom);
+    const [x1, y1, x2, y2] = stage.priors.box("box", prior).map((v) => v * zoom);
     pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
     pen.beginPath();
     pen.moveTo(x, y);
@@ -160,25 +160,24 @@ function drawHeat(pane, stage, kind) {
   const context = inPicture(pane.heat), unclear = kind === "positive" ? ambiguous(stage, values) : [];
   drawObjects(context);
   drawRings(context, stage, unclear);
-  const whole = pane.levels.size ? last(weights(stage, kind, 0)) : 0; // levels beside one another share one scale
+  const whole = pane.levels.size ? last(weights(stage, kind, 0)) : 0; // the small maps of the levels have one scale
   for (const [stride, canvas] of pane.levels) paintHeat(canvas, stage, weights(stage, kind, stride), whole, kind);
   pane.count.textContent = counted(values.length, stage) + (unclear.length ? `, ○ ${unclear.length} ambiguous` : "");
-  pane.count.title = unclear.length ? "○: the centre lies in several objects" : "";
+  pane.count.title = unclear.length ? "○: the center lies in several objects" : "";
   pane.low.textContent = !greatest ? "no weight here" : state.scale === "linear" ? "0" : digits(greatest * 10 ** -DECADES);
   pane.high.textContent = greatest ? digits(greatest) : "";
 }
 
-const noun = (stage) => (stage.queries ? "query" : stage.regions ? "region" : "place");
+const noun = (stage) => (stage.queries ? "query" : stage.on_grid ? "prior" : "region");
 const nouns = (stage) => (stage.queries ? "queries" : noun(stage) + "s");
 const counted = (count, stage) => `${count} ${count === 1 ? noun(stage) : nouns(stage)}`;
 
-// Places whose centre lies in several objects: someone had to decide whom they answer to.
-// Traces of a weight (of soft assignments) are left out.
+// Priors whose center lies in several objects. Weights below 2 % of the maximum (of soft assignments) are left out.
 const ambiguous = (stage, values) =>
-  values.filter(([value]) => value > 0.02 * last(values)).map(([, place]) => place).filter((place) => stage.places.whole("within", place) > 1);
+  values.filter(([value]) => value > 0.02 * last(values)).map(([, prior]) => prior).filter((prior) => stage.priors.integer("objects_at_center", prior) > 1);
 
-function drawRings(context, stage, places) {
-  for (const place of places) ring(context, ...middle(stage.places.box("cell", place)), 3, "#fff");
+function drawRings(context, stage, priors) {
+  for (const prior of priors) ring(context, ...middle(stage.priors.box("cell", prior)), 3, "#fff");
 }
 
 function ring(context, x, y, radius, paint) {
@@ -192,10 +191,10 @@ function ring(context, x, y, radius, paint) {
   }
 }
 
-// One pixel of the screen in pixels of the picture: lines keep their width whatever the resolution.
+// One pixel of the screen in pixels of the image: lines have the same width at every resolution.
 const pixel = (context) => scene.size[0] / Math.max(1, context.canvas.clientWidth);
 
-// Coordinates of the picture on a canvas of any resolution.
+// Use coordinates of the image on a canvas of any resolution.
 function inPicture(canvas) {
   const context = canvas.getContext("2d"), zoom = canvas.width / scene.size[0];
   context.setTransform(zoom, 0, 0, zoom, 0, 0);
@@ -244,20 +243,20 @@ function buildPanels() {
       panes.set(`${method} ${kind}`, pane);
     }
   }
-  if (!panes.size) make("p", root, "No method has such a stage.", { class: "quiet" });
+  if (!panes.size) make("p", root, "No method has this stage.", { class: "quiet" });
 }
 
-// A small heat map of each level, which choose the level; none of regions, which have no levels.
+// A small heat map of each level as a button that selects it; regions and queries have no levels.
 function buildLevels(figure, stage) {
   const strip = make("div", figure, null, { class: "levels" }), found = new Map();
-  if (stage.regions || stage.levels.length < 2) return found;
+  if (!stage.on_grid || stage.levels.length < 2) return found;
   const width = 96, height = Math.max(1, Math.round((width * scene.size[1]) / scene.size[0]));
   for (const { stride } of stage.levels) {
-    const chosen = state.level === stride;
-    const button = make("button", strip, null, { title: `level of stride ${stride}`, "aria-pressed": chosen });
+    const pressed = state.level === stride;
+    const button = make("button", strip, null, { title: `level of stride ${stride}`, "aria-pressed": pressed });
     found.set(stride, make("canvas", button, null, { width, height }));
     make("span", button, `1/${stride}`); // of the image's resolution
-    button.addEventListener("click", () => choose({ level: chosen ? 0 : stride }));
+    button.addEventListener("click", () => choose({ level: pressed ? 0 : stride }));
   }
   return found;
 }
@@ -267,29 +266,29 @@ function draw() {
   mark();
 }
 
-// ---- one place
+// ---- one prior
 
 function point(event, method, kind, canvas) {
   const stage = stageOf(method), frame = canvas.getBoundingClientRect();
   const x = ((event.clientX - frame.left) / frame.width) * scene.size[0], y = ((event.clientY - frame.top) / frame.height) * scene.size[1];
-  const { table, rows } = chosenPlaces(stage), near = (14 * scene.size[0]) / frame.width;
+  const { table, rows } = selectedPriors(stage), near = (14 * scene.size[0]) / frame.width;
   let best = null;
-  for (const [place, at] of rows) {
-    const [x1, y1, x2, y2] = stage.places.box("cell", place);
-    if (stage.queries) { // the nearest dot within reach of a finger
+  for (const [prior, at] of rows) {
+    const [x1, y1, x2, y2] = stage.priors.box("cell", prior);
+    if (stage.queries) { // the nearest dot within 14 pixels of the screen
       const away = Math.hypot(x - (x1 + x2) / 2, y - (y1 + y2) / 2);
-      if (away < near && (!best || away < best.size)) best = { place, size: away };
+      if (away < near && (!best || away < best.size)) best = { index: prior, size: away };
       continue;
     }
     if (x < x1 || x >= x2 || y < y1 || y >= y2) continue;
     const value = table.number(kind, at), size = (x2 - x1) * (y2 - y1);
-    if (!best || value > best.value || (value === best.value && size < best.size)) best = { place, value, size };
+    if (!best || value > best.value || (value === best.value && size < best.size)) best = { index: prior, value, size };
   }
-  select(best ? { method, place: best.place } : null);
+  select(best ? { method, index: best.index } : null);
 }
 
-function select(place, row = -1) {
-  state.place = place;
+function select(prior, row = -1) {
+  state.prior = prior;
   state.row = row;
   mark();
 }
@@ -298,49 +297,49 @@ function mark() {
   for (const [key, pane] of panes) {
     const context = inPicture(pane.marks);
     context.clearRect(0, 0, ...scene.size);
-    if (!state.place || !key.startsWith(state.place.method + " ")) continue;
-    const stage = stageOf(state.place.method);
+    if (!state.prior || !key.startsWith(state.prior.method + " ")) continue;
+    const stage = stageOf(state.prior.method);
     if (!stage) continue;
-    const cell = stage.places.box("cell", state.place.place);
+    const cell = stage.priors.box("cell", state.prior.index);
     outline(context, cell, "#7df", 1.5);
     if (stage.queries) ring(context, ...middle(cell), 6, "#7df");
-    outline(context, stage.places.box("box", state.place.place), "#ffe14d", 2, [6, 4]);
+    outline(context, stage.priors.box("box", state.prior.index), "#ffe14d", 2, [6, 4]);
   }
   describe();
   for (const line of document.querySelectorAll("#list tr.pick")) {
-    const mine = state.place && line.dataset.method === state.place.method && Number(line.dataset.place) === state.place.place;
+    const mine = state.prior && line.dataset.method === state.prior.method && Number(line.dataset.prior) === state.prior.index;
     line.setAttribute("aria-selected", String(Boolean(mine)));
   }
 }
 
 function describe() {
-  const root = $("place");
+  const root = $("prior");
   root.replaceChildren();
-  const stage = state.place && stageOf(state.place.method);
-  document.body.classList.toggle("told", Boolean(stage));
-  if (!stage) return make("p", root, "Point at a heat map, touch it, or choose a row of the list.", { class: "quiet" });
-  const close = make("button", root, "×", { class: "close", title: "close (a narrow screen shows this above the page)", "aria-label": "close" });
+  const stage = state.prior && stageOf(state.prior.method);
+  document.body.classList.toggle("prior-selected", Boolean(stage));
+  if (!stage) return make("p", root, "Point at a heat map, touch it, or select a row of the list.", { class: "quiet" });
+  const close = make("button", root, "×", { class: "close", title: "close (on a narrow screen this lies over the page)", "aria-label": "close" });
   close.addEventListener("click", () => select(null));
-  const places = stage.places, i = state.place.place, list = make("dl", root);
-  const say = (name, value) => (make("dt", list, name), make("dd", list, value));
-  const level = stage.levels.find((one) => i >= one.start && i < one.start + one.places);
+  const priors = stage.priors, i = state.prior.index, list = make("dl", root);
+  const entry = (name, value) => (make("dt", list, name), make("dd", list, value));
+  const level = stage.levels.find((one) => i >= one.start && i < one.start + one.count);
   const objectName = (number) => {
     const found = scene.objects.find((object) => object[0] === number);
     return number < 0 ? "none" : `#${number} ${found ? className(found[1]) : ""}`;
   };
-  const box = places.box("box", i).map((value) => Math.round((value * scene.original[0]) / scene.size[0]));
-  if (data.methods.length > 1) say("method", state.place.method);
-  say(noun(stage), stage.regions ? i : `${i}, stride ${level.stride}`);
-  say("answers to", objectName(places.whole("owner", i)));
-  say("objects it lies in", places.whole("within", i));
-  say("best class", /(^|\/)rpn$/.test(state.stage) ? "any object" : className(places.whole("label", i)));
-  say("score of it", digits(places.number("score", i)));
-  say("box nearest to", objectName(places.whole("nearest", i)));
-  say("IoU with that", digits(places.number("iou", i)));
-  say("box, image pixels", box.join(", "));
-  const whole = { ...KINDS, negative: "w neg, all classes" };
-  for (const kind of Object.keys(KINDS)) say(whole[kind], digits(places.number(kind, i)));
-  if (!places.whole("weighed", i)) make("p", root, "Not sampled, or ignored: no loss sees this place.", { class: "quiet" });
+  const box = priors.box("box", i).map((value) => Math.round((value * scene.original[0]) / scene.size[0]));
+  if (data.methods.length > 1) entry("method", state.prior.method);
+  entry(noun(stage), stage.on_grid ? `${i}, stride ${level.stride}` : i);
+  entry("assigned to", objectName(priors.integer("object", i)));
+  entry("objects at its center", priors.integer("objects_at_center", i));
+  entry("class with highest score", /(^|\/)rpn$/.test(state.stage) ? "any object" : className(priors.integer("label", i)));
+  entry("score", digits(priors.number("score", i)));
+  entry("object with highest IoU", objectName(priors.integer("best_object", i)));
+  entry("IoU", digits(priors.number("iou", i)));
+  entry("predicted box, image pixels", box.join(", "));
+  const whole = { ...KINDS, negative: "w neg, sum over classes" };
+  for (const kind of Object.keys(KINDS)) entry(whole[kind], digits(priors.number(kind, i)));
+  if (!priors.integer("in_loss", i)) make("p", root, "Ignored or not sampled: this prior does not enter the loss.", { class: "quiet" });
 }
 
 // ---- lists
@@ -354,24 +353,24 @@ function fillList() {
   for (const method of methods()) {
     const stage = stageOf(method), lines = make("table", root), head = make("tr", make("thead", lines));
     if (data.methods.length > 1) make("caption", lines, method);
-    for (const name of ["#", stage.regions ? noun(stage) : "stride", "score", "IoU", ...Object.values(KINDS)]) make("th", head, name);
+    for (const name of ["#", stage.on_grid ? "stride" : noun(stage), "score", "IoU", ...Object.values(KINDS)]) make("th", head, name);
     const body = make("tbody", lines), start = stage.starts[object];
     for (let k = 0; k < stage.lists.lengths[object]; k++) {
-      const at = start + k, place = stage.lists.planes.place[at] + 65536 * stage.lists.planes.high[at];
-      const level = stage.levels.find((one) => place >= one.start && place < one.start + one.places);
+      const at = start + k, prior = stage.lists.columns.prior_low[at] + 65536 * stage.lists.columns.prior_high[at];
+      const level = stage.levels.find((one) => prior >= one.start && prior < one.start + one.count);
       if (state.level && level.stride !== state.level) continue;
-      const line = make("tr", body, null, { class: "pick" + (stage.lists.planes.chosen[at] ? " positive" : ""), tabindex: -1, "data-place": place, "data-method": method });
+      const line = make("tr", body, null, { class: "pick" + (stage.lists.columns.assigned[at] ? " positive" : ""), tabindex: -1, "data-prior": prior, "data-method": method });
       const numbers = ["score", "iou", ...Object.keys(KINDS)].map((name) => digits(stage.lists.number(name, at)));
-      for (const value of [k + 1, stage.regions ? place : level.stride, ...numbers]) make("td", line, value);
-      line.addEventListener("click", () => select({ method, place }));
-      line.addEventListener("pointerenter", () => select({ method, place }));
+      for (const value of [k + 1, stage.on_grid ? level.stride : prior, ...numbers]) make("td", line, value);
+      line.addEventListener("click", () => select({ method, index: prior }));
+      line.addEventListener("pointerenter", () => select({ method, index: prior }));
     }
-    if (!body.children.length) make("p", root, "No place matters to this object here.", { class: "quiet" });
+    if (!body.children.length) make("p", root, "No prior of this level is listed for this object.", { class: "quiet" });
   }
 }
 
 function listObjects(root) {
-  $("list-title").textContent = scene.objects.length ? "Objects and their positives" : "This image has no objects: every place is a negative";
+  $("list-title").textContent = scene.objects.length ? "Objects and their positives" : "This image has no objects: all priors are negatives";
   if (!scene.objects.length) return;
   const lines = make("table", root), head = make("tr", make("thead", lines)), body = make("tbody", lines);
   for (const name of ["object", "size", ...methods()]) make("th", head, name.replaceAll("_", "_\u200b"), { class: "long" });
@@ -385,7 +384,7 @@ function listObjects(root) {
     line.addEventListener("click", () => choose({ object: number }));
     line.addEventListener("keydown", (event) => { if (event.key === "Enter") choose({ object: number }); });
   });
-  if (scene.hidden) make("p", root, `${scene.hidden} smaller objects are not listed.`, { class: "quiet" });
+  if (scene.hidden_objects) make("p", root, `Not listed: ${scene.hidden_objects} smaller objects.`, { class: "quiet" });
 }
 
 // ---- controls
@@ -401,8 +400,8 @@ function fillControls() {
   if (!stages.includes(state.stage)) state.stage = ["dense", "queries"].find((name) => stages.includes(name)) || stages[stages.length - 1];
   options($("stage"), stages.map((name) => [name, name]), state.stage);
   if (!strides().includes(state.level)) state.level = 0;
-  const regions = methods().every((method) => stageOf(method).regions);
-  options($("level"), [[0, regions ? "all" : "all, the greatest"], ...(regions ? [] : strides().map((stride) => [stride, `stride ${stride}`]))], state.level);
+  const gridless = methods().every((method) => !stageOf(method).on_grid);
+  options($("level"), [[0, gridless ? "all" : "all (maximum)"], ...(gridless ? [] : strides().map((stride) => [stride, `stride ${stride}`]))], state.level);
   options($("method"), [["", data.methods.length > 1 ? "all, side by side" : data.methods[0]], ...(data.methods.length > 1 ? data.methods.map((name) => [name, name]) : [])], state.method);
   if (objectRow() < 0) state.object = -1;
   options($("object"), [[-1, "all objects"], ...scene.objects.map(([number, label]) => [number, `#${number} ${className(label)}`])], state.object);
@@ -419,7 +418,7 @@ async function choose(changes) {
     scene = loaded;
     if (image && changes.object === undefined) state.object = -1;
   }
-  if (!("place" in changes)) state.place = null;
+  if (!("prior" in changes)) state.prior = null;
   state.row = -1;
   fillControls();
   buildPanels();
@@ -434,7 +433,7 @@ function step(by) {
   const lines = [...document.querySelectorAll("#list tr.pick")];
   if (!lines.length || state.object < 0) return;
   const next = Math.max(0, Math.min(lines.length - 1, state.row + by)), line = lines[next];
-  select({ method: line.dataset.method, place: Number(line.dataset.place) }, next);
+  select({ method: line.dataset.method, index: Number(line.dataset.prior) }, next);
   line.scrollIntoView({ block: "nearest" });
 }
 
@@ -466,7 +465,7 @@ function listen() {
   for (const [name, kind] of Object.entries(read)) $(name).addEventListener("change", () => choose({ [name]: kind($(name).value) }));
 }
 
-// ---- all images in numbers
+// ---- statistics of all images
 
 function svg(parent, width, height) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -490,8 +489,8 @@ function legend(root, entries) {
   }
 }
 
-function card(title, stages, wide, place = $("charts")) {
-  const root = make("div", place, null, { class: wide ? "chart wide" : "chart" });
+function card(title, stages, wide, parent = $("charts")) {
+  const root = make("div", parent, null, { class: wide ? "chart wide" : "chart" });
   make("h3", root, title);
   if (stages && data.methods.length > 1) {
     legend(root, stages.map((stage) => [paint(stage.method), stage.method]));
@@ -499,7 +498,7 @@ function card(title, stages, wide, place = $("charts")) {
   return root;
 }
 
-// Lines or points over a frame with three marks an axis; series: [{color, points: [[x, y]], line}], x and y in 0..1.
+// Lines or points with axis marks; series: [{color, points: [[x, y]], line}], x and y in 0..1.
 function plot(root, series, xMarks, yMarks, xTitle) {
   const [width, height, left, bottom] = [330, 190, 40, 30], add = svg(root, width, height);
   const x = (v) => left + v * (width - left - 8), y = (v) => height - bottom - v * (height - bottom - 8);
@@ -532,9 +531,9 @@ function summary(stages) {
   const lines = make("table", card("Summary", null, true)), head = make("tr", make("thead", lines)), body = make("tbody", lines);
   const columns = {
     method: (s) => s.method, images: (s) => s.images, objects: (s) => s.objects, "without positive": (s) => s.without_positive,
-    "positives an object": (s) => digits(s.positives_per_object), "effective": (s) => digits(s.effective_positives_per_object),
+    "positives per object": (s) => digits(s.positives_per_object), "effective positives": (s) => digits(s.effective_positives_per_object),
     "ambiguous positives": (s) => `${s.ambiguous} (${((100 * s.ambiguous) / Math.max(1, s.positives)).toFixed(1)} %)`,
-    "positives of several objects": (s) => s.contested,
+    "positives of several objects": (s) => s.multi_object,
     "score–IoU correlation": (s) => (s.score_iou_correlation === null ? "-" : s.score_iou_correlation.toFixed(3)),
   };
   for (const name of Object.keys(columns)) make("th", head, name);
@@ -543,11 +542,11 @@ function summary(stages) {
 
 function agreement(pairs) {
   if (data.methods.length < 2) return;
-  if (!pairs.length) return make("p", card("Agreement", null, true), "No two methods predict at the same places in this stage, so their positives cannot be compared.", { class: "quiet" });
+  if (!pairs.length) return make("p", card("Agreement", null, true), "No two methods have the same priors in this stage, so their positives cannot be compared.", { class: "quiet" });
   const lines = make("table", card("Agreement", null, true)), head = make("tr", make("thead", lines)), body = make("tbody", lines);
-  for (const name of ["methods", "positives shared of those of either", "the same of their weights"]) make("th", head, name);
+  for (const name of ["methods", "positives: intersection / union", "weights: intersection / union"]) make("th", head, name);
   const percent = (value) => (value === null ? "-" : `${(100 * value).toFixed(1)} %`);
-  for (const pair of pairs) { const line = make("tr", body); for (const text of [pair.methods.join(" – "), percent(pair.shared_positives), percent(pair.shared_weight)]) make("td", line, text); }
+  for (const pair of pairs) { const line = make("tr", body); for (const text of [pair.methods.join(" – "), percent(pair.positive_jaccard), percent(pair.weight_jaccard)]) make("td", line, text); }
 }
 
 function statistics() {
@@ -558,21 +557,21 @@ function statistics() {
   agreement(data.agreement[state.stage] || []);
   const most = Math.max(1, ...stages.flatMap((stage) => stage.points.map((p) => p[1])));
   const sizeOf = (size) => Math.min(1, Math.log2(Math.max(size, 4) / 4) / 8), high = (count) => Math.log1p(count) / Math.log1p(most);
-  plot(card("Positives of an object by its size", stages), stages.map((s) => ({ color: paint(s.method), points: s.points.map(([size, count]) => [sizeOf(size), high(count)]) })),
-    [4, 16, 64, 256, 1024].map((v) => [sizeOf(v), v]), [0, 1, 3, 10, 30, 100, 300].filter((v) => v <= most).map((v) => [high(v), v]), "side of the object, pixels");
+  plot(card("Positives per object by its size", stages), stages.map((s) => ({ color: paint(s.method), points: s.points.map(([size, count]) => [sizeOf(size), high(count)]) })),
+    [4, 16, 64, 256, 1024].map((v) => [sizeOf(v), v]), [0, 1, 3, 10, 30, 100, 300].filter((v) => v <= most).map((v) => [high(v), v]), "square root of the area, pixels");
   for (const kind of Object.keys(KINDS)) {
-    const edges = stages[0].log10_weight_edges, tallest = Math.max(1, ...stages.flatMap((s) => s.weights[kind]));
+    const edges = stages[0].log10_weight_edges, tallest = Math.max(1, ...stages.flatMap((s) => s.weight_histograms[kind]));
     const tall = (v) => Math.log1p(v) / Math.log1p(tallest);
-    plot(card(`Distribution of ${KINDS[kind]} (places, zero left out)`, stages), stages.map((s) => ({ line: true, color: paint(s.method), points: s.weights[kind].map((v, i) => [i / (edges.length - 2), tall(v)]) })),
+    plot(card(`Distribution of ${KINDS[kind]} (priors with a weight > 0)`, stages), stages.map((s) => ({ line: true, color: paint(s.method), points: s.weight_histograms[kind].map((v, i) => [i / (edges.length - 2), tall(v)]) })),
       [-9, -6, -3, 0].map((v) => [(v + 9) / 10, `1e${v}`]), [0, 10, 1000, 100000].filter((v) => v <= tallest).map((v) => [tall(v), v]), "weight");
   }
-  bars(card("Share of the positive weight by size", stages), ["small", "medium", "large"], stages, (s, g) => s.by_size[g].share_of_supervision);
-  bars(card("Objects without a positive by size", stages), ["small", "medium", "large"], stages, (s, g) => s.by_size[g].without_positive / Math.max(1, s.by_size[g].objects));
-  const classes = Object.entries(stages[0].by_class).sort((a, b) => b[1].share_of_supervision - a[1].share_of_supervision).slice(0, 12).map(([name]) => name);
-  if (classes.length) bars(card("Share of the positive weight by class", stages), classes, stages, (s, g) => (s.by_class[g] || {}).share_of_supervision);
+  bars(card("Fraction of the positive weight by object size", stages), ["small", "medium", "large"], stages, (s, g) => s.by_size[g].weight_fraction);
+  bars(card("Objects without a positive by object size", stages), ["small", "medium", "large"], stages, (s, g) => s.by_size[g].without_positive / Math.max(1, s.by_size[g].objects));
+  const classes = Object.entries(stages[0].by_class).sort((a, b) => b[1].weight_fraction - a[1].weight_fraction).slice(0, 12).map(([name]) => name);
+  if (classes.length) bars(card("Fraction of the positive weight by class", stages), classes, stages, (s, g) => (s.by_class[g] || {}).weight_fraction);
   const tenths = [...Array(10).keys()].map((i) => `${i / 10}–${(i + 1) / 10}`);
   const total = (s) => Math.max(1e-30, s.negatives_by_iou.weight.reduce((a, b) => a + b, 0));
-  bars(card(methods().some((name) => stageOf(name).regions) ? "Share of the negatives' weight by IoU of their region or reference" : "Share of the negatives' weight by IoU of their box", stages), tenths, stages, (s, g) => s.negatives_by_iou.weight[tenths.indexOf(g)] / total(s));
+  bars(card(`Fraction of the negative weight by highest IoU of ${methods().some((name) => !stageOf(name).on_grid) ? "the prior" : "the predicted box"} with an object`, stages), tenths, stages, (s, g) => s.negatives_by_iou.weight[tenths.indexOf(g)] / total(s));
 }
 
 // ---- start
@@ -580,7 +579,7 @@ function statistics() {
 async function start() {
   $("title").textContent = data.title;
   for (const note of data.notes) make("li", $("notes"), note);
-  options($("image"), [...Array(data.images).keys()].map((i) => [i, `${i + 1}. ${data.pictures[i]}`]), 0);
+  options($("image"), [...Array(data.images).keys()].map((i) => [i, `${i + 1}. ${data.image_names[i]}`]), 0);
   listen();
   await choose({});
   statistics();

@@ -1,4 +1,4 @@
-"""Co-DETR's instruments on the command line: their files, numbers and refusals."""
+"""Co-DETR's measurements on the command line: their files, numbers and refusals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def models(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 def run(command: str, models: list[str], data: Path, out: Path, *more: str) -> tuple[int, dict[str, Any]]:
     words = ["lab", command, *models, "--data", str(data), "--split", "val", "--device", "cpu", "--out", str(out)]
-    code = main([*words, "--images", "2", "--shown", "1", *more])
+    code = main([*words, "--images", "2", "--examples", "1", *more])
     return code, json.loads((out / f"{command}.json").read_text()) if code == 0 else {}
 
 
@@ -101,7 +101,7 @@ def test_places_of_queries(models: dict[str, str], demo_data: Path, tmp_path: Pa
     assert code == 0 and figures(tmp_path) == {"queries"}
     plain, lending = numbers["models"].values()
     assert plain["distance"] == {} and set(lending["distance"]) == {"faster_rcnn", "atss"}
-    assert len(next(iter(numbers["places"].values()))) == 2
+    assert len(next(iter(numbers["queries"].values()))) == 2
 
 
 def test_refusals(
@@ -110,8 +110,8 @@ def test_refusals(
     for command, words, more, wanted in (
         ("attention", [str(trained)], [], "poise lab discriminability"),
         ("queries", [str(trained)], [], "DETR family"),
-        ("distances", [models["plain"]], [], "two over the same features"),
-        ("instability", [models["first"], str(trained)], [], "share no places"),
+        ("distances", [models["plain"]], [], "two heads over the same features"),
+        ("instability", [models["first"], str(trained)], [], "have no priors in common"),
         ("attention", [models["first"]], ["--layer", "9"], "has 2 layers"),
     ):
         assert run(command, words, demo_data, tmp_path, *more)[0] == 1

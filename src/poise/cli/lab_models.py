@@ -1,0 +1,108 @@
+"""Models and images of the ``poise lab`` commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from poise.data import ImageSet
+    from poise.lab.annotated_image import AnnotatedImage
+    from poise.lab.methods import Method
+
+
+def open_images(arguments: Any, notes: list[str]) -> ImageSet:
+    """Open the split that the arguments select (``data``, ``split``, ``on_bad_data``).
+
+    Raises:
+        ValueError: the split has no images.
+    """
+    from poise.data import open_data
+
+    image_set = open_data(arguments.data, arguments.split, arguments.on_bad_data)
+    if not len(image_set):
+        raise ValueError(f"{arguments.data} has no images")
+    return image_set
+
+
+def select_images(image_set: ImageSet, count: int) -> Iterator[AnnotatedImage]:
+    """Read ``count`` images, evenly spaced over the set; 0: all."""
+    from poise.lab.annotated_image import AnnotatedImage
+
+    count = min(count or len(image_set), len(image_set))
+    for i in range(count):
+        index = i * len(image_set) // count
+        record = image_set[index]
+        pixels = image_set.read(index)
+        yield AnnotatedImage(record.path.name, pixels, record.boxes, record.labels, record.crowd | record.ignore)
+
+
+def load_methods(words: Sequence[str], image_set: ImageSet, device: str, notes: list[str]) -> list[Method]:
+    """Load the models and assigners that ``words`` name, each with a unique name; adds to ``notes``."""
+    from poise.lab.methods import Method, unique_names, with_assigner
+    from poise.models.assigners import ASSIGNERS
+
+    methods: list[Method] = []
+    for word in words:
+        if methods and word in ASSIGNERS and not Path(word).exists():
+            methods.append(with_assigner(methods[0], word))
+            continue
+        model = _load_model(word, image_set, device, notes)
+        methods.append(Method(_display_name(word, model), model, _data_classes(model, image_set)))
+    names = unique_names([method.name for method in methods])
+    return [Method(name, method.model, method.classes) for name, method in zip(names, methods, strict=True)]
+
+
+def _load_model(word: str, image_set: ImageSet, device: str, notes: list[str]) -> Any:
+    """The model that a word of the command line names, in evaluation mode."""
+    from poise.api import Detector
+    from poise.models import list_models
+
+    name, sign, weights = word.partition("=")
+    if sign and name in list_models():
+        return Detector(_load_published(name, weights, notes), device).model
+    if word in list_models() and not Path(word).exists():
+        notes.append(f"{word} has random weights: this is the first step of a training")
+        detector = Detector(word, device, num_classes=len(image_set.categories))
+        detector.model.set_classes(image_set.class_names, image_set.category_ids)
+        return detector.model
+    return Detector(word, device).model
+
+
+def _load_published(name: str, weights: str, notes: list[str]) -> Any:
+    """A model with published weights; without its guide where the file does not contain one."""
+    from poise.models import create_model
+    from poise.published import load_published
+
+    model = create_model(name)
+    report = load_published(model, weights)
+    if any(key.startswith("guide.") for key in report.missing):
+        notes.append(f"{Path(weights).name} has no guide: the predictions of the head decide the assignment")
+        model = create_model(name, guide_depth=0)
+        report = load_published(model, weights)
+    if report.missing:
+        count = len(report.missing)
+        notes.append(f"{Path(weights).name} does not set {count} tensor{'' if count == 1 else 's'} of {name}: random")
+    return model
+
+
+def _display_name(word: str, model: Any) -> str:
+    """Name of the model, with the folder of a run to tell runs apart."""
+    path = Path(word)
+    if not path.exists():  # NAME=WEIGHTS; folders of ablations may contain that sign too
+        return str(model.name)
+    folder = path.resolve().parent if path.is_file() else path.resolve()
+    run = f"{folder.parent.name}/{folder.name}" if folder.name.startswith("seed-") else folder.name
+    epoch = f", {path.stem}" if path.is_file() and path.stem not in ("best", "last") else ""
+    return f"{model.name}, {run}{epoch}"
+
+
+def _data_classes(model: Any, image_set: ImageSet) -> tuple[int, ...]:
+    """Data set class of each class of the model, -1: none."""
+    from poise.evaluate.classes import match_categories
+
+    categories = [{"id": one.id, "name": one.name} for one in image_set.categories]
+    position = {category_id: i for i, category_id in enumerate(image_set.category_ids)}
+    matched = match_categories(model.class_names, model.category_ids, categories)
+    return tuple(-1 if category_id is None else position[category_id] for category_id in matched)
