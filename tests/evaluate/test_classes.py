@@ -30,6 +30,6 @@ def test_shared_classes_are_measured_with_a_warning() -> None:
     assert "person, dog" in str(caught[1].message)
 
 
-def test_nothing_shared_is_an_error() -> None:
-    with pytest.raises(ValueError, match="share no class"):
+def test_no_class_in_common_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no class in common"):
         match_categories(("tree",), (1,), COCO)

@@ -1,4 +1,4 @@
-"""The page in a real browser: it opens from disk, asks nobody for anything, and answers to mouse, finger and keys."""
+"""The page in a real browser: it opens from disk, loads nothing else, and reacts to mouse, touch and keys."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_page_shows_heat_maps_lists_and_numbers(browser: Browser, tmp_path: 
     assert browser.run("document.querySelectorAll('.pane').length") == 6
     assert bright(browser, 0) > 100 and bright(browser, 1) > bright(browser, 0)
     assert browser.run("document.querySelectorAll('.levels canvas').length") == 6 * 5
-    assert "AssignmentAgreement" in browser.run("document.getElementById('charts').textContent")
+    assert "Agreement" in browser.run("document.getElementById('charts').textContent")
     assert browser.run("document.images.length") == 0  # the class's name is text, not markup
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
     browser.picture(tmp_path / "page.png")
@@ -152,7 +152,7 @@ def test_queries_and_encoders_of_detrs(detr_page: Path, tmp_path: Path) -> None:
         browser.wait_for("document.querySelectorAll('#encoder-panels .pane').length === 4")
         browser.wait_for("document.querySelectorAll('#encoder-panels .legend').length === 2")
         said = browser.run("document.getElementById('encoders').textContent")
-        assert "auxiliary, atss (20)" in said and "IoF" in said and "HeadConflict of heads" in said
+        assert "auxiliary, atss (20)" in said and "IoF" in said and "Conflict of heads" in said
         assert browser.run("document.querySelectorAll('#encoder-charts svg polyline').length") == 2 * 2 + 2
         browser.press("ArrowDown")  # the first object: one query, whose place and box are told
         browser.wait_for("document.body.dataset.ready === '0 0'")
