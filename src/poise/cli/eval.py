@@ -18,7 +18,7 @@ class Arguments:
     """Evaluate a trained model on a data set: poise eval CHECKPOINT --data PATH."""
 
     checkpoint: Positional[str]
-    """A model file (best.pt, last.pt), a run folder (its best.pt is used), an exported file, or the name of a model with
+    """A model file (best.pt, last.pt), a run folder (its best.pt is used), an exported file, or a model name with
     --weights."""
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""

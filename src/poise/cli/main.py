@@ -25,7 +25,7 @@ COMMANDS = {
     "eval": "Evaluate a trained model: the COCO and LVIS numbers",
     "predict": "Find objects in images, folders and videos",
     "export": "Write a trained model for ONNX Runtime, OpenVINO, ncnn or ExecuTorch, compared with PyTorch",
-    "lab": "Show what every place of a detector was told: a page for the browser, comparisons, numbers",
+    "lab": "Show the loss weights of every prior of a detector: a page for the browser, comparisons, statistics",
     "sampling": "Show which negatives the samplers of a two-stage model choose",
 }
 
