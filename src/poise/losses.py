@@ -1,7 +1,7 @@
-"""Elementwise losses: unreduced, unweighted, in fp32; criteria weigh and sum them.
+"""Elementwise losses in float32, neither reduced nor weighted; criteria weight and sum them.
 
-Classification losses take logits ``z`` and targets of the same shape (p = sigmoid(z)); box losses take (...,4)
-xyxy boxes and give (...).
+Classification losses take logits and targets of one shape, with p = sigmoid(logits). Box losses take (...,4) xyxy boxes
+and return (...).
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from poise import boxes
 
 
 def focal(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al. 2017) of binary targets: -a_t (1 - p_t)^gamma ln p_t."""
+    """Return the focal loss (Lin et al. 2017) of binary targets, -alpha_t (1 - p_t)^gamma ln p_t."""
     probability = logits.sigmoid()
-    miss = probability + targets - 2 * probability * targets  # 1 - p_t
+    error = probability + targets - 2 * probability * targets  # 1 - p_t
     weight = alpha * targets + (1 - alpha) * (1 - targets)
-    return weight * miss**gamma * functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return weight * error**gamma * functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 def quality_focal(logits: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
-    """Quality focal loss (Li et al. 2020, eq. 2) of targets in [0,1]: |q - p|^beta BCE(p, q)."""
+    """Return the quality focal loss (GFL: Li et al. 2020, eq. 2) of targets q in [0,1], |q - p|^beta BCE(p, q)."""
     distance = (targets - logits.sigmoid()).abs()
     return distance**beta * functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 def joint_quality_focal(logits: Tensor, quality: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
-    """Quality focal loss of scores p = sigmoid(logits) * sigmoid(quality) (GFLv2: Li et al. 2021), shapes broadcast.
+    """Return the quality focal loss of p = sigmoid(logits) sigmoid(quality) (GFLv2: Li et al. 2021); shapes broadcast.
 
-    Computed from logarithms, so that it is finite with finite gradients where scores round to 0 or 1.
+    It is computed from logarithms, so that loss and gradients are finite where scores round to 0 or 1.
     """
     score = functional.logsigmoid(logits) + functional.logsigmoid(quality)
     rest = score + torch.logaddexp(-logits, functional.softplus(-logits) - quality)  # ln(1 - p)
@@ -43,31 +43,34 @@ def joint_quality_focal(logits: Tensor, quality: Tensor, targets: Tensor, beta: 
 def varifocal(
     logits: Tensor, targets: Tensor, alpha: float = 0.75, gamma: float = 2.0, iou_weighted: bool = True
 ) -> Tensor:
-    """Varifocal loss (Zhang et al. 2021, eq. 2) of targets in [0,1], q > 0 marking positives.
+    """Return the varifocal loss (VFL: Zhang et al. 2021, eq. 2) of targets q in [0,1], the IACS of positives.
 
-    q BCE(p, q) for positives (weight 1 where not ``iou_weighted``), alpha p^gamma BCE(p, 0) for the rest.
+    q BCE(p, q) where q > 0 (weight 1 instead of q without ``iou_weighted``), alpha p^gamma BCE(p, 0) where q = 0.
     """
     positive = (targets > 0).float()
-    gain = targets if iou_weighted else positive
-    weight = positive * gain + (1 - positive) * alpha * logits.sigmoid() ** gamma
+    positive_weight = targets if iou_weighted else positive
+    weight = positive * positive_weight + (1 - positive) * alpha * logits.sigmoid() ** gamma
     return weight * functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 class VarifocalLoss(nn.Module):
-    """``varifocal`` with its normalization, as a module for models of any kind (a YOLO's objectness or class output).
+    """Varifocal loss with its normalization, as a module for any model (for example a YOLO's objectness or classes).
 
-    Targets are soft: at a positive's class (for objectness: at its place) the IoU of its own predicted box, without
-    gradient; 0 elsewhere. Three things make it the article's loss:
+    The target is the IoU-aware classification score (IACS): at a positive's class (or at its objectness) the IoU of its
+    own predicted box, without gradient; 0 elsewhere.
 
-    * Every element is weighted before anything is summed. The snippet that circulates for YOLOv5 has its inner
-      cross-entropy averaged first: one number times all weights is no weighting of the elements any more.
+    * Each element is weighted before the sum. A widespread snippet for YOLOv5 averages the cross entropy first, and so
+      multiplies one number by all weights.
     * The sum is divided by the number of positives, not of elements, of which nearly all are easy negatives.
-    * gamma damps negatives alone, and alpha is the weight of negatives: 0.75 and 2 here, not the focal loss's 0.25 and
-      1.5. Targets above 0 are positives, so labels must not be smoothed; positives without any overlap count as
-      negatives.
+    * gamma reduces the weight of easy negatives alone, and alpha is the weight of negatives. The defaults are 2 and
+      0.75, not the focal loss's 1.5 and 0.25 of YOLOv5.
+    * Targets above 0 are positives, so labels must not be smoothed; a positive with IoU 0 counts as a negative.
 
     Args:
-        reduction: "positives" (the sum over the number of targets above 0, at least 1), "sum", "mean" or "none".
+        alpha: weight of negatives.
+        gamma: exponent of p in the weight of negatives.
+        iou_weighted: whether the weight of positives is their target; otherwise it is 1.
+        reduction: "positives" (the sum divided by the number of targets above 0, at least 1), "sum", "mean" or "none".
     """
 
     def __init__(
@@ -75,20 +78,23 @@ class VarifocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         if reduction not in ("positives", "sum", "mean", "none"):
-            raise ValueError(f"reduction='{reduction}': one of positives, sum, mean, none")
+            raise ValueError(f"reduction='{reduction}' is unknown; use one of positives, sum, mean, none")
         self.alpha, self.gamma, self.iou_weighted, self.reduction = alpha, gamma, iou_weighted, reduction
 
     def forward(self, logits: Tensor, targets: Tensor, positives: Tensor | float | None = None) -> Tensor:
-        """Loss in float32 of logits and targets of one shape; a scalar unless ``reduction`` is "none".
+        """Return the loss in float32, a scalar unless ``reduction`` is "none".
 
-        ``positives`` is what the sum is divided by where these targets are not all there are: one level of several, one
-        process of several. At least 1 is taken.
+        Args:
+            logits: of any shape.
+            targets: IACS in [0,1], of the same shape.
+            positives: divisor of the sum, clamped to at least 1, where ``targets`` are not all of a step (one level of
+                several, or one process of several); by default the number of targets above 0.
 
         Raises:
-            ValueError: the shapes differ.
+            ValueError: logits and targets differ in shape.
         """
         if logits.shape != targets.shape:
-            raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must be of one shape")
+            raise ValueError(f"logits {tuple(logits.shape)}, targets {tuple(targets.shape)}: the shapes must be equal")
         with torch.autocast(logits.device.type, enabled=False):
             loss = varifocal(logits.float(), targets.float(), self.alpha, self.gamma, self.iou_weighted)
         if self.reduction == "positives":
@@ -98,7 +104,7 @@ class VarifocalLoss(nn.Module):
 
 
 def distribution_focal(logits: Tensor, targets: Tensor) -> Tensor:
-    """Distribution focal loss (Li et al. 2020, eq. 6): logits (...,R) and targets (...) in [0, R-1)."""
+    """Return the distribution focal loss (DFL: Li et al. 2020, eq. 6) of logits (...,R), targets (...) in [0, R-1)."""
     left = targets.floor()
     right_weight = targets - left
     log_probability = functional.log_softmax(logits, -1)
@@ -109,19 +115,23 @@ def distribution_focal(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
-    """Quadratic below ``beta``, linear above (Girshick 2015)."""
+    """Return the smooth L1 loss (Girshick 2015): quadratic below ``beta``, linear above."""
     distance = (prediction - target).abs()
     return torch.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta)
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the absolute difference."""
     return (prediction - target).abs()
 
 
 def balanced_l1(
     prediction: Tensor, target: Tensor, alpha: float = 0.5, gamma: float = 1.5, beta: float = 1.0
 ) -> Tensor:
-    """Balanced L1 (Pang et al. 2019, eq. 5-9); its gradient is continuous at ``beta`` only for beta = 1."""
+    """Return the balanced L1 loss (Libra R-CNN: Pang et al. 2019, eq. 5-9).
+
+    Its gradient is continuous at ``beta`` only for beta = 1.
+    """
     distance = (prediction - target).abs()
     b = math.exp(gamma / alpha) - 1
     inner = alpha / b * (b * distance + 1) * (b * distance / beta + 1).log() - alpha * distance
@@ -129,20 +139,20 @@ def balanced_l1(
 
 
 def iou(prediction: Tensor, target: Tensor) -> Tensor:
-    """-ln IoU, the IoU clamped at 1e-6."""
+    """Return -ln IoU, with the IoU clamped to at least 1e-6."""
     return -boxes.iou(prediction, target).clamp(min=boxes.EPS).log()
 
 
 def giou(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - GIoU, in [0,2]."""
+    """Return 1 - GIoU, in [0,2]."""
     return 1 - boxes.giou(prediction, target)
 
 
 def diou(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - DIoU, in [0,2]."""
+    """Return 1 - DIoU, in [0,2]."""
     return 1 - boxes.diou(prediction, target)
 
 
 def ciou(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - CIoU."""
+    """Return 1 - CIoU."""
     return 1 - boxes.ciou(prediction, target)

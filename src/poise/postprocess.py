@@ -1,4 +1,4 @@
-"""From predictions to detections: threshold, best of each level, class-wise NMS, best of the image."""
+"""Post-processing of predictions: score threshold, top-k of each level, class-wise NMS, top-k of the image."""
 
 from __future__ import annotations
 
@@ -13,47 +13,51 @@ from poise.boxes import clip, pairwise_iou
 from poise.structures import Detections, Predictions
 
 
-def topk_pairs(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
-    """Flat indices (B,P) of the ``topk`` best (place, class) pairs of each level (None: of all pairs)."""
-    classes, start, pairs = gate.shape[2], 0, []
+def topk_pairs(scores: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
+    """Return flat indices (B,P) of the ``topk`` (prior, class) pairs of each level with the highest scores (B,N,C).
+
+    With ``topk=None`` these are all pairs.
+    """
+    classes, start, pairs = scores.shape[2], 0, []
     if topk is None:
-        return torch.arange(gate[0].numel(), device=gate.device).expand(len(gate), -1)
+        return torch.arange(scores[0].numel(), device=scores.device).expand(len(scores), -1)
     for size in level_sizes:
-        level = gate[:, start : start + size].flatten(1)
+        level = scores[:, start : start + size].flatten(1)
         pairs.append(level.topk(min(topk, level.shape[1]), 1).indices + start * classes)
         start += size
     return torch.cat(pairs, 1)
 
 
-def pairs_above_threshold(gate: Tensor, score: float) -> Tensor:
-    """Flat indices (B,P) of the pairs above ``score``, padded with the next best to the greatest number of an image.
+def pairs_above_threshold(scores: Tensor, threshold: float) -> Tensor:
+    """Return flat indices (B,P) of the pairs with a score (B,N,C) above ``threshold``.
 
-    How many they are is read from the device once, as NMS is about to do anyway.
+    P is the largest number of an image; other images are padded with their next highest scores. This number is read
+    from the device once, as NMS does anyway.
     """
-    flat = gate.flatten(1)
-    most = int((flat > score).sum(1).max())
-    return flat.topk(max(1, most), 1).indices
+    flat = scores.flatten(1)
+    count = int((flat > threshold).sum(1).max())
+    return flat.topk(max(1, count), 1).indices
 
 
-def topk_priors(gate: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
-    """All pairs of the ``topk`` places of each level with the best class scores (MMDetection before 2.17)."""
-    classes = gate.shape[2]
-    places = topk_pairs(gate.amax(2, keepdim=True), level_sizes, topk)
-    return (places[..., None] * classes + torch.arange(classes, device=gate.device)).flatten(1)
+def topk_priors(scores: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
+    """Return all pairs of the ``topk`` priors of each level with the highest class scores (MMDetection before 2.17)."""
+    classes = scores.shape[2]
+    priors = topk_pairs(scores.amax(2, keepdim=True), level_sizes, topk)
+    return (priors[..., None] * classes + torch.arange(classes, device=scores.device)).flatten(1)
 
 
 @dataclass(frozen=True)
 class PostProcess:
-    """Published test settings of dense detectors."""
+    """Post-processing of dense detectors, with its published test settings."""
 
-    score_threshold: float = 0.05  # (place, class) pairs at or below this are dropped
-    nms_threshold: float = 0.6  # IoU above which the lower-scored of two boxes of a class is dropped
-    topk: int | None = 1000  # what ``select`` keeps of a level before NMS; None: all above ``score``
-    max_detections: int = 100  # detections an image
-    preselect: Callable[[Tensor, Sequence[int], int | None], Tensor] = topk_pairs
-    min_size: float = 0.0  # px that both sides of a box must exceed; -1 keeps boxes without area
-    clip_margin: float | None = 0.0  # px that boxes keep from the right and bottom edge; None: they may leave the image
-    voting_sigma: float = 0.0  # spread of the score voting after NMS (see ``score_voting``); 0: none
+    score_threshold: float = 0.05  # (prior, class) pairs with a score up to this are dropped
+    nms_threshold: float = 0.6  # IoU above which NMS drops the box with the lower score
+    topk: int | None = 1000  # number that ``preselect`` keeps of each level; None: all above ``score_threshold``
+    max_detections: int = 100  # detections per image
+    preselect: Callable[[Tensor, Sequence[int], int | None], Tensor] = topk_pairs  # before NMS
+    min_size: float = 0.0  # px that width and height must exceed; -1 keeps boxes without area
+    clip_margin: float | None = 0.0  # boxes are clipped to the image less these px at right and bottom; None: not
+    voting_sigma: float = 0.0  # width of the score voting after NMS (see ``score_voting``); 0: no voting
 
     def __post_init__(self) -> None:
         if (
@@ -62,92 +66,98 @@ class PostProcess:
             or self.voting_sigma < 0
         ):
             raise ValueError(
-                f"{self}: score and nms lie in [0,1], topk and most are at least 1, voting_sigma is not below 0"
+                f"{self}: score_threshold and nms_threshold must be in [0,1], topk and max_detections at least 1, "
+                "and voting_sigma is not below 0"
             )
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
-        """Detections in pixels of the network's input; ``sizes`` (B,2) are the images' height and width."""
-        gate, classes = predictions.threshold_scores(), predictions.logits.shape[2]
+        """Return detections in pixels of the network's input; ``sizes`` (B,2) are height and width of the images."""
+        threshold_scores, classes = predictions.threshold_scores(), predictions.logits.shape[2]
         if self.topk is None:
-            pair = pairs_above_threshold(gate, self.score_threshold)
+            pair = pairs_above_threshold(threshold_scores, self.score_threshold)
         else:
-            pair = self.preselect(gate, predictions.priors.level_sizes, self.topk)
-        confident = gate.flatten(1).gather(1, pair) > self.score_threshold
-        place, labels = pair // classes, pair % classes
-        boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
-        boxes = boxes if self.clip_margin is None else clip(boxes, sizes - self.clip_margin)
+            pair = self.preselect(threshold_scores, predictions.priors.level_sizes, self.topk)
+        above = threshold_scores.flatten(1).gather(1, pair) > self.score_threshold
+        prior, labels = pair // classes, pair % classes
+        boxes = self._boxes(predictions, prior, sizes)
         scores = predictions.scores().flatten(1).gather(1, pair)
-        solid = ((boxes[..., 2:] - boxes[..., :2]) > self.min_size).all(2)
-        found = classwise_nms(
-            boxes, scores, labels, confident & solid & scores.isfinite(), self.nms_threshold, self.max_detections
-        )
+        large = ((boxes[..., 2:] - boxes[..., :2]) > self.min_size).all(2)
+        valid = above & large & scores.isfinite()
+        found = classwise_nms(boxes, scores, labels, valid, self.nms_threshold, self.max_detections)
         return self._voted(found, predictions, sizes) if self.voting_sigma else found
 
+    def _boxes(self, predictions: Predictions, prior: Tensor, sizes: Tensor) -> Tensor:
+        """Return the boxes of the priors (B,P), clipped to the image."""
+        boxes = predictions.boxes.gather(1, prior[..., None].expand(-1, -1, 4))
+        return boxes if self.clip_margin is None else clip(boxes, sizes - self.clip_margin)
+
     def _voted(self, found: Detections, predictions: Predictions, sizes: Tensor) -> Detections:
-        """Every class of the best places of each level has a vote."""
+        """Apply score voting with every class of the ``topk`` priors of each level."""
+        best = predictions.threshold_scores().amax(2, keepdim=True)
+        prior = topk_pairs(best, predictions.priors.level_sizes, self.topk)
         scores = predictions.scores()
-        place = topk_pairs(
-            predictions.threshold_scores().amax(2, keepdim=True), predictions.priors.level_sizes, self.topk
-        )
-        boxes = predictions.boxes.gather(1, place[..., None].expand(-1, -1, 4))
-        boxes = boxes if self.clip_margin is None else clip(boxes, sizes - self.clip_margin)
-        scores = scores.gather(1, place[..., None].expand(-1, -1, scores.shape[2]))
-        return score_voting(found, boxes, torch.where(scores > self.score_threshold, scores, 0.0), self.voting_sigma)
+        scores = scores.gather(1, prior[..., None].expand(-1, -1, scores.shape[2]))
+        scores = torch.where(scores > self.score_threshold, scores, 0.0)
+        return score_voting(found, self._boxes(predictions, prior, sizes), scores, self.voting_sigma)
 
 
 @dataclass(frozen=True)
 class SoftNMSPostProcess:
-    """Co-DINO's: of the best (query, class) pairs those that overlap a better one of their class lose score."""
+    """Post-processing of Co-DINO: linear soft-NMS (Bodla et al. 2017) of the top (query, class) pairs."""
 
-    candidates: int = 900  # pairs that enter
-    max_detections: int = 300  # detections an image
-    overlap: float = 0.8  # IoU from which a score is multiplied by 1 - IoU (linear soft-NMS: Bodla et al. 2017)
-    least: float = 1e-3  # scores that fall below this are dropped
+    candidates: int = 900  # number of pairs before soft-NMS
+    max_detections: int = 300  # detections per image
+    iou_threshold: float = 0.8  # IoU from which a score is multiplied by 1 - IoU
+    min_score: float = 1e-3  # scores below this are dropped
 
     @torch.no_grad()
     def __call__(self, logits: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
-        """As ``TopKPostProcess``."""
+        """Return detections; arguments as of ``TopKPostProcess``."""
         found = TopKPostProcess(self.candidates)(logits, boxes, sizes)
-        scores, index = soft_nms(found, self.overlap, self.least, self.max_detections)
+        scores, index = soft_nms(found, self.iou_threshold, self.min_score, self.max_detections)
         boxes = found.boxes.gather(1, index[..., None].expand(-1, -1, 4))
         return Detections(boxes, scores.clamp(min=0), found.labels.gather(1, index), scores > 0)
 
 
-def soft_nms(found: Detections, overlap: float, least: float, most: int) -> tuple[Tensor, Tensor]:
-    """Linear soft-NMS within classes: softened scores (B,most), best first, -1 where none is left, and their index."""
-    alike = found.labels[:, :, None] == found.labels[:, None]
-    overlaps = pairwise_iou(found.boxes, found.boxes) * alike
-    factor = torch.where(overlaps >= overlap, 1 - overlaps, 1.0)
-    left = torch.where(found.valid, found.scores, -1.0)
+def soft_nms(found: Detections, iou_threshold: float, min_score: float, max_detections: int) -> tuple[Tensor, Tensor]:
+    """Apply linear soft-NMS within classes.
+
+    Returns:
+        decayed scores (B,K) in descending order, -1 where no detection is left, and their indices (B,K).
+    """
+    same_class = found.labels[:, :, None] == found.labels[:, None]
+    iou = pairwise_iou(found.boxes, found.boxes) * same_class
+    factor = torch.where(iou >= iou_threshold, 1 - iou, 1.0)
+    remaining = torch.where(found.valid, found.scores, -1.0)
     scores, index = [], []
-    for _ in range(min(most, left.shape[1])):
-        best = left.max(1, keepdim=True)
+    for _ in range(min(max_detections, remaining.shape[1])):
+        best = remaining.max(1, keepdim=True)
         scores.append(best.values)
         index.append(best.indices)
-        left = left * factor.gather(1, best.indices[..., None].expand(-1, -1, left.shape[1])).squeeze(1)
-        left = torch.where(left < least, -1.0, left).scatter(1, best.indices, -1.0)
+        remaining = remaining * factor.gather(1, best.indices[..., None].expand(-1, -1, factor.shape[1])).squeeze(1)
+        remaining = torch.where(remaining < min_score, -1.0, remaining).scatter(1, best.indices, -1.0)
     return torch.cat(scores, 1), torch.cat(index, 1)
 
 
 @dataclass(frozen=True)
 class TopKPostProcess:
-    """Published test settings of query detectors: the best (query, class) pairs, without suppression."""
+    """Post-processing of query detectors: the top (query, class) pairs, without NMS."""
 
-    max_detections: int = 100  # detections an image
+    max_detections: int = 100  # detections per image
 
     @torch.no_grad()
     def __call__(self, logits: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
-        """Detections of (B,Q,C) logits and (B,Q,4) boxes, clipped to ``sizes`` (B,2) heights and widths."""
+        """Return detections of logits (B,Q,C) and boxes (B,Q,4), clipped to heights and widths ``sizes`` (B,2)."""
         scores = logits.float().sigmoid().flatten(1)
         best = scores.topk(min(self.max_detections, scores.shape[1]), 1)
-        place, labels = best.indices // logits.shape[2], best.indices % logits.shape[2]
-        chosen = clip(boxes.float().gather(1, place[..., None].expand(-1, -1, 4)), sizes)
-        return Detections(chosen, best.values, labels, chosen.isfinite().all(2) & best.values.isfinite())
+        query, labels = best.indices // logits.shape[2], best.indices % logits.shape[2]
+        boxes = clip(boxes.float().gather(1, query[..., None].expand(-1, -1, 4)), sizes)
+        return Detections(boxes, best.values, labels, boxes.isfinite().all(2) & best.values.isfinite())
 
 
 def nms_in_sort_order(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """NMS whose equal scores stay as torch's (unstable) sort leaves them, on which MMDetection's numbers depend."""
+    """Apply NMS with equal scores in the order of torch's (unstable) sort, on which MMDetection's results depend."""
     order = scores.sort(descending=True).indices
     ranks = torch.arange(len(order), 0, -1, device=boxes.device, dtype=boxes.dtype)
     return order[nms(boxes[order], ranks, threshold)]
@@ -157,42 +167,42 @@ def classwise_nms(
     boxes: Tensor,
     scores: Tensor,
     labels: Tensor,
-    usable: Tensor,
+    valid: Tensor,
     threshold: float,
-    most: int,
+    max_detections: int,
     nms: Callable[[Tensor, Tensor, float], Tensor] = nms,
 ) -> Detections:
-    """Class-wise NMS of (B,P) candidates, then the best ``most`` of each image, padded.
+    """Apply class-wise NMS to the ``valid`` ones of (B,P) candidates, and pad the top ``max_detections`` of each image.
 
-    NMS runs image by image: its output size depends on the data (one of the two listed exceptions to the rule of no
-    host synchronization). Classes are kept apart by shifting their boxes, as the originals do.
+    NMS runs image by image, because the size of its output depends on the data (one of two exceptions to the rule
+    against host synchronization). Boxes of different classes are shifted apart, as in the original codes.
     """
     kept = []
     for i in range(len(boxes)):
-        candidates = usable[i].nonzero().squeeze(1)
+        candidates = valid[i].nonzero().squeeze(1)
         shift = labels[i, candidates].float() * (boxes[i, candidates].amax() + 1 if len(candidates) else 0)
-        keep = nms(boxes[i, candidates] + shift[:, None], scores[i, candidates], threshold)[:most]
+        keep = nms(boxes[i, candidates] + shift[:, None], scores[i, candidates], threshold)[:max_detections]
         kept.append(candidates[keep])
     width = max([1, *map(len, kept)])
     index = torch.stack([torch.nn.functional.pad(keep, (0, width - len(keep))) for keep in kept])
     valid = torch.stack([torch.arange(width, device=boxes.device) < len(keep) for keep in kept])
     if not boxes.shape[1]:
-        raise ValueError("no candidates at all: the head predicted at no place (is the image smaller than one stride?)")
+        raise ValueError("no candidates: the head has no priors (is the image smaller than one stride?)")
     return Detections(
         boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores.gather(1, index), labels.gather(1, index), valid
     )
 
 
-def score_voting(found: Detections, boxes: Tensor, scores: Tensor, spread: float, least: float = 0.01) -> Detections:
-    """Move each detection to the mean of the (B,P,4) boxes around it (PAA: Kim and Lee 2020, section 3.4).
+def score_voting(found: Detections, boxes: Tensor, scores: Tensor, sigma: float, min_iou: float = 0.01) -> Detections:
+    """Move each detection to the weighted mean of the boxes around it (PAA: Kim and Lee 2020, section 3.4).
 
-    A box weighs exp(-(1 - IoU)^2 / spread) times its score (B,P,C) in the detection's class; boxes below IoU ``least``
-    and those that are not finite do not count.
+    The weight of a box (B,P,4) is exp(-(1 - IoU)^2 / sigma) times its score (B,P,C) in the detection's class. Boxes
+    with an IoU up to ``min_iou`` and nonfinite boxes have weight 0.
     """
-    overlap = pairwise_iou(found.boxes, boxes)
+    iou = pairwise_iou(found.boxes, boxes)
     column = found.labels[..., None].expand(-1, -1, boxes.shape[1])
-    weight = (-((1 - overlap) ** 2) / spread).exp() * scores.transpose(1, 2).gather(1, column)
-    weight = torch.where((overlap > least) & boxes.isfinite().all(2)[:, None], weight, 0.0)
+    weight = (-((1 - iou) ** 2) / sigma).exp() * scores.transpose(1, 2).gather(1, column)
+    weight = torch.where((iou > min_iou) & boxes.isfinite().all(2)[:, None], weight, 0.0)
     weight = torch.nan_to_num(weight)
     total = weight.sum(2, keepdim=True)
     mean = torch.bmm(weight, torch.nan_to_num(boxes, posinf=0.0, neginf=0.0)) / total.clamp(min=1e-12)

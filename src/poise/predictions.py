@@ -1,6 +1,7 @@
-"""What heads say: priors, predictions, and the kinds of predictions that heads of several methods give.
+"""Priors, the predictions of each kind of head, and detections.
 
-Letters as in ``structures``: **B** images, **N** places, **C** classes, **R** distribution bins, **S** sampled places.
+Letters of shapes as in ``structures``: **B** images, **N** priors, **C** classes, **R** distribution bins,
+**S** sampled priors, **K** detections.
 """
 
 from __future__ import annotations
@@ -17,65 +18,65 @@ T = TypeVar("T", bound="Predictions")
 
 @dataclass(frozen=True)
 class Priors:
-    """Where predictions are made. A point is a box of one stride around it."""
+    """Anchors, points, proposals or query references; a point is a box of one stride around it."""
 
     boxes: Tensor  # (1|B,N,4) xyxy pixels
-    strides: Tensor  # (N,) float32, or image by image (B,N)
-    level_sizes: tuple[int, ...] = ()  # places of each level, summing to N
+    strides: Tensor  # (N,) float32 pixels, or (B,N) where they differ between images
+    level_sizes: tuple[int, ...] = ()  # number of priors of each level, summing to N
 
     @property
     def centers(self) -> Tensor:
-        """(1|B,N,2) x, y in pixels."""
+        """Centers (1|B,N,2), x and y in pixels."""
         return (self.boxes[..., :2] + self.boxes[..., 2:]) / 2
 
     @property
     def cells(self) -> Tensor:
-        """(1|B,N,4) boxes of one stride around the centers, whatever the size of the priors."""
+        """Boxes (1|B,N,4) of one stride around the centers, independent of the sizes of the priors."""
         half = self.strides[..., None] / 2
         return torch.cat((self.centers - half, self.centers + half), -1)
 
     def within(self, sizes: Tensor) -> Tensor:
-        """Which centers lie inside (B,2) heights and widths, (B,N) bool."""
+        """Return which centers lie inside the image, (B,N) bool; ``sizes`` (B,2) are heights and widths."""
         centers = self.centers
         return (centers[..., 0] < sizes[:, None, 1]) & (centers[..., 1] < sizes[:, None, 0])
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a head says of every place. Kinds of heads add what they have."""
+    """Predictions of a head at every prior; subclasses add further outputs."""
 
     priors: Priors
     logits: Tensor  # (B,N,C) float32
     boxes: Tensor  # (B,N,4) float32 decoded, xyxy pixels
 
     def threshold_scores(self) -> Tensor:
-        """(B,N,C) in [0,1]: what the score threshold and the pre-NMS selection read."""
+        """Return the scores (B,N,C) in [0,1] that the score threshold and the selection before NMS compare."""
         return self.logits.sigmoid()
 
     def scores(self) -> Tensor:
-        """(B,N,C) in [0,1]: what inference ranks by."""
+        """Return the scores (B,N,C) in [0,1] of detections."""
         return self.threshold_scores()
 
-    def finite(self, among: Tensor | None = None) -> Tensor:
-        """Places of which everything said is a finite number, (B,N) bool; no other place is ever matched.
+    def finite(self, index: Tensor | None = None) -> Tensor:
+        """Return at which priors all predictions are finite, (B,N) bool; assigners match no other prior.
 
         Args:
-            among: (P,) into B * N, the places that are asked about; then (P,) bool.
+            index: flat indices (P,) into B * N; the result is then (P,) bool for these priors alone.
         """
-        said = [value.detach() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
-        if among is not None:
-            said = [value.flatten(0, 1).index_select(0, among)[None] for value in said]
-        found = torch.stack([_mean(value) for value in said]).mul(0).sum(0) == 0  # 0 times what is not finite is not 0
-        return found if among is None else found[0]
+        values = [value.detach() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
+        if index is not None:
+            values = [value.flatten(0, 1).index_select(0, index)[None] for value in values]
+        finite = torch.stack([_mean(value) for value in values]).mul(0).sum(0) == 0  # 0 * inf and 0 * NaN are NaN
+        return finite if index is None else finite[0]
 
     def float(self: T) -> T:
-        """The same in float32, but for the priors."""
-        said = {f.name: getattr(self, f.name) for f in fields(self)}
-        changes: dict[str, Any] = {name: value.float() for name, value in said.items() if isinstance(value, Tensor)}
+        """Return the predictions in float32 (the priors are unchanged)."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changes: dict[str, Any] = {name: value.float() for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **changes)
 
     def take(self: T, index: Tensor) -> T:
-        """Only the places ``index`` (B,S)."""
+        """Return the predictions at the priors ``index`` (B,S)."""
 
         def gather(t: Tensor) -> Tensor:
             first = torch.arange(len(t), device=index.device)[:, None] * t.shape[1]
@@ -92,25 +93,25 @@ class Predictions:
         return replace(self, **changes)
 
 
-def _mean(said: Tensor) -> Tensor:
-    """A number (B,N) that is finite where all of (B,N,...) are, in one pass: a mean cannot overflow."""
-    if said.ndim == 2:
-        return said
-    numbers = said.flatten(2)
-    share = 0.5 ** (numbers.shape[2] - 1).bit_length()
-    return numbers @ numbers.new_full((numbers.shape[2],), share)
+def _mean(value: Tensor) -> Tensor:
+    """Reduce (B,N,...) to (B,N), finite where all elements are finite; a mean, unlike a sum, cannot overflow."""
+    if value.ndim == 2:
+        return value
+    elements = value.flatten(2)
+    factor = 0.5 ** (elements.shape[2] - 1).bit_length()  # a power of two, at most 1 / number of elements
+    return elements @ elements.new_full((elements.shape[2],), factor)
 
 
 @dataclass(frozen=True)
 class DeltaPredictions(Predictions):
-    """An anchor head: the encoded offsets are what is supervised."""
+    """Predictions of an anchor head; the box loss supervises the encoded offsets."""
 
     deltas: Tensor  # (B,N,4) of a ``boxes.DeltaCoder``
 
 
 @dataclass(frozen=True)
 class QualityPredictions(Predictions):
-    """A head with one more logit a place (centerness, objectness, IoU) that multiplies the score."""
+    """Predictions with one more logit per prior (centerness, objectness, IoU) that multiplies the score."""
 
     quality: Tensor  # (B,N) logit
 
@@ -120,7 +121,7 @@ class QualityPredictions(Predictions):
 
 @dataclass(frozen=True)
 class JointPredictions(QualityPredictions):
-    """As above, where the threshold too reads the product (DW, AutoAssign's training score)."""
+    """``QualityPredictions`` whose threshold score is the product as well (DW)."""
 
     def threshold_scores(self) -> Tensor:
         return self.logits.sigmoid() * self.quality.sigmoid()[..., None]
@@ -131,14 +132,14 @@ class JointPredictions(QualityPredictions):
 
 @dataclass(frozen=True)
 class JointDeltaPredictions(JointPredictions):
-    """As above, where the encoded offsets are supervised too (YOLOX)."""
+    """``JointPredictions`` whose encoded offsets are supervised as well (YOLOX)."""
 
     deltas: Tensor  # (B,N,4) of a ``boxes.DeltaCoder``, from the cells of the priors
 
 
 @dataclass(frozen=True)
 class GeometricPredictions(QualityPredictions):
-    """As above with the geometric mean of both, sqrt(class * quality) (TOOD, PAA)."""
+    """``QualityPredictions`` whose score is the geometric mean, sqrt(class * quality) (TOOD, PAA)."""
 
     def threshold_scores(self) -> Tensor:
         return self.log_scores().exp()
@@ -147,54 +148,72 @@ class GeometricPredictions(QualityPredictions):
         return self.threshold_scores()
 
     def log_scores(self) -> Tensor:
-        """(B,N,C), exact and with finite gradients also where the score underflows."""
+        """Return ln of the scores (B,N,C), with finite gradients also where the score underflows."""
         return (logsigmoid(self.logits) + logsigmoid(self.quality)[..., None]) / 2
 
 
 @dataclass(frozen=True)
 class DistributionPredictions(Predictions):
-    """A head whose distances are the means of discrete distributions (GFL)."""
+    """Predictions whose box distances are the means of discrete distributions (GFL)."""
 
     bins: Tensor  # (B,N,4,R) logits over 0..R-1, in strides, sides l,t,r,b
 
 
 @dataclass(frozen=True)
 class JointDistributionPredictions(JointPredictions, DistributionPredictions):
-    """A head of distributions whose shapes say how good the box is, which multiplies the score (GFLv2)."""
+    """Distributions, and a quality read from their shape that multiplies the score (GFLv2)."""
 
 
 @dataclass(frozen=True)
 class RefinedPredictions(Predictions):
-    """A head that predicts twice: ``boxes`` are the refined ones."""
+    """Predictions of two boxes per prior: ``boxes`` are the refined ones."""
 
     initial_boxes: Tensor  # (B,N,4)
 
 
 @dataclass(frozen=True)
 class RegionPredictions(Predictions):
-    """A second stage: priors are proposals, classes exclude one another, offsets may be each class's own."""
+    """Predictions of a second stage: priors are proposals, classes are exclusive, offsets may differ by class."""
 
-    background: Tensor  # (B,N) logit of no class at all
-    deltas: Tensor  # (B,N,C|1,4) of a ``boxes.DeltaCoder``; ``boxes`` are those of the best class
+    background: Tensor  # (B,N) logit of the background
+    deltas: Tensor  # (B,N,C|1,4) of a ``boxes.DeltaCoder``; ``boxes`` are decoded from the best class's
 
     def threshold_scores(self) -> Tensor:
         return self.all_logits().softmax(-1)[..., :-1]
 
     def all_logits(self) -> Tensor:
-        """(B,N,C+1), background last."""
+        """Return the logits (B,N,C+1), background last."""
         return torch.cat((self.logits, self.background[..., None]), -1)
 
     def deltas_of(self, labels: Tensor) -> Tensor:
-        """Offsets (B,N,4) of the given classes (B,N)."""
+        """Return the offsets (B,N,4) of the classes ``labels`` (B,N)."""
         index = labels.clamp(max=self.deltas.shape[2] - 1)  # class-agnostic offsets have one entry
         return self.deltas.gather(2, index[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
 
 
 @dataclass(frozen=True)
 class QueryPredictions(Predictions):
-    """A decoder's answers: boxes also as shares of the image, as they are predicted and taught.
+    """Predictions of decoder queries, with the normalized boxes that the decoder predicts and the L1 loss supervises.
 
-    Priors are the queries' references. Decoder layers are more batch: (L*B,N,...), the first layer first.
+    Priors are the references of the queries. Decoder layers are stacked along the batch dimension, first layer first:
+    (L*B,N,...).
     """
 
     normalized_boxes: Tensor  # (B,N,4) center x, y, width, height in units of the image's width and height
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The result of inference, padded to K detections per image, highest score first."""
+
+    boxes: Tensor  # (B,K,4) xyxy pixels of the network's input
+    scores: Tensor  # (B,K) in [0,1]
+    labels: Tensor  # (B,K) int64
+    valid: Tensor  # (B,K) bool
+
+    def unpad(self) -> list[dict[str, Tensor]]:
+        """Return one ``{"boxes","scores","labels"}`` per image, without the padding."""
+        return [
+            {"boxes": boxes[valid], "scores": scores[valid], "labels": labels[valid]}
+            for boxes, scores, labels, valid in zip(self.boxes, self.scores, self.labels, self.valid, strict=True)
+        ]

@@ -74,7 +74,9 @@ CRITERIA = {
     "joint_distribution": Case(gflv2_criterion(), ATSS(5), JointDistributionPredictions),
     "dual_weighting": Case(DualWeightingCriterion(), DualWeighting(), JointPredictions),
     "dual_weighting_article": Case(
-        DualWeightingCriterion(weigh=NegativeWeightFactors.complement), DualWeighting(mu_total=5.0), JointPredictions
+        DualWeightingCriterion(negative_weight=NegativeWeightFactors.complement),
+        DualWeighting(mu_total=5.0),
+        JointPredictions,
     ),
     "atss_varifocal": Case(
         CenternessCriterion(class_loss=varifocal, soft_label=iou_label), ATSS(5), QualityPredictions

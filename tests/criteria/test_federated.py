@@ -33,14 +33,14 @@ def test_the_loss_of_the_classes_read_is_the_loss_and_that_of_others_nothing() -
 
 
 def test_all_present_classes_are_read_even_beyond_the_number() -> None:
-    assert FederatedLoss(losses.focal, FREQUENCY, 2).read(targets_of(0, 1, 2, 3)).tolist() == [1, 1, 1, 1, 0, 0]
-    assert FederatedLoss(losses.focal, FREQUENCY, 50).read(targets_of()).tolist() == [1] * 6
+    assert FederatedLoss(losses.focal, FREQUENCY, 2).sampled(targets_of(0, 1, 2, 3)).tolist() == [1, 1, 1, 1, 0, 0]
+    assert FederatedLoss(losses.focal, FREQUENCY, 50).sampled(targets_of()).tolist() == [1] * 6
 
 
 def test_others_are_drawn_by_the_root_of_their_images() -> None:
     torch.manual_seed(0)
     loss, draws = FederatedLoss(losses.focal, FREQUENCY, 2), 6000
-    counts = sum(loss.read(targets_of(0)) for _ in range(draws))
+    counts = sum(loss.sampled(targets_of(0)) for _ in range(draws))
     assert counts[0] == draws and counts.sum() == 2 * draws
     root = FREQUENCY.clamp(min=1).sqrt()[1:]
     torch.testing.assert_close(counts[1:] / draws, root / root.sum(), rtol=0, atol=0.025)

@@ -1,4 +1,4 @@
-"""Criteria: from predictions and their assignment to losses."""
+"""Criteria: losses of predictions and their assignment, one file for each method."""
 
 from poise.criteria.anchor import AnchorCriterion
 from poise.criteria.centerness import CenternessCriterion, atss_criterion, fcos_criterion

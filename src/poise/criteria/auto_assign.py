@@ -1,4 +1,4 @@
-"""AutoAssign's losses (Zhu et al. 2020, eq. 7 and 8, in the normalization of the original code)."""
+"""AutoAssign's losses (Zhu et al. 2020, eq. 7 and 8, with the normalization of the original code)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from poise.structures import GroundTruth, Predictions
 
 @dataclass(frozen=True)
 class AutoAssignCriterion:
-    """Likelihood of each object's bag, weighted negatives, and a pull of the center prior toward the places."""
+    """Likelihood of each object's bag, weighted negatives, and a term that keeps the center prior on the priors."""
 
     positive_weight: float = 0.25
     negative_weight: float = 0.75
     center_weight: float = 0.75
 
     def __call__(self, predictions: Predictions, assignment: CenteredBags, truth: GroundTruth) -> dict[str, Tensor]:
+        """Return ``loss_pos``, ``loss_neg`` and ``loss_center``."""
         positive, negative = bag_losses(predictions, assignment, truth)
-        held = (assignment.mass * truth.valid).sum(1)
-        center = torch.where(held > 0, truth.num_objects / held.clamp(min=TINY), 0.0).mean()
+        mass = (assignment.mass * truth.valid).sum(1)
+        center = torch.where(mass > 0, truth.num_objects / mass.clamp(min=TINY), 0.0).mean()
         return {
             "loss_pos": self.positive_weight * positive,
             "loss_neg": self.negative_weight * negative,
@@ -32,5 +33,5 @@ class AutoAssignCriterion:
         }
 
     def weights(self, predictions: Predictions, assignment: CenteredBags, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the likelihood of its bag, and as a negative."""
+        """Return how much each prior counts in the likelihood of its bags, and as a negative."""
         return bag_weights(predictions, assignment, truth, self.positive_weight, self.negative_weight)

@@ -1,4 +1,4 @@
-"""Losses of bags: FreeAnchor's (Zhang et al. 2019, eq. 9 and 10), and what AutoAssign's have in common with them."""
+"""FreeAnchor's losses of bags of anchors (Zhang et al. 2019, eq. 9 and 10), and the parts that AutoAssign shares."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from poise.structures import GroundTruth, Predictions
 
 
 def bag_losses(predictions: Predictions, assignment: BagWeights, truth: GroundTruth) -> tuple[Tensor, Tensor]:
-    """-ln of each bag's likelihood over the objects, and the focal loss of weighted negatives over the bags' mass.
+    """Return the positive loss, -ln of the likelihood of each bag, and the focal loss of weighted negatives.
 
-    Both divisors are means over ranks, so that the result does not depend on their number (FreeAnchor's original
-    divides by each rank's own).
+    The positive loss is divided by the number of objects, the negative loss by the total mass of the bags. Both
+    divisors are means over ranks, so that the result does not depend on their number (FreeAnchor's code divides by
+    those of each rank).
     """
     valid = truth.valid.float()
     positive = masked_sum(negative_log(assignment.likelihood), valid) / normalizer(truth.num_objects.sum())
@@ -30,10 +31,10 @@ def bag_weights(
     positive_weight: float,
     negative_weight: float,
 ) -> LossWeights:
-    """How much each place counts.
+    """Return how much each prior counts in the losses of bags.
 
-    The loss of an object is -ln of a mean over its bag; ``pairs`` are the weights of that mean. The box speaks in the
-    same mean, by a likelihood exp(-box loss), so its weight is the same.
+    The loss of an object is -ln of a mean over its bag; ``pairs`` are the weights of this mean. The mean includes the
+    box as a likelihood exp(-box loss), so that the weight of the box is the same.
     """
     pairs = assignment.pairs() * truth.valid[:, None] * (positive_weight / normalizer(truth.num_objects.sum()))
     entropy = negative_log_rest(predictions.scores())
@@ -44,19 +45,20 @@ def bag_weights(
 
 
 def _negative_loss(predictions: Predictions, assignment: BagWeights) -> Tensor:
-    """The focal loss of weighted negatives, (B,N,C)."""
+    """Return the focal loss of weighted negatives, (B,N,C)."""
     score = predictions.scores() * assignment.negative
     return score**2 * negative_log_rest(score)
 
 
 @dataclass(frozen=True)
 class FreeAnchorCriterion:
-    """Likelihood of each object's bag, and negatives weighted by how little their boxes find an object."""
+    """Likelihood of each object's bag, and negatives with less weight the better their boxes fit an object."""
 
     positive_weight: float = 0.5
     negative_weight: float = 0.5
 
     def __call__(self, predictions: Predictions, assignment: BagWeights, truth: GroundTruth) -> dict[str, Tensor]:
+        """Return ``positive_bag_loss`` and ``negative_bag_loss``."""
         positive, negative = bag_losses(predictions, assignment, truth)
         return {
             "positive_bag_loss": self.positive_weight * positive,
@@ -64,5 +66,5 @@ class FreeAnchorCriterion:
         }
 
     def weights(self, predictions: Predictions, assignment: BagWeights, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the likelihood of its bag, and as a negative."""
+        """Return how much each prior counts in the likelihood of its bags, and as a negative."""
         return bag_weights(predictions, assignment, truth, self.positive_weight, self.negative_weight)

@@ -1,4 +1,4 @@
-"""FCOS's and ATSS's losses: focal classes, centerness, boxes weighted by centerness."""
+"""FCOS's and ATSS's losses: focal loss of classes, centerness, box loss weighted by centerness."""
 
 from __future__ import annotations
 
@@ -25,13 +25,20 @@ from poise.structures import Assignment, GroundTruth, QualityPredictions
 
 @dataclass(frozen=True)
 class CenternessCriterion:
-    """Classes and centerness divided by ``count``, boxes by the sum of the centerness targets."""
+    """Class, box and centerness losses (FCOS: Tian et al. 2019, eq. 2).
+
+    Args:
+        count: normalizer of the class and centerness losses, a number of positives.
+        class_loss: elementwise loss of logits and targets (B,N,C).
+        soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
+        box_loss: elementwise loss of boxes (B,N,4).
+        box_weight: weight of the box loss.
+        min_normalizer: lower bound of the sum of centerness targets, by which the box loss is divided.
+    """
 
     count: Callable[[Assignment], Tensor] = num_positives
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
-    soft_label: Callable[[QualityPredictions, Assignment, Tensor], Tensor | float] = (
-        hard_label  # of positives, in [0,1]
-    )
+    soft_label: Callable[[QualityPredictions, Assignment, Tensor], Tensor | float] = hard_label
     box_loss: Callable[[Tensor, Tensor], Tensor] = losses.giou
     box_weight: float = 1.0
     min_normalizer: float = 1e-6
@@ -39,45 +46,46 @@ class CenternessCriterion:
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
+        """Return ``loss_cls``, ``loss_bbox`` and ``loss_centerness``."""
         targets = self.targets(predictions, assignment, truth)
-        central = _central(predictions, assignment, truth)
-        quality_loss = binary_cross_entropy_with_logits(predictions.quality, central, reduction="none")
+        class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
+        box_loss = self.box_loss(predictions.boxes, assignment.boxes(truth))
+        centerness_targets = _centerness_targets(predictions, assignment, truth)
+        quality_loss = binary_cross_entropy_with_logits(predictions.quality, centerness_targets, reduction="none")
         return {
-            "loss_cls": masked_sum(
-                self.class_loss(predictions.logits, targets.class_targets).sum(2), targets.class_weights
-            ),
-            "loss_bbox": masked_sum(self.box_loss(predictions.boxes, assignment.boxes(truth)), targets.box_weights),
+            "loss_cls": masked_sum(class_loss, targets.class_weights),
+            "loss_bbox": masked_sum(box_loss, targets.box_weights),
             "loss_centerness": masked_sum(quality_loss, assignment.positive.float()) / self.count(assignment),
         }
 
     def targets(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What places are targets, and how much of it counts."""
+        """Return class targets and the weights of the elementwise losses."""
         soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
-        central = _central(predictions, assignment, truth)
+        centerness_targets = _centerness_targets(predictions, assignment, truth)
+        box_normalizer = normalizer(centerness_targets.sum(), self.min_normalizer)
         return Targets(
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
             class_weights=(~assignment.ignored).float() / self.count(assignment),
-            box_weights=central * (self.box_weight / normalizer(central.sum(), self.min_normalizer)),
+            box_weights=centerness_targets * (self.box_weight / box_normalizer),
         )
 
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the losses of classes and boxes."""
+        """Return how much each prior counts in the losses of classes and boxes."""
         targets = self.targets(predictions, assignment, truth)
-        return loss_weights_from_logits(
-            targets, self.class_loss(predictions.logits, targets.class_targets), predictions.logits
-        )
+        class_loss = self.class_loss(predictions.logits, targets.class_targets)
+        return loss_weights_from_logits(targets, class_loss, predictions.logits)
 
 
-def _central(predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
-    """The centerness that positives are targets, 0 elsewhere, (B,N)."""
+def _centerness_targets(predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
+    """Return the centerness of positives in their objects, 0 elsewhere, (B,N)."""
     return centerness(predictions.priors.centers, assignment.boxes(truth)) * assignment.positive
 
 
 def fcos_criterion() -> CenternessCriterion:
-    """As FCOS (Tian et al. 2019, eq. 2)."""
+    """Return the criterion of FCOS."""
     return CenternessCriterion()
 
 
 def atss_criterion() -> CenternessCriterion:
-    """As ATSS: every image counts at min_normalizer one positive, boxes count twice."""
+    """Return the criterion of ATSS: at least one positive per image is counted, and boxes have weight 2."""
     return CenternessCriterion(count=num_positives_clamped, box_weight=2.0, min_normalizer=1.0)

@@ -1,4 +1,8 @@
-"""GFL's losses: quality focal, GIoU and distribution focal loss (Li et al. 2020); NanoDet-Plus's and GFLv2's forms."""
+"""GFL's losses: quality focal loss (QFL), GIoU loss and distribution focal loss (DFL), and NanoDet-Plus's and GFLv2's.
+
+The class target of a positive is the IoU of its predicted box with its object (Li et al. 2020, section 3.1). Box losses
+are weighted by the best class score of the prior.
+"""
 
 from __future__ import annotations
 
@@ -29,57 +33,71 @@ from poise.structures import (
 )
 
 SoftLabel = Callable[[DistributionPredictions, Assignment, Tensor], Tensor]
-ClassLoss = Callable[[Any, Tensor, float], Tensor]  # of predictions, targets (B,N,C) and beta
+ClassLoss = Callable[[Any, Tensor, float], Tensor]  # of predictions, class targets (B,N,C) and beta
 
 
 def iou_label(predictions: Predictions, assignment: Assignment, objects: Tensor) -> Tensor:
-    """The IoU of each place's box with its object (B,N,4): the score targets is the quality of one's own box."""
+    """Return the IoU (B,N) of the predicted box of each prior with the box (B,N,4) of its object, without gradient."""
     return iou(predictions.boxes.detach(), objects)
 
 
 def quality_label(predictions: DistributionPredictions, assignment: Assignment, objects: Tensor) -> Tensor:
-    """The quality that the assigner saw, here that of the guide's box."""
+    """Return the quality (B,N) of the assignment: in NanoDet-Plus the IoU of the guide's box."""
     return assignment.quality
 
 
 def qfl_of_logits(predictions: Predictions, targets: Tensor, beta: float) -> Tensor:
-    """Quality focal loss where classes alone are the score."""
+    """Return the quality focal loss of p = sigmoid(logits)."""
     return losses.quality_focal(predictions.logits, targets, beta)
 
 
 def qfl_of_joint_scores(predictions: JointDistributionPredictions, targets: Tensor, beta: float) -> Tensor:
-    """Quality focal loss where the score is the product of class and quality."""
+    """Return the quality focal loss of p = sigmoid(logits) * sigmoid(quality)."""
     return losses.joint_quality_focal(predictions.logits, predictions.quality[..., None], targets, beta)
 
 
 @dataclass(frozen=True)
 class DistributionCriterion:
-    """Classes are taught the ``soft_label`` of their place; boxes are weighted by its best class score."""
+    """Class, box and distribution losses.
+
+    Args:
+        box_weight: weight of the GIoU loss.
+        distribution_weight: weight of the distribution focal loss.
+        beta: exponent of the quality focal loss.
+        margin: distance targets are clamped to this much below the last bin.
+        soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
+        class_loss: elementwise class loss (B,N,C).
+        count: normalizer of the class loss, a number of positives.
+        class_loss_name: name of the class loss in the original code.
+    """
 
     box_weight: float = 2.0
     distribution_weight: float = 0.25
-    beta: float = 2.0  # of the quality focal loss
-    margin: float = 0.1  # distance targets stay this much below the last bin
+    beta: float = 2.0
+    margin: float = 0.1
     soft_label: SoftLabel = iou_label
     class_loss: ClassLoss = qfl_of_logits
-    count: Callable[[Assignment], Tensor] = num_positives_clamped  # what the class loss is divided by
-    class_loss_name: str = "loss_cls"  # its name in the original
+    count: Callable[[Assignment], Tensor] = num_positives_clamped
+    class_loss_name: str = "loss_cls"
 
     def __call__(
         self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
+        """Return the class loss, ``loss_bbox`` and ``loss_dfl``."""
         objects, targets = assignment.boxes(truth), self.targets(predictions, assignment, truth)
-        distribution_loss = masked_sum(self._distribution_loss(predictions, objects), targets.box_weights)
+        class_loss = self.class_loss(predictions, targets.class_targets, self.beta).sum(2)
+        distances = encode_distances(predictions.priors.centers, objects) / predictions.priors.strides[:, None]
+        distances = torch.nan_to_num(distances).clamp(0, predictions.bins.shape[-1] - 1 - self.margin)
+        distribution_loss = losses.distribution_focal(predictions.bins, distances).mean(2)
+        box_loss = losses.giou(predictions.boxes, objects)
         return {
-            self.class_loss_name: masked_sum(
-                self.class_loss(predictions, targets.class_targets, self.beta).sum(2), targets.class_weights
-            ),
-            "loss_bbox": masked_sum(losses.giou(predictions.boxes, objects), targets.box_weights) * self.box_weight,
-            "loss_dfl": distribution_loss * self.distribution_weight,
+            self.class_loss_name: masked_sum(class_loss, targets.class_weights),
+            "loss_bbox": masked_sum(box_loss, targets.box_weights) * self.box_weight,
+            "loss_dfl": masked_sum(distribution_loss, targets.box_weights) * self.distribution_weight,
         }
 
     def targets(self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What places are targets, and how much of it counts (``boxes`` before the weights of its two terms)."""
+        """Return class targets and weights; the box weights exclude the weights of the two box losses."""
         soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
         weight = predictions.threshold_scores().detach().amax(2) * assignment.positive
         return Targets(
@@ -89,28 +107,19 @@ class DistributionCriterion:
         )
 
     def weights(self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the losses of classes and of boxes (that of distributions is in proportion)."""
+        """Return how much each prior counts in the losses of classes and boxes (DFL is proportional to the latter)."""
         targets = self.targets(predictions, assignment, truth)
         targets = targets._replace(box_weights=targets.box_weights * self.box_weight)
-        loss = self.class_loss(predictions, targets.class_targets, self.beta)
-        return loss_weights(
-            targets, loss, self.class_loss(predictions, targets.class_targets, 0.0)
-        )  # beta 0: cross entropy
-
-    def _distribution_loss(self, predictions: DistributionPredictions, objects: Tensor) -> Tensor:
-        """Mean over the four sides, (B,N)."""
-        priors = predictions.priors
-        distances = encode_distances(priors.centers, objects) / priors.strides[:, None]
-        last = predictions.bins.shape[-1] - 1
-        wanted = torch.nan_to_num(distances).clamp(0, last - self.margin)
-        return losses.distribution_focal(predictions.bins, wanted).mean(2)
+        class_loss = self.class_loss(predictions, targets.class_targets, self.beta)
+        entropy = self.class_loss(predictions, targets.class_targets, 0.0)  # with beta = 0 the cross entropy
+        return loss_weights(targets, class_loss, entropy)
 
 
 def nanodet_plus_criterion() -> DistributionCriterion:
-    """As NanoDet-Plus: the soft label is the guide's, and the class loss is divided by the positives of the batch."""
+    """Return the criterion of NanoDet-Plus: soft labels of the guide, class loss divided by the number of positives."""
     return DistributionCriterion(soft_label=quality_label, count=num_positives, class_loss_name="loss_qfl")
 
 
 def gflv2_criterion() -> DistributionCriterion:
-    """As GFLv2 (Li et al. 2021): GFL's losses of the product of class and quality."""
+    """Return the criterion of GFLv2 (Li et al. 2021): GFL's losses of the product of class score and quality."""
     return DistributionCriterion(class_loss=qfl_of_joint_scores)

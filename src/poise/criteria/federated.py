@@ -1,7 +1,8 @@
 """Federated loss for many rare classes (Zhou et al. 2021, "Probabilistic two-stage detection", section 5.3).
 
-A step's classification reads only some classes: those that it has objects of, and others drawn until there are enough,
-by the square root of the number of training images that show them. So a rare class is not told "no" by every image.
+The classification loss of a step includes only a subset of the classes: those of its objects, and others drawn with a
+probability proportional to the square root of their number of training images. Rare classes are then not negatives of
+every image.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class FederatedLoss:
-    """An elementwise classification loss, zero in the classes that this call does not read.
+    """Elementwise classification loss, 0 in the classes that are not sampled.
 
     Args:
         loss: from logits and targets (B,N,C) to losses (B,N,C).
-        frequency: (C,) images of each class.
-        classes: that are read, at least; all that are present are.
-        power: of the frequency that classes are drawn by.
+        frequency: number of images of each class, (C,).
+        classes: number of sampled classes, if fewer are present; present classes are always sampled.
+        power: exponent of ``frequency`` in the probability of a class.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -30,14 +31,15 @@ class FederatedLoss:
     power: float = 0.5
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return self.loss(logits, targets) * self.read(targets)
+        """Return the loss (B,N,C)."""
+        return self.loss(logits, targets) * self.sampled(targets)
 
     @torch.no_grad()
-    def read(self, targets: Tensor) -> Tensor:
-        """1 for the classes that are read, (C,), of targets (B,N,C); drawn without replacement, by Gumbel's maxima."""
+    def sampled(self, targets: Tensor) -> Tensor:
+        """Return 1 for sampled classes and 0 for others, (C,); drawn without replacement by the Gumbel top-k trick."""
         present = targets.flatten(0, -2).amax(0) > 0
         weight = self.frequency.to(targets.device).float().clamp(min=1) ** self.power
-        chance = torch.rand(len(weight), device=targets.device).clamp(min=1e-20)
-        key = torch.where(present, torch.inf, weight.log() - (-chance.log()).log())
+        uniform = torch.rand(len(weight), device=targets.device).clamp(min=1e-20)
+        key = torch.where(present, torch.inf, weight.log() - (-uniform.log()).log())
         drawn = torch.zeros_like(present).scatter(0, key.topk(min(self.classes, len(key))).indices, True)
         return (present | drawn).to(targets.dtype)

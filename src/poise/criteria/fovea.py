@@ -1,7 +1,7 @@
-"""FoveaBox's losses (Kong et al. 2019): focal classes, smooth L1 of the logarithms of the four distances.
+"""FoveaBox's losses (Kong et al. 2019): focal loss of classes, smooth L1 loss of the logarithms of the distances.
 
-Positives are averaged over ranks, so that the result does not depend on their number (the original divides by each
-rank's own).
+The number of positives is averaged over ranks, so that the result does not depend on how many there are (the original
+code divides by the number of each rank).
 """
 
 from __future__ import annotations
@@ -26,32 +26,39 @@ from poise.structures import Assignment, DeltaPredictions, GroundTruth
 
 
 def fovea_focal(logits: Tensor, targets: Tensor) -> Tensor:
-    """The focal loss with FoveaBox's constants."""
+    """Return the focal loss with FoveaBox's alpha and gamma."""
     return losses.focal(logits, targets, alpha=0.4, gamma=1.5)
 
 
 @dataclass(frozen=True)
 class FoveaCriterion:
-    """Classes divided by the positives plus one an image, distances by the positives."""
+    """Class loss divided by the number of positives plus one per image, distance loss by the number of positives.
+
+    Args:
+        coder: encoding of the distances.
+        class_loss: elementwise loss of logits and targets (B,N,C).
+        soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
+        beta: of the smooth L1 loss.
+    """
 
     coder: LogDistances = LogDistances()
     class_loss: Callable[[Tensor, Tensor], Tensor] = fovea_focal
-    soft_label: Callable[[DeltaPredictions, Assignment, Tensor], Tensor | float] = hard_label  # of positives, in [0,1]
-    beta: float = 0.11  # of the smooth L1 loss
+    soft_label: Callable[[DeltaPredictions, Assignment, Tensor], Tensor | float] = hard_label
+    beta: float = 0.11
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
+        """Return ``loss_cls`` and ``loss_bbox``."""
         priors, targets = predictions.priors, self.targets(predictions, assignment, truth)
-        wanted = self.coder.encode(priors.centers, priors.strides, assignment.boxes(truth))
-        box_loss = losses.smooth_l1(predictions.deltas, wanted, self.beta).sum(2)
+        class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
+        distances = self.coder.encode(priors.centers, priors.strides, assignment.boxes(truth))
+        box_loss = losses.smooth_l1(predictions.deltas, distances, self.beta).sum(2)
         return {
-            "loss_cls": masked_sum(
-                self.class_loss(predictions.logits, targets.class_targets).sum(2), targets.class_weights
-            ),
+            "loss_cls": masked_sum(class_loss, targets.class_weights),
             "loss_bbox": masked_sum(box_loss, targets.box_weights),
         }
 
     def targets(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What places are targets, and how much of it counts."""
+        """Return class targets and the weights of the elementwise losses."""
         positive = assignment.positive
         soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
         return Targets(
@@ -61,8 +68,7 @@ class FoveaCriterion:
         )
 
     def weights(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the losses."""
+        """Return how much each prior counts in the losses."""
         targets = self.targets(predictions, assignment, truth)
-        return loss_weights_from_logits(
-            targets, self.class_loss(predictions.logits, targets.class_targets), predictions.logits
-        )
+        class_loss = self.class_loss(predictions.logits, targets.class_targets)
+        return loss_weights_from_logits(targets, class_loss, predictions.logits)

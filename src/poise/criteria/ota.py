@@ -1,4 +1,4 @@
-"""OTA's losses (Ge et al. 2021, section 4.1): focal classes, GIoU and each box's IoU, divided by the positives."""
+"""OTA's losses (Ge et al. 2021, section 4.1): focal, GIoU and IoU losses, divided by the number of positives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from poise.structures import Assignment, GroundTruth, QualityPredictions
 
 @dataclass(frozen=True)
 class OTACriterion:
-    """Every positive counts the same; ignored places count for no loss."""
+    """Class, box and IoU losses; all positives have the same weight, ignored priors have none."""
 
     box_weight: float = 2.0
     iou_weight: float = 0.5
@@ -24,30 +24,29 @@ class OTACriterion:
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        objects, positive, count = assignment.boxes(truth), assignment.positive.float(), num_positives(assignment)
-        targets = self.targets(predictions, assignment, truth)
-        overlap = torch.where(assignment.positive, iou(predictions.boxes.detach(), objects), 0.0)
-        overlap_loss = binary_cross_entropy_with_logits(predictions.quality, overlap, reduction="none")
+        """Return ``loss_cls``, ``loss_bbox`` and ``loss_iou``."""
+        objects, targets = assignment.boxes(truth), self.targets(predictions, assignment, truth)
+        class_loss = losses.focal(predictions.logits, targets.class_targets).sum(2)
+        iou_targets = torch.where(assignment.positive, iou(predictions.boxes.detach(), objects), 0.0)
+        iou_loss = binary_cross_entropy_with_logits(predictions.quality, iou_targets, reduction="none")
+        iou_loss = masked_sum(iou_loss, assignment.positive.float())
         return {
-            "loss_cls": masked_sum(
-                losses.focal(predictions.logits, targets.class_targets).sum(2), targets.class_weights
-            ),
+            "loss_cls": masked_sum(class_loss, targets.class_weights),
             "loss_bbox": masked_sum(losses.giou(predictions.boxes, objects), targets.box_weights),
-            "loss_iou": masked_sum(overlap_loss, positive) * (self.iou_weight / count),
+            "loss_iou": iou_loss * (self.iou_weight / num_positives(assignment)),
         }
 
     def targets(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What places are targets, and how much of it counts."""
-        count = num_positives(assignment)
+        """Return class targets and the weights of the elementwise losses."""
+        normalizer = num_positives(assignment)
         return Targets(
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2]),
-            class_weights=(~assignment.ignored).float() / count,
-            box_weights=assignment.positive.float() * (self.box_weight / count),
+            class_weights=(~assignment.ignored).float() / normalizer,
+            box_weights=assignment.positive.float() * (self.box_weight / normalizer),
         )
 
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the losses of classes and boxes."""
+        """Return how much each prior counts in the losses of classes and boxes."""
         targets = self.targets(predictions, assignment, truth)
-        return loss_weights_from_logits(
-            targets, losses.focal(predictions.logits, targets.class_targets), predictions.logits
-        )
+        class_loss = losses.focal(predictions.logits, targets.class_targets)
+        return loss_weights_from_logits(targets, class_loss, predictions.logits)

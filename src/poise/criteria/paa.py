@@ -1,7 +1,7 @@
-"""PAA's losses (Kim and Lee 2020, section 3.3): focal classes, the IoU of each box, boxes weighted by their IoU.
+"""PAA's losses (Kim and Lee 2020, section 3.3): focal loss, IoU prediction, box loss weighted by the IoU of the box.
 
-Positives are averaged over ranks, so that the result does not depend on their number (the original divides by each
-rank's own).
+The number of positives is averaged over ranks, so that the result does not depend on how many there are (the original
+code divides by the number of each rank).
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ from poise.structures import Assignment, GroundTruth, QualityPredictions
 
 @dataclass(frozen=True)
 class PAACriterion:
-    """Classes divided by the positives (at least one an image), IoU by the positives, boxes by the sum of their IoU."""
+    """Class, box and IoU losses.
+
+    The class loss is divided by the number of positives (at least one per image), the IoU loss by the number of
+    positives, and the box loss by the sum of the IoUs.
+    """
 
     box_weight: float = 1.3
     iou_weight: float = 0.5
@@ -35,36 +39,36 @@ class PAACriterion:
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        positive, targets = assignment.positive.float(), self.targets(predictions, assignment, truth)
-        overlap = _overlap(predictions, assignment, truth)
-        overlap_loss = binary_cross_entropy_with_logits(predictions.quality, overlap, reduction="none")
+        """Return ``loss_cls``, ``loss_bbox`` and ``loss_iou``."""
+        targets = self.targets(predictions, assignment, truth)
+        class_loss = losses.focal(predictions.logits, targets.class_targets).sum(2)
+        box_loss = losses.giou(predictions.boxes, assignment.boxes(truth))
+        iou_targets = _iou_targets(predictions, assignment, truth)
+        iou_loss = binary_cross_entropy_with_logits(predictions.quality, iou_targets, reduction="none")
+        iou_loss = masked_sum(iou_loss, assignment.positive.float())
         return {
-            "loss_cls": masked_sum(
-                losses.focal(predictions.logits, targets.class_targets).sum(2), targets.class_weights
-            ),
-            "loss_bbox": masked_sum(losses.giou(predictions.boxes, assignment.boxes(truth)), targets.box_weights),
-            "loss_iou": masked_sum(overlap_loss, positive) * (self.iou_weight / num_positives(assignment)),
+            "loss_cls": masked_sum(class_loss, targets.class_weights),
+            "loss_bbox": masked_sum(box_loss, targets.box_weights),
+            "loss_iou": iou_loss * (self.iou_weight / num_positives(assignment)),
         }
 
     def targets(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What places are targets, and how much of it counts."""
-        positive, overlap = assignment.positive, _overlap(predictions, assignment, truth)
-        weight = overlap.clamp(min=1e-12) * positive
+        """Return class targets and the weights of the elementwise losses."""
+        positive, iou_targets = assignment.positive, _iou_targets(predictions, assignment, truth)
+        weight = iou_targets.clamp(min=1e-12) * positive
         return Targets(
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2]),
             class_weights=(~assignment.ignored).float() / normalizer(positive.sum(), float(len(positive))),
-            box_weights=weight * (self.box_weight / normalizer(overlap.sum(), 1e-6)),
+            box_weights=weight * (self.box_weight / normalizer(iou_targets.sum(), 1e-6)),
         )
 
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the losses of classes and boxes."""
+        """Return how much each prior counts in the losses of classes and boxes."""
         targets = self.targets(predictions, assignment, truth)
-        return loss_weights_from_logits(
-            targets, losses.focal(predictions.logits, targets.class_targets), predictions.logits
-        )
+        class_loss = losses.focal(predictions.logits, targets.class_targets)
+        return loss_weights_from_logits(targets, class_loss, predictions.logits)
 
 
-def _overlap(predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
-    """The IoU that positives are targets, 0 elsewhere, (B,N)."""
-    overlap = iou(predictions.boxes.detach(), assignment.boxes(truth))
-    return torch.where(assignment.positive, overlap, 0.0)
+def _iou_targets(predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
+    """Return the IoU of each positive's box with its object, 0 elsewhere, (B,N)."""
+    return torch.where(assignment.positive, iou(predictions.boxes.detach(), assignment.boxes(truth)), 0.0)

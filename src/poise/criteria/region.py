@@ -1,4 +1,4 @@
-"""Faster R-CNN's losses of its two stages, over sampled places (Girshick 2015; Ren et al. 2015)."""
+"""Faster R-CNN's losses of both stages, of the sampled priors (Girshick 2015; Ren et al. 2015)."""
 
 from __future__ import annotations
 
@@ -19,48 +19,56 @@ ElementLoss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ProposalCriterion:
-    """Objectness and offsets, both divided by the sampled anchors (at least one of each kind an image).
+    """Losses of the region proposal network: objectness and offsets.
 
-    The division is each rank's own, as in the originals.
+    Both are divided by the number of sampled anchors (at least one positive and one negative per image) of each rank,
+    as in the original codes.
     """
 
     coder: DeltaCoder = field(default_factory=DeltaCoder)
     offset_loss: ElementLoss = losses.l1
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
+        """Return ``loss_rpn_cls`` and ``loss_rpn_bbox``."""
         targets = self.targets(predictions, assignment, truth)
-        wanted = encoded(self.coder, predictions.priors.boxes, assignment, truth)
-        object_loss = binary_cross_entropy_with_logits(
-            predictions.logits[..., :1], targets.class_targets, reduction="none"
-        )
-        offset_loss = self.offset_loss(predictions.deltas, wanted).sum(2)
+        logits = predictions.logits[..., :1]
+        class_loss = binary_cross_entropy_with_logits(logits, targets.class_targets, reduction="none").sum(2)
+        offsets = offset_targets(self.coder, predictions.priors.boxes, assignment, truth)
+        offset_loss = self.offset_loss(predictions.deltas, offsets).sum(2)
         return {
-            "loss_rpn_cls": masked_sum(object_loss.sum(2), targets.class_weights),
+            "loss_rpn_cls": masked_sum(class_loss, targets.class_weights),
             "loss_rpn_bbox": masked_sum(offset_loss, targets.box_weights),
         }
 
     def targets(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What sampled anchors are targets, and how much of it counts."""
+        """Return the targets and weights of the sampled anchors; the only class is to be an object."""
         positive = assignment.positive.float()
         count = sum(kind.sum(1).clamp(min=1).sum() for kind in (assignment.positive, assignment.negative))
-        return Targets(positive[..., None], (~assignment.ignored).float() / count, positive / count)
+        return Targets(
+            class_targets=positive[..., None],
+            class_weights=(~assignment.ignored).float() / count,
+            box_weights=positive / count,
+        )
 
     def weights(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each sampled anchor counts in the losses; there is one class, to be any object."""
-        targets = self.targets(predictions, assignment, truth)
-        counted = targets.class_weights[..., None]
-        return LossWeights(counted * targets.class_targets, counted * (1 - targets.class_targets), targets.box_weights)
+        """Return how much each sampled anchor counts in the losses."""
+        labels, class_weights, box_weights = self.targets(predictions, assignment, truth)
+        return LossWeights(class_weights[..., None] * labels, class_weights[..., None] * (1 - labels), box_weights)
 
 
 @dataclass(frozen=True)
 class RegionCriterion:
-    """Cross entropy with background, and the offsets of the object's class; both divided by the sampled regions."""
+    """Losses of the second stage: cross entropy with background, and the offsets of the object's class.
+
+    Both are divided by the number of sampled regions.
+    """
 
     coder: DeltaCoder
     offset_loss: ElementLoss = losses.l1
-    weight: float = 1.0  # of the box term
+    box_weight: float = 1.0
 
     def __call__(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
+        """Return ``loss_cls`` and ``loss_bbox``."""
         targets = self.targets(predictions, assignment, truth)
         return {
             "loss_cls": masked_sum(self.class_loss(predictions, assignment, truth), targets.class_weights),
@@ -68,44 +76,46 @@ class RegionCriterion:
         }
 
     def targets(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What sampled regions are targets, and how much of it counts."""
-        counted = (~assignment.ignored).float()
-        count = counted.sum().clamp(min=1)
-        targets = assignment.class_targets(truth, predictions.logits.shape[2])
-        return Targets(targets, counted / count, assignment.positive.float() * (self.weight / count))
-
-    def weights(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each sampled region counts: at the object's class, or as ``background``; no class is a negative."""
-        targets = self.targets(predictions, assignment, truth)
-        positive = targets.class_weights[..., None] * targets.class_targets
-        return LossWeights(
-            positive, torch.zeros_like(positive), targets.box_weights, targets.class_weights * assignment.negative
+        """Return the targets and weights of the sampled regions."""
+        sampled = (~assignment.ignored).float()
+        count = sampled.sum().clamp(min=1)
+        return Targets(
+            class_targets=assignment.class_targets(truth, predictions.logits.shape[2]),
+            class_weights=sampled / count,
+            box_weights=assignment.positive.float() * (self.box_weight / count),
         )
 
+    def weights(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+        """Return how much each sampled region counts, at the object's class or as background; no class is a negative."""
+        labels, class_weights, box_weights = self.targets(predictions, assignment, truth)
+        positive = class_weights[..., None] * labels
+        return LossWeights(positive, torch.zeros_like(positive), box_weights, class_weights * assignment.negative)
+
     def class_loss(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
-        """Unreduced, (B,S): what online hard example mining ranks by."""
+        """Return the cross entropy of each region (B,S), by which online hard example mining ranks."""
         logits = predictions.all_logits()
-        target = torch.where(assignment.positive, assignment.labels(truth), logits.shape[-1] - 1)
-        return cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").reshape(target.shape)
+        label = torch.where(assignment.positive, assignment.labels(truth), logits.shape[-1] - 1)
+        return cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").reshape(label.shape)
 
     def box_loss(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
-        """Unreduced, (B,S)."""
-        wanted = encoded(self.coder, predictions.priors.boxes, assignment, truth)
-        return self.offset_loss(predictions.deltas_of(assignment.labels(truth)), wanted).sum(2)
+        """Return the offset loss of each region (B,S)."""
+        offsets = offset_targets(self.coder, predictions.priors.boxes, assignment, truth)
+        return self.offset_loss(predictions.deltas_of(assignment.labels(truth)), offsets).sum(2)
 
 
 @dataclass(frozen=True)
 class RegionBoxCriterion(RegionCriterion):
-    """The same with a loss between decoded boxes in place of the offsets' (Co-DETR)."""
+    """``RegionCriterion`` with a loss between decoded boxes instead of offsets (Co-DETR)."""
 
     decoded_loss: ElementLoss = losses.giou
 
     def box_loss(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
+        """Return the box loss of each region (B,S)."""
         deltas = predictions.deltas_of(assignment.labels(truth))
         return self.decoded_loss(self.coder.decode(predictions.priors.boxes, deltas), assignment.boxes(truth))
 
 
-def encoded(coder: DeltaCoder, priors: Tensor, assignment: Assignment, truth: GroundTruth) -> Tensor:
-    """Offset targets (B,S,4), 0 where not positive: a degenerate prior would make them infinite."""
+def offset_targets(coder: DeltaCoder, priors: Tensor, assignment: Assignment, truth: GroundTruth) -> Tensor:
+    """Return offset targets (B,S,4), 0 where not positive, since a degenerate prior would make them infinite."""
     offsets = coder.encode(priors, assignment.boxes(truth))
     return torch.where(assignment.positive[..., None], offsets, 0.0)

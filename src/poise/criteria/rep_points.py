@@ -1,4 +1,4 @@
-"""RepPoints' losses (Yang et al. 2019, section 4.2): focal classes, smooth L1 of the sides of both boxes."""
+"""RepPoints' losses (Yang et al. 2019, section 4.2): focal loss of classes, smooth L1 loss of both boxes."""
 
 from __future__ import annotations
 
@@ -22,56 +22,62 @@ from poise.structures import Assignment, GroundTruth, Priors, RefinedPredictions
 
 @dataclass(frozen=True)
 class RepPointsCriterion:
-    """Classes and second boxes follow the assignment, first boxes that of ``initial_assigner``.
+    """Losses of classes and refined boxes by the assignment, and of initial boxes by that of ``initial_assigner``.
 
-    Sides are compared in units of ``unit`` strides. Every term is divided by its own positives, at least one an image;
-    they are averaged over ranks, so that the result does not depend on their number (the original does not).
+    Each loss is divided by its own number of positives, at least one per image. These are averaged over ranks, so that
+    the result does not depend on how many there are (in the original code it does).
+
+    Args:
+        class_loss: elementwise loss of logits and targets (B,N,C).
+        soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
+        initial_assigner: assigner of the initial boxes.
+        initial_weight: weight of the loss of initial boxes.
+        refined_weight: weight of the loss of refined boxes.
+        unit: boxes are compared in units of this many strides.
+        beta: of the smooth L1 loss.
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
-    soft_label: Callable[[RefinedPredictions, Assignment, Tensor], Tensor | float] = (
-        hard_label  # of positives, in [0,1]
-    )
+    soft_label: Callable[[RefinedPredictions, Assignment, Tensor], Tensor | float] = hard_label
     initial_assigner: Callable[[RefinedPredictions, GroundTruth], Assignment] = NearestPoint()
     initial_weight: float = 0.5
     refined_weight: float = 1.0
     unit: float = 4.0
-    beta: float = 0.11  # of the smooth L1 loss
+    beta: float = 0.11
 
     def __call__(
         self, predictions: RefinedPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        priors, first = predictions.priors, self.initial_assigner(predictions, truth)
+        """Return ``loss_cls``, ``loss_pts_init`` and ``loss_pts_refine``."""
+        priors, initial = predictions.priors, self.initial_assigner(predictions, truth)
         targets = self.targets(predictions, assignment, truth)
-        first_weights = first.positive * (self.initial_weight / num_positives_clamped(first))
+        class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
+        initial_weights = initial.positive * (self.initial_weight / num_positives_clamped(initial))
+        initial_loss = self._box_loss(predictions.initial_boxes, priors, initial, truth)
+        refined_loss = self._box_loss(predictions.boxes, priors, assignment, truth)
         return {
-            "loss_cls": masked_sum(
-                self.class_loss(predictions.logits, targets.class_targets).sum(2), targets.class_weights
-            ),
-            "loss_pts_init": masked_sum(self._box_loss(predictions.initial_boxes, priors, first, truth), first_weights),
-            "loss_pts_refine": masked_sum(
-                self._box_loss(predictions.boxes, priors, assignment, truth), targets.box_weights
-            ),
+            "loss_cls": masked_sum(class_loss, targets.class_weights),
+            "loss_pts_init": masked_sum(initial_loss, initial_weights),
+            "loss_pts_refine": masked_sum(refined_loss, targets.box_weights),
         }
 
     def targets(self, predictions: RefinedPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What places are taught of classes and second boxes, and how much of it counts."""
-        count = num_positives_clamped(assignment)
+        """Return class targets and the weights of the losses of classes and refined boxes."""
+        normalizer = num_positives_clamped(assignment)
         soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
         return Targets(
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
-            class_weights=(~assignment.ignored).float() / count,
-            box_weights=assignment.positive * (self.refined_weight / count),
+            class_weights=(~assignment.ignored).float() / normalizer,
+            box_weights=assignment.positive * (self.refined_weight / normalizer),
         )
 
     def weights(self, predictions: RefinedPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the losses of classes and second boxes."""
+        """Return how much each prior counts in the losses of classes and refined boxes."""
         targets = self.targets(predictions, assignment, truth)
-        return loss_weights_from_logits(
-            targets, self.class_loss(predictions.logits, targets.class_targets), predictions.logits
-        )
+        class_loss = self.class_loss(predictions.logits, targets.class_targets)
+        return loss_weights_from_logits(targets, class_loss, predictions.logits)
 
     def _box_loss(self, boxes: Tensor, priors: Priors, assignment: Assignment, truth: GroundTruth) -> Tensor:
-        """Sum over the four sides, (B,N)."""
+        """Return the sum over x1, y1, x2, y2, (B,N)."""
         unit = self.unit * priors.strides[:, None]
         return losses.smooth_l1(boxes / unit, assignment.boxes(truth) / unit, self.beta).sum(2)

@@ -1,7 +1,8 @@
-"""The losses of detection as set prediction (DETR: Carion et al. 2020, eq. 2; the focal form of Deformable-DETR).
+"""Losses of set prediction (DETR: Carion et al. 2020, eq. 2), with the focal loss as in Deformable DETR.
 
-Every query is taught its class or that there is nothing, matched ones also their box: L1 between shares of the image
-and GIoU between pixels. All layers of a decoder are weighed in one call, each by its own positives.
+The class target of a query is its object's class, or background. Matched queries also have the L1 loss of normalized
+boxes and the GIoU loss of boxes in pixels. One call computes the losses of all decoder layers, each divided by its own
+number of positives.
 """
 
 from __future__ import annotations
@@ -18,22 +19,29 @@ from poise.structures import Assignment, GroundTruth, QueryPredictions
 
 
 def count_on_this_rank(count: Tensor) -> Tensor:
-    """The count of this rank alone, at least 1 (Conditional-DETR and DAB-DETR divide their classes by it)."""
+    """Return the number of positives of this rank, at least 1 (of the class loss of Conditional DETR and DAB-DETR)."""
     return count.clamp(min=1)
 
 
-def iou_of_normalized_boxes(predictions: QueryPredictions, assignment: Assignment, wanted: Tensor) -> Tensor:
-    """The IoU of each query's box (B,N) in shares of the image, where boxes below a millionth of it count as less."""
-    return iou(cxcywh_to_xyxy(predictions.normalized_boxes.detach()), cxcywh_to_xyxy(wanted))
+def iou_of_normalized_boxes(predictions: QueryPredictions, assignment: Assignment, objects: Tensor) -> Tensor:
+    """Return the IoU (B,N) of each query's normalized box with that of its object, without gradient.
+
+    Unions are clamped to at least 1e-6 of the image.
+    """
+    return iou(cxcywh_to_xyxy(predictions.normalized_boxes.detach()), cxcywh_to_xyxy(objects))
 
 
 @dataclass(frozen=True)
 class SetCriterion:
-    """Classes, L1 and GIoU, divided by the positives.
+    """Class, L1 and GIoU losses, divided by the number of positives.
 
     Args:
-        soft_label: what positives are targets as their class, of predictions, assignment and the objects' shares.
-        class_normalizer: from a layer's number of positives to what its classes are divided by.
+        class_loss: elementwise loss of logits and targets (B,N,C).
+        soft_label: class target of positives in [0,1], from predictions, assignment and the objects' normalized boxes.
+        class_weight: weight of the class loss.
+        box_weight: weight of the L1 loss.
+        giou_weight: weight of the GIoU loss.
+        class_normalizer: from the number of positives of each layer (L,) to the divisors of the class losses.
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
@@ -44,47 +52,54 @@ class SetCriterion:
     class_normalizer: Callable[[Tensor], Tensor] = normalizer
 
     def __call__(self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
+        """Return ``loss_cls``, ``loss_bbox`` and ``loss_iou`` of one layer."""
         return self.layer_losses(predictions, assignment, truth, ("{}",))
 
     def layer_losses(
         self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth, names: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Losses of stacked layers (L*B,N), each under its own name: ``"d0.{}"`` gives ``d0.loss_cls`` and so on.
+        """Return the losses of stacked layers; ignored queries do not count.
 
-        ``truth`` is that of L*B images. Ignored queries do not count.
+        Args:
+            predictions: of L stacked layers, (L*B,N,...).
+            assignment: of all layers.
+            truth: of L*B images.
+            names: a format for the names of each layer's losses, for example ``"d0.{}"`` for ``d0.loss_cls``.
         """
-        wanted, objects = normalize_boxes(assignment.boxes(truth), truth.sizes), assignment.boxes(truth)
-        layers = len(names)
+        boxes, layers = assignment.boxes(truth), len(names)
         targets = self.targets(predictions, assignment, truth, layers)
         class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
-        distance = losses.l1(predictions.normalized_boxes, wanted).sum(2)
-        overlap_loss = losses.giou(predictions.boxes, objects)
+        l1_loss = losses.l1(predictions.normalized_boxes, normalize_boxes(boxes, truth.sizes)).sum(2)
+        giou_loss = losses.giou(predictions.boxes, boxes)
         terms = {
-            "loss_cls": _sums(class_loss, targets.class_weights, layers),
-            "loss_bbox": _sums(distance, targets.box_weights, layers) * self.box_weight,
-            "loss_iou": _sums(overlap_loss, targets.box_weights, layers) * self.giou_weight,
+            "loss_cls": _layer_sums(class_loss, targets.class_weights, layers),
+            "loss_bbox": _layer_sums(l1_loss, targets.box_weights, layers) * self.box_weight,
+            "loss_iou": _layer_sums(giou_loss, targets.box_weights, layers) * self.giou_weight,
         }
         return {name.format(term): value[i] for term, value in terms.items() for i, name in enumerate(names)}
 
     def targets(
         self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth, layers: int = 1
     ) -> Targets:
-        """Return class targets and weights of stacked layers; box weights exclude the weights of their two terms."""
-        labels = self.soft_label(predictions, assignment, normalize_boxes(assignment.boxes(truth), truth.sizes))
-        targets = assignment.class_targets(truth, predictions.logits.shape[2], labels)
-        number = assignment.positive.float().reshape(layers, -1).sum(1)
-        classes = (self.class_weight / self.class_normalizer(number)).repeat_interleave(len(targets) // layers)[:, None]
-        boxes = (1 / normalizer(number)).repeat_interleave(len(targets) // layers)[:, None]
-        return Targets(targets, ~assignment.ignored * classes, assignment.positive * boxes)
+        """Return class targets and weights of stacked layers; box weights exclude the weights of the two box losses."""
+        soft_label = self.soft_label(predictions, assignment, normalize_boxes(assignment.boxes(truth), truth.sizes))
+        class_targets = assignment.class_targets(truth, predictions.logits.shape[2], soft_label)
+        count, batch = assignment.positive.float().reshape(layers, -1).sum(1), len(class_targets) // layers
+        class_scale = (self.class_weight / self.class_normalizer(count)).repeat_interleave(batch)[:, None]
+        box_scale = (1 / normalizer(count)).repeat_interleave(batch)[:, None]
+        return Targets(class_targets, ~assignment.ignored * class_scale, assignment.positive * box_scale)
 
     def weights(self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each query of one layer counts; of boxes in GIoU (in L1 ``box_weight / giou_weight`` times that)."""
+        """Return how much each query of one layer counts.
+
+        The box weight is that of the GIoU loss; that of the L1 loss is ``box_weight / giou_weight`` times as large.
+        """
         targets = self.targets(predictions, assignment, truth)
-        loss = self.class_loss(predictions.logits, targets.class_targets)
-        boxes = targets.box_weights * self.giou_weight
-        return loss_weights_from_logits(targets._replace(box_weights=boxes), loss, predictions.logits)
+        targets = targets._replace(box_weights=targets.box_weights * self.giou_weight)
+        class_loss = self.class_loss(predictions.logits, targets.class_targets)
+        return loss_weights_from_logits(targets, class_loss, predictions.logits)
 
 
-def _sums(loss: Tensor, weight: Tensor, layers: int) -> Tensor:
-    """Weighted sum of each layer (L,) over the places that count, whatever stands in the others."""
+def _layer_sums(loss: Tensor, weight: Tensor, layers: int) -> Tensor:
+    """Return the weighted sum of each layer (L,) over the queries with a nonzero weight (see ``masked_sum``)."""
     return (loss.where(weight != 0, 0.0) * weight).reshape(layers, -1).sum(1)

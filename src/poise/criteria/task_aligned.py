@@ -1,4 +1,4 @@
-"""TOOD's losses (Feng et al. 2021, eq. 7 and 8): classes and boxes weighted by how well score and box agree."""
+"""TOOD's losses (Feng et al. 2021, section 3.2): class targets are the task alignment of score and box."""
 
 from __future__ import annotations
 
@@ -13,59 +13,43 @@ from poise.criteria.protocol import LossWeights, Targets, loss_weights, masked_s
 from poise.structures import Assignment, GeometricPredictions, GroundTruth
 
 
-def _entropy(log_scores: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy of scores given by their logarithm, finite at 0 and 1."""
-    rest = torch.log1p(-log_scores.exp().clamp(max=1 - 1e-7))
-    return -(targets * log_scores + (1 - targets) * rest)
-
-
-def _terms(
-    predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth, class_loss: Tensor, targets: Targets
-) -> dict[str, Tensor]:
-    box_loss = losses.giou(predictions.boxes, assignment.boxes(truth))
-    return {
-        "loss_cls": masked_sum(class_loss.sum(2), targets.class_weights),
-        "loss_bbox": masked_sum(box_loss, targets.box_weights),
-    }
-
-
-def _targets(assignment: Assignment, targets: Tensor, weights: Tensor) -> Targets:
-    """Classes are divided by the sum of their targets (B,N,C), boxes by that of their weights (B,N)."""
-    classes = (~assignment.ignored).float() / normalizer(targets.sum())
-    return Targets(targets, classes, weights * (2.0 / normalizer(weights.sum())))
-
-
 @dataclass(frozen=True)
 class TaskAlignedCriterion:
-    """Scores are taught the assigner's ``quality`` (the normalized alignment), which weighs the boxes too."""
+    """Quality focal loss of the normalized alignment (the assigner's ``quality``), and GIoU loss weighted by it.
 
-    beta: float = 2.0  # of the quality focal loss
+    Args:
+        beta: exponent of the quality focal loss.
+    """
+
+    beta: float = 2.0
 
     def __call__(
         self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        targets = self.targets(predictions, assignment, truth)
-        class_loss = self._class_loss(predictions.log_scores(), targets.class_targets)
-        return _terms(predictions, assignment, truth, class_loss, targets)
+        """Return ``loss_cls`` and ``loss_bbox``."""
+        return _losses(predictions, assignment, truth, self)
 
     def targets(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What places are targets, and how much of it counts."""
-        targets = assignment.class_targets(truth, predictions.logits.shape[2], assignment.quality)
-        return _targets(assignment, targets, assignment.quality * assignment.positive)
+        """Return class targets and the weights of the elementwise losses."""
+        class_targets = assignment.class_targets(truth, predictions.logits.shape[2], assignment.quality)
+        return _targets(assignment, class_targets, assignment.quality * assignment.positive)
 
     def weights(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the losses."""
-        targets, log_scores = self.targets(predictions, assignment, truth), predictions.log_scores()
-        loss = self._class_loss(log_scores, targets.class_targets)
-        return loss_weights(targets, loss, _entropy(log_scores, targets.class_targets))
+        """Return how much each prior counts in the losses."""
+        return _weights(predictions, assignment, truth, self)
 
-    def _class_loss(self, log_scores: Tensor, targets: Tensor) -> Tensor:
-        return (targets - log_scores.exp()).abs() ** self.beta * _entropy(log_scores, targets)
+    def class_loss(self, log_scores: Tensor, targets: Tensor) -> Tensor:
+        """Return the elementwise class loss (B,N,C) of ln of the scores."""
+        return (targets - log_scores.exp()).abs() ** self.beta * _cross_entropy(log_scores, targets)
 
 
 @dataclass(frozen=True)
 class InitialCriterion:
-    """Of the first epochs: the focal loss of the same scores, boxes weighted by centerness."""
+    """Losses of the first epochs: focal loss of the same scores, and GIoU loss weighted by centerness.
+
+    Args:
+        alpha, gamma: of the focal loss.
+    """
 
     alpha: float = 0.25
     gamma: float = 2.0
@@ -73,23 +57,59 @@ class InitialCriterion:
     def __call__(
         self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
-        targets = self.targets(predictions, assignment, truth)
-        class_loss = self._class_loss(predictions.log_scores(), targets.class_targets)
-        return _terms(predictions, assignment, truth, class_loss, targets)
+        """Return ``loss_cls`` and ``loss_bbox``."""
+        return _losses(predictions, assignment, truth, self)
 
     def targets(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What places are targets, and how much of it counts."""
-        targets = assignment.class_targets(truth, predictions.logits.shape[2])
-        central = centerness(predictions.priors.centers, assignment.boxes(truth)) * assignment.positive
-        return _targets(assignment, targets, central)
+        """Return class targets and the weights of the elementwise losses."""
+        class_targets = assignment.class_targets(truth, predictions.logits.shape[2])
+        weight = centerness(predictions.priors.centers, assignment.boxes(truth)) * assignment.positive
+        return _targets(assignment, class_targets, weight)
 
     def weights(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the losses."""
-        targets, log_scores = self.targets(predictions, assignment, truth), predictions.log_scores()
-        loss = self._class_loss(log_scores, targets.class_targets)
-        return loss_weights(targets, loss, _entropy(log_scores, targets.class_targets))
+        """Return how much each prior counts in the losses."""
+        return _weights(predictions, assignment, truth, self)
 
-    def _class_loss(self, log_scores: Tensor, targets: Tensor) -> Tensor:
-        miss = (targets - log_scores.exp()).abs()
-        share = self.alpha * targets + (1 - self.alpha) * (1 - targets)
-        return share * miss**self.gamma * _entropy(log_scores, targets)
+    def class_loss(self, log_scores: Tensor, targets: Tensor) -> Tensor:
+        """Return the elementwise class loss (B,N,C) of ln of the scores."""
+        error = (targets - log_scores.exp()).abs()
+        alpha = self.alpha * targets + (1 - self.alpha) * (1 - targets)
+        return alpha * error**self.gamma * _cross_entropy(log_scores, targets)
+
+
+def _losses(
+    predictions: GeometricPredictions,
+    assignment: Assignment,
+    truth: GroundTruth,
+    criterion: TaskAlignedCriterion | InitialCriterion,
+) -> dict[str, Tensor]:
+    targets = criterion.targets(predictions, assignment, truth)
+    class_loss = criterion.class_loss(predictions.log_scores(), targets.class_targets).sum(2)
+    box_loss = losses.giou(predictions.boxes, assignment.boxes(truth))
+    return {
+        "loss_cls": masked_sum(class_loss, targets.class_weights),
+        "loss_bbox": masked_sum(box_loss, targets.box_weights),
+    }
+
+
+def _weights(
+    predictions: GeometricPredictions,
+    assignment: Assignment,
+    truth: GroundTruth,
+    criterion: TaskAlignedCriterion | InitialCriterion,
+) -> LossWeights:
+    targets, log_scores = criterion.targets(predictions, assignment, truth), predictions.log_scores()
+    class_loss = criterion.class_loss(log_scores, targets.class_targets)
+    return loss_weights(targets, class_loss, _cross_entropy(log_scores, targets.class_targets))
+
+
+def _targets(assignment: Assignment, class_targets: Tensor, weight: Tensor) -> Targets:
+    """Divide the class loss by the sum of its targets (B,N,C), and the box loss by that of its weights (B,N)."""
+    class_weights = (~assignment.ignored).float() / normalizer(class_targets.sum())
+    return Targets(class_targets, class_weights, weight * (2.0 / normalizer(weight.sum())))
+
+
+def _cross_entropy(log_scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the binary cross entropy of scores given by their logarithm, finite at 0 and 1."""
+    log_rest = torch.log1p(-log_scores.exp().clamp(max=1 - 1e-7))
+    return -(targets * log_scores + (1 - targets) * log_rest)

@@ -1,7 +1,9 @@
-"""VarifocalNet's losses (Zhang et al. 2021): IoU-aware classes, boxes before and after refinement.
+"""VarifocalNet's losses (Zhang et al. 2021): varifocal loss of the IACS, GIoU loss of initial and refined boxes.
 
-Normalizers are the code's: classes by the number of positives, boxes by the sum of their own overlaps (the article
-divides all by the number of positives).
+The class target of a positive is the IoU of its refined box with its object, the IoU-aware classification score (IACS,
+section 3.1). The same IoU weights the GIoU loss of the refined box, and that of the initial box its own. Normalizers
+are those of the authors' code: the class loss is divided by the number of positives and each box loss by the sum of its
+IoUs, while the article divides all by the number of positives (eq. 4).
 """
 
 from __future__ import annotations
@@ -27,10 +29,14 @@ from poise.structures import Assignment, GroundTruth, Predictions, RefinedPredic
 
 @dataclass(frozen=True)
 class VarifocalCriterion:
-    """Classes are taught the IoU of their place's final box; both boxes are weighted by their own IoU.
+    """Class loss, and losses of the initial and the refined box.
 
-    With ``hard_labels`` positives are targets 1 and ignored places do not count (for the plain focal loss); otherwise
-    every place counts, padding included, as in the original.
+    Args:
+        class_loss: elementwise loss of logits and targets (B,N,C).
+        hard_labels: for the plain focal loss: class targets of positives are 1, and ignored priors do not count.
+            Otherwise all priors count, those in the padding included, as in the authors' code.
+        initial_weight: weight of the loss of the initial box.
+        refined_weight: weight of the loss of the refined box.
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.varifocal
@@ -39,42 +45,39 @@ class VarifocalCriterion:
     refined_weight: float = 2.0
 
     def __call__(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
+        """Return ``loss_cls``, ``loss_bbox`` and, with refined boxes, ``loss_bbox_rf``."""
         objects, targets = assignment.boxes(truth), self.targets(predictions, assignment, truth)
-        last_loss = masked_sum(losses.giou(predictions.boxes, objects), targets.box_weights)
-        terms = {
-            "loss_cls": masked_sum(
-                self.class_loss(predictions.logits, targets.class_targets).sum(2), targets.class_weights
-            )
-        }
+        class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
+        class_loss = masked_sum(class_loss, targets.class_weights)
+        box_loss = masked_sum(losses.giou(predictions.boxes, objects), targets.box_weights)
         if not isinstance(predictions, RefinedPredictions):
-            return {**terms, "loss_bbox": last_loss}
-        first = predictions.initial_boxes
-        first_loss = masked_sum(losses.giou(first, objects), self.initial_weight * _share(first, objects, assignment))
-        return {**terms, "loss_bbox": first_loss, "loss_bbox_rf": last_loss}
+            return {"loss_cls": class_loss, "loss_bbox": box_loss}
+        initial = predictions.initial_boxes
+        initial_weights = self.initial_weight * _iou_weights(initial, objects, assignment)
+        initial_loss = masked_sum(losses.giou(initial, objects), initial_weights)
+        return {"loss_cls": class_loss, "loss_bbox": initial_loss, "loss_bbox_rf": box_loss}
 
     def targets(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What places are taught of classes and of their last box, and how much of it counts."""
+        """Return class targets (the IACS) and the weights of the losses of classes and refined boxes."""
         objects = assignment.boxes(truth)
-        overlap = iou(predictions.boxes.detach(), objects).clamp(min=EPS)
+        label = 1.0 if self.hard_labels else iou(predictions.boxes.detach(), objects).clamp(min=EPS)
         counted = ~assignment.ignored if self.hard_labels else torch.ones_like(assignment.ignored)
-        last_weight = self.refined_weight if isinstance(predictions, RefinedPredictions) else self.initial_weight
+        refined = isinstance(predictions, RefinedPredictions)
+        box_weight = self.refined_weight if refined else self.initial_weight
         return Targets(
-            class_targets=assignment.class_targets(
-                truth, predictions.logits.shape[2], 1.0 if self.hard_labels else overlap
-            ),
+            class_targets=assignment.class_targets(truth, predictions.logits.shape[2], label),
             class_weights=counted / num_positives(assignment),
-            box_weights=last_weight * _share(predictions.boxes, objects, assignment),
+            box_weights=box_weight * _iou_weights(predictions.boxes, objects, assignment),
         )
 
     def weights(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the losses of classes and of its last box."""
+        """Return how much each prior counts in the losses of classes and refined boxes."""
         targets = self.targets(predictions, assignment, truth)
-        return loss_weights_from_logits(
-            targets, self.class_loss(predictions.logits, targets.class_targets), predictions.logits
-        )
+        class_loss = self.class_loss(predictions.logits, targets.class_targets)
+        return loss_weights_from_logits(targets, class_loss, predictions.logits)
 
 
-def _share(boxes: Tensor, objects: Tensor, assignment: Assignment) -> Tensor:
-    """The IoU that the box of each positive has, divided by their sum, (B,N)."""
+def _iou_weights(boxes: Tensor, objects: Tensor, assignment: Assignment) -> Tensor:
+    """Return the IoU of each positive's box with its object, divided by the sum of these, (B,N)."""
     weight = iou(boxes.detach(), objects).clamp(min=EPS) * assignment.positive
     return weight / normalizer(weight.sum())

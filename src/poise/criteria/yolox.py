@@ -1,4 +1,4 @@
-"""YOLOX's losses (Ge et al. 2021): classes of positives, objectness of all, boxes; at the end offsets as well."""
+"""YOLOX's losses (Ge et al. 2021): classes of positives, objectness of all priors, IoU loss, and L1 loss at the end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from poise.structures import Assignment, GroundTruth, JointDeltaPredictions
 
 @dataclass(frozen=True)
 class YOLOXCriterion:
-    """All terms are sums divided by the number of positives.
+    """Class, box, objectness and offset losses, all divided by the number of positives.
 
-    Positives are taught the ``quality`` that the assigner saw, the IoU of their box, at their class. The box loss is
-    1 - IoU^2. ``offset_weight`` weighs the L1 loss of the encoded offsets; 0 leaves the term out.
+    The class target of a positive is the assigner's ``quality``, the IoU of its box. The box loss is 1 - IoU^2.
+
+    Args:
+        coder: encoding of the offsets.
+        box_weight: weight of the box loss.
+        offset_weight: weight of the L1 loss of the encoded offsets; 0 leaves it out.
     """
 
     coder: DeltaCoder
@@ -29,6 +33,7 @@ class YOLOXCriterion:
     def __call__(
         self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
+        """Return ``loss_cls``, ``loss_bbox``, ``loss_obj`` and, with ``offset_weight``, ``loss_l1``."""
         objects, positive, count = assignment.boxes(truth), assignment.positive.float(), num_positives(assignment)
         targets = self.targets(predictions, assignment, truth)
         class_loss = binary_cross_entropy_with_logits(predictions.logits, targets.class_targets, reduction="none")
@@ -40,22 +45,22 @@ class YOLOXCriterion:
             "loss_obj": masked_sum(objectness, (~assignment.ignored).float()) / count,
         }
         if self.offset_weight:
-            wanted = self.coder.encode(predictions.priors.cells, objects)
-            offset_loss = losses.l1(predictions.deltas, torch.nan_to_num(wanted)).sum(2)
+            offsets = torch.nan_to_num(self.coder.encode(predictions.priors.cells, objects))
+            offset_loss = losses.l1(predictions.deltas, offsets).sum(2)
             terms["loss_l1"] = masked_sum(offset_loss, positive) * (self.offset_weight / count)
         return terms
 
     def targets(self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
-        """What positives are targets, and how much of it counts."""
+        """Return the class targets and weights of positives."""
         positive, count = assignment.positive.float(), num_positives(assignment)
-        targets = assignment.class_targets(truth, predictions.logits.shape[2], assignment.quality)
-        return Targets(targets, positive / count, positive * (self.box_weight / count))
+        return Targets(
+            class_targets=assignment.class_targets(truth, predictions.logits.shape[2], assignment.quality),
+            class_weights=positive / count,
+            box_weights=positive * (self.box_weight / count),
+        )
 
     def weights(self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """How much each place counts in the losses; the objectness of negatives is their ``background``."""
-        targets = self.targets(predictions, assignment, truth)
-        counted = targets.class_weights[..., None]
-        background = assignment.negative / num_positives(assignment)
-        return LossWeights(
-            counted * targets.class_targets, counted * (1 - targets.class_targets), targets.box_weights, background
-        )
+        """Return how much each prior counts in the losses; ``background`` is the objectness loss of negatives."""
+        labels, class_weights, box_weights = self.targets(predictions, assignment, truth)
+        positive, negative = class_weights[..., None] * labels, class_weights[..., None] * (1 - labels)
+        return LossWeights(positive, negative, box_weights, assignment.negative / num_positives(assignment))

@@ -1,8 +1,9 @@
-"""Samplers: which assigned places are trained on."""
+"""Samplers: the selection of the assigned priors that the losses use."""
 
 from poise.sample.balanced import InstanceBalanced, IoUBalanced
 from poise.sample.combined import (
     PositiveNegativeSampler,
+    RandomSelection,
     libra_article_sampler,
     libra_sampler,
     ohem_sampler,
@@ -10,7 +11,6 @@ from poise.sample.combined import (
 )
 from poise.sample.ohem import OHEM
 from poise.sample.protocol import Sampler, SelectionRequest, SelectionRule, restrict_to_sample
-from poise.sample.random import RandomSelection
 from poise.sample.take_all import TakeAll
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Online hard example mining (Shrivastava et al. 2016): the candidates with the greatest loss."""
+"""Online hard example mining (OHEM, Shrivastava et al. 2016): the candidates with the largest loss."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from poise.sample.protocol import SelectionRequest, select_topk
 
 @dataclass(frozen=True)
 class OHEM:
-    """Candidates in the order of their classification loss; one whose loss is not a number comes last."""
+    """Select the candidates with the largest classification loss; a loss of NaN counts as 0."""
 
     needs_loss: ClassVar[bool] = True
 
     def __call__(self, request: SelectionRequest) -> Tensor:
+        """Return the selected candidates (B,N) bool."""
         if request.loss is None:
-            raise ValueError("OHEM() ranks by the loss of each place: hand the sampler loss=(B,N)")
-        return select_topk(
-            request.candidates, request.loss.nan_to_num(nan=0.0).clamp(min=0), request.count, request.max_count
-        )
+            raise ValueError("OHEM() ranks priors by their loss: call the sampler with loss=(B,N)")
+        keys = request.loss.nan_to_num(nan=0.0).clamp(min=0)
+        return select_topk(request.candidates, keys, request.count, request.max_count)

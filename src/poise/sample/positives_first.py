@@ -1,4 +1,4 @@
-"""Which of a head's places become queries of a decoder (Co-DETR: Zong et al. 2023, section 3.3)."""
+"""Sampling of the positives that become customized positive queries of a decoder (Co-DETR: Zong et al. 2023)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from poise.structures import Assignment, Sample
 
 @dataclass(frozen=True)
 class PositivesFirst:
-    """The positives of each image, ``most`` at most and then at random; with ``fill`` also negatives at random.
+    """Select the positives of each image, at random if there are more than ``max_queries``.
 
-    Negatives fill every image up to the number of the image with the most positives, but to ``least`` at least. So the
-    original's code has it; the article lends positives alone.
+    With ``fill``, negatives at random fill each image up to the largest number of positives of an image, but at least
+    ``min_queries``, as in the original code; the article uses positives alone.
 
     Args:
-        random: False takes the lowest indices instead, for comparing numbers.
+        random: False selects the lowest indices instead, for comparison with other implementations.
     """
 
     needs_loss: ClassVar[bool] = False
@@ -30,26 +30,26 @@ class PositivesFirst:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_queries <= self.max_queries:
-            raise ValueError(f"{self}: 1 <= min_queries <= max_queries")
+            raise ValueError(f"{self}: 1 <= min_queries <= max_queries is needed")
 
     @torch.no_grad()
     def __call__(
         self, assignment: Assignment, generator: torch.Generator | None = None, loss: Tensor | None = None
     ) -> Sample:
-        """Positives ahead, (B,S) of at most ``most`` places."""
-        wanted = assignment.positive | (assignment.negative if self.fill else False)
-        key = assignment.positive.long() + wanted.long() + self._keys(assignment, generator)
+        """Return at most ``max_queries`` priors per image, positives first."""
+        candidates = assignment.positive | (assignment.negative if self.fill else False)
+        key = assignment.positive.long() + candidates.long() + self._keys(assignment, generator)
         best = key.topk(min(self.max_queries, key.shape[1]), 1)
         count = assignment.positive.sum(1)
         if self.fill:
             count = count.amax().clamp(min=self.min_queries).expand_as(count)
         slots = torch.arange(best.indices.shape[1], device=key.device)
-        return Sample(best.indices, (slots < count[:, None]) & wanted.gather(1, best.indices))
+        return Sample(best.indices, (slots < count[:, None]) & candidates.gather(1, best.indices))
 
     def _keys(self, assignment: Assignment, generator: torch.Generator | None) -> Tensor:
-        """(B,N) float64 in [0,1), all different: the greater the sooner."""
-        places = assignment.index
+        """Return distinct keys (B,N) float64 in [0,1); larger keys are selected first."""
+        index = assignment.index
         if self.random:
-            return torch.rand(places.shape, generator=generator, device=places.device, dtype=torch.float64)
-        order = torch.arange(places.shape[1], 0, -1, device=places.device, dtype=torch.float64)
-        return (order / (places.shape[1] + 1)).expand(places.shape)
+            return torch.rand(index.shape, generator=generator, device=index.device, dtype=torch.float64)
+        order = torch.arange(index.shape[1], 0, -1, device=index.device, dtype=torch.float64)
+        return (order / (index.shape[1] + 1)).expand(index.shape)

@@ -1,4 +1,4 @@
-"""No sampling: every place that is not ignored (dense heads, and comparisons without chance)."""
+"""No sampling: every prior that is not ignored, for comparisons without random numbers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from poise.structures import Assignment, Sample
 
 @dataclass(frozen=True)
 class TakeAll:
-    """All positives and all negatives."""
+    """Select all positives and all negatives."""
 
     needs_loss: ClassVar[bool] = False
 
     def __call__(
         self, assignment: Assignment, generator: torch.Generator | None = None, loss: Tensor | None = None
     ) -> Sample:
-        places = torch.arange(assignment.index.shape[1], device=assignment.index.device)
-        return Sample(places.expand_as(assignment.index), ~assignment.ignored)
+        """Return all priors, with a mask of those that are not ignored."""
+        index = torch.arange(assignment.index.shape[1], device=assignment.index.device)
+        return Sample(index.expand_as(assignment.index), ~assignment.ignored)
