@@ -156,5 +156,5 @@ def test_why_the_mean_must_come_last() -> None:
 
 
 def test_shapes_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match="of one shape"):
+    with pytest.raises(ValueError, match="shapes must be equal"):
         losses.VarifocalLoss()(torch.zeros(2, 3), torch.zeros(2, 1))

@@ -86,7 +86,7 @@ class RegionCriterion:
         )
 
     def weights(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
-        """Return how much each sampled region counts, at the object's class or as background; no class is a negative."""
+        """Return how much each region counts, at the object's class or as background; no class is a negative."""
         labels, class_weights, box_weights = self.targets(predictions, assignment, truth)
         positive = class_weights[..., None] * labels
         return LossWeights(positive, torch.zeros_like(positive), box_weights, class_weights * assignment.negative)

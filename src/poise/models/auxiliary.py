@@ -55,7 +55,7 @@ def faster_rcnn_branch(site: AuxiliarySpec) -> Built:
         ),
         MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0),
         TakeAll() if site.deterministic else random_sampler(site.regions, 0.25),
-        RegionBoxCriterion(second, weight=10.0),
+        RegionBoxCriterion(second, box_weight=10.0),
         RegionPostProcess(0.0, 0.5),
     )
     return RegionBranch(proposal, region), Regions(align)
