@@ -142,6 +142,7 @@ def tiny_training(
         processes.rank,
         processes.world_size,
     )
+    print(*state.align(plan.batches_per_epoch, recipe.train.accumulate), flush=True)
     log = TrainingLog(state, out, processes, SilentDisplay(), 0, recipe.schedule.epochs)
     training = Training(state, TinyLoader(plan, workers), recipe, out, processes, log, {"name": "tiny"})
 

@@ -96,9 +96,8 @@ class LiveDisplay:
             self.drawn = time.monotonic()
 
     def status(self, status: Status) -> None:
-        self.bar.update(
-            self.task, completed=status.step, description=f"epoch {status.epoch}/{status.epochs}", text=status.line()
-        )
+        place = f"epoch {status.epoch}/{status.epochs}"
+        self.bar.update(self.task, completed=status.step, total=status.steps, description=place, text=status.line())
         self.bar.refresh()
 
     def message(self, text: str) -> None:

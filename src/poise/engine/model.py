@@ -15,6 +15,7 @@ from poise.criteria.federated import FederatedLoss
 from poise.data import ImageSet
 from poise.data.repeats import images_of_classes
 from poise.detectors import DetectionModel, QueryDetector
+from poise.engine.class_transfer import transfer
 from poise.models import create_model
 from poise.models.files import find_model_file, load_model
 from poise.published import load_published
@@ -34,7 +35,8 @@ def build_model(
         The model, and notes on the weights for the user.
     """
     if given is not None:
-        model, notes = _copy(given, train_set), ["training the given model, with its weights and parts"]
+        model, transferred = _copy(given, train_set)
+        notes = ["training the given model, with its weights and parts" + (f"; {transferred}" if transferred else "")]
     else:
         model, notes = _from_recipe(recipe.model, train_set, fresh)
     if recipe.train.checkpoint_backbone:
@@ -44,7 +46,8 @@ def build_model(
     return model, notes
 
 
-def _copy(given: DetectionModel, train_set: ImageSet) -> DetectionModel:
+def _copy(given: DetectionModel, train_set: ImageSet) -> tuple[DetectionModel, str]:
+    """Copy a model for the classes of a data set; returns what became of its classes, too."""
     classes = len(train_set.class_names)
     if given.num_classes != classes:
         raise ValueError(
@@ -53,7 +56,9 @@ def _copy(given: DetectionModel, train_set: ImageSet) -> DetectionModel:
         )
     model = copy.deepcopy(given)
     model.set_classes(train_set.class_names, train_set.category_ids)
-    return model
+    transferred = transfer(model, given.state_dict(), given.class_names)
+    model.load_state_dict(transferred.weights, strict=False)
+    return model, str(transferred)
 
 
 def _from_recipe(settings: ModelSettings, train_set: ImageSet, fresh: bool) -> tuple[DetectionModel, list[str]]:
@@ -132,7 +137,7 @@ def _is_published(source: str) -> bool:
 
 
 def _start_weights(model: DetectionModel, source: str) -> tuple[str, list[str]]:
-    """Fill a model from a poise file or a published checkpoint; layers for other classes keep their initial values.
+    """Fill a model from a poise file or a published checkpoint; classes are matched by name, others start anew.
 
     Returns a note for the user, and the names of the tensors that the file does not hold.
     """
@@ -140,11 +145,12 @@ def _start_weights(model: DetectionModel, source: str) -> tuple[str, list[str]]:
         report = load_published(model, source, remap_classes=True)
         return f"weights from {source}: {report}", list(report.missing)
     file = find_model_file(source)
-    values, own = load_model(file).state_dict(), model.state_dict()
-    fitting = {name: value for name, value in values.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
+    loaded, own = load_model(file), model.state_dict()
+    transferred = transfer(model, loaded.state_dict(), loaded.class_names)
+    if not transferred.weights:
         raise ValueError(f"model.weights: no tensor of {file} fits {model.name}; is it of another kind of model?")
-    model.load_state_dict(fitting, strict=False)
-    rest = sorted(set(own) - set(fitting))
-    note = f"weights from {file}: {len(fitting)} tensors"
-    return note + (f"; initialized: {', '.join(rest[:6])}" if rest else ""), rest
+    model.load_state_dict(transferred.weights, strict=False)
+    rest = sorted(set(own) - set(transferred.weights))
+    notes = [f"weights from {file}: {len(transferred.weights)} tensors", str(transferred)]
+    notes += [f"initialized: {', '.join(rest[:6])}"] if rest else []
+    return "; ".join(note for note in notes if note), rest

@@ -134,6 +134,7 @@ def _train(
         write_text_atomically(folder / CLASSES, "".join(f"{name}\n" for name in model.class_names))
 
     training = _training(recipe, folder, processes, state, model, train_set, progress_display)
+    notes += state.align(training.loader.batches_per_epoch, recipe.train.accumulate)
     validation = Validation(model, val_set, recipe, processes) if val_set is not None else None
     training.validate = validation
     _greet(training, [*remarks, *loaded, *notes], train_set, val_set)

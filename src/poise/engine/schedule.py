@@ -1,6 +1,7 @@
 """Learning rate schedules as pure functions of the step. They have no state, so a resumed run cannot differ.
 
-Each function returns a factor of the base rate. Steps and epochs count from 0.
+Each function returns a factor of the base rate. Steps and epochs count from 0. A step is counted by the share of the
+training that is done (:func:`scheduled_step`), so that a run can be resumed with another batch size or other data.
 """
 
 from __future__ import annotations
@@ -15,6 +16,14 @@ def base_rate(settings: OptimizerSettings, batch_size: int) -> float:
     """Return the rate for ``batch_size`` images a step: ``lr * batch_size / lr_batch_size`` (linear scaling, Goyal et
     al. 2017), or ``lr`` itself where ``lr_batch_size`` is 0."""
     return settings.lr * batch_size / settings.lr_batch_size if settings.lr_batch_size else settings.lr
+
+
+def scheduled_step(epoch: int, batch: int, steps_per_epoch: int, accumulate: int) -> int:
+    """Return the optimizer steps that epochs and batches done amount to at the present number of steps per epoch.
+
+    This is the number of steps done where neither batch size nor number of images have changed.
+    """
+    return epoch * steps_per_epoch + batch // accumulate
 
 
 def factor(settings: ScheduleSettings, step: int, steps_per_epoch: int) -> float:

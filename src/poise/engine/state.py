@@ -34,6 +34,7 @@ class TrainingState:
             ramp = settings.ema_ramp, settings.ema_ramp_steps
             self.ema = ExponentialMovingAverage(network, settings.ema_decay, *ramp)
         self.position = Position()
+        self.batches_per_epoch: int | None = None  # at which the position's batches count; None at the start
         self.rate = 0.0  # learning rate of the latest step
         self.best: tuple[float, int] | None = None  # metric and epoch, counted from 1
         self.rows: list[dict[str, Any]] = []  # of results.csv
@@ -55,6 +56,7 @@ class TrainingState:
             "step": self.position.step,
             "epoch": self.position.epoch,
             "batch": self.position.batch,
+            "batches_per_epoch": self.batches_per_epoch,
             "best": list(self.best) if self.best is not None else None,
             "rows": self.rows,
             "processes": shares,
@@ -75,6 +77,7 @@ class TrainingState:
         if self.scaler.is_enabled() and payload["scaler"]:
             self.scaler.load_state_dict(payload["scaler"])
         self.position = Position(payload["step"], payload["epoch"], payload["batch"])
+        self.batches_per_epoch = payload["batches_per_epoch"]
         self.rate = payload["rate"]
         self.best = (payload["best"][0], payload["best"][1]) if payload["best"] else None
         self.rows = list(payload["rows"])
@@ -85,6 +88,22 @@ class TrainingState:
         self.meter = Meter.restored(shares[processes.rank]["meter"])
         set_random_state(shares[processes.rank]["random"], processes.device)
         return []
+
+    def align(self, batches_per_epoch: int, accumulate: int) -> list[str]:
+        """Count the batches done of the running epoch anew where epochs have another number of batches than before.
+
+        The same share of the epoch counts as done, rounded down to whole optimizer steps. Returns what the user should
+        know.
+        """
+        before, self.batches_per_epoch = self.batches_per_epoch, batches_per_epoch
+        if before is None or before == batches_per_epoch:
+            return []
+        done = self.position.batch * batches_per_epoch // before // accumulate * accumulate
+        self.position = Position(self.position.step, self.position.epoch, done)
+        return [
+            f"{before} batches an epoch before, {batches_per_epoch} now: the learning rate goes on from the share of "
+            "the training done"
+        ]
 
     def shares(self, processes: Processes) -> list[dict[str, Any]]:
         """What differs between processes: generators and sums of the running epoch; every process must call this."""

@@ -103,8 +103,8 @@ class Training:
             for batches in self._groups(epoch, state.position.batch, stop):
                 if self.batch_seen is not None and state.position.step == 0:
                     self.batch_seen(batches[0])
-                state.rate = base * schedule.factor(plan, state.position.step, steps_per_epoch)
-                state.rate *= patience.decay(end, state.position.step, steps_per_epoch)
+                state.rate = base * schedule.factor(plan, self.scheduled_step, steps_per_epoch)
+                state.rate *= patience.decay(end, self.scheduled_step, steps_per_epoch)
                 step = state.position.step + 1
                 if self.watch is not None:
                     stepper.observer = self.watch.observer(step)
@@ -150,8 +150,15 @@ class Training:
         if end is not None and self.state.position.epoch == end.start:
             why = "the limit is near" if end.still_rising else f"{self.recipe.evaluate.metric} has stopped rising"
             self.log.display.message(f"{why}: the rate falls linearly until epoch {end.epochs}")
-        self.log.epochs, self.log.steps = self.epochs, self.epochs * self.steps_per_epoch
+        remaining = self.epochs * self.steps_per_epoch - self.scheduled_step
+        self.log.epochs, self.log.steps = self.epochs, self.state.position.step + remaining
         return end
+
+    @property
+    def scheduled_step(self) -> int:
+        """The step of the learning rate's schedule: by the share of the training that is done."""
+        position, accumulate = self.state.position, self.recipe.train.accumulate
+        return schedule.scheduled_step(position.epoch, position.batch, self.steps_per_epoch, accumulate)
 
     @property
     def epochs(self) -> int:
