@@ -3,7 +3,7 @@
     python benchmarks/co_detr_inference.py [--name co_deformable_detr_r50] [--size 256] [--rounds 5] [--batch 2]
                                            [--clock cpu] [--threads 1] [--json FILE]
 
-The plain detector is built apart, with ``heads=""``, and given the weights that both share. Times are medians over
+The plain detector is built apart with ``auxiliary_heads=""`` and given the shared weights. Times are medians of
 rounds in which all models take turns. Memory is what the forward pass keeps for the backward pass, each storage counted
 once, weights left out: the part of a step's memory that the heads add to.
 """
@@ -62,7 +62,7 @@ def inference(name: str, size: int, rounds: int, device: str, clock: Callable[[]
 def training(
     name: str, size: int, rounds: int, batch: int, device: str, clock: Callable[[], float]
 ) -> list[record.Row]:
-    models = [create_model(name, heads=heads).to(device).train() for heads in VARIANTS]
+    models = [create_model(name, auxiliary_heads=heads).to(device).train() for heads in VARIANTS]
     boxes = torch.rand(8, 2) * size / 2
     boxes = torch.cat((boxes, boxes + size / 8 + torch.rand(8, 2) * size / 4), 1)
     targets = [{"boxes": boxes, "labels": torch.arange(8)}] * batch

@@ -15,7 +15,7 @@ from poise.models import create_model
 from poise.models.files import save_model
 
 SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 2, "hidden": 32, "queries": 20, "encoder_layers": 1}
-SMALL |= {"decoder_layers": 2, "lent": 20, "backbone": "mobilenetv3_small_100", "image_size": 96}
+SMALL |= {"decoder_layers": 2, "max_auxiliary_queries": 20, "backbone": "mobilenetv3_small_100", "image_size": 96}
 PNG = b"\x89PNG"
 
 
@@ -26,7 +26,7 @@ def models(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     names = [one["name"] for one in json.loads(next(demo_data.rglob("*val*.json")).read_text())["categories"]]
     for stem, heads, seed in (("plain", "", 0), ("first", "faster_rcnn,atss", 0), ("second", "faster_rcnn,atss", 1)):
         torch.manual_seed(seed)
-        model = create_model("co_deformable_detr_r18", num_classes=len(names), heads=heads, **SMALL)
+        model = create_model("co_deformable_detr_r18", num_classes=len(names), auxiliary_heads=heads, **SMALL)
         model.set_classes(names, range(1, len(names) + 1))
         save_model(model, folder / f"{stem}.pt")
         found[stem] = str(folder / f"{stem}.pt")

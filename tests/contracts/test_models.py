@@ -16,9 +16,15 @@ from poise.structures import Batch, Detections, GroundTruth, Progress
 
 SMALL: dict[str, Any] = {"channels": 32, "depth": 1}
 SMALL_REGION: dict[str, Any] = {"channels": 32, "hidden": 64}
-SMALL_QUERIES: dict[str, Any] = {"channels": 32, "heads": 4, "hidden": 64, "queries": 20, "backbone": "test_resnet"}
+SMALL_QUERIES: dict[str, Any] = {
+    "channels": 32,
+    "attention_heads": 4,
+    "hidden": 64,
+    "queries": 20,
+    "backbone": "test_resnet",
+}
 SMALL_QUERIES |= {"encoder_layers": 1, "decoder_layers": 2, "deterministic": True}
-SMALL_COLLABORATION = {**SMALL_QUERIES, "heads": "atss", "attention_heads": 4, "lent": 20}
+SMALL_COLLABORATION = {**SMALL_QUERIES, "auxiliary_heads": "atss", "attention_heads": 4, "max_auxiliary_queries": 20}
 MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it small
     "retinanet_r18_fpn": SMALL,
     "fcos_r18_fpn": SMALL,
@@ -47,7 +53,7 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "conditional_detr_r18": SMALL_QUERIES,
     "dab_detr_r18": SMALL_QUERIES,
     "dino_r18": SMALL_QUERIES,
-    "h_deformable_detr_r18": {**SMALL_QUERIES, "many_queries": 10, "many_repeats": 2},
+    "h_deformable_detr_r18": {**SMALL_QUERIES, "one_to_many_queries": 10, "one_to_many_repeats": 2},
     "group_dino_r18": {**SMALL_QUERIES, "query_groups": 2, "denoising": 4},
     "co_deformable_detr_r18": SMALL_COLLABORATION,
     "co_dino_r18": SMALL_COLLABORATION,

@@ -50,7 +50,7 @@ def test_a_recipe_puts_it_into_a_detr_alone(tmp_path_factory: pytest.TempPathFac
     from poise.data import open_data
 
     data = open_data(write_demo_data(tmp_path_factory.mktemp("federated") / "scenes", train=4, val=2, size=64), "train")
-    options = {"backbone": "mobilenetv3_small_100", "channels": 16, "heads": ""}
+    options = {"backbone": "mobilenetv3_small_100", "channels": 16, "auxiliary_heads": ""}
     small = {"model.backbone_weights": "none", "train.federated_classes": 2, "data.path": "x"}
     recipe = with_settings(get_recipe("co_deformable_detr_r18"), {**small, "model.options": options})
     model, _ = build_model(recipe, data, fresh=True)

@@ -15,7 +15,7 @@ from poise.structures import Batch, GroundTruth, Progress
 
 SMALL: dict[str, Any] = {
     "channels": 32,
-    "heads": 4,
+    "attention_heads": 4,
     "hidden": 64,
     "queries": 20,
     "encoder_layers": 2,

@@ -15,13 +15,16 @@ from poise.structures import Batch, GroundTruth, Progress
 
 SMALL: dict[str, Any] = {"channels": 16, "hidden": 32, "queries": 12, "encoder_layers": 1, "decoder_layers": 2}
 SMALL |= {"backbone": "test_byobnet"}
-PLAIN, HELPED = {"heads": 2}, {"attention_heads": 2, "lent": 20, "regions": 16, "region_hidden": 16}
+PLAIN, HELPED = (
+    {"attention_heads": 2},
+    {"attention_heads": 2, "max_auxiliary_queries": 20, "regions": 16, "region_hidden": 16},
+)
 MODELS: dict[str, dict[str, Any]] = {
     "dino_r18": PLAIN,
-    "h_deformable_detr_r18": {**PLAIN, "many_queries": 10, "many_repeats": 2},
+    "h_deformable_detr_r18": {**PLAIN, "one_to_many_queries": 10, "one_to_many_repeats": 2},
     "group_dino_r18": {**PLAIN, "query_groups": 2},
     "co_dino_r18": HELPED,
-    "co_deformable_detr_r18": {**HELPED, "heads": "atss,dw"},
+    "co_deformable_detr_r18": {**HELPED, "auxiliary_heads": "atss,dw"},
 }
 
 

@@ -35,7 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "queries": 20,
         "encoder_layers": 1,
         "decoder_layers": 2,
-        "lent": 20,
+        "max_auxiliary_queries": 20,
         "denoising": 5,
     },
 }

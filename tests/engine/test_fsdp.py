@@ -23,7 +23,12 @@ from poise.structures import Batch, GroundTruth
 
 ALONE = Processes(torch.device("cpu"))
 SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 2, "hidden": 32, "queries": 12, "encoder_layers": 2}
-SMALL |= {"decoder_layers": 2, "lent": 12, "backbone": "mobilenetv3_small_100", "checkpointed_layers": 1}
+SMALL |= {
+    "decoder_layers": 2,
+    "max_auxiliary_queries": 12,
+    "backbone": "mobilenetv3_small_100",
+    "checkpointed_layers": 1,
+}
 
 
 def sharded(recipe: Recipe) -> Recipe:
@@ -99,7 +104,7 @@ def test_a_detr_in_shares_says_and_learns_the_same(tmp_path: Path) -> None:
 
 
 def test_layers_that_are_gathered_by_themselves() -> None:
-    wide = {**SMALL, "channels": 64, "hidden": 512, "heads": ""}
+    wide = {**SMALL, "channels": 64, "hidden": 512, "auxiliary_heads": ""}
     network = create_model("co_deformable_detr_r18", num_classes=3, **wide).network
     found = layers_to_shard(network)
     assert set(network.encoder.layers) <= set(found)  # type: ignore[union-attr,arg-type]

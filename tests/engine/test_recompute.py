@@ -12,7 +12,7 @@ from poise.engine.model import checkpoint_backbone
 from poise.models import create_model
 
 SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 2, "hidden": 16, "queries": 9, "encoder_layers": 1}
-SMALL |= {"decoder_layers": 1, "heads": ""}
+SMALL |= {"decoder_layers": 1, "auxiliary_heads": ""}
 
 
 def gradients(model: DetectionModel) -> tuple[dict[str, torch.Tensor], int]:

@@ -16,7 +16,14 @@ from poise.lab.methods import Method
 from poise.lab.separation import box_mask, contrast, discriminability
 from poise.models import create_model
 
-SMALL = {"channels": 32, "attention_heads": 4, "hidden": 32, "encoder_layers": 1, "decoder_layers": 2, "lent": 20}
+SMALL = {
+    "channels": 32,
+    "attention_heads": 4,
+    "hidden": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "max_auxiliary_queries": 20,
+}
 BOXES = np.array([[6.0, 8, 70, 60], [40, 30, 90, 62]])
 
 
@@ -27,7 +34,7 @@ def sample_image(boxes: np.ndarray = BOXES) -> AnnotatedImage:
 
 def method(heads: str = "faster_rcnn,atss", name: str = "co_deformable_detr_r18") -> Method:
     torch.manual_seed(0)
-    parts = {"queries": 20, "heads": heads, "backbone": "test_byobnet", **SMALL}
+    parts = {"queries": 20, "auxiliary_heads": heads, "backbone": "test_byobnet", **SMALL}
     return Method("co", create_model(name, 3, image_size=96, **parts).eval(), (0, 1, 2))
 
 

@@ -219,7 +219,7 @@ def check_queries(explanation: lab.Explanation, stages: dict[str, str]) -> None:
     ],
 )
 def test_every_layer_of_a_decoder(name: str, missing: set[str]) -> None:
-    explanation = explained(name, heads=4, **TINY)
+    explanation = explained(name, attention_heads=4, **TINY)
     stages = {stage: term for stage, term in LAYERS.items() if stage not in missing}
     assert set(explanation.stages) == set(stages)
     check_queries(explanation, stages)
@@ -234,7 +234,7 @@ def test_every_layer_of_a_decoder(name: str, missing: set[str]) -> None:
 
 @pytest.mark.parametrize("name", ["co_deformable_detr_r18", "co_dino_5scale_r18"])
 def test_auxiliary_heads_of_collaborative_training(name: str) -> None:
-    explanation = explained(name, attention_heads=4, lent=40, **TINY)
+    explanation = explained(name, attention_heads=4, max_auxiliary_queries=40, **TINY)
     layers = {stage: term for stage, term in LAYERS.items() if stage in explanation.stages}
     assert len(layers) == (4 if "dino" in name else 3)
     check_queries(explanation, {**layers, **HEADS})

@@ -35,7 +35,7 @@ from poise.nn.transformer.tokens import Tokens
 from poise.structures import Batch, GroundTruth, Progress
 
 SMALL: dict[str, Any] = {"channels": 32, "attention_heads": 4, "hidden": 64, "queries": 20, "encoder_layers": 1}
-SMALL |= {"decoder_layers": 2, "lent": 40, "backbone": "mobilenetv3_small_100"}
+SMALL |= {"decoder_layers": 2, "max_auxiliary_queries": 40, "backbone": "mobilenetv3_small_100"}
 LATE = Progress.final()
 
 
@@ -43,7 +43,7 @@ def model_of(name: str = "co_deformable_detr_r18", seed: int = 0, **options: Any
     torch.manual_seed(seed)
     small = SMALL if "detr" in name else {"channels": 16, "backbone": SMALL["backbone"]}
     if name == "conditional_detr_r18":
-        small = {"channels": 32, "heads": 4, "queries": 20, "backbone": SMALL["backbone"]}
+        small = {"channels": 32, "attention_heads": 4, "queries": 20, "backbone": SMALL["backbone"]}
     return create_model(name, num_classes=3, **{**small, **options}).eval()
 
 
@@ -95,10 +95,12 @@ def test_what_attention_says_it_weighs_is_what_it_reads() -> None:
     torch.manual_seed(0)
     attention = ConditionalCrossAttention(16, 2, 0.0, first=True).eval()
     padding = torch.arange(6)[None] >= torch.tensor([[6], [4]])
-    memory = Tokens(torch.randn(2, 6, 16), torch.randn(2, 6, 16), padding, torch.ones(2, 1, 2), ((2, 3),))
+    memory = Tokens(
+        torch.randn(2, 6, 16), torch.randn(2, 6, 16), torch.rand(2, 6, 2), padding, torch.ones(2, 1, 2), ((2, 3),)
+    )
     inputs = torch.randn(2, 5, 16), torch.randn(2, 5, 16), torch.randn(2, 5, 16), memory
     with torch.no_grad():
-        weights = attention.look(*inputs)
+        weights = attention.attention_weights(*inputs)
         values = attention.value(memory.values).unflatten(-1, (2, 8)).transpose(1, 2)
         read = inputs[0] + attention.output((weights @ values).transpose(1, 2).flatten(2))
         torch.testing.assert_close(attention(*inputs), read)
@@ -205,6 +207,6 @@ def test_places_of_queries() -> None:
     numbers = json.loads(json.dumps(found.to_dict()))
     assert numbers["queries_per_image"]["positive"] == 2 and numbers["distance"]["atss"]["to_positive"]["all_pairs"] > 0
     plain = QueryDistances()
-    plain.add("a", image_queries(model_of(heads="").network, batch_of(), LATE)[0])
+    plain.add("a", image_queries(model_of(auxiliary_heads="").network, batch_of(), LATE)[0])
     assert plain.to_dict()["distance"] == {}
     json.dumps(queries.to_dict())

@@ -45,9 +45,16 @@ def detr_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     find_browser()
     folder = tmp_path_factory.mktemp("detr")
     data = write_demo_data(folder / "scenes", train=1, val=2, size=96)
-    options = {"channels": 32, "attention_heads": 4, "hidden": 32, "encoder_layers": 1, "decoder_layers": 2, "lent": 20}
+    options = {
+        "channels": 32,
+        "attention_heads": 4,
+        "hidden": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "max_auxiliary_queries": 20,
+    }
     for name, heads in (("co", "faster_rcnn,atss"), ("plain", "")):
-        parts = {"queries": 20, "heads": heads, "backbone": "test_byobnet", **options}
+        parts = {"queries": 20, "auxiliary_heads": heads, "backbone": "test_byobnet", **options}
         save_model(create_model("co_deformable_detr_r18", 8, image_size=96, **parts), folder / name / "model.pt")
     words = ["lab", "compare", *(str(folder / name / "model.pt") for name in ("co", "plain")), "--data", str(data)]
     out = folder / "page.html"

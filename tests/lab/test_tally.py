@@ -21,7 +21,14 @@ MODELS = {
     "atss_r18_fpn": {"depth": 1},
     "dw_r18_fpn": {"depth": 1},
     "faster_rcnn_r18_fpn": {"hidden": 32},
-    "dino_r18": {"heads": 4, "hidden": 32, "queries": 20, "encoder_layers": 1, "decoder_layers": 2, "channels": 32},
+    "dino_r18": {
+        "attention_heads": 4,
+        "hidden": 32,
+        "queries": 20,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "channels": 32,
+    },
 }
 
 

@@ -8,11 +8,20 @@ from torch import nn
 
 from poise.models import create_model
 
-SMALL = {"channels": 32, "hidden": 64, "encoder_layers": 1, "decoder_layers": 2, "queries": 20, "lent": 10}
+SMALL = {
+    "channels": 32,
+    "hidden": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "queries": 20,
+    "max_auxiliary_queries": 10,
+}
 
 
 def test_a_light_network_for_phones_trains_whole() -> None:
-    model = create_model("co_deformable_detr_r18", num_classes=3, backbone="shufflenetv2_0.5x", heads="atss", **SMALL)
+    model = create_model(
+        "co_deformable_detr_r18", num_classes=3, backbone="shufflenetv2_0.5x", auxiliary_heads="atss", **SMALL
+    )
     targets = [{"boxes": torch.tensor([[8.0, 8.0, 40.0, 60.0]]), "labels": torch.tensor([1])}]
     torch.stack(list(model.train().losses(torch.randn(1, 3, 64, 64), targets).values())).sum().backward()
     body = model.network.backbone

@@ -17,13 +17,21 @@ from poise.models import create_model
 from poise.models.roles import NoSuchHead, head_names, with_head, without_training_parts
 
 SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 2, "hidden": 32, "queries": 12, "encoder_layers": 1}
-SMALL |= {"decoder_layers": 2, "lent": 20, "backbone": "test_resnet", "region_hidden": 32, "regions": 16}
+SMALL |= {
+    "decoder_layers": 2,
+    "max_auxiliary_queries": 20,
+    "backbone": "test_resnet",
+    "region_hidden": 32,
+    "regions": 16,
+}
 
 
 @pytest.fixture(scope="module")
 def model() -> DetectionModel:
     torch.manual_seed(0)
-    built = create_model("co_deformable_detr_r18", num_classes=8, image_size=64, **SMALL, heads="atss,faster_rcnn,atss")
+    built = create_model(
+        "co_deformable_detr_r18", num_classes=8, image_size=64, **SMALL, auxiliary_heads="atss,faster_rcnn,atss"
+    )
     return built.eval()
 
 
@@ -39,7 +47,7 @@ def test_a_head_detects_in_the_models_place(model: DetectionModel) -> None:
 
 def test_without_heads(model: DetectionModel) -> None:
     plain, pixels = without_training_parts(model), torch.randn(2, 3, 64, 64)
-    assert plain.options["heads"] == "" and head_names(plain) == ()
+    assert plain.options["auxiliary_heads"] == "" and head_names(plain) == ()
     assert sum(p.numel() for p in plain.parameters()) < sum(p.numel() for p in model.parameters())
     for a, b in zip(model.detect(pixels), plain.detect(pixels), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
@@ -63,6 +71,6 @@ def test_heads_on_the_command_line(model: DetectionModel, tmp_path: Path, capsys
 
 
 def test_a_model_without_heads_says_what_to_take() -> None:
-    plain = create_model("dino_r18", num_classes=2, channels=16, heads=2, queries=4, backbone="test_resnet")
+    plain = create_model("dino_r18", num_classes=2, channels=16, attention_heads=2, queries=4, backbone="test_resnet")
     with pytest.raises(NoSuchHead, match="co_dino_"):
         with_head(plain, "atss")

@@ -1,15 +1,16 @@
-"""Collaborative training (Co-DETR: Zong et al. 2023): auxiliary branches teach the encoder and lend queries.
+"""Collaborative hybrid assignments training (Co-DETR: Zong et al. 2023).
 
-One-to-one matching gives encoder and decoder few positives. So the encoder's memory is made a pyramid again and read by
-branches that give every object many places (ATSS, Faster R-CNN, any branch of ``poise.branches``), which makes its
-features tell objects from background; and the places that a branch found positive become further queries of the same
-decoder, whose objects are known. All of this is gone at inference.
+One-to-one matching assigns few positive queries, too few to train encoder and decoder efficiently. Co-DETR adds
+auxiliary heads to the encoder's output, such as ATSS and Faster R-CNN, which are supervised by one-to-many assignment
+(section 3.2), and makes customized positive queries for the decoder from the positives of these heads; they need no
+matching, because their objects are known (section 3.3). Both are used in training only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,183 +19,237 @@ from torch.nn.functional import interpolate
 from poise.boxes import normalize_boxes
 from poise.criteria.protocol import ScaledCriterion
 from poise.nn.roi_align import RegionAlign
-from poise.nn.transformer.positions import inverse_sigmoid
+from poise.nn.transformer.layers import inverse_sigmoid
 from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
 from poise.nn.transformer.tokens import Tokens
 from poise.sample import restrict_to_sample
-from poise.sample.positives_first import PositivesFirst
-from poise.structures import Assignment, Detections, GroundTruth, Match, PairWeights, Progress, StepOutput
+from poise.structures import Assignment, Detections, GroundTruth, Match, PairWeights, Progress, Sample, StepOutput
 
-Reader = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]  # (maps, boxes (B,S,4), places (B,S)) to (B,S,C)
+FeatureReader = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
 
 
-class BoxContent(nn.Module):
-    """A lent query's content is its box; its position the decoder makes itself (Co-DINO).
+@dataclass(frozen=True)
+class PositiveQuerySampler:
+    """Samples the priors that become customized positive queries: positives first, at random if there are too many.
+
+    The published code fills every image with random negatives up to the number of positives of the image that has most,
+    and at least to ``min_queries``; the article uses positives alone.
 
     Args:
-        features: and what the branch saw there, as in the article; the published Co-DINO leaves that out.
+        max_queries: queries of an image.
+        min_queries: queries of an image with ``pad_with_negatives``.
+        pad_with_negatives: as in the published code.
+        random: False takes the lowest indices instead.
+    """
+
+    needs_loss: ClassVar[bool] = False
+    max_queries: int = 300
+    min_queries: int = 9
+    pad_with_negatives: bool = True
+    random: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_queries <= self.max_queries:
+            raise ValueError(f"{self}: 1 <= min_queries <= max_queries is required")
+
+    @torch.no_grad()
+    def __call__(
+        self, assignment: Assignment, generator: torch.Generator | None = None, loss: Tensor | None = None
+    ) -> Sample:
+        """Return at most ``max_queries`` priors of each image, positives first."""
+        candidates = assignment.positive | (assignment.negative if self.pad_with_negatives else False)
+        shape, device = candidates.shape, candidates.device
+        if self.random:
+            key = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+        else:
+            key = torch.arange(shape[1], 0, -1, device=device, dtype=torch.float64) / (shape[1] + 1)
+        key = key + candidates.long() + assignment.positive.long()
+        index = key.topk(min(self.max_queries, shape[1]), 1).indices
+        count = assignment.positive.sum(1)
+        if self.pad_with_negatives:
+            count = count.amax().clamp(min=self.min_queries).expand_as(count)
+        slots = torch.arange(index.shape[1], device=device)
+        return Sample(index, (slots < count[:, None]) & candidates.gather(1, index))
+
+
+class BoxQueryGenerator(nn.Module):
+    """Makes the content of a query from its box; the decoder computes the position (Co-DINO).
+
+    Args:
+        features: add the projected features of the auxiliary head's prior, as in the article; the published Co-DINO
+            uses the box alone.
     """
 
     def __init__(self, channels: int, features: bool = False) -> None:
         super().__init__()
         self.encode = BoxEncoding(channels, channels)
-        self.seen = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels)) if features else None
+        self.project_features = None
+        if features:
+            self.project_features = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels))
 
-    def forward(self, shares: Tensor, read: Callable[[], Tensor]) -> Queries:
-        content = self.encode(inverse_sigmoid(shares).sigmoid())
-        return Queries(content if self.seen is None else content + self.seen(read()), shares)
+    def forward(self, boxes: Tensor, read_features: Callable[[], Tensor]) -> Queries:
+        """Make queries from normalized boxes (B,D,4); ``read_features()`` returns features (B,D,C)."""
+        content = self.encode(inverse_sigmoid(boxes).sigmoid())
+        if self.project_features is not None:
+            content = content + self.project_features(read_features())
+        return Queries(content, boxes)
 
 
-class BoxAndFeatures(nn.Module):
-    """Position and content from the box, and what the branch saw there (Co-Deformable-DETR, eq. 3 of the article).
+class BoxFeatureQueryGenerator(nn.Module):
+    """Makes position and content from the box, and adds the projected features (Co-Deformable-DETR; article, eq. 4).
 
     Args:
-        wide: the head's own embedding is a vector, as the article means it; published is a single number, added to
-            all channels alike.
+        vector_embedding: learn a vector as the embedding of the auxiliary head; the published code learns one number,
+            added to all channels.
     """
 
-    def __init__(self, channels: int, wide: bool = False) -> None:
+    def __init__(self, channels: int, vector_embedding: bool = False) -> None:
         super().__init__()
         self.encode = BoxEncoding(channels, 2 * channels)
         self.project, self.norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
-        self.head = nn.Parameter(torch.zeros(channels if wide else 1))
+        self.head_embedding = nn.Parameter(torch.zeros(channels if vector_embedding else 1))
 
-    def forward(self, shares: Tensor, read: Callable[[], Tensor]) -> Queries:
-        positions, content = self.encode(inverse_sigmoid(shares).sigmoid()).chunk(2, -1)
-        return Queries(content + self.norm(self.project(read())), shares, positions + self.head)
+    def forward(self, boxes: Tensor, read_features: Callable[[], Tensor]) -> Queries:
+        """Make queries from normalized boxes (B,D,4); ``read_features()`` returns features (B,D,C)."""
+        positions, content = self.encode(inverse_sigmoid(boxes).sigmoid()).chunk(2, -1)
+        return Queries(content + self.norm(self.project(read_features())), boxes, positions + self.head_embedding)
 
 
-class PointAndFeatures(BoxAndFeatures):
-    """As above for a decoder whose references are points: the box's center (the article's Co-Conditional-DETR)."""
+class PointFeatureQueryGenerator(BoxFeatureQueryGenerator):
+    """The same for a decoder whose references are points: the centers of the boxes (Co-Conditional-DETR)."""
 
-    def forward(self, shares: Tensor, read: Callable[[], Tensor]) -> Queries:
-        queries = super().forward(shares, read)
-        return replace(queries, references=shares[..., :2])
+    def forward(self, boxes: Tensor, read_features: Callable[[], Tensor]) -> Queries:
+        return replace(super().forward(boxes, read_features), references=boxes[..., :2])
 
 
 class AuxiliaryHead(nn.Module):
-    """An auxiliary branch with the queries that it lends.
+    """An auxiliary head with one-to-many assignment, and the customized positive queries made from its positives.
 
     Args:
-        name: of the branch, before its matches' names.
-        branch: ``(maps, truth, progress) -> StepOutput``; its last match is what is lent.
-        make: from boxes in shares of the image, and a function that reads the places' features, to queries.
-        read: features of places, for ``make``.
-        weight: of the losses of the lent queries.
+        name: prefix of its matches' names.
+        branch: ``(maps, truth, progress) -> StepOutput``, with ``predict``.
+        match_name: key of the branch's match whose positives become queries.
+        query_generator: ``(boxes, read_features) -> Queries`` of normalized boxes (B,D,4).
+        sampler: selects the priors.
+        read_features: ``(maps, boxes, index) -> (B,D,C)`` features of priors, see ``CellFeatures``.
+        query_weight: of the losses of the queries (lambda_1).
     """
 
     def __init__(
         self,
         name: str,
         branch: nn.Module,
-        make: nn.Module,
-        sampler: PositivesFirst,
-        read: Reader,
-        weight: float = 1.0,
+        match_name: str,
+        *,
+        query_generator: nn.Module,
+        sampler: PositiveQuerySampler,
+        read_features: FeatureReader,
+        query_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.name, self.branch, self.make, self.sampler, self.read = name, branch, make, sampler, read
-        self.weight = weight
+        self.name, self.branch, self.match_name = name, branch, match_name
+        self.query_generator, self.sampler, self.read_features = query_generator, sampler, read_features
+        self.query_weight = query_weight
 
-    def forward(
-        self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress, number: int
-    ) -> tuple[StepOutput, SupervisedQueries]:
-        """The branch's step, and its queries as the ``number``-th group."""
-        output: StepOutput = self.branch(maps, truth, progress)
-        *_, match = output.matches.values()
-        return output, self.lend(match, maps, truth, number)
-
-    def lend(self, match: Match, maps: Sequence[Tensor], truth: GroundTruth, number: int) -> SupervisedQueries:
-        told = match.assignment
-        assignment = told if isinstance(told, Assignment) else foremost(told)
+    def positive_queries(
+        self, match: Match, maps: Sequence[Tensor], truth: GroundTruth, number: int
+    ) -> SupervisedQueries:
+        """Make customized positive queries (section 3.3), one attention group; ``number`` names their losses."""
+        assignment = match.assignment if isinstance(match.assignment, Assignment) else hard_assignment(match.assignment)
         sample = self.sampler(assignment)
-        everywhere = match.predictions.priors.boxes.detach().float().expand(len(truth.sizes), -1, -1)
-        boxes = everywhere.gather(1, sample.index[..., None].expand(-1, -1, 4))
-        queries = self.make(normalize_boxes(boxes, truth.sizes), lambda: self.read(maps, boxes, sample.index))
-        together = sample.mask.any(0, keepdim=True) if self.sampler.fill else sample.mask
-        groups = torch.where(together, 0, -1)
-        stage, name = f"{self.name}/queries", f"{{}}_aux{number}"
+        priors = match.predictions.priors.boxes.detach().float().expand(len(truth.sizes), -1, -1)
+        boxes = priors.gather(1, sample.index[..., None].expand(-1, -1, 4))
+        normalized = normalize_boxes(boxes, truth.sizes)
+        queries = self.query_generator(normalized, lambda: self.read_features(maps, boxes, sample.index))
+        used = sample.mask.any(0, keepdim=True) if self.sampler.pad_with_negatives else sample.mask
         return SupervisedQueries(
-            queries, restrict_to_sample(assignment, sample), groups, stage, name, weight=self.weight
+            queries,
+            restrict_to_sample(assignment, sample),
+            torch.where(used, 0, -1),
+            match_name=f"{self.name}/queries",
+            loss_name=f"{{}}_aux{number}",
+            weight=self.query_weight,
         )
 
 
-def foremost(weights: PairWeights, share: float = 0.5) -> Assignment:
-    """Positive are the places that weigh at least ``share`` as much as the best place of the same object."""
+def hard_assignment(weights: PairWeights, fraction: float = 0.5) -> Assignment:
+    """Assign priors whose positive weight is at least ``fraction`` of the highest weight of the same object."""
     positive = weights.positive.detach()
-    kept = torch.where(positive >= share * positive.amax(1, keepdim=True), positive, 0.0)
-    return replace(weights, positive=kept).hard()
+    mask = positive >= fraction * positive.amax(1, keepdim=True)
+    return replace(weights, positive=torch.where(mask, positive, 0.0)).hard()
 
 
 class Collaboration(nn.Module):
-    """The pyramid over the memory, and the lenders that read it.
+    """The auxiliary heads on a feature pyramid that is made from the encoder's output.
 
     Args:
-        adapter: the memory's maps to the branches'.
-        weight: of the branches' losses.
+        adapter: maps the memory's maps to the pyramid (the multi-scale adapter of the article).
+        auxiliary_heads: the heads.
+        weight: of the heads' losses (lambda_2).
     """
 
-    def __init__(self, adapter: nn.Module, lenders: Sequence[AuxiliaryHead], weight: float) -> None:
+    def __init__(self, adapter: nn.Module, auxiliary_heads: Sequence[AuxiliaryHead], weight: float) -> None:
         super().__init__()
-        self.adapter, self.lenders, self.weight = adapter, nn.ModuleList(lenders), weight
+        self.adapter, self.auxiliary_heads, self.weight = adapter, nn.ModuleList(auxiliary_heads), weight
 
     def forward(
         self, memory: Tokens, truth: GroundTruth, progress: Progress
     ) -> tuple[StepOutput, list[SupervisedQueries]]:
-        """The weighted losses and the matches of all branches, and the queries that they lend."""
-        maps, losses, matches, lent = self.pyramid(memory), {}, {}, []
-        for number, lender in enumerate(self.lenders):
-            output, queries = lender(maps, truth, progress, number)
+        """Return the weighted losses and the matches of all heads, and their customized positive queries."""
+        maps, losses, matches, queries = self.pyramid(memory), {}, {}, []
+        heads: Any = self.auxiliary_heads
+        for number, head in enumerate(heads):
+            output: StepOutput = head.branch(maps, truth, progress)
             for term, loss in output.losses.items():
-                shared = "rpn" in term and term not in losses  # the originals number no proposal network
-                losses[term if shared else f"{term}{number}"] = loss * self.weight
-            matches.update({f"{lender.name}/{stage}": self._scaled(match) for stage, match in output.matches.items()})
-            lent.append(queries)
-        return StepOutput(losses, matches), lent
-
-    def _scaled(self, match: Match) -> Match:
-        known = hasattr(match.criterion, "weights")
-        return replace(match, criterion=ScaledCriterion(match.criterion, self.weight)) if known else match
+                unnumbered = "rpn" in term and term not in losses  # as in the original, which has one RPN at most
+                losses[term if unnumbered else f"{term}{number}"] = loss * self.weight
+            for name, match in output.matches.items():
+                weighted = hasattr(match.criterion, "weights")
+                criterion = ScaledCriterion(match.criterion, self.weight) if weighted else match.criterion
+                matches[f"{head.name}/{name}"] = replace(match, criterion=criterion)
+            queries.append(head.positive_queries(output.matches[head.match_name], maps, truth, number))
+        return StepOutput(losses, matches), queries
 
     def pyramid(self, memory: Tokens) -> list[Tensor]:
-        """The maps that the branches read."""
+        """Return the maps that the heads read."""
         maps: list[Tensor] = self.adapter(memory.maps())
         return maps
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the branches, in their order."""
-        return tuple(str(lender.name) for lender in self.lenders)
+        """Names of the heads, in order."""
+        return tuple(str(head.name) for head in self.auxiliary_heads)
 
     def predict(self, memory: Tokens, sizes: Tensor, number: int) -> Detections:
-        """What a branch finds by itself."""
-        branch = self.lenders[number].branch
+        """Return the detections of auxiliary head ``number``."""
+        branch = self.auxiliary_heads[number].branch
         return branch.predict(self.pyramid(memory), sizes)  # type: ignore[union-attr,operator]
 
 
-class Downsample(nn.Sequential):
-    """The published adapter: a coarser map of the coarsest, by one 3x3 convolution of stride 2 and a group norm."""
+class CoarserLevelAdapter(nn.Sequential):
+    """Adapter of multi-scale encoders: adds one level by a 3x3 convolution of stride 2 of the coarsest (published)."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(*_conv(channels, 2))
+        super().__init__(*_conv_norm(channels, 2))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         return [*maps, super().forward(maps[-1])]
 
 
-class FromOneScale(nn.Module):
-    """The article's adapter for encoders of one map: finer maps by bilinear upsampling and a 3x3 convolution, coarser
-    ones by 3x3 convolutions of stride 2, one after another. (The original code has none; group norms as in its other.)
+class SingleScaleAdapter(nn.Module):
+    """Adapter of single-scale encoders (article, section 3.2; not in the published code).
+
+    Finer levels are made by bilinear upsampling and a 3x3 convolution, coarser ones by 3x3 convolutions of stride 2,
+    each from the level before. Every convolution has a group norm, as in ``CoarserLevelAdapter``.
     """
 
     def __init__(self, channels: int, finer: int = 2, coarser: int = 2) -> None:
         super().__init__()
-        self.finer = nn.ModuleList([_conv(channels, 1) for _ in range(finer)])
-        self.coarser = nn.ModuleList([_conv(channels, 2) for _ in range(coarser)])
+        self.finer = nn.ModuleList([_conv_norm(channels, 1) for _ in range(finer)])
+        self.coarser = nn.ModuleList([_conv_norm(channels, 2) for _ in range(coarser)])
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        (one,) = maps
-        levels = [one]
+        levels = list(maps)
         for conv in self.finer:
             levels.insert(0, conv(interpolate(levels[0], scale_factor=2.0, mode="bilinear")))
         for conv in self.coarser:
@@ -202,28 +257,29 @@ class FromOneScale(nn.Module):
         return levels
 
 
-def _conv(channels: int, stride: int) -> nn.Sequential:
+def _conv_norm(channels: int, stride: int) -> nn.Sequential:
     norm = nn.GroupNorm(min(32, max(1, channels // 4)), channels)
     return nn.Sequential(nn.Conv2d(channels, channels, 3, stride, 1), norm)
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Reads places of dense heads off the cells that they lie in."""
+class CellFeatures:
+    """Reads features of a dense head's priors: the values of the cells that they belong to."""
 
-    anchors: int = 1  # places of a cell
+    anchors_per_cell: int = 1
 
-    def __call__(self, maps: Sequence[Tensor], boxes: Tensor, places: Tensor) -> Tensor:
-        tokens = torch.cat([level.flatten(2) for level in maps], 2).transpose(1, 2)
-        cell = places // self.anchors
-        return tokens.gather(1, cell[..., None].expand(-1, -1, tokens.shape[2]))
+    def __call__(self, maps: Sequence[Tensor], boxes: Tensor, index: Tensor) -> Tensor:
+        """Return (B,D,C) of maps (B,C,H_l,W_l) at prior indices (B,D)."""
+        cells = torch.cat([level.flatten(2) for level in maps], 2).transpose(1, 2)
+        return cells.gather(1, (index // self.anchors_per_cell)[..., None].expand(-1, -1, cells.shape[2]))
 
 
 @dataclass(frozen=True)
-class Regions:
-    """Reads regions as their second stage does, and averages."""
+class RegionFeatures:
+    """Reads features of regions: RoIAlign, averaged over the bins."""
 
     align: RegionAlign
 
-    def __call__(self, maps: Sequence[Tensor], boxes: Tensor, places: Tensor) -> Tensor:
-        return self.align(maps, boxes).mean((2, 3)).unflatten(0, places.shape)
+    def __call__(self, maps: Sequence[Tensor], boxes: Tensor, index: Tensor) -> Tensor:
+        """Return (B,D,C) of maps (B,C,H_l,W_l) at boxes (B,D,4), xyxy pixels."""
+        return self.align(maps, boxes).mean((2, 3)).unflatten(0, index.shape)

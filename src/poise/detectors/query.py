@@ -1,4 +1,4 @@
-"""The detector of the DETR family: an encoder's memory, queries to it, a decoder that answers, Hungarian matching."""
+"""The detector of the DETR family (Carion et al. 2020): encoder, object queries, decoder, and set prediction."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from poise.boxes import denormalize_boxes
 from poise.criteria.protocol import ScaledCriterion
 from poise.detectors.collaboration import Collaboration
 from poise.nn.transformer.denoising import ContrastiveDenoising
-from poise.nn.transformer.queries import DecoderOutput, Matching, Queries, SupervisedQueries, cut, joined
+from poise.nn.transformer.queries import (
+    DecoderOutput,
+    Matcher,
+    Queries,
+    SupervisedQueries,
+    concatenate_with_mask,
+    split_queries,
+)
 from poise.nn.transformer.tokens import Tokens
 from poise.postprocess import SoftNMSPostProcess, TopKPostProcess
 from poise.structures import (
@@ -26,39 +34,48 @@ from poise.structures import (
     Progress,
     QueryPredictions,
     StepOutput,
-    map_tensors,
 )
 
 
 @dataclass(frozen=True)
-class Hybrid:
-    """Queries behind the others, in training, among which every object is wanted several times (H-DETR)."""
+class OneToManyMatching:
+    """How the additional queries of H-DETR are supervised in training.
 
-    assigner: Matching
-    weight: float = 1.0  # of their losses
+    Args:
+        assigner: matches every object with several queries.
+        weight: of their losses.
+    """
+
+    assigner: Matcher
+    weight: float = 1.0
 
 
 class QueryDetector(nn.Module):
-    """``forward`` gives losses and matches whatever the mode, ``predict`` detections whatever the mode.
+    """A detector of the DETR family.
+
+    ``forward`` returns losses and matches, ``predict`` detections, both in training and in evaluation mode.
 
     Args:
         tokenizer: ``(maps, sizes, canvas) -> Tokens``.
-        encoder: ``(tokens) -> Tokens``.
-        queries: ``(tokens) -> Queries``; where they carry proposals, these are taught too.
-        decoder: ``(queries, tokens, blocked) -> DecoderOutput`` of all its layers.
-        assigner: matches queries of stacked layers, one group of them, with objects.
+        encoder: ``(tokens) -> Tokens``, the memory.
+        queries: ``(memory) -> Queries``, or ``(memory, count)`` where ``num_inference_queries`` is set. Proposals of
+            the encoder that come with them are supervised too.
+        decoder: ``(queries, memory, attention_mask) -> DecoderOutput`` of all its layers.
+        assigner: matches the queries of one group with objects, one to one; layers are stacked along the batch axis.
         criterion: a ``SetCriterion``.
-        denoising: makes further queries from the truth, in training.
-        collaboration: auxiliary branches on the encoder's memory, in training, and the queries that they lend.
-        shown: queries of inference; 0: all. The others serve in training.
-        groups: of ``shown`` queries each, which see only their own and are matched each on its own.
-        hybrid: what the queries behind these groups are for; None: there are none.
-        one_pass: lent queries take part in the decoder's one pass, masked; else each branch's have a pass of their
-            own, as in the original. Up to rounding that is the same, at less memory and more time.
+        denoising: makes denoising queries in training.
+        collaboration: auxiliary heads of Co-DETR in training, and the customized positive queries of their matches.
+        num_inference_queries: queries used at inference; the others serve training. 0: all.
+        query_groups: groups of ``num_inference_queries`` queries that attend only to themselves and are matched
+            separately (Group-DETR).
+        one_to_many: supervises the queries behind those groups (H-DETR); None: there are none.
+        one_pass: decode auxiliary queries in the same pass, masked; otherwise each auxiliary head's queries take a pass
+            of their own, as in the original. The results are equal up to rounding, with less memory and more time.
     """
 
     def __init__(
         self,
+        *,
         backbone: nn.Module,
         neck: nn.Module,
         tokenizer: nn.Module,
@@ -70,9 +87,9 @@ class QueryDetector(nn.Module):
         postprocess: TopKPostProcess | SoftNMSPostProcess,
         denoising: ContrastiveDenoising | None = None,
         collaboration: Collaboration | None = None,
-        shown: int = 0,
-        groups: int = 1,
-        hybrid: Hybrid | None = None,
+        num_inference_queries: int = 0,
+        query_groups: int = 1,
+        one_to_many: OneToManyMatching | None = None,
         one_pass: bool = True,
     ) -> None:
         super().__init__()
@@ -80,165 +97,178 @@ class QueryDetector(nn.Module):
         self.queries, self.decoder = queries, decoder
         self.denoising, self.collaboration = denoising, collaboration
         self.assigner, self.criterion, self.postprocess = assigner, criterion, postprocess
-        self.shown, self.groups, self.hybrid, self.one_pass = shown, groups, hybrid, one_pass
-        self.matching = assigner if groups == 1 else replace(assigner, groups=groups)
+        self.num_inference_queries, self.query_groups = num_inference_queries, query_groups
+        self.one_to_many, self.one_pass = one_to_many, one_pass
+        self.group_assigner = assigner if query_groups == 1 else replace(assigner, groups=query_groups)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         truth = batch.truth
         memory = self.encode(batch.pixels, truth.sizes)
-        queries, taught = self._further(self.queries(memory))
+        queries, supervised = self._split_one_to_many(self.queries(memory))
         if self.denoising is not None:
-            taught.append(self.denoising(truth))
-        lent: list[SupervisedQueries] = []
-        helped = StepOutput({})
+            supervised.append(self.denoising(truth))
+        auxiliary, auxiliary_queries = StepOutput({}), []
         if self.collaboration is not None:
-            helped, lent = self.collaboration(memory, truth, progress)
-        *known, matching = self._answers(queries, taught, lent, memory)
+            auxiliary, auxiliary_queries = self.collaboration(memory, truth, progress)
+        *outputs, matched = self._decode(queries, supervised, auxiliary_queries, memory)
         with torch.autocast(batch.pixels.device.type, enabled=False):
-            judged = self.compute_losses(queries, matching, [*taught, *lent], known, truth)
-        return merged([judged, helped])
+            step = self.compute_losses(queries, matched, [*supervised, *auxiliary_queries], outputs, truth)
+        return merge_outputs([step, auxiliary])
 
-    def _further(self, queries: Queries) -> tuple[Queries, list[SupervisedQueries]]:
-        """The queries that are matched one to one, and those behind them that are not."""
-        count = self.shown * self.groups
-        if self.hybrid is None or queries.content.shape[1] <= count:
+    def _split_one_to_many(self, queries: Queries) -> tuple[Queries, list[SupervisedQueries]]:
+        """Split off the queries that are matched one to many, if there are any."""
+        count = self.num_inference_queries * self.query_groups
+        if self.one_to_many is None or queries.content.shape[1] <= count:
             return queries, []
-        queries, rest = cut(queries, count)
-        together = torch.zeros(1, rest.content.shape[1], dtype=torch.int64, device=rest.content.device)
-        hybrid = self.hybrid
-        return queries, [
-            SupervisedQueries(rest, hybrid.assigner, together, "one_to_many", "{}_one2many", weight=hybrid.weight)
-        ]
+        queries, rest = split_queries(queries, count)
+        additional = SupervisedQueries(
+            rest,
+            self.one_to_many.assigner,
+            torch.zeros(1, rest.content.shape[1], dtype=torch.int64, device=rest.content.device),  # one group
+            match_name="one_to_many",
+            loss_name="{}_one2many",
+            weight=self.one_to_many.weight,
+        )
+        return queries, [additional]
 
-    def _answers(
-        self, queries: Queries, taught: Sequence[SupervisedQueries], lent: Sequence[SupervisedQueries], memory: Tokens
+    def _decode(
+        self,
+        queries: Queries,
+        supervised: Sequence[SupervisedQueries],
+        auxiliary: Sequence[SupervisedQueries],
+        memory: Tokens,
     ) -> list[DecoderOutput]:
-        """What is said to taught queries, to lent ones, and last to the queries that are matched."""
-        beside = [*taught, *lent] if self.one_pass else taught
-        asked, blocked = joined(queries, beside, self.groups)
-        *said, matching = parted(self.decoder(asked, memory, blocked), [part.groups.shape[1] for part in beside])
-        apart = [] if self.one_pass else lent
-        return [*said, *(self.decoder(part.queries, memory, part.blocked()) for part in apart), matching]
+        """Return the decoder's output for each part of the supervised and auxiliary queries, then for the matched."""
+        parts = [*supervised, *auxiliary] if self.one_pass else supervised
+        joint, attention_mask = concatenate_with_mask(queries, parts, self.query_groups)
+        output = self.decoder(joint, memory, attention_mask)
+        sizes = [*(part.groups.shape[1] for part in parts), queries.content.shape[1]]
+        split = zip(output.logits.split(sizes, 2), output.boxes.split(sizes, 2), strict=True)
+        *outputs, matched = (DecoderOutput(logits, boxes) for logits, boxes in split)
+        own_passes = [] if self.one_pass else auxiliary
+        outputs += [self.decoder(part.queries, memory, part.attention_mask()) for part in own_passes]
+        return [*outputs, matched]
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
-        """Detections of (B,3,H,W) normalized pixels whose images are ``sizes`` (B,2) high and wide before padding."""
+        """Detect in normalized pixels (B,3,H,W) of images of ``sizes`` (B,2), height and width before padding."""
         memory = self.encode(pixels, sizes)
-        answers = self.decoder(self.asked(memory), memory)
-        return self.postprocess(answers.logits[-1], denormalize_boxes(answers.boxes[-1], sizes), sizes)
+        output = self.decoder(self.inference_queries(memory), memory)
+        return self.postprocess(output.logits[-1], denormalize_boxes(output.boxes[-1], sizes), sizes)
 
-    def asked(self, memory: Tokens) -> Queries:
-        """The queries of inference."""
-        queries: Queries = self.queries(memory, self.shown) if self.shown else self.queries(memory)
+    def inference_queries(self, memory: Tokens) -> Queries:
+        """Return the queries that are used at inference."""
+        count = self.num_inference_queries
+        queries: Queries = self.queries(memory, count) if count else self.queries(memory)
         return queries
 
     def encode(self, pixels: Tensor, sizes: Tensor) -> Tokens:
-        """The encoder's memory."""
+        """Return the memory, the encoder's output tokens; arguments as of ``predict``."""
         maps = self.neck(self.backbone(pixels))
         return self.encoder(self.tokenizer(maps, sizes, (int(pixels.shape[2]), int(pixels.shape[3]))))
 
     def compute_losses(
         self,
         queries: Queries,
-        matching: DecoderOutput,
-        taught: Sequence[SupervisedQueries],
-        known: Sequence[DecoderOutput],
+        matched: DecoderOutput,
+        supervised: Sequence[SupervisedQueries],
+        outputs: Sequence[DecoderOutput],
         truth: GroundTruth,
     ) -> StepOutput:
-        """Losses and matches of what encoder and decoder said."""
-        layers, proposed, stages = len(matching.logits), queries.proposed, []
-        if proposed is not None and self.queries.any_class:
-            anything = replace(truth, labels=torch.zeros_like(truth.labels))
-            references = proposed.boxes[0].detach()
-            stages.append(self._teach(("encoder",), proposed, references, anything, ("enc_{}",), self.matching))
-        matching, names = self._with_proposed(queries, matching, "{}")
-        first = ("encoder",) if len(names) > layers else ()
-        called = (*first, *stage_names(layers))
-        stages.append(self._teach(called, matching, queries.references, truth, names, self.matching))
-        for part, said in zip(taught, known, strict=True):
-            said, names = self._with_proposed(part.queries, said, part.name)
-            taken = self._teach((part.stage,), said, part.queries.references, truth, names, part.assignment)
-            stages.append(taken if part.weight == 1 else weighed(taken, part.weight))
-        return merged(stages)
+        """Return losses and matches of all decoder layers and of the encoder's proposals.
 
-    def _with_proposed(
-        self, queries: Queries, answers: DecoderOutput, name: str
-    ) -> tuple[DecoderOutput, tuple[str, ...]]:
-        """The decoder's layers, behind the encoder's where that said these classes, and the names of their losses."""
-        names = layer_names(len(answers.logits), name)
-        if queries.proposed is None or self.queries.any_class:
-            return answers, names
-        return stacked(queries.proposed, answers), (f"enc_{name}", *names)
+        Args:
+            matched: output for ``queries``.
+            outputs: output for each of ``supervised``.
+        """
+        proposals, steps = queries.encoder_output, []
+        class_agnostic = proposals is not None and self.queries.class_agnostic
+        match_names = [*(f"queries/{i + 1}" for i in range(len(matched.logits) - 1)), "queries"]
+        if proposals is not None and class_agnostic:
+            one_class = replace(truth, labels=torch.zeros_like(truth.labels))
+            references, names = proposals.boxes[0].detach(), (["enc_{}"], ["encoder"])
+            steps.append(self._layer_losses(proposals, references, one_class, self.group_assigner, *names))
+        elif proposals is not None:
+            match_names = ["encoder", *match_names]
+        parts = [(queries, matched, self.group_assigner, "{}", match_names, 1.0)]
+        for part, output in zip(supervised, outputs, strict=True):
+            parts.append((part.queries, output, part.assignment, part.loss_name, [part.match_name], part.weight))
+        for part_queries, output, assignment, loss_name, names_of_matches, weight in parts:
+            loss_names = layer_loss_names(len(output.logits), loss_name)
+            if part_queries.encoder_output is not None and not class_agnostic:
+                output = concatenate_layers(part_queries.encoder_output, output)
+                loss_names = [f"enc_{loss_name}", *loss_names]
+            references = part_queries.references
+            step = self._layer_losses(output, references, truth, assignment, loss_names, names_of_matches)
+            steps.append(step if weight == 1 else scale_output(step, weight))
+        return merge_outputs(steps)
 
-    def _teach(
+    def _layer_losses(
         self,
-        stages: Sequence[str],
-        answers: DecoderOutput,
+        output: DecoderOutput,
         references: Tensor,
         truth: GroundTruth,
-        names: Sequence[str],
-        assignment: Assignment | Matching,
+        assignment: Assignment | Matcher,
+        loss_names: Sequence[str],
+        match_names: Sequence[str],
     ) -> StepOutput:
-        """The losses of some layers, by a known assignment or by matching; ``stages`` names the matches of the last."""
-        layers, batch = answers.logits.shape[:2]
-        predictions, truths = predictions_of(answers, references, truth.sizes), truth.repeat(layers)
+        """Return the losses of L layers, and the matches of the last ``len(match_names)`` layers."""
+        layers = len(output.logits)
+        predictions, truths = to_predictions(output, references, truth.sizes), truth.repeat(layers)
         if isinstance(assignment, Assignment):
-            assigned = map_tensors(assignment, lambda t: t.repeat(layers, 1))
+            masks = (assignment.index, assignment.positive, assignment.ignored, assignment.quality)
+            assigned = Assignment(*(t.repeat(layers, 1) for t in masks))
         else:
             assigned = assignment(predictions, truths)
-        losses = self.criterion.layer_losses(predictions, assigned, truths, names)
-        matches = {}
-        for layer, stage in enumerate(stages, layers - len(stages)):
-            said = predictions_of(layer_of(answers, layer), references, truth.sizes)
-            own = slice(layer * batch, (layer + 1) * batch)
-            told = map_tensors(assigned, lambda t, own=own: t[own])
-            matches[stage] = Match(said, told, criterion=self.criterion, truth=truth)
+        losses = self.criterion.layer_losses(predictions, assigned, truths, loss_names)
+        by_layer = split_layers(predictions, assigned, layers)[layers - len(match_names) :]
+        matches = {
+            name: Match(layer_predictions, layer_assignment, criterion=self.criterion, truth=truth)
+            for name, (layer_predictions, layer_assignment) in zip(match_names, by_layer, strict=True)
+        }
         return StepOutput(losses, matches)
 
 
-def merged(stages: Sequence[StepOutput]) -> StepOutput:
-    """The losses and matches of all stages."""
-    losses = {name: loss for stage in stages for name, loss in stage.losses.items()}
-    return StepOutput(losses, {name: match for stage in stages for name, match in stage.matches.items()})
+def merge_outputs(steps: Sequence[StepOutput]) -> StepOutput:
+    """Return the losses and matches of all steps in one."""
+    losses = {name: loss for step in steps for name, loss in step.losses.items()}
+    return StepOutput(losses, {name: match for step in steps for name, match in step.matches.items()})
 
 
-def weighed(output: StepOutput, weight: float) -> StepOutput:
-    """The step with all its losses, and what its matches say of them, times ``weight``."""
+def scale_output(output: StepOutput, weight: float) -> StepOutput:
+    """Multiply all losses, and the loss weights that the matches report, by ``weight``."""
     losses = {name: loss * weight for name, loss in output.losses.items()}
     matches = {name: replace(m, criterion=ScaledCriterion(m.criterion, weight)) for name, m in output.matches.items()}
     return StepOutput(losses, matches)
 
 
-def layer_names(layers: int, last: str) -> tuple[str, ...]:
-    """What the originals call the losses of each layer: ``d0.`` and so on ahead, nothing for the last."""
-    return (*(f"d{i}.{last}" for i in range(layers - 1)), last)
+def layer_loss_names(layers: int, last: str) -> list[str]:
+    """Return the names of each layer's losses as in the original: the prefix ``d0.`` and so on, none for the last."""
+    return [*(f"d{i}.{last}" for i in range(layers - 1)), last]
 
 
-def stage_names(layers: int) -> tuple[str, ...]:
-    """What the matches of each layer are called: with its number from 1, the last one without."""
-    return (*(f"queries/{i + 1}" for i in range(layers - 1)), "queries")
-
-
-def parted(answers: DecoderOutput, counts: Sequence[int]) -> list[DecoderOutput]:
-    """The answers to so many queries, then so many, and to the rest."""
-    sizes = [*counts, answers.logits.shape[2] - sum(counts)]
-    parts = zip(answers.logits.split(sizes, 2), answers.boxes.split(sizes, 2), strict=True)
-    return [DecoderOutput(*part) for part in parts]
-
-
-def stacked(first: DecoderOutput, second: DecoderOutput) -> DecoderOutput:
-    """The layers of both."""
+def concatenate_layers(first: DecoderOutput, second: DecoderOutput) -> DecoderOutput:
+    """Concatenate the layers of two outputs."""
     return DecoderOutput(torch.cat((first.logits, second.logits)), torch.cat((first.boxes, second.boxes)))
 
 
-def layer_of(answers: DecoderOutput, layer: int) -> DecoderOutput:
-    """The answers of one layer."""
-    return DecoderOutput(answers.logits[layer : layer + 1], answers.boxes[layer : layer + 1])
+def to_predictions(output: DecoderOutput, references: Tensor, sizes: Tensor) -> QueryPredictions:
+    """Stack L layers along the batch axis: predictions of L*B images; priors are the ``references`` (B,Q,2|4)."""
+    layers, count = len(output.logits), references.shape[1]
+    normalized = output.boxes.flatten(0, 1)
+    prior_boxes = denormalize_boxes(pad(references.detach(), (0, 4 - references.shape[-1])), sizes)
+    priors = Priors(prior_boxes.repeat(layers, 1, 1), torch.ones(count, device=sizes.device), (count,))
+    boxes = denormalize_boxes(normalized, sizes.repeat(layers, 1))
+    return QueryPredictions(priors, output.logits.flatten(0, 1), boxes, normalized)
 
 
-def predictions_of(answers: DecoderOutput, references: Tensor, sizes: Tensor) -> QueryPredictions:
-    """DecoderOutput of L layers as predictions of L*B images of ``sizes`` (B,2)."""
-    layers, count = len(answers.logits), references.shape[1]
-    shares, extents = answers.boxes.flatten(0, 1), sizes.repeat(layers, 1)
-    around = denormalize_boxes(torch.nn.functional.pad(references.detach(), (0, 4 - references.shape[-1])), sizes)
-    priors = Priors(around.repeat(layers, 1, 1), torch.ones(count, device=sizes.device), (count,))
-    return QueryPredictions(priors, answers.logits.flatten(0, 1), denormalize_boxes(shares, extents), shares)
+def split_layers(
+    predictions: QueryPredictions, assignment: Assignment, layers: int
+) -> list[tuple[QueryPredictions, Assignment]]:
+    """Split predictions and assignment of L stacked layers into those of each layer."""
+    predicted = (predictions.priors.boxes, predictions.logits, predictions.boxes, predictions.normalized_boxes)
+    assigned = (assignment.index, assignment.positive, assignment.ignored, assignment.quality)
+    by_layer = zip(*(t.chunk(layers) for t in (*predicted, *assigned)), strict=True)
+    return [
+        (QueryPredictions(replace(predictions.priors, boxes=priors), logits, boxes, normalized), Assignment(*masks))
+        for priors, logits, boxes, normalized, *masks in by_layer
+    ]

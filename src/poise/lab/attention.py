@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.detectors.query import QueryDetector, predictions_of
+from poise.detectors.query import QueryDetector, to_predictions
 from poise.lab.separation import average_levels
 from poise.nn.transformer.conditional import ConditionalCrossAttention
-from poise.nn.transformer.deformable_attention import DeformableAttention
+from poise.nn.transformer.deformable import DeformableAttention
 from poise.nn.transformer.queries import DecoderOutput
 from poise.nn.transformer.tokens import Shape
 from poise.structures import Batch
@@ -97,12 +97,12 @@ def positive_query_attention(
         )
     with record_cross_attention(network.decoder) as calls:
         memory = network.encode(batch.pixels, batch.truth.sizes)
-        queries = network.asked(memory)
+        queries = network.inference_queries(memory)
         output: DecoderOutput = network.decoder(queries, memory)
     if not -len(calls) <= layer < len(calls):
         raise ValueError(f"layer {layer}: the decoder of '{name}' has {len(calls)} layers, 0 to {len(calls) - 1}")
     last = DecoderOutput(output.logits[-1:].float(), output.boxes[-1:].float())
-    positive = network.assigner(predictions_of(last, queries.references, batch.truth.sizes), batch.truth).positive
+    positive = network.assigner(to_predictions(last, queries.references, batch.truth.sizes), batch.truth).positive
     module, inputs = calls[layer]
     return [
         AttentionMaps(_maps(module, inputs, image, positive[image], memory.shapes), int(positive[image].sum()))
@@ -112,9 +112,9 @@ def positive_query_attention(
 
 def _maps(module: Any, inputs: tuple[Any, ...], image: int, mask: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
     if isinstance(module, DeformableAttention):
-        locations, weights = module.look(*inputs)
+        locations, weights = module.sampling_points(*inputs)
         return deformable_attention_maps(locations[image, mask], weights[image, mask], shapes)
-    return dense_attention_maps(module.look(*inputs)[image, :, mask].transpose(0, 1), shapes)
+    return dense_attention_maps(module.attention_weights(*inputs)[image, :, mask].transpose(0, 1), shapes)
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def image_queries(
         torch.manual_seed(seed)
         output: StepOutput = network(batch, progress)
     decoder = output.matches[DECODER_STAGE]
-    heads = [] if network.collaboration is None else [head.name for head in network.collaboration.lenders]
+    heads = [] if network.collaboration is None else list(network.collaboration.names)
     return [
         ImageQueries(
             _select(decoder, image, batch, positive=True),

@@ -62,8 +62,8 @@ def match_stages(network: nn.Module, batch: Batch, progress: Progress, seed: int
         for name, match in output.matches.items()
         if _comparable(name, match.predictions)
     }
-    if queries and DECODER_STAGE in matched and queries[0].tokens is not None:
-        tokens = queries[0].tokens
+    if queries and DECODER_STAGE in matched and queries[0].token_index is not None:
+        tokens = queries[0].token_index
         matched[BY_TOKEN] = match_by_token(matched[DECODER_STAGE], tokens, int(tokens.max()) + 1)
     return {name: index.cpu() for name, index in matched.items()}
 

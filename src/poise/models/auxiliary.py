@@ -1,7 +1,7 @@
-"""Auxiliary branches of Co-DETR by name: heads that give every object many places, on the pyramid over the memory.
+"""Auxiliary heads of Co-DETR by name: branches with one-to-many assignment on a pyramid of the encoder's output.
 
-Every branch maps ``(maps, truth, progress)`` to a step's losses and matches and has ``predict``; what it found
-positive in its last match is lent. So any branch of poise can help: those of dense heads are in ``auxiliary_dense``.
+Any branch of poise can be one: ``(maps, truth, progress) -> StepOutput``, with ``predict``. Those of dense heads are in
+``auxiliary_dense``.
 """
 
 from __future__ import annotations
@@ -15,88 +15,112 @@ from poise.boxes import DeltaCoder
 from poise.branches.proposals import Propose, ProposeByImage
 from poise.branches.region import ProposalStage, RegionBranch, RegionPostProcess, RegionStage
 from poise.criteria import ProposalCriterion, RegionBoxCriterion
-from poise.detectors.collaboration import AuxiliaryHead, Collaboration, Downsample, FromOneScale, Regions
-from poise.models.auxiliary_dense import DENSE, AuxiliarySpec, Built
+from poise.detectors.collaboration import (
+    AuxiliaryHead,
+    CoarserLevelAdapter,
+    Collaboration,
+    PositiveQuerySampler,
+    RegionFeatures,
+    SingleScaleAdapter,
+)
+from poise.models.auxiliary_dense import DENSE, AuxiliaryBranch, AuxiliarySpec
 from poise.models.parts import check_choice
 from poise.nn.head_layers import retina_anchors
 from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.roi_align import RegionAlign
 from poise.sample import TakeAll, random_sampler
-from poise.sample.positives_first import PositivesFirst
 
-FINEST = 14.0  # px a pixel of the finest stride: regions up to twice this side are read off the finest level
+FINEST_SCALE = 14.0  # times the finest stride, px: regions up to twice this side are read from the finest level
+SINGLE_SCALE_STRIDES = (8, 16, 32, 64, 128)  # of the pyramid that ``SingleScaleAdapter`` makes of one map of stride 32
 
 
-def faster_rcnn_branch(site: AuxiliarySpec) -> Built:
-    """RPN with RetinaNet's anchors and a second stage whose boxes are compared decoded (GIoU, ten times).
+def faster_rcnn_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build Faster R-CNN: an RPN with RetinaNet's anchors and a second stage with GIoU loss of weight 10.
 
-    Positive are the sampled regions that overlap an object by half, the objects themselves among them.
+    Positives are the sampled regions whose IoU with an object is at least 0.5, the objects themselves among them.
     """
-    convs = site.region_convs
+    convs = spec.region_convs
     first, second = DeltaCoder(), DeltaCoder((0.05, 0.05, 0.1, 0.1) if convs else (0.1, 0.1, 0.2, 0.2))
-    align = RegionAlign(site.strides[:-1], finest_scale=FINEST * site.strides[0])
+    align = RegionAlign(spec.strides[:-1], finest_scale=FINEST_SCALE * spec.strides[0])
     proposal = ProposalStage(
-        ProposalHead(site.channels, retina_anchors(site.strides), first),
+        ProposalHead(spec.channels, retina_anchors(spec.strides), first),
         MaxIoU(0.7, 0.3, 0.3, divisor=1),
-        TakeAll() if site.deterministic else random_sampler(256, 0.5),
+        TakeAll() if spec.deterministic else random_sampler(256, 0.5),
         ProposalCriterion(first),
-        ProposeByImage(4000, 1000) if site.deterministic else Propose(4000, 1000),
+        ProposeByImage(4000, 1000) if spec.deterministic else Propose(4000, 1000),
         ProposeByImage(1000, 1000),
     )
     region = RegionStage(
         RegionHead(
-            site.channels,
-            site.num_classes,
+            spec.channels,
+            spec.num_classes,
             align,
             second,
-            hidden=site.region_hidden,
+            hidden=spec.region_hidden,
             class_agnostic=convs > 0,
             convs=convs,
         ),
         MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0),
-        TakeAll() if site.deterministic else random_sampler(site.regions, 0.25),
+        TakeAll() if spec.deterministic else random_sampler(spec.regions, 0.25),
         RegionBoxCriterion(second, box_weight=10.0),
         RegionPostProcess(0.0, 0.5),
     )
-    return RegionBranch(proposal, region), Regions(align)
+    return AuxiliaryBranch(RegionBranch(proposal, region), RegionFeatures(align), match_name="rcnn")
 
 
-AUXILIARY: dict[str, Callable[[AuxiliarySpec], Built]] = {"faster_rcnn": faster_rcnn_branch, **DENSE}
+AUXILIARY: dict[str, Callable[[AuxiliarySpec], AuxiliaryBranch]] = {"faster_rcnn": faster_rcnn_branch, **DENSE}
 
 
 def collaboration(
     heads: str,
-    site: AuxiliarySpec,
-    make: Callable[[], nn.Module],
-    sampler: PositivesFirst,
-    weight: float,
-    auxiliary_query_weight: float,
+    spec: AuxiliarySpec,
+    *,
+    query_generator: Callable[[], nn.Module],
+    sampler: PositiveQuerySampler,
+    auxiliary_head_weight: float,
+    query_weight: float,
     adapter: nn.Module | None = None,
 ) -> Collaboration | None:
-    """Branches by name on the memory's levels and coarser ones; None where no head is named.
+    """Build the auxiliary heads; None where no head is named.
 
     Args:
-        heads: names with commas between, for example ``faster_rcnn,atss``; a name may come several times.
-        make: of each branch, what makes queries of its positives.
-        weight: of the branches' losses (the article's lambda_2 times the decoder's layers).
-        auxiliary_query_weight: of the losses of the queries that they lend (the article's lambda_1).
-        adapter: from the memory's maps to the branches'; by default they get one coarser map more.
+        heads: names separated by commas, for example ``faster_rcnn,atss``; a name may occur several times.
+        query_generator: builds the generator of a head's customized positive queries.
+        sampler: selects the priors that become queries.
+        auxiliary_head_weight: of the heads' losses (lambda_2 times the number of decoder layers).
+        query_weight: of the losses of customized positive queries (lambda_1).
+        adapter: makes the heads' pyramid of the memory's maps; by default ``CoarserLevelAdapter``.
     """
-    lenders: list[AuxiliaryHead] = []
+    built: list[AuxiliaryHead] = []
     names = [name.strip() for name in heads.split(",") if name.strip()]
     for i, name in enumerate(names):
-        check_choice("heads", name, AUXILIARY)
-        branch, read = AUXILIARY[name](site)
-        again = names[:i].count(name)
-        shown = f"{name}{again + 1}" if again else name
-        lenders.append(AuxiliaryHead(shown, branch, make(), sampler, read, auxiliary_query_weight))
-    return Collaboration(adapter or Downsample(site.channels), lenders, weight) if lenders else None
+        check_choice("auxiliary_heads", name, AUXILIARY)
+        branch = AUXILIARY[name](spec)
+        earlier = names[:i].count(name)
+        built.append(
+            AuxiliaryHead(
+                f"{name}{earlier + 1}" if earlier else name,
+                branch.branch,
+                branch.match_name,
+                query_generator=query_generator(),
+                sampler=sampler,
+                read_features=branch.read_features,
+                query_weight=query_weight,
+            )
+        )
+    return Collaboration(adapter or CoarserLevelAdapter(spec.channels), built, auxiliary_head_weight) if built else None
 
 
-def one_scale_collaboration(
-    heads: str, channels: int, num_classes: int, decoder_layers: int, make: Callable[[], nn.Module], deterministic: bool
+def single_scale_collaboration(
+    heads: str, spec: AuxiliarySpec, query_generator: Callable[[], nn.Module], decoder_layers: int
 ) -> Collaboration | None:
-    """The article's form for encoders of one map of stride 32: branches on strides 8 to 128, lambdas 1 and 2."""
-    site = AuxiliarySpec(channels, (8, 16, 32, 64, 128), num_classes, deterministic)
-    sampler = PositivesFirst(random=not deterministic)
-    return collaboration(heads, site, make, sampler, 2.0 * decoder_layers, 1.0, FromOneScale(channels))
+    """Build the auxiliary heads of a single-scale encoder as in the article: lambda_1 = 1, lambda_2 = 2."""
+    return collaboration(
+        heads,
+        spec,
+        query_generator=query_generator,
+        sampler=PositiveQuerySampler(random=not spec.deterministic),
+        auxiliary_head_weight=2.0 * decoder_layers,
+        query_weight=1.0,
+        adapter=SingleScaleAdapter(spec.channels),
+    )

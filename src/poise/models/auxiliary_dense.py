@@ -1,8 +1,9 @@
-"""Dense heads as auxiliary branches of Co-DETR: towers of one layer, each method's own assignment and losses.
+"""Dense heads as auxiliary heads of Co-DETR: towers of one layer, each with its method's assignment and losses.
 
-What counts as positive, and is lent to the decoder, is the method's own word (its assignment). Methods that weigh
-places instead of choosing them (DW, AutoAssign, FreeAnchor) lend those that weigh at least half as much as the best
-place of the same object. A lent box is the place's prior: an anchor, or the square of one stride around a point.
+The positives of the method's assignment become customized positive queries of the decoder. Of methods that weight
+priors instead of choosing them (DW, AutoAssign, FreeAnchor) these are the priors whose weight is at least half of the
+highest weight of the same object. The box of such a query is the prior: an anchor, or a square of one stride around a
+point.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from poise.criteria.rep_points import RepPointsCriterion
 from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.detectors import DenseBranch
-from poise.detectors.collaboration import Cells, Reader
+from poise.detectors.collaboration import CellFeatures, FeatureReader
 from poise.nn.head_layers import point_grid, retina_anchors, square_anchors
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.heads.auto_assign import AutoAssignHead
@@ -46,143 +47,156 @@ from poise.nn.heads.task_aligned import TaskAlignedHead
 from poise.postprocess import PostProcess, topk_priors
 from poise.structures import SwitchAtEpoch
 
-Built = tuple[nn.Module, Reader]
-
 
 @dataclass(frozen=True)
 class AuxiliarySpec:
-    """What an auxiliary branch is built for."""
+    """What an auxiliary head is built for."""
 
     channels: int
-    strides: tuple[int, ...]  # of the pyramid over the memory, the adapter's levels among them
+    strides: tuple[int, ...]  # of the pyramid that the heads read, levels of the adapter included
     num_classes: int
     deterministic: bool  # no sampling
-    regions: int = 512  # that a second stage learns from, of an image
-    region_hidden: int = 1024  # width of a second stage's layers
-    region_convs: int = 0  # its convolutions; with some its boxes serve all classes
+    regions: int = 512  # of an image that train a second stage
+    region_hidden: int = 1024  # width of a second stage's fully connected layers
+    region_convs: int = 0  # 3x3 convolutions of a second stage; its boxes are class-agnostic if there are any
+
+
+@dataclass(frozen=True)
+class AuxiliaryBranch:
+    """A branch, and how customized positive queries are made of its positives."""
+
+    branch: nn.Module
+    read_features: FeatureReader = CellFeatures()
+    match_name: str = "dense"  # key of the match whose positives become queries
 
 
 def with_coarser(strides: Sequence[int]) -> tuple[int, ...]:
-    """The strides of a memory's levels and of the published adapter's, coarser than all."""
+    """Return the strides of the encoder's levels and of the level that ``CoarserLevelAdapter`` adds."""
     return (*strides, 2 * strides[-1])
 
 
-def atss_branch(site: AuxiliarySpec) -> Built:
-    head = CenternessHead(site.channels, site.num_classes, square_anchors(site.strides), _anchor_offsets(), depth=1)
-    return DenseBranch(head, ATSS(9, divisor=1), atss_criterion(), PostProcess(0.0, 0.6)), Cells()
+def atss_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    head = CenternessHead(spec.channels, spec.num_classes, square_anchors(spec.strides), _anchor_offsets(), depth=1)
+    return AuxiliaryBranch(DenseBranch(head, ATSS(9, divisor=1), atss_criterion(), PostProcess(0.0, 0.6)))
 
 
-def retinanet_branch(site: AuxiliarySpec) -> Built:
-    """RetinaNet with a tower of one layer; only anchors that overlap an object by half are positive."""
-    coder, grid = DeltaCoder(), retina_anchors(site.strides)
-    head = AnchorHead(site.channels, site.num_classes, grid, coder, depth=1)
+def retinanet_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build RetinaNet; only anchors whose IoU with an object is at least 0.5 are positive."""
+    coder, grid = DeltaCoder(), retina_anchors(spec.strides)
+    head = AnchorHead(spec.channels, spec.num_classes, grid, coder, depth=1)
     branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0, divisor=1), AnchorCriterion(coder), PostProcess(0.0, 0.5))
-    return branch, Cells(grid.count)
+    return AuxiliaryBranch(branch, CellFeatures(grid.count))
 
 
-def fcos_branch(site: AuxiliarySpec) -> Built:
-    """FCOS with a tower of one layer; sizes of levels grow with their strides, eight strides the first's limit."""
-    grid = point_grid(site.strides, 0.5)
-    head = CenternessHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
-    limits = tuple(8.0 * stride for stride in site.strides[:-1])
-    return DenseBranch(head, CenterRegion(1.5, limits), fcos_criterion(), PostProcess(0.0, 0.6)), Cells()
+def fcos_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build FCOS; a level takes objects of up to eight times its stride, the last one larger ones too."""
+    grid = point_grid(spec.strides, 0.5)
+    head = CenternessHead(spec.channels, spec.num_classes, grid, Distances(), depth=1, tower_bias=True)
+    limits = tuple(8.0 * stride for stride in spec.strides[:-1])
+    return AuxiliaryBranch(DenseBranch(head, CenterRegion(1.5, limits), fcos_criterion(), PostProcess(0.0, 0.6)))
 
 
-def gfl_branch(site: AuxiliarySpec) -> Built:
-    head = DistributionHead(site.channels, site.num_classes, square_anchors(site.strides), 17, depth=1)
-    return DenseBranch(head, ATSS(9, divisor=1), DistributionCriterion(), PostProcess(0.0, 0.6)), Cells()
+def gfl_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    head = DistributionHead(spec.channels, spec.num_classes, square_anchors(spec.strides), 17, depth=1)
+    return AuxiliaryBranch(DenseBranch(head, ATSS(9, divisor=1), DistributionCriterion(), PostProcess(0.0, 0.6)))
 
 
-def gflv2_branch(site: AuxiliarySpec) -> Built:
-    """GFLv2 with a tower of one layer: the class score times what the distribution says of its quality."""
+def gflv2_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build GFLv2; class scores are multiplied by a quality predicted from the box distribution."""
     quality = DistributionQuality(4, 64)
-    head = DistributionHead(site.channels, site.num_classes, square_anchors(site.strides), 17, depth=1, quality=quality)
-    return DenseBranch(head, ATSS(9, divisor=1), gflv2_criterion(), PostProcess(0.0, 0.6)), Cells()
+    head = DistributionHead(spec.channels, spec.num_classes, square_anchors(spec.strides), 17, depth=1, quality=quality)
+    return AuxiliaryBranch(DenseBranch(head, ATSS(9, divisor=1), gflv2_criterion(), PostProcess(0.0, 0.6)))
 
 
-def vfnet_branch(site: AuxiliarySpec) -> Built:
-    """VarifocalNet with star features and refinement, a tower of one layer, taught by ATSS."""
-    channels, reach = site.channels, distance_scales(site.strides)
-    refinement = StarRefinement(channels, len(site.strides), StarConv(channels))
+def vfnet_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build VarifocalNet with star-shaped features, box refinement and ATSS."""
+    channels, reach = spec.channels, distance_scales(spec.strides)
+    refinement = StarRefinement(channels, len(spec.strides), StarConv(channels))
     head = StarHead(
         channels,
-        site.num_classes,
-        square_anchors(site.strides),
+        spec.num_classes,
+        square_anchors(spec.strides),
         StarConv(channels),
         refinement,
         1,
         distance_scales=reach,
     )
-    return DenseBranch(head, ATSS(9, divisor=1), VarifocalCriterion(), PostProcess(0.0, 0.6)), Cells()
+    return AuxiliaryBranch(DenseBranch(head, ATSS(9, divisor=1), VarifocalCriterion(), PostProcess(0.0, 0.6)))
 
 
-def paa_branch(site: AuxiliarySpec) -> Built:
-    """PAA with a tower of one layer, boxes decided by a mixture of two Gaussians, voted when shown alone."""
-    head = IoUHead(site.channels, site.num_classes, square_anchors(site.strides), _anchor_offsets(), depth=1)
+def paa_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build PAA, with score voting when the head detects by itself."""
+    head = IoUHead(spec.channels, spec.num_classes, square_anchors(spec.strides), _anchor_offsets(), depth=1)
     postprocess = PostProcess(0.0, 0.6, preselect=topk_priors, min_size=-1.0, voting_sigma=0.025)
-    return DenseBranch(head, PAA(9), PAACriterion(), postprocess), Cells()
+    return AuxiliaryBranch(DenseBranch(head, PAA(9), PAACriterion(), postprocess))
 
 
-def dw_branch(site: AuxiliarySpec) -> Built:
-    """DW with box refinement and a tower of one layer."""
-    refinement = BoundaryRefinement(site.channels)
-    head = DualWeightingHead(site.channels, site.num_classes, point_grid(site.strides, 0.5), refinement, depth=1)
+def dw_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build DW with box refinement."""
+    refinement = BoundaryRefinement(spec.channels)
+    head = DualWeightingHead(spec.channels, spec.num_classes, point_grid(spec.strides, 0.5), refinement, depth=1)
     criterion = DualWeightingCriterion()
-    return DenseBranch(head, DualWeighting(head.center_prior), criterion, PostProcess(0.0, 0.6, min_size=-1)), Cells()
+    return AuxiliaryBranch(
+        DenseBranch(head, DualWeighting(head.center_prior), criterion, PostProcess(0.0, 0.6, min_size=-1))
+    )
 
 
-def tood_branch(site: AuxiliarySpec) -> Built:
-    """TOOD whose shared tower has two layers (the fewest between which tasks can choose); ATSS for four epochs."""
-    head = TaskAlignedHead(site.channels, site.num_classes, square_anchors(site.strides), depth=2)
+def tood_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build TOOD with a shared tower of two layers, the fewest that its layer attention can weight; ATSS for four
+    epochs."""
+    head = TaskAlignedHead(spec.channels, spec.num_classes, square_anchors(spec.strides), depth=2)
     assigner = SwitchAtEpoch(ATSS(9, divisor=1), TaskAligned(divisor=1), 4)
     criterion = SwitchAtEpoch(InitialCriterion(), TaskAlignedCriterion(), 4)
-    return DenseBranch(head, assigner, criterion, PostProcess(0.0, 0.6, clip_margin=None)), Cells()
+    return AuxiliaryBranch(DenseBranch(head, assigner, criterion, PostProcess(0.0, 0.6, clip_margin=None)))
 
 
-def foveabox_branch(site: AuxiliarySpec) -> Built:
-    """FoveaBox with a tower of one layer; sizes of levels overlap by a factor of two and grow with their strides."""
-    coder, strides = LogDistances(), site.strides
-    head = FoveaHead(site.channels, site.num_classes, point_grid(strides, 0.5), coder, depth=1)
+def foveabox_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build FoveaBox; a level takes objects of two to eight times its stride."""
+    coder, strides = LogDistances(), spec.strides
+    head = FoveaHead(spec.channels, spec.num_classes, point_grid(strides, 0.5), coder, depth=1)
     middle = tuple((2.0 * stride, 8.0 * stride) for stride in strides[1:-1])
     ranges = ((1.0, 8.0 * strides[0]), *middle, (2.0 * strides[-1], 16.0 * strides[-1]))
     branch = DenseBranch(head, Fovea(0.4, ranges), FoveaCriterion(coder), PostProcess(0.0, 0.5, clip_margin=1.0))
-    return branch, Cells()
+    return AuxiliaryBranch(branch)
 
 
-def ota_branch(site: AuxiliarySpec) -> Built:
-    """OTA with a tower of one layer and the overlap predicted beside the classes."""
-    grid = point_grid(site.strides, 0.0)
-    head = IoUHead(site.channels, site.num_classes, grid, Distances(), depth=1, tower_bias=True)
-    return DenseBranch(head, OTA(), OTACriterion(), PostProcess(0.0, 0.6)), Cells()
+def ota_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build OTA with a branch that predicts the IoU."""
+    grid = point_grid(spec.strides, 0.0)
+    head = IoUHead(spec.channels, spec.num_classes, grid, Distances(), depth=1, tower_bias=True)
+    return AuxiliaryBranch(DenseBranch(head, OTA(), OTACriterion(), PostProcess(0.0, 0.6)))
 
 
-def autoassign_branch(site: AuxiliarySpec) -> Built:
-    head = AutoAssignHead(site.channels, site.num_classes, point_grid(site.strides, 0.0), depth=1)
-    return DenseBranch(head, AutoAssign(head.center_prior), AutoAssignCriterion(), PostProcess(0.0, 0.6)), Cells()
+def autoassign_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    head = AutoAssignHead(spec.channels, spec.num_classes, point_grid(spec.strides, 0.0), depth=1)
+    return AuxiliaryBranch(
+        DenseBranch(head, AutoAssign(head.center_prior), AutoAssignCriterion(), PostProcess(0.0, 0.6))
+    )
 
 
-def freeanchor_branch(site: AuxiliarySpec) -> Built:
-    """FreeAnchor with a tower of one layer and bags of 50 of RetinaNet's anchors."""
-    coder, grid = DeltaCoder((0.1, 0.1, 0.2, 0.2)), retina_anchors(site.strides)
-    head = AnchorHead(site.channels, site.num_classes, grid, coder, depth=1)
-    assigner = FreeAnchor(50, as_topk if site.deterministic else lowest_first, coder=coder)
-    return DenseBranch(head, assigner, FreeAnchorCriterion(), PostProcess(0.0, 0.5)), Cells(grid.count)
+def freeanchor_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build FreeAnchor with bags of 50 of RetinaNet's anchors."""
+    coder, grid = DeltaCoder((0.1, 0.1, 0.2, 0.2)), retina_anchors(spec.strides)
+    head = AnchorHead(spec.channels, spec.num_classes, grid, coder, depth=1)
+    assigner = FreeAnchor(50, as_topk if spec.deterministic else lowest_first, coder=coder)
+    return AuxiliaryBranch(
+        DenseBranch(head, assigner, FreeAnchorCriterion(), PostProcess(0.0, 0.5)), CellFeatures(grid.count)
+    )
 
 
-def reppoints_branch(site: AuxiliarySpec) -> Built:
-    """RepPoints with a tower of one layer: the nearest point first, then overlap of the first boxes."""
-    head = RepPointsHead(site.channels, site.num_classes, point_grid(site.strides, 0.0), depth=1)
+def reppoints_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
+    """Build RepPoints: its first boxes are supervised at the nearest point, its second ones by the IoU of the first."""
+    head = RepPointsHead(spec.channels, spec.num_classes, point_grid(spec.strides, 0.0), depth=1)
     assigner = FirstBoxOverlap(MaxIoU(0.5, 0.4, 0.0, divisor=1))
-    return DenseBranch(
-        head, assigner, RepPointsCriterion(initial_assigner=NearestPoint(divisor=1)), PostProcess(0.0, 0.5)
-    ), Cells()
+    criterion = RepPointsCriterion(initial_assigner=NearestPoint(divisor=1))
+    return AuxiliaryBranch(DenseBranch(head, assigner, criterion, PostProcess(0.0, 0.5)))
 
 
 def _anchor_offsets() -> Offsets:
     return Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
 
 
-DENSE: dict[str, Callable[[AuxiliarySpec], Built]] = {
+DENSE: dict[str, Callable[[AuxiliarySpec], AuxiliaryBranch]] = {
     "atss": atss_branch,
     "retinanet": retinanet_branch,
     "fcos": fcos_branch,

@@ -1,9 +1,9 @@
-"""Co-DETR (Zong et al. 2023): DETRs that learn from the many positives of one-to-many heads.
+"""Co-DETR (Zong et al. 2023): DETRs with collaborative hybrid assignments training.
 
-A DETR's matching gives every object one query, too few positives to teach an encoder what an object looks like. So in
-training the encoder's memory is made a pyramid again, on which ordinary heads (ATSS, Faster R-CNN, others by name)
-learn beside the decoder; and what they assigned positive becomes further queries of the decoder. Inference has none of
-it: a Co-Deformable-DETR runs as a Deformable-DETR, a Co-DINO as a DINO.
+A DETR's one-to-one matching supervises one query for each object, which trains encoder and decoder inefficiently. In
+training, auxiliary heads with one-to-many assignment (ATSS, Faster R-CNN, others by name) are added to the encoder's
+output, and customized positive queries made from their positives to the decoder's queries. Inference uses neither: a
+Co-Deformable-DETR is then a Deformable-DETR++, a Co-DINO a DINO.
 """
 
 from __future__ import annotations
@@ -16,26 +16,20 @@ from poise import losses
 from poise.assign import Hungarian
 from poise.criteria.set_prediction import SetCriterion, iou_of_normalized_boxes
 from poise.detectors import QueryDetector
-from poise.detectors.collaboration import BoxAndFeatures, BoxContent
+from poise.detectors.collaboration import BoxFeatureQueryGenerator, BoxQueryGenerator, PositiveQuerySampler
 from poise.models.auxiliary import collaboration
 from poise.models.auxiliary_dense import AuxiliarySpec, with_coarser
-from poise.models.deformable_detr import init_deformable
+from poise.models.deformable_detr import deformable_layers
 from poise.models.parts import Weights, query_backbone, query_neck
 from poise.nn.necks.channel_mapper import ChannelMapper
-from poise.nn.transformer.deformable import (
-    BoxPosition,
-    DeformableDecoder,
-    DeformableDecoderLayer,
-    DeformableEncoderLayer,
-)
+from poise.nn.transformer.deformable import BoxPosition, DeformableDecoder
 from poise.nn.transformer.denoising import ContrastiveDenoising
-from poise.nn.transformer.layers import Encoder
-from poise.nn.transformer.queries import MixedPositionedQueries, MixedQueries, Output, SelectedQueries, first_class
+from poise.nn.transformer.layers import PredictionHead
+from poise.nn.transformer.queries import MixedPositionedQueries, MixedQueries, SelectedQueries, first_class
 from poise.nn.transformer.tokens import Tokenizer
 from poise.postprocess import SoftNMSPostProcess, TopKPostProcess
-from poise.sample.positives_first import PositivesFirst
 
-HEADS = "faster_rcnn,atss"
+AUXILIARY_HEADS = "faster_rcnn,atss"
 
 
 def co_deformable_detr(
@@ -45,12 +39,12 @@ def co_deformable_detr(
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
     drop_path: float = 0.0,
-    heads: str = HEADS,
-    head_weight: float = 2.0,
+    auxiliary_heads: str = AUXILIARY_HEADS,
+    auxiliary_head_weight: float = 2.0,
     auxiliary_query_weight: float = 1.0,
-    lent: int = 300,
-    fill: bool = True,
-    wide: bool = False,
+    max_auxiliary_queries: int = 300,
+    pad_with_negatives: bool = True,
+    vector_embedding: bool = False,
     one_pass: bool = True,
     regions: int = 512,
     region_hidden: int = 1024,
@@ -65,46 +59,54 @@ def co_deformable_detr(
     max_detections: int = 100,
     deterministic: bool = False,
 ) -> QueryDetector:
-    """Co-Deformable-DETR on four levels.
+    """Build Co-Deformable-DETR on four levels, strides 8 to 64.
 
     Args:
         drop_path: stochastic depth of a Swin backbone.
-        heads: auxiliary heads, names of ``models.auxiliary.AUXILIARY`` with commas between; an empty string makes the
-            plain detector (for Co-Deformable-DETR that is Deformable-DETR++).
-        head_weight: of their losses against those of one decoder layer (the article's lambda_2).
-        auxiliary_query_weight: of the losses of the queries that they lend (the article's lambda_1).
-        lent: queries that a head lends an image at most.
-        fill: images with fewer positives than others lend negatives too (published); else positives alone (article).
-        wide: a head's embedding is a vector (article) instead of one number (published).
-        one_pass: lent queries in the decoder's one pass; else a pass for each head's (the same, with less memory).
-        regions, region_hidden: that Faster R-CNN's second stage learns from, of an image; the width of its layers.
-        hidden: width of the feed-forward layers.
-        checkpointed_layers: encoder layers that save memory by computing their activations again in the backward pass.
-        max_detections: detections kept in each image.
-        deterministic: no sampling: heads learn from all places, and lend the first.
+        auxiliary_heads: names of ``models.auxiliary.AUXILIARY`` separated by commas; an empty string builds
+            Deformable-DETR++.
+        auxiliary_head_weight: of the heads' losses relative to those of one decoder layer (lambda_2).
+        auxiliary_query_weight: of the losses of customized positive queries (lambda_1).
+        max_auxiliary_queries: customized positive queries that a head makes in an image.
+        pad_with_negatives: add random negatives in images with fewer positives than others (published); otherwise
+            positives alone (article).
+        vector_embedding: learn a vector as the embedding of a head (article) instead of one number (published).
+        one_pass: decode all queries in one pass; otherwise those of each head in a pass of their own (equal results,
+            less memory).
+        regions, region_hidden: regions of an image that train Faster R-CNN's second stage, and the width of its layers.
+        points: sampled by each attention head on each level.
+        hidden: width of the feed-forward networks.
+        checkpointed_layers: number of encoder layers whose activations are recomputed in the backward pass.
+        max_detections: kept in each image.
+        deterministic: no sampling: heads train on all priors, and their first positives become queries.
     """
     body = query_backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, drop_path, deterministic)
     neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
     levels = len(neck.strides)
     sizes = (channels, attention_heads, levels, points, hidden, 0.0)
-    memory = Encoder([DeformableEncoderLayer(*sizes) for _ in range(encoder_layers)], checkpointed_layers)
-    layers = [DeformableDecoderLayer(*sizes) for _ in range(decoder_layers)]
-    init_deformable(memory, *layers)
-    sampler = PositivesFirst(lent, fill=fill, random=not deterministic)
-    site = AuxiliarySpec(channels, with_coarser(neck.strides), num_classes, deterministic, regions, region_hidden)
-    lend = partial(BoxAndFeatures, channels, wide)
-    make = MixedPositionedQueries(channels, queries)
+    encoder, layers = deformable_layers(sizes, encoder_layers, decoder_layers, checkpointed_layers)
+    generator = MixedPositionedQueries(channels, queries)
+    spec = AuxiliarySpec(channels, with_coarser(neck.strides), num_classes, deterministic, regions, region_hidden)
     return QueryDetector(
-        body,
-        neck,
-        Tokenizer(channels, levels, offset=-0.5),
-        memory,
-        SelectedQueries(channels, num_classes, queries, make, first_class),
-        DeformableDecoder(layers, [Output(channels, num_classes) for _ in layers], "twice"),
-        Hungarian(),
-        SetCriterion(class_weight=2.0),
-        TopKPostProcess(max_detections),
-        collaboration=collaboration(heads, site, lend, sampler, head_weight * decoder_layers, auxiliary_query_weight),
+        backbone=body,
+        neck=neck,
+        tokenizer=Tokenizer(channels, levels, offset=-0.5),
+        encoder=encoder,
+        queries=SelectedQueries(channels, num_classes, queries, generator, first_class),
+        decoder=DeformableDecoder(layers, [PredictionHead(channels, num_classes) for _ in layers], "twice"),
+        assigner=Hungarian(),
+        criterion=SetCriterion(class_weight=2.0),
+        postprocess=TopKPostProcess(max_detections),
+        collaboration=collaboration(
+            auxiliary_heads,
+            spec,
+            query_generator=partial(BoxFeatureQueryGenerator, channels, vector_embedding),
+            sampler=PositiveQuerySampler(
+                max_auxiliary_queries, pad_with_negatives=pad_with_negatives, random=not deterministic
+            ),
+            auxiliary_head_weight=auxiliary_head_weight * decoder_layers,
+            query_weight=auxiliary_query_weight,
+        ),
         one_pass=one_pass,
     )
 
@@ -117,12 +119,12 @@ def co_dino(
     norm_eval: bool | None = None,
     drop_path: float = 0.0,
     window: int = 24,
-    heads: str = HEADS,
-    head_weight: float = 2.0,
+    auxiliary_heads: str = AUXILIARY_HEADS,
+    auxiliary_head_weight: float = 2.0,
     auxiliary_query_weight: float = 1.0,
-    lent: int = 300,
-    fill: bool = True,
-    features: bool = False,
+    max_auxiliary_queries: int = 300,
+    pad_with_negatives: bool = True,
+    query_features: bool = False,
     one_pass: bool = True,
     regions: int = 512,
     region_hidden: int = 1024,
@@ -143,45 +145,52 @@ def co_dino(
     suppress: bool = True,
     deterministic: bool = False,
 ) -> QueryDetector:
-    """Co-DINO: DINO with auxiliary heads, and classes that are taught the IoU of their box (quality focal loss).
+    """Build Co-DINO: DINO with auxiliary heads and the quality focal loss, whose class targets are IoUs.
 
     Args:
-        window: side of an EVA-02 backbone's windows in tokens: 24 (COCO's) or 16 (LVIS's).
-        region_convs: convolutions of the second stage, whose boxes then serve all classes (4 with EVA-02 on COCO).
-        features: lent queries also hold what their head saw at their place (article); published is the box alone.
+        window: side of an EVA-02 backbone's attention windows in tokens: 24 (COCO) or 16 (LVIS).
+        region_convs: 3x3 convolutions of Faster R-CNN's second stage, whose boxes are then class-agnostic (4 with
+            EVA-02 on COCO).
+        query_features: add the features of the head's prior to a customized positive query (article); the published
+            form uses its box alone.
         levels: 5 (strides 4 to 64) or 4 (strides 8 to 64).
-        denoising: pairs of denoising queries of an image at most; 0: none. Noise: see ``nn.denoising``.
-        suppress: soft-NMS of the detections, as published; else the best answers as they are.
+        denoising: maximum number of pairs of denoising queries in an image; 0: none.
+        label_noise, box_noise: see ``ContrastiveDenoising``.
+        suppress: apply soft-NMS to the detections, as published; otherwise keep the best as they are.
 
-    The others are those of ``co_deformable_detr``.
+    The other arguments are those of ``co_deformable_detr``.
     """
     stages = tuple(range(7 - levels, 6))
-    again = checkpointed_layers > 0
-    trained = (backbone_weights, frozen_stages, norm_eval, drop_path, deterministic, window, again)
+    trained = (backbone_weights, frozen_stages, norm_eval, drop_path, deterministic, window, checkpointed_layers > 0)
     body = query_backbone(backbone, stages, *trained)
     neck = query_neck(body, channels)
     sizes = (channels, attention_heads, levels, points, hidden, 0.0)
-    memory = Encoder([DeformableEncoderLayer(*sizes) for _ in range(encoder_layers)], checkpointed_layers)
-    layers = [DeformableDecoderLayer(*sizes) for _ in range(decoder_layers)]
-    init_deformable(memory, *layers)
-    outputs = [Output(channels, num_classes) for _ in layers]
+    encoder, layers = deformable_layers(sizes, encoder_layers, decoder_layers, checkpointed_layers)
+    heads = [PredictionHead(channels, num_classes) for _ in layers]
     noise = (0.0, 0.0) if deterministic else (label_noise, box_noise)
-    sampler = PositivesFirst(lent, fill=fill, random=not deterministic)
-    site = AuxiliarySpec(
-        channels, with_coarser(neck.strides), num_classes, deterministic, regions, region_hidden, region_convs
-    )
-    lend = partial(BoxContent, channels, features)
+    strides = with_coarser(neck.strides)
+    spec = AuxiliarySpec(channels, strides, num_classes, deterministic, regions, region_hidden, region_convs)
+    position, norm = BoxPosition(channels), nn.LayerNorm(channels)
     return QueryDetector(
-        body,
-        neck,
-        Tokenizer(channels, levels, temperature=20.0),
-        memory,
-        SelectedQueries(channels, num_classes, queries, MixedQueries(channels, queries)),
-        DeformableDecoder(layers, outputs, "twice", BoxPosition(channels), nn.LayerNorm(channels), eps=1e-3),
-        Hungarian(),
-        SetCriterion(losses.quality_focal, iou_of_normalized_boxes, class_weight=1.0),
-        SoftNMSPostProcess(queries, max_detections) if suppress else TopKPostProcess(max_detections),
-        ContrastiveDenoising(num_classes, channels, denoising, *noise) if denoising else None,
-        collaboration(heads, site, lend, sampler, head_weight * decoder_layers, auxiliary_query_weight),
+        backbone=body,
+        neck=neck,
+        tokenizer=Tokenizer(channels, levels, temperature=20.0),
+        encoder=encoder,
+        queries=SelectedQueries(channels, num_classes, queries, MixedQueries(channels, queries)),
+        decoder=DeformableDecoder(layers, heads, "twice", position=position, norm=norm, eps=1e-3),
+        assigner=Hungarian(),
+        criterion=SetCriterion(losses.quality_focal, iou_of_normalized_boxes, class_weight=1.0),
+        postprocess=SoftNMSPostProcess(queries, max_detections) if suppress else TopKPostProcess(max_detections),
+        denoising=ContrastiveDenoising(num_classes, channels, denoising, *noise) if denoising else None,
+        collaboration=collaboration(
+            auxiliary_heads,
+            spec,
+            query_generator=partial(BoxQueryGenerator, channels, query_features),
+            sampler=PositiveQuerySampler(
+                max_auxiliary_queries, pad_with_negatives=pad_with_negatives, random=not deterministic
+            ),
+            auxiliary_head_weight=auxiliary_head_weight * decoder_layers,
+            query_weight=auxiliary_query_weight,
+        ),
         one_pass=one_pass,
     )

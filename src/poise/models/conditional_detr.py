@@ -1,8 +1,7 @@
-"""Conditional-DETR (Meng et al. 2021): DETR that learns in a sixth of the time.
+"""Conditional-DETR (Meng et al. 2021): DETR with conditional cross-attention, which converges in fewer epochs.
 
-DETR's queries must find with one vector what an object looks like and where its edges are. Here the place is compared
-apart from the content: each query has a reference point, whose sine encoding, scaled by what the query has learned so
-far, points every head of cross-attention at a part of the box.
+Cross-attention compares content and position separately. Each query has a reference point, whose sine encoding is
+scaled by a function of the query's hidden state, so that each head attends to one part of the box, such as an edge.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from functools import partial
 from poise.assign import Hungarian
 from poise.criteria.set_prediction import SetCriterion, count_on_this_rank
 from poise.detectors import QueryDetector
-from poise.detectors.collaboration import PointAndFeatures
-from poise.models.auxiliary import one_scale_collaboration
+from poise.detectors.collaboration import PointFeatureQueryGenerator
+from poise.models.auxiliary import SINGLE_SCALE_STRIDES, single_scale_collaboration
+from poise.models.auxiliary_dense import AuxiliarySpec
 from poise.models.parts import Weights
 from poise.nn.backbones.timm_features import Backbone
 from poise.nn.necks.channel_mapper import ChannelMapper
 from poise.nn.transformer.conditional import ConditionalDecoder, ConditionalDecoderLayer, PointQueries
-from poise.nn.transformer.layers import Encoder, EncoderLayer, init_xavier
-from poise.nn.transformer.queries import Output
+from poise.nn.transformer.layers import EncoderLayer, PredictionHead, TransformerEncoder, init_xavier
 from poise.nn.transformer.tokens import Tokenizer
 from poise.postprocess import TopKPostProcess
 
@@ -31,43 +30,48 @@ def conditional_detr(
     frozen_stages: int | None = None,
     norm_eval: bool | None = None,
     channels: int = 256,
-    heads: int = 8,
+    attention_heads: int = 8,
     hidden: int = 2048,
     encoder_layers: int = 6,
     decoder_layers: int = 6,
     queries: int = 300,
-    auxiliary: str = "",
+    auxiliary_heads: str = "",
     dropout: float = 0.1,
     checkpointed_layers: int = 0,
     max_detections: int = 100,
     deterministic: bool = False,
 ) -> QueryDetector:
-    """Conditional-DETR on the backbone's last map (stride 32).
+    """Build Conditional-DETR on the backbone's last map, stride 32.
 
-    ``hidden`` is the width of the feed-forward layers, ``max_detections`` the detections kept in an image;
-    ``checkpointed_layers`` of
-    the encoder save memory by computing their activations again. ``deterministic`` drops nothing. ``auxiliary`` names
-    Co-DETR's heads (``"atss"``, ``"faster_rcnn,atss"``), which help in training as in its article.
+    Args:
+        hidden: width of the feed-forward networks.
+        auxiliary_heads: heads of Co-DETR in training, as in its article (``"atss"``, ``"faster_rcnn,atss"``).
+        checkpointed_layers: number of encoder layers whose activations are recomputed in the backward pass.
+        max_detections: kept in each image.
+        deterministic: no dropout.
     """
     dropout = 0.0 if deterministic else dropout
     body = Backbone(backbone, (5,), backbone_weights, frozen_stages, norm_eval, train_norm=False)
     neck = ChannelMapper(body.channels, body.strides, channels, groups=0)
-    encoder = Encoder(
-        [EncoderLayer(channels, heads, hidden, dropout) for _ in range(encoder_layers)], checkpointed_layers
-    )
-    layers = [ConditionalDecoderLayer(channels, heads, hidden, dropout, i == 0) for i in range(decoder_layers)]
+    sizes = (channels, attention_heads, hidden)
+    encoder_stack = [EncoderLayer(*sizes, dropout) for _ in range(encoder_layers)]
+    encoder = TransformerEncoder([*encoder_stack], checkpointed_layers)
+    layers = [ConditionalDecoderLayer(*sizes, dropout=dropout, first=i == 0) for i in range(decoder_layers)]
     init_xavier(encoder, *layers)
     return QueryDetector(
-        body,
-        neck,
-        Tokenizer(channels, 0),
-        encoder,
-        PointQueries(channels, queries),
-        ConditionalDecoder(layers, Output(channels, num_classes), channels),
-        Hungarian(),
-        SetCriterion(class_weight=2.0, class_normalizer=count_on_this_rank),
-        TopKPostProcess(max_detections),
-        collaboration=one_scale_collaboration(
-            auxiliary, channels, num_classes, decoder_layers, partial(PointAndFeatures, channels), deterministic
+        backbone=body,
+        neck=neck,
+        tokenizer=Tokenizer(channels, 0),
+        encoder=encoder,
+        queries=PointQueries(channels, queries),
+        decoder=ConditionalDecoder(layers, PredictionHead(channels, num_classes), channels),
+        assigner=Hungarian(),
+        criterion=SetCriterion(class_weight=2.0, class_normalizer=count_on_this_rank),
+        postprocess=TopKPostProcess(max_detections),
+        collaboration=single_scale_collaboration(
+            auxiliary_heads,
+            AuxiliarySpec(channels, SINGLE_SCALE_STRIDES, num_classes, deterministic),
+            partial(PointFeatureQueryGenerator, channels),
+            decoder_layers,
         ),
     )

@@ -65,10 +65,9 @@ def without_training_parts(model: DetectionModel) -> DetectionModel:
     network = model.network
     if not isinstance(network, QueryDetector):
         return model
-    without: dict[str, str | int] = {} if network.collaboration is None else {"heads": ""}
-    without = {"auxiliary": ""} if model.options.get("auxiliary") else without  # where heads are those of attention
-    without |= {} if network.hybrid is None else {"many_queries": 0}
-    without |= {} if network.groups == 1 else {"query_groups": 1}
+    without: dict[str, str | int] = {} if network.collaboration is None else {"auxiliary_heads": ""}
+    without |= {} if network.one_to_many is None else {"one_to_many_queries": 0}
+    without |= {} if network.query_groups == 1 else {"query_groups": 1}
     if not without:
         return model
     described = describe(model)

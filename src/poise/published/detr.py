@@ -47,14 +47,14 @@ def outputs(head: str, decoder: str) -> list[Rule]:
 
 def proposed(head: str, number: int) -> list[Rule]:
     """The encoder's own classes and boxes, kept behind those of the decoder's layers."""
-    rules = outputs(head, "queries.output")
+    rules = outputs(head, "queries.prediction_head")
     return [(pattern.replace(r"(\d)", f"({number})", 1), own) for pattern, own in rules]
 
 
 DEFORMABLE: list[Rule] = [
     *BACKBONE,
     *NECK,
-    (r"level_embed", r"tokenizer.levels"),
+    (r"level_embed", r"tokenizer.level_embedding"),
     *deformable_attention(r"encoder\.layers\.(\d)\.self_attn", r"encoder.layers.\1.attention"),
     *deformable_attention(r"decoder\.layers\.(\d)\.cross_attn", r"decoder.layers.\1.cross_attention"),
     (r"decoder\.layers\.(\d)\.self_attn\.attn\.(.+)", r"decoder.layers.\1.self_attention.\2"),
@@ -66,24 +66,24 @@ DEFORMABLE_DETR: list[Rule] = [
     *DEFORMABLE,
     (r"query_embedding\.weight", r"queries.embedding.weight"),
     (r"reference_points_fc\.(.+)", r"queries.reference_points.\1"),
-    *outputs("bbox_head", "decoder.outputs.0"),  # written once for each layer, which share them
+    *outputs("bbox_head", "decoder.prediction_heads.0"),  # written once for each layer, which share them
 ]
-DEFORMABLE_DETR_REFINE: list[Rule] = [*DEFORMABLE_DETR[:-4], *outputs("bbox_head", r"decoder.outputs.\1")]
+DEFORMABLE_DETR_REFINE: list[Rule] = [*DEFORMABLE_DETR[:-4], *outputs("bbox_head", r"decoder.prediction_heads.\1")]
 DEFORMABLE_DETR_TWOSTAGE: list[Rule] = [
     *DEFORMABLE,
-    (r"pos_trans_fc\.(.+)", r"queries.make.encode.project.\1"),
-    (r"pos_trans_norm\.(.+)", r"queries.make.encode.norm.\1"),
+    (r"pos_trans_fc\.(.+)", r"queries.query_generator.encode.project.\1"),
+    (r"pos_trans_norm\.(.+)", r"queries.query_generator.encode.norm.\1"),
     *proposed("bbox_head", 6),
-    *outputs("bbox_head", r"decoder.outputs.\1"),
+    *outputs("bbox_head", r"decoder.prediction_heads.\1"),
 ]
 DINO: list[Rule] = [
     *DEFORMABLE,
-    (r"query_embedding\.weight", r"queries.make.content.weight"),
+    (r"query_embedding\.weight", r"queries.query_generator.content.weight"),
     (r"dn_query_generator\.label_embedding\.weight", r"denoising.embedding.weight"),
     (r"decoder\.ref_point_head\.layers\.(\d)\.(.+)", r"decoder.position.project.layers.\1.\2"),
     (r"decoder\.norm\.(.+)", r"decoder.norm.\1"),
     *proposed("bbox_head", 6),
-    *outputs("bbox_head", r"decoder.outputs.\1"),
+    *outputs("bbox_head", r"decoder.prediction_heads.\1"),
 ]
 ATTENTION = {
     "qcontent_proj": "query_content",
@@ -106,15 +106,15 @@ CONDITIONAL: list[Rule] = [
     *layers("", "ffn"),
     (r"decoder\.post_norm\.(.+)", r"decoder.norm.\1"),
     (r"decoder\.query_scale\.(.+)", r"decoder.scale.\1"),
-    (r"bbox_head\.fc_cls\.(.+)", r"decoder.output.classes.\1"),
+    (r"bbox_head\.fc_cls\.(.+)", r"decoder.prediction_head.classes.\1"),
 ]
 CONDITIONAL_DETR: list[Rule] = [
     *CONDITIONAL,
     (r"query_embedding\.weight", r"queries.embedding.weight"),
     (r"decoder\.ref_point_head\.(.+)", r"queries.point.\1"),
-    (r"bbox_head\.reg_ffn\.layers\.0\.0\.(.+)", r"decoder.output.box.layers.0.\1"),
-    (r"bbox_head\.reg_ffn\.layers\.1\.(.+)", r"decoder.output.box.layers.1.\1"),
-    (r"bbox_head\.fc_reg\.(.+)", r"decoder.output.box.layers.2.\1"),
+    (r"bbox_head\.reg_ffn\.layers\.0\.0\.(.+)", r"decoder.prediction_head.box.layers.0.\1"),
+    (r"bbox_head\.reg_ffn\.layers\.1\.(.+)", r"decoder.prediction_head.box.layers.1.\1"),
+    (r"bbox_head\.fc_reg\.(.+)", r"decoder.prediction_head.box.layers.2.\1"),
 ]
 DAB_DETR: list[Rule] = [
     *CONDITIONAL,
@@ -122,7 +122,7 @@ DAB_DETR: list[Rule] = [
     (r"encoder\.query_scale\.(.+)", r"encoder.scale.\1"),
     (r"decoder\.ref_point_head\.(.+)", r"decoder.position.\1"),
     (r"decoder\.ref_anchor_head\.(.+)", r"decoder.size.\1"),
-    (r"bbox_head\.fc_reg\.(.+)", r"decoder.output.box.\1"),
+    (r"bbox_head\.fc_reg\.(.+)", r"decoder.prediction_head.box.\1"),
 ]
 DETRS: dict[str, list[Rule]] = {
     "deformable_detr": DEFORMABLE_DETR,

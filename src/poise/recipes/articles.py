@@ -133,10 +133,10 @@ TABLES: dict[str, ArticleTable] = {
         "co_deformable_detr_r18",
         _rows(
             {
-                "K=0 (Deformable-DETR++)": _options(heads=""),
-                "K=1 ATSS": _options(heads="atss"),
-                "K=2 ATSS + Faster R-CNN": _options(heads="faster_rcnn,atss"),
-                "K=2 ATSS + ATSS": _options(heads="atss,atss"),
+                "K=0 (Deformable-DETR++)": _options(auxiliary_heads=""),
+                "K=1 ATSS": _options(auxiliary_heads="atss"),
+                "K=2 ATSS + Faster R-CNN": _options(auxiliary_heads="faster_rcnn,atss"),
+                "K=2 ATSS + ATSS": _options(auxiliary_heads="atss,atss"),
             }
         ),
     ),

@@ -80,8 +80,15 @@ def claims_nanodet() -> Recipe:
 
 def claims_co_detr() -> Recipe:
     """Co-Deformable-DETR at 128 px with two layers of an encoder, three of a decoder and 60 queries."""
-    transformer = {"channels": 64, "hidden": 256, "encoder_layers": 2, "decoder_layers": 3, "queries": 60, "lent": 60}
-    heads = {"heads": "faster_rcnn,atss", "regions": 64, "region_hidden": 256}
+    transformer = {
+        "channels": 64,
+        "hidden": 256,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "queries": 60,
+        "max_auxiliary_queries": 60,
+    }
+    heads = {"auxiliary_heads": "faster_rcnn,atss", "regions": 64, "region_hidden": 256}
     changes: dict[str, Any] = {
         "model.name": "co_deformable_detr_r18",
         "model.image_size": [128],

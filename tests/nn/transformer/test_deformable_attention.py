@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.nn.transformer.deformable_attention import DeformableAttention, sample_levels
+from poise.nn.kernels.deformable_sampling import sample_levels
+from poise.nn.transformer.deformable import DeformableAttention
 from poise.nn.transformer.tokens import Tokens
 
 SHAPES = ((5, 7), (3, 4), (1, 2))
@@ -16,15 +17,15 @@ HEADS, POINTS, CHANNELS = 2, 3, 8
 
 
 def bilinear(level: Tensor, x: float, y: float) -> Tensor:
-    """(h,w,D) at a position in shares of the map, zero outside."""
+    """(h,w,D) at a position normalized by the map, zero outside."""
     height, width, _ = level.shape
     column, row = x * width - 0.5, y * height - 0.5
     left, top = math.floor(column), math.floor(row)
     total = torch.zeros(level.shape[2])
-    for j, share_j in ((top, 1 - (row - top)), (top + 1, row - top)):
-        for i, share_i in ((left, 1 - (column - left)), (left + 1, column - left)):
+    for j, weight_j in ((top, 1 - (row - top)), (top + 1, row - top)):
+        for i, weight_i in ((left, 1 - (column - left)), (left + 1, column - left)):
             if 0 <= j < height and 0 <= i < width:
-                total = total + level[j, i] * share_j * share_i
+                total = total + level[j, i] * weight_j * weight_i
     return total
 
 
@@ -50,11 +51,11 @@ def test_samples_equal_loops() -> None:
 
 def memory(padding: bool) -> Tokens:
     count = sum(h * w for h, w in SHAPES)
-    filled = torch.ones(2, len(SHAPES), 2)
-    hidden = torch.zeros(2, count, dtype=torch.bool)
+    ratios, centers = torch.ones(2, len(SHAPES), 2), torch.rand(2, count, 2)
+    mask = torch.zeros(2, count, dtype=torch.bool)
     if padding:
-        filled[1], hidden[1, 30:] = 0.5, True
-    return Tokens(torch.randn(2, count, CHANNELS), torch.zeros(2, count, CHANNELS), hidden, filled, SHAPES)
+        ratios[1], mask[1, 30:] = 0.5, True
+    return Tokens(torch.randn(2, count, CHANNELS), torch.zeros(2, count, CHANNELS), centers, mask, ratios, SHAPES)
 
 
 @pytest.mark.parametrize("coordinates", [2, 4])
@@ -65,30 +66,30 @@ def test_attention_equals_its_definition(coordinates: int) -> None:
         torch.nn.init.normal_(parameter, std=0.3)
     query, references = torch.randn(2, 5, CHANNELS), torch.rand(2, 5, coordinates)
     value = attention.values(tokens.values)
-    value[tokens.padding] = 0
+    value[tokens.padding_mask] = 0
     offsets = attention.sampling_offsets(query).reshape(2, 5, HEADS, len(SHAPES), POINTS, 2)
     weights = attention.weights(query).reshape(2, 5, HEADS, -1).softmax(-1).reshape(offsets.shape[:-1])
     locations = torch.zeros_like(offsets)
     for b in range(2):
         for i, (height, width) in enumerate(SHAPES):
-            place = references[b] * tokens.filled[b, i].repeat(coordinates // 2)
-            reach = torch.tensor([1 / width, 1 / height])
+            on_level = references[b] * tokens.valid_ratios[b, i].repeat(coordinates // 2)
+            unit = torch.tensor([1 / width, 1 / height])
             if coordinates == 4:
-                reach = place[:, None, None, 2:] / POINTS * 0.5
-            locations[b, :, :, i] = place[:, None, None, :2] + offsets[b, :, :, i] * reach
+                unit = on_level[:, None, None, 2:] / POINTS * 0.5
+            locations[b, :, :, i] = on_level[:, None, None, :2] + offsets[b, :, :, i] * unit
     wanted = attention.output(sample_levels(value.unflatten(-1, (HEADS, -1)), SHAPES, locations, weights))
     torch.testing.assert_close(attention(query, references, tokens), wanted)
 
 
-def test_heads_start_by_looking_their_own_ways() -> None:
+def test_heads_start_in_directions_of_their_own() -> None:
     attention = DeformableAttention(256, 8, 4, 4)
     start = attention.sampling_offsets.bias.reshape(8, 4, 4, 2)
     for head in range(8):
         angle = 2 * math.pi * head / 8
-        way = torch.tensor([math.cos(angle), math.sin(angle)])
-        way = way / way.abs().max()
+        direction = torch.tensor([math.cos(angle), math.sin(angle)])
+        direction = direction / direction.abs().max()
         for point in range(4):
-            torch.testing.assert_close(start[head, :, point], (way * (point + 1)).expand(4, -1))
+            torch.testing.assert_close(start[head, :, point], (direction * (point + 1)).expand(4, -1))
     assert not attention.sampling_offsets.weight.any() and not attention.weights.weight.any()
 
 
@@ -101,6 +102,6 @@ def test_float32_within_autocast() -> None:
     torch.testing.assert_close(mixed.float(), exact, atol=0.05, rtol=0.05)
 
 
-def test_channels_must_part_among_heads() -> None:
+def test_channels_must_be_divisible_by_heads() -> None:
     with pytest.raises(ValueError, match="heads"):
         DeformableAttention(10, 3, 1)

@@ -8,8 +8,8 @@ from support.scenes import CLASSES, HEIGHT, WIDTH, truth_of
 
 from poise.boxes import cxcywh_to_xyxy, normalize_boxes
 from poise.nn.transformer.denoising import ContrastiveDenoising
-from poise.nn.transformer.positions import inverse_sigmoid
-from poise.nn.transformer.queries import Queries, SupervisedQueries, joined
+from poise.nn.transformer.layers import inverse_sigmoid
+from poise.nn.transformer.queries import Queries, SupervisedQueries, concatenate_with_mask
 from poise.structures import GroundTruth
 
 CHANNELS = 4
@@ -22,27 +22,27 @@ def noisy_of(
     return ContrastiveDenoising(CLASSES, CHANNELS, queries, label_noise, box_noise)(truth)
 
 
-def blocked_among(found: SupervisedQueries) -> torch.Tensor:
-    """Who must not see whom; five matching queries stand behind."""
+def mask_among(found: SupervisedQueries) -> torch.Tensor:
+    """The attention mask among these queries; five matched queries stand behind them."""
     others = Queries(torch.zeros(2, 5, CHANNELS), torch.zeros(2, 5, 4))
-    blocked = joined(others, [found])[1]
-    assert blocked is not None
-    assert bool(blocked[-5:, :-5].all()) and not blocked[:, -5:].any()
-    return blocked[:-5, :-5]
+    mask = concatenate_with_mask(others, [found])[1]
+    assert mask is not None
+    assert bool(mask[-5:, :-5].all()) and not mask[:, -5:].any()
+    return mask[:-5, :-5]
 
 
 @pytest.mark.parametrize("counts", [[3, 7], [1, 0], [4, 4], [20, 2], [30, 1]])
 def test_layout_is_the_originals(counts: list[int]) -> None:
     truth, budget = truth_of(counts, 1), 20
     found = noisy_of(truth, budget)
-    most = max(counts)
-    groups = max(1, budget // most)
+    max_objects = max(counts)
+    groups = max(1, budget // max_objects)
     group = torch.full((found.groups.shape[1],), -1)
-    shares = normalize_boxes(truth.boxes, truth.sizes)
+    normalized = normalize_boxes(truth.boxes, truth.sizes)
     for k in range(groups):
         for half in range(2):
-            for i in range(most):
-                slot = 2 * most * k + most * half + i
+            for i in range(max_objects):
+                slot = 2 * max_objects * k + max_objects * half + i
                 group[slot] = k
                 for b, count in enumerate(counts):
                     assert bool(found.assignment.positive[b, slot]) == (half == 0 and i < count)
@@ -50,22 +50,22 @@ def test_layout_is_the_originals(counts: list[int]) -> None:
                     references = found.queries.references[b, slot]
                     if i < count:
                         assert int(found.assignment.index[b, slot]) == i
-                        torch.testing.assert_close(references, inverse_sigmoid(shares[b, i], 1e-3).sigmoid())
+                        torch.testing.assert_close(references, inverse_sigmoid(normalized[b, i], 1e-3).sigmoid())
                         assert found.queries.content[b, slot].any()
                     else:
                         assert references.tolist() == [0.5] * 4 and not found.queries.content[b, slot].any()
-    blocked, used = blocked_among(found), group >= 0
-    assert int(used.sum()) == 2 * most * groups
+    mask, used = mask_among(found), group >= 0
+    assert int(used.sum()) == 2 * max_objects * groups
     assert bool(found.assignment.ignored[:, ~used].all())
     same = group[used][:, None] == group[used]
-    assert torch.equal(blocked[used][:, used], ~same)
-    assert bool(blocked[used][:, ~used].all())
+    assert torch.equal(mask[used][:, used], ~same)
+    assert bool(mask[used][:, ~used].all())
 
 
 def test_no_objects_at_all() -> None:
     found = noisy_of(truth_of([0, 0], 2))
     assert not found.assignment.positive.any() and bool(found.assignment.ignored.all())
-    assert not blocked_among(found).all(1).any(), "a query that sees nothing would become NaN"
+    assert not mask_among(found).all(1).any(), "a query that may attend to nothing would become NaN"
     assert not found.queries.content.any() and found.queries.content.requires_grad
 
 
@@ -83,16 +83,16 @@ def test_noise_keeps_its_bounds() -> None:
     clean = cxcywh_to_xyxy(
         normalize_boxes(truth.boxes, truth.sizes).gather(1, found.assignment.index[..., None].expand(-1, -1, 4))
     )
-    moved = (cxcywh_to_xyxy(found.queries.references) - clean).abs()
+    shift = (cxcywh_to_xyxy(found.queries.references) - clean).abs()
     half = (clean[..., 2:] - clean[..., :2]).repeat(1, 1, 2) / 2
     positive = found.assignment.positive
-    assert bool((moved <= 0.4 * half + 2e-3)[positive].all())
+    assert bool((shift <= 0.4 * half + 2e-3)[positive].all())
     negative = found.queries.content.any(2) & ~positive
-    far, edge = moved >= 0.4 * half - 2e-3, (cxcywh_to_xyxy(found.queries.references) - 0.5).abs() > 0.497
+    far, edge = shift >= 0.4 * half - 2e-3, (cxcywh_to_xyxy(found.queries.references) - 0.5).abs() > 0.497
     assert bool((far | edge)[negative].all())
 
 
-def test_label_noise_replaces_half_of_its_share() -> None:
+def test_label_noise_replaces_half_of_its_fraction() -> None:
     torch.manual_seed(1)
     truth = truth_of([8, 8], 5)
     denoising = ContrastiveDenoising(50, 1, 4000, label_noise=0.5)
@@ -113,4 +113,4 @@ def test_the_generator_decides() -> None:
         denoising = ContrastiveDenoising(CLASSES, CHANNELS, generator=generator)
         draws.append(denoising(truth).queries.references)
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
-    assert HEIGHT < WIDTH  # shares of the two axes cannot be mistaken for one another above
+    assert HEIGHT < WIDTH  # coordinates of the two axes cannot be mistaken for one another above

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from poise.nn.transformer.positions import XYWH, YXWH, box_sine, inverse_sigmoid
-from poise.nn.transformer.queries import proposals
-from poise.nn.transformer.tokens import Tokenizer, Tokens
+from poise.nn.transformer.layers import inverse_sigmoid
+from poise.nn.transformer.queries import token_proposals
+from poise.nn.transformer.tokens import XYWH, YXWH, Tokenizer, Tokens, box_sine
 
 CANVAS = (50, 77)
 SIZES = torch.tensor([[50.0, 60.0], [31.0, 77.0], [3.0, 5.0]])
@@ -31,14 +31,14 @@ def tokens(temperature: float = 20.0, offset: float = 0.0) -> Tokens:
     return Tokenizer(8, len(SHAPES), temperature, offset)(maps, SIZES, CANVAS)
 
 
-def test_padding_and_filled_shares_are_those_of_the_shrunken_mask() -> None:
+def test_padding_masks_and_valid_ratios_are_those_of_the_interpolated_pixel_mask() -> None:
     found, start = tokens(), 0
     for i, shape in enumerate(SHAPES):
         mask = interpolate(pixel_mask()[:, None].float(), size=shape)[:, 0].bool()
         size = shape[0] * shape[1]
-        assert torch.equal(found.padding[:, start : start + size], mask.flatten(1))
-        torch.testing.assert_close(found.filled[:, i, 0], (~mask[:, 0]).float().mean(1))
-        torch.testing.assert_close(found.filled[:, i, 1], (~mask[:, :, 0]).float().mean(1))
+        assert torch.equal(found.padding_mask[:, start : start + size], mask.flatten(1))
+        torch.testing.assert_close(found.valid_ratios[:, i, 0], (~mask[:, 0]).float().mean(1))
+        torch.testing.assert_close(found.valid_ratios[:, i, 1], (~mask[:, :, 0]).float().mean(1))
         start += size
 
 
@@ -62,8 +62,8 @@ def test_sine_encoding_inside_the_image(temperature: float, offset: float) -> No
 
 def test_centers_and_maps() -> None:
     found = tokens()
-    first = found.centers()[1, 0]
-    torch.testing.assert_close(first, 0.5 / torch.tensor([10.0, 7.0]) / found.filled[1, 0])
+    first = found.centers[1, 0]
+    torch.testing.assert_close(first, 0.5 / torch.tensor([10.0, 7.0]) / found.valid_ratios[1, 0])
     for level, shape in zip(found.maps(), SHAPES, strict=True):
         assert level.shape == (len(SIZES), 8, *shape)
     assert torch.equal(found.maps()[1][2, :, 3, 4], found.values[2, 70 + 3 * 5 + 4])
@@ -76,7 +76,7 @@ def test_order_of_coordinates() -> None:
     assert torch.equal(box_sine(box[:, :2], 6, YXWH).reshape(2, 6), parts[[1, 0]])
 
 
-def test_inverse_sigmoid_is_cut_at_both_ends() -> None:
+def test_inverse_sigmoid_is_clamped_at_both_ends() -> None:
     values = torch.tensor([-1.0, 0.0, 0.25, 1.0, 2.0])
     found = inverse_sigmoid(values, 1e-3)
     assert found[:2].tolist() == pytest.approx([math.log(1e-3)] * 2)
@@ -85,13 +85,13 @@ def test_inverse_sigmoid_is_cut_at_both_ends() -> None:
 
 def test_proposals() -> None:
     found = tokens()
-    start, usable = proposals(found)
-    places = [(i, y, x) for i, (height, width) in enumerate(SHAPES) for y in range(height) for x in range(width)]
+    start, usable = token_proposals(found)
+    cells = [(i, y, x) for i, (height, width) in enumerate(SHAPES) for y in range(height) for x in range(width)]
     for b in range(len(SIZES)):
-        for n, (level, y, x) in enumerate(places):
-            width, height = (found.filled[b, level] * torch.tensor(SHAPES[level][::-1])).tolist()
+        for n, (level, y, x) in enumerate(cells):
+            width, height = (found.valid_ratios[b, level] * torch.tensor(SHAPES[level][::-1])).tolist()
             box = [(x + 0.5) / width, (y + 0.5) / height, 0.05 * 2**level, 0.05 * 2**level]
-            may = all(0.01 < value < 0.99 for value in box) and not found.padding[b, n]
+            may = all(0.01 < value < 0.99 for value in box) and not found.padding_mask[b, n]
             assert bool(usable[b, n]) == may
             wanted = [math.log(value / (1 - value)) for value in box] if may else [math.inf] * 4
             assert start[b, n].tolist() == pytest.approx(wanted, abs=1e-4)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from poise.nn.transformer.tokens import Shape
+Shape = tuple[int, int]  # height and width of a level
 
 
 def sample_levels(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, weights: Tensor) -> Tensor:

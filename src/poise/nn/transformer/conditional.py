@@ -1,28 +1,28 @@
-"""Conditional cross-attention (Meng et al. 2021): what to look for and where to look, compared apart.
+"""The transformers of Conditional-DETR (Meng et al. 2021) and DAB-DETR (Liu et al. 2022).
 
-Content and position of queries and keys are projected each on their own. In cross-attention they are not added but
-laid side by side, so that a head finds a box's edge by its place alone.
+Conditional attention projects content and position of queries and keys separately. In cross-attention the two are
+concatenated instead of added, so that each head can locate an edge of the box by position alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from poise.nn.transformer.layers import MLP, EncoderLayer, FeedForward
-from poise.nn.transformer.positions import YXWH, box_sine
-from poise.nn.transformer.queries import DecoderOutput, Output, Queries, moved
-from poise.nn.transformer.tokens import Tokens
+from poise.nn.transformer.layers import MLP, EncoderLayer, FeedForward, PredictionHead, refine_boxes
+from poise.nn.transformer.queries import DecoderOutput, Queries
+from poise.nn.transformer.tokens import YXWH, Tokens, box_sine
 
-SMALLEST = 1e-5  # share of the image: anchors' sides divide by no less
+MIN_SIDE = 1e-5  # normalized; sides of anchors are divided by at least this
 
 
 class ConditionalSelfAttention(nn.Module):
-    """Attention among queries, added to them."""
+    """Self-attention among queries with a residual connection."""
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -32,18 +32,23 @@ class ConditionalSelfAttention(nn.Module):
         self.value, self.output = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, positions: Tensor, blocked: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Attend among x (B,Q,C); ``attention_mask`` as in ``ConditionalDecoder``."""
         query = self.query_content(x) + self.query_position(positions)
         key = self.key_content(x) + self.key_position(positions)
-        found = attend(query, key, self.value(x), self.heads, _seen(blocked), self.dropout if self.training else 0.0)
-        return x + self.drop(self.output(found))
+        allowed = None if attention_mask is None else ~attention_mask
+        allowed = allowed[:, None] if allowed is not None and allowed.ndim == 3 else allowed
+        dropout = self.dropout if self.training else 0.0
+        attended = attend(query, key, self.value(x), heads=self.heads, allowed=allowed, dropout=dropout)
+        return x + self.drop(self.output(attended))
 
 
 class ConditionalCrossAttention(nn.Module):
-    """Attention of queries to the memory, added to the queries.
+    """Cross-attention of queries to the memory with a residual connection.
 
     Args:
-        first: of the decoder's first layer, where the query's own position is added to its content.
+        first: whether this is the decoder's first layer, where positions of queries and keys are also added to their
+            content.
     """
 
     def __init__(self, channels: int, heads: int, dropout: float, first: bool) -> None:
@@ -56,36 +61,42 @@ class ConditionalCrossAttention(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens) -> Tensor:
-        """``sines`` (B,Q,C) say where to look, in the encoding of the memory's own positions."""
-        query, key = self._compared(x, positions, sines, memory)
+        """Attend from x (B,Q,C) to the memory; ``sines`` (B,Q,C) encode the references as the memory's positions
+        are."""
+        query, key = self._queries_and_keys(x, positions, sines, memory)
+        allowed = ~memory.padding_mask[:, None, None]
         dropout = self.dropout if self.training else 0.0
-        found = attend(query, key, self.value(memory.values), self.heads, _inside(memory), dropout)
-        return x + self.drop(self.output(found))
+        attended = attend(query, key, self.value(memory.values), heads=self.heads, allowed=allowed, dropout=dropout)
+        return x + self.drop(self.output(attended))
 
-    def look(self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens) -> Tensor:
-        """How each head weighs each token, (B,H,Q,N), without dropout."""
-        query, key = self._compared(x, positions, sines, memory)
+    def attention_weights(self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens) -> Tensor:
+        """Return the weight of each token for each head and query, (B,H,Q,N), without dropout."""
+        query, key = self._queries_and_keys(x, positions, sines, memory)
         q, k = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2).float() for t in (query, key))
-        alike = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[-1])
-        return alike.masked_fill(~_inside(memory), -torch.inf).softmax(-1)
+        similarity = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[-1])
+        return similarity.masked_fill(memory.padding_mask[:, None, None], -torch.inf).softmax(-1)
 
-    def _compared(self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens) -> tuple[Tensor, Tensor]:
-        """Queries (B,Q,2C) and keys (B,N,2C): of each head its content with its place behind it."""
+    def _queries_and_keys(self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens) -> tuple[Tensor, Tensor]:
+        """Return queries (B,Q,2C) and keys (B,N,2C); each head holds its content followed by its position."""
         query, key = self.query_content(x), self.key_content(memory.values)
-        place = self.key_position(memory.positions)
+        key_position = self.key_position(memory.positions)
         if self.query_position is not None:
-            query, key = query + self.query_position(positions), key + place
-        return _beside(query, self.query_sine(sines), self.heads), _beside(key, place, self.heads)
+            query, key = query + self.query_position(positions), key + key_position
+        pairs = ((query, self.query_sine(sines)), (key, key_position))
+        by_head = [[t.unflatten(-1, (self.heads, -1)) for t in pair] for pair in pairs]
+        query, key = (torch.cat(pair, -1).flatten(-2) for pair in by_head)
+        return query, key
 
 
 class ConditionalDecoderLayer(nn.Module):
-    """Queries look at one another, then where their sines point."""
+    """Decoder layer: self-attention, conditional cross-attention, feed-forward network."""
 
     def __init__(
         self,
         channels: int,
         heads: int,
         hidden: int,
+        *,
         dropout: float,
         first: bool,
         activation: Callable[[], nn.Module] = nn.ReLU,
@@ -97,78 +108,84 @@ class ConditionalDecoderLayer(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(3)])
 
     def forward(
-        self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens, blocked: Tensor | None = None
+        self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens, attention_mask: Tensor | None = None
     ) -> Tensor:
-        x = self.norms[0](self.self_attention(x, positions, blocked))
+        x = self.norms[0](self.self_attention(x, positions, attention_mask))
         x = self.norms[1](self.cross_attention(x, positions, sines, memory))
         return self.norms[2](self.feed_forward(x))
 
 
 class ConditionalDecoder(nn.Module):
-    """Conditional-DETR's: the reference point stays, its sine is scaled by what the query has learned so far."""
+    """Decoder of Conditional-DETR: reference points stay fixed; their encodings are scaled by the hidden states."""
 
-    def __init__(self, layers: list[ConditionalDecoderLayer], output: Output, channels: int) -> None:
+    def __init__(self, layers: list[ConditionalDecoderLayer], head: PredictionHead, channels: int) -> None:
         super().__init__()
-        self.layers, self.output, self.norm = nn.ModuleList(layers), output, nn.LayerNorm(channels)
+        self.layers, self.prediction_head, self.norm = nn.ModuleList(layers), head, nn.LayerNorm(channels)
         self.scale = MLP(channels, channels, channels, 2)
         self.width = channels // 2
 
-    def forward(self, queries: Queries, memory: Tokens, blocked: Tensor | None = None) -> DecoderOutput:
-        """DecoderOutput of all layers; ``blocked`` (Q,Q) is true where the row's query must not see the column's."""
+    def forward(self, queries: Queries, memory: Tokens, attention_mask: Tensor | None = None) -> DecoderOutput:
+        """Return the output of all layers.
+
+        Args:
+            attention_mask: (Q,Q) or (B,Q,Q) bool, True where the row's query may not attend to the column's.
+        """
         sines = box_sine(queries.references[..., :2], self.width, YXWH)
-        x, answers = queries.content, []
+        x, hidden = queries.content, []
         for i, layer in enumerate(self.layers):
-            x = layer(x, queries.positions, sines if i == 0 else sines * self.scale(x), memory, blocked)
-            answers.append(self.norm(x))
-        answer = torch.stack(answers)
-        boxes = moved(queries.references, self.output.change(answer), 1e-5)
-        return DecoderOutput(self.output.logits(answer), boxes)
+            x = layer(x, queries.positions, sines if i == 0 else sines * self.scale(x), memory, attention_mask)
+            hidden.append(self.norm(x))
+        logits, offsets = self.prediction_head(torch.stack(hidden))
+        return DecoderOutput(logits, refine_boxes(queries.references, offsets, 1e-5))
 
 
 class AnchorDecoder(nn.Module):
-    """DAB-DETR's (Liu et al. 2022): references are boxes, refined layer by layer, whose size widens the look.
+    """Decoder of DAB-DETR: references are anchor boxes, refined by each layer, whose size modulates cross-attention.
 
     Args:
-        eps: where a reference near 0 and 1 is cut when a box is measured from it; refinement itself cuts at 1e-5.
+        eps: of the inverse sigmoid of references where a layer's box is predicted; refinement itself uses 1e-5.
     """
 
-    def __init__(self, layers: list[ConditionalDecoderLayer], output: Output, channels: int, eps: float = 1e-3) -> None:
+    def __init__(
+        self, layers: list[ConditionalDecoderLayer], head: PredictionHead, channels: int, eps: float = 1e-3
+    ) -> None:
         super().__init__()
-        self.layers, self.output, self.norm = nn.ModuleList(layers), output, nn.LayerNorm(channels)
+        self.layers, self.prediction_head, self.norm = nn.ModuleList(layers), head, nn.LayerNorm(channels)
         self.scale = MLP(channels, channels, channels, 2)
         self.size = MLP(channels, channels, 2, 2)
         self.position = MLP(2 * channels, channels, channels, 2)
         self.channels, self.eps = channels, eps
 
-    def forward(self, queries: Queries, memory: Tokens, blocked: Tensor | None = None) -> DecoderOutput:
-        """DecoderOutput of all layers; ``blocked`` (Q,Q) is true where the row's query must not see the column's."""
-        logits, boxes = zip(*self.layer_by_layer(queries, memory, blocked), strict=True)
-        return DecoderOutput(torch.stack(logits), torch.stack(boxes))
+    def forward(self, queries: Queries, memory: Tokens, attention_mask: Tensor | None = None) -> DecoderOutput:
+        """Return the output of all layers; the gradient of a layer's box also reaches the layer before.
 
-    def layer_by_layer(
-        self, queries: Queries, memory: Tokens, blocked: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits (B,Q,C) and boxes (B,Q,4) of each layer; each box also corrects the one before."""
-        x, references = queries.content, queries.references
+        Args:
+            attention_mask: (Q,Q) or (B,Q,Q) bool, True where the row's query may not attend to the column's.
+        """
+        x, references, logits, boxes = queries.content, queries.references, [], []
         start = references
         for i, layer in enumerate(self.layers):
             encoded = box_sine(references, self.channels // 2, YXWH)
             sines = encoded[..., : self.channels] * (1 if i == 0 else self.scale(x))
-            x = layer(x, self.position(encoded), self._widened(sines, x, references), memory, blocked)
-            answer = self.norm(x)
-            yield self.output.logits(answer), moved(start, self.output.change(answer), self.eps)
-            start = moved(references, self.output.change(x), 1e-5)
+            sines = self._modulate(sines, x, references)
+            x = layer(x, self.position(encoded), sines, memory, attention_mask)
+            class_logits, offsets = self.prediction_head(self.norm(x))
+            logits.append(class_logits)
+            boxes.append(refine_boxes(start, offsets, self.eps))
+            start = refine_boxes(references, self.prediction_head.box_offsets(x), 1e-5)
             references = start.detach()
+        return DecoderOutput(torch.stack(logits), torch.stack(boxes))
 
-    def _widened(self, sines: Tensor, x: Tensor, references: Tensor) -> Tensor:
-        """Sines (y half, x half) weighed by how high and wide the query expects its object against its anchor."""
-        ratio = self.size(x).float().sigmoid() / references[..., 2:].clamp(min=SMALLEST)
-        y, x_half = sines.chunk(2, -1)
-        return torch.cat((y * ratio[..., 1:], x_half * ratio[..., :1]), -1)
+    def _modulate(self, sines: Tensor, x: Tensor, references: Tensor) -> Tensor:
+        """Multiply sines (y half, x half) by the predicted height and width over the anchor's (width and height
+        modulation)."""
+        ratio = self.size(x).float().sigmoid() / references[..., 2:].clamp(min=MIN_SIDE)
+        y_half, x_half = sines.chunk(2, -1)
+        return torch.cat((y_half * ratio[..., 1:], x_half * ratio[..., :1]), -1)
 
 
 class ScaledEncoder(nn.Module):
-    """DAB-DETR's encoder: every layer scales the positions by what its tokens hold."""
+    """Encoder of DAB-DETR: every layer scales the positions by a function of the tokens' values."""
 
     def __init__(self, layers: list[EncoderLayer], channels: int) -> None:
         super().__init__()
@@ -176,12 +193,13 @@ class ScaledEncoder(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tokens:
         for layer in self.layers:
-            tokens = tokens.with_values(layer(tokens.at(tokens.positions * self.scale(tokens.values))))
+            scaled = replace(tokens, positions=tokens.positions * self.scale(tokens.values))
+            tokens = replace(tokens, values=layer(scaled))
         return tokens
 
 
 class PointQueries(nn.Module):
-    """Learned positions, a reference point from each, and nothing as content (Conditional-DETR)."""
+    """Queries of Conditional-DETR: learned positions, reference points computed from them, and zero content."""
 
     def __init__(self, channels: int, count: int) -> None:
         super().__init__()
@@ -193,7 +211,7 @@ class PointQueries(nn.Module):
 
 
 class AnchorQueries(nn.Module):
-    """Learned boxes, and nothing as content (DAB-DETR)."""
+    """Queries of DAB-DETR: learned anchor boxes and zero content."""
 
     def __init__(self, channels: int, count: int) -> None:
         super().__init__()
@@ -204,22 +222,11 @@ class AnchorQueries(nn.Module):
         return Queries(boxes.new_zeros(*boxes.shape[:2], self.channels), boxes)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, seen: Tensor | None, dropout: float) -> Tensor:
-    """Softmax attention of (B,Q,·) queries over (B,N,·) keys with (B,N,C) values, ``heads`` heads side by side."""
+def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int, allowed: Tensor | None, dropout: float) -> Tensor:
+    """Compute multi-head softmax attention of queries (B,Q,·) over keys (B,N,·) with values (B,N,C); returns (B,Q,C).
+
+    Args:
+        allowed: bool, broadcast to (B,heads,Q,N), True where attention is allowed; None: everywhere.
+    """
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value))
-    return scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout).transpose(1, 2).flatten(2)
-
-
-def _beside(a: Tensor, b: Tensor, heads: int) -> Tensor:
-    """Each head's part of ``a`` with its part of ``b`` behind it."""
-    return torch.cat((a.unflatten(-1, (heads, -1)), b.unflatten(-1, (heads, -1))), -1).flatten(-2)
-
-
-def _inside(memory: Tokens) -> Tensor:
-    return ~memory.padding[:, None, None]
-
-
-def _seen(blocked: Tensor | None) -> Tensor | None:
-    if blocked is None:
-        return None
-    return ~blocked if blocked.ndim == 2 else ~blocked[:, None]
+    return scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout).transpose(1, 2).flatten(2)

@@ -1,24 +1,88 @@
-"""The encoder and decoder of Deformable-DETR (Zhu et al. 2021) and its descendants."""
+"""The transformer of Deformable-DETR (Zhu et al. 2021) and of its descendants DINO and Co-DETR."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from poise.nn.transformer.deformable_attention import DeformableAttention
-from poise.nn.transformer.layers import MLP, FeedForward, SelfAttention
-from poise.nn.transformer.positions import YXWH, box_sine
-from poise.nn.transformer.queries import DecoderOutput, Output, Queries, moved
-from poise.nn.transformer.tokens import Tokens
+from poise.nn.kernels.deformable_sampling import on_device, sample_levels
+from poise.nn.transformer.layers import MLP, FeedForward, PredictionHead, SelfAttention, refine_boxes
+from poise.nn.transformer.queries import DecoderOutput, Queries
+from poise.nn.transformer.tokens import YXWH, Tokens, box_sine
 
 Refinement = Literal["none", "once", "twice"]
 
 
+class DeformableAttention(nn.Module):
+    """Multi-scale deformable attention (eq. 3): each query samples a few points of every level around its reference.
+
+    Args:
+        channels: C.
+        heads: attention heads; divides C.
+        levels: of the memory.
+        points: sampled by each head on each level.
+    """
+
+    def __init__(self, channels: int, heads: int, levels: int, points: int = 4) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels cannot be divided among {heads} heads")
+        self.heads, self.levels, self.points = heads, levels, points
+        self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
+        self.weights = nn.Linear(channels, heads * levels * points)
+        self.values = nn.Linear(channels, channels)
+        self.output = nn.Linear(channels, channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start each head in a direction of its own: point p lies p steps from the reference, on every level."""
+        angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        direction = torch.stack((angle.cos(), angle.sin()), 1)
+        direction = direction / direction.abs().amax(1, keepdim=True)
+        offsets = direction[:, None, None] * torch.arange(1, self.points + 1)[:, None]
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
+        for zero in (self.sampling_offsets.weight, self.weights.weight, self.weights.bias):
+            nn.init.zeros_(zero)
+        for layer in (self.values, self.output):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, query: Tensor, references: Tensor, memory: Tokens) -> Tensor:
+        """Attend to the memory; returns (B,Q,C).
+
+        Args:
+            query: (B,Q,C) with positions added.
+            references: (B,Q,2|4) normalized points or boxes.
+        """
+        value = self.values(memory.values).masked_fill(memory.padding_mask[..., None], 0.0)
+        locations, weights = self.sampling_points(query, references, memory)
+        sampled = sample_levels(value.unflatten(-1, (self.heads, -1)), memory.shapes, locations, weights)
+        return self.output(sampled.to(query.dtype))
+
+    def sampling_points(self, query: Tensor, references: Tensor, memory: Tokens) -> tuple[Tensor, Tensor]:
+        """Return sampling locations (B,Q,H,L,P,2), normalized by each level's map, and their weights (B,Q,H,L,P).
+
+        Offsets from a point are in cells of the level; offsets from a box in half its width and height over P.
+        """
+        form = (self.heads, self.levels, self.points)
+        offsets = self.sampling_offsets(query).float().unflatten(-1, (*form, 2))
+        weights = self.weights(query).float().unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, form[1:])
+        ratios = memory.valid_ratios.repeat(1, 1, references.shape[-1] // 2)
+        on_levels = (references.float()[:, :, None] * ratios[:, None])[:, :, None, :, None]  # (B,Q,1,L,1,2|4)
+        if references.shape[-1] == 2:
+            cells = [1 / side for height, width in memory.shapes for side in (width, height)]
+            unit = on_device(cells, torch.float32, query.device).view(-1, 1, 2)
+        else:
+            unit = on_levels[..., 2:] * (0.5 / self.points)
+        return on_levels[..., :2] + offsets * unit, weights
+
+
 class DeformableEncoderLayer(nn.Module):
-    """Each token looks around itself on all levels."""
+    """Encoder layer: each token attends to points around itself on all levels."""
 
     def __init__(self, channels: int, heads: int, levels: int, points: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -28,13 +92,13 @@ class DeformableEncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tokens) -> Tensor:
-        found = self.attention(tokens.values + tokens.positions, tokens.centers(), tokens)
-        x = self.norms[0](tokens.values + self.dropout(found))
+        attended = self.attention(tokens.values + tokens.positions, tokens.centers, tokens)
+        x = self.norms[0](tokens.values + self.dropout(attended))
         return self.norms[1](self.feed_forward(x))
 
 
 class DeformableDecoderLayer(nn.Module):
-    """Queries look at one another, then around their references in the memory."""
+    """Decoder layer: self-attention among queries, then deformable cross-attention around their references."""
 
     def __init__(self, channels: int, heads: int, levels: int, points: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -45,18 +109,18 @@ class DeformableDecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, positions: Tensor, references: Tensor, memory: Tokens, blocked: Tensor | None
+        self, x: Tensor, positions: Tensor, references: Tensor, memory: Tokens, attention_mask: Tensor | None
     ) -> Tensor:
-        x = self.norms[0](self.self_attention(x, positions, blocked))
-        found = self.cross_attention(x + positions, references, memory)
-        x = self.norms[1](x + self.dropout(found))
+        x = self.norms[0](self.self_attention(x, positions, attention_mask))
+        attended = self.cross_attention(x + positions, references, memory)
+        x = self.norms[1](x + self.dropout(attended))
         return self.norms[2](self.feed_forward(x))
 
 
 class BoxPosition(nn.Module):
-    """Positions of queries from their references, layer after layer (DAB-DETR, DINO).
+    """Computes positions of queries from their reference boxes before every layer (DAB-DETR, DINO).
 
-    References are measured on the memory's first level, padding included, as in the original.
+    Boxes are normalized by the memory's first level, padding included, as in the original.
     """
 
     def __init__(self, channels: int) -> None:
@@ -65,56 +129,57 @@ class BoxPosition(nn.Module):
         self.project = MLP(2 * channels, channels, channels, 2)
 
     def forward(self, references: Tensor, memory: Tokens) -> Tensor:
-        return self.project(box_sine(memory.on_levels(references)[:, :, 0], self.width, YXWH))
+        on_first = references * memory.valid_ratios[:, None, 0].repeat(1, 1, 2)
+        return self.project(box_sine(on_first, self.width, YXWH))
 
 
 class DeformableDecoder(nn.Module):
-    """Layers that answer one after another.
+    """Decoder with a prediction after each layer.
 
     Args:
-        outputs: one for all layers, or one each.
-        refine: ``none``: references stay; ``once``: each layer's box is the next one's reference (iterative box
-            refinement); ``twice``: and the next layer's box is also a correction of this one's (look forward twice).
-        position: makes positions where the queries bring none.
-        norm: of what outputs read; refinement in between reads it unnormalized, as in DINO.
-        eps: where references near 0 and 1 are cut when they are refined.
+        layers: decoder layers.
+        heads: prediction heads, one for each layer or a single one for all layers.
+        refine: ``none``: references stay as they are; ``once``: the box of a layer is the reference of the next
+            (iterative box refinement); ``twice``: in addition, gradients of the next layer's box reach this layer's box
+            (look forward twice, DINO section 3.5).
+        position: computes positions of queries; None: the queries bring their positions.
+        norm: applied to the hidden states before the prediction heads; refinement of references reads them without it,
+            as in DINO.
+        eps: of the inverse sigmoid of references.
     """
 
     def __init__(
         self,
         layers: list[DeformableDecoderLayer],
-        outputs: list[Output],
+        heads: list[PredictionHead],
         refine: Refinement = "once",
+        *,
         position: BoxPosition | None = None,
         norm: nn.LayerNorm | None = None,
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.layers, self.outputs = nn.ModuleList(layers), nn.ModuleList(outputs)
+        self.layers, self.prediction_heads = nn.ModuleList(layers), nn.ModuleList(heads)
         self.refine, self.position, self.norm, self.eps = refine, position, norm, eps
 
-    def forward(self, queries: Queries, memory: Tokens, blocked: Tensor | None = None) -> DecoderOutput:
-        """DecoderOutput of all layers; ``blocked`` (Q,Q) is true where the row's query must not see the column's."""
-        answers = list(self.layer_by_layer(queries, memory, blocked))
-        logits, boxes = zip(*answers, strict=True)
-        return DecoderOutput(torch.stack(logits), torch.stack(boxes))
+    def forward(self, queries: Queries, memory: Tokens, attention_mask: Tensor | None = None) -> DecoderOutput:
+        """Return the output of all layers.
 
-    def layer_by_layer(
-        self, queries: Queries, memory: Tokens, blocked: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits (B,Q,C) and boxes (B,Q,4) of each layer."""
-        x, references = queries.content, queries.references
-        start = references  # what the layer's box is measured from; may carry the previous layer's gradient
+        Args:
+            attention_mask: (Q,Q) or (B,Q,Q) bool, True where the row's query may not attend to the column's.
+        """
+        x, references, logits, boxes = queries.content, queries.references, [], []
+        start = references  # what box offsets are added to; under "twice" it carries the previous layer's gradient
         for i, layer in enumerate(self.layers):
-            positions = queries.positions
-            if self.position is not None:
-                positions = self.position(references, memory)
-            x = layer(x, positions, references, memory, blocked)
-            output: Any = self.outputs[min(i, len(self.outputs) - 1)]
-            answer = x if self.norm is None else self.norm(x)
-            change = output.change(answer)
-            yield output.logits(answer), moved(start, change, self.eps)
+            positions = queries.positions if self.position is None else self.position(references, memory)
+            x = layer(x, positions, references, memory, attention_mask)
+            head: Any = self.prediction_heads[min(i, len(self.prediction_heads) - 1)]
+            class_logits, offsets = head(x if self.norm is None else self.norm(x))
+            logits.append(class_logits)
+            boxes.append(refine_boxes(start, offsets, self.eps))
             if self.refine != "none":
-                refined = moved(references, change if self.norm is None else output.change(x), self.eps)
+                offsets = offsets if self.norm is None else head.box_offsets(x)
+                refined = refine_boxes(references, offsets, self.eps)
                 references = refined.detach()
                 start = refined if self.refine == "twice" else references
+        return DecoderOutput(torch.stack(logits), torch.stack(boxes))

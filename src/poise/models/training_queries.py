@@ -1,0 +1,67 @@
+"""More queries in training than at inference: Group-DETR (Chen et al. 2023) and H-DETR (Jia et al. 2023).
+
+One-to-one matching supervises one query for each object. Both papers keep it and add queries that only training
+decodes,
+in the same pass but masked from the queries of inference: Group-DETR further groups of queries, each matched one to
+one; H-DETR one further set, matched one to many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from poise.assign import Hungarian
+from poise.detectors.query import OneToManyMatching
+from poise.nn.transformer.queries import GroupedQueries, SelectedQueries
+
+
+@dataclass(frozen=True)
+class TrainingQueries:
+    """Numbers of queries in training, and how they are supervised.
+
+    Args:
+        queries: used at inference.
+        groups: of ``queries`` queries each in training (Group-DETR: 11).
+        one_to_many: additional queries in training (H-DETR: 1500), matched with every object ``repeats`` times.
+        weight: of the losses of the additional queries.
+
+    Raises:
+        ValueError: both forms at once, or a number below its minimum.
+    """
+
+    queries: int
+    groups: int = 1
+    one_to_many: int = 0
+    repeats: int = 6
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.groups < 1 or self.one_to_many < 0 or self.repeats < 1:
+            raise ValueError(
+                f"query_groups={self.groups} and one_to_many_repeats={self.repeats} must be at least 1, "
+                f"one_to_many_queries={self.one_to_many} at least 0"
+            )
+        if self.groups > 1 and self.one_to_many:
+            raise ValueError(
+                f"query_groups={self.groups} and one_to_many_queries={self.one_to_many} exclude each other: set one of "
+                "them, or neither"
+            )
+
+    @property
+    def total(self) -> int:
+        """Number of queries in training."""
+        return self.queries * self.groups + self.one_to_many
+
+    def selected(self, select: Callable[[int], SelectedQueries]) -> SelectedQueries:
+        """Return the query selection of all queries; ``select(count)`` builds one, of which every group has its own."""
+        if self.groups == 1:
+            return select(self.queries + self.one_to_many)
+        return GroupedQueries([select(self.queries) for _ in range(self.groups)])
+
+    def detector_options(self, assigner: Hungarian) -> dict[str, Any]:
+        """Return the arguments of ``QueryDetector`` that these queries need."""
+        matching = OneToManyMatching(replace(assigner, repeats=self.repeats), self.weight) if self.one_to_many else None
+        count = self.queries if self.groups > 1 or self.one_to_many else 0
+        return {"num_inference_queries": count, "query_groups": self.groups, "one_to_many": matching}
