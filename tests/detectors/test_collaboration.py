@@ -149,7 +149,7 @@ def test_only_positives_become_queries_as_in_the_article() -> None:
 @pytest.mark.parametrize("head", AUXILIARY)
 def test_any_head_can_be_auxiliary(head: str, counts: list[int]) -> None:
     """Each trains with finite gradients everywhere, and makes positive queries where there are objects."""
-    model = small("co_dino_5scale_r18", auxiliary_auxiliary_heads=head).train()
+    model = small("co_dino_5scale_r18", auxiliary_heads=head).train()
     losses = losses_of(model, counts)
     assert "loss_cls_aux0" in losses
     torch.stack(list(losses.values())).sum().backward()
@@ -199,7 +199,7 @@ def test_weights_of_the_article() -> None:
 
 
 def test_features_of_the_article_in_co_dino() -> None:
-    model = small("co_dino_5scale_r18", query_query_features=True, auxiliary_heads="atss").train()
+    model = small("co_dino_5scale_r18", query_features=True, auxiliary_heads="atss").train()
     torch.stack(list(losses_of(model, [3, 1]).values())).sum().backward()
     projection = [p.grad for key, p in model.named_parameters() if ".project_features." in key]
     assert len(projection) == 4 and all(grad is not None and grad.isfinite().all() for grad in projection)

@@ -77,7 +77,7 @@ def collaboration(
     *,
     query_generator: Callable[[], nn.Module],
     sampler: PositiveQuerySampler,
-    auxiliary_head_weight: float,
+    head_weight: float,
     query_weight: float,
     adapter: nn.Module | None = None,
 ) -> Collaboration | None:
@@ -87,7 +87,7 @@ def collaboration(
         heads: names separated by commas, for example ``faster_rcnn,atss``; a name may occur several times.
         query_generator: builds the generator of a head's customized positive queries.
         sampler: selects the priors that become queries.
-        auxiliary_head_weight: of the heads' losses (lambda_2 times the number of decoder layers).
+        head_weight: of the heads' losses (lambda_2 times the number of decoder layers).
         query_weight: of the losses of customized positive queries (lambda_1).
         adapter: makes the heads' pyramid of the memory's maps; by default ``CoarserLevelAdapter``.
     """
@@ -108,7 +108,7 @@ def collaboration(
                 query_weight=query_weight,
             )
         )
-    return Collaboration(adapter or CoarserLevelAdapter(spec.channels), built, auxiliary_head_weight) if built else None
+    return Collaboration(adapter or CoarserLevelAdapter(spec.channels), built, head_weight) if built else None
 
 
 def single_scale_collaboration(
@@ -120,7 +120,7 @@ def single_scale_collaboration(
         spec,
         query_generator=query_generator,
         sampler=PositiveQuerySampler(random=not spec.deterministic),
-        auxiliary_head_weight=2.0 * decoder_layers,
+        head_weight=2.0 * decoder_layers,
         query_weight=1.0,
         adapter=SingleScaleAdapter(spec.channels),
     )

@@ -86,6 +86,7 @@ def co_deformable_detr(
     sizes = (channels, attention_heads, levels, points, hidden, 0.0)
     encoder, layers = deformable_layers(sizes, encoder_layers, decoder_layers, checkpointed_layers)
     generator = MixedPositionedQueries(channels, queries)
+    sampler = PositiveQuerySampler(max_auxiliary_queries, 9, pad_with_negatives, random=not deterministic)
     spec = AuxiliarySpec(channels, with_coarser(neck.strides), num_classes, deterministic, regions, region_hidden)
     return QueryDetector(
         backbone=body,
@@ -101,10 +102,8 @@ def co_deformable_detr(
             auxiliary_heads,
             spec,
             query_generator=partial(BoxFeatureQueryGenerator, channels, vector_embedding),
-            sampler=PositiveQuerySampler(
-                max_auxiliary_queries, pad_with_negatives=pad_with_negatives, random=not deterministic
-            ),
-            auxiliary_head_weight=auxiliary_head_weight * decoder_layers,
+            sampler=sampler,
+            head_weight=auxiliary_head_weight * decoder_layers,
             query_weight=auxiliary_query_weight,
         ),
         one_pass=one_pass,
@@ -160,15 +159,14 @@ def co_dino(
 
     The other arguments are those of ``co_deformable_detr``.
     """
-    stages = tuple(range(7 - levels, 6))
     trained = (backbone_weights, frozen_stages, norm_eval, drop_path, deterministic, window, checkpointed_layers > 0)
-    body = query_backbone(backbone, stages, *trained)
-    neck = query_neck(body, channels)
+    body = query_backbone(backbone, tuple(range(7 - levels, 6)), *trained)
+    neck, noise = query_neck(body, channels), (0.0, 0.0) if deterministic else (label_noise, box_noise)
     sizes = (channels, attention_heads, levels, points, hidden, 0.0)
     encoder, layers = deformable_layers(sizes, encoder_layers, decoder_layers, checkpointed_layers)
     heads = [PredictionHead(channels, num_classes) for _ in layers]
-    noise = (0.0, 0.0) if deterministic else (label_noise, box_noise)
     strides = with_coarser(neck.strides)
+    sampler = PositiveQuerySampler(max_auxiliary_queries, 9, pad_with_negatives, random=not deterministic)
     spec = AuxiliarySpec(channels, strides, num_classes, deterministic, regions, region_hidden, region_convs)
     position, norm = BoxPosition(channels), nn.LayerNorm(channels)
     return QueryDetector(
@@ -186,10 +184,8 @@ def co_dino(
             auxiliary_heads,
             spec,
             query_generator=partial(BoxQueryGenerator, channels, query_features),
-            sampler=PositiveQuerySampler(
-                max_auxiliary_queries, pad_with_negatives=pad_with_negatives, random=not deterministic
-            ),
-            auxiliary_head_weight=auxiliary_head_weight * decoder_layers,
+            sampler=sampler,
+            head_weight=auxiliary_head_weight * decoder_layers,
             query_weight=auxiliary_query_weight,
         ),
         one_pass=one_pass,
