@@ -11,9 +11,10 @@ from torch import Tensor
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from poise.assign import OTA
-from poise.assign.sinkhorn import Lane, Transport
+from poise.assign.sinkhorn import Routes, Transport
 from poise.nn.head_layers import point_grid
-from poise.pairwise.pairs import AllPairs
+from poise.pairwise import Objects
+from poise.pairwise.dense import DensePairs
 from poise.structures import GroundTruth, JointPredictions, Predictions
 
 GRID = point_grid((8, 16, 32), 0.0)
@@ -116,9 +117,13 @@ def test_the_plan_delivers_what_is_wanted() -> None:
     generator = torch.Generator().manual_seed(0)
     cost, background = torch.rand(1, 3, 40, generator=generator) * 5, torch.rand(1, 40, generator=generator) * 5
     supply = torch.tensor([[2.0, 5.0, 1.0]])
-    parts = [(part, AllPairs(torch.ones_like(cost[:, part], dtype=torch.bool))) for part in (slice(0, 2), slice(2, 3))]
-    lanes = [Lane(part, pairs, cost[:, part]) for part, pairs in parts]
-    problem = Transport(lanes, background, supply, torch.tensor([32.0]))
+    boxes, labels = torch.zeros(1, 3, 4), torch.zeros(1, 3, dtype=torch.int64)
+    routes = []
+    for part in (slice(0, 2), slice(2, 3)):
+        pairs = DensePairs(torch.ones_like(cost[:, part], dtype=torch.bool))
+        objects = Objects(boxes[:, part], labels[:, part], labels[:, part] == 0, part)
+        routes.append(Routes(objects, pairs, cost[:, part]))
+    problem = Transport(routes, background, supply, torch.tensor([32.0]))
     price = problem.prices(300)
     ours = supply.log() - (price[:, None] - cost).logsumexp(2)
     nobody = torch.tensor(32.0).log() - (price - background).logsumexp(1)

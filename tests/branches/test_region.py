@@ -135,7 +135,7 @@ def test_both_ways_of_reading_regions_are_one(monkeypatch: pytest.MonkeyPatch) -
     weights = torch.randn(120, 4, 7, 7, generator=generator)
     results = []
     for host in (True, False):
-        monkeypatch.setattr("poise.pairwise.listing.allows_dynamic_shapes", lambda device, host=host: host)
+        monkeypatch.setattr("poise.pairwise.devices.allows_dynamic_shapes", lambda device, host=host: host)
         features = RegionAlign((4, 8, 16, 32))(maps, boxes)
         results.append((features, *torch.autograd.grad((features * weights).sum(), maps)))
     for ours, theirs in zip(*results, strict=True):

@@ -55,7 +55,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "hungarian_groups": Hungarian(groups=3, repeats=2),
     "dual_weighting": DualWeighting(),
     "dual_weighting_article": DualWeighting(
-        TopKCenterPrior(9), mu_total=5.0, location=overlap_power, overlap_function=LinearIoU()
+        TopKCenterPrior(9), mu_total=5.0, location=overlap_power, negative_probability=LinearIoU()
     ),
 }
 KINDS: dict[str, type[Predictions]] = {  # where an assigner reads more than QualityPredictions
@@ -255,7 +255,7 @@ def test_degenerate_and_duplicate_objects_are_survived(name: str) -> None:
 def test_streaming_over_objects_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, truth = scene(name, [40, 25], 13)
     whole = ASSIGNERS[name](predictions, truth)
-    monkeypatch.setattr("poise.pairwise.chunks.STREAM", 2 * predictions.boxes.shape[1] * 7)
+    monkeypatch.setattr("poise.pairwise.chunks.PLANE_ELEMENTS", 2 * predictions.boxes.shape[1] * 7)
     for a, b in zip(tensors(whole), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
         assert torch.equal(a, b)
 
@@ -264,6 +264,6 @@ def test_listed_pairs_give_what_all_pairs_give(name: str, monkeypatch: pytest.Mo
     """What a CPU lists, an accelerator computes for every pair (``assign.pairs``)."""
     predictions, truth = scene(name, [40, 0, 7], 18, crowd=True)
     listed = ASSIGNERS[name](predictions, truth)
-    monkeypatch.setattr("poise.pairwise.listing.allows_dynamic_shapes", lambda device: False)
+    monkeypatch.setattr("poise.pairwise.devices.allows_dynamic_shapes", lambda device: False)
     for a, b in zip(tensors(listed), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
         assert torch.equal(a, b)

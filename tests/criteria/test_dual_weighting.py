@@ -15,7 +15,8 @@ from poise.assign.center_priors import GaussianCenterPrior, ThresholdedCenterPri
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU, box_likelihood
 from poise.boxes import decode_distances
 from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeightFactors
-from poise.pairwise.pairs import AllPairs
+from poise.pairwise import Objects
+from poise.pairwise.dense import DensePairs
 from poise.structures import GroundTruth, JointPredictions, Priors
 
 NUMBERS = golden("dw_loss")
@@ -105,21 +106,22 @@ def test_the_articles_weights_of_an_object_sum_to_one() -> None:
 
 def test_the_articles_overlap_function() -> None:
     overlap = torch.tensor([[[0.0, 0.3, 0.5, 0.7, 0.95, 1.0]]])
-    value = LinearIoU()(overlap, AllPairs(overlap > 0))[0, 0]
+    value = LinearIoU()(overlap, DensePairs(overlap > 0))[0, 0]
     between = (0.95**2 - 0.7**2) / (0.95**2 - 0.5**2)
     torch.testing.assert_close(value, torch.tensor([1.0, 1.0, 1.0, between, 0.0, 0.0]))
 
 
 def test_the_normalized_overlap_function_gives_the_best_place_nothing() -> None:
     overlap = torch.tensor([[[0.2, 0.6, 0.8, 0.9]]])
-    value = NormalizedIoU()(overlap, AllPairs(torch.tensor([[[True, True, True, False]]])))[0, 0]
+    value = NormalizedIoU()(overlap, DensePairs(torch.tensor([[[True, True, True, False]]])))[0, 0]
     assert value[0] == 1 and 0 < float(value[1]) < 1 and float(value[2]) == pytest.approx(0, abs=1e-6)
 
 
 def test_bags() -> None:
     predictions, truth = predictions_of(JointPredictions, 1, 0, POINTS), truth_of([9], 1)
-    everything = AllPairs(torch.ones(1, 1, 1, dtype=torch.bool))
-    arguments = (predictions.priors, truth.boxes, truth.labels, everything)
+    everything = DensePairs(torch.ones(1, 1, 1, dtype=torch.bool))
+    objects = Objects(truth.boxes, truth.labels, truth.valid, slice(0, truth.labels.shape[1]))
+    arguments = (predictions.priors, objects, everything)
     soft = GaussianCenterPrior()(*arguments)
     assert torch.equal(ThresholdedCenterPrior(GaussianCenterPrior(), 0.3)(*arguments), (soft > 0.3).float())
     nearest = TopKCenterPrior(4)(*arguments)
@@ -176,7 +178,7 @@ def test_weights_carry_gradients_where_asked() -> None:
 def test_many_objects_are_streamed_with_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, gradients = truth_of([40, 25], 1), []
     for stream in (1 << 25, 5000):
-        monkeypatch.setattr("poise.pairwise.chunks.STREAM", stream)
+        monkeypatch.setattr("poise.pairwise.chunks.PLANE_ELEMENTS", stream)
         predictions = predictions_of(JointPredictions, 2, 0, POINTS)
         predictions.boxes.requires_grad_()
         losses = DualWeightingCriterion()(predictions, DualWeighting()(predictions, truth), truth)

@@ -102,8 +102,8 @@ def test_logits_that_overflow_half_precision(name: str) -> None:
 def test_costs_of_all_layers_go_to_the_host_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One call of the solver for the encoder's proposals, six layers and two images."""
     calls: list[torch.Size] = []
-    solve = hungarian.cheapest_places
-    monkeypatch.setattr(hungarian, "cheapest_places", lambda cost: calls.append(cost.shape) or solve(cost))
+    solve = hungarian.cheapest_queries
+    monkeypatch.setattr(hungarian, "cheapest_queries", lambda cost: calls.append(cost.shape) or solve(cost))
     model = small("dino_r18", decoder_layers=6)
     losses_of(model, torch.randn(2, 3, 96, 96), [[[8.0, 8.0, 56.0, 60.0]], []])
     assert [shape[0] for shape in calls] == [7 * 2]

@@ -1,4 +1,4 @@
-"""Assigners: which object each place answers to."""
+"""Assigners: which object each prior is assigned to. One paper a file."""
 
 from poise.assign.atss import ATSS
 from poise.assign.auto_assign import AutoAssign

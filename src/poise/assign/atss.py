@@ -1,33 +1,31 @@
-"""ATSS: adaptive training sample selection (Zhang et al. 2020, algorithm 1).
-
-Every object takes the ``topk`` places of each level that are nearest to its center as candidates; its threshold is
-the mean plus the standard deviation of their IoU. Candidates that reach it, with the center inside the object, are
-positive; a place wanted by several objects goes to the one that it overlaps most.
-"""
+"""ATSS: adaptive training sample selection (Zhang et al. 2020, algorithm 1)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from poise.assign.conflicts import highest_value_wins
 from poise.boxes import iou
-from poise.pairwise.listing import finite_of
-from poise.pairwise.nearest import nearest
-from poise.pairwise.planes import center_planes
-from poise.structures import Assignment, GroundTruth, Predictions, Priors
+from poise.pairwise import distance_inside, nearest_per_level, only_finite
+from poise.structures import Assignment, GroundTruth, Predictions
 
 
 @dataclass(frozen=True)
 class ATSS:
-    """Assignment by the statistics of each object's nearest anchors; places beyond an image's padding are ignored."""
+    """Assignment by the statistics of each object's nearest anchors.
 
-    reads: ClassVar[str] = "priors"
+    Candidates of an object are the ``topk`` anchors of each level that are nearest to its center; its threshold is
+    the mean plus the standard deviation of their IoU. Candidates at or above it with the center inside the object are
+    positive. An anchor that several objects claim is assigned to the one with the highest IoU. Anchors beyond an
+    image's padding are ignored.
+    """
+
     topk: int = 9
-    inside: float = 0.01  # px: how far inside the object a positive's center must be
-    divisor: int = 32
+    inside: float = 0.01  # px: least distance of a positive's center from the sides of the object
+    divisor: int = 32  # images are padded to a multiple of it
 
     def __post_init__(self) -> None:
         if self.topk < 1:
@@ -35,49 +33,21 @@ class ATSS:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        priors = predictions.priors
+        priors, objects = predictions.priors, truth.boxes[:, :, None]
         reachable = priors.within(truth.padded_sizes(self.divisor))
-        places, near = self._candidates(priors, truth, reachable)
-        anchors = priors.boxes[0].float()[places]  # (B,G,K,4)
-        overlap = iou(anchors, truth.boxes[:, :, None])
-        threshold = _mean_plus_deviation(overlap, near)
-        centers = (anchors[..., :2] + anchors[..., 2:]) / 2
-        depth = torch.minimum(centers - truth.boxes[:, :, None, :2], truth.boxes[:, :, None, 2:] - centers).amin(-1)
-        chosen = near & (overlap >= threshold[..., None]) & (depth > self.inside)
-        found = _resolve(places, overlap, chosen, reachable)
-        return replace(found, positive=finite_of(predictions, found.positive))
-
-    def _candidates(self, priors: Priors, truth: GroundTruth, reachable: Tensor) -> tuple[Tensor, Tensor]:
-        """Places (B,G,K) near each object, and which of them count (the object is valid, the place reachable)."""
-        target = ((truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2)[..., None].unbind(2)
-        beyond = torch.zeros_like(reachable, dtype=torch.float32).masked_fill_(~reachable, torch.inf)
-        centers = [plane + beyond[:, None] for plane in center_planes(priors)]
-        places, start = [], 0
-        for size in priors.level_sizes:
-            level = [plane[..., start : start + size] for plane in centers]
-            places.append(nearest(target, level, min(self.topk, size)) + start)
-            start += size
-        index = torch.cat(places, 2)
-        near = reachable[:, None].expand(-1, index.shape[1], -1).gather(2, index) & truth.valid[..., None]
-        return index, near
+        index, usable = nearest_per_level(priors, truth.boxes, self.topk, reachable)  # (B,G,K), algorithm 1, line 3-6
+        candidate = usable & truth.valid[..., None]
+        overlap = iou(priors.boxes[0].float()[index], objects)  # line 7
+        threshold = mean_plus_deviation(overlap, candidate)  # lines 8-10
+        centers_inside = distance_inside(priors.centers[0].float()[index], objects) > self.inside
+        positive = candidate & (overlap >= threshold[..., None]) & centers_inside  # lines 11-15
+        best = highest_value_wins(index, overlap, positive, len(priors.strides))
+        return Assignment(best.index, only_finite(predictions, best.found), ~reachable, best.value.clamp(min=0))
 
 
-def _mean_plus_deviation(overlap: Tensor, counted: Tensor) -> Tensor:
-    """Mean plus unbiased standard deviation over the counted candidates (B,G); NaN, so no positive, below two."""
-    number = counted.sum(2)
-    mean = (overlap * counted).sum(2) / number
-    variance = ((overlap - mean[..., None]).square() * counted).sum(2) / (number - 1)
+def mean_plus_deviation(overlap: Tensor, candidate: Tensor) -> Tensor:
+    """Mean plus unbiased standard deviation over each object's candidates, (B,G); NaN, so no positive, below two."""
+    number = candidate.sum(2)
+    mean = (overlap * candidate).sum(2) / number
+    variance = ((overlap - mean[..., None]).square() * candidate).sum(2) / (number - 1)
     return mean + variance.sqrt()
-
-
-def _resolve(places: Tensor, overlap: Tensor, chosen: Tensor, reachable: Tensor) -> Assignment:
-    """From each object's chosen places to each place's object: the greatest overlap, then the lowest index."""
-    batch, objects, _ = places.shape
-    flat = places.flatten(1)
-    value = torch.where(chosen, overlap, -1.0).flatten(1)
-    best = overlap.new_full(reachable.shape, -1.0).scatter_reduce(1, flat, value, "amax")
-    owner = torch.arange(objects, device=places.device)[:, None].expand_as(places[0]).reshape(1, -1).expand(batch, -1)
-    owner = torch.where((value >= 0) & (value == best.gather(1, flat)), owner, objects)
-    index = torch.full_like(reachable, objects, dtype=torch.int64).scatter_reduce(1, flat, owner, "amin")
-    positive = index < objects
-    return Assignment(torch.where(positive, index, 0), positive, ~reachable, best.clamp(min=0))

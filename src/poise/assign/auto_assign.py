@@ -1,39 +1,34 @@
-"""AutoAssign: places weigh themselves (Zhu et al. 2020).
+"""AutoAssign: priors weigh themselves (Zhu et al. 2020).
 
-A place inside an object counts by how sure its prediction is and by a learned prior around the center of the
-object's class; it is the less of a negative the better its box fits.
+A prior inside an object counts by the confidence of its prediction and by a learned center prior of the object's
+class; the better its box fits, the less it is a negative.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from poise.assign.center_priors import Bag, GaussianCenterPrior
-from poise.assign.likelihood import TINY, CenteredBags, in_slices
+from poise.assign.center_priors import CenterPriorFunction, GaussianCenterPrior
+from poise.assign.likelihood import CenteredBags
 from poise.boxes import giou
-from poise.pairwise.chunks import object_chunks
-from poise.pairwise.overlaps import best_overlap
-from poise.pairwise.pairs import between, class_scores_of_pairs, pairs_inside
+from poise.pairwise import TINY, Objects, best_iou, chunks_of_objects, inside
 from poise.structures import GroundTruth, Predictions
-
-TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
 
 
 @dataclass(frozen=True)
 class AutoAssign:
-    """Soft assignment from predictions; ``bag`` is the center prior, mostly a head's ``CenterPrior``.
+    """Soft assignment from predictions; ``center_prior`` is mostly a head's ``CenterPrior``.
 
-    Objects of one class that contain the same place both speak of its negative weight there: the one with the highest
-    index wins. Places with predictions that are not finite get no positive weight.
+    Where objects of one class overlap, the negative weight is that of the object with the highest index. Priors with
+    predictions that are not finite have no positive weight.
     """
 
-    reads: ClassVar[str] = "predictions"
-    bag: Bag = GaussianCenterPrior(1.0)
-    beta: float = 5.0  # weight of the box in the likelihood of a place
+    center_prior: CenterPriorFunction = GaussianCenterPrior(1.0)
+    beta: float = 5.0  # weight of the box in the likelihood of a prior
     sharpness: float = 3.0  # of the confidence weight, exp(sharpness * likelihood)
 
     def __post_init__(self) -> None:
@@ -42,37 +37,35 @@ class AutoAssign:
 
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> CenteredBags:
         priors, boxes, finite = predictions.priors, predictions.boxes.float(), predictions.finite()
-        batch, places, classes = predictions.logits.shape
-        slices = object_chunks(batch * TEMPORARIES, places, truth.labels.shape[1])
 
-        def positives_of(part: slice) -> tuple[Tensor, Tensor, Tensor]:
-            objects, labels = truth.boxes[:, part], truth.labels[:, part]
-            pairs = pairs_inside(priors.centers, objects, truth.valid[:, part])
-            pairs = pairs.only(pairs.of_places(finite))
-            prior = self.bag(priors, objects, labels, pairs)
-            score = class_scores_of_pairs(predictions, labels, pairs)
-            likelihood = self._likelihood(score, pairs.of_places(boxes), pairs.of_objects(objects))
-            weight = (self.sharpness * likelihood).exp() * prior * (likelihood > 0)
-            weight = weight / pairs.of_objects(pairs.total(weight).clamp(min=TINY))
-            return pairs.dense(weight.detach()), pairs.total(weight * likelihood), pairs.total(prior)
+        def positive(objects: Objects) -> tuple[Tensor, Tensor, Tensor]:
+            pairs = inside(priors, objects)
+            pairs = pairs.where(pairs.from_priors(finite))
+            prior = self.center_prior(priors, objects, pairs)
+            fit = giou(pairs.from_priors(boxes), pairs.from_objects(objects.boxes))
+            likelihood = pairs.class_scores(predictions, objects.labels) * (-self.beta * (1 - fit)).exp()  # eq. 4
+            likelihood = torch.where(likelihood.isfinite(), likelihood, 0.0)
+            weight = (self.sharpness * likelihood).exp() * prior * (likelihood > 0)  # C(P) G(d), eq. 5 and 6
+            weight = weight / pairs.from_objects(pairs.sum_by_object(weight).clamp(min=TINY))  # eq. 7
+            return pairs.to_dense(weight.detach()), pairs.sum_by_object(weight * likelihood), pairs.sum_by_object(prior)
 
-        weight, likelihood, mass = in_slices(positives_of, slices)
-        negative = self._negative(predictions, truth, slices, classes)
+        chunks = list(chunks_of_objects(truth, boxes.shape[1], planes_alive=8))
+        if len(chunks) > 1 and torch.is_grad_enabled():  # computed again in the backward pass instead of stored
+            parts = [checkpoint(positive, objects, use_reentrant=False) for objects in chunks]
+        else:
+            parts = [positive(objects) for objects in chunks]
+        weight, likelihood, mass = (torch.cat(column, 1) for column in zip(*parts, strict=True))
+        negative = self._negative(predictions, truth, chunks)
         return CenteredBags(weight.transpose(1, 2), negative.transpose(1, 2), likelihood, mass)
 
-    def _likelihood(self, score: Tensor, predicted: Tensor, wanted: Tensor) -> Tensor:
-        """Class score * exp(-beta * GIoU loss) of every pair."""
-        value = score * (-self.beta * (1 - giou(predicted, wanted))).exp()
-        return torch.where(value.isfinite(), value, 0.0)
-
     @torch.no_grad()
-    def _negative(self, predictions: Predictions, truth: GroundTruth, slices: list[slice], classes: int) -> Tensor:
-        """(B,C,N): 1 outside the objects of a class, inside the less the better the place's box fits any object."""
-        sureness = 1 / (1 - best_overlap(predictions.boxes, truth)).clamp(min=TINY)
-        negative = sureness.new_ones(len(sureness), classes, sureness.shape[1])
-        for part in slices:
-            pairs = pairs_inside(predictions.priors.centers, truth.boxes[:, part], truth.valid[:, part])
-            value = pairs.of_places(sureness)
-            spread = between(value, -pairs.most(-value), pairs.most(value), pairs)
-            pairs.tell_classes(1 - spread, truth.labels[:, part], negative)
+    def _negative(self, predictions: Predictions, truth: GroundTruth, chunks: list[Objects]) -> Tensor:
+        """(B,C,N): 1 outside the objects of a class, inside lower with the IoU of the box with any object (eq. 8)."""
+        value = 1 / (1 - best_iou(predictions.boxes, truth)).clamp(min=TINY)
+        negative = value.new_ones(len(value), predictions.logits.shape[2], value.shape[1])
+        for objects in chunks:
+            pairs = inside(predictions.priors, objects)
+            own = pairs.from_priors(value)
+            normalized = pairs.normalize_by_object(own, pairs.min_by_object(own), pairs.max_by_object(own))
+            pairs.scatter_by_class(1 - normalized, objects.labels, negative, reduce="last")
         return negative

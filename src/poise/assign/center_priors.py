@@ -1,7 +1,7 @@
-"""Candidate bags: how much each place may answer to an object at all, before anything is predicted.
+"""Center priors: how much each prior may count as a positive of each object, before anything is predicted (DW, sec. 3).
 
-A bag maps ``(priors, boxes (B,G,4), labels (B,G), pairs)`` to weights in [0,1] of the pairs. Bags look at positions
-only; whether a place lies inside the object is the assigner's own question.
+A center prior maps ``(priors, objects, pairs)`` to weights in [0,1] of the pairs, the candidate bag of each object. It
+depends on positions only; whether a prior lies inside the object is decided by the assigner.
 """
 
 from __future__ import annotations
@@ -12,24 +12,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.pairwise.pairs import Pairs
-from poise.pairwise.planes import center_planes, sides_of, smallest
+from poise.pairwise import Objects, Pairs, nearest_per_level
 from poise.structures import Priors
 
-Bag = Callable[[Priors, Tensor, Tensor, Pairs], Tensor]
+CenterPriorFunction = Callable[[Priors, Objects, Pairs], Tensor]
 
 
 def gaussian(priors: Priors, boxes: Tensor, mean: Tensor, sigma: Tensor, pairs: Pairs) -> Tensor:
     """Gaussian of the distance from the center in strides, around ``mean`` with width ``sigma``, both (B,G,2)."""
-    strides = pairs.of_places(priors.strides[None])
+    strides = pairs.from_priors(priors.strides[None])
 
-    def along(axis: int) -> Tensor:
-        middle = (boxes[..., axis] + boxes[..., axis + 2]) / 2
-        steps = (pairs.of_places(priors.centers[..., axis].float()) - pairs.of_objects(middle)) / strides
-        width = pairs.of_objects(2 * sigma[..., axis].square())
-        return (steps - pairs.of_objects(mean[..., axis])).square() / width
+    def exponent(axis: int) -> Tensor:
+        center = (boxes[..., axis] + boxes[..., axis + 2]) / 2
+        steps = (pairs.from_priors(priors.centers[..., axis].float()) - pairs.from_objects(center)) / strides
+        width = pairs.from_objects(2 * sigma[..., axis].square())
+        return (steps - pairs.from_objects(mean[..., axis])).square() / width
 
-    return (-(along(0) + along(1))).exp()
+    return (-(exponent(0) + exponent(1))).exp()
 
 
 @dataclass(frozen=True)
@@ -42,40 +41,37 @@ class GaussianCenterPrior:
         if self.sigma <= 0:
             raise ValueError(f"GaussianCenterPrior(sigma={self.sigma}): the width in strides must be positive")
 
-    def __call__(self, priors: Priors, boxes: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
-        mean = torch.zeros_like(boxes[..., :2])
-        return gaussian(priors, boxes, mean, torch.full_like(mean, self.sigma), pairs)
+    def __call__(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
+        mean = torch.zeros_like(objects.boxes[..., :2])
+        return gaussian(priors, objects.boxes, mean, torch.full_like(mean, self.sigma), pairs)
 
 
 @dataclass(frozen=True)
 class ThresholdedCenterPrior:
-    """All places where another bag exceeds ``threshold``, with equal weight (a distance threshold)."""
+    """All priors where another center prior exceeds ``threshold``, with equal weight (a distance threshold)."""
 
-    bag: Bag
+    center_prior: CenterPriorFunction
     threshold: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
             raise ValueError(f"ThresholdedCenterPrior(threshold={self.threshold}): 0 <= threshold < 1")
 
-    def __call__(self, priors: Priors, boxes: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
-        return (self.bag(priors, boxes, labels, pairs) > self.threshold).float()
+    def __call__(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
+        return (self.center_prior(priors, objects, pairs) > self.threshold).float()
 
 
 @dataclass(frozen=True)
 class TopKCenterPrior:
-    """The ``topk`` places of each level that are nearest to the object's center, with equal weight."""
+    """The ``topk`` priors of each level that are nearest to the object's center, with equal weight."""
 
     topk: int = 9
 
     def __post_init__(self) -> None:
         if self.topk < 1:
-            raise ValueError(f"TopKCenterPrior(topk={self.topk}): at least one place a level is needed")
+            raise ValueError(f"TopKCenterPrior(topk={self.topk}): at least one prior a level is needed")
 
-    def __call__(self, priors: Priors, boxes: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
-        (x, y), (x1, y1, x2, y2) = center_planes(priors), sides_of(boxes)
-        x, y = (x - (x1 + x2) / 2) / priors.strides, (y - (y1 + y2) / 2) / priors.strides
-        levels = x.square().add(y.square()).split(priors.level_sizes, 2)
-        nearest = [smallest(level, min(self.topk, level.shape[2]))[1] for level in levels]
-        chosen = [torch.zeros_like(level).scatter(2, index, 1.0) for level, index in zip(levels, nearest, strict=True)]
-        return pairs.of_all(torch.cat(chosen, 2))
+    def __call__(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
+        index, _ = nearest_per_level(priors, objects.boxes, self.topk)
+        nearest = objects.boxes.new_zeros(*index.shape[:2], priors.boxes.shape[1])
+        return pairs.from_dense(nearest.scatter(2, index, 1.0))

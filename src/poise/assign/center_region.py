@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from poise.assign.conflicts import BestObject
 from poise.boxes import area
-from poise.pairwise.chunks import object_chunks
-from poise.pairwise.listing import finite_of
-from poise.pairwise.pairs import Pairs, pairs_inside
-from poise.pairwise.planes import around_middle, depth, owner_of, smallest_first
+from poise.pairwise import Objects, Pairs, chunks_of_objects, distance_inside_center, inside, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
-
-TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
 
 
 @dataclass(frozen=True)
 class CenterRegion:
-    """Assignment by position and size.
+    """Assignment by position and size (center sampling).
 
-    A point answers to an object when it lies strictly inside the object (with ``radius`` > 0: inside the part of it
-    that is within ``radius`` strides of its center) and its farthest side is within the level's range. Of several
-    objects the smallest wins, ties to the lowest index. Every point counts, padding included.
+    A point is positive for an object when it lies strictly inside the object (with ``radius`` > 0: also within
+    ``radius`` strides of its center) and the farthest side is within the range of the point's level. Of several
+    objects the smallest wins, ties to the lowest index. Points in the padding count as well.
     """
 
-    reads: ClassVar[str] = "priors"
     radius: float = 1.5  # strides; 0: the whole object
-    limits: tuple[float, ...] = (64, 128, 256, 512)  # px: the farthest side of an object moves it one level up
+    limits: tuple[float, ...] = (64, 128, 256, 512)  # px: a farther side moves the object one level up
 
     def __post_init__(self) -> None:
         if self.radius < 0 or list(self.limits) != sorted(self.limits):
@@ -38,37 +32,34 @@ class CenterRegion:
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
         priors = predictions.priors
-        batch, places = len(truth.boxes), len(priors.strides)
-        order, claim = smallest_first(area(truth.boxes), truth.valid)
-        best = truth.boxes.new_zeros(batch, places)
-        for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
-            pairs = pairs_inside(priors.centers, truth.boxes[:, part], truth.valid[:, part])
-            fits = self._fits(priors, truth.boxes[:, part], pairs)
-            best = torch.maximum(best, pairs.place_most(fits * pairs.of_objects(claim[:, part])))
-        positive = finite_of(predictions, best > 0)
-        return Assignment(owner_of(best, order), positive, torch.zeros_like(positive), positive.float())
+        best = BestObject.none(len(truth.boxes), len(priors.strides), truth.boxes.device)
+        for objects in chunks_of_objects(truth, len(priors.strides), planes_alive=8):
+            pairs = inside(priors, objects)
+            pairs = pairs.where(self._fits(priors, objects, pairs))
+            best = best.update(pairs, pairs.from_objects(-area(objects.boxes)), objects)  # the smallest area wins
+        positive = only_finite(predictions, best.found)
+        return Assignment(best.index, positive, torch.zeros_like(positive), positive.float())
 
-    def _fits(self, priors: Priors, objects: Tensor, pairs: Pairs) -> Tensor:
-        """Whether the place of each pair is near the object's center and on the level of the object's size."""
-        x, y = (pairs.of_places(z) for z in priors.centers.float().unbind(-1))
-        x1, y1, x2, y2 = (pairs.of_objects(side) for side in objects.unbind(-1))
-        farthest = torch.maximum(torch.maximum(x - x1, x2 - x), torch.maximum(y - y1, y2 - y))
-        low, high = (pairs.of_places(limit[None]) for limit in self._ranges(priors))
+    def _fits(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
+        """Whether the point of each pair is near the object's center and on the level of the object's size."""
+        points, boxes = pairs.from_priors(priors.centers.float()), pairs.from_objects(objects.boxes)
+        (x, y), (x1, y1, x2, y2) = points.unbind(-1), boxes.unbind(-1)
+        farthest = torch.maximum(torch.maximum(x - x1, x2 - x), torch.maximum(y - y1, y2 - y))  # max(l, t, r, b)
+        low, high = (pairs.from_priors(limit[None]) for limit in self._ranges(priors))
         fits = (farthest >= low) & (farthest <= high)
         if self.radius == 0:
             return fits
-        square = around_middle((x1, y1, x2, y2), self.radius * pairs.of_places(priors.strides[None]))
-        return fits & (depth(x, y, square) > 0)
+        radius = self.radius * pairs.from_priors(priors.strides[None])
+        return fits & (distance_inside_center(points, boxes, radius) > 0)
 
     def _ranges(self, priors: Priors) -> tuple[Tensor, Tensor]:
-        """Least and greatest farthest side of each place's level, (N,) px."""
-        levels = len(priors.level_sizes)
-        if levels > len(self.limits) + 1:
+        """Least and greatest distance to the farthest side on the level of each point, (N,) px."""
+        sizes = priors.level_sizes
+        if len(sizes) > len(self.limits) + 1:
             raise ValueError(
-                f"CenterRegion(limits={self.limits}) serves {len(self.limits) + 1} levels, the head has {levels}"
+                f"CenterRegion(limits={self.limits}) serves {len(self.limits) + 1} levels, the head has {len(sizes)}"
             )
-        bounds = [-1.0, *self.limits[: levels - 1], 1e8]
-        like = priors.strides
-        low = [like.new_full((size,), bounds[i]) for i, size in enumerate(priors.level_sizes)]
-        high = [like.new_full((size,), bounds[i + 1]) for i, size in enumerate(priors.level_sizes)]
+        bounds = [-1.0, *self.limits[: len(sizes) - 1], 1e8]
+        low = [priors.strides.new_full((size,), bounds[i]) for i, size in enumerate(sizes)]
+        high = [priors.strides.new_full((size,), bounds[i + 1]) for i, size in enumerate(sizes)]
         return torch.cat(low), torch.cat(high)

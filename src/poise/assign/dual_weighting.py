@@ -1,7 +1,7 @@
-"""Dual weighting (Li et al. 2022): how much each place is a positive and a negative of each object.
+"""Dual weighting (Li et al. 2022): how much each prior is a positive and a negative of each object.
 
-The positive weight grows with the consistency of class score and box, the negative weight falls with the overlap of
-the predicted box, so that a place can be weighed as neither or as both. The defaults are the authors' code; where the
+The positive weight grows with the consistency of class score and box, the negative weight falls with the IoU of the
+predicted box, so that a prior can have two large or two small weights. The defaults are the authors' code; where the
 article differs, an option says so.
 """
 
@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from poise.assign.center_priors import Bag, GaussianCenterPrior
+from poise.assign.center_priors import CenterPriorFunction, GaussianCenterPrior
 from poise.boxes import iou_and_giou
-from poise.pairwise.chunks import object_chunks
-from poise.pairwise.pairs import TINY, Pairs, between, class_scores_of_pairs, pairs_inside
+from poise.pairwise import TINY, Pairs, chunks_of_objects, inside
 from poise.structures import GroundTruth, PairWeights, Predictions
 
-TEMPORARIES = 8  # a pair needs this many times the memory that streaming allows for
-UNSAID = 2.0  # above every probability
+OUTSIDE = 2.0  # above every probability: no object of the class
 
 
 @dataclass(frozen=True)
@@ -33,20 +30,20 @@ class DualWeights(PairWeights):
 
 @dataclass(frozen=True)
 class NormalizedIoU:
-    """1 at IoU 0.5 and below, and 0 at the best IoU that the object has (the authors' code)."""
+    """1 at IoU 0.5 and below, and 0 at the highest IoU of the object (the authors' code)."""
 
     gamma: float = 2.0
 
     def __call__(self, overlap: Tensor, pairs: Pairs) -> Tensor:
-        """Probabilities of the overlaps of pairs; each object's range is taken over its own."""
+        """Probabilities of the IoU of pairs; each object's range is taken over its own."""
         value = (1 - overlap**self.gamma) / (1 - 0.5**self.gamma)
-        spread = between(value, -pairs.most(-value), pairs.most(value).clamp(max=1), pairs)
-        return torch.where(overlap < 0.5, 1.0, spread)
+        low, high = pairs.min_by_object(value), pairs.max_by_object(value).clamp(max=1)
+        return torch.where(overlap < 0.5, 1.0, pairs.normalize_by_object(value, low, high))
 
 
 @dataclass(frozen=True)
 class LinearIoU:
-    """-k IoU^gamma + b through (0.5, 1) and (``zero``, 0), cut to [0,1] (the article's eq. 6)."""
+    """-k IoU^gamma + b through (0.5, 1) and (``zero``, 0), clamped to [0,1] (the article's eq. 6)."""
 
     gamma: float = 2.0
     zero: float = 0.95
@@ -56,13 +53,13 @@ class LinearIoU:
         return (slope * (self.zero**self.gamma - overlap**self.gamma)).clamp(0, 1)
 
 
-def box_likelihood(overlap: Tensor, generalized: Tensor, beta: float) -> Tensor:
-    """exp(-beta (1 - GIoU)): the code's."""
-    return (-beta * (1 - generalized)).exp()
+def box_likelihood(overlap: Tensor, giou: Tensor, beta: float) -> Tensor:
+    """exp(-beta (1 - GIoU)), as in the code."""
+    return (-beta * (1 - giou)).exp()
 
 
-def overlap_power(overlap: Tensor, generalized: Tensor, beta: float) -> Tensor:
-    """IoU^beta: the article's (through the logarithm, whose rounding does not depend on the place in memory)."""
+def overlap_power(overlap: Tensor, giou: Tensor, beta: float) -> Tensor:
+    """IoU^beta, as in the article (through the logarithm, whose rounding does not depend on the storage of pairs)."""
     return (overlap.clamp(min=TINY).log() * beta).exp()
 
 
@@ -70,17 +67,16 @@ def overlap_power(overlap: Tensor, generalized: Tensor, beta: float) -> Tensor:
 class DualWeighting:
     """Soft assignment from predictions.
 
-    Objects of one class that contain the same place both speak of its negative weight there: the one with the highest
-    index wins. Places with predictions that are not finite get no positive weight.
+    Where objects of one class overlap, the negative weight is that of the object with the highest index. Priors with
+    predictions that are not finite have no positive weight.
     """
 
-    reads: ClassVar[str] = "predictions"
-    bag: Bag = GaussianCenterPrior()
+    center_prior: CenterPriorFunction = GaussianCenterPrior()
     beta: float = 5.0  # weight of the box in the consistency
     mu: float = 5.0  # sharpness of the positive weight
     mu_total: float = 3.0  # the same in the sum it is divided by; equal to ``mu``: the article's normalized weight
     location: Callable[[Tensor, Tensor, float], Tensor] = box_likelihood
-    overlap_function: Callable[[Tensor, Pairs], Tensor] = NormalizedIoU()
+    negative_probability: Callable[[Tensor, Pairs], Tensor] = NormalizedIoU()
     detached: bool = True  # False lets gradients through the positive weights
 
     def __post_init__(self) -> None:
@@ -91,29 +87,21 @@ class DualWeighting:
 
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> DualWeights:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached):
-            (batch, places, classes), objects = predictions.logits.shape, truth.labels.shape[1]
-            priors, predicted, finite = predictions.priors, predictions.boxes.float(), predictions.finite()
-            negative, parts = predicted.new_full((batch, classes, places), UNSAID), []
-            for part in object_chunks(batch * TEMPORARIES, places, objects):
-                boxes, labels = truth.boxes[:, part], truth.labels[:, part]
-                pairs = pairs_inside(priors.centers, boxes, truth.valid[:, part])
-                score = class_scores_of_pairs(predictions, labels, pairs)
-                fit = self._fit(score, pairs.of_places(predicted), pairs.of_objects(boxes))
-                overlap, consistency = (torch.where(pairs.of_places(finite), value, 0.0) for value in fit)
-                parts.append(self._positive(consistency, self.bag(priors, boxes, labels, pairs), pairs))
-                pairs.tell_classes(self.overlap_function(overlap.detach(), pairs), labels, negative)
-            owned, negative = (t.transpose(1, 2) for t in (negative < UNSAID, negative.clamp_(max=1)))
-            return DualWeights(torch.cat(parts, 1).transpose(1, 2), negative, owned)
-
-    def _fit(self, score: Tensor, predicted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """IoU and consistency of prediction and object for every pair, 0 where not finite."""
-        overlap, generalized = iou_and_giou(predicted, wanted)
-        consistency = score * self.location(overlap, generalized, self.beta)
-        usable = consistency.isfinite() & overlap.isfinite()
-        return torch.where(usable, overlap, 0.0), torch.where(usable, consistency, 0.0)
-
-    def _positive(self, consistency: Tensor, prior: Tensor, pairs: Pairs) -> Tensor:
-        """Weights (B,g,N); eq. 5 of the article when ``mu_total`` equals ``mu``."""
-        weight = (self.mu * consistency).exp() * consistency * prior
-        total = pairs.total((self.mu_total * consistency).exp() * consistency * prior)
-        return pairs.dense(weight / pairs.of_objects(total.clamp(min=TINY)))
+            priors, boxes, finite = predictions.priors, predictions.boxes.float(), predictions.finite()
+            batch, count, classes = predictions.logits.shape
+            negative, positive = boxes.new_full((batch, classes, count), OUTSIDE), []
+            for objects in chunks_of_objects(truth, count, planes_alive=8):
+                pairs = inside(priors, objects)
+                score = pairs.class_scores(predictions, objects.labels)
+                overlap, giou = iou_and_giou(pairs.from_priors(boxes), pairs.from_objects(objects.boxes))
+                consistency = score * self.location(overlap, giou, self.beta)  # eq. 4
+                usable = pairs.from_priors(finite) & consistency.isfinite() & overlap.isfinite()
+                overlap, consistency = (torch.where(usable, value, 0.0) for value in (overlap, consistency))
+                weight = consistency * self.center_prior(priors, objects, pairs)
+                total = pairs.sum_by_object((self.mu_total * consistency).exp() * weight).clamp(min=TINY)
+                weight = (self.mu * consistency).exp() * weight / pairs.from_objects(total)  # eq. 5
+                positive.append(pairs.to_dense(weight))
+                probability = self.negative_probability(overlap.detach(), pairs)  # eq. 6
+                pairs.scatter_by_class(probability, objects.labels, negative, reduce="last")
+            inside_class, negative = (t.transpose(1, 2) for t in (negative < OUTSIDE, negative.clamp_(max=1)))
+            return DualWeights(torch.cat(positive, 1).transpose(1, 2), negative, inside_class)

@@ -1,73 +1,60 @@
-"""Cost-based assignment with a number of places that depends on the object (SimOTA: Ge et al. 2021, section 3.4).
-
-Each object counts its places by the sum of its largest overlaps, k = max(1, floor(sum)), and takes the k cheapest.
-A place taken by several objects goes to the object that is cheapest of *all*, which need not be one of the takers.
-"""
+"""Dynamic k: each object takes its cheapest priors, as many as its best predictions suggest (OTA, SimOTA)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from poise.assign.conflicts import BestObject
 from poise.boxes import iou
-from poise.pairwise.chunks import object_chunks
-from poise.pairwise.listing import Places
-from poise.pairwise.planes import Planes, first_equal, largest_values, smallest
-from poise.structures import Assignment, GroundTruth, Predictions
+from poise.pairwise import Objects, Pairs, chunks_of_objects, inside, smallest
+from poise.structures import Assignment, GroundTruth, Priors
 
-Costs = Callable[[slice, Tensor], Tensor]  # objects of the slice and their overlap (B,g,N) to costs (B,g,N)
-LARGEST = 3e38  # a cost above it counts as this, so that pairs that may not be (infinity) stay apart
+LARGEST = 3e38  # costs above count as this, so that infinity means that a pair is not allowed
+PairCosts = tuple[Objects, Pairs, Tensor, Tensor]  # costs and IoU of the pairs, (B,g,N)
 
 
-def take_cheapest(
-    predictions: Predictions, truth: GroundTruth, usable: Tensor, costs_of: Callable[[Predictions], Costs], topk: int
-) -> Assignment:
-    """Assign by cost.
+def take_cheapest(costs: Iterable[PairCosts], boxes: Tensor, truth: GroundTruth, topk: int) -> Assignment:
+    """Assign k priors to each object, k the sum of its ``topk`` highest IoUs, rounded down, and at least 1.
+
+    A prior that several objects take is assigned to the cheapest of all objects, which need not be one of them
+    (SimOTA: Ge et al. 2021, YOLOX, section 2.1).
 
     Args:
-        usable: (B,N) bool, places that may be taken at all.
-        costs_of: predictions of places to the costs of their pairs, which are asked for slice by slice of the objects.
-        topk: how many of an object's largest overlaps are summed, and the most places that it can take.
+        costs: chunks of the objects with dense pairs, their costs and IoUs; the pairs are those that are allowed.
+        boxes: (B,N,4) predicted.
     """
-    places = Places.of(usable)
-    chosen = places.take(predictions)
-    found = _among(chosen, truth, places.held, costs_of(chosen), topk)
-    index, positive, quality = (places.spread(values) for values in (found.index, found.positive, found.quality))
-    return Assignment(index, positive, torch.zeros_like(positive), quality)
+    cheapest = BestObject.none(*boxes.shape[:2], boxes.device)
+    num_takers, taker = torch.zeros_like(cheapest.index), torch.full_like(cheapest.index, -1)
+    best_overlap, count = torch.zeros_like(cheapest.value), min(topk, boxes.shape[1])
+    for objects, pairs, cost, overlap in costs:
+        cost = cost.nan_to_num(LARGEST, LARGEST, -LARGEST)
+        cheapest = cheapest.update(pairs, -cost, objects)
+        overlap = pairs.to_dense(overlap)
+        dynamic_k = dynamic_k_of(overlap.topk(count, sorted=False).values)
+        value, prior = smallest(pairs.to_dense(cost, fill=torch.inf), count)
+        takes = (value < torch.inf) & (torch.arange(count, device=cost.device) < dynamic_k[..., None])
+        num_takers = num_takers.scatter_add(1, prior.flatten(1), takes.flatten(1).long())
+        number = torch.where(takes, objects.index[:, None], -1)
+        taker = taker.scatter_reduce(1, prior.flatten(1), number.flatten(1), "amax")
+        best_overlap = torch.maximum(best_overlap, overlap.amax(1))
+    index = torch.where(num_takers > 1, cheapest.index, taker).clamp(min=0)
+    positive = num_takers > 0
+    own = iou(boxes, truth.boxes.gather(1, index[..., None].expand(-1, -1, 4)))
+    return Assignment(index, positive, torch.zeros_like(positive), torch.where(positive, own, best_overlap))
 
 
-def _among(predictions: Predictions, truth: GroundTruth, usable: Tensor, costs: Costs, topk: int) -> Assignment:
-    boxes = Planes.of(predictions.boxes)
-    shape, device = usable.shape, usable.device
-    cheapest = torch.full(shape, torch.inf, device=device)
-    favorite = torch.zeros(shape, dtype=torch.int64, device=device)
-    takers, taker, nearest = torch.zeros_like(favorite), torch.full_like(favorite, -1), torch.zeros_like(cheapest)
-    allowed = usable[:, None].float()
-    forbidden, absent = (torch.where(there, 0.0, torch.inf) for there in (usable[:, None], truth.valid[..., None]))
-    for part in object_chunks(shape[0], shape[1], truth.boxes.shape[1], device):
-        overlap = boxes.iou(truth.boxes[:, part]).mul_(truth.valid[:, part, None]).mul_(allowed)
-        overlap = overlap.nan_to_num_(0.0, 0.0, 0.0)
-        cost = costs(part, overlap).nan_to_num_(LARGEST, LARGEST, -LARGEST).add_(forbidden).add_(absent[:, part])
-        low = cost.amin(1)
-        owner = first_equal(cost, low) + part.start
-        favorite = torch.where(low < cheapest, owner, favorite)
-        cheapest, nearest = torch.minimum(cheapest, low), torch.maximum(nearest, overlap.amax(1))
-        place, taken = _choose(cost, overlap, topk)
-        takers = takers.scatter_add(1, place.flatten(1), taken.flatten(1).long())
-        objects = torch.arange(part.start, part.stop, device=device)[:, None]
-        taker = taker.scatter_reduce(1, place.flatten(1), torch.where(taken, objects, -1).flatten(1), "amax")
-    index = torch.where(takers > 1, favorite, taker).clamp(min=0)
-    positive = takers > 0
-    own = iou(predictions.boxes.float(), truth.boxes.gather(1, index[..., None].expand(-1, -1, 4)))
-    return Assignment(index, positive, torch.zeros_like(positive), torch.where(positive, own, nearest))
+def dynamic_k_of(overlaps: Tensor) -> Tensor:
+    """The number of positives of each object (B,g) from its highest IoUs (B,g,K)."""
+    return overlaps.sum(2).floor().clamp(min=1)
 
 
-def _choose(cost: Tensor, overlap: Tensor, topk: int) -> tuple[Tensor, Tensor]:
-    """The ``topk`` cheapest places (B,g,K) of each object, ties to the lowest index, and which of them it takes."""
-    count = min(topk, cost.shape[2])
-    number = largest_values(overlap, count).sum(2).int().clamp(min=1)
-    value, place = smallest(cost, count)
-    rank = torch.arange(count, device=cost.device)
-    return place, value & (rank < number[..., None])
+def inside_any(priors: Priors, truth: GroundTruth) -> Tensor:
+    """Priors strictly inside at least one object, (B,N) bool."""
+    found = truth.valid.new_zeros(len(truth.boxes), len(priors.strides))
+    for objects in chunks_of_objects(truth, found.shape[1], planes_alive=8):
+        pairs = inside(priors, objects)
+        found |= pairs.max_by_prior(pairs.from_objects(objects.valid.float())) > 0
+    return found

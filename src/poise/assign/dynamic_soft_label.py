@@ -1,38 +1,34 @@
-"""Dynamic soft label assignment (NanoDet-Plus, RTMDet: Lyu et al. 2022, section 3.4).
+"""Dynamic soft label assigner, DSLA (NanoDet-Plus; RTMDet: Lyu et al. 2022, section 3.4).
 
-What a place costs an object is how badly its class scores fit the soft label, the IoU of the predicted box, plus that
-IoU's negative logarithm. Each object takes the places that are cheapest for it, as many as the sum of its best IoUs.
+The cost of a prior is the quality focal loss of its class scores with the IoU of its predicted box as the soft label,
+plus the negative logarithm of that IoU. Each object takes its cheapest priors, as many as the sum of its best IoUs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.assign.dynamic_k import Costs, take_cheapest
-from poise.pairwise.chunks import object_chunks
-from poise.pairwise.listing import finite_of
-from poise.pairwise.pairs import pairs_inside
-from poise.pairwise.planes import center_planes, rows, sides_of, stride_planes
+from poise.assign.class_cost import ClassCost
+from poise.assign.dynamic_k import PairCosts, inside_any, take_cheapest
+from poise.boxes import iou
+from poise.pairwise import CompactPriors, Objects, Pairs, all_pairs, chunks_of_objects, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
-
-TEMPORARIES = 8  # planes of pairs alive at once where places inside are looked for, against what streaming allows for
 
 
 @dataclass(frozen=True)
 class DynamicSoftLabel:
     """Assignment by the cost of predictions; ``quality`` is the IoU of the predicted box, the soft label.
 
-    A place can be taken when it lies strictly inside *any* object, not necessarily inside its own: so an object too
-    small to hold a place still gets one.
+    Every prior strictly inside *any* object can be taken, so that an object too small to contain a prior still gets
+    one.
     """
 
-    reads: ClassVar[str] = "predictions"
     topk: int = 13
     iou_weight: float = 3.0
     center_radius: float | None = None  # strides; RTMDet adds 10^(distance from the center - 3), NanoDet-Plus does not
@@ -43,60 +39,31 @@ class DynamicSoftLabel:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        usable = finite_of(predictions, inside_any(predictions.priors, truth))
-        return take_cheapest(predictions, truth, usable, lambda chosen: self._costs(chosen, truth), self.topk)
+        priors = CompactPriors.of(only_finite(predictions, inside_any(predictions.priors, truth)))
+        candidates = priors.take(predictions).float()
+        costs = self._costs(candidates, truth, priors.mask)
+        return priors.scatter_back(take_cheapest(costs, candidates.boxes, truth, self.topk))
 
-    def _costs(self, predictions: Predictions, truth: GroundTruth) -> Costs:
-        classes = _SoftLabelCost(predictions.logits.float())
+    def _costs(self, predictions: Predictions, truth: GroundTruth, usable: Tensor) -> Iterator[PairCosts]:
+        class_cost = ClassCost(predictions.logits, absent=lambda z: z.sigmoid().square() * softplus(z))
+        for objects in chunks_of_objects(truth, usable.shape[1], dense=True):
+            pairs = all_pairs(objects.valid, usable)
+            label = iou(pairs.from_priors(predictions.boxes), pairs.from_objects(objects.boxes))
 
-        def costs(part: slice, overlap: Tensor) -> Tensor:
-            cost = classes(truth.labels[:, part], overlap).sub_((overlap + 1e-7).log_(), alpha=self.iou_weight)
-            if self.center_radius is None:
-                return cost
-            beyond = _center_distance(predictions.priors, truth.boxes[:, part]).sub_(self.center_radius)
-            return cost.add_(beyond.mul_(math.log2(10)).exp2_())
+            def quality_focal_loss(z: Tensor, label: Tensor = label) -> Tensor:
+                return (label - z.sigmoid()).square() * (softplus(z) - z * label)
 
-        return costs
-
-
-def inside_any(priors: Priors, truth: GroundTruth) -> Tensor:
-    """Places strictly inside at least one object, (B,N) bool."""
-    found = torch.zeros(len(truth.boxes), len(priors.strides), dtype=torch.bool, device=truth.boxes.device)
-    for part in object_chunks(len(found) * TEMPORARIES, found.shape[1], truth.boxes.shape[1]):
-        pairs = pairs_inside(priors.centers, truth.boxes[:, part], truth.valid[:, part])
-        found |= pairs.place_most(pairs.of_objects(truth.valid[:, part].float())) > 0
-    return found
+            cost = class_cost(pairs, objects.labels, present=quality_focal_loss)
+            cost = cost - self.iou_weight * (label + 1e-7).log()
+            if self.center_radius is not None:
+                distance = _center_distance(predictions.priors, objects, pairs)
+                cost = cost + torch.exp2(math.log2(10) * (distance - self.center_radius))
+            yield objects, pairs, cost, label
 
 
-class _SoftLabelCost:
-    """The quality focal loss of every place as if it answered to an object, summed over classes.
-
-    Only the object's own class differs from the loss of background, so that one is exchanged and no (B,N,G,C) is made.
-    """
-
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits.transpose(1, 2).contiguous()
-        batch, classes, places = self.logits.shape
-        self.total = logits.new_zeros(batch, 1, places)
-        for part in object_chunks(batch, places, classes, logits.device):
-            self.total += _background(self.logits[:, part]).sum(1, keepdim=True)
-
-    def __call__(self, labels: Tensor, overlap: Tensor) -> Tensor:
-        """Costs (B,g,N) for objects of classes (B,g) and soft labels (B,g,N)."""
-        logit = rows(self.logits, labels)
-        score, entropy = logit.sigmoid(), softplus(logit)
-        soft = (overlap - score).square_().mul_(entropy - logit * overlap)
-        return soft.sub_(score.square_().mul_(entropy)).add_(self.total)
-
-
-def _background(logits: Tensor) -> Tensor:
-    """The loss of logits whose soft label is 0."""
-    return logits.sigmoid().square_().mul_(softplus(logits))
-
-
-def _center_distance(priors: Priors, boxes: Tensor) -> Tensor:
-    """Distance (B,g,N) of each place from each object's center, in strides."""
-    x, y = center_planes(priors)
-    x1, y1, x2, y2 = sides_of(boxes)
-    x = x - (x1 + x2) / 2
-    return (y - (y1 + y2) / 2).square_().addcmul_(x, x).sqrt_().div_(stride_planes(priors))
+def _center_distance(priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
+    """Distance of each prior from each object's center in strides."""
+    x, y = pairs.from_priors(priors.centers.float()).unbind(-1)
+    x1, y1, x2, y2 = pairs.from_objects(objects.boxes).unbind(-1)
+    strides = pairs.from_priors(priors.strides.view(-1, priors.strides.shape[-1]))
+    return ((x - (x1 + x2) / 2).square() + (y - (y1 + y2) / 2).square()).sqrt() / strides

@@ -1,34 +1,28 @@
-"""FoveaBox assignment: the cells in the middle of an object, on every level that serves its size (Kong et al. 2019)."""
+"""FoveaBox assignment: the cells in the middle of an object, on each level that serves its size (Kong et al. 2019)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from poise.assign.conflicts import BestObject
 from poise.boxes import area
-from poise.pairwise.chunks import object_chunks
-from poise.pairwise.listing import finite_of
-from poise.pairwise.pairs import pairs_inside
-from poise.pairwise.planes import owner_of, smallest_first
+from poise.pairwise import Objects, chunks_of_objects, inside, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
-
-TEMPORARIES = 8  # planes of pairs alive at once, against what streaming allows for
 
 
 @dataclass(frozen=True)
 class Fovea:
     """Assignment by position and size.
 
-    An object is shrunk around its center by ``sigma``; the cells whose middle lies in that part answer to it, on
-    every level whose range holds the square root of its area. Of several objects the smallest wins, ties to the
-    lowest index. What lies beyond the map is moved to its last cells, as in the original. Every cell counts, padding
-    included.
+    An object is shrunk around its center by ``sigma``; cells with their middle in that part are positive, on each
+    level whose range contains the square root of the object's area. Of several objects the smallest wins, ties to the
+    lowest index. Parts beyond the map are moved to its last cells, as in the original. Cells in the padding count as
+    well.
     """
 
-    reads: ClassVar[str] = "priors"
     sigma: float = 0.4
     ranges: tuple[tuple[float, float], ...] = ((1, 64), (32, 128), (64, 256), (128, 512), (256, 2048))  # px, a level
 
@@ -38,42 +32,30 @@ class Fovea:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        priors = predictions.priors
-        batch, places = len(truth.boxes), len(priors.strides)
-        self._check(priors)
-        sides = area(truth.boxes).clamp(min=0).sqrt()
-        order, claim = smallest_first(sides, truth.valid)
-        best = truth.boxes.new_zeros(batch, places)
-        for part in object_chunks(batch * TEMPORARIES, places, truth.boxes.shape[1]):
-            claims = self._claims(priors, truth.boxes[:, part], sides[:, part], claim[:, part])
-            best = torch.maximum(best, claims)
-        positive = finite_of(predictions, best > 0)
-        return Assignment(owner_of(best, order), positive, torch.zeros_like(positive), positive.float())
-
-    def _claims(self, priors: Priors, objects: Tensor, sides: Tensor, claim: Tensor) -> Tensor:
-        """The greatest claim (B,g) of objects (B,g,4) on each cell in their middle whose level serves their ``sides``.
-
-        (B,N), -infinity where there is none.
-        """
+        priors, start, levels = predictions.priors, 0, []
+        if len(priors.level_sizes) > len(self.ranges):
+            raise ValueError(f"{self} serves {len(self.ranges)} levels, the head has {len(priors.level_sizes)}")
         cells = (priors.centers[0].float() / priors.strides[:, None]).floor()  # (N,2): column, row
-        levels, start = [], 0
         for size, (low, high) in zip(priors.level_sizes, self.ranges, strict=False):
-            level = cells[None, start : start + size]
-            middle = self._middle(objects / priors.strides[start], level.amax(1))
-            pairs = pairs_inside(level, middle, (claim > 0) & (sides >= low) & (sides <= high))
-            levels.append(pairs.place_most(pairs.of_objects(claim)))
+            level, stride = cells[start : start + size], priors.strides[start]
+            points = Priors(level.repeat(1, 2)[None], torch.ones_like(level[:, 0]), (size,))
+            best = BestObject.none(len(truth.boxes), size, truth.boxes.device)
+            for objects in chunks_of_objects(truth, size, planes_alive=8):
+                root_area = area(objects.boxes).clamp(min=0).sqrt()
+                serves = objects.valid & (root_area >= low) & (root_area <= high)
+                pairs = inside(points, self._shrunk(objects, stride, level.amax(0), serves))
+                best = best.update(pairs, pairs.from_objects(-root_area), objects)  # the smallest area wins
+            levels.append(best)
             start += size
-        return torch.cat(levels, 1)
+        positive = only_finite(predictions, torch.cat([best.found for best in levels], 1))
+        index = torch.cat([best.index for best in levels], 1)
+        return Assignment(index, positive, torch.zeros_like(positive), positive.float())
 
-    def _middle(self, objects: Tensor, last: Tensor) -> Tensor:
-        """Boxes (B,g,4) around the cells that answer to objects (B,g,4), both in strides of the level."""
-        start, end = objects[..., :2], objects[..., 2:]
+    def _shrunk(self, objects: Objects, stride: Tensor, last: Tensor, serves: Tensor) -> Objects:
+        """Boxes around the positive cells of objects that a level serves, in strides of the level."""
+        start, end = (objects.boxes / stride).split(2, -1)
         half = 0.5 * (end - start)
         first = (start + (1 - self.sigma) * half - 0.5).ceil()
         final = (start + (1 + self.sigma) * half - 0.5).floor()
         first, final = (cell.clamp(min=0).minimum(last) for cell in (first, final))
-        return torch.cat((first - 0.5, final + 0.5), -1)
-
-    def _check(self, priors: Priors) -> None:
-        if len(priors.level_sizes) > len(self.ranges):
-            raise ValueError(f"{self} serves {len(self.ranges)} levels, the head has {len(priors.level_sizes)}")
+        return replace(objects, boxes=torch.cat((first - 0.5, final + 0.5), -1), valid=serves)

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.pairwise import listing
+from poise.pairwise import TINY, none_left
 
 LEAST_VARIANCE = 1e-6  # added to every variance, as the usual implementations do
-TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def low_component(
         bound = (total * share).sum(-1, keepdim=True)
         running = running & ((bound - previous).abs() >= tolerance)
         previous = bound
-        if listing.allows_dynamic_shapes(values.device) and not running.any():
+        if none_left(running):
             break
     joint = mixture.log_densities(values)
     return joint[..., 0, :] >= joint[..., 1, :], _total(joint).squeeze(-2)

@@ -1,20 +1,19 @@
-"""What an assigner is: a value that says which object each place answers to.
+"""The interface of assigners.
 
-Assigners are frozen dataclasses of their hyper-parameters with ``__call__``. They carry no gradient, work in fp32 on
-padded truth without loops over images or objects and without host-device synchronization, and break ties by the
-**lowest index** (of the place, then of the object) unless they say otherwise.
+An assigner is a frozen dataclass of its hyper-parameters with ``__call__``. It computes in float32 on padded truth,
+without loops over images or objects and without synchronizing host and device. Ties go to the **lowest index** (of the
+prior, then of the object) unless its docstring says otherwise. Priors with predictions that are not finite are never
+positive.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from poise.structures import Assignment, GroundTruth, PairWeights, Predictions
 
 
 class Assigner(Protocol):
     """``(predictions, truth) -> Assignment | PairWeights``."""
-
-    reads: ClassVar[str]  # "priors" or "predictions": what it decides from
 
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment | PairWeights: ...

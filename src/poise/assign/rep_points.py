@@ -1,20 +1,19 @@
-"""RepPoints' two assignments (Yang et al. 2019, section 4.2): by place for the first boxes, by overlap for the second.
+"""RepPoints (Yang et al. 2019, section 4.2): by position for the initial boxes, by overlap for the refined ones.
 
-The first boxes of objects are taught at one point each: the nearest on the level of the object's size. What those
-boxes then overlap decides which places answer to which object for good.
+The initial boxes of objects are supervised at one point each: the nearest on the level of the object's size. The
+overlap of those boxes with the objects decides the assignment of the refined boxes and classes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from poise.assign.conflicts import highest_value_wins
 from poise.assign.max_iou import MaxIoU
-from poise.pairwise.chunks import object_chunks
-from poise.pairwise.planes import smallest
+from poise.pairwise import all_pairs, chunks_of_objects
 from poise.structures import Assignment, GroundTruth, Priors, RefinedPredictions
 
 SMALLEST = 1e-6  # px: sides of objects count as at least this
@@ -22,15 +21,14 @@ SMALLEST = 1e-6  # px: sides of objects count as at least this
 
 @dataclass(frozen=True)
 class NearestPoint:
-    """One place an object: the nearest to its center, on one level.
+    """One point for each object: the nearest to its center, on one level.
 
     The level is the one whose stride is the object's size (the root of its area) over ``scale``, rounded down to a
-    power of two; beyond the pyramid its finest or coarsest. Distances are in widths and heights of the object. A place
-    that is nearest to several objects goes to the one it is nearest to, the others go without; ties to the lowest
-    index. Places beyond an image's own padding are ignored.
+    power of two; beyond the pyramid its finest or coarsest. Distances are in widths and heights of the object. A point
+    that is nearest to several objects is assigned to the closest of them, the others have no positive; ties go to the
+    lowest index. Points beyond an image's own padding are ignored.
     """
 
-    reads: ClassVar[str] = "priors"
     scale: float = 4.0
     divisor: int = 32
 
@@ -40,59 +38,42 @@ class NearestPoint:
 
     @torch.no_grad()
     def __call__(self, predictions: RefinedPredictions, truth: GroundTruth) -> Assignment:
-        priors = predictions.priors
-        batch, places = len(truth.boxes), len(priors.strides)
-        reachable = priors.within(truth.padded_sizes(self.divisor)).expand(batch, -1)
-        usable_places = (reachable & predictions.finite())[:, None]
-        found, place, distance = [], [], []
-        for part in object_chunks(batch, places, truth.boxes.shape[1]):
-            apart = self._distances(priors, truth.boxes[:, part])
-            apart = torch.where(usable_places & truth.valid[:, part, None], apart, torch.inf)
-            usable, nearest = smallest(apart, 1)
-            found.append(usable.squeeze(2))
-            place.append(nearest.squeeze(2))
-            distance.append(apart.gather(2, nearest).squeeze(2))
-        index, positive = _owners(torch.cat(found, 1), torch.cat(place, 1), torch.cat(distance, 1), places)
-        return Assignment(index, positive, ~reachable, positive.float())
+        priors, points = predictions.priors, len(predictions.priors.strides)
+        reachable = priors.within(truth.padded_sizes(self.divisor)).expand(len(truth.boxes), -1)
+        usable, chunks = reachable & predictions.finite(), []
+        for objects in chunks_of_objects(truth, points, dense=True):
+            pairs = all_pairs(objects.valid, usable)
+            chunks.append(pairs.to_dense(self._distances(priors, objects.boxes), fill=torch.inf).min(2))
+        distance, nearest = (torch.cat(parts, 1)[..., None] for parts in zip(*chunks, strict=True))
+        best = highest_value_wins(nearest, -distance, distance < torch.inf, points)
+        return Assignment(best.index, best.found, ~reachable, best.found.float())
 
     def _distances(self, priors: Priors, boxes: Tensor) -> Tensor:
-        """From each object (B,g,4) to each place of its level, in its own sides (B,g,N); infinite to other levels."""
+        """From each object (B,g,4) to each point of its level, in its own sides (B,g,N); infinite to other levels."""
         sides = (boxes[..., 2:] - boxes[..., :2]).float().clamp(min=SMALLEST)
         x, y = (plane[:, None] for plane in priors.centers.float().unbind(-1))
         x1, y1, x2, y2 = (plane[..., None] for plane in boxes.float().unbind(-1))
         width, height = (plane[..., None] for plane in sides.unbind(-1))
-        apart = (((x - (x1 + x2) / 2) / width).square() + ((y - (y1 + y2) / 2) / height).square()).sqrt()
+        distance = (((x - (x1 + x2) / 2) / width).square() + ((y - (y1 + y2) / 2) / height).square()).sqrt()
         level = priors.strides.float().log2().floor()
         wanted = (sides / self.scale).log2().mean(-1, keepdim=True).floor()
         wanted = torch.minimum(torch.maximum(wanted, level.amin()), level.amax())
-        return torch.where(level == wanted, apart, torch.inf)
-
-
-def _owners(found: Tensor, place: Tensor, distance: Tensor, places: int) -> tuple[Tensor, Tensor]:
-    """From each object's place (B,G) to each place's object (B,N) and whether it has one."""
-    batch, objects = place.shape
-    distance = torch.where(found, distance, torch.inf)
-    best = distance.new_full((batch, places), torch.inf).scatter_reduce(1, place, distance, "amin")
-    owner = torch.arange(objects, device=place.device).expand(batch, -1)
-    owner = torch.where(found & (distance == best.gather(1, place)), owner, objects)
-    index = torch.full((batch, places), objects, device=place.device).scatter_reduce(1, place, owner, "amin")
-    return torch.where(index < objects, index, 0), index < objects
+        return torch.where(level == wanted, distance, torch.inf)
 
 
 @dataclass(frozen=True)
 class FirstBoxOverlap:
-    """``overlap`` of objects with the boxes that places predicted first, in the anchors' place (and its ties).
+    """``overlap`` of objects with the initial boxes, in the place of anchors (and with its ties).
 
-    Places beyond an image's own padding (to ``overlap.divisor``) are ignored, wherever their first box lies.
+    Priors beyond an image's own padding (to ``overlap.divisor``) are ignored, wherever their initial box lies.
     """
 
-    reads: ClassVar[str] = "predictions"
     overlap: MaxIoU = MaxIoU(0.5, 0.4, 0.0)
 
     @torch.no_grad()
     def __call__(self, predictions: RefinedPredictions, truth: GroundTruth) -> Assignment:
         reachable, finite = self.overlap.reachable(predictions.priors, truth), predictions.finite()
-        first = predictions.initial_boxes.float()
-        boxes = torch.where((reachable & finite)[..., None], first, 0.0)  # a box without area overlaps nothing
-        found = self.overlap.on(boxes, reachable, truth)
+        initial = predictions.initial_boxes.float()
+        boxes = torch.where((reachable & finite)[..., None], initial, 0.0)  # a box without area overlaps nothing
+        found = self.overlap.assign(boxes, reachable, truth)
         return replace(found, positive=found.positive & finite)

@@ -1,34 +1,35 @@
-"""SimOTA: the cheapest places of each object, as many as the sum of its best IoUs (YOLOX: Ge et al. 2021).
+"""SimOTA: the cheapest priors of each object, as many as the sum of its best IoUs (YOLOX: Ge et al. 2021, section 2.1).
 
-What a place costs an object is the binary cross-entropy of its class scores, if it answered to that object, plus the
-negative logarithm of the predicted box's IoU. Places outside the object or far from its center cost far more, so that
-they are taken only when nothing else is left.
+The cost of a prior is the binary cross-entropy of its class scores for the class of the object, plus the negative
+logarithm of the predicted box's IoU. Priors outside the object or far from its center cost far more, so that they are
+taken only when nothing else is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from poise.assign.dynamic_k import Costs, take_cheapest
-from poise.pairwise.chunks import object_chunks
-from poise.pairwise.class_cost import ClassCost
-from poise.pairwise.listing import finite_of
-from poise.pairwise.planes import around_middle, center_planes, depth, scores_of, sides_of, stride_planes
-from poise.structures import (
-    Assignment,
-    GeometricPredictions,
-    GroundTruth,
-    Predictions,
-    Priors,
-    QualityPredictions,
+from poise.assign.class_cost import ClassCost
+from poise.assign.dynamic_k import PairCosts, take_cheapest
+from poise.boxes import iou
+from poise.pairwise import (
+    CompactPriors,
+    Objects,
+    Pairs,
+    all_pairs,
+    chunks_of_objects,
+    distance_inside,
+    distance_inside_center,
+    only_finite,
 )
+from poise.structures import Assignment, GeometricPredictions, GroundTruth, Predictions, Priors, QualityPredictions
 
-OUTSIDE = 1e5  # cost of a place that is not both inside its object and near the object's center
-FLOOR = -100.0  # of logarithms, as in torch's binary cross-entropy
+OUTSIDE = 1e5  # cost of a prior that is not both inside its object and near the object's center
+LEAST_LOG = -100.0  # as in PyTorch's binary cross-entropy
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,9 @@ class SimOTA:
     """Assignment by the cost of predictions; ``quality`` is the IoU of the predicted box.
 
     The class score is the geometric mean of class and objectness where the head predicts both. ``shift`` moves the
-    places, in strides, for the tests of position alone (YOLOX predicts at cell corners and tests cell centers).
+    priors, in strides, for the tests of position only (YOLOX predicts at cell corners and tests cell centers).
     """
 
-    reads: ClassVar[str] = "predictions"
     topk: int = 10
     radius: float = 2.5  # strides
     iou_weight: float = 3.0
@@ -51,49 +51,41 @@ class SimOTA:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        usable = finite_of(predictions, self._anywhere_near(predictions.priors, truth))
-        return take_cheapest(predictions, truth, usable, lambda chosen: self._costs(chosen, truth), self.topk)
+        priors = CompactPriors.of(only_finite(predictions, self._near_any(predictions.priors, truth)))
+        candidates = priors.take(predictions).float()
+        costs = self._costs(candidates, truth, priors.mask)
+        return priors.scatter_back(take_cheapest(costs, candidates.boxes, truth, self.topk))
 
-    def _costs(self, predictions: Predictions, truth: GroundTruth) -> Costs:
-        classes = _entropy(predictions)
+    def _costs(self, predictions: Predictions, truth: GroundTruth, usable: Tensor) -> Iterator[PairCosts]:
+        class_cost = ClassCost(_class_scores(predictions), absent=lambda p: -torch.log1p(-p).clamp(min=LEAST_LOG))
+        for objects in chunks_of_objects(truth, usable.shape[1], dense=True):
+            pairs = all_pairs(objects.valid, usable)
+            overlap = iou(pairs.from_priors(predictions.boxes), pairs.from_objects(objects.boxes))
+            cost = class_cost(pairs, objects.labels, present=lambda p: -p.log().clamp(min=LEAST_LOG))
+            cost = cost - self.iou_weight * (overlap + 1e-7).log()
+            in_box, in_center = self._distances(predictions.priors, objects, pairs)
+            yield objects, pairs, cost + OUTSIDE * (torch.minimum(in_box, in_center) <= 0), overlap
 
-        def costs(part: slice, overlap: Tensor) -> Tensor:
-            within, central = self._position(predictions.priors, truth.boxes[:, part])
-            cost = classes(truth.labels[:, part]).sub_((overlap + 1e-7).log_(), alpha=self.iou_weight)
-            return cost.add_(torch.minimum(within, central).le_(0), alpha=OUTSIDE)
+    def _distances(self, priors: Priors, objects: Objects, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """How far each prior lies inside each object, and inside the square of ``radius`` strides at its center."""
+        strides = priors.strides.view(-1, priors.strides.shape[-1])
+        points = pairs.from_priors(priors.centers.float() + self.shift * strides[..., None])
+        boxes = pairs.from_objects(objects.boxes)
+        square = distance_inside_center(points, boxes, pairs.from_priors(self.radius * strides))
+        return distance_inside(points, boxes), square
 
-        return costs
-
-    def _anywhere_near(self, priors: Priors, truth: GroundTruth) -> Tensor:
-        """Places inside any object or near any object's center, (B,N) bool."""
-        batch, objects = truth.labels.shape
-        absent = torch.where(truth.valid[..., None], 0.0, -torch.inf)
-        near = torch.zeros(batch, len(priors.strides), dtype=torch.bool, device=truth.boxes.device)
-        for part in object_chunks(batch, len(priors.strides), objects, near.device):
-            within, central = self._position(priors, truth.boxes[:, part])
-            near |= torch.maximum(within, central).add_(absent[:, part]).amax(1) > 0
+    def _near_any(self, priors: Priors, truth: GroundTruth) -> Tensor:
+        """Priors inside any object or near any object's center, (B,N) bool."""
+        everywhere = truth.valid.new_ones(len(truth.boxes), len(priors.strides))
+        near = torch.zeros_like(everywhere)
+        for objects in chunks_of_objects(truth, near.shape[1], dense=True):
+            pairs = all_pairs(objects.valid, everywhere)
+            near |= pairs.max_by_prior(torch.maximum(*self._distances(priors, objects, pairs))) > 0
         return near
 
-    def _position(self, priors: Priors, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """How deep each place lies in each object, and in the square of ``radius`` strides around it, both (B,g,N)."""
-        strides, sides = stride_planes(priors), sides_of(boxes)
-        x, y = (plane + self.shift * strides for plane in center_planes(priors))
-        return depth(x, y, sides), depth(x, y, around_middle(sides, self.radius * strides))
 
-
-def _entropy(predictions: Predictions) -> ClassCost:
-    """Binary cross-entropy of the scores against one class; of the geometric mean of class and objectness, where the
-    head predicts both."""
+def _class_scores(predictions: Predictions) -> Tensor:
+    """Scores (B,N,C); the geometric mean of class and objectness where the head predicts both."""
+    scores = predictions.scores()
     product = isinstance(predictions, QualityPredictions) and not isinstance(predictions, GeometricPredictions)
-
-    def scores(logits: Tensor) -> Tensor:
-        score = scores_of(predictions, logits)
-        return score.sqrt_() if product else score
-
-    def hit(logits: Tensor) -> Tensor:
-        return scores(logits).log_().clamp_(min=FLOOR).neg_()
-
-    def miss(logits: Tensor) -> Tensor:
-        return scores(logits).neg_().log1p_().clamp_(min=FLOOR).neg_()
-
-    return ClassCost(predictions.logits.float(), hit, miss)
+    return scores.sqrt() if product else scores

@@ -1,80 +1,79 @@
-"""Optimal transport by Sinkhorn's iterations (Cuturi 2013), of objects' supply to places that each want one unit.
+"""Optimal transport by Sinkhorn's iteration (Cuturi 2013): from objects' supplies to priors that demand one unit each.
 
-Everything is a logarithm in units of the temperature, so that nothing underflows. The number of iterations is fixed.
+All quantities are logarithms in units of the temperature, so that nothing underflows. The number of iterations is
+fixed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from poise.pairwise.pairs import Pairs
+from poise.assign.conflicts import BestObject
+from poise.pairwise import Objects, Pairs
 
 LEAST = 1e-8  # added to supply and demand before the logarithm, as in the original
 
 
 @dataclass(frozen=True)
-class Lane:
-    """Some of the objects, the places that each may send to, and what that costs in units of the temperature."""
+class Routes:
+    """Some objects, the priors that each may supply, and the costs in units of the temperature."""
 
-    part: slice  # of the objects
+    objects: Objects
     pairs: Pairs
-    cost: Tensor  # of every pair, finite
+    cost: Tensor  # of pairs, finite
 
     def sent(self, price: Tensor) -> Tensor:
-        """Logarithm of what each object sends at prices (B,N), but for what it has to offer, (B,g)."""
-        value = self.pairs.of_places(price) - self.cost
-        most = self.pairs.most(value)
-        return self.pairs.total((value - self.pairs.of_objects(most)).exp()).log() + most
+        """Logarithm of what each object sends at prices (B,N), but for its own potential, (B,g)."""
+        value = self.pairs.from_priors(price) - self.cost
+        highest = self.pairs.max_by_object(value)
+        return self.pairs.sum_by_object((value - self.pairs.from_objects(highest)).exp()).log() + highest
 
 
 @dataclass(frozen=True)
 class Transport:
-    """A problem: objects and the background supply, places take."""
+    """A transport problem: objects and the background supply, priors demand."""
 
-    lanes: Sequence[Lane]
-    background: Tensor  # (B,N) float32, finite: what it costs
+    routes: Sequence[Routes]
+    background: Tensor  # (B,N) float32, finite: its cost
     supply: Tensor  # (B,G) float32; 0: the object takes no part
     rest: Tensor  # (B,) float32 >= 0, supply of the background
 
     def prices(self, iterations: int) -> Tensor:
-        """What each place has to pay (B,N): the dual of the demand after so many iterations."""
-        ours = torch.where(self.supply > 0, 0.0, -torch.inf)
-        nobody = torch.zeros_like(self.rest)
+        """The dual variable of each prior's demand after so many iterations, (B,N)."""
+        objects = torch.where(self.supply > 0, 0.0, -torch.inf)  # dual variables of the supplies
+        background = torch.zeros_like(self.rest)
         price = torch.zeros_like(self.background)
         for _ in range(iterations):
-            price = -self._offers(ours, nobody)
-            sent = torch.cat([lane.sent(price) for lane in self.lanes], 1)
-            ours = torch.where(self.supply > 0, (self.supply + LEAST).log() - sent, -torch.inf)
-            nobody = (self.rest + LEAST).log() - torch.logsumexp(price - self.background, 1)
+            price = -self._offers(objects, background)
+            sent = torch.cat([routes.sent(price) for routes in self.routes], 1)
+            objects = torch.where(self.supply > 0, (self.supply + LEAST).log() - sent, -torch.inf)
+            background = (self.rest + LEAST).log() - torch.logsumexp(price - self.background, 1)
         return price
 
-    def winners(self, price: Tensor) -> tuple[Tensor, Tensor]:
-        """Object (B,N) of which each place is nearest to the place that it sends most to, and whether it beats all.
+    def winners(self, price: Tensor) -> BestObject:
+        """The object of each prior whose shipment is closest to the largest that the object sends to any prior.
 
-        Ties go to the lowest index; the background comes last.
+        Priors of which the background is the winner have none. Ties go to the lowest index, the background last.
         """
-        nobody = price - self.background
-        best = torch.full_like(price, -torch.inf)
-        index = torch.zeros(price.shape, dtype=torch.int64, device=price.device)
-        for part, pairs, cost in ((lane.part, lane.pairs, lane.cost) for lane in self.lanes):
-            share = pairs.of_places(price) - cost
-            share = share - pairs.of_objects(pairs.most(share))
-            strongest = pairs.place_most(share)
-            first = pairs.place_owner(share == pairs.of_places(strongest)) + part.start
-            index = torch.where(strongest > best, first, index)
-            best = torch.maximum(best, strongest)
-        return index, (best > -torch.inf) & (best >= nobody - nobody.amax(1, keepdim=True))
+        best = BestObject.none(*price.shape, price.device)
+        for routes in self.routes:
+            shipment = routes.pairs.from_priors(price) - routes.cost
+            shipment = shipment - routes.pairs.from_objects(routes.pairs.max_by_object(shipment))
+            best = best.update(routes.pairs, shipment, routes.objects)
+        background = price - self.background
+        wins = best.value >= background - background.amax(1, keepdim=True)
+        return replace(best, value=torch.where(wins, best.value, -torch.inf))
 
-    def _offers(self, ours: Tensor, nobody: Tensor) -> Tensor:
-        """Logarithm of what objects (B,G) and background (B,) together offer each place, (B,N)."""
-        rest = nobody[:, None] - self.background
-        offers = [(lane.pairs, lane.pairs.of_objects(ours[:, lane.part]) - lane.cost) for lane in self.lanes]
-        most = torch.stack([rest, *(pairs.place_most(offer) for pairs, offer in offers)]).amax(0)
-        total = (rest - most).exp()
+    def _offers(self, objects: Tensor, background: Tensor) -> Tensor:
+        """Logarithm of what objects (B,G) and background (B,) together offer each prior, (B,N)."""
+        rest = background[:, None] - self.background
+        offers = [(r.pairs, r.pairs.from_objects(objects[:, r.objects.part]) - r.cost) for r in self.routes]
+        highest = torch.stack([rest, *(pairs.max_by_prior(offer) for pairs, offer in offers)]).amax(0)
+        total = (rest - highest).exp()
         for pairs, offer in offers:
-            total = total + pairs.place_total((offer - pairs.of_places(most)).exp())
-        return total.log() + most
+            total = total + pairs.sum_by_prior((offer - pairs.from_priors(highest)).exp())
+        return total.log() + highest

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.likelihood import TINY, CenteredBags
+from poise.assign.likelihood import CenteredBags
 from poise.criteria.bags import bag_losses, bag_weights
 from poise.criteria.protocol import LossWeights
 from poise.structures import GroundTruth, Predictions
@@ -25,7 +25,7 @@ class AutoAssignCriterion:
         """Return ``loss_pos``, ``loss_neg`` and ``loss_center``."""
         positive, negative = bag_losses(predictions, assignment, truth)
         mass = (assignment.mass * truth.valid).sum(1)
-        center = torch.where(mass > 0, truth.num_objects / mass.clamp(min=TINY), 0.0).mean()
+        center = torch.where(mass > 0, truth.num_objects / mass.clamp(min=1e-12), 0.0).mean()
         return {
             "loss_pos": self.positive_weight * positive,
             "loss_neg": self.negative_weight * negative,

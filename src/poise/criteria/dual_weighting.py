@@ -19,11 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from poise.assign.dual_weighting import DualWeights
 from poise.boxes import giou
 from poise.criteria.protocol import LossWeights, masked_sum, normalizer, sum_by_class
-from poise.pairwise.chunks import object_chunks
-from poise.pairwise.pairs import pairs_of
+from poise.pairwise import from_mask, object_slices
 from poise.structures import GroundTruth, QualityPredictions
-
-PLANES_ALIVE = 8  # (B,g,N) tensors that the box loss keeps for its backward pass, for ``object_chunks``
 
 
 @dataclass(frozen=True)
@@ -122,12 +119,12 @@ def box_loss(boxes: Tensor, truth: GroundTruth, weight: Tensor) -> Tensor:
 
     def chunk_loss(boxes: Tensor, objects: Tensor, weight: Tensor) -> Tensor:
         weight = weight.transpose(1, 2)
-        pairs = pairs_of(weight > 0)
-        loss = 1 - giou(pairs.of_places(boxes), pairs.of_objects(objects))
-        return masked_sum(loss, pairs.of_all(weight))
+        pairs = from_mask(weight > 0)
+        loss = 1 - giou(pairs.from_priors(boxes), pairs.from_objects(objects))
+        return masked_sum(loss, pairs.from_dense(weight))
 
     batch, priors, objects = weight.shape
-    chunks = object_chunks(batch * PLANES_ALIVE, priors, objects)
+    chunks = object_slices(batch, priors, objects, planes_alive=8)
     if len(chunks) == 1:
         return chunk_loss(boxes, truth.boxes, weight)
     sums = [

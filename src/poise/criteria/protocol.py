@@ -21,10 +21,8 @@ from torch import Tensor, distributed
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise.distributed import mean_over_ranks
-from poise.pairwise.chunks import object_chunks
+from poise.pairwise import object_slices
 from poise.structures import Assignment, GroundTruth
-
-PLANES_ALIVE = 8  # (B,g,N) tensors alive at once in ``sum_by_class``, for the memory estimate of ``object_chunks``
 
 
 class Targets(NamedTuple):
@@ -132,7 +130,7 @@ def sum_by_class(positive: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Sum pair weights (B,N,G) over the objects of each class ``labels`` (B,G), giving (B,N,C)."""
     batch, priors, objects = positive.shape
     total = positive.new_zeros(batch, num_classes, priors)
-    for part in object_chunks(batch * PLANES_ALIVE, priors, objects):
+    for part in object_slices(batch, priors, objects, planes_alive=8):
         weight = positive[..., part].transpose(1, 2)
         total = total.scatter_add(1, labels[:, part, None].expand_as(weight), weight)
     return total.transpose(1, 2)

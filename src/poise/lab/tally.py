@@ -15,7 +15,7 @@ from poise import boxes as geometry
 from poise.lab.explain import Stage
 from poise.lab.statistics import SIZES
 from poise.lab.views import POSITIVE_FRACTION
-from poise.pairwise.chunks import object_chunks
+from poise.pairwise import object_slices
 
 BINS = 10  # of the highest IoU of a negative with an object
 Tally = dict[str, float]
@@ -143,7 +143,7 @@ def _negatives(stage: Stage, negative: Tensor) -> dict[str, Tensor]:
     boxes = stage.boxes if stage.on_grid else stage.priors.boxes.expand_as(stage.boxes)
     best = boxes.new_zeros(negative.shape)
     valid = stage.truth.valid
-    for part in object_chunks(4 * len(boxes), boxes.shape[1], valid.shape[1]):
+    for part in object_slices(len(boxes), boxes.shape[1], valid.shape[1], planes_alive=4):
         overlap = geometry.iou(boxes[:, :, None], stage.truth.boxes[:, None, part]).nan_to_num()
         best = torch.maximum(best, torch.where(valid[:, None, part], overlap, 0.0).amax(2))
     bin_index = (best * BINS).long().clamp(0, BINS - 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from poise import boxes as geometry
-from poise.pairwise.chunks import object_chunks
+from poise.pairwise import object_slices
 
 POSITIVE_FRACTION = 0.1  # of an object's maximum weight: the least weight of a positive of a soft assignment
 
@@ -104,4 +104,4 @@ class ImageView:
         return best_object, best
 
     def _chunks(self) -> list[slice]:
-        return object_chunks(4, len(self.boxes), len(self.objects))
+        return object_slices(1, len(self.boxes), len(self.objects), planes_alive=4)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from poise.assign.center_priors import Bag, ThresholdedCenterPrior, TopKCenterPrior
+from poise.assign.center_priors import CenterPriorFunction, ThresholdedCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU, box_likelihood, overlap_power
 from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeightFactors
 from poise.detectors import DenseBranch, PyramidDetector
@@ -93,7 +93,7 @@ def dw(
     head = DualWeightingHead(
         channels, num_classes, point_grid(neck.strides, 0.5), refinement, depth, deformable=deformable_towers
     )
-    bags: dict[str, Bag] = {
+    bags: dict[str, CenterPriorFunction] = {
         "soft_center": head.center_prior,
         "distance": ThresholdedCenterPrior(head.center_prior, bag_threshold),
         "topk": TopKCenterPrior(bag_topk),

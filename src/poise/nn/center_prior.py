@@ -1,4 +1,4 @@
-"""The center prior as parameters of a network: one Gaussian a class, as DW and AutoAssign keep them in checkpoints."""
+"""The center prior as parameters of a network: one Gaussian a class, as DW and AutoAssign store it in checkpoints."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from poise.assign.center_priors import gaussian
-from poise.pairwise.pairs import Pairs
+from poise.pairwise import Objects, Pairs
 from poise.structures import Priors
 
 
 class CenterPrior(nn.Module):
-    """How strongly an object of each class holds on to the places around its center (a bag; see ``assign.bags``).
+    """A Gaussian around the object's center for each class (see :mod:`poise.assign.center_priors`).
 
     Args:
-        num_classes: one mean and one width (both in strides, x and y) for each.
-        sigma: the width at the start.
-        trained: whether training moves them (AutoAssign does, DW does not).
+        num_classes: number of means and widths (both in strides, x and y).
+        sigma: initial width.
+        trained: whether they are trained (in AutoAssign, not in DW).
     """
 
     def __init__(self, num_classes: int, sigma: float, trained: bool) -> None:
@@ -24,6 +24,7 @@ class CenterPrior(nn.Module):
         self.mean = nn.Parameter(torch.zeros(num_classes, 2), requires_grad=trained)
         self.sigma = nn.Parameter(torch.full((num_classes, 2), sigma), requires_grad=trained)
 
-    def forward(self, priors: Priors, boxes: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
-        """Weights in [0,1] of the ``pairs`` of places and boxes (B,G,4) of classes (B,G)."""
-        return gaussian(priors, boxes, self.mean[labels].float(), self.sigma[labels].float(), pairs)
+    def forward(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
+        """Return weights in [0,1] of the pairs."""
+        mean, sigma = self.mean[objects.labels].float(), self.sigma[objects.labels].float()
+        return gaussian(priors, objects.boxes, mean, sigma, pairs)

@@ -1,1 +1,42 @@
-"""Sets of (object, prior) pairs: the one room that chooses between dense and sparse storage."""
+"""Sets of (object, prior) pairs: the one room that knows about dense, sparse and chunked pairs.
+
+An assigner compares every object with every prior, although about one pair in a hundred matters. Accelerators and
+captured graphs compute all pairs with a mask (:mod:`poise.pairwise.dense`); a CPU lists the pairs that matter
+(:mod:`poise.pairwise.sparse`). Both give the same results, bit by bit. Assigners and criteria import this interface
+only; :mod:`poise.pairwise.build` chooses the storage.
+
+Shapes: B images, g objects of a chunk (of G), N priors, C classes, P listed pairs.
+"""
+
+from poise.pairwise.build import all_pairs, best_iou, from_index, from_mask, inside, overlapping
+from poise.pairwise.chunks import Objects, chunks_of_objects, object_slices
+from poise.pairwise.devices import accumulate_dtype, allows_dynamic_shapes, none_left
+from poise.pairwise.finite import CompactPriors, only_finite
+from poise.pairwise.geometry import distance_inside, distance_inside_center
+from poise.pairwise.nearest import nearest_per_level
+from poise.pairwise.pairs import TINY, Pairs
+from poise.pairwise.topk import smallest, sort_keys
+
+__all__ = [
+    "TINY",
+    "CompactPriors",
+    "Objects",
+    "Pairs",
+    "accumulate_dtype",
+    "all_pairs",
+    "allows_dynamic_shapes",
+    "best_iou",
+    "chunks_of_objects",
+    "distance_inside",
+    "distance_inside_center",
+    "from_index",
+    "from_mask",
+    "inside",
+    "nearest_per_level",
+    "none_left",
+    "object_slices",
+    "only_finite",
+    "overlapping",
+    "smallest",
+    "sort_keys",
+]

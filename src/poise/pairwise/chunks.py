@@ -1,30 +1,67 @@
-"""How many objects are computed with at a time, and in which precision sums are accumulated."""
+"""Chunks of objects: how many are computed with at a time."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-STREAM = 1 << 25  # elements of one (B,N,g) plane that a streamed assigner holds at a time
-CACHE = 1 << 20  # the same on a CPU, where planes that stay in its cache are read several times as fast
+from poise.pairwise import devices
+from poise.structures import GroundTruth
+
+PLANE_ELEMENTS = 1 << 25  # of all (B,g,N) planes of a chunk together
+CACHED_ELEMENTS = 1 << 20  # of one dense plane on a CPU: planes that stay in its cache are read several times as fast
+LISTED_SHARE = 8  # at most one pair in so many is listed
 
 
-def wide(device: torch.device) -> torch.dtype:
-    """float64, in which the order of a sum does not show in float32; where a device has none (Apple's), float32."""
-    return torch.float32 if device.type == "mps" else torch.float64
+@dataclass(frozen=True)
+class Objects:
+    """Consecutive objects of every image."""
+
+    boxes: Tensor  # (B,g,4) xyxy pixels
+    labels: Tensor  # (B,g)
+    valid: Tensor  # (B,g) bool
+    part: slice  # of the G objects
+
+    @property
+    def index(self) -> Tensor:
+        """The number of each object among all G, (g,) int64."""
+        return torch.arange(self.part.start, self.part.stop, device=self.labels.device)
 
 
-def object_chunks(batch: int, places: int, objects: int, device: torch.device | None = None) -> list[slice]:
-    """Slices of the object axis that keep one (B,N,g) plane within ``STREAM`` elements, on a CPU within its cache."""
-    cached = device is not None and device.type == "cpu" and not torch.compiler.is_compiling()
-    size = max(1, min(STREAM, CACHE if cached else STREAM) // max(1, batch * places))
+def object_slices(batch: int, priors: int, objects: int, planes_alive: int = 1) -> list[slice]:
+    """Slice the object axis so that ``planes_alive`` planes (B,g,N) stay within ``PLANE_ELEMENTS``."""
+    return _slices(objects, PLANE_ELEMENTS // max(1, batch * priors * planes_alive))
+
+
+def cached_slices(batch: int, priors: int, objects: int, device: torch.device) -> list[slice]:
+    """Slice the object axis so that a dense plane (B,g,N) stays within the cache of a CPU."""
+    elements = min(PLANE_ELEMENTS, CACHED_ELEMENTS) if devices.allows_dynamic_shapes(device) else PLANE_ELEMENTS
+    return _slices(objects, elements // max(1, batch * priors))
+
+
+def chunks_of_objects(
+    truth: GroundTruth, priors: int, planes_alive: int = 1, *, dense: bool = False
+) -> Iterator[Objects]:
+    """Yield the objects in chunks.
+
+    Args:
+        priors: N.
+        planes_alive: planes (B,g,N) that exist at the same time.
+        dense: whether all pairs are computed on a CPU as well (:func:`poise.pairwise.all_pairs`).
+    """
+    (batch, objects), device = truth.labels.shape, truth.labels.device
+    if dense:
+        slices = cached_slices(batch, priors, objects, device)
+    else:
+        share = LISTED_SHARE if devices.allows_dynamic_shapes(device) else 1
+        slices = _slices(objects, share * PLANE_ELEMENTS // max(1, batch * priors * planes_alive))
+    for part in slices:
+        yield Objects(truth.boxes[:, part], truth.labels[:, part], truth.valid[:, part], part)
+
+
+def _slices(objects: int, size: int) -> list[slice]:
+    size = max(1, size)
     return [slice(start, min(start + size, objects)) for start in range(0, objects, size)]
-
-
-def lowest_index(chosen: Tensor, dim: int = -1) -> Tensor:
-    """Index of the first True along ``dim``; the length of ``dim`` where there is none."""
-    length = chosen.shape[dim]
-    shape = [1] * chosen.ndim
-    shape[dim] = length
-    positions = torch.arange(length, dtype=torch.int32, device=chosen.device).reshape(shape)
-    return torch.where(chosen, positions, length).amin(dim).long()

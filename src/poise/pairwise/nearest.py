@@ -1,53 +1,41 @@
-"""The places nearest to each of many points."""
+"""The priors of each level that are nearest to the center of each object."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from poise.pairwise import listing
-from poise.pairwise.blocks import in_blocks
-from poise.pairwise.chunks import object_chunks
-from poise.pairwise.planes import BLOCK, inside, ordered_positions, smallest
-
-LOOK = 16  # blocks that are looked into, those whose hulls are nearest
-SURE = 0.9999  # of the distance to the next hull, within which no rounding matters
+from poise.pairwise.chunks import cached_slices
+from poise.pairwise.geometry import planar
+from poise.pairwise.topk import smallest
+from poise.structures import Priors
 
 
-def nearest(points: Sequence[Tensor], centers: Sequence[Tensor], count: int) -> Tensor:
-    """Indices (B,g,count) of the nearest centers x, y (B,1,n) of each point x, y (B,g,1), ties to the lowest index.
+def nearest_per_level(priors: Priors, boxes: Tensor, topk: int, usable: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the ``topk`` nearest priors of each level and object; ties go to the lowest index.
 
-    On a CPU only ``LOOK`` blocks of neighbors are looked into, where there are many more and they prove to be enough.
+    Args:
+        boxes: (B,G,4) objects.
+        usable: (B,N) bool, priors that may be taken; all.
+
+    Returns:
+        Index into the N priors and whether a prior is usable, both (B,G,K) with K the sum over levels of at most
+        ``topk``.
     """
-    (batch, _, places), objects = centers[0].shape, points[0].shape[1]
-    few = listing.allows_dynamic_shapes(points[0].device) and places >= 4 * LOOK * BLOCK
-    blocks = [in_blocks(plane.squeeze(1), torch.inf) for plane in centers] if few else []
-    found = []
-    for part in object_chunks(batch, places // BLOCK + LOOK * BLOCK if few else places, objects, points[0].device):
-        some = [z[:, part] for z in points]
-        near = _in_near_blocks(some, blocks, count) if few else None
-        found.append(smallest(_apart(some, centers), count)[1] if near is None else near)
-    return torch.cat(found, 1)
-
-
-def _in_near_blocks(points: Sequence[Tensor], blocks: Sequence[Tensor], count: int) -> Tensor | None:
-    """The same of the nearest blocks' places, x, y (B,S,BLOCK); None where others may be as near."""
-    gaps = [torch.maximum(b.amin(2)[:, None] - z, z - b.amax(2)[:, None]) for z, b in zip(points, blocks, strict=True)]
-    bound = gaps[1].clamp_(min=0).square_().addcmul_(gaps[0].clamp_(min=0), gaps[0])
-    bound, block = bound.topk(LOOK + 1, largest=False)
-    block = block[..., :LOOK].sort(-1).values
-    row = block + torch.arange(len(block))[:, None, None] * blocks[0].shape[1]
-    taken = [plane.flatten(0, 1).index_select(0, row.flatten()).view(*block.shape[:2], -1) for plane in blocks]
-    apart = _apart(points, taken)
-    position = ordered_positions(apart, count)
-    if not (apart.gather(2, position[..., -1:]) < SURE * bound[..., -1:]).all():
-        return None
-    return inside(block).gather(2, position)
-
-
-def _apart(points: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
-    """Squared distances."""
-    x, y = (point - place for point, place in zip(points, places, strict=True))
-    return y.square_().addcmul_(x, x)
+    x, y = planar(priors.centers.float()).unbind(-1)
+    if usable is not None:
+        x = torch.where(usable, x, torch.inf)
+    center = (boxes[..., :2] + boxes[..., 2:]) / 2
+    found, start = [], 0
+    for size in priors.level_sizes:
+        level, chunks = slice(start, start + size), []
+        for part in cached_slices(len(boxes), size, boxes.shape[1], boxes.device):
+            across = center[:, part, None, 0] - x[:, None, level]
+            along = center[:, part, None, 1] - y[:, None, level]
+            chunks.append(smallest(along.square_().addcmul_(across, across), min(topk, size))[1] + start)
+        found.append(torch.cat(chunks, 1))
+        start += size
+    index = torch.cat(found, 2)
+    if usable is None:
+        return index, torch.ones_like(index, dtype=torch.bool)
+    return index, usable[:, None].expand(-1, index.shape[1], -1).gather(2, index)
