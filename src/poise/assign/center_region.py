@@ -32,7 +32,7 @@ class CenterRegion:
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
         priors = predictions.priors
-        best = BestObject.none(len(truth.boxes), len(priors.strides), truth.boxes.device)
+        best = BestObject.none((len(truth.boxes), len(priors.strides)), truth.boxes.device)
         for objects in chunks_of_objects(truth, len(priors.strides), planes_alive=8):
             pairs = inside(priors, objects)
             pairs = pairs.where(self._fits(priors, objects, pairs))

@@ -6,6 +6,7 @@ are the first with the negative area and the negative cost. Ties go to the lowes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +23,9 @@ class BestObject:
     index: Tensor  # (B,N) int64 into G, 0 where no object claims the prior
 
     @staticmethod
-    def none(batch: int, priors: int, device: torch.device) -> BestObject:
-        """Before any object is seen."""
-        value = torch.full((batch, priors), -torch.inf, device=device)
+    def none(shape: Sequence[int], device: torch.device) -> BestObject:
+        """Before any object is seen; ``shape`` is (B,N)."""
+        value = torch.full(tuple(shape), -torch.inf, device=device)
         return BestObject(value, torch.zeros_like(value, dtype=torch.int64))
 
     def update(self, pairs: Pairs, values: Tensor, objects: Objects) -> BestObject:

@@ -26,7 +26,7 @@ def take_cheapest(costs: Iterable[PairCosts], boxes: Tensor, truth: GroundTruth,
         costs: chunks of the objects with dense pairs, their costs and IoUs; the pairs are those that are allowed.
         boxes: (B,N,4) predicted.
     """
-    cheapest = BestObject.none(*boxes.shape[:2], boxes.device)
+    cheapest = BestObject.none(boxes.shape[:2], boxes.device)
     num_takers, taker = torch.zeros_like(cheapest.index), torch.full_like(cheapest.index, -1)
     best_overlap, count = torch.zeros_like(cheapest.value), min(topk, boxes.shape[1])
     for objects, pairs, cost, overlap in costs:

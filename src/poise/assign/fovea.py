@@ -39,7 +39,7 @@ class Fovea:
         for size, (low, high) in zip(priors.level_sizes, self.ranges, strict=False):
             level, stride = cells[start : start + size], priors.strides[start]
             points = Priors(level.repeat(1, 2)[None], torch.ones_like(level[:, 0]), (size,))
-            best = BestObject.none(len(truth.boxes), size, truth.boxes.device)
+            best = BestObject.none((len(truth.boxes), size), truth.boxes.device)
             for objects in chunks_of_objects(truth, size, planes_alive=8):
                 root_area = area(objects.boxes).clamp(min=0).sqrt()
                 serves = objects.valid & (root_area >= low) & (root_area <= high)

@@ -54,7 +54,7 @@ class MaxIoU:
             boxes: (B|1,N,4) xyxy in pixels.
             reachable: (B,N) bool; the others are ignored.
         """
-        best = BestObject.none(*reachable.shape, boxes.device)
+        best = BestObject.none(reachable.shape, boxes.device)
         forced = torch.full_like(best.value, -1)  # (B,N), the last object that claims the prior by its highest IoU
         for objects in chunks_of_objects(truth, reachable.shape[1], planes_alive=2):
             pairs, iou = overlapping(boxes, objects, reachable)

@@ -59,7 +59,7 @@ class Transport:
 
         Priors of which the background is the winner have none. Ties go to the lowest index, the background last.
         """
-        best = BestObject.none(*price.shape, price.device)
+        best = BestObject.none(price.shape, price.device)
         for routes in self.routes:
             shipment = routes.pairs.from_priors(price) - routes.cost
             shipment = shipment - routes.pairs.from_objects(routes.pairs.max_by_object(shipment))

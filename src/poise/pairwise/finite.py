@@ -11,7 +11,8 @@ from torch import Tensor
 from poise.pairwise import devices
 from poise.structures import Assignment, Predictions, map_tensors
 
-T = TypeVar("T", Predictions, Assignment, Tensor)
+Taken = TypeVar("Taken", Predictions, Assignment)
+Scattered = TypeVar("Scattered", Assignment, Tensor)
 
 
 def only_finite(predictions: Predictions, mask: Tensor) -> Tensor:
@@ -47,13 +48,11 @@ class CompactPriors:
         index = prior.new_zeros(len(mask), width).index_put_((image, rank), prior)
         return CompactPriors(torch.arange(width) < counts[:, None], index, size)
 
-    def take(self, value: T) -> T:
-        """Return the predictions, the assignment or the values (B,N) of these priors."""
-        if self.index is None:
-            return value
-        return value.gather(1, self.index) if isinstance(value, Tensor) else value.take(self.index)
+    def take(self, value: Taken) -> Taken:
+        """Return the predictions or the assignment of these priors."""
+        return value if self.index is None else value.take(self.index)
 
-    def scatter_back(self, value: T, fill: float = 0.0) -> T:
+    def scatter_back(self, value: Scattered, fill: float = 0.0) -> Scattered:
         """Write values (B,V), or those of an assignment, to all priors (B,N), ``fill`` elsewhere."""
         return map_tensors(value, lambda t: self._scatter_back(t, fill))
 
