@@ -20,6 +20,7 @@ from poise.api.training import load_best, start_settings
 from poise.api.warnings import ProposalsWarning, warn_random_weights
 from poise.detectors import DetectionModel
 from poise.evaluate import Evaluation, evaluate
+from poise.evaluate.limits import measure_with
 from poise.inference import Boxes, Result, Tiling, detect_frames, frames_of
 from poise.inference.sources import MAX_PIXELS, OnBadImage, Source
 from poise.inference.views import TestTimeAugmentation, evaluate_views, wanted_views
@@ -227,6 +228,7 @@ class Detector:
         proposals_limit: int = 2000,
         head: str = "",
         tta: str | TestTimeAugmentation | None = None,
+        max_detections: int | None = None,
     ) -> Evaluation:
         """Evaluate on a data set: COCO's metrics, and LVIS's on LVIS data.
 
@@ -240,6 +242,7 @@ class Detector:
             proposals_limit: number of the best proposals of an image that are used.
             head: evaluate this auxiliary head of a Co-DETR (``"atss"``) instead of the decoder.
             tta: test-time augmentation, as in :meth:`predict`.
+            max_detections: detections per image of the model; if more than 100, AP with so many per class is added.
 
         Raises:
             NoSuchHead: the model has no such head; its heads are named.
@@ -248,21 +251,18 @@ class Detector:
             ``.metrics`` (``.ap``, ``.ap50``, ``.classes``, ``.table()``), ``.detections`` as COCO results, ``.curves``.
         """
         model = with_head(self.model, head) if head else self.model
-        images, loader = self.batches(
-            data,
-            split,
-            batch_size=batch_size,
-            workers=workers,
-            on_bad_data=on_bad_data,
-            proposals=proposals,
-            proposals_limit=proposals_limit,
-        )
+        model = with_postprocess_options(model, max_detections=max_detections)
+        loading: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
+        files: dict[str, Any] = {"proposals": proposals, "proposals_limit": proposals_limit}
+        images, loader = self.batches(data, split, on_bad_data=on_bad_data, **loading, **files)
+        truth = images.to_coco()
+        measure = measure_with(truth, max_detections)
         if tta is not None:
             from poise.data import evaluation_loader
 
-            loaders = partial(evaluation_loader, images, batch_size=batch_size, workers=workers)
-            return evaluate_views(model, wanted_views(tta), loaders, images.to_coco(), self.device)
-        return evaluate(model, loader, images.to_coco(), device=self.device)
+            loaders = partial(evaluation_loader, images, **loading)
+            return evaluate_views(model, wanted_views(tta), loaders, truth, self.device, measure)
+        return evaluate(model, loader, truth, device=self.device, measure=measure)
 
     def batches(
         self,

@@ -44,6 +44,9 @@ class Arguments:
     """Number of proposals per image, those with the highest scores."""
     tta: str | None = None
     """Test-time augmentation: factors of the image size, flip, nms or soft_nms, as 0.75,1,1.5,flip,soft_nms."""
+    max_detections: int | None = None
+    """Detections per image of the model, and, if more than 100, per image and class in AP: a table AP@N is added to the
+    twelve metrics, which always count 100."""
     head: str = ""
     """Evaluate an auxiliary head of a Co-DETR (atss, faster_rcnn, …) instead of its decoder."""
     save_proposals: Path | None = None
@@ -68,6 +71,7 @@ def run(arguments: Arguments) -> int:
         proposals_limit=arguments.proposals_limit,
         head=arguments.head,
         tta=arguments.tta,
+        max_detections=arguments.max_detections,
     )
     if arguments.save_json is not None:
         write_results(result.detections, arguments.save_json)

@@ -30,12 +30,13 @@ from poise.engine.step import PRECISIONS
 from poise.engine.stopping import EXIT_CODES
 from poise.engine.train import Training
 from poise.evaluate import Evaluation, LvisMetrics, Metrics, evaluate, is_lvis
+from poise.evaluate.limits import measure_with
+from poise.evaluate.metrics import NOT_NUMBERS
 from poise.models.files import describe
 from poise.recipes import Recipe, differences, save_recipe
 from poise.storage import write_text_atomically
 
 RECIPE, CLASSES = "recipe.yaml", "classes.txt"
-LISTS = ("classes", "counts")  # fields of metrics that are no numbers
 
 
 @dataclass(frozen=True)
@@ -202,13 +203,17 @@ class Validation:
             world_size=processes.world_size,
         )
         self.last: Evaluation | None = None
-        known = [f.name for f in fields(LvisMetrics if is_lvis(self.truth) else Metrics) if f.name not in LISTS]
+        self.measure = measure_with(self.truth, recipe.evaluate.max_detections)
+        known = [f.name for f in fields(LvisMetrics if is_lvis(self.truth) else Metrics) if f.name not in NOT_NUMBERS]
+        if self.measure is not None:
+            known += [f"{name}@{recipe.evaluate.max_detections}" for name in ("ap", "ap50", "ap75", "ar")]
         if recipe.evaluate.metric not in known:
             raise ValueError(f"evaluate.metric='{recipe.evaluate.metric}' is none of {', '.join(known)}")
 
     def __call__(self) -> Mapping[str, float]:
         device = self.processes.device
-        self.last = evaluate(self.model, self.loader, self.truth, device=device, amp=self.precision)
+        options: dict[str, Any] = {"device": device, "amp": self.precision, "measure": self.measure}
+        self.last = evaluate(self.model, self.loader, self.truth, **options)
         return self.last.metrics.numbers()
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import hotcoco
 import numpy as np
 
-from poise.evaluate.metrics import NAN, ClassMetrics, Counts, Metrics
+from poise.evaluate.limits import COCO_LIMIT, warn_of_crowded_classes
+from poise.evaluate.metrics import NAN, ClassMetrics, Counts, Metrics, MetricsBeyondCoco
 from poise.evaluate.truth import (
     IGNORED_AREA,
     Array,
@@ -39,6 +40,7 @@ class Curves:
     recall: Array  # (101,)
     precision: Array  # (T,101,K) in [0,1]; NaN for a class without truth
     scores: Array  # (T,101,K) score threshold at that recall
+    max_detections: int = COCO_LIMIT  # detections per image and class that count
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +51,18 @@ class CocoResult:
     curves: Curves
 
 
-def measure_coco(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> CocoResult:
+def measure_coco(
+    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], max_detections: int = COCO_LIMIT
+) -> CocoResult:
     """COCO's twelve metrics, per-class AP, and curves.
+
+    The twelve metrics always count 100 detections per image and class, as pycocotools does.
 
     Args:
         truth: COCO dictionary; ``area`` defaults to the box's, ``iscrowd`` and ``ignore`` to 0.
         detections: COCO results, in any order.
+        max_detections: if more than 100: also compute AP, AP50, AP75 and AR with so many detections per image and
+            class (``Metrics.beyond``); AP of the classes and curves then count so many, too.
 
     Raises:
         ValueError: inconsistent records, or numbers that are not finite.
@@ -63,10 +71,32 @@ def measure_coco(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any
     detected = detection_columns(detections, columns)
     evaluator = hotcoco.COCOeval(*to_hotcoco(columns, detected), "bbox")
     numbers = run_evaluator(evaluator, COCO_METRICS)
+    beyond = None
+    if max_detections > COCO_LIMIT:
+        evaluator = hotcoco.COCOeval(*to_hotcoco(columns, detected), "bbox")
+        evaluator.params.max_dets = [1, 10, max_detections]
+        evaluator.evaluate()
+        evaluator.accumulate()
+        beyond = _beyond(evaluator, max_detections)
+    warn_of_crowded_classes(columns, max(max_detections, COCO_LIMIT))
     curves = read_curves(evaluator, columns)
-    return CocoResult(
-        Metrics(**numbers, classes=class_metrics(columns, detected, curves), counts=counts(columns, detected)), curves
-    )
+    classes = class_metrics(columns, detected, curves)
+    return CocoResult(Metrics(**numbers, classes=classes, counts=counts(columns, detected), beyond=beyond), curves)
+
+
+def _beyond(evaluator: hotcoco.COCOeval, max_detections: int) -> MetricsBeyondCoco:
+    """Means over all sizes; precision is (T,R,K,area,limit), recall (T,K,area,limit), -1 where undefined."""
+    result: dict[str, Array] = evaluator.eval or {}  # the stub allows None before accumulate()
+    ious = np.asarray(evaluator.params.iou_thrs)
+    precision, recall = result["precision"][:, :, :, 0, -1], result["recall"][:, :, 0, -1]
+    at = [int(np.abs(ious - iou).argmin()) for iou in (0.5, 0.75)]
+    ap, ap50, ap75 = _mean(precision), *(_mean(precision[t]) for t in at)
+    return MetricsBeyondCoco(max_detections, ap, ap50, ap75, _mean(recall))
+
+
+def _mean(values: Array) -> float:
+    known = values[values >= 0]
+    return float(known.mean()) if known.size else NAN
 
 
 def to_hotcoco(
@@ -114,6 +144,7 @@ def read_curves(evaluator: hotcoco.COCOeval, truth: TruthColumns) -> Curves:
         recall=np.asarray(evaluator.params.rec_thrs),
         precision=np.where(precision < 0, np.nan, precision),
         scores=result["scores"][:, :, :, 0, -1],
+        max_detections=int(evaluator.params.max_dets[-1]),
     )
 
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from poise.evaluate.coco import Curves
 from poise.evaluate.confusion import Confusion, confusion_matrix, match_pairs
+from poise.evaluate.limits import COCO_LIMIT
 from poise.evaluate.panels import (
     PathLike,
     class_labels,
@@ -51,7 +52,7 @@ def plot_precision_recall(curves: Curves, path: PathLike, iou: float = 0.5) -> P
     if known:
         mean = precision[:, known].mean(1)
         axes.plot(curves.recall, mean, color="black", lw=2.6, label=f"mean of {len(known)}  {mean.mean():.3f}")
-    _precision_axes(axes, f"Precision and recall at IoU {iou:.2f}", bool(known), "class and AP")
+    _precision_axes(axes, f"Precision and recall at IoU {iou:.2f}{_limit(curves)}", bool(known), "class and AP")
     return save(figure, path)
 
 
@@ -64,7 +65,8 @@ def plot_precision_by_iou(curves: Curves, path: PathLike) -> Path:
         if known.any():
             mean = curves.precision[t][:, known].mean(1)
             axes.plot(curves.recall, mean, color=tones[t], lw=1.8, label=f"{iou:.2f}  {mean.mean():.3f}")
-    _precision_axes(axes, f"Precision and recall, mean of {int(known.sum())} classes", bool(known.any()), "IoU and AP")
+    title = f"Precision and recall, mean of {int(known.sum())} classes{_limit(curves)}"
+    _precision_axes(axes, title, bool(known.any()), "IoU and AP")
     return save(figure, path)
 
 
@@ -121,6 +123,12 @@ def true_positives(
         pairs = match_pairs(found.boxes[chosen], columns.boxes[objects], labels, classes, iou)
         right[[chosen[i] for i, j in pairs if labels[i] == classes[j]]] = True
     return right, found.scores
+
+
+def _limit(curves: Curves) -> str:
+    """The number of detections that count, where it is not the usual one."""
+    usual = curves.max_detections <= COCO_LIMIT
+    return "" if usual else f", {curves.max_detections} detections per image and class"
 
 
 def _precision_axes(axes: Axes, title: str, filled: bool, heading: str) -> None:

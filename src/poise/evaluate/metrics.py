@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 NAN = float("nan")
+NOT_NUMBERS = ("classes", "counts", "beyond")  # fields of metrics
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,21 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class MetricsBeyondCoco:
+    """Metrics with more than 100 detections per image and class, in [0,1]."""
+
+    max_detections: int
+    ap: float
+    ap50: float
+    ap75: float
+    ar: float
+
+    def numbers(self) -> dict[str, float]:
+        """The metrics by names that hold the limit, such as ``ap@300``."""
+        return {f"{name}@{self.max_detections}": getattr(self, name) for name in ("ap", "ap50", "ap75", "ar")}
+
+
+@dataclass(frozen=True)
 class Metrics:
     """COCO's twelve metrics, all in [0,1]; AP and AR without a suffix are means over IoU 0.50:0.05:0.95."""
 
@@ -57,10 +73,11 @@ class Metrics:
     ar_large: float
     classes: tuple[ClassMetrics, ...]
     counts: Counts
+    beyond: MetricsBeyondCoco | None = None  # where more than 100 detections per image and class count
 
     def numbers(self) -> dict[str, float]:
-        """The metrics over all classes by name, in [0,1]."""
-        return headline(self)
+        """The metrics over all classes by name, in [0,1]; those beyond 100 detections as ``ap@300``."""
+        return {**headline(self), **(self.beyond.numbers() if self.beyond is not None else {})}
 
     def to_dict(self) -> dict[str, Any]:
         """All metrics in [0,1] as values for JSON; undefined ones are ``None``."""
@@ -68,7 +85,8 @@ class Metrics:
 
     def table(self) -> str:
         """Metrics and classes as text, in percent."""
-        return text_table(self.numbers(), self.classes, self.counts)
+        limit = f"@{self.beyond.max_detections}" if self.beyond is not None else ""
+        return text_table(self.numbers(), self.classes, self.counts, limit)
 
 
 @dataclass(frozen=True)
@@ -106,7 +124,7 @@ class LvisMetrics:
 
 def headline(metrics: Metrics | LvisMetrics) -> dict[str, float]:
     """The float fields of ``metrics``, in their order."""
-    return {f.name: getattr(metrics, f.name) for f in fields(metrics) if f.name not in ("classes", "counts")}
+    return {f.name: getattr(metrics, f.name) for f in fields(metrics) if f.name not in NOT_NUMBERS}
 
 
 def jsonable(value: Any) -> Any:
@@ -118,13 +136,16 @@ def jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def text_table(numbers: dict[str, float], classes: Sequence[ClassMetrics], counts: Counts) -> str:
-    """Two tables in percent: the metrics, then the classes by descending AP."""
+def text_table(numbers: dict[str, float], classes: Sequence[ClassMetrics], counts: Counts, limit: str = "") -> str:
+    """Two tables in percent: the metrics, then the classes by descending AP, headed ``AP@300`` with a ``limit``."""
     lines = [f"{name:<12} {_percent(value)}" for name, value in numbers.items()]
     width = max([5, *(len(one.name) for one in classes)])
-    lines += ["", f"{'class':<{width}}     AP   AP50  objects  images  detections"]
+    wide = [f"{name}{limit}" for name in ("AP", "AP50")]
+    heads = "  ".join(f"{head:>5}" for head in wide)
+    lines += ["", f"{'class':<{width}}  {heads}  objects  images  detections"]
     for one in sorted(classes, key=lambda c: (math.isnan(c.ap), -c.ap if not math.isnan(c.ap) else 0, c.name)):
-        figures = f"{_percent(one.ap)}  {_percent(one.ap50)}  {one.objects:>7}  {one.images:>6}  {one.detections:>10}"
+        values = "  ".join(f"{_percent(v):>{len(h)}}" for v, h in zip((one.ap, one.ap50), wide, strict=True))
+        figures = f"{values}  {one.objects:>7}  {one.images:>6}  {one.detections:>10}"
         lines.append(f"{one.name:<{width}}  {figures}")
     ignored = f", {counts.ignored} ignored regions" if counts.ignored else ""
     lines += ["", f"{counts.images} images, {counts.objects} objects{ignored}, {counts.detections} detections"]

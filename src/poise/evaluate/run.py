@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from poise.distributed import active, rank, world_size
 from poise.evaluate.classes import match_categories
 from poise.evaluate.coco import Curves, measure_coco
+from poise.evaluate.limits import warn_of_crowded_images
 from poise.evaluate.lvis import is_lvis, measure_lvis
 from poise.evaluate.metrics import LvisMetrics, Metrics
 from poise.evaluate.results import coco_results
+from poise.models.postprocess_options import max_detections_of
 from poise.structures import Batch, Detections, map_tensors
 
 Result = dict[str, Any]
@@ -85,6 +87,8 @@ def evaluate(
     """
     predicted = _predict(model, loader, truth, device, amp, progress, predict)
     gathered = _gather(predicted)
+    if rank() == 0:
+        warn_of_crowded_images(truth, max_detections_of(model))
     return _measure_on_rank_0(lambda: _measure(gathered or {}, truth, measure), predicted)
 
 

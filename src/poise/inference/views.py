@@ -18,6 +18,7 @@ from torch import Tensor
 
 from poise.detectors import DetectionModel
 from poise.evaluate import Evaluation, evaluate
+from poise.evaluate.run import Measure
 from poise.postprocess import classwise_nms, soft_nms
 from poise.preprocess import Preprocess
 from poise.structures import Batch, Detections
@@ -95,6 +96,7 @@ def evaluate_views(
     loader_of: Callable[..., Iterable[Batch]],
     truth: Mapping[str, Any],
     device: torch.device | str,
+    measure: Measure | None = None,
 ) -> Evaluation:
     """``poise.evaluate.evaluate`` of what is found in several views; ``loader_of`` makes the loader of one size.
 
@@ -113,7 +115,7 @@ def evaluate_views(
 
     sizes = settings.sizes(model.preprocess)
     batches = viewed_batches([loader_of(size, alike_under=sizes) for size in sizes])
-    return evaluate(model, batches, truth, device=device, predict=predict)
+    return evaluate(model, batches, truth, device=device, measure=measure, predict=predict)
 
 
 @torch.no_grad()

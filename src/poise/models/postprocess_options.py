@@ -46,6 +46,12 @@ def with_postprocess_options(
     return changed.train(model.training)
 
 
+def max_detections_of(model: nn.Module) -> int | None:
+    """Return the detections per image that a model returns at most; None where it does not say."""
+    limits = [getattr(one, "max_detections", None) for one in _postprocesses(getattr(model, "network", model))]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def _postprocesses(network: nn.Module) -> list[Any]:
     return [found for module in network.modules() if (found := _postprocess(module)) is not None]
 

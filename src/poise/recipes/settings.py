@@ -209,11 +209,15 @@ class EvaluateSettings:
     """Epochs between two validations; 0: only after the last."""
     metric: str = "ap"
     """The metric that decides which weights are kept as ``best``."""
+    max_detections: int = 100
+    """Detections per image and class that count. COCO's metrics count 100; with more, ap@N, ap50@N, ap75@N and ar@N are
+    computed too. The model's own limit is the option ``max_detections`` of the model."""
     pictures: int = 8
     """Images whose detections are drawn beside the ground truth at the end; 0: none."""
 
     def __post_init__(self) -> None:
         _require(self.every >= 0, f"evaluate.every={self.every} cannot be negative")
+        _require(self.max_detections >= 100, f"evaluate.max_detections={self.max_detections} must be at least 100")
 
 
 @dataclass(frozen=True)
