@@ -6,11 +6,13 @@ difference in the seventh digit into another query at another place.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import pytest
 import torch
-from support.parity import checkpoint, golden, gradient_norms, image, relative, targets
+from support.parity import checkpoint, evaluated, golden, gradient_norms, image, relative, targets
+from support.slow import slow_but
 from torch import Tensor
 
 from poise.detectors import DetectionModel
@@ -21,6 +23,7 @@ from poise.published.keys import rules_of, translate
 STEMS = ("deformable_detr_r50", "deformable_detr_twostage_r50", "conditional_detr_r50", "dab_detr_r50", "dino_r50")
 COLLABORATIVE = ("co_deformable_detr_r50", "co_dino_5scale_r50", "co_deformable_detr_swin_tiny")
 NAMES = {"co_deformable_detr_swin_tiny": "co_deformable_detr_swin_t"}  # where the golden file is called otherwise
+QUICK = ("deformable_detr_twostage_r50", "conditional_detr_r50")  # both attentions, both ways to begin queries
 LARGE = {"dino_r50", *COLLABORATIVE}
 # Two of DINO's proposals have scores that are equal in float32. Their queries trade the contents learned for the two
 # ranks, which moves these detections and stirs the others a little; in float64 only the golden numbers' own trades
@@ -28,7 +31,7 @@ LARGE = {"dino_r50", *COLLABORATIVE}
 TRADING = {"dino_r50": 3}
 
 pytestmark = pytest.mark.parametrize(  # a model is built once
-    "stem", [*STEMS, *(pytest.param(stem, marks=pytest.mark.slow) for stem in COLLABORATIVE)], scope="module"
+    "stem", slow_but((*STEMS, *COLLABORATIVE), QUICK), scope="module"
 )
 
 
@@ -44,10 +47,20 @@ def pixels_of(stem: str) -> Tensor:
     return image(256, 320) if stem in LARGE else image(160, 192)
 
 
+@lru_cache(maxsize=1)
+def evaluated_once(stem: str) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    return evaluated(model_of(stem), pixels_of(stem))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_last_model_is_not_kept() -> Iterator[None]:
+    yield
+    evaluated_once.cache_clear()
+    model_of.cache_clear()
+
+
 def test_features(stem: str) -> None:
-    numbers, network = golden(stem), model_of(stem).eval().network
-    with torch.no_grad():
-        maps = network.neck(network.backbone(pixels_of(stem)))  # type: ignore[operator]
+    numbers, (maps, _) = golden(stem), evaluated_once(stem)
     for i, level in enumerate(maps[: sum(f"feat{i}_sample" in numbers for i in range(5))]):
         torch.testing.assert_close(level[:, ::16, ::3, ::3], numbers[f"feat{i}_sample"], atol=1e-4, rtol=1e-4)
 
@@ -74,7 +87,7 @@ def test_detections(stem: str) -> None:
     numbers = golden(stem)
     far, unlike = (0.1, 1e-3) if stem in TRADING else (0.05, 1e-4)
     known = sum(f"det{i}_boxes" in numbers for i in range(2))  # the files of Co-DETR hold the first image alone
-    for i, found in enumerate(model_of(stem).eval().detect(pixels_of(stem))[:known]):
+    for i, found in enumerate(evaluated_once(stem)[1][:known]):
         boxes, scores, labels = (numbers[f"det{i}_{part}"] for part in ("boxes", "scores", "labels"))
         assert len(found["scores"]) == len(scores)
         apart = (found["boxes"][None] - boxes[:, None]).abs().amax(2)

@@ -174,7 +174,7 @@ def test_objects_answer_to_themselves_and_padding_is_ignored() -> None:
 
 def model(**options: Any) -> Any:
     torch.manual_seed(0)
-    small = {"channels": 16, "hidden": 32, "num_classes": 3, "image_size": SIZE}
+    small = {"backbone": "test_resnet", "channels": 16, "hidden": 32, "num_classes": 3, "image_size": SIZE}
     return create_model("libra_faster_rcnn_r18_fpn", **{**small, **options}).train()
 
 
@@ -287,7 +287,7 @@ def test_decoding_is_the_coders() -> None:
 
 def test_fast_rcnn_on_its_sisters_proposals_is_her_second_stage() -> None:
     sister = model(sampling="ohem").network
-    network = fast_rcnn(3, "resnet18", channels=16, hidden=32, sampling="ohem", box_loss="balanced_l1").train()
+    network = fast_rcnn(3, "test_resnet", channels=16, hidden=32, sampling="ohem", box_loss="balanced_l1").train()
     network.backbone.load_state_dict(sister.backbone.state_dict())
     sister.neck = sister.neck[0]
     network.neck.load_state_dict(sister.neck.state_dict())
@@ -319,7 +319,8 @@ BOXES = {
 @pytest.mark.parametrize("truth", [SOME, NONE, CROWD], ids=["some", "no objects", "all ignored"])
 def test_fast_rcnn_survives_any_proposals(sampling: str, truth: dict[str, Tensor]) -> None:
     torch.manual_seed(0)
-    network = create_model("fast_rcnn_r18_fpn", 3, image_size=SIZE, channels=16, hidden=32, sampling=sampling).train()
+    small = {"backbone": "test_resnet", "image_size": SIZE, "channels": 16, "hidden": 32}
+    network = create_model("fast_rcnn_r18_fpn", 3, sampling=sampling, **small).train()
     pixels = torch.randn(2, 3, SIZE, SIZE)
     for name, boxes in BOXES.items():
         network.zero_grad()
@@ -334,7 +335,7 @@ def test_fast_rcnn_survives_any_proposals(sampling: str, truth: dict[str, Tensor
 
 def test_fast_rcnn_learns_from_given_proposals_and_needs_them() -> None:
     torch.manual_seed(0)
-    network = fast_rcnn(3, "resnet18", channels=16, hidden=64, norm_eval=True).train()
+    network = fast_rcnn(3, "test_resnet", channels=16, hidden=64, norm_eval=True).train()
     truth = GroundTruth.collate([SOME, NONE], [(SIZE, SIZE)] * 2)
     pixels = torch.randn(2, 3, SIZE, SIZE)
     near = torch.cat((SOME["boxes"] + 3, random_boxes(20, 0)))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from contracts.test_models import ONE_GRAPH, regions_of, scene, small
+from support.slow import slow_but
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,6 +23,7 @@ from poise.nn.kernels import deformable_sampling
 from poise.structures import Batch, GroundTruth, Progress, map_tensors
 
 BY_HOST = [name for name in ONE_GRAPH if "detr" in name or "dino" in name]  # the Hungarian method is the host's
+WITH_AND_WITHOUT = [(name, False) for name in ONE_GRAPH] + [(name, True) for name in BY_HOST]
 
 
 class Crossings(TorchDispatchMode):
@@ -67,7 +69,7 @@ def batch_of(name: str, device: str) -> Batch:
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this PyTorch knows no CUDA devices")
-@pytest.mark.parametrize(("name", "kernel"), [(name, False) for name in ONE_GRAPH] + [(n, True) for n in BY_HOST])
+@pytest.mark.parametrize("name, kernel", slow_but(WITH_AND_WITHOUT, [("fcos_r18_fpn", False), ("dino_r18", True)]))
 def test_nothing_passes_between_host_and_device_from_pixels_to_losses(
     name: str, kernel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from contracts.data_dependence import DataDependence
+from support.slow import slow_but, slow_if
 from torch import Tensor
 
 from poise.branches.proposals import given
@@ -14,8 +15,8 @@ from poise.detectors import DetectionModel
 from poise.models import create_model
 from poise.structures import Batch, Detections, GroundTruth, Progress
 
-SMALL: dict[str, Any] = {"channels": 32, "depth": 1}
-SMALL_REGION: dict[str, Any] = {"channels": 32, "hidden": 64}
+SMALL: dict[str, Any] = {"backbone": "test_resnet", "channels": 32, "depth": 1}
+SMALL_REGION: dict[str, Any] = {"backbone": "test_resnet", "channels": 32, "hidden": 64}
 SMALL_QUERIES: dict[str, Any] = {
     "channels": 32,
     "attention_heads": 4,
@@ -31,7 +32,7 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "atss_r18_fpn": SMALL,
     "gfl_r18_fpn": SMALL,
     "gflv2_r18_fpn": SMALL,
-    "atss_mnv3s_fpn": SMALL,
+    "atss_mnv3s_fpn": {"channels": 32, "depth": 1},
     "dw_r18_fpn": SMALL,
     "vfnet_r18_fpn": SMALL,
     "nanodet_plus_m_320": {"backbone": "shufflenetv2_0.5x", "channels": 32, "depth": 1, "guide_depth": 1},
@@ -61,6 +62,15 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
 PROPOSING = [name for name in MODELS if "faster_rcnn" in name]  # the proposals' NMS stands between the stages
 PATIENCE = {"dab_detr_r18": 3}  # its queries start as anchors anywhere, with nothing to tell them apart
 ONE_GRAPH = [name for name in MODELS if name not in PROPOSING]  # one compiled graph from pixels to losses
+
+# Tracing a whole model takes 3 to 9 seconds: of each kind of detector one is in every run. Every assigner and every
+# criterion is traced by itself in test_assigners.py and test_criteria.py.
+QUICK_GRAPH = ("fcos_r18_fpn", "fast_rcnn_r18_fpn", "deformable_detr_r18")
+SLOW_LEARNERS = (
+    "faster_rcnn_r18_fpn", "libra_faster_rcnn_r18_fpn", "reppoints_r18_fpn", "tood_r18_fpn", "deformable_detr_r18",
+    "deformable_detr_twostage_r18", "dab_detr_r18", "dino_r18",
+    "h_deformable_detr_r18", "group_dino_r18", "co_deformable_detr_r18", "co_dino_r18",
+)  # fmt: skip
 
 everything = pytest.mark.parametrize("name", MODELS)
 
@@ -174,7 +184,7 @@ def test_no_operation_from_predictions_to_losses_depends_on_the_data(
     assert counted.found == ({"nms.default": len(pixels)} if name in PROPOSING else {})
 
 
-@pytest.mark.parametrize("name", ONE_GRAPH)
+@pytest.mark.parametrize("name", slow_but(ONE_GRAPH, QUICK_GRAPH))
 def test_one_graph_from_pixels_to_losses_whatever_the_number_of_objects(name: str) -> None:
     model = small(name).eval()
     pixels, targets = scene()
@@ -203,12 +213,11 @@ def test_half_precision_step(name: str) -> None:
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
 
 
-@everything
+@pytest.mark.parametrize("name", slow_if(MODELS, SLOW_LEARNERS))
 def test_overfits_two_images(name: str) -> None:
     """Colored squares on gray: within a few steps the objects are found, best first."""
     torch.manual_seed(0)
-    lighter = {} if "mnv3" in name else {"backbone": "mobilenetv3_small_100"}
-    model = create_model(name, num_classes=3, image_size=96, **{**lighter, **MODELS[name]}).train()
+    model = small(name).train()
     for module in model.modules():  # two images are too few for batch statistics
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from write_data import HEIGHT, WIDTH, coco_content, picture, write_coco, write_yolo
+from support.write_data import HEIGHT, WIDTH, coco_content, picture, write_coco, write_yolo
 
 from poise.cli import main
 from poise.data import BadData, CheckReport, check_data, open_data, read_image, render

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reading import objects_of, read_everywhere
-from write_data import HEIGHT, WIDTH, coco_content, picture, write_coco
+from data.reading import objects_of, read_everywhere
+from support.write_data import HEIGHT, WIDTH, coco_content, picture, write_coco
 
 from poise.data import BadData, DataError, check_data, open_data, splits
 from poise.engine.sources import open_sets
@@ -160,7 +160,7 @@ def test_boxes_as_corners(tmp_path: Path) -> None:
 
 
 def test_yolo_boxes_as_corners(tmp_path: Path) -> None:
-    from write_data import write_yolo
+    from support.write_data import write_yolo
 
     boxes = [(0.1 * i, 0.08 * i, 0.1 * i + 0.2, 0.08 * i + 0.25) for i in range(8)]
     lines = "".join(f"1 {a:.3f} {b:.3f} {c:.3f} {d:.3f}\n" for a, b, c, d in boxes)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from engine.test_distributed import on_ranks
 from engine.test_resume import assert_equal, in_a_process
+from support.slow import slow_but
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from poise.cli.train import parse, resolve
@@ -69,7 +70,7 @@ def table(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_but(SMALL, ["atss_r18_fpn"]))
 def test_weights_are_the_same_bit_for_bit(name: str, tmp_path: Path, scenes: Path) -> None:
     plain = run(tmp_path / "plain", scenes, recipe(name))
     seen = run(tmp_path / "seen", scenes, recipe(name, lab_every=2, lab_images=3))
@@ -100,6 +101,7 @@ def test_numbers_go_to_tensorboard(tmp_path: Path, scenes: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_table(tmp_path: Path, scenes: Path) -> None:
     plan = recipe(epochs=3, lab_every=2, lab_images=3, save_every=1)
 
@@ -123,6 +125,7 @@ def test_a_killed_run_ends_with_the_same_table(tmp_path: Path, scenes: Path) -> 
     assert sum(bool(row["churn"]) for row in table(tmp_path / "whole")) == 2
 
 
+@pytest.mark.slow
 def test_several_processes(tmp_path: Path, scenes: Path) -> None:
     """All count, the first one writes; only it judges the probe, and nobody waits for what others do not compute."""
 

@@ -158,12 +158,14 @@ def torchrun(out: Path, *options: str) -> Iterator[subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow
 def test_under_torchrun_the_same_command(tmp_path: Path) -> None:
     with torchrun(tmp_path, "--plain-network", "--workers=1") as done:
         assert done.returncode == 0, done.stderr
     assert read_safely(tmp_path / "last.pt")["training"]["step"] == 18
 
 
+@pytest.mark.slow
 def test_a_failing_process_ends_the_others(tmp_path: Path) -> None:
     with torchrun(tmp_path, "--plain-network", "--fail-rank=1") as done:
         assert done.returncode != 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 from engine.test_distributed import PLAIN, on_ranks, recipe_of, train, weights
 from support import tiny_training
+from support.slow import slow_but
 from torch import nn
 
 from poise.engine.fsdp import full_tensors, layers_to_shard
@@ -43,7 +44,7 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
             torch.testing.assert_close(other[key], value, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", ["clipped", "accumulated"])
+@pytest.mark.parametrize("name", slow_but(["clipped", "accumulated"], ["clipped"]))
 def test_shares_train_as_whole_copies_do(tmp_path: Path, name: str) -> None:
     """With the average of weights, clipping, accumulation, validation, and the files of every epoch."""
     recipe = recipe_of(name)
@@ -59,6 +60,7 @@ def test_shares_train_as_whole_copies_do(tmp_path: Path, name: str) -> None:
         assert one["exp_avg"].shape == other["exp_avg"].shape and type(other["exp_avg"]) is torch.Tensor
 
 
+@pytest.mark.slow
 def test_a_sharded_run_goes_on_whole_and_the_other_way_round(tmp_path: Path) -> None:
     recipe = recipe_of("plain")
     assert on_ranks(2, lambda p: train(tmp_path / "one", recipe, p, 40)) == [0, 0]
@@ -91,6 +93,7 @@ def steps_of_a_detr(processes: Processes, out: Path, fsdp: bool) -> None:
         torch.save({"said": said, "weights": tensors["network"], "ema": tensors["ema"]}, out)
 
 
+@pytest.mark.slow
 def test_a_detr_in_shares_says_and_learns_the_same(tmp_path: Path) -> None:
     for name, fsdp in (("copies", False), ("shares", True)):
         assert on_ranks(2, lambda p, n=name, s=fsdp: steps_of_a_detr(p, tmp_path / n, s)) == [0, 0]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from export.exporting import SMALL, images, lively, nanodet, same
+from support.slow import slow_but
 
 from poise.api import Detector
 from poise.detectors import DetectionModel
@@ -33,6 +34,7 @@ def exported(
     return path, export_model(model or nanodet(), path, images(), format=name, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK[1:])
 def test_a_file_detects_what_the_model_detects(name: str, tmp_path: Path) -> None:
     model = nanodet()
@@ -56,6 +58,7 @@ def test_an_executorch_file_detects_what_the_model_detects(tmp_path: Path) -> No
             same(ours, theirs)
 
 
+@pytest.mark.slow
 def test_openvino_with_nms_inside_and_boxes_that_may_leave_the_image(tmp_path: Path) -> None:
     model = lively("tood_mnv3s_fpn", **SMALL)  # no border; asks for the size before padding
     path, agreement = exported(tmp_path, "openvino", model, nms=True)
@@ -65,6 +68,7 @@ def test_openvino_with_nms_inside_and_boxes_that_may_leave_the_image(tmp_path: P
             same(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "ncnn"])
 def test_raw_outputs_are_decoded_outside(name: str, tmp_path: Path) -> None:
     model = nanodet()
@@ -78,12 +82,14 @@ def test_raw_outputs_are_decoded_outside(name: str, tmp_path: Path) -> None:
             same(ours, theirs)
 
 
+@pytest.mark.slow
 def test_deformable_layers_leave_for_other_runtimes(tmp_path: Path) -> None:
     model = lively("vfnet_mnv3s_fpn", **SMALL, deformable_towers=True)
     _, agreement = exported(tmp_path, "onnx", model)
     assert agreement.compared > 0 and agreement.within(FULL)
 
 
+@pytest.mark.slow
 def test_any_batch_and_size(tmp_path: Path) -> None:
     model = nanodet()
     path, agreement = exported(tmp_path, "onnx", model, dynamic=True)
@@ -97,12 +103,13 @@ def test_any_batch_and_size(tmp_path: Path) -> None:
     torch.testing.assert_close(theirs.scores(), ours.scores(), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", slow_but(QUICK, ["ncnn"]))
 def test_half_precision(name: str, tmp_path: Path) -> None:
     path, agreement = exported(tmp_path, name, precision="fp16")
     assert agreement.within(HALF) and load_exported(path).network.metadata.precision == "fp16"  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_eight_bits(name: str, tmp_path: Path) -> None:
     if name == "openvino":
@@ -137,6 +144,7 @@ def test_what_a_format_cannot_do_is_refused_with_the_reason(
         export_model(nanodet(), default_path(tmp_path / "m.pt", name), images(), format=name, **settings)
 
 
+@pytest.mark.slow
 def test_a_failed_export_leaves_an_older_file_alone(tmp_path: Path) -> None:
     path, _ = exported(tmp_path, "ncnn")
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
@@ -149,7 +157,7 @@ def test_a_failed_export_leaves_an_older_file_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script plays the converter")
-@pytest.mark.parametrize("crashes", [1, 99])
+@pytest.mark.parametrize("crashes", slow_but([1, 99], [99]))
 def test_a_converter_that_crashes_is_tried_again(crashes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pnnx = pytest.importorskip("pnnx", reason="pnnx is not installed (pip install 'poise[ncnn]')")
     runs, player = tmp_path / "runs", tmp_path / "pnnx"

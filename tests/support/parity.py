@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from poise.detectors import DetectionModel
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -40,11 +43,31 @@ def gradient_norms(stem: str, case: int) -> dict[str, float]:
 def checkpoint(stem: str) -> dict[str, Tensor]:
     """The "published" state dict of a golden model."""
     keys = json.loads((GOLDEN / f"{stem}.keys.json").read_text())
-    state = {key: torch.from_numpy(np.asarray(values.value(key, shape))) for key, shape in keys.items()}
+    state = {key: torch.tensor(_value(key, tuple(shape))) for key, shape in keys.items()}
     for key in state:
         if key.endswith(".project"):
             state[key] = torch.arange(len(state[key])).float()
     return state
+
+
+def _value(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor of a checkpoint; those of backbones, which many models have alike, are drawn once."""
+    return _drawn_once(key, shape) if key.startswith("backbone.") else np.asarray(values.value(key, shape))
+
+
+@lru_cache(maxsize=400)  # a ResNet-50 has 320 tensors
+def _drawn_once(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(values.value(key, shape))
+
+
+def evaluated(model: DetectionModel, pixels: Tensor) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """The neck's outputs and the detections, of one pass in evaluation mode."""
+    kept: list[Tensor] = []
+    hook = model.network.neck.register_forward_hook(lambda neck, inputs, maps: kept.extend(maps))  # type: ignore[union-attr]
+    try:
+        return kept, model.eval().detect(pixels)
+    finally:
+        hook.remove()
 
 
 def image(height: int, width: int) -> Tensor:
