@@ -1,4 +1,4 @@
-"""What assignment and losses cost in a training step of each dense method, beside backbone, neck and head.
+"""What assignment and losses cost in a training step of each dense method, against backbone, neck and head.
 
 Assignment is the assigner's call, loss the criterion's call and its gradients down to the head's outputs; the step is
 forward, loss and backward of the whole network. All models are measured turn by turn in one run.
@@ -40,8 +40,8 @@ def truth_of(batch: int, size: int, objects: int, device: str) -> GroundTruth:
 
 def loose(predictions: Any) -> Any:
     """The same predictions as leaves of their own graph."""
-    said = {f.name: getattr(predictions, f.name) for f in fields(predictions)}
-    leaves = {name: value.detach().requires_grad_() for name, value in said.items() if isinstance(value, Tensor)}
+    values = {f.name: getattr(predictions, f.name) for f in fields(predictions)}
+    leaves = {name: value.detach().requires_grad_() for name, value in values.items() if isinstance(value, Tensor)}
     return replace(predictions, **leaves)
 
 

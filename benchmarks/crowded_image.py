@@ -47,13 +47,13 @@ def scene(name: str, objects: int) -> tuple[Predictions, GroundTruth]:
     generator = torch.Generator().manual_seed(0)
     maps = [torch.zeros(1, 1, -(-HEIGHT // stride), -(-WIDTH // stride)) for stride in STRIDES]
     priors = grid_of(name)(maps)
-    places = priors.boxes.shape[1]
-    sides = torch.rand(1, places, 4, generator=generator) * priors.strides[:, None] * 4
+    count = priors.boxes.shape[1]
+    sides = torch.rand(1, count, 4, generator=generator) * priors.strides[:, None] * 4
     boxes = priors.centers.repeat(1, 1, 2) + sides * torch.tensor([-1.0, -1.0, 1.0, 1.0])
-    logits = torch.randn(1, places, CLASSES, generator=generator) - 3
-    predictions: Predictions = JointPredictions(priors, logits, boxes, torch.randn(1, places, generator=generator))
+    logits = torch.randn(1, count, CLASSES, generator=generator) - 3
+    predictions: Predictions = JointPredictions(priors, logits, boxes, torch.randn(1, count, generator=generator))
     if name in ("free_anchor", "fovea"):
-        predictions = DeltaPredictions(priors, logits, boxes, torch.randn(1, places, 4, generator=generator))
+        predictions = DeltaPredictions(priors, logits, boxes, torch.randn(1, count, 4, generator=generator))
     size = torch.rand(objects, 2, generator=generator) * 100 + 4
     corner = torch.rand(objects, 2, generator=generator) * (torch.tensor([WIDTH, HEIGHT]) - size)
     labels = torch.randint(CLASSES, (objects,), generator=generator)
@@ -62,7 +62,7 @@ def scene(name: str, objects: int) -> tuple[Predictions, GroundTruth]:
 
 
 def peak() -> int:
-    """MB that this process has held at most."""
+    """MB that this process has used at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

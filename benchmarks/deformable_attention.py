@@ -8,7 +8,7 @@ Four levels, 8 heads of 32 channels and 4 points, as in Deformable DETR's encode
 around itself) and decoder (``--queries``, each around a point of its own). Both sides get the same tensors, turn by
 turn. transformers' is ``MultiScaleDeformableAttention``: ``grid_sample`` a level, then a weighted sum of all samples.
 
-``--device cuda`` measures the Triton kernel beside it, or poise's PyTorch form where ``POISE_TRITON`` is 0, and waits
+``--device cuda`` measures the Triton kernel, or poise's PyTorch form where ``POISE_TRITON`` is 0, and waits
 for the device before it reads the clock; with ``--autocast`` values are in that type, as a linear layer leaves them.
 """
 
@@ -35,7 +35,7 @@ def theirs(shapes: Shapes, device: str) -> Callable[[Tensor, Tensor, Tensor], Te
     module = MultiScaleDeformableAttention()
     sizes = torch.tensor(shapes, device=device)
     starts = torch.cat((sizes.new_zeros(1), sizes.prod(1).cumsum(0)[:-1]))
-    return lambda value, places, weights: module(value, sizes, list(shapes), starts, places, weights, 64)
+    return lambda value, locations, weights: module(value, sizes, list(shapes), starts, locations, weights, 64)
 
 
 def centers(shapes: Shapes) -> Tensor:
@@ -88,7 +88,7 @@ def agree(mine: tuple[Tensor, ...], other: tuple[Tensor, ...], rounding: float) 
 
 def measured(case: str, tensors: list[Tensor], shapes: Shapes, options: argparse.Namespace) -> list[record.Row]:
     """Both sides, turn by turn."""
-    mine = passes(lambda value, places, weights: sample_levels(value, shapes, places, weights), tensors, options)
+    mine = passes(lambda value, locations, weights: sample_levels(value, shapes, locations, weights), tensors, options)
     other = passes(theirs(shapes, options.device), tensors, options)
     kind = "forward and backward"
     agree(mine[kind](), other[kind](), 1e-3 if options.autocast is None else 3e-2)

@@ -52,10 +52,10 @@ def train(options: argparse.Namespace) -> None:
         optimizer.step()
         taken.append(time.perf_counter() - start)
     digest = float(sum(p.detach().double().abs().sum() for p in model.network.parameters()))
-    said: list[Any] = [None] * world
-    dist.all_gather_object(said, {"seconds": statistics.median(taken[1:]), "digest": digest})
+    results: list[Any] = [None] * world
+    dist.all_gather_object(results, {"seconds": statistics.median(taken[1:]), "digest": digest})
     if rank == 0:
-        options.answer.write_text(json.dumps(said))
+        options.answer.write_text(json.dumps(results))
     dist.destroy_process_group()
 
 
@@ -68,9 +68,11 @@ def seconds(world: int, options: argparse.Namespace) -> float:
         settings = [f"--{name}={value}" for name, value in own.items()]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run([*torchrun, __file__, *settings, f"--answer={answer}"], env=environment, check=True)
-        said = json.loads(answer.read_text())
-    assert len(said) == world and len({process["digest"] for process in said}) == 1, "the processes' parameters differ"
-    return max(process["seconds"] for process in said)
+        results = json.loads(answer.read_text())
+    assert len(results) == world and len({process["digest"] for process in results}) == 1, (
+        "the processes' parameters differ"
+    )
+    return max(process["seconds"] for process in results)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py [--images 5000] [--detections 500000] [--repeat 3]
 
 Both start from the same Python objects (a COCO dictionary and a list of results) and end with the twelve numbers, which
-are compared. poise's time includes per-class metrics and curves. Seconds by the clock, and of CPU time beside them:
+are compared. poise's time includes per-class metrics and curves. Wall time and CPU time in seconds:
 poise uses all cores, pycocotools one.
 """
 
@@ -32,12 +32,12 @@ def synthetic(images: int, detections: int, seed: int = 0) -> tuple[dict[str, An
     """Truth with COCO's numbers of objects and classes; detections near objects and anywhere."""
     rng = np.random.default_rng(seed)
     count = int(images * OBJECTS)
-    place, label = rng.integers(1, images + 1, count), rng.integers(1, CLASSES + 1, count)
+    image, label = rng.integers(1, images + 1, count), rng.integers(1, CLASSES + 1, count)
     size = np.exp(rng.uniform(np.log(8), np.log(320), (count, 2)))
     boxes = np.concatenate((rng.uniform(0, 640 - size), size), 1)
     crowd = rng.random(count) < 0.01
     annotations = [
-        {"id": i + 1, "image_id": int(place[i]), "category_id": int(label[i]), "bbox": boxes[i].tolist(),
+        {"id": i + 1, "image_id": int(image[i]), "category_id": int(label[i]), "bbox": boxes[i].tolist(),
          "area": float(size[i].prod()), "iscrowd": int(crowd[i])}
         for i in range(count)
     ]  # fmt: skip
@@ -54,7 +54,7 @@ def synthetic(images: int, detections: int, seed: int = 0) -> tuple[dict[str, An
     named = np.where(rng.random(detections) < 0.8, label[origin], rng.integers(1, CLASSES + 1, detections))
     scores = rng.random(detections)
     results = [
-        {"image_id": int(place[o]), "category_id": int(named[i]), "bbox": near[i].tolist(), "score": float(scores[i])}
+        {"image_id": int(image[o]), "category_id": int(named[i]), "bbox": near[i].tolist(), "score": float(scores[i])}
         for i, o in enumerate(origin)
     ]
     return truth, results

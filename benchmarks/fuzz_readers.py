@@ -58,7 +58,7 @@ TOKENS = [
 class Reader:
     """A data set on disk, the file of it that is mutated, and how it is read."""
 
-    modules: tuple[str, ...]  # whose coverage is told
+    modules: tuple[str, ...]  # whose coverage is measured
     write: Callable[[Path], Path]  # writes the data set, returns the file
     read: Callable[[Path], Any]
     error: type[Exception] = DataError
@@ -74,7 +74,7 @@ class Result:
     slowest: float = 0.0
     corpus: list[bytes] = field(default_factory=list)
     arcs: set[tuple[CodeType, int, int]] = field(default_factory=set)
-    crashes: dict[str, bytes] = field(default_factory=dict)  # by the place where they arose
+    crashes: dict[str, bytes] = field(default_factory=dict)  # by the line that raised them
 
 
 class Hang(BaseException):

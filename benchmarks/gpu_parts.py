@@ -188,12 +188,12 @@ def dense_assignment(setting: Setting) -> Rows:
             if setting.on_gpu:
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-                held = torch.cuda.memory_allocated() / 2**20
+                before = torch.cuda.memory_allocated() / 2**20
             rounds = 2 if objects == setting.crowd else setting.rounds
             row: record.Row = {"case": f"{name}/{objects}", "assigner": name, "objects": objects}
             row["poise_ms"] = median_ms(partial(assigner, moved, truth), setting, rounds) / setting.batch
             if setting.on_gpu:
-                row["memory_mib"] = peak_mib(setting) - held
+                row["memory_mib"] = peak_mib(setting) - before
             rows.append(row)
     return rows
 
@@ -212,7 +212,7 @@ def share_of_assignment(setting: Setting) -> Rows:
 
 
 def steps_against_torchvision(setting: Setting) -> Rows:
-    """Steps of FCOS, RetinaNet and Faster R-CNN beside torchvision's, alternately, in bf16; peak memory of both."""
+    """Steps of FCOS, RetinaNet and Faster R-CNN and torchvision's, alternately, in bf16; peak memory of both."""
     rows: Rows = []
     images, targets = train_step.scene(setting.batch, setting.height, 7, setting.device)
     for name in train_step.PAIRS:
@@ -259,7 +259,7 @@ def steps_eager(setting: Setting) -> Rows:
 
 
 def detr_against_transformers(setting: Setting) -> Rows:
-    """A step of Deformable DETR beside transformers' (timm-free R-50 configuration), alternately, in fp32."""
+    """A step of Deformable DETR and transformers' (timm-free R-50 configuration), alternately, in fp32."""
     from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection, ResNetConfig
 
     width = 256 if setting.on_gpu else 32

@@ -2,8 +2,8 @@
 
     python examples/lab_pages.py --data PATH --out pages [--nanodet nanodet-plus-m_320.pth] [--images 8] [--epochs 14]
 
-Run folders that are already in OUT/runs are used as they are, so that it can be stopped and started again, and so that
-models trained elsewhere can be laid there (OUT/runs/dw, OUT/runs/atss, …).
+Run folders that exist in OUT/runs are used as they are. So the script can be stopped and started again, and models that
+were trained elsewhere can be copied there (OUT/runs/dw, OUT/runs/atss, …).
 """
 
 from __future__ import annotations
@@ -22,23 +22,14 @@ MODELS = {
     "co_detr": "co_deformable_detr_r18",
 }
 DENSE = ("dw", "vfnet", "atss", "fcos")
-ASSIGNERS = ("sim_ota", "task_aligned")  # compute_losses NanoDet-Plus's predictions beside its own
+ASSIGNERS = ("sim_ota", "task_aligned")  # run on the predictions of NanoDet-Plus, next to its own assigner
 
 
 def run_of(name: str, args: argparse.Namespace) -> str:
     """The run folder of a method, trained where there is none."""
     out = args.out / "runs" / name
     if not (out / "best.pt").exists():
-        words = [
-            "--epochs",
-            str(args.epochs),
-            "--image-size",
-            str(args.size),
-            "--batch-size",
-            "4",
-            "--data.val",
-            "none",
-        ]
+        words = f"--epochs {args.epochs} --image-size {args.size} --batch-size 4 --data.val none".split()
         start = ["--model.backbone-weights", args.backbone, "--lab-every", "10"]
         resume = ["--resume"] if (out / "last.pt").exists() else []
         status = poise(["train", MODELS[name], "--data", args.data, "--out", str(out), *words, *start, *resume])
@@ -48,7 +39,7 @@ def run_of(name: str, args: argparse.Namespace) -> str:
 
 
 def write(page: str, command: str, models: list[str], args: argparse.Namespace) -> None:
-    """One page beside the others."""
+    """Write one page into the folder of the pages."""
     words = ["--data", args.data, "--images", str(args.images), "--out", str(args.out / f"{page}.html")]
     status = poise(["lab", command, *models, *words])
     if status:
