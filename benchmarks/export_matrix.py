@@ -68,7 +68,7 @@ def row(model: DetectionModel, images: list[Tensor], calibration: list[Tensor], 
             size = sum(file.stat().st_size for file in FORMATS[kind].files(path)) / 1e6
             typical = f" (median {found.typical.boxes:g})" if found.typical else ""
             off = f" (median {found.typical.scores:g})" if found.typical else ""
-            share = f"{found.share:.1%}" if found.typical else "all"
+            share = f"{found.matched_fraction:.1%}" if found.typical else "all"
             cells = [f"{found.boxes:.2g}{typical}", f"{found.scores:.2g}{off}", share, f"{size:.1f}"]
         except (ValueError, ImportError) as error:
             text = str(error).replace(str(path), path.name).replace("|", "/")

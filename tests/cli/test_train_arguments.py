@@ -37,7 +37,7 @@ def test_every_setting_is_an_option() -> None:
     assert {path.replace("_", "-") for path in leaves(Recipe())} <= options
 
 
-TOGETHER = ("augment.warp", "augment.jitter_canvas", "augment.redraw_empty")
+TOGETHER = ("augment.warp", "augment.jitter_canvas", "augment.redraw_empty", "train.patience")
 NUMBERS = [
     path
     for path, value in leaves(Recipe()).items()

@@ -54,7 +54,7 @@ def test_resuming_a_finished_run_changes_no_weight(
 
 def test_a_used_folder_is_refused(trained: Path, demo_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "atss_r18_fpn", "--data", str(demo_data), "--out", str(trained), *TINY_MODEL]
-    assert "already holds a run" in fails(words, capsys)
+    assert "already has a run" in fails(words, capsys)
 
 
 def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,7 +121,7 @@ def test_a_run_that_breaks_is_told_and_the_others_go_on(
     monkeypatch.setattr(engine_ablation, "train", breaks)
     said: list[str] = []
     recipe = with_settings(recipe, {"data.workers": 0})
-    result = ablate(recipe, PAIR, out=tmp_path, progress_display="none", say=said.append)
+    result = ablate(recipe, PAIR, out=tmp_path, progress_display="none", report=said.append)
     assert [one.state for one in result.states] == ["failed", "done"]
     assert result.exit_code == 1
     assert "failed: loss 'cls' is not finite at step 0" in said

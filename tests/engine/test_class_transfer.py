@@ -1,4 +1,4 @@
-"""Classes of a model file are carried over by name, whatever their order and number in the new data."""
+"""Classes of a model file are matched by name, whatever their order and number in the new data."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_another_order_finds_the_same_things(kind: str, tmp_path: Path) -> None:
     trained = make(kind, "ant", "bee").eval()
     save_model(trained, tmp_path / "model.pt")
     model, note = start(kind, tmp_path / "model.pt", "bee", "ant")
-    assert "2 classes carried over by name (bee, ant)" in note and "new" not in note
+    assert "2 classes matched by name (bee, ant)" in note and "new" not in note
     assert len(found(trained)) > 5 and found(model) == found(trained)
 
 
@@ -73,7 +73,7 @@ def test_common_classes_are_carried_over_and_others_start_anew(kind: str, tmp_pa
     trained = make(kind, "ant", "bee", "cricket").eval()
     save_model(trained, tmp_path / "model.pt")
     model, note = start(kind, tmp_path / "model.pt", "wasp", "cricket")
-    assert "1 classes carried over by name (cricket), 1 new (wasp)" in note
+    assert "1 classes matched by name (cricket), 1 new (wasp)" in note
     ours, theirs = model.state_dict(), trained.state_dict()
     rows = [name for name in class_parameters(model) if len(theirs[name]) - len(ours[name]) == 1]  # one a class
     assert rows
@@ -86,13 +86,13 @@ def test_the_same_classes_say_nothing_of_them(tmp_path: Path) -> None:
     trained = make("atss_r18_fpn", "ant", "bee").eval()
     save_model(trained, tmp_path / "model.pt")
     model, note = start("atss_r18_fpn", tmp_path / "model.pt", "ant", "bee")
-    assert "carried" not in note and found(model) == found(trained)
+    assert "matched" not in note and found(model) == found(trained)
 
 
 def test_spelling_and_numbers() -> None:
     trained = make("atss_r18_fpn", "Traffic Light", "bee")
     other = make("atss_r18_fpn", "bee", "traffic_light")
-    assert transfer(other, trained.state_dict(), trained.class_names).carried == ("bee", "traffic_light")
+    assert transfer(other, trained.state_dict(), trained.class_names).matched == ("bee", "traffic_light")
     unnamed = create_model("atss_r18_fpn", 2, **KINDS["atss_r18_fpn"])
     by_position = transfer(other, unnamed.state_dict(), unnamed.class_names)
     name = next(name for name in class_parameters(other) if name.endswith("weight"))
@@ -103,5 +103,5 @@ def test_a_given_model_keeps_its_classes_by_name() -> None:
     given = make("atss_r18_fpn", "ant", "bee").eval()
     recipe = with_settings(finetune("atss_r18_fpn"), {"model.backbone_weights": "none"})
     model, notes = build_model(recipe, classes("bee", "ant"), fresh=True, given=given)
-    assert "2 classes carried over by name (bee, ant)" in notes[0]
+    assert "2 classes matched by name (bee, ant)" in notes[0]
     assert found(model.eval()) == found(given) and given.class_names == ("ant", "bee")

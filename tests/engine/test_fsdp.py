@@ -126,7 +126,7 @@ def test_refusals(tmp_path: Path) -> None:
 
     def refused(processes: Processes, **settings: Any) -> None:
         recipe = sharded(recipe_of("plain"))
-        with pytest.raises(ValueError, match="train.fsdp does not go with"):
+        with pytest.raises(ValueError, match="train.fsdp cannot be combined with"):
             TrainingState(nn.Linear(2, 2), replace(recipe, train=replace(recipe.train, **settings)), processes.device)
 
     def each(processes: Processes) -> None:

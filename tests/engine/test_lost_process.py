@@ -67,7 +67,7 @@ def test_the_others_end_in_bounded_time(
     assert codes == [1, code]
     assert waited < AT_ONCE + (patience if fate is hang else 0)
     said = capfd.readouterr().err
-    assert "LostProcess: another process of this run has ended or no longer answers" in said
+    assert "LostProcess: another process of this run has ended or does not respond" in said
     assert "--resume goes on from the last checkpoint" in said
     if fate is fail:
         assert "OSError: this rank's disk is gone" in said

@@ -179,7 +179,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_previous(
     assert in_a_process(lambda: train(tmp_path, RECIPES["adamw"])) == 0
     assert_same_end(tmp_path, undisturbed["adamw"])
     said = capfd.readouterr().out
-    assert damage == "missing" or ("last.pt is damaged" in said and "going on from previous.pt" in said)
+    assert damage == "missing" or ("last.pt is damaged" in said and "continuing from previous.pt" in said)
 
 
 def test_two_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:

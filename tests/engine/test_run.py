@@ -71,9 +71,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, squares: Path) -> RunResu
 def test_the_folder_holds_everything(finished: RunResult, squares: Path) -> None:
     names = {path.name for path in finished.out.iterdir()}
     assert names >= {
-        "recipe.yaml", "results.csv", "tensorboard", "best.pt", "last.pt", "previous.pt", "classes.txt", "curves.png",
+        "recipe.yaml", "results.csv", "tensorboard", "best.pt", "last.pt", "classes.txt", "curves.png",
         "train_batch.jpg", "val_0.jpg", "precision_recall.png", "confusion.png",
     }  # fmt: skip
+    assert "previous.pt" not in names  # a finished run needs no second checkpoint
     assert "run.lock" not in names and not list(finished.out.glob(".*"))
     assert (finished.out / "classes.txt").read_text() == "square\n"
     assert load_recipe(finished.out / "recipe.yaml") == with_settings(small(), {"data.path": str(squares)})
@@ -106,7 +107,7 @@ def test_the_model_file_needs_nothing_else(finished: RunResult) -> None:
 
 
 def test_a_folder_is_not_overwritten(finished: RunResult, squares: Path) -> None:
-    with pytest.raises(ValueError, match="already holds a run: resume it, or choose another folder"):
+    with pytest.raises(ValueError, match="already has a run: --resume continues it, another --out starts a new one"):
         run(finished.out, squares, small())
 
 

@@ -53,8 +53,8 @@ def test_counterparts_by_class_and_overlap() -> None:
     theirs["scores"][0] = 0.1  # not confident itself, but a counterpart
     found = DetectionMatcher()
     found.add(ours, theirs)
-    seen = found.agreement()
-    assert seen.compared == 11 and seen.unmatched == 2 and seen.share == pytest.approx(9 / 11)
+    seen = found.comparison()
+    assert seen.compared == 11 and seen.unmatched == 2 and seen.matched_fraction == pytest.approx(9 / 11)
     assert seen.boxes == pytest.approx(1, abs=1e-4) and seen.typical is not None
     assert seen.typical.boxes == pytest.approx(1) and seen.typical.scores == pytest.approx(0.04)
     assert seen.scores == pytest.approx(float(ours["scores"][0]) - 0.1, abs=1e-5)
@@ -64,4 +64,4 @@ def test_counterparts_by_class_and_overlap() -> None:
 def test_counterparts_of_nothing() -> None:
     found = DetectionMatcher()
     found.add({key: value[:0] for key, value in detections().items()}, detections())
-    assert found.agreement().compared == 6 and found.agreement().share == 0
+    assert found.comparison().compared == 6 and found.comparison().matched_fraction == 0

@@ -122,7 +122,7 @@ def test_eight_bits(name: str, tmp_path: Path) -> None:
     path, agreement = exported(tmp_path, name, model, precision="int8", calibration=images(6), min_agreement=0.05)
     assert agreement.typical is not None and agreement.boxes > 0
     assert sum(file.stat().st_size for file in FORMATS[name].files(path)) < size
-    with pytest.raises(ExportMismatch, match=r"allowed: 1 px and 0\.01\).*--min-agreement SHARE"):
+    with pytest.raises(ExportMismatch, match=r"allowed: 1 px and 0\.01\).*--min-agreement FRACTION"):
         exported(tmp_path / "strict", name, model, precision="int8", calibration=images(6))
     assert not list((tmp_path / "strict").iterdir())
 

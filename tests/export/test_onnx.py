@@ -135,7 +135,7 @@ def test_predict_and_eval_take_the_file_like_a_checkpoint(
         ({"precision": "int8"}, "--calibrate"),
         ({"calibration": [0]}, "--calibrate"),
         ({"min_agreement": 0.9}, "fp32 keeps its limits"),
-        ({"precision": "int8", "calibration": [0], "min_agreement": 1.5}, r"a share in \(0,1\]"),
+        ({"precision": "int8", "calibration": [0], "min_agreement": 1.5}, r"a fraction in \(0,1\]"),
     ],
 )
 def test_impossible_exports_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from poise.models import create_model
 from poise.published import load_published
-from poise.published.classes import carried_over, class_rows
+from poise.published.classes import class_rows, remap_rows
 from poise.published.coco import NAMES as COCO
 from poise.published.objects365 import NAMES as OBJECTS365
 
@@ -29,13 +29,13 @@ def test_names_are_found_in_other_spellings() -> None:
 
 def test_rows_of_anchors_offsets_and_a_background() -> None:
     rows = [2, -1]  # two own classes, the first is the third of three
-    anchors = carried_over(torch.zeros(6), torch.arange(1.0, 10), rows, 3)  # three anchors of all classes
+    anchors = remap_rows(torch.zeros(6), torch.arange(1.0, 10), rows, 3)  # three anchors of all classes
     assert anchors is not None and anchors.tolist() == [3, 0, 6, 0, 9, 0]
-    offsets = carried_over(torch.zeros(8), torch.arange(1.0, 13), rows, 3, class_major=True)  # four of each class
+    offsets = remap_rows(torch.zeros(8), torch.arange(1.0, 13), rows, 3, class_major=True)  # four of each class
     assert offsets is not None and offsets.tolist() == [9, 10, 11, 12, 0, 0, 0, 0]
-    region = carried_over(torch.zeros(3, 2), torch.arange(1.0, 9).reshape(4, 2), rows, 3)  # background last
+    region = remap_rows(torch.zeros(3, 2), torch.arange(1.0, 9).reshape(4, 2), rows, 3)  # background last
     assert region is not None and region.tolist() == [[5, 6], [0, 0], [7, 8]]
-    assert carried_over(torch.zeros(2), torch.zeros(7), rows, 3) is None
+    assert remap_rows(torch.zeros(2), torch.zeros(7), rows, 3) is None
 
 
 @pytest.mark.parametrize("name", ["co_dino_5scale_r18"])

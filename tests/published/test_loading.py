@@ -85,7 +85,7 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
 def test_a_file_of_poise_is_told_from_a_published_one(tmp_path: Path) -> None:
     model = create_model("atss_r18_fpn", backbone="test_byobnet")
     save_model(model, tmp_path / "best.pt")
-    with pytest.raises(ValueError, match=r"best\.pt.*give it alone"):
+    with pytest.raises(ValueError, match=r"best\.pt.*load it without a name"):
         load_published(model, tmp_path / "best.pt")
 
 

@@ -1,7 +1,7 @@
-"""The command ``poise``: parses, calls the rooms below and prints.
+"""The command line ``poise``.
 
-Every command is a small module with an ``Arguments`` dataclass, from which its options and its help are made, and a
-function ``run(arguments) -> exit code``. They are imported only when they are called, so ``poise --help`` is quick.
+Every command is a module with a dataclass ``Arguments``, which defines its options and help, and a function
+``run(arguments) -> exit code``. A module is imported only when its command is called, so ``poise --help`` is fast.
 """
 
 from poise.cli.main import main

@@ -1,4 +1,4 @@
-"""``poise ablate``: variants of one recipe, trained one after another, as a table."""
+"""``poise ablate``: train variants of a recipe and compare them in a table."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ class Arguments:
     """Train variants of a recipe and write their table: poise ablate NAME --data PATH --vary SETTING=VALUE,VALUE.
 
     NAME comes first: a table of an article (--list shows them), or a model, recipe or module:function whose settings
-    --vary or --file vary. Runs that are done are not repeated, stopped ones are resumed; the same command started
-    several times shares the runs. Every setting of the recipe that all variants share can be changed as in poise train.
+    --vary or --file vary. Finished runs are not repeated, stopped ones are resumed. Several processes with the same
+    command divide the runs. Settings that all variants share are changed as in poise train.
     """
 
     name: Positional[str] = ""
     """An article's table, a model, a recipe or module:function."""
     data: str = ""
-    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout (sets data.path)."""
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout (data.path)."""
     vary: tuple[str, ...] = ()
-    """SETTING=VALUE,VALUE,… (several: every combination), such as model.options.topk=5,9 or assigner=atss,sim_ota."""
+    """SETTING=VALUE,VALUE,… such as model.options.topk=5,9 or assigner=atss,sim_ota; several give every combination."""
     file: Path | None = None
     """A YAML file with named variants instead (docs/ablation.md)."""
     seeds: tuple[int, ...] = ()
-    """Every variant is trained with each of them; by default 0, or what the file says."""
+    """Seeds with which every variant is trained; by default 0, or those of the file."""
     out: Path | None = None
-    """Folder of the runs and tables; by default runs/ablate-NAME, where an earlier one is continued."""
+    """Folder of the runs and tables; by default runs/ablate-NAME. Runs in it are continued."""
     epochs: int | None = None
-    """Passes over the data (sets schedule.epochs)."""
+    """Passes over the data (schedule.epochs)."""
     batch_size: int | None = None
-    """Images of one optimizer step (sets data.batch_size)."""
+    """Images of one optimizer step (data.batch_size)."""
     image_size: int | None = None
-    """Limit of both sides of an image in pixels (sets model.image_size)."""
+    """Limit of both sides of an image in pixels (model.image_size)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     config: Path | None = None
-    """A recipe in YAML instead of NAME's, such as recipe.yaml of a run folder."""
+    """A recipe as YAML file instead of NAME, such as recipe.yaml of a run folder."""
     list: bool = False
-    """Print the tables of the articles and what they compare, and train nothing."""
+    """Print the tables of the articles and exit."""
     recipe: Annotated[Recipe, arg(name=""), FlagConversionOff] = field(default_factory=Recipe, metadata={"flat": True})
 
 
 def parse(words: Sequence[str]) -> Arguments:
-    """The arguments, on top of the recipe that they name."""
+    """Parse the arguments, with the named recipe as default."""
     name = words[0] if words and not words[0].startswith("-") else ""
     config = train.value_of(words, "--config")
     if not name and not config and not {"-h", "--help", "--list"} & set(words):
@@ -69,9 +69,9 @@ def parse(words: Sequence[str]) -> Arguments:
             "poise ablate needs a table, model or recipe first; poise ablate --list shows the tables"
         )
     if ":" in name:
-        sys.path.insert(0, os.getcwd())  # a recipe of the user's own, from where they stand
+        sys.path.insert(0, os.getcwd())  # the user's module is in the current folder
     start = load_recipe(config) if config else _recipe_of(name)
-    return parse_words(Arguments, "poise ablate", train.spelled(words), Arguments(name=name, recipe=start))
+    return parse_words(Arguments, "poise ablate", train.with_python_booleans(words), Arguments(name=name, recipe=start))
 
 
 def _recipe_of(name: str) -> Recipe:
@@ -81,7 +81,7 @@ def _recipe_of(name: str) -> Recipe:
 
 
 def run(arguments: Arguments) -> int:
-    """Train what is not trained yet and print the table."""
+    """Train the runs that are not finished and print the table."""
     if arguments.list:
         width = max(map(len, TABLES))
         print("\n".join(f"{name:<{width}}  {table.about} ({table.recipe})" for name, table in TABLES.items()))
@@ -97,12 +97,12 @@ def run(arguments: Arguments) -> int:
     name = (arguments.name or recipe.model.name).rpartition(":")[2]
     out = arguments.out or Path("runs") / f"ablate-{name}"
     result = ablate(recipe, ablation, out=out, device=arguments.device)
-    _say(result)
+    _report(result)
     return result.exit_code
 
 
 def planned(arguments: Arguments) -> Ablation:
-    """The variants and seeds that the words ask for."""
+    """Return the variants and seeds that the arguments define."""
     sources = [bool(arguments.vary), arguments.file is not None, arguments.name in TABLES]
     if sum(sources) != 1:
         raise CommandLineError("give the variants once: by the name of a table, by --vary, or by --file")
@@ -129,11 +129,11 @@ def _values(word: str) -> tuple[str, list[Any]]:
     return setting, values
 
 
-def _say(result: AblationResult) -> None:
+def _report(result: AblationResult) -> None:
     print(result.markdown.read_text(encoding="utf-8"), end="")
     print(f"{result.count('done')} of {len(result.states)} runs done; tables: {result.markdown} and {result.csv}")
     for one in result.states:
         if one.state == "failed":
             print(f"failed: {one.run.variant}, seed {one.run.seed}: {one.reason}")
-    if result.count("elsewhere") or result.count("open"):
-        print("some runs are still open or in another process's hands: the same command goes on with them")
+    if result.count("locked") or result.count("open"):
+        print("some runs are not finished or are trained by another process: the same command continues them")

@@ -1,4 +1,4 @@
-"""Command lines from typed dataclasses, by tyro; unknown options are refused with the nearest one that exists."""
+"""Parse command lines into dataclasses with tyro; unknown options are errors with a suggestion."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from poise.recipes.values import OptionValue, parse_value
 from poise.suggestions import did_you_mean
 
 Parsed = TypeVar("Parsed")
 
 
 class CommandLineError(ValueError):
-    """The words of the command line make no sense; the message says which and what would."""
+    """The command line is not valid; the message names the wrong part and the cure."""
 
 
 def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parsed | None = None) -> Parsed:
@@ -24,13 +23,13 @@ def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parse
 
     Args:
         kind: fields are options, ``tyro.conf.Positional`` ones are positional; groups nest as ``--group.field``.
-        program: what the help calls the command, such as ``poise eval``.
+        program: name of the command in the help, such as ``poise eval``.
         words: the command line after ``program``.
-        default: values of what is not given; by default those of the fields. Of tables (``--model.options topk 9``)
-            the entries that are given join those of the default.
+        default: values of options that are not given; by default those of the fields. Entries of tables
+            (``--model.options topk 9``) are added to those of the default.
 
     Raises:
-        CommandLineError: an unknown option, a value of another type, or something required is missing.
+        CommandLineError: an unknown option, a value of another type, or a missing argument.
         SystemExit: after ``--help`` was printed.
     """
     import tyro
@@ -38,9 +37,9 @@ def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parse
     wanted = list(words)
     if not {"-h", "--help"} & set(wanted):
         refuse_unknown(wanted, set(option_names(kind)), program)
-    complaint = io.StringIO()
+    message = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(message):
             config = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
             if default is None:
                 return tyro.cli(kind, prog=program, args=wanted, config=config, registry=_registry())
@@ -50,11 +49,11 @@ def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parse
     except SystemExit as end:
         if not end.code:
             raise
-        raise CommandLineError(_plain(complaint.getvalue(), program)) from None
+        raise CommandLineError(_plain(message.getvalue(), program)) from None
 
 
 def _without_entries(settings: Any) -> Any:
-    """The same with empty tables: of a table with entries tyro would accept these entries only."""
+    """Return the settings with empty tables; of a table with entries tyro would accept only these."""
     if isinstance(settings, dict):
         return {}
     if not is_dataclass(settings) or isinstance(settings, type):
@@ -76,6 +75,8 @@ def _registry() -> Any:
     """tyro's rules, and one for the values of model options, which are literals: ``4``, ``None``, ``(4, 5)``."""
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+    from poise.recipes.values import OptionValue, parse_value
+
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -94,7 +95,7 @@ def _registry() -> Any:
 
 
 def option_names(kind: Any, prefix: str = "") -> Iterator[str]:
-    """``schedule.epochs`` and so on: every option of a dataclass, with ``-`` for ``_``."""
+    """Iterate over the options of a dataclass, such as ``schedule.epochs``, with ``-`` for ``_``."""
     hints = typing.get_type_hints(kind)
     for field in fields(kind):
         name = f"{prefix}{field.name}".replace("_", "-")
@@ -102,11 +103,13 @@ def option_names(kind: Any, prefix: str = "") -> Iterator[str]:
             nested = "" if field.metadata.get("flat") else f"{name}."
             yield from option_names(hints[field.name], nested)
         else:
-            yield f"no-{name}" if field.default is True and not prefix else name  # a flag that is on is switched off
+            yield (
+                f"no-{name}" if field.default is True and not prefix else name
+            )  # a flag that is on can only be turned off
 
 
 def refuse_unknown(words: Sequence[str], known: set[str], program: str) -> None:
-    """Raise ``CommandLineError`` for the first option that is not known, with the nearest one that is."""
+    """Raise ``CommandLineError`` for the first unknown option, with a suggestion."""
     for word in words:
         name = word.split("=")[0].removeprefix("--").replace("_", "-")
         if word.startswith("--") and name and name not in known:
@@ -116,12 +119,12 @@ def refuse_unknown(words: Sequence[str], known: set[str], program: str) -> None:
             raise CommandLineError(f"{program} has no option '--{name}'{close or '; see ' + program + ' --help'}")
 
 
-def _plain(complaint: str, program: str) -> str:
-    """The sentence inside the box that tyro draws: what stands between its title and its next rule."""
-    lines = [line.strip(" │╭╮╰╯") for line in complaint.splitlines() if line.strip()]
+def _plain(message: str, program: str) -> str:
+    """Extract the sentence from the box that tyro draws, between its title and its next rule."""
+    lines = [line.strip(" │╭╮╰╯") for line in message.splitlines() if line.strip()]
     rules = [number for number, line in enumerate(lines) if number and line and set(line) <= {"─", "-"}]
-    first = rules[0] + 1 if rules[:1] == [1] else 1  # without Unicode there is a rule under the title too
+    first = rules[0] + 1 if rules[:1] == [1] else 1  # without Unicode there is a rule below the title as well
     last = next((number for number in rules if number > first), len(lines))
-    text = " ".join(lines[first:last]) or complaint.strip() or "the command line is incomplete"
+    text = " ".join(lines[first:last]) or message.strip() or "the command line is incomplete"
     text = text.removeprefix("Error parsing recipe.").partition(": ")[2] if text.startswith("Error parsing r") else text
     return f"{text} ({program} --help explains)"

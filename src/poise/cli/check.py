@@ -1,4 +1,4 @@
-"""``poise check``: every fault of a data set, before it costs a training."""
+"""``poise check``: report the faults of a data set before a training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class Arguments:
-    """Read a whole data set and report its faults, classes and sizes. Exit code 3 when something would be dropped."""
+    """Read a data set and report its faults, classes and sizes. The exit code is 3 if records would be dropped."""
 
     data: Positional[Path]
     """A folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
     quick: bool = False
-    """Read only the headers of the images; truncated files and equal pictures stay unnoticed."""
+    """Read only the headers of the images; truncated files and duplicates are not found."""
     workers: int | None = None
-    """Threads that decode images; by default one a core."""
+    """Threads that decode images; by default one per core."""
     json: bool = False
     """Print the whole report as JSON."""
 

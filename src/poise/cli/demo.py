@@ -1,4 +1,4 @@
-"""``poise demo``: the whole way once, on generated scenes and in minutes."""
+"""``poise demo``: train and evaluate a small detector on generated scenes, in minutes."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from poise.recipes import Recipe
 
-SIZE = 256  # greatest side of a generated scene
-SHARE = 0.85  # of the time after the scenes that goes into training; the rest is evaluation and pictures
-OVERHEAD = 1.4  # reading, augmentation and the optimizer come on top of a step's forward and backward pass
+SIZE = 256  # longer side of a generated scene
+TRAINING_FRACTION = 0.85  # of the time after generating the scenes; the rest is evaluation and pictures
+OVERHEAD = 1.4  # time of a step, with data and optimizer, relative to its forward and backward pass
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Generate detection scenes, train a small detector on them, evaluate it, and write a run folder with a report.
 
-    The number of epochs is chosen so that everything takes about --minutes on this machine.
+    The number of epochs is chosen so that the whole demo takes about --minutes on this machine.
     """
 
     out: Path | None = None
     """The run folder; by default runs/demo, runs/demo-2, …"""
     minutes: float = 4.0
-    """About how long the whole demo may take."""
+    """Approximate duration of the whole demo."""
     epochs: int | None = None
-    """Passes over the data instead of a time."""
+    """Number of epochs, instead of --minutes."""
     images: int = 800
-    """Training images to generate; a fifth as many for validation."""
+    """Number of training images to generate; a fifth as many are added for validation."""
     seed: int = 0
-    """Source of every random choice."""
+    """Seed of all random numbers."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
 
 
 def run(arguments: Arguments) -> int:
-    """Data, training, evaluation, report."""
+    """Generate data, train, evaluate and write the report."""
     from poise.api import Detector, free_folder
     from poise.cli.page import write_page
     from poise.data import write_demo_data
@@ -53,9 +53,9 @@ def run(arguments: Arguments) -> int:
     print(f"generating scenes in {out / 'data'}", flush=True)
     val = max(1, arguments.images // 5)
     data = write_demo_data(out / "data", arguments.images, val, arguments.seed, SIZE, style="plain")
-    left = SHARE * (60 * arguments.minutes - (time.monotonic() - started))
-    precision, step = quickest_precision(demo())
-    epochs = arguments.epochs or affordable_epochs(step, -(-arguments.images // demo().data.batch_size), left)
+    seconds = TRAINING_FRACTION * (60 * arguments.minutes - (time.monotonic() - started))
+    precision, step = fastest_precision(demo())
+    epochs = arguments.epochs or affordable_epochs(step, -(-arguments.images // demo().data.batch_size), seconds)
     recipe = with_settings(demo(epochs), {"train.seed": arguments.seed, "train.precision": precision})
     result = train(recipe, data=data, out=out, device=arguments.device)
     if not result.finished:
@@ -65,26 +65,26 @@ def run(arguments: Arguments) -> int:
     write_text_atomically(out / "metrics.json", json.dumps(metrics.to_dict(), indent=1))
     page = write_page(out, "poise demo", metrics.to_dict())
     minutes = (time.monotonic() - started) / 60
-    print(f"mAP {metrics.ap:.3f}, AP50 {metrics.ap50:.3f} after {epochs} epochs; {minutes:.1f} minutes in all")
+    print(f"AP {100 * metrics.ap:.1f}, AP50 {100 * metrics.ap50:.1f} after {epochs} epochs, {minutes:.1f} minutes")
     print(f"report: {page}")
     print(f"try: poise predict {out} '{data / 'val'}/*.jpg' --show-scores --score-threshold 0.2")
     return 0
 
 
 def affordable_epochs(step: float, steps: int, seconds: float) -> int:
-    """Epochs of ``steps`` that fit into ``seconds`` where one takes ``step``; at least 1."""
+    """Return how many epochs of ``steps`` fit into ``seconds`` if a step takes ``step`` seconds; at least 1."""
     return max(1, int(seconds / (OVERHEAD * step * steps)))
 
 
-def quickest_precision(recipe: Recipe) -> tuple[str, float]:
-    """``fp32`` or ``bf16``, whichever this machine's CPU computes faster, and the seconds of a step in it."""
+def fastest_precision(recipe: Recipe) -> tuple[str, float]:
+    """Return ``fp32`` or ``bf16``, whichever is faster on this CPU, and the seconds of a step."""
     times = {precision: _step_time(recipe, precision) for precision in ("fp32", "bf16")}
     best = min(times, key=lambda precision: times[precision])
     return best, times[best]
 
 
 def _step_time(recipe: Recipe, precision: str) -> float:
-    """Median seconds of forward and backward pass of the recipe's model on a batch of its size."""
+    """Return the median seconds of forward and backward pass of the recipe's model on one batch."""
     import torch
 
     from poise.models import create_model

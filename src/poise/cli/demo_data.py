@@ -1,4 +1,4 @@
-"""``poise demo-data``: generated detection scenes as a COCO data set."""
+"""``poise demo-data``: write generated detection scenes as a COCO data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tyro.conf import Positional
 class Arguments:
     """Write generated scenes of textured shapes, with clutter, crowds and occlusion, as a COCO data set.
 
-    The same settings give the same files everywhere. Data of the same settings that is already there is kept.
+    The same settings give the same files on every machine. Existing data of the same settings is kept.
     """
 
     out: Positional[Path]
@@ -25,15 +25,15 @@ class Arguments:
     test: int = 0
     """Images of a test split; 0: none."""
     size: int = 320
-    """Greatest side of an image in pixels."""
+    """Longer side of an image in pixels."""
     seed: int = 0
-    """Source of every random choice."""
+    """Seed of all random numbers."""
     style: Literal["hard", "plain"] = "hard"
-    """hard: objects from 8 pixels, crowds, much clutter; plain: larger objects, quickly learnt."""
+    """hard: objects from 8 pixels, crowds, much clutter; plain: larger objects, which are learned quickly."""
 
 
 def run(arguments: Arguments) -> int:
-    """Write and say where."""
+    """Write the data and print its path."""
     from poise.data.demo import write_demo_data
 
     settings = arguments.seed, arguments.size, arguments.style, arguments.test

@@ -1,4 +1,4 @@
-"""``poise export``: a trained model as a file for another runtime."""
+"""``poise export``: export a trained model to another runtime."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Arguments:
     """Export a one-stage model: poise export CHECKPOINT
 
-    The file is run with its own runtime and compared with PyTorch; it is left behind only if both agree.
-    ``poise predict FILE IMAGE`` and ``poise eval FILE`` then work as with a checkpoint.
+    The file is run with its runtime and compared with PyTorch, and it is kept only if both agree.
+    poise predict and poise eval accept the file like a checkpoint.
     """
 
     checkpoint: Positional[str]
@@ -25,31 +25,31 @@ class Arguments:
     weights: Path | None = None
     """With a model's name instead of a file: a checkpoint that the original project published."""
     out: Path | None = None
-    """The file to write; by default the checkpoint's name with .onnx, .xml, .ncnn.param or .pte."""
+    """The file to write; by default the name of the checkpoint with .onnx, .xml, .ncnn.param or .pte."""
     format: Literal["onnx", "openvino", "ncnn", "executorch"] = "onnx"
-    """The kind of file."""
+    """The file format."""
     images: tuple[str, ...] = ()
     """Images, folders or globs for the comparison (the first 8 are used); by default generated scenes."""
     nms: bool = False
-    """Put score threshold and NMS into the file: it then gives the detections of one image."""
+    """Include score threshold and NMS: the file returns the detections of one image."""
     raw: bool = False
-    """Leave decoding out of the file: it then gives what the head's layers give."""
+    """Exclude decoding: the file returns the outputs of the head's layers."""
     dynamic: bool = False
-    """Accept any batch, height and width (multiples of 32) instead of one fixed size."""
+    """Accept any batch size, height and width (multiples of 32) instead of one fixed size."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    """Of weights and computation."""
+    """Precision of weights and computation."""
     calibrate: tuple[str, ...] = ()
-    """For int8: images, folders or globs that are like what the model will see (the first 128 are used)."""
+    """For int8: images, folders or globs like those of the application (the first 128 are used)."""
     min_agreement: float | None = None
-    """For int8: accept a file of which this share of the detections agree, instead of 1 px and 0.01."""
+    """For fp16 and int8: fraction of the detections that must agree, instead of the limits of 1 px and 0.01."""
 
 
-MOST_IMAGES = 8
-MOST_CALIBRATION = 128
+MAX_IMAGES = 8
+MAX_CALIBRATION = 128
 
 
 def run(arguments: Arguments) -> int:
-    """Export, compare, say what came of it."""
+    """Export, compare, and print the result."""
     from poise.api.opening import open_model
     from poise.export import FORMATS, default_path, export_model
 
@@ -61,13 +61,13 @@ def run(arguments: Arguments) -> int:
     agreement = export_model(
         opened.model,
         path,
-        _images(arguments.images, MOST_IMAGES) if arguments.images else _scenes(),
+        _images(arguments.images, MAX_IMAGES) if arguments.images else _scenes(),
         format=arguments.format,
         nms=arguments.nms,
         raw=arguments.raw,
         dynamic=arguments.dynamic,
         precision=arguments.precision,
-        calibration=_images(arguments.calibrate, MOST_CALIBRATION),
+        calibration=_images(arguments.calibrate, MAX_CALIBRATION),
         min_agreement=arguments.min_agreement,
     )
     size = sum(file.stat().st_size for file in FORMATS[arguments.format].files(path))
@@ -75,13 +75,13 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def _images(sources: tuple[str, ...], most: int) -> list[Tensor]:
+def _images(sources: tuple[str, ...], limit: int) -> list[Tensor]:
     from itertools import chain, islice
 
     from poise.inference import frames_of
 
     frames = chain.from_iterable(frames_of(source, "error") for source in sources)
-    return [frame.image for frame in islice(frames, most)]
+    return [frame.image for frame in islice(frames, limit)]
 
 
 def _scenes() -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""From ``poise NAME …`` to the module of that command, and from errors to exit codes."""
+"""Dispatch ``poise NAME …`` to the module of the command, and convert errors to exit codes."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from poise.suggestions import did_you_mean
 from poise.version import __version__
 
 COMMANDS = {
-    "demo": "Train a small detector on generated scenes, evaluate it, write pictures and a report",
-    "demo-data": "Write the generated scenes to disk as a COCO data set",
-    "train": "Train a model or a recipe on your data",
-    "ablate": "Train variants of a recipe and write their table",
+    "demo": "Train and evaluate a small detector on generated scenes, with a report",
+    "demo-data": "Write generated scenes as a COCO data set",
+    "train": "Train a model or recipe on your data",
+    "ablate": "Train variants of a recipe and compare them in a table",
     "recipes": "List the recipes",
     "models": "List the models",
     "shard": "Write a data set as tar shards with packed annotations",
-    "check": "Read a whole data set and report its faults",
-    "eval": "Evaluate a trained model: the COCO and LVIS numbers",
-    "predict": "Find objects in images, folders and videos",
-    "export": "Write a trained model for ONNX Runtime, OpenVINO, ncnn or ExecuTorch, compared with PyTorch",
+    "check": "Report the faults of a data set",
+    "eval": "Evaluate a trained model with the COCO and LVIS metrics",
+    "predict": "Detect objects in images, folders and videos",
+    "export": "Export a trained model to ONNX Runtime, OpenVINO, ncnn or ExecuTorch",
     "lab": "Show the loss weights of every prior of a detector: a page for the browser, comparisons, statistics",
     "sampling": "Show which negatives the samplers of a two-stage model choose",
 }
 
 DONE, FAILED, USAGE, FAULTS, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes: done; an error in data, files or settings; a wrong command line; ``check`` found faults; Ctrl-C."""
+"""Exit codes: success; an error in data, files or settings; a wrong command line; faults of a data set; Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,28 +44,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # file names may have characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
         return _dispatch(words)
     except CommandLineError as error:
-        return _complain(error, USAGE, debug)
+        return _print_error(error, USAGE, debug)
     except KeyboardInterrupt:
         print("\npoise: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone, as in `poise models | head`
+    except BrokenPipeError:  # the reader of the output has ended, as in `poise models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (ValueError, OSError) as error:
-        return _complain(error, FAILED, debug)
+        return _print_error(error, FAILED, debug)
     except (RuntimeError, ImportError) as error:
         ours = type(error).__module__.startswith("poise.")
         extra = isinstance(error, ImportError) and "pip install" in str(error)
-        if not (ours or extra):  # a bug of ours or of PyTorch's: its traceback is needed
+        if not (ours or extra):  # a bug of poise or PyTorch: the traceback is needed
             raise
-        return _complain(error, FAILED, debug)
+        return _print_error(error, FAILED, debug)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -79,7 +79,7 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise CommandLineError(f"no command '{name}'{did_you_mean(name, COMMANDS)}; poise --help lists them")
     command: Any = importlib.import_module(f"poise.cli.{name.replace('-', '_')}")
-    if hasattr(command, "parse"):  # train, ablate, lab: their options depend on what is named
+    if hasattr(command, "parse"):  # train, ablate, lab: the options depend on the first argument
         return command.run(command.parse(rest))
     return command.run(parse(command.Arguments, f"poise {name}", rest))
 
@@ -95,10 +95,12 @@ def _print_help() -> None:
     for name, summary in COMMANDS.items():
         table.add_row(f"  [cyan]{name}[/]", summary)
     console.print(table)
-    console.print("\n[cyan]poise COMMAND --help[/] explains a command; --debug shows where an error arose; --version.")
+    console.print(
+        "\n[cyan]poise COMMAND --help[/] explains a command; --debug shows the traceback of an error; --version."
+    )
 
 
-def _complain(error: Exception, code: int, debug: bool) -> int:
+def _print_error(error: Exception, code: int, debug: bool) -> int:
     if debug:
         raise error
     text = str(error) or type(error).__name__

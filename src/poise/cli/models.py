@@ -1,4 +1,4 @@
-"""``poise models``: the names that ``poise train`` and ``poise.create_model`` know."""
+"""``poise models``: list the names of models for ``poise train`` and ``poise.create_model``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Arguments:
     """List the models whose names match a shell pattern."""
 
     pattern: Positional[str] = "*"
-    """Such as 'atss_*' (in quotes, or the shell takes it for file names)."""
+    """Such as 'atss_*', in quotes, so that the shell does not expand it."""
     json: bool = False
     """Print JSON."""
 
 
 def run(arguments: Arguments) -> int:
-    """Print one name a line."""
+    """Print one name per line."""
     from poise.models import list_models
 
     names = list_models(arguments.pattern)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run folder: numbers, curves, pictures, recipe."""
+"""Self-contained HTML page about a run folder: metrics, curves, pictures and recipe."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pre { overflow: auto }
 
 
 def write_page(folder: Path, title: str = "", metrics: dict[str, Any] | None = None) -> Path:
-    """Write ``report.html`` into a run folder; what the folder does not hold is left out.
+    """Write ``report.html`` into a run folder; parts that the folder does not have are left out.
 
     Args:
         folder: of a run, finished or not.
@@ -55,12 +55,10 @@ def write_page(folder: Path, title: str = "", metrics: dict[str, Any] | None = N
     body = [
         f"<h1>{html.escape(title)}</h1><p>A training run of poise.</p>",
         _cards(metrics or _best_row(folder / "results.csv")),
-        _section("Detections beside the truth", _pictures(sorted(folder.glob("val_*.jpg")), "validation image")),
+        _section("Detections and ground truth", _pictures(sorted(folder.glob("val_*.jpg")), "validation image")),
         _section("Curves", "".join(_figure(folder / name, text) for name, text in FIGURES.items())),
         _classes((metrics or {}).get("classes", ())),
-        _section(
-            "What the network was fed", _figure(folder / "train_batch.jpg", "the first batch, after augmentation")
-        ),
+        _section("Training images", _figure(folder / "train_batch.jpg", "the first batch, after augmentation")),
         _recipe(folder / "recipe.yaml"),
     ]
     head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{html.escape(title)}</title>"
@@ -116,7 +114,7 @@ def _pictures(paths: Iterable[Path], caption: str) -> str:
 
 
 def _figure(path: Path, caption: str) -> str:
-    """The picture inside the page itself, so that the page can be sent to somebody."""
+    """Embed a picture, so that the page is one file."""
     if not path.is_file():
         return ""
     kind = "png" if path.suffix == ".png" else "jpeg"

@@ -1,4 +1,4 @@
-"""``poise predict``: annotated pictures (or videos) and JSON of what a detector finds."""
+"""``poise predict``: write detections as annotated pictures (or videos) and JSON."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Find objects: poise predict CHECKPOINT SOURCE …
+    """Detect objects: poise predict CHECKPOINT SOURCE …
 
-    Writes annotated pictures (of a video a video) and detections.json into a folder.
+    Writes annotated pictures (a video for a video) and detections.json to a folder.
     """
 
     checkpoint: Positional[str]
@@ -33,7 +33,7 @@ class Arguments:
     """Images, folders, globs in quotes, video files, or a camera's number such as 0, which records until Ctrl-C
     (videos and cameras need the extra poise[video])."""
     out: Path | None = None
-    """The folder for what is found; by default runs/predict, runs/predict-2, …"""
+    """The output folder; by default runs/predict, runs/predict-2, …"""
     weights: Path | None = None
     """With a model's name instead of a file: a checkpoint that the original project published."""
     score_threshold: float = 0.3
@@ -45,7 +45,7 @@ class Arguments:
     classes: tuple[str, ...] = ()
     """Names of the classes to keep; by default all."""
     show_scores: bool = False
-    """Write scores beside the class names in the pictures."""
+    """Show scores in the pictures."""
     batch_size: int = 8
     """Images (with --tile: tiles) that go through the network at once."""
     tile: int | None = None
@@ -53,19 +53,19 @@ class Arguments:
     tta: str | None = None
     """Test-time augmentation: factors of the image size, flip, nms or soft_nms, as in 0.75,1,1.5,flip,soft_nms."""
     on_bad_image: Literal["error", "skip"] = "error"
-    """Unreadable images and videos that end early: stop, or leave out what cannot be read, with a warning."""
+    """Unreadable images and videos that end early: stop, or skip them with a warning."""
     max_pixels: int = 89_478_485
     """Image files with more pixels are refused; raise it for large scenes, best together with --tile."""
     drop_heads: bool = False
-    """Leave auxiliary heads of training out: less memory, the same detections."""
+    """Remove auxiliary heads, which only training needs."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     json: bool = False
-    """Print the detections as JSON instead of a line an image."""
+    """Print the detections as JSON instead of one line per image."""
 
 
 def run(arguments: Arguments) -> int:
-    """Predict, write, print."""
+    """Predict, write pictures and JSON, print a summary."""
     from poise.api import Detector, free_folder
     from poise.storage import write_text_atomically
 
@@ -91,15 +91,15 @@ def run(arguments: Arguments) -> int:
 
 
 class FreeNames:
-    """File names for one run's pictures: two images of one name in two folders do not overwrite each other."""
+    """File names of the pictures, so that images of the same name in two folders do not overwrite each other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.taken = folder, {"detections.json"}
 
     def path(self, name: str) -> Path:
-        """``folder/name``, or with the first number that makes it new in this run."""
+        """Return ``folder/name``, or with a number if the name is taken in this run."""
         wanted, number = Path(name), 1
-        while name.casefold() in self.taken:  # Windows and macOS take names that differ in case for one
+        while name.casefold() in self.taken:  # names are not case-sensitive on Windows and macOS
             number += 1
             name = f"{wanted.stem}-{number}{wanted.suffix}"
         self.taken.add(name.casefold())
@@ -111,7 +111,9 @@ def _predict(detector: Detector, source: str, names: FreeNames, arguments: Argum
 
     camera = is_camera(source)
     results = detector.predict(
-        source if camera or is_video(source) or not _is_one_file(source) else [source],  # of a list one may be left out
+        source
+        if camera or is_video(source) or not _is_one_file(source)
+        else [source],  # files of a list can be skipped
         stream=True,
         score_threshold=arguments.score_threshold,
         nms_threshold=arguments.nms_threshold,
@@ -130,7 +132,7 @@ def _predict(detector: Detector, source: str, names: FreeNames, arguments: Argum
         try:
             write_video(pictures, target, 25 if camera else frame_rate(source))
         except ValueError:
-            target.unlink(missing_ok=True)  # half a video is not left behind as if it were whole
+            target.unlink(missing_ok=True)  # do not keep an incomplete video
             raise
         return records
     for result in results:
@@ -149,7 +151,7 @@ def _is_one_file(source: str) -> bool:
 def _pictures_of(
     results: Iterator[Result], records: list[dict[str, Any]], arguments: Arguments, camera: bool
 ) -> Iterator[Image.Image]:
-    """The frames of a video with their boxes; their detections are appended to ``records`` on the way.
+    """Iterate over the annotated frames of a video, and append their detections to ``records``.
 
     Ctrl-C ends the recording of a camera; what was predicted until then is written.
     """
@@ -168,11 +170,11 @@ def _pictures_of(
 
 
 def _picture_name(result: Result) -> str:
-    """The image's own name; formats that few viewers show become PNG."""
+    """Return the name of the image; uncommon formats are converted to PNG."""
     name = result.path or Path("image.png")
     return name.name if name.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else f"{name.stem}.png"
 
 
 def _summary(result: Result) -> str:
     counted = {name: result.names.count(name) for name in dict.fromkeys(result.names)}
-    return ", ".join(f"{count} {name}" for name, count in counted.items()) or "nothing found"
+    return ", ".join(f"{count} {name}" for name, count in counted.items()) or "no detections"

@@ -1,4 +1,4 @@
-"""``poise recipes``: the published recipes, and what one of them says."""
+"""``poise recipes``: list the published recipes or print their settings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tyro.conf import Positional
 class Arguments:
     """List the recipes whose names match a shell pattern; with --show, every setting of each as YAML.
 
-    Every model name (poise models) is a recipe too: fine-tuning with settings for one's own data.
+    The name of every model (poise models) is a recipe as well: fine-tuning on your own data.
     """
 
     pattern: Positional[str] = "*"
-    """Such as 'atss_*' (in quotes, or the shell takes it for file names)."""
+    """Such as 'atss_*', in quotes, so that the shell does not expand it."""
     show: bool = False
     """Print all settings as YAML, which 'poise train --config FILE' reads."""
     json: bool = False
@@ -24,7 +24,7 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> int:
-    """Print a line or a table of settings for each recipe."""
+    """Print a line or the settings of each recipe."""
     from poise.models import list_models
     from poise.recipes import describe_recipe, get_recipe, list_recipes, to_dict
 

@@ -1,4 +1,4 @@
-"""``poise shard``: a data set as tar shards and packed annotations."""
+"""``poise shard``: write a data set as tar shards with packed annotations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class Arguments:
-    """Write a data set as tar shards with packed annotations, which every command takes in place of the data set.
+    """Write a data set as tar shards with packed annotations, which every command accepts as a data set.
 
-    Few large files are read faster from network disks, and annotations open in a fraction of a second. Images keep
-    their bytes; training on the shards gives the same batches, bit by bit, and resumes as exactly. The tars can be
-    streamed by WebDataset.
+    Few large files are faster on network disks, and packed annotations load in a fraction of a second. The image files
+    are copied unchanged; training on shards gives the same batches bit by bit. WebDataset can stream the tars.
     """
 
     data: Positional[Path]
@@ -25,11 +24,11 @@ class Arguments:
     split: tuple[str, ...] = ()
     """Splits to write; all of them by default."""
     megabytes: int = 512
-    """About how large a shard may become."""
+    """Approximate size of a shard in megabytes."""
 
 
 def run(arguments: Arguments) -> int:
-    """Write and say what was written."""
+    """Write the shards and print their size."""
     from rich.progress import Progress
 
     from poise.data import open_data, splits

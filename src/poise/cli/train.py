@@ -1,4 +1,4 @@
-"""``poise train``: one recipe, one data set, one run folder."""
+"""``poise train``: train a recipe on a data set and write a run folder."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 class Arguments:
     """Train a model or a recipe on your data: poise train NAME --data PATH.
 
-    NAME comes first: a model (poise models), a published recipe (poise recipes), or module:function of your own.
-    It is left out with --config FILE, and with --resume --out FOLDER, which continues that run.
-    Every setting of the recipe can be changed as --group.name value; the shorter options below cover the usual ones.
+    NAME comes first: a model (poise models), a published recipe (poise recipes), or your own module:function.
+    Leave it out with --config FILE, and with --resume --out FOLDER, which continues that run.
+    Every setting of the recipe is an option --group.name; the usual ones have the short names below.
     """
 
     name: Positional[str] = ""
     """Model, recipe or module:function."""
     data: str = ""
-    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout (sets data.path)."""
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout (data.path)."""
     out: Path | None = None
     """The run folder; by default runs/NAME, runs/NAME-2, …"""
     epochs: int | None = None
@@ -69,16 +69,18 @@ class Arguments:
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     config: Path | None = None
-    """A recipe in YAML, such as recipe.yaml of a run folder."""
+    """A recipe as YAML file, such as recipe.yaml of a run folder."""
     resume: bool = False
-    """Continue the run in --out after its last checkpoint, exactly."""
+    """Continue the run in --out from its last checkpoint, exactly."""
     recipe: Annotated[Recipe, arg(name=""), FlagConversionOff] = field(default_factory=Recipe, metadata={"flat": True})
 
 
 def parse(words: Sequence[str]) -> Arguments:
-    """The arguments, on top of the recipe that they name."""
+    """Parse the arguments, with the named recipe as default."""
     name = words[0] if words and not words[0].startswith("-") else ""
     config, out, resume = value_of(words, "--config"), value_of(words, "--out"), "--resume" in words
+    if resume and not out and not {"-h", "--help"} & set(words):
+        raise CommandLineError("--resume needs --out FOLDER, the run folder to continue")
     if {"-h", "--help"} & set(words):
         start = get_recipe(name) if name else Recipe()
     elif name and config:
@@ -87,22 +89,24 @@ def parse(words: Sequence[str]) -> Arguments:
         start = load_recipe(config)
     elif name:
         if ":" in name:
-            sys.path.insert(0, os.getcwd())  # a recipe of the user's own, from where they stand
+            sys.path.insert(0, os.getcwd())  # the user's module is in the current folder
         start = get_recipe(name)
     elif resume and out:
+        if not (Path(out) / "recipe.yaml").is_file():
+            raise CommandLineError(f"there is no run to resume in {out}: it has no recipe.yaml")
         start = load_recipe(Path(out) / "recipe.yaml")
     else:
         raise CommandLineError("poise train needs a model or recipe first (poise train atss_r18_fpn --data PATH)")
-    return parse_words(Arguments, "poise train", spelled(words), Arguments(name=name, recipe=start))
+    return parse_words(Arguments, "poise train", with_python_booleans(words), Arguments(name=name, recipe=start))
 
 
-def spelled(words: Sequence[str]) -> list[str]:
-    """The words with ``true`` and ``false`` as Python spells them, which is how the parser reads them."""
+def with_python_booleans(words: Sequence[str]) -> list[str]:
+    """Return the words with ``true`` and ``false`` spelled as in Python, which the parser expects."""
     return [re.sub("(^|=)(true|false)$", lambda found: f"{found[1]}{found[2].capitalize()}", word) for word in words]
 
 
 def value_of(words: Sequence[str], option: str) -> str:
-    """The word after ``option`` or after ``option=``, before anything else is parsed."""
+    """Return the value of ``option VALUE`` or ``option=VALUE``, without parsing the other words."""
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == option:
             return following
@@ -118,7 +122,7 @@ def resolve(arguments: Any) -> Recipe:
 
 
 def run(arguments: Arguments) -> int:
-    """Train, say what came of it, and leave a page about it in the run folder."""
+    """Train, print the result, and write report.html to the run folder."""
     recipe = resolve(arguments)
     if not recipe.data.path:
         raise CommandLineError("poise train needs --data PATH (poise demo-data OUT makes some to try)")
@@ -127,27 +131,30 @@ def run(arguments: Arguments) -> int:
 
     result = train(recipe, out=folder_for(arguments, recipe), resume=arguments.resume, device=arguments.device)
     if int(os.environ.get("RANK", "0")) == 0:
-        _say(result)
+        _report(result)
         write_page(result.out)
     return result.exit_code
 
 
 def folder_for(arguments: Arguments, recipe: Recipe) -> Path:
-    """``--out``, or ``runs/NAME`` with the first number that is free.
+    """Return ``--out``, or the first free folder of ``runs/NAME``, ``runs/NAME-2``, ….
 
-    Processes that train together must agree, so under torchrun it is always ``runs/NAME``.
+    Under torchrun it is always ``runs/NAME``, so that all processes use the same folder.
     """
     from poise.api import free_folder
 
     name = (arguments.name or recipe.model.name).rpartition(":")[2]
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return arguments.out or (Path("runs") / name if together else free_folder(Path("runs"), name))
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return arguments.out or (Path("runs") / name if distributed else free_folder(Path("runs"), name))
 
 
-def _say(result: RunResult) -> None:
+def _report(result: RunResult) -> None:
     if result.stopped_by:
         print(f"stopped by {result.stopped_by} after epoch {result.epochs}; poise train --resume --out {result.out}")
         return
-    numbers = "  ".join(f"{name} {value:.3f}" for name, value in list(result.metrics.items())[:3])
+    from poise.engine.logs import percent
+    from poise.engine.startup import plural
+
+    numbers = "  ".join(f"{name} {percent(value)}" for name, value in list(result.metrics.items())[:3])
     best = f"; best epoch {result.best_epoch}: {numbers}" if result.metrics else ""
-    print(f"{result.epochs} epochs done{best}\nrun folder {result.out}: report.html, best.pt, last.pt, results.csv")
+    print(f"{plural(result.epochs, 'epoch')} done{best}\n{result.out}: report.html, best.pt, last.pt, results.csv")

@@ -1,4 +1,4 @@
-"""Training: the loop, optimizer and schedule, averages, checkpoints, logs."""
+"""Training: loop, optimizer, schedule, EMA, checkpoints and logs."""
 
 from poise.engine.health import OutOfMemory, TrainingDiverged
 from poise.engine.locks import FolderInUse

@@ -1,4 +1,4 @@
-"""Many trainings for one table: each in its folder, those that are done are left alone, broken ones are told."""
+"""Run an ablation: train every variant in its own folder, keep finished runs, report failed ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from poise.engine.run import RECIPE, train
 from poise.recipes import Recipe, differences, load_recipe, to_dict
 from poise.recipes.ablation import Ablation, PlannedRun
 
-State = Literal["done", "failed", "elsewhere", "open"]
+State = Literal["done", "failed", "locked", "open"]
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What became of one planned run; ``numbers`` where it is done, ``reason`` where it failed."""
+    """State of one planned run; ``numbers`` if it is done, ``reason`` if it failed."""
 
     run: PlannedRun
     state: State
@@ -30,7 +30,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class AblationResult:
-    """All runs in their planned order, and the tables made of those that are done."""
+    """All runs in their planned order, and the tables of the finished ones."""
 
     states: tuple[RunState, ...]
     markdown: Path
@@ -48,22 +48,22 @@ def ablate(
     out: str | Path,
     device: str = "auto",
     progress_display: str = "auto",
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> AblationResult:
     """Train every variant with every seed and keep ``table.md``, ``table.csv`` and ``runs.csv`` up to date.
 
-    A run that is done is not repeated, one that was stopped is resumed exactly, and one that another process works on
-    is left to it: so the same call, made several times at once, shares the work.
+    A finished run is not repeated, a stopped one is resumed exactly, and one that another process is training is
+    skipped. So several processes that make the same call divide the runs among them.
 
     Args:
-        recipe: what the variants vary.
+        recipe: the settings that all variants share.
         out: folder of the tables; each run is in ``out/VARIANT/seed-N``.
         device, progress_display: as for :func:`poise.engine.train`.
-        say: is told what happens between the runs.
+        report: called with a line of text about each run.
 
     Raises:
-        ValueError: a setting or model option that does not exist, or a folder with a run of other settings; all of
-            them are looked at before the first training.
+        ValueError: a setting or model option does not exist, or a folder has a run with other settings. All variants
+            are checked before the first training.
     """
     folder = Path(out)
     runs = ablation.runs(recipe)
@@ -71,24 +71,24 @@ def ablate(
         _check_folder(folder / planned.folder, planned)
     for planned in runs[: len(ablation.variants)]:
         _check_model(planned)
-    states = [_found(folder, planned) for planned in runs]
+    states = [_state_of(folder, planned) for planned in runs]
     for number, planned in enumerate(runs):
-        states[number] = _found(folder, planned)  # another process may have done it meanwhile
+        states[number] = _state_of(folder, planned)  # another process may have finished it
         if states[number].state == "done":
             continue
-        say(f"run {number + 1} of {len(runs)}: {planned.variant}, seed {planned.seed}")
+        report(f"run {number + 1} of {len(runs)}: {planned.variant}, seed {planned.seed}")
         states[number], signal_code = _train(planned, folder, device, progress_display)
         if states[number].reason:
-            say(f"failed: {states[number].reason}")
+            report(f"failed: {states[number].reason}")
         _write(folder, states)
         if signal_code:
             return _result(folder, states, signal_code)
-    states = [_found(folder, one.run) if one.state == "elsewhere" else one for one in states]
+    states = [_state_of(folder, one.run) if one.state == "locked" else one for one in states]
     return _result(folder, states, 0 if all(one.state == "done" for one in states) else 1)
 
 
 def _train(planned: PlannedRun, folder: Path, device: str, progress_display: str) -> tuple[RunState, int]:
-    """The run's state after training, and the exit code of a signal that ended it (0: none)."""
+    """Train one run; return its state and the exit code of a signal that stopped it (0: none)."""
     try:
         result = train(
             planned.recipe,
@@ -98,33 +98,33 @@ def _train(planned: PlannedRun, folder: Path, device: str, progress_display: str
             progress_display=progress_display,
         )
     except FolderInUse:
-        return RunState(planned, "elsewhere"), 0
+        return RunState(planned, "locked"), 0
     except (TrainingDiverged, OutOfMemory) as error:
         return RunState(planned, "failed", reason=str(error)), 0
-    return _found(folder, planned), result.exit_code
+    return _state_of(folder, planned), result.exit_code
 
 
-def _found(folder: Path, planned: PlannedRun) -> RunState:
+def _state_of(folder: Path, planned: PlannedRun) -> RunState:
     numbers = finished_run(folder / planned.folder, planned.recipe)
     return RunState(planned, "open" if numbers is None else "done", numbers)
 
 
 def _check_folder(folder: Path, planned: PlannedRun) -> None:
-    """Refuse a folder whose run has other settings than the planned one."""
+    """Raise ``ValueError`` if the folder has a run with other settings than the planned one."""
     if not (folder / RECIPE).exists():
         return
     before = load_recipe(folder / RECIPE)
     if before == planned.recipe:
         return
-    found = differences(to_dict(before), planned.recipe)
-    differing = [f"{setting}: {there} there, {here} here" for setting, there, here in found]
+    changes = differences(to_dict(before), planned.recipe)
+    differing = [f"{setting}: {there} there, {here} here" for setting, there, here in changes]
     raise ValueError(
-        f"{folder} holds a run with other settings ({'; '.join(differing)}): choose another --out or delete that folder"
+        f"{folder} has a run with other settings ({'; '.join(differing)}): choose another --out or delete that folder"
     )
 
 
 def _check_model(planned: PlannedRun) -> None:
-    """Build the variant's model once, so that a wrong option is found before the first training."""
+    """Build the variant's model once, to find a wrong option before the first training."""
     try:
         named_model(planned.recipe.model, num_classes=1)
     except ValueError as error:
@@ -132,9 +132,9 @@ def _check_model(planned: PlannedRun) -> None:
 
 
 def _write(folder: Path, states: Sequence[RunState]) -> tuple[Path, Path]:
-    """The tables of all runs that are done, whoever did them."""
-    found = [_found(folder, one.run) for one in states]
-    done = {(one.run.variant, one.run.seed): one.numbers for one in found if one.numbers is not None}
+    """Write the tables of all finished runs, whichever process trained them."""
+    current = [_state_of(folder, one.run) for one in states]
+    done = {(one.run.variant, one.run.seed): one.numbers for one in current if one.numbers is not None}
     return write_tables(folder, list(dict.fromkeys(one.run.variant for one in states)), done)
 
 

@@ -28,7 +28,7 @@ class RunNumbers:
 
 
 def finished_run(folder: Path, recipe: Recipe) -> RunNumbers | None:
-    """The numbers of a run folder; None where its last epoch, or its validation, is not there yet."""
+    """Read the numbers of a run folder; None if its last epoch or its validation is not done."""
     path = folder / "results.csv"
     if not path.exists():
         return None
@@ -46,11 +46,11 @@ def finished_run(folder: Path, recipe: Recipe) -> RunNumbers | None:
 def write_tables(
     folder: Path, variants: Sequence[str], runs: Mapping[tuple[str, int], RunNumbers]
 ) -> tuple[Path, Path]:
-    """Write ``table.md`` and ``table.csv`` (a row a variant: mean, spread) and ``runs.csv`` (a row a run).
+    """Write ``table.md`` and ``table.csv`` (mean and deviation per variant) and ``runs.csv`` (a row per run).
 
     Args:
-        variants: the rows, in order; those without a finished run stay empty.
-        runs: (variant, seed) to the numbers of the finished runs.
+        variants: the rows, in order; those without a finished run are empty.
+        runs: numbers of the finished runs by (variant, seed).
     """
     folder.mkdir(parents=True, exist_ok=True)
     by_variant = {name: [numbers for (variant, _), numbers in runs.items() if variant == name] for name in variants}
@@ -65,7 +65,7 @@ def write_tables(
 
 
 def markdown(by_variant: Mapping[str, Sequence[RunNumbers]]) -> str:
-    """AP in percent, ``mean ± sample standard deviation`` where there are several runs; ``-`` where undefined."""
+    """Format AP in percent, ``mean ± sample standard deviation`` of several runs; ``-`` where undefined."""
     lines = [f"| variant | {' | '.join(TITLES.values())} | s/step | runs |", "|---" + "|---:" * 8 + "|"]
     for name, runs in by_variant.items():
         cells = [_cell([100 * run.metrics.get(metric, math.nan) for run in runs], 1) for metric in METRICS]
@@ -77,14 +77,14 @@ def markdown(by_variant: Mapping[str, Sequence[RunNumbers]]) -> str:
 def _row(name: str, runs: Sequence[RunNumbers]) -> dict[str, object]:
     row: dict[str, object] = {"variant": name, "runs": len(runs)}
     for metric in METRICS:
-        mean, spread = _spread([run.metrics.get(metric, math.nan) for run in runs])
-        row |= {metric: mean, f"{metric}_std": spread}
-    row["seconds_per_step"] = _spread([run.seconds_per_step for run in runs])[0]
+        mean, deviation = _mean_and_deviation([run.metrics.get(metric, math.nan) for run in runs])
+        row |= {metric: mean, f"{metric}_std": deviation}
+    row["seconds_per_step"] = _mean_and_deviation([run.seconds_per_step for run in runs])[0]
     return row
 
 
-def _spread(values: Sequence[float]) -> tuple[float | str, float | str]:
-    """Mean and sample standard deviation, rounded; empty where there is none."""
+def _mean_and_deviation(values: Sequence[float]) -> tuple[float | str, float | str]:
+    """Return mean and sample standard deviation, rounded; empty where undefined."""
     if not values or any(math.isnan(value) for value in values):
         return "", ""
     return round(statistics.mean(values), 5), round(statistics.stdev(values), 5) if len(values) > 1 else ""

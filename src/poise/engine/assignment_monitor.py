@@ -1,7 +1,7 @@
-"""The lab during training: what the assignment did, every so many steps and after every epoch.
+"""Measure the assignment during training: every few steps, and after every epoch.
 
-Steps are looked at as they were taken: nothing runs twice. After an epoch a few training images, without augmentation,
-are judged by the network as it stands. Neither touches weights, buffers or random generators.
+The measurement of a step reads the step's own outputs; nothing is computed twice. After an epoch the losses of a few
+training images are computed without augmentation. Neither changes weights, buffers or random generators.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from poise.storage import write_text_atomically
 from poise.structures import Batch, GroundTruth, Progress, StepOutput
 
 TABLE = "lab.csv"
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
 class LabTable:
-    """``lab.csv``: a row for each stage and look; columns are added where a stage has more to say."""
+    """``lab.csv``: a row for each stage and measurement; new columns are added when a stage needs them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] = []
 
     def open(self, step: int) -> None:
-        """Keep what was written up to ``step``; a killed run may have written more, or half a line."""
-        rows: list[Row] = []
+        """Keep the rows up to ``step``; a run that was killed may have written more, or half a line."""
+        rows: list[TableRow] = []
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if None not in row.values()]
         self._rewrite([row for row in rows if int(row["step"]) <= step])
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[TableRow]) -> None:
         """Append rows."""
         if not set().union(*rows) <= set(self.columns):
             with self.path.open(newline="", encoding="utf-8") as file:
@@ -57,17 +57,17 @@ class LabTable:
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerows(rows)
 
-    def _rewrite(self, rows: Sequence[Row]) -> None:
+    def _rewrite(self, rows: Sequence[TableRow]) -> None:
         self.columns = list(dict.fromkeys(name for row in rows for name in row))
         write_text_atomically(self.path, to_csv(list(rows)))
 
 
 class AssignmentMonitor:
-    """Looks on while a network trains.
+    """Measures the assignment while a network trains.
 
     Args:
-        every: steps between two looks.
-        images: of the training set that are judged after every epoch; 0: none.
+        every: steps between two measurements.
+        images: number of training images that are measured after every epoch; 0: none.
     """
 
     def __init__(
@@ -84,47 +84,47 @@ class AssignmentMonitor:
         count = min(images, len(train_set))
         self.images = [i * len(train_set) // count for i in range(count)]
         self.table = LabTable(folder / TABLE)
-        self.seen: dict[str, Tally] = {}
-        self.silent = ""  # why nothing can be seen
+        self.sums: dict[str, Tally] = {}
+        self.unsupported = ""  # why the model cannot be measured
 
     def open(self, position: Position) -> None:
-        """Begin to write; what an earlier, killed run wrote beyond the position is dropped."""
+        """Open the table; rows beyond the position, from a run that was killed, are dropped."""
         if self.processes.first:
             self.table.open(position.step)
 
     def observer(self, step: int) -> Observer | None:
-        """What looks at the step that makes ``step`` steps; None where nobody does."""
-        self.seen = {}
-        return self._look if step % self.every == 0 and not self.silent else None
+        """Return the observer of step number ``step``, or None if it is not measured."""
+        self.sums = {}
+        return self._observe if step % self.every == 0 and not self.unsupported else None
 
-    def _look(self, output: StepOutput, truth: GroundTruth) -> None:
+    def _observe(self, output: StepOutput, truth: GroundTruth) -> None:
         try:
             with undisturbed(self.processes.device):
                 stages = explain_output(output, truth, self.model.name).stages
                 found = {name: tally(stage) for name, stage in stages.items()}
         except NoLossWeights as error:
-            self.silent = str(error)
+            self.unsupported = str(error)
             return
         for name, sums in found.items():
-            self.seen[name] = add_tallies([self.seen.get(name, {}), sums])
+            self.sums[name] = add_tallies([self.sums.get(name, {}), sums])
 
     def write(self, position: Position, events: SummaryWriter | None) -> None:
-        """Write what was seen of the step just taken; every process must call this."""
-        if position.step % self.every or self.silent:
+        """Write the measurement of the last step; every process must call this."""
+        if position.step % self.every or self.unsupported:
             return
-        shares = self.processes.gather(self.seen)
+        gathered = self.processes.gather(self.sums)
         if self.processes.first:
-            names = dict.fromkeys(name for share in shares for name in share)
-            sums = {name: add_tallies([share[name] for share in shares if name in share]) for name in names}
+            names = dict.fromkeys(name for one in gathered for name in one)
+            sums = {name: add_tallies([one[name] for one in gathered if name in one]) for name in names}
             found = {name: summarize(one) for name, one in sums.items()}
             self._write(found, position, position.epoch + 1, "batch", events)
 
     def probe(self, position: Position, events: SummaryWriter | None) -> None:
-        """Judge the probe's images after an epoch; the first process does."""
-        if not (self.processes.first and self.images) or self.silent:
+        """Measure the probe's images after an epoch, in the first process."""
+        if not (self.processes.first and self.images) or self.unsupported:
             return
         with undisturbed(self.processes.device), single_process(), evaluating(self.model):
-            sums, now = self._judge(position)
+            sums, now = self._measure_probe(position)
         before = self.state.lab if self.state.lab and self.state.lab["epoch"] == position.epoch else {"positives": {}}
         self.state.lab = {"epoch": position.epoch + 1, "positives": {name: one.rows for name, one in now.items()}}
         found = {name: summarize(one) for name, one in sums.items()}
@@ -132,7 +132,7 @@ class AssignmentMonitor:
             found[name] |= churn(before["positives"][name], now[name])
         self._write(found, position, position.epoch + 1, "probe", events)
 
-    def _judge(self, position: Position) -> tuple[dict[str, Tally], dict[str, ProbePositives]]:
+    def _measure_probe(self, position: Position) -> tuple[dict[str, Tally], dict[str, ProbePositives]]:
         sums: dict[str, Tally] = {}
         parts: dict[str, list[ProbePositives]] = {}
         progress = Progress(position.step, position.epoch)
@@ -144,7 +144,7 @@ class AssignmentMonitor:
         return sums, {name: concatenate_positives(found) for name, found in parts.items()}
 
     def _batches(self) -> Iterator[Batch]:
-        """The probe's images one at a time; one that cannot be read is left out, as training does where it may."""
+        """Iterate over the probe's images one at a time; an unreadable image is left out."""
         for index in self.images:
             loader = evaluation_loader(self.train_set.subset([index]), self.model.preprocess, batch_size=1)
             try:
@@ -163,8 +163,8 @@ class AssignmentMonitor:
     ) -> None:
         rows = []
         for name, values in found.items():
-            place = {"step": position.step, "epoch": epoch, "source": source, "stage": name}
-            rows.append({**place, **{key: float(f"{value:.6g}") for key, value in values.items()}})
+            key_columns = {"step": position.step, "epoch": epoch, "source": source, "stage": name}
+            rows.append({**key_columns, **{key: float(f"{value:.6g}") for key, value in values.items()}})
             for key, value in values.items() if events is not None else ():
                 events.add_scalar(f"lab_{source}/{name}/{key}", value, position.step)  # type: ignore[union-attr]
         if rows:
@@ -173,7 +173,7 @@ class AssignmentMonitor:
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Random generators are put back; sums need not be taken in a fixed order."""
+    """Restore the random generators on exit; allow nondeterministic algorithms on a GPU inside."""
     fixed, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -188,7 +188,7 @@ def undisturbed(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: DetectionModel) -> Iterator[None]:
-    """Evaluation mode, and then the mode of before."""
+    """Use evaluation mode inside the context, and the previous mode afterward."""
     training = model.network.training
     model.network.eval()
     try:

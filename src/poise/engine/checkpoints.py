@@ -1,4 +1,4 @@
-"""The files of a run from which it goes on: ``last.pt``, the one before it, and ``best.pt``."""
+"""Checkpoints of a run folder: ``last.pt``, ``previous.pt`` before it, ``best.pt`` and ``failed.pt``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,35 @@ from poise.storage import DamagedFile, read_safely, save_atomically
 LAST, PREVIOUS, BEST, FAILED = "last.pt", "previous.pt", "best.pt", "failed.pt"
 
 
-def save_last(folder: Path, payload: dict[str, Any]) -> None:
-    """Write ``last.pt``; what it was becomes ``previous.pt`` once the new one is in its place."""
-    save_atomically(folder / LAST, payload, folder / PREVIOUS)
+def save_last(folder: Path, payload: dict[str, Any], keep_previous: bool = True) -> None:
+    """Write ``last.pt``; the old one becomes ``previous.pt`` once the new one is complete.
+
+    Args:
+        keep_previous: False: replace the old file, which is still there until the new one is complete.
+    """
+    save_atomically(folder / LAST, payload, folder / PREVIOUS if keep_previous else None)
+
+
+def drop_previous(folder: Path) -> None:
+    """Delete ``previous.pt`` of a finished run if ``last.pt`` is complete."""
+    if not (folder / PREVIOUS).exists():
+        return
+    try:
+        read_safely(folder / LAST)
+    except (FileNotFoundError, DamagedFile):
+        return
+    (folder / PREVIOUS).unlink()
 
 
 def read_last(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The newest whole checkpoint of a run folder, and what to tell about damaged ones.
+    """Read the newest complete checkpoint of a run folder.
+
+    Returns:
+        The checkpoint, and messages about damaged ones.
 
     Raises:
-        FileNotFoundError: there is none.
-        DamagedFile: there are some, but none is whole.
+        FileNotFoundError: there is no checkpoint.
+        DamagedFile: all checkpoints are damaged.
     """
     messages: list[str] = []
     damaged: DamagedFile | None = None
@@ -34,8 +52,8 @@ def read_last(folder: Path) -> tuple[dict[str, Any], list[str]]:
             messages.append(f"{error.path.name} is damaged ({error.why})")
             continue
         if messages:
-            messages[-1] += f"; going on from {name}"
+            messages[-1] += f"; continuing from {name}"
         return payload, messages
     if damaged is not None:
         raise damaged
-    raise FileNotFoundError(f"{folder} holds no checkpoint ({LAST}) to resume from")
+    raise FileNotFoundError(f"{folder} has no checkpoint ({LAST}) to resume from")

@@ -1,4 +1,4 @@
-"""Weights of a model of poise for other classes: what belongs to a class is carried over by the name of the class."""
+"""Transfer the weights of a model to other classes: rows of a class are copied by the name of the class."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from torch import Tensor
 
 from poise.detectors import DetectionModel
 from poise.models import create_model
-from poise.published.classes import carried_over, class_rows
+from poise.published.classes import class_rows, remap_rows
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Weights that fit a model, and which of its classes they know."""
+    """Weights that fit a model, and the classes for which they were trained."""
 
     weights: dict[str, Tensor]
-    carried: tuple[str, ...]  # names of classes that both have
-    new: tuple[str, ...]  # names of classes that start anew
+    matched: tuple[str, ...]  # names of classes that both have
+    new: tuple[str, ...]  # names of classes without trained weights
 
     def __str__(self) -> str:
-        if not self.new and not self.carried:
+        if not self.new and not self.matched:
             return ""
-        parts = [f"{len(self.carried)} classes carried over by name{_listed(self.carried)}"]
+        parts = [f"{len(self.matched)} classes matched by name{_listed(self.matched)}"]
         return ", ".join([*parts, *([f"{len(self.new)} new{_listed(self.new)}"] if self.new else [])])
 
 
 def transfer(model: DetectionModel, values: Mapping[str, Tensor], class_names: Sequence[str]) -> Transfer:
-    """Fit weights of a model with ``class_names`` to ``model``, which is of the same kind.
+    """Fit the weights of a model with ``class_names`` to ``model``, which has the same architecture.
 
-    Of parameters that depend on the classes, the rows of classes with the same name are taken over; rows of other
-    classes keep the values that ``model`` has. Classes without names (numbers) are matched by position.
+    In parameters that depend on the classes, the rows of classes with the same name are copied; rows of other classes
+    keep the values of ``model``. Classes without names (numbers) are matched by position.
     """
     own = model.state_dict()
     fitting = {name: value for name, value in values.items() if name in own and own[name].shape == value.shape}
@@ -41,17 +41,17 @@ def transfer(model: DetectionModel, values: Mapping[str, Tensor], class_names: S
     rows = _rows(model.class_names, class_names)
     for name in class_parameters(model) & values.keys():
         major = name.rpartition(".")[0].endswith("offsets")
-        mixed = carried_over(own[name], values[name], rows, len(class_names), class_major=major)
+        mixed = remap_rows(own[name], values[name], rows, len(class_names), class_major=major)
         fitting.pop(name, None)
         if mixed is not None:
             fitting[name] = mixed
     known = list(zip(model.class_names, rows, strict=True))
-    carried = tuple(name for name, row in known if row >= 0)
-    return Transfer(fitting, carried, tuple(name for name, row in known if row < 0))
+    matched = tuple(name for name, row in known if row >= 0)
+    return Transfer(fitting, matched, tuple(name for name, row in known if row < 0))
 
 
 def class_parameters(model: DetectionModel) -> set[str]:
-    """Names of parameters and buffers whose shape depends on the number of classes."""
+    """Return the names of parameters and buffers whose shape depends on the number of classes."""
     options = {**model.options, "backbone_weights": None}
     with torch.device("meta"):
         other = create_model(model.name, num_classes=model.num_classes + 1, **options)
@@ -66,5 +66,5 @@ def _rows(own: Sequence[str], theirs: Sequence[str]) -> list[int]:
     return class_rows(own, theirs)
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    return f" ({', '.join(names[:most])}{' …' if len(names) > most else ''})" if names else ""
+def _listed(names: Sequence[str], limit: int = 6) -> str:
+    return f" ({', '.join(names[:limit])}{' …' if len(names) > limit else ''})" if names else ""

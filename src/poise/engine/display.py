@@ -1,4 +1,4 @@
-"""What a person sees of a running training: a live line in a terminal, plain lines elsewhere."""
+"""Progress of a training on the screen: bars and a live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from poise.evaluate.loss_terms import grouped
+
+REFRESH_SECONDS = 0.2
+
 
 @dataclass(frozen=True)
 class Status:
-    """What is known after the losses were read."""
+    """Means over the steps since the previous status."""
 
     epoch: int  # counted from 1
     epochs: int
@@ -23,21 +27,22 @@ class Status:
     images_per_second: float
     seconds_left: float
     losses: dict[str, float]
-    objects: float  # a batch
+    objects: float  # per batch
     memory: float  # MB
-    nonfinite: int = 0  # places whose predictions were not finite numbers, since the last status
+    nonfinite: int = 0  # priors or queries with predictions that are not finite
 
     def line(self) -> str:
-        spoiled = f"  nonfinite_predictions {self.nonfinite}" if self.nonfinite else ""
-        terms = " ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
+        """Return one line of text; the terms of models with many losses are summed by group."""
+        nonfinite = f"  nonfinite_predictions {self.nonfinite}" if self.nonfinite else ""
+        terms = " ".join(f"{name} {value:.3f}" for name, value in grouped(self.losses).items())
         return (
             f"loss {sum(self.losses.values()):.3f} ({terms})  lr {self.rate:.2e}  {self.objects:.0f} objects/batch  "
-            f"{self.images_per_second:.1f} images/s  {self.memory:.0f} MB  ETA {_clock(self.seconds_left)}{spoiled}"
+            f"{self.images_per_second:.1f} images/s  {self.memory:.0f} MB  ETA {_clock(self.seconds_left)}{nonfinite}"
         )
 
 
 class Display(Protocol):
-    """Three verbs; ``close`` may be called twice."""
+    """Shows steps, statuses and messages; ``close`` may be called twice."""
 
     def step(self, step: int) -> None: ...
     def status(self, status: Status) -> None: ...
@@ -46,7 +51,7 @@ class Display(Protocol):
 
 
 class SilentDisplay:
-    """Nothing is shown (processes other than the first)."""
+    """Shows nothing: for processes other than the first."""
 
     def step(self, step: int) -> None: ...
     def status(self, status: Status) -> None: ...
@@ -56,7 +61,7 @@ class SilentDisplay:
 
 @dataclass
 class PlainDisplay:
-    """One line at a time on standard output."""
+    """Prints one line per status or message on standard output."""
 
     def step(self, step: int) -> None: ...
 
@@ -71,10 +76,11 @@ class PlainDisplay:
 
 @dataclass
 class LiveDisplay:
-    """A bar over the whole training with the present status under it; drawn a few times a second."""
+    """Draws a bar of the whole training and one of the epoch, with the latest status below."""
 
     steps: int
     console: Console = field(default_factory=Console)
+    epochs: int = 1
 
     def __post_init__(self) -> None:
         columns = (
@@ -84,31 +90,36 @@ class LiveDisplay:
             TimeElapsedColumn(),
             TextColumn("{task.fields[text]}"),
         )
-        self.bar = Progress(*columns, console=self.console, auto_refresh=False)  # no thread beside data workers
-        self.task = self.bar.add_task("starting", total=self.steps, text="")
+        self.progress = Progress(*columns, console=self.console, auto_refresh=False)  # without a thread
+        self.steps_per_epoch = max(1, self.steps // max(1, self.epochs))
+        self.training = self.progress.add_task("starting", total=self.steps, text="")
+        self.epoch = self.progress.add_task("this epoch", total=self.steps_per_epoch, text="", visible=self.epochs > 1)
         self.drawn = 0.0
-        self.bar.start()
+        self.progress.start()
 
     def step(self, step: int) -> None:
-        self.bar.update(self.task, completed=step)
-        if time.monotonic() - self.drawn > 0.2:
-            self.bar.refresh()
+        self.progress.update(self.training, completed=step)
+        self.progress.update(self.epoch, completed=(step - 1) % self.steps_per_epoch + 1)
+        if time.monotonic() - self.drawn > REFRESH_SECONDS:
+            self.progress.refresh()
             self.drawn = time.monotonic()
 
     def status(self, status: Status) -> None:
-        place = f"epoch {status.epoch}/{status.epochs}"
-        self.bar.update(self.task, completed=status.step, total=status.steps, description=place, text=status.line())
-        self.bar.refresh()
+        epoch = f"epoch {status.epoch}/{status.epochs}"
+        self.progress.update(
+            self.training, completed=status.step, total=status.steps, description=epoch, text=status.line()
+        )
+        self.progress.refresh()
 
     def message(self, text: str) -> None:
-        self.bar.console.print(text, highlight=False, markup=False)
+        self.progress.console.print(text, highlight=False, markup=False)
 
     def close(self) -> None:
-        self.bar.stop()
+        self.progress.stop()
 
 
-def make_display(kind: str, steps: int, first: bool) -> Display:
-    """A display by name: ``auto`` (live in a terminal), ``live``, ``plain`` or ``none``.
+def make_display(kind: str, steps: int, first: bool, epochs: int = 1) -> Display:
+    """Make a display by name: ``auto`` (live in a terminal), ``live``, ``plain`` or ``none``.
 
     Raises:
         ValueError: another name.
@@ -117,7 +128,8 @@ def make_display(kind: str, steps: int, first: bool) -> Display:
         raise ValueError(f"progress_display='{kind}' is none of auto, live, plain, none")
     if not first or kind == "none":
         return SilentDisplay()
-    return LiveDisplay(steps) if kind == "live" or (kind == "auto" and sys.stdout.isatty()) else PlainDisplay()
+    live = kind == "live" or (kind == "auto" and sys.stdout.isatty())
+    return LiveDisplay(steps, epochs=epochs) if live else PlainDisplay()
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Exponential moving average of a network's parameters and buffers."""
+"""Exponential moving average (EMA) of a network's parameters and buffers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from poise.engine.fsdp import to_local
 
 
 def decay_at(step: int, decay: float, ramp: str = "exponential", ramp_steps: float = 2000.0) -> float:
-    """Share of the old average that stays when ``step`` optimizer steps are done.
+    """Return the weight of the old average after ``step`` optimizer steps.
 
     ``exponential``: decay (1 - exp(-(1 + step) / ramp_steps)), which is NanoDet's and YOLOX's
-    m = decay' exp(-(1 + step) / 2000) + (1 - decay') for the new share.
+    m = decay' exp(-(1 + step) / 2000) + (1 - decay') for the weight of the new value.
     ``ratio``: min(decay, (1 + step) / (10 + step)). ``none``: decay.
     """
     if ramp == "exponential":
@@ -25,7 +25,10 @@ def decay_at(step: int, decay: float, ramp: str = "exponential", ramp_steps: flo
 
 
 class ExponentialMovingAverage:
-    """Keeps the averages apart from the network; integer buffers are copied, values that are not finite never enter."""
+    """Averages of a network's state, stored beside the network.
+
+    Integer buffers are copied. Values that are not finite do not change the average.
+    """
 
     def __init__(self, network: nn.Module, decay: float, ramp: str = "exponential", ramp_steps: float = 2000.0) -> None:
         self.network = network
@@ -34,7 +37,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, step: int, healthy: Tensor | bool = True) -> None:
-        """Take in the network's values after ``step`` optimizer steps; nothing if the last was not ``healthy``."""
+        """Include the network's values after ``step`` optimizer steps, unless the last step was not ``healthy``."""
         weight = 1 - decay_at(step, self.decay, self.ramp, self.ramp_steps)
         for name, new in self.network.state_dict().items():
             old, new = to_local(self.values[name]), to_local(new)
@@ -43,7 +46,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The network holds the averages meanwhile and its own values, to the bit, afterward."""
+        """Copy the averages into the network; on exit restore its own values bit by bit."""
         own = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self._write(self.values)
         try:
@@ -52,7 +55,7 @@ class ExponentialMovingAverage:
             self._write(own)
 
     def load(self, values: dict[str, Tensor]) -> None:
-        """Go on from stored averages."""
+        """Replace the averages by stored ones."""
         for name, value in self.values.items():
             value.copy_(values[name])
 

@@ -1,8 +1,9 @@
-"""A network in shares: every process keeps a part of each parameter, its gradient and its optimizer state (FSDP2).
+"""Fully sharded data parallel training (FSDP2): every process stores a shard of each parameter, gradient and
+optimizer state.
 
-PyTorch's ``fully_shard`` gathers the parameters of a layer when it runs and gives them back afterward; gradients are
-averaged as with ``DistributedDataParallel``, so a step is the same step. Checkpoints hold whole tensors, so a sharded
-run may go on unsharded, or with another number of processes, and the other way round.
+PyTorch's ``fully_shard`` gathers the parameters of a layer while it runs and frees them afterward. Gradients are
+averaged as with ``DistributedDataParallel``, so a step computes the same. Checkpoints contain full tensors: a sharded
+run can be resumed without sharding or with another number of processes, and vice versa.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from torch import Tensor, nn
 from poise.recipes import TrainSettings
 from poise.structures import StepOutput
 
-LEAST_SHARE = 0.01  # of all parameters: smaller layers are unsharded together with the rest of the network
-_KNOWN: set[type] = set()  # outputs whose tensors PyTorch was told to look for
+MIN_FRACTION = 0.01  # of all parameters: smaller layers are sharded together with the rest of the network
+_REGISTERED: set[type] = set()  # output classes whose tensors PyTorch traverses
 
 
 def apply_fsdp(network: nn.Module, settings: TrainSettings, device: torch.device) -> None:
-    """Part the parameters among the processes, in place; before there is an optimizer.
+    """Shard the parameters among the processes, in place; call it before making the optimizer.
 
     Raises:
-        ValueError: settings or processes with which it cannot work; the message names the cure.
+        ValueError: settings that exclude each other, or a single process; the message names the cure.
     """
     _refuse(settings)
-    from torch.distributed.device_mesh import init_device_mesh  # here, so that ordinary trainings load none of it
+    from torch.distributed.device_mesh import init_device_mesh  # imported here: other trainings do not need it
     from torch.distributed.fsdp import fully_shard
     from torch.export import register_dataclass
 
-    if StepOutput not in _KNOWN:  # its losses must be seen, for gradients to be exchanged
+    if StepOutput not in _REGISTERED:  # so that hooks on its losses reduce the gradients
         register_dataclass(StepOutput, serialized_type_name="poise.StepOutput")
-        _KNOWN.add(StepOutput)
+        _REGISTERED.add(StepOutput)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    single = {parameter for parameter in network.parameters() if not parameter.ndim}  # FSDP2 parts no single numbers
+    single = {parameter for parameter in network.parameters() if not parameter.ndim}  # FSDP2 does not shard scalars
     for part in (*layers_to_shard(network), network):
         fully_shard(part, mesh=mesh, ignored_params=single)
 
@@ -45,7 +46,7 @@ def apply_fsdp(network: nn.Module, settings: TrainSettings, device: torch.device
 def _refuse(settings: TrainSettings) -> None:
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         raise ValueError(
-            "train.fsdp parts the network among processes, and there is one: start several with "
+            "train.fsdp shards the network among processes, and there is one: start several with "
             "torchrun --nproc-per-node N, or leave train.fsdp out"
         )
     for name, wrong in (
@@ -55,12 +56,12 @@ def _refuse(settings: TrainSettings) -> None:
     ):
         if wrong:
             cure = "use bf16 or fp32" if "fp16" in name else "switch one of them off"
-            raise ValueError(f"train.fsdp does not go with {name}: {cure}")
+            raise ValueError(f"train.fsdp cannot be combined with {name}: {cure}")
 
 
 def layers_to_shard(network: nn.Module) -> list[nn.Module]:
-    """Layers of backbone, encoder and decoder that are worth being unsharded each by itself, inner ones first."""
-    least = LEAST_SHARE * _size(network)
+    """Return the layers of backbone, encoder and decoder that are sharded separately, inner layers first."""
+    least = MIN_FRACTION * _size(network)
     lists = [c for c in _modules(network, "backbone") if isinstance(c, (nn.ModuleList, nn.Sequential))]
     parts = [getattr(network, name, None) for name in ("encoder", "decoder")]
     lists += [found for part in parts if isinstance(found := getattr(part, "layers", None), nn.ModuleList)]
@@ -78,22 +79,22 @@ def _size(module: nn.Module) -> int:
 
 
 def is_sharded(network: nn.Module) -> bool:
-    """Whether ``shard`` was called on the network."""
+    """Return whether :func:`apply_fsdp` was called on the network."""
     return hasattr(network, "unshard")
 
 
 def is_dtensor(value: Any) -> bool:
-    """Whether a tensor is this process' part of one (a ``DTensor``)."""
+    """Return whether a tensor is a ``DTensor``, of which this process stores a shard."""
     return isinstance(value, Tensor) and hasattr(value, "full_tensor")
 
 
 def to_local(value: Tensor) -> Tensor:
-    """This process' part of a tensor; the same memory."""
+    """Return the shard of this process, in the same memory; a plain tensor is returned as it is."""
     return value.to_local() if is_dtensor(value) else value  # type: ignore[attr-defined]
 
 
 def full_tensors(value: Any) -> Any:
-    """A tensor that is whole, and nested dicts and lists of them; every process must call this."""
+    """Gather full tensors, also in nested dicts and lists; every process must call this."""
     if is_dtensor(value):
         return value.full_tensor()
     if isinstance(value, Mapping):
@@ -102,7 +103,7 @@ def full_tensors(value: Any) -> Any:
 
 
 def distribute_like(value: Tensor, like: Any) -> Tensor:
-    """A whole tensor parted as ``like`` is; every process has the whole."""
+    """Shard a full tensor as ``like`` is sharded; every process passes the full tensor."""
     if not is_dtensor(like):
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -111,12 +112,12 @@ def distribute_like(value: Tensor, like: Any) -> Tensor:
 
 
 def distribute_all_like(values: Mapping[str, Tensor], likes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same of every entry."""
+    """Apply :func:`distribute_like` to every entry."""
     return {name: distribute_like(value, likes[name]) if name in likes else value for name, value in values.items()}
 
 
 def distribute_optimizer_state(payload: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A stored optimizer state parted as its parameters are."""
+    """Shard a stored optimizer state as its parameters are sharded."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = {
         index: {
@@ -131,7 +132,7 @@ def distribute_optimizer_state(payload: Mapping[str, Any], optimizer: torch.opti
 
 
 def average_replicated_gradients(gradients: Sequence[Tensor]) -> None:
-    """Average over processes the gradients of single numbers, which every process has whole."""
+    """Average over processes the gradients of scalars, which are replicated."""
     for gradient in gradients:
         if not is_dtensor(gradient):
             dist.all_reduce(gradient)
@@ -139,7 +140,7 @@ def average_replicated_gradients(gradients: Sequence[Tensor]) -> None:
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """L2 norm of the whole gradient, the same in every process."""
+    """Return the L2 norm of the full gradient, the same in every process."""
     squares = [torch.zeros((), device=gradients[0].device), torch.zeros((), device=gradients[0].device)]
     for gradient in gradients:
         squares[is_dtensor(gradient)] += to_local(gradient).float().square().sum()
@@ -148,7 +149,7 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def clip_gradients(gradients: Sequence[Tensor], limit: float, norm: Tensor) -> None:
-    """Scale a gradient of this norm down to a limit, as ``torch.nn.utils.clip_grads_with_norm_`` does."""
+    """Scale a gradient with this norm down to ``limit``, as ``torch.nn.utils.clip_grads_with_norm_`` does."""
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         to_local(gradient).mul_(factor)
@@ -156,18 +157,18 @@ def clip_gradients(gradients: Sequence[Tensor], limit: float, norm: Tensor) -> N
 
 @contextmanager
 def unsharded(network: nn.Module) -> Iterator[None]:
-    """Every process holds the whole network meanwhile, so that they need not run in step (validation).
+    """Keep the full network in every process inside the context, so that they can run independently (validation).
 
-    Buffers are those of the first process, as ``DistributedDataParallel`` leaves them.
+    Buffers are broadcast from the first process, as ``DistributedDataParallel`` does.
     """
     if not is_sharded(network):
         yield
         return
-    whole_network: Any = network
+    root: Any = network
     for buffer in network.buffers():
         dist.broadcast(buffer, 0)
     parts: list[Any] = [module for module in network.modules() if is_sharded(module)]
-    whole_network.set_reshard_after_forward(False)
+    root.set_reshard_after_forward(False)
     for module in parts:
         module.unshard()
     try:
@@ -175,7 +176,5 @@ def unsharded(network: nn.Module) -> Iterator[None]:
     finally:
         for module in parts:
             module.reshard()
-        whole_network.set_reshard_after_forward(True)
-        whole_network.set_reshard_after_forward(
-            False, recurse=False
-        )  # the rest is needed again at once, for the gradient
+        root.set_reshard_after_forward(True)
+        root.set_reshard_after_forward(False, recurse=False)  # the rest is needed again at once, for the gradient

@@ -1,4 +1,4 @@
-"""One run a folder: a lock file names the process that writes there; the lock of a dead process is taken over."""
+"""One run per folder: a lock file names the process that writes there; the lock of a dead process is replaced."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _QUERY, _STILL_ACTIVE = 0x1000, 259  # PROCESS_QUERY_LIMITED_INFORMATION; the ex
 
 
 class FolderInUse(ValueError):
-    """Another run writes in this folder."""
+    """Another run writes to this folder."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; temporary files of a killed predecessor are swept away.
+    """Lock the folder; temporary files of a process that was killed are removed.
 
     Raises:
-        FolderInUse: a living process holds it, or one of another computer may.
+        FolderInUse: a running process has locked it, or a process of another host, which cannot be checked.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
@@ -42,9 +42,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote."""
-    for torn in folder.glob(".*.part"):
-        torn.unlink(missing_ok=True)
+    """Remove the temporary files of a process that was killed while writing."""
+    for partial in folder.glob(".*.part"):
+        partial.unlink(missing_ok=True)
 
 
 def _refuse_living(path: Path) -> None:
@@ -53,7 +53,7 @@ def _refuse_living(path: Path) -> None:
         pid, host = int(holder["pid"]), str(holder["host"])
     except FileNotFoundError:
         return
-    except (ValueError, KeyError, TypeError):  # torn by a crash of the computer: its writer is gone
+    except (ValueError, KeyError, TypeError):  # incomplete after a crash of the computer: its writer is gone
         return
     if host != socket.gethostname():
         raise FolderInUse(
@@ -64,7 +64,7 @@ def _refuse_living(path: Path) -> None:
 
 
 def identity(pid: int) -> dict[str, Any]:
-    """A process, distinguishable from a later one with the same number; ``started`` is empty where it does not live."""
+    """Identify a process, also against a later one with the same id; ``started`` is empty if it does not run."""
     return {"pid": pid, "host": socket.gethostname(), "started": _start_time(pid)}
 
 
@@ -84,7 +84,7 @@ def _start_time(pid: int) -> str:
 
 
 def _start_time_on_windows(pid: int) -> str:
-    """What ``GetProcessTimes`` says of a living process."""
+    """Return the creation time of a running process, from ``GetProcessTimes``."""
     import ctypes
 
     kernel: Any = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
@@ -103,7 +103,7 @@ def _start_time_on_windows(pid: int) -> str:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two processes that find the same dead lock do not both take it (where the system has ``flock``)."""
+    """Let one process at a time replace a dead lock (where the system has ``flock``)."""
     try:
         import fcntl
     except ImportError:

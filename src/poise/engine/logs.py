@@ -1,4 +1,4 @@
-"""Losses gathered on the device and read once an interval; results.csv, TensorBoard events and the display."""
+"""Collect losses on the device, read them once per interval, and write results.csv, TensorBoard and the display."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from poise.storage import write_text_atomically
 
 
 class TrainingLog:
-    """Takes in every step's record and says what they amount to."""
+    """Collects the records of steps and reports their means."""
 
     def __init__(
         self, state: TrainingState, folder: Path, processes: Processes, display: Display, steps: int, epochs: int
@@ -32,22 +32,23 @@ class TrainingLog:
         self.pending: list[StepRecord] = []
         self.interval = Meter()
         self.last = state.position
+        self.intervals, self.seconds_per_step = 0, 0.0
         self.events: SummaryWriter | None = None
 
     def open(self) -> None:
-        """Begin to write; what an earlier, killed run wrote beyond the state's step is dropped."""
+        """Open the files; entries beyond the state's step, from a run that was killed, are dropped."""
         self.interval = Meter()
         if self.processes.first:
             self.events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.position.step)
             self._write_rows()
 
     def add(self, record: StepRecord) -> None:
-        """Keep a step's record; nothing is read from the device."""
+        """Store the record of a step without reading it from the device."""
         self.pending.append(record)
         self.display.step(record.position.step + 1)
 
     def read(self) -> StepRecord | None:
-        """Read all kept records; returns the first that was not healthy."""
+        """Read all stored records from the device; return the first that was not healthy."""
         for record in self.pending:
             if not bool(record.healthy):
                 self.pending = []
@@ -61,11 +62,12 @@ class TrainingLog:
         return None
 
     def show(self) -> None:
-        """Tell display and TensorBoard the means since the last time; every process must call this."""
+        """Show and log the means since the last call; every process must call this."""
         if not self.interval.steps:
             return
         means = self.interval.means(self.processes)
         seconds = max(means.seconds, 1e-9)
+        self._time_step(seconds / means.steps)
         done = self.last.step + 1
         status = Status(
             epoch=self.last.epoch + 1,
@@ -74,7 +76,7 @@ class TrainingLog:
             steps=self.steps,
             rate=self.state.rate,
             images_per_second=means.images / seconds,
-            seconds_left=(self.steps - done) * seconds / means.steps,
+            seconds_left=(self.steps - done) * self.seconds_per_step,
             losses=means.sums,
             objects=means.objects / means.steps,
             memory=memory_used(self.processes.device),
@@ -90,6 +92,11 @@ class TrainingLog:
             if means.nonfinite:
                 self.events.add_scalar("train/nonfinite_predictions", means.nonfinite, done)
         self.interval = Meter()
+
+    def _time_step(self, seconds: float) -> None:
+        """Update the running mean of the time of a step: the plain mean of the first ten intervals, then an EMA."""
+        self.intervals += 1
+        self.seconds_per_step += (seconds - self.seconds_per_step) / min(self.intervals, 10)
 
     def end_epoch(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Append a row to results.csv; ``epoch`` counts from 1."""
@@ -122,14 +129,21 @@ class TrainingLog:
 
 
 def summary(row: Mapping[str, Any], epochs: int) -> str:
-    """A finished epoch in one line."""
+    """Summarize a finished epoch in one line; metrics are in percent."""
     text = f"epoch {row['epoch']}/{epochs} done in {row['seconds']:.0f} s  loss {row['loss/total']:.3f}"
-    metrics = [f"{name.removeprefix('val/')} {value:.3f}" for name, value in row.items() if name.startswith("val/")]
+    metrics = [
+        f"{name.removeprefix('val/')} {percent(value)}" for name, value in row.items() if name.startswith("val/")
+    ]
     return text + ("  validation: " + "  ".join(metrics[:6]) if metrics else "")
 
 
+def percent(value: float) -> str:
+    """Format a metric in [0, 1] in percent with one decimal; ``-`` where it is undefined."""
+    return "-" if value != value else f"{100 * value:.1f}"
+
+
 def to_csv(rows: list[dict[str, Any]]) -> str:
-    """A table with a column for every name that occurs; empty where a row lacks it."""
+    """Format rows as CSV with a column for every name that occurs; missing values are empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -140,7 +154,7 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def memory_used(device: torch.device) -> float:
-    """Greatest memory so far in MB: of the GPU's tensors, or of the process."""
+    """Return the peak memory in MB: of tensors on the GPU, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if os.name == "nt":

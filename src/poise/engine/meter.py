@@ -1,4 +1,4 @@
-"""Means of losses and objects over a number of steps."""
+"""Means of losses and counts of objects over a number of steps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from poise.engine.processes import Processes
 
 @dataclass
 class Meter:
-    """Sums since it was made; plain data, so that a checkpoint within an epoch can keep it."""
+    """Sums over steps; plain data, so that a checkpoint within an epoch can store them."""
 
     sums: dict[str, float] = field(default_factory=dict)
     objects: int = 0
     images: int = 0
-    nonfinite: int = 0  # places whose predictions were not finite
+    nonfinite: int = 0  # priors or queries with predictions that are not finite
     steps: int = 0
     earlier: float = 0.0  # seconds before a resume
     since: float = field(default_factory=time.monotonic)
@@ -27,7 +27,7 @@ class Meter:
         return self.earlier + time.monotonic() - self.since
 
     def add(self, record: StepRecord, values: list[float]) -> None:
-        """Take in a step whose losses have been read."""
+        """Add a step whose losses have been read."""
         for term, value in zip(record.names, values, strict=True):
             name = term.removeprefix("loss_")
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -37,7 +37,7 @@ class Meter:
         self.steps += 1
 
     def means(self, processes: Processes) -> Meter:
-        """Losses a step as means over processes, counts as sums over them; every process must call this."""
+        """Return losses per step averaged over processes and counts summed over them; every process must call this."""
         table = processes.gather((self.sums, self.objects, self.images, self.nonfinite))
         names = dict.fromkeys(name for sums, *_ in table for name in sums)
         steps = max(self.steps, 1) * len(table)
@@ -46,11 +46,11 @@ class Meter:
         return replace(self, sums=means, objects=objects, images=images, nonfinite=nonfinite)
 
     def payload(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the sums as plain data."""
         counts = {"objects": self.objects, "images": self.images, "nonfinite": self.nonfinite, "steps": self.steps}
         return {"sums": dict(self.sums), **counts, "earlier": self.seconds}
 
     @staticmethod
     def restored(payload: dict[str, Any]) -> Meter:
-        """The meter that :meth:`payload` described, counting on from now."""
+        """Return the meter that :meth:`payload` described; its clock continues from now."""
         return Meter(**payload)

@@ -1,4 +1,4 @@
-"""The model that a recipe names, for the classes of a data set."""
+"""Build the model of a recipe for the classes of a data set."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _from_recipe(settings: ModelSettings, train_set: ImageSet, fresh: bool) -> t
 
 
 def federate(model: DetectionModel, images: np.ndarray, classes: int) -> None:
-    """Let the classification of a DETR read ``classes`` classes at a time, drawn by ``images`` (C,) of each.
+    """Use the federated loss in a DETR: ``classes`` classes per step, drawn by the number of ``images`` (C,) of each.
 
     Raises:
         ValueError: another kind of model.
@@ -99,29 +99,27 @@ def federate(model: DetectionModel, images: np.ndarray, classes: int) -> None:
 
 
 def checkpoint_backbone(model: DetectionModel) -> None:
-    """Let the stages of the backbone compute their activations again in the backward pass.
+    """Recompute the activations of the backbone's stages in the backward pass (activation checkpointing).
 
     Raises:
-        ValueError: a backbone that cannot, or whose batch norms would count every image twice.
+        ValueError: the backbone does not support it, or has batch norms, which would count every image twice.
     """
     body: Any = getattr(model.network.backbone, "body", None)
     if any(isinstance(module, _BatchNorm) for module in model.network.backbone.modules()):  # type: ignore[union-attr]
         raise ValueError(
-            f"train.checkpoint_backbone: the batch norms of '{model.name}' would take in every image twice; it is for "
+            f"train.checkpoint_backbone: the batch norms of '{model.name}' would count every image twice; it is for "
             "backbones without them, such as swin_t, swin_s, swin_b, swin_l"
         )
     if not hasattr(body, "set_grad_checkpointing"):
-        raise ValueError(f"train.checkpoint_backbone: the backbone of '{model.name}' has no stages to compute again")
+        raise ValueError(f"train.checkpoint_backbone: the backbone of '{model.name}' does not support it")
     body.set_grad_checkpointing(True)
 
 
 def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str | None = None) -> DetectionModel:
-    """The model that the settings name, with random weights but for those of the backbone."""
+    """Build the model that the settings name, with random weights except for the given ones of the backbone."""
     size, options = settings.image_size or None, dict[str, Any](settings.options)
     if taken := {"name", "num_classes", "backbone_weights", "image_size"} & options.keys():
-        raise ValueError(
-            f"model.options: {', '.join(sorted(taken))} has a setting of its own, or follows from the data"
-        )
+        raise ValueError(f"model.options: {', '.join(sorted(taken))} is a setting of its own, or follows from the data")
     return create_model(
         settings.name,
         num_classes=num_classes,
@@ -132,12 +130,12 @@ def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str
 
 
 def _is_published(source: str) -> bool:
-    """Whether ``model.weights`` names a file of an original project rather than one of poise."""
+    """Return whether ``model.weights`` names a published checkpoint rather than a file of poise."""
     return Path(source).suffix in (".pth", ".ckpt", ".safetensors")
 
 
 def _start_weights(model: DetectionModel, source: str) -> tuple[str, list[str]]:
-    """Fill a model from a poise file or a published checkpoint; classes are matched by name, others start anew.
+    """Fill a model from a file of poise or a published checkpoint; classes are matched by name.
 
     Returns a note for the user, and the names of the tensors that the file does not hold.
     """

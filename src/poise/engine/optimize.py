@@ -15,11 +15,12 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm
 
 
 def parameter_groups(network: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Trainable parameters, grouped by what they are treated to.
+    """Group the trainable parameters by learning rate multiplier and weight decay.
 
     A bias is a parameter named ``bias`` that is neither in a normalization layer nor in the offset convolution of a
-    deformable one (``conv_offset``). Rate: the bias multiplier times that of the longest part of ``lr_multipliers`` in
-    the name, else the backbone's. Decay: the norm or bias multiplier times ``weight_decay``.
+    deformable one (``conv_offset``). The rate is multiplied by the bias multiplier and by the entry of
+    ``lr_multipliers`` with the longest name that is part of the parameter's name, else by the backbone's multiplier.
+    The decay is ``weight_decay`` times the norm or bias multiplier.
 
     Returns:
         dicts with ``params``, ``names``, ``lr_multiplier`` and ``weight_decay``, in the order of first occurrence.
@@ -44,22 +45,24 @@ def parameter_groups(network: nn.Module, settings: OptimizerSettings) -> list[di
 
 
 def make_optimizer(network: nn.Module, settings: OptimizerSettings, device: torch.device) -> torch.optim.Optimizer:
-    """SGD or AdamW over :func:`parameter_groups`; fused on a GPU, where a step can then be skipped without a host read.
+    """Make SGD or AdamW over :func:`parameter_groups`; fused on a GPU, to skip a step without synchronization.
 
     Raises:
         ValueError: nothing is trainable, or ``lr_multipliers`` names a part that no parameter has.
     """
     groups = parameter_groups(network, settings)
     if not groups:
-        raise ValueError("every parameter of the model is frozen: nothing to train; lower frozen_stages")
-    fused = True if device.type == "cuda" and not is_sharded(network) else None  # shares and single numbers do not mix
+        raise ValueError("every parameter of the model is frozen: there is nothing to train. Lower frozen_stages")
+    fused = (
+        True if device.type == "cuda" and not is_sharded(network) else None
+    )  # fused kernels do not mix DTensors and tensors
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, settings.lr, settings.betas, fused=fused)
     return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov, fused=fused)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group ``rate`` times its multiplier."""
+    """Set the rate of every group to ``rate`` times its multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_multiplier"]
 

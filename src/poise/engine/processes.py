@@ -1,4 +1,4 @@
-"""The processes of one run: started by ``torchrun``, or just this one."""
+"""The processes of one run: several under ``torchrun``, else one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its fellows; what is agreed here travels over the CPU and never waits for a GPU."""
+    """This process within the group. The methods communicate over the CPU and do not synchronize with a GPU."""
 
     device: torch.device
     rank: int = 0
@@ -25,11 +25,11 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process has rank 0, which writes files and output."""
         return self.rank == 0
 
     def any(self, *flags: bool) -> list[bool]:
-        """Each flag, true where it is true in any process."""
+        """Return each flag, true if it is true in any process."""
         if self.world_size == 1:
             return list(flags)
         votes = torch.tensor(flags, dtype=torch.uint8)
@@ -37,7 +37,7 @@ class Processes:
         return [bool(vote) for vote in votes.tolist()]
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes, in each of them; plain data and tensors."""
+        """Return the values of all processes in each of them; plain data and tensors."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -45,15 +45,15 @@ class Processes:
         return values
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over the processes of a CPU tensor."""
+        """Return the mean of a CPU tensor over the processes."""
         if self.world_size == 1:
             return values
         total = values.clone()
         dist.all_reduce(total, group=self.control)
         return total / self.world_size
 
-    def agree(self, healthy: Tensor) -> Tensor:
-        """Scalar bool on the device: true where all processes are healthy; no host waits for it."""
+    def all_healthy(self, healthy: Tensor) -> Tensor:
+        """Return a scalar bool on the device, true if all processes are healthy, without synchronization."""
         if self.world_size == 1:
             return healthy
         vote = healthy.to(torch.float32)
@@ -61,17 +61,17 @@ class Processes:
         return vote > 0.5
 
     def barrier(self) -> None:
-        """Wait until all are here."""
+        """Wait for all processes."""
         self.any(False)
 
 
 @contextmanager
 def process_group(device: str, timeout_minutes: float) -> Iterator[Processes]:
-    """Join the processes that ``torchrun`` started, or stand alone; a group that the caller made is used as it is.
+    """Join the process group that ``torchrun`` started, or use one process; an existing group is used as it is.
 
     Args:
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        timeout_minutes: how long to wait for others before giving up.
+        timeout_minutes: time after which a process that waits for the others gives up.
 
     Raises:
         ValueError: the device does not exist here.
@@ -83,7 +83,7 @@ def process_group(device: str, timeout_minutes: float) -> Iterator[Processes]:
     owned = world_size > 1 and not dist.is_initialized()
     timeout = timedelta(minutes=timeout_minutes)
     if owned:
-        _join("nccl" if chosen.type == "cuda" else "gloo", timeout)
+        _init("nccl" if chosen.type == "cuda" else "gloo", timeout)
     try:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             control = dist.new_group(backend="gloo", timeout=timeout)
@@ -95,10 +95,10 @@ def process_group(device: str, timeout_minutes: float) -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
-def _join(backend: str, timeout: timedelta) -> None:
-    """Meet the others; a restart's processes must not find the addresses that those before them left in the store.
+def _init(backend: str, timeout: timedelta) -> None:
+    """Initialize the process group. Restarted processes must not read the addresses of those before from the store.
 
-    Attempts are counted by each computer for itself, so that only on a single one all know the same number.
+    Restarts are counted per host, so the count is the same for all processes only on a single host.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
@@ -110,7 +110,7 @@ def _join(backend: str, timeout: timedelta) -> None:
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device of this name; each process of a computer gets a GPU of its own."""
+    """Return the device of this name; each process of a host gets its own GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,4 +1,4 @@
-"""What makes two runs equal to the bit: seeds, the states of generators, deterministic algorithms."""
+"""Reproducibility: seeds, states of random generators, deterministic algorithms."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np  # its global generator may be drawn from by a user's own part
+import numpy as np  # a user's part may draw from its global generator
 import torch
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The states of all global generators of this process, as plain data."""
+    """Return the states of all global random generators of this process, as plain data."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     version, words, gauss = random.getstate()
     return {
@@ -24,7 +24,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Give all global generators the states that :func:`random_state` returned."""
+    """Set the states of all global random generators, as returned by :func:`random_state`."""
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -35,7 +35,7 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
 
 
 def seed_all(seed: int, rank: int) -> None:
-    """Seed every global generator; each process draws its own numbers."""
+    """Seed every global random generator; each rank gets a different seed."""
     torch.manual_seed(seed + 1_000_003 * rank)
     random.seed(seed + 1_000_003 * rank)
     np.random.seed((seed + 1_000_003 * rank) % 2**32)  # noqa: NPY002
@@ -43,7 +43,7 @@ def seed_all(seed: int, rank: int) -> None:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Deterministic algorithms meanwhile, where PyTorch has them."""
+    """Use deterministic algorithms inside the context, where PyTorch has them."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory

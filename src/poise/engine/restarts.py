@@ -1,4 +1,4 @@
-"""Processes that ``torchrun --max-restarts`` starts again go on with the run that they had begun."""
+"""Detect that ``torchrun --max-restarts`` restarted this process, so that it continues its run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ NAME = "launch.txt"
 
 
 def launch() -> str:
-    """The start by ``torchrun`` that this process belongs to; the same in processes that it starts again; else empty.
+    """Return an id of the launch by ``torchrun``, the same after a restart; empty without ``torchrun``.
 
-    A job's name (``--rdzv-id``) where it has one, else the agent that started the process.
+    It is the job's name (``--rdzv-id``) if there is one, else the identity of the agent process.
     """
     job = os.environ.get("TORCHELASTIC_RUN_ID", "")
     if job in ("", "none"):
@@ -23,13 +23,13 @@ def launch() -> str:
 
 
 def note_launch(folder: Path) -> None:
-    """Keep in the run folder which start by ``torchrun`` began to write there."""
+    """Store in the run folder the id of the launch that started the run."""
     if launch():
         write_text_atomically(folder / NAME, launch() + "\n")
 
 
 def was_restarted(folder: Path) -> bool:
-    """Whether this process was started again by the ``torchrun`` that began the run in this folder."""
+    """Return whether this process was restarted by the ``torchrun`` that started the run in this folder."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or not (folder / NAME).is_file():
         return False
     return (folder / NAME).read_text(encoding="utf-8").strip() == launch()

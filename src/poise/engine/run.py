@@ -1,10 +1,10 @@
-"""From a recipe to a run folder: builds model, data and state, trains, and leaves the pictures."""
+"""Train after a recipe: build model, data and state, train, and write a run folder with pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,24 @@ import torch
 from torch import nn
 
 from poise.data import ImageSet
-from poise.data.loader import evaluation_loader, train_loader
+from poise.data.loader import train_loader
 from poise.detectors import DetectionModel
 from poise.engine.assignment_monitor import AssignmentMonitor
-from poise.engine.checkpoints import BEST, LAST, PREVIOUS, read_last
-from poise.engine.display import Display, make_display
+from poise.engine.checkpoints import BEST, LAST, PREVIOUS, drop_previous, read_last
+from poise.engine.display import make_display
 from poise.engine.locks import FolderInUse, locked
 from poise.engine.logs import TrainingLog
 from poise.engine.model import build_model
-from poise.engine.pictures import draw_curves, draw_training_batch, draw_validation
+from poise.engine.pictures import draw_training_batch
 from poise.engine.processes import Processes, process_group
 from poise.engine.reproduce import deterministic, seed_all
 from poise.engine.restarts import note_launch, was_restarted
 from poise.engine.sources import open_sets
+from poise.engine.startup import greet
 from poise.engine.state import TrainingState
-from poise.engine.step import PRECISIONS
 from poise.engine.stopping import EXIT_CODES
 from poise.engine.train import Training
-from poise.evaluate import Evaluation, LvisMetrics, Metrics, evaluate, is_lvis
-from poise.evaluate.limits import measure_with
-from poise.evaluate.metrics import NOT_NUMBERS
+from poise.engine.validation import Validation, draw_run
 from poise.models.files import describe
 from poise.recipes import Recipe, differences, save_recipe
 from poise.storage import write_text_atomically
@@ -41,13 +39,13 @@ RECIPE, CLASSES = "recipe.yaml", "classes.txt"
 
 @dataclass(frozen=True)
 class RunResult:
-    """What became of a run."""
+    """Result of a run."""
 
     out: Path
     metrics: dict[str, float]  # of the best epoch; empty without validation
     best_epoch: int | None  # counted from 1
     epochs: int  # done
-    stopped_by: str | None = None  # name of the signal that ended it early; --resume goes on from there
+    stopped_by: str | None = None  # name of the signal that stopped it; --resume continues
 
     @property
     def finished(self) -> bool:
@@ -55,7 +53,7 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0 if finished, 143 after SIGTERM, 130 after SIGINT (128 + the signal's number)."""
+        """0 if finished, 143 after SIGTERM, 130 after SIGINT (128 + number of the signal)."""
         return 0 if self.stopped_by is None else EXIT_CODES[self.stopped_by]
 
     @property
@@ -77,23 +75,24 @@ def train(
     progress_display: str = "auto",
     model: DetectionModel | None = None,
 ) -> RunResult:
-    """Train after a recipe and leave everything in a run folder.
+    """Train after a recipe and write everything to a run folder.
 
     Args:
-        recipe: what to do; ``poise.recipes.get_recipe(name)`` gives one.
+        recipe: the settings of the training, such as ``poise.recipes.get_recipe(name)``.
         data: the data set's folder or file; by default ``recipe.data.path``.
         out: the run folder.
-        resume: go on from the folder's last checkpoint, exactly; from the beginning where there is none yet.
+        resume: continue from the folder's last checkpoint, exactly; without a checkpoint start from the beginning.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         progress_display: ``auto`` (live in a terminal, else plain lines), ``live``, ``plain`` or ``none``.
         model: train a copy of this model, with its weights and parts, instead of building the one that the recipe
             names. Its number of classes must be that of the data.
 
-    Under ``torchrun`` every process calls this with the same arguments; the first one writes.
+    Under ``torchrun`` every process calls this with the same arguments; rank 0 writes.
 
     Raises:
-        ValueError: a recipe that does not fit the data, or a folder with another run (``FolderInUse`` if it lives).
-        TrainingDiverged: a loss was not finite. OutOfMemory: with what to lower.
+        ValueError: the recipe does not fit the data, or the folder has another run (``FolderInUse`` if it is active).
+        TrainingDiverged: a loss was not finite.
+        OutOfMemory: the message names the settings to lower.
     """
     if data is not None:
         recipe = replace(recipe, data=replace(recipe.data, path=str(data)))
@@ -102,7 +101,7 @@ def train(
         raise ValueError(f"{folder} is a file; a run needs a folder")
     with (
         process_group(device, recipe.train.timeout_minutes) as processes,
-        _held(folder, processes),
+        _locked(folder, processes),
         deterministic(recipe.train.deterministic or processes.device.type == "cpu"),
     ):
         return _train(recipe, folder, _resumes(folder, resume, processes), processes, progress_display, model)
@@ -138,12 +137,14 @@ def _train(
     notes += state.align(training.loader.batches_per_epoch, recipe.train.accumulate)
     validation = Validation(model, val_set, recipe, processes) if val_set is not None else None
     training.validate = validation
-    _greet(training, [*remarks, *loaded, *notes], train_set, val_set)
+    greet(training, [*remarks, *loaded, *notes], train_set, val_set)
     stopped = training.run()
     if validation is not None and validation.last is None and stopped is None:
         training.evaluate()  # resumed after the last epoch: the pictures may be missing
     if processes.first:
         draw_run(training, validation)
+        if stopped is None:
+            drop_previous(folder)
     return _result(folder, training, stopped)
 
 
@@ -175,54 +176,16 @@ def _training(
         epochs=recipe.schedule.epochs,
     )
     steps = -(-loader.batches_per_epoch // recipe.train.accumulate) * recipe.schedule.epochs
-    display = make_display(progress_display, steps, processes.first)
+    display = make_display(progress_display, steps, processes.first, recipe.schedule.epochs)
     log = TrainingLog(state, folder, processes, display, steps, recipe.schedule.epochs)
     training = Training(state, loader, recipe, folder, processes, log, describe(model))
     training.file_of = lambda index: str(train_set[index].path)
     if recipe.train.lab_every:
         settings = recipe.train.lab_every, recipe.train.lab_images
-        training.watch = AssignmentMonitor(state, model, train_set, folder, processes, *settings)
+        training.monitor = AssignmentMonitor(state, model, train_set, folder, processes, *settings)
     if processes.first:
         training.batch_seen = lambda batch: draw_training_batch(batch, model, folder / "train_batch.jpg")
     return training
-
-
-class Validation:
-    """Evaluates the network as it stands; remembers the last result for the pictures."""
-
-    def __init__(self, model: DetectionModel, image_set: ImageSet, recipe: Recipe, processes: Processes) -> None:
-        self.model, self.image_set, self.processes = model, image_set, processes
-        self.truth = image_set.to_coco()
-        self.precision = PRECISIONS.get(recipe.train.precision)
-        self.loader = evaluation_loader(
-            image_set,
-            model.preprocess,
-            batch_size=recipe.data.eval_batch_size,
-            workers=recipe.data.workers,
-            rank=processes.rank,
-            world_size=processes.world_size,
-        )
-        self.last: Evaluation | None = None
-        self.measure = measure_with(self.truth, recipe.evaluate.max_detections)
-        known = [f.name for f in fields(LvisMetrics if is_lvis(self.truth) else Metrics) if f.name not in NOT_NUMBERS]
-        if self.measure is not None:
-            known += [f"{name}@{recipe.evaluate.max_detections}" for name in ("ap", "ap50", "ap75", "ar")]
-        if recipe.evaluate.metric not in known:
-            raise ValueError(f"evaluate.metric='{recipe.evaluate.metric}' is none of {', '.join(known)}")
-
-    def __call__(self) -> Mapping[str, float]:
-        device = self.processes.device
-        options: dict[str, Any] = {"device": device, "amp": self.precision, "measure": self.measure}
-        self.last = evaluate(self.model, self.loader, self.truth, **options)
-        return self.last.metrics.numbers()
-
-
-def draw_run(training: Training, validation: Validation | None) -> None:
-    """Curves and pictures of a run, as far as it came."""
-    draw_curves(training.folder)
-    if validation is not None and validation.last is not None:
-        pictures = training.recipe.evaluate.pictures
-        draw_validation(training.folder, validation.last, validation.truth, validation.image_set, pictures)
 
 
 def _checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -233,26 +196,9 @@ def _checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def _changes(before: dict[str, Any], recipe: Recipe) -> list[str]:
-    """What the user changed since the checkpoint, for the record."""
+    """Describe the settings that differ from those of the checkpoint."""
     lines = [f"{setting}: {old} -> {new}" for setting, old, new in differences(before, recipe)]
     return ["changed since the checkpoint: " + ", ".join(lines)] if lines else []
-
-
-def _greet(training: Training, notes: list[str], train_set: ImageSet, val_set: ImageSet | None) -> None:
-    display: Display = training.log.display
-    recipe, position = training.recipe, training.state.position
-    parameters = sum(p.numel() for p in training.state.network.parameters()) / 1e6
-    where = f"{training.processes.device}, {training.processes.world_size} process(es)"
-    classes = len(train_set.class_names)
-    display.message(f"{recipe.model.name}: {parameters:.1f} M parameters, {classes} classes, on {where}")
-    display.message(
-        f"{len(train_set)} training images, {len(val_set) if val_set is not None else 'no'} validation images; "
-        f"{recipe.schedule.epochs} epochs of {training.steps_per_epoch} steps; run folder {training.folder}"
-    )
-    if position.step:
-        display.message(f"resuming at epoch {position.epoch + 1}, step {position.step}")
-    for note in notes:
-        display.message(note)
 
 
 def _result(folder: Path, training: Training, stopped: str | None) -> RunResult:
@@ -264,19 +210,19 @@ def _result(folder: Path, training: Training, stopped: str | None) -> RunResult:
 
 
 def _resumes(folder: Path, resume: bool, processes: Processes) -> bool:
-    """Whether to go on from a checkpoint: because the user said so, or because torchrun started this run again."""
+    """Return whether to continue from a checkpoint: on request, or because torchrun restarted this run."""
     used = any((folder / name).exists() for name in (LAST, PREVIOUS, BEST))
     used, again = processes.gather((used, was_restarted(folder)))[0]
     if used and not (resume or again):
-        raise ValueError(f"{folder} already holds a run: resume it, or choose another folder")
+        raise ValueError(f"{folder} already has a run: --resume continues it, another --out starts a new one")
     if processes.first:
         note_launch(folder)
     return resume or again
 
 
 @contextmanager
-def _held(folder: Path, processes: Processes) -> Iterator[None]:
-    """The first process holds the folder's lock; all learn whether it got it."""
+def _locked(folder: Path, processes: Processes) -> Iterator[None]:
+    """Lock the folder in the first process; all processes raise if it is in use."""
     lock = locked(folder)
     refusal = None
     if processes.first:

@@ -1,4 +1,4 @@
-"""The images that a recipe trains and validates on."""
+"""Open the training and validation images of a recipe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from poise.recipes import DataSettings
 
 
 def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[str]]:
-    """Training images, validation images if a split is named, and what the user should know about them.
+    """Open the training images, the validation images (or None), and notes for the user.
 
     Raises:
-        ValueError: no data set is named, it has faults that are not to be skipped, the splits differ in their
-            classes, or nothing is left to train on.
+        ValueError: no data set is named, it has faults that are not to be skipped, the splits have different
+            classes, or no image is left to train on.
     """
     if not settings.path:
         raise ValueError("no data set: give the folder or file (--data PATH, or data.path in the recipe)")
@@ -29,32 +29,34 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
         raise ValueError(f"{difference}; give both the same list of categories")
     _require_objects(settings, train_set)
     remarks += [text for image_set in (train_set, val_set) if (text := _unlabeled(image_set))]
-    whole = len(train_set)
+    total = len(train_set)
     if not settings.keep_empty or settings.min_side:
         train_set = train_set.filtered(settings.min_side, drop_empty=not settings.keep_empty)
-        if len(train_set) < whole:
-            remarks.append(f"{whole - len(train_set)} of {whole} training images are left out by the recipe's filter")
+        if len(train_set) < total:
+            remarks.append(f"the recipe's filter leaves out {total - len(train_set)} of {total} training images")
     if settings.repeat_threshold:
-        train_set, once = repeated(train_set, settings.repeat_threshold), len(train_set)
-        remarks.append(f"{len(train_set)} training images an epoch, {once} of them different ones: rare classes repeat")
+        train_set, distinct = repeated(train_set, settings.repeat_threshold), len(train_set)
+        remarks.append(
+            f"{len(train_set)} training images per epoch, {distinct} distinct: images of rare classes repeat"
+        )
     if not len(train_set):
-        raise ValueError(f"{settings.path}: split '{names.train}' has no image to train on (of {whole} before filters)")
+        raise ValueError(f"{settings.path}: split '{names.train}' has no image to train on (of {total} before filters)")
     return _with_proposals(settings, train_set, val_set, remarks)
 
 
 def _with_proposals(
     settings: DataSettings, train_set: ImageSet, val_set: ImageSet | None, remarks: list[str]
 ) -> tuple[ImageSet, ImageSet | None, list[str]]:
-    """The same sets with the proposals of the files that the settings name."""
+    """Add the proposals of the files that the settings name."""
     if not settings.proposals:
         if settings.val_proposals:
             raise ValueError("data.val_proposals without data.proposals: the training images need proposals too")
         return train_set, val_set, remarks
     if val_set is not None and not settings.val_proposals and val_set.name != train_set.name:
-        shared = sorted(set(map(str, train_set.image_ids())) & set(map(str, val_set.image_ids())))
-        if shared:
+        common = sorted(set(map(str, train_set.image_ids())) & set(map(str, val_set.image_ids())))
+        if common:
             raise ValueError(
-                f"splits '{train_set.name}' and '{val_set.name}' both have images with the id {shared[0]}, so one file "
+                f"splits '{train_set.name}' and '{val_set.name}' both have images with the id {common[0]}, so one file "
                 "of proposals cannot serve both: give that of the validation images as data.val_proposals"
             )
     rest = settings.proposals_limit, settings.on_bad_data

@@ -1,4 +1,4 @@
-"""All that changes while a network trains, in one place: what a checkpoint holds."""
+"""State of a training: everything that changes and that a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT = "poise-1"
 
 
 class TrainingState:
-    """Network, optimizer, average, loss scaler, position, best result and the table of results."""
+    """Network, optimizer, EMA, loss scaler, position, best result and the rows of results.csv."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device) -> None:
         settings = recipe.train
@@ -34,21 +34,21 @@ class TrainingState:
             ramp = settings.ema_ramp, settings.ema_ramp_steps
             self.ema = ExponentialMovingAverage(network, settings.ema_decay, *ramp)
         self.position = Position()
-        self.batches_per_epoch: int | None = None  # at which the position's batches count; None at the start
-        self.rate = 0.0  # learning rate of the latest step
+        self.batches_per_epoch: int | None = None  # to which the position refers; None at the start
+        self.rate = 0.0  # learning rate of the last step
         self.best: tuple[float, int] | None = None  # metric and epoch, counted from 1
         self.rows: list[dict[str, Any]] = []  # of results.csv
-        self.meter = Meter()  # of the running epoch
-        self.lab: dict[str, Any] | None = None  # what the lab compares the next epoch with
+        self.meter = Meter()  # of the current epoch
+        self.lab: dict[str, Any] | None = None  # the assignment of the last epoch, with which the next one is compared
 
     def tensors(self) -> dict[str, Any]:
-        """Values of network, average (or None) and optimizer, whole; every process must call this."""
-        average = self.ema.values if self.ema is not None else None
-        found = {"network": self.network.state_dict(), "ema": average, "optimizer": self.optimizer.state_dict()}
-        return full_tensors(found) if is_sharded(self.network) else found
+        """Return the full tensors of network, EMA (or None) and optimizer; every process must call this."""
+        ema = self.ema.values if self.ema is not None else None
+        tensors = {"network": self.network.state_dict(), "ema": ema, "optimizer": self.optimizer.state_dict()}
+        return full_tensors(tensors) if is_sharded(self.network) else tensors
 
-    def payload(self, recipe: Recipe, tensors: dict[str, Any], shares: list[dict[str, Any]]) -> dict[str, Any]:
-        """Everything, as plain data and tensors; given are what :meth:`tensors` and :meth:`shares` unsharded."""
+    def payload(self, recipe: Recipe, tensors: dict[str, Any], per_process: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the state as plain data and tensors, from the results of :meth:`tensors` and :meth:`per_process`."""
         return {
             **tensors,
             "scaler": self.scaler.state_dict(),
@@ -59,13 +59,13 @@ class TrainingState:
             "batches_per_epoch": self.batches_per_epoch,
             "best": list(self.best) if self.best is not None else None,
             "rows": self.rows,
-            "processes": shares,
+            "processes": per_process,
             "recipe": to_dict(recipe),
             **({} if self.lab is None else {"lab": self.lab}),
         }
 
     def restore(self, payload: dict[str, Any], processes: Processes) -> list[str]:
-        """Go on from a payload; returns what the user should know."""
+        """Restore a payload; return notes for the user."""
         own = self.network.state_dict()
         self.network.load_state_dict(distribute_all_like(payload["network"], own))
         if self.ema is not None:
@@ -73,7 +73,7 @@ class TrainingState:
         fused = [group.get("fused") for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(distribute_optimizer_state(payload["optimizer"], self.optimizer))
         for group, here in zip(self.optimizer.param_groups, fused, strict=True):
-            group["fused"] = here  # of this device, not of the one that the run began on
+            group["fused"] = here  # as for this device, not for the one of the checkpoint
         if self.scaler.is_enabled() and payload["scaler"]:
             self.scaler.load_state_dict(payload["scaler"])
         self.position = Position(payload["step"], payload["epoch"], payload["batch"])
@@ -82,18 +82,18 @@ class TrainingState:
         self.best = (payload["best"][0], payload["best"][1]) if payload["best"] else None
         self.rows = list(payload["rows"])
         self.lab = payload.get("lab")
-        shares = payload["processes"]
-        if len(shares) != processes.world_size:
-            return [f"{len(shares)} processes before, {processes.world_size} now: random draws of the model start anew"]
-        self.meter = Meter.restored(shares[processes.rank]["meter"])
-        set_random_state(shares[processes.rank]["random"], processes.device)
+        stored = payload["processes"]
+        if len(stored) != processes.world_size:
+            return [f"{len(stored)} processes before, {processes.world_size} now: random generators are seeded anew"]
+        self.meter = Meter.restored(stored[processes.rank]["meter"])
+        set_random_state(stored[processes.rank]["random"], processes.device)
         return []
 
     def align(self, batches_per_epoch: int, accumulate: int) -> list[str]:
-        """Count the batches done of the running epoch anew where epochs have another number of batches than before.
+        """Convert the position to another number of batches per epoch.
 
-        The same share of the epoch counts as done, rounded down to whole optimizer steps. Returns what the user should
-        know.
+        The same fraction of the current epoch counts as done, rounded down to full optimizer steps. Returns notes for
+        the user.
         """
         before, self.batches_per_epoch = self.batches_per_epoch, batches_per_epoch
         if before is None or before == batches_per_epoch:
@@ -101,10 +101,10 @@ class TrainingState:
         done = self.position.batch * batches_per_epoch // before // accumulate * accumulate
         self.position = Position(self.position.step, self.position.epoch, done)
         return [
-            f"{before} batches an epoch before, {batches_per_epoch} now: the learning rate goes on from the share of "
-            "the training done"
+            f"{before} batches per epoch before, {batches_per_epoch} now: the learning rate continues from the same "
+            "fraction of the training"
         ]
 
-    def shares(self, processes: Processes) -> list[dict[str, Any]]:
-        """What differs between processes: generators and sums of the running epoch; every process must call this."""
+    def per_process(self, processes: Processes) -> list[dict[str, Any]]:
+        """Return the state that differs between processes: random generators, and sums of the current epoch."""
         return processes.gather({"random": random_state(processes.device), "meter": self.meter.payload()})

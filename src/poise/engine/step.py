@@ -1,4 +1,4 @@
-"""One optimizer step: forward, backward, clip, step, average, with nothing read from a GPU."""
+"""One optimizer step: forward, backward, clip, step and EMA, without host-device synchronization."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stepper:
-    """Carries a state one step on.
+    """Takes optimizer steps on a state.
 
-    A step whose losses or gradient are not finite in any process changes nothing, and no later one does either, until
-    the records are read and the run ends: on the CPU at once; on a GPU the optimizer is told by a tensor
-    (``found_inf`` of the fused optimizers), so that no step waits for the host.
+    If a loss or gradient is not finite in any process, this step and all later ones change nothing, until the records
+    are read and the run ends. On the CPU the optimizer is skipped; on a GPU the fused optimizers receive a tensor
+    (``found_inf``), so that no step synchronizes with the host.
     """
 
     def __init__(self, state: TrainingState, processes: Processes, settings: TrainSettings) -> None:
@@ -37,10 +37,10 @@ class Stepper:
         self.statistics = RunningStatistics(state.network)
         self.healthy = torch.ones((), dtype=torch.bool, device=self.device)
         self.parallel = self._parallel(state.network)
-        self.observer: Observer | None = None  # told what a step's parts said, after their backward passes
+        self.observer: Observer | None = None  # called with the outputs of each part after its backward pass
 
     def __call__(self, batches: Sequence[Batch]) -> StepRecord:
-        """Train on the parts of one batch, whose gradients are averaged, at the state's learning rate."""
+        """Train on the parts of one batch, with averaged gradients, at the state's learning rate."""
         position = self.state.position
         progress = Progress(position.step, position.epoch)
         set_rate(self.state.optimizer, self.state.rate)
@@ -50,30 +50,30 @@ class Stepper:
         names, values = _mean_losses([losses for losses, _ in parts])
         nonfinite = torch.stack([count for _, count in parts]).sum()
         norm = self._clip()
-        self._judge(values, norm)
+        self._update_health(values, norm)
         self._step()
         objects = sum(int(batch.truth.valid.sum()) for batch in batches)
         images = tuple(index for batch in batches for index in batch.indices.tolist())
         return StepRecord(position, names, values, self.healthy, norm, nonfinite, objects, images)
 
     def _part(self, batch: Batch, progress: Progress, batches: Sequence[Batch]) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses and the number of places whose predictions are not finite."""
+        """Return the losses, and the number of priors or queries with predictions that are not finite."""
         moved = batch.to(self.device, non_blocking=True)
         if self.settings.channels_last:
             pixels = moved.pixels.contiguous(memory_format=torch.channels_last)
             moved = replace(moved, pixels=pixels)
-        with self._gradients_apart(batch is not batches[-1]):
+        with self._without_sync(batch is not batches[-1]):
             with self._autocast():
                 output: StepOutput = self.parallel(moved, progress)
                 loss = output.total.float() / len(batches)
-            loss = loss * torch.where(self.healthy, 1.0, float("nan"))  # nothing moves after a bad step
+            loss = loss * torch.where(self.healthy, 1.0, float("nan"))  # no parameter changes after a bad step
             self.state.scaler.scale(loss).backward()
         if self.observer is not None:
             self.observer(output, moved.truth)
         return {name: value.detach().float() for name, value in output.losses.items()}, output.nonfinite
 
     def _clip(self) -> Tensor:
-        """L2 norm of the gradient; scaled down to the limit where there is one."""
+        """Return the L2 norm of the gradient, and clip the gradient if ``clip_norm`` is set."""
         self.state.scaler.unscale_(self.state.optimizer)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if is_sharded(self.state.network):
@@ -87,12 +87,12 @@ class Stepper:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip_norm, norm)
         return norm
 
-    def _judge(self, values: Tensor, norm: Tensor) -> None:
-        """Losses must be finite, and the gradient unless a loss scaler is still finding its scale."""
-        fine = values.isfinite().all()
+    def _update_health(self, values: Tensor, norm: Tensor) -> None:
+        """Require finite losses, and a finite gradient unless a loss scaler adapts its scale."""
+        finite = values.isfinite().all()
         if not self.state.scaler.is_enabled():
-            fine = fine & norm.isfinite()
-        self.healthy = self.healthy & self.processes.agree(fine)
+            finite = finite & norm.isfinite()
+        self.healthy = self.healthy & self.processes.all_healthy(finite)
         self.statistics.restore_unless(self.healthy)
 
     def _step(self) -> None:
@@ -117,11 +117,11 @@ class Stepper:
             return network
         return DistributedDataParallel(network, gradient_as_bucket_view=True)
 
-    def _gradients_apart(self, apart: bool) -> AbstractContextManager[None]:
-        """Only the last part's backward pass exchanges gradients with the other processes."""
+    def _without_sync(self, accumulating: bool) -> AbstractContextManager[None]:
+        """Synchronize gradients between processes in the backward pass of the last part only."""
         if is_sharded(self.parallel):
-            self.parallel.set_requires_gradient_sync(not apart)  # type: ignore[operator]
-        if apart and isinstance(self.parallel, DistributedDataParallel):
+            self.parallel.set_requires_gradient_sync(not accumulating)  # type: ignore[operator]
+        if accumulating and isinstance(self.parallel, DistributedDataParallel):
             return self.parallel.no_sync()
         return nullcontext()
 
@@ -131,7 +131,7 @@ class Stepper:
 
 
 def _mean_losses(parts: Sequence[dict[str, Tensor]]) -> tuple[tuple[str, ...], Tensor]:
-    """Every loss term that occurs, averaged over the accumulated parts (0 where a part has none of it)."""
+    """Return every loss term that occurs, averaged over the accumulated parts (0 in a part without it)."""
     names = tuple(dict.fromkeys(name for part in parts for name in part))
     zero = torch.zeros((), device=next(iter(parts[0].values())).device)
     sums = [torch.stack([part.get(name, zero) for part in parts]).sum() for name in names]

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request that the loop reads between two steps."""
+"""Handle SIGTERM and SIGINT as a request that the training loop reads between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXIT_CODES = {"SIGTERM": 128 + signal.SIGTERM, "SIGINT": 128 + signal.SIGINT}
 
 
 class StopRequest:
-    """While entered, the first signal is remembered; a second SIGINT interrupts at once. Main thread only."""
+    """Context that stores the first signal; a second SIGINT interrupts immediately. Main thread only."""
 
     def __init__(self) -> None:
         self.signal: str | None = None

@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom. All it knows of a model is ``network(batch, progress) -> StepOutput``."""
+"""The training loop. Its interface to a model is ``network(batch, progress) -> StepOutput``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from poise.structures import Batch
 
 
 class Loader(Protocol):
-    """Batches as a pure function of the epoch: the same from any ``start_batch`` on."""
+    """Batches as a pure function of the epoch and the batch to start from."""
 
     @property
     def batches_per_epoch(self) -> int: ...
@@ -47,7 +47,7 @@ class Loader(Protocol):
 
 @dataclass
 class Training:
-    """One process's share of a run."""
+    """The training of one process."""
 
     state: TrainingState
     loader: Loader
@@ -55,24 +55,22 @@ class Training:
     folder: Path
     processes: Processes
     log: TrainingLog
-    model: dict[str, Any] = field(default_factory=dict)  # what rebuilds the model; stored beside its weights
-    validate: Callable[[], Mapping[str, float]] | None = (
-        None  # metrics of the network as it is; called by all processes
-    )
-    file_of: Callable[[int], str] = str  # an image's file by its index, for messages
-    batch_seen: Callable[[Batch], None] | None = None  # told the first batch of the run
-    watch: AssignmentMonitor | None = None  # the lab, where it looks on
+    model: dict[str, Any] = field(default_factory=dict)  # description that rebuilds the model; stored with its weights
+    validate: Callable[[], Mapping[str, float]] | None = None  # metrics of the network; called by all processes
+    file_of: Callable[[int], str] = str  # file of an image by its index, for messages
+    batch_seen: Callable[[Batch], None] | None = None  # called with the first batch of the run
+    monitor: AssignmentMonitor | None = None  # measures the assignment
 
     def run(self) -> str | None:
-        """Train to the end, or to a signal, whose name is returned; the last checkpoint then holds everything.
+        """Train to the end or to a signal, whose name is returned; a checkpoint is saved in both cases.
 
         Raises:
-            TrainingDiverged: a loss or gradient was not finite; ``failed.pt`` holds the state before that step.
-            OutOfMemory: with what to lower.
+            TrainingDiverged: a loss or gradient was not finite; ``failed.pt`` is the state before that step.
+            OutOfMemory: the message names the settings to lower.
         """
         self.log.open()
-        if self.watch is not None:
-            self.watch.open(self.state.position)
+        if self.monitor is not None:
+            self.monitor.open(self.state.position)
         with StopRequest() as stop:
             try:
                 return self._epochs(stop)
@@ -106,12 +104,12 @@ class Training:
                 state.rate = base * schedule.factor(plan, self.scheduled_step, steps_per_epoch)
                 state.rate *= patience.decay(end, self.scheduled_step, steps_per_epoch)
                 step = state.position.step + 1
-                if self.watch is not None:
-                    stepper.observer = self.watch.observer(step)
+                if self.monitor is not None:
+                    stepper.observer = self.monitor.observer(step)
                 self.log.add(stepper(batches))
                 state.position = Position(step, epoch, state.position.batch + len(batches))
-                if self.watch is not None:
-                    self.watch.write(state.position, self.log.events)
+                if self.monitor is not None:
+                    self.monitor.write(state.position, self.log.events)
 
                 show = step % settings.log_every == 0
                 late = settings.save_minutes > 0 and time.monotonic() - saved > 60 * settings.save_minutes
@@ -128,12 +126,12 @@ class Training:
                     return self._stopped(stop)
 
             if self.processes.any(state.position.batch < self.loader.batches_per_epoch)[0]:
-                self.save()  # data workers were stopped together with this process
+                self.save()  # the signal stopped the data workers as well
                 return self._stopped(stop)
             self._check()
             self.log.show()
-            if self.watch is not None:
-                self.watch.probe(state.position, self.log.events)
+            if self.monitor is not None:
+                self.monitor.probe(state.position, self.log.events)
             metrics = self._validate(epoch + 1)
             state.position = Position(state.position.step, epoch + 1, 0)
             self.log.end_epoch(epoch + 1, state.position.step, metrics)
@@ -168,11 +166,11 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps; the last one takes what is left of the batches."""
+        """Optimizer steps of an epoch; the last one takes the remaining batches."""
         return -(-self.loader.batches_per_epoch // self.recipe.train.accumulate)
 
     def _groups(self, epoch: int, start_batch: int, stop: StopRequest) -> Iterator[list[Batch]]:
-        """The parts of each optimizer step. The loader's own draws leave the global generators as they were."""
+        """Iterate over the parts of each optimizer step, without changing the global random generators."""
         batches = iter(self.loader.epoch(epoch, start_batch))
         group: list[Batch] = []
         while True:
@@ -200,28 +198,28 @@ class Training:
             self._fail_scale(scaler.get_scale())
 
     def _fail(self, record: StepRecord) -> None:
-        """Save the state before the bad step, then say what was wrong in which process."""
+        """Save the state before the bad step and raise an error that names the cause and the process."""
         parameter = first_bad_gradient(self.state.network) if self.processes.device.type == "cpu" else None
         files = [self.file_of(index) for index in record.images]
         accounts = self.processes.gather(explain(record, files, parameter))
         self.state.position = record.position
         self.save(FAILED)
-        told = [f"process {rank}: {text}" if len(accounts) > 1 else text for rank, (_, text) in enumerate(accounts)]
-        blamed = [text for text, (own_loss, _) in zip(told, accounts, strict=True) if own_loss]
-        text = "; ".join(blamed or told)  # a bad loss of one process makes the shared gradient of all bad
+        texts = [f"process {rank}: {text}" if len(accounts) > 1 else text for rank, (_, text) in enumerate(accounts)]
+        causes = [text for text, (own_loss, _) in zip(texts, accounts, strict=True) if own_loss]
+        text = "; ".join(causes or texts)  # a bad loss of one process makes the averaged gradient of all bad
         raise TrainingDiverged(
-            f"{text}. The state before this step is kept in {FAILED}. A lower optimizer.lr, a longer warm-up or "
-            "train.clip_norm help mostly; if the images are at fault, poise check finds them",
+            f"{text}. The state before this step is saved in {FAILED}. Lower optimizer.lr, lengthen the warm-up or set "
+            "train.clip_norm; poise check finds faulty images",
             self.folder / FAILED,
         )
 
     def _fail_scale(self, scale: float) -> None:
-        """Every step was left out while the scale fell: the weights are those before the first of them."""
+        """Raise after the loss scaler skipped every step while the scale fell; the weights have not changed since."""
         self.save(FAILED)
         step = self.state.position.step
         raise TrainingDiverged(
             f"fp16 gradients are not finite at step {step} nor at the steps before it, even with the loss times "
-            f"{scale:.1e}. The state is kept in {FAILED}. train.precision bf16 has the range of fp32",
+            f"{scale:.1e}. The state is saved in {FAILED}. train.precision bf16 has the range of fp32",
             self.folder / FAILED,
         )
 
@@ -229,24 +227,24 @@ class Training:
         settings, last = self.recipe.evaluate, epoch == self.epochs
         if self.validate is None or not (last or (settings.every and epoch % settings.every == 0)):
             return {}
-        self.save()  # validation may take long: a run killed in it does not repeat what came before
+        self.save()  # a run that is killed during validation does not repeat the epoch
         return self.evaluate()
 
     def evaluate(self) -> Mapping[str, float]:
-        """Metrics of the averaged weights, or of the weights where there is no average; all processes call this."""
+        """Return the metrics of the EMA weights, or of the weights without an EMA; every process must call this."""
         assert self.validate is not None
         devices = [self.processes.device.index or 0] if self.processes.device.type == "cuda" else []
-        averaged = self.state.ema.applied() if self.state.ema is not None else nullcontext()
-        with torch.random.fork_rng(devices=devices), averaged, unsharded(self.state.network):
+        ema = self.state.ema.applied() if self.state.ema is not None else nullcontext()
+        with torch.random.fork_rng(devices=devices), ema, unsharded(self.state.network):
             return self.validate()
 
     def _keep_best(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Without validation the newest weights are the best."""
+        """Save ``best.pt`` if the metric improved; without validation the last weights are the best."""
         name = self.recipe.evaluate.metric
         if metrics and name not in metrics:
             raise ValueError(f"evaluate.metric='{name}' is none of {', '.join(metrics)}")
         value = metrics.get(name, float("nan"))
-        value = value if value == value else -1.0  # undefined: no object of that kind in the data
+        value = value if value == value else -1.0  # undefined: the data has no such object
         if (self.validate is None) or (metrics and (self.state.best is None or value > self.state.best[0])):
             self.state.best = (value, epoch)
             self._keep_model(BEST, metrics, epoch)
@@ -263,17 +261,17 @@ class Training:
 
     def save(self, name: str | None = None) -> None:
         """Write a checkpoint; every process must call this."""
-        shares, tensors = self.state.shares(self.processes), self.state.tensors()
+        per_process, tensors = self.state.per_process(self.processes), self.state.tensors()
         if self.processes.first:
-            payload = {**self._model_file(tensors), "training": self.state.payload(self.recipe, tensors, shares)}
+            payload = {**self._model_file(tensors), "training": self.state.payload(self.recipe, tensors, per_process)}
             if name is None:
-                save_last(self.folder, payload)
+                save_last(self.folder, payload, self.recipe.train.keep_previous)
             else:
                 save_atomically(self.folder / name, payload)
         self.processes.barrier()
 
     def _model_file(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """The part of a checkpoint that ``poise.load`` reads; tensors shared with the rest are stored once."""
+        """Return the part of a checkpoint that ``poise.load`` reads; tensors shared with the state are stored once."""
         trained = tensors["ema"] or tensors["network"]
         weights = {f"network.{key}": value for key, value in trained.items()}
         return {"format": FORMAT, "model": self.model, "weights": weights}

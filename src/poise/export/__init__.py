@@ -1,4 +1,4 @@
-"""Export of one-stage models to other runtimes, each file compared with PyTorch before it is left behind."""
+"""Export one-stage models to other runtimes; each file is compared with PyTorch."""
 
 from poise.export.compare import ExportComparison, ExportMismatch
 from poise.export.formats import FORMATS, default_path

@@ -1,4 +1,4 @@
-"""Whether an exported file says what the PyTorch model says."""
+"""Compare the results of an exported file with those of the PyTorch model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from poise.boxes import pairwise_iou
 
-BEST = 100  # places of an image whose boxes are compared where no score passes the threshold
-CONFIDENT = 0.3  # detections from this score on must have a counterpart …
+BEST = 100  # priors of an image whose boxes are compared if no score passes the threshold
+CONFIDENT = 0.3  # detections with at least this score must have a counterpart …
 OVERLAP = 0.7  # … of the same class with at least this IoU
 
 
 class ExportMismatch(ValueError):
-    """An exported file gives other results than the model; it is not left behind."""
+    """The results of an exported file differ from those of the model; the file is not kept."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far apart results may be."""
+    """Largest accepted differences."""
 
     boxes: float  # px of the network's input
     scores: float
@@ -36,18 +36,18 @@ FULL, HALF = Tolerance(0.1, 1e-3), Tolerance(1.0, 1e-2)
 
 @dataclass(frozen=True)
 class ExportComparison:
-    """The worst that was seen over the images compared."""
+    """The largest differences over the images that were compared."""
 
     images: int
-    compared: int  # predictions (or detections, of both sides) that were compared
+    compared: int  # predictions (or detections of both models) that were compared
     boxes: float  # px
     scores: float
-    unmatched: int = 0  # detections of one side that the other does not have
-    typical: Tolerance | None = None  # medians, where counterparts were looked for by overlap
+    unmatched: int = 0  # detections of one model without a counterpart of the other
+    typical: Tolerance | None = None  # medians, if counterparts were matched by IoU
 
     @property
-    def share(self) -> float:
-        """Part of the detections that have a counterpart."""
+    def matched_fraction(self) -> float:
+        """Fraction of the detections that have a counterpart."""
         return 1 - self.unmatched / max(1, self.compared)
 
     def within(self, tolerance: Tolerance) -> bool:
@@ -62,7 +62,7 @@ class ExportComparison:
             f"boxes differ by at most {self.boxes:.2g} px, scores by {self.scores:.2g}{medians}"
         )
 
-    def joined(self, other: ExportComparison) -> ExportComparison:
+    def merged(self, other: ExportComparison) -> ExportComparison:
         return ExportComparison(
             self.images + other.images,
             self.compared + other.compared,
@@ -72,45 +72,49 @@ class ExportComparison:
         )
 
 
-NOTHING = ExportComparison(0, 0, 0.0, 0.0)
+EMPTY = ExportComparison(0, 0, 0.0, 0.0)
 
 
 def compare_outputs(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float) -> ExportComparison:
-    """Decoded ``boxes`` (B,N,4) and ``scores`` (B,N,C): all scores, and the boxes where one passes the threshold.
+    """Compare decoded ``boxes`` (B,N,4) and ``scores`` (B,N,C): all scores, and the boxes with one above the threshold.
 
-    Of an image where none does, the boxes of the best places are compared.
+    If no score of an image passes the threshold, the boxes of its best priors are compared.
     """
     scores = float((ours["scores"] - theirs["scores"]).abs().max())
-    strongest = torch.maximum(ours["scores"], theirs["scores"]).amax(2)
-    least = strongest.topk(min(BEST, strongest.shape[1]), 1).values[:, -1:]
-    chosen = torch.where(strongest.amax(1, keepdim=True) > threshold, strongest > threshold, strongest >= least)
-    apart = (ours["boxes"] - theirs["boxes"]).abs().amax(2).where(chosen, 0.0)
-    return ExportComparison(len(chosen), int(chosen.sum()), _worst(float(apart.max())), _worst(scores))
+    best_score = torch.maximum(ours["scores"], theirs["scores"]).amax(2)
+    least = best_score.topk(min(BEST, best_score.shape[1]), 1).values[:, -1:]
+    mask = torch.where(best_score.amax(1, keepdim=True) > threshold, best_score > threshold, best_score >= least)
+    difference = (ours["boxes"] - theirs["boxes"]).abs().amax(2).where(mask, 0.0)
+    return ExportComparison(len(mask), int(mask.sum()), _finite(float(difference.max())), _finite(scores))
 
 
-def _worst(value: float) -> float:
-    """A difference that is not a number is no agreement."""
+def _finite(value: float) -> float:
+    """Return infinity for NaN, which no tolerance accepts."""
     return math.inf if math.isnan(value) else value
 
 
 def compare_detections(
     ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float, tolerance: Tolerance
 ) -> ExportComparison:
-    """``boxes`` (k,4), ``scores``, ``labels`` (k,) of an image; what is close to the threshold may be missing."""
-    boxes, scores = _apart(ours, theirs)
+    """Compare ``boxes`` (k,4), ``scores``, ``labels`` (k,) of an image, except close to the threshold."""
+    boxes, scores = _differences(ours, theirs)
     cost = torch.maximum(boxes / tolerance.boxes, scores / tolerance.scores)
     cost = cost.where(ours["labels"][:, None] == theirs["labels"][None], torch.inf)
     result = ExportComparison(1, 0, 0.0, 0.0)
-    for side, table, near in ((ours, cost, False), (theirs, cost.T, True)):
-        sure = side["scores"] > threshold + tolerance.scores
-        found, far, off = _paired(table, sure, 1.0, (boxes.T, scores.T) if near else (boxes, scores))
-        unmatched = int((sure & ~found).sum())
-        result = result.joined(ExportComparison(0, int(sure.sum()), _greatest(far), _greatest(off), unmatched))
+    for side, table, transposed in ((ours, cost, False), (theirs, cost.T, True)):
+        confident = side["scores"] > threshold + tolerance.scores
+        found, box_difference, score_difference = _matched(
+            table, confident, 1.0, (boxes.T, scores.T) if transposed else (boxes, scores)
+        )
+        unmatched = int((confident & ~found).sum())
+        result = result.merged(
+            ExportComparison(0, int(confident.sum()), _largest(box_difference), _largest(score_difference), unmatched)
+        )
     return result
 
 
 class DetectionMatcher:
-    """Detections of two sides matched by class and overlap, image after image (for int8, which moves every box)."""
+    """Matches the detections of two models by class and IoU, image by image (for int8, which moves every box)."""
 
     def __init__(self) -> None:
         self.images = self.compared = self.unmatched = 0
@@ -118,46 +122,44 @@ class DetectionMatcher:
         self.scores: list[Tensor] = []
 
     def add(self, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-        """``boxes`` (k,4), ``scores``, ``labels`` (k,) of an image by both."""
-        boxes, scores = _apart(ours, theirs)
+        """Add the ``boxes`` (k,4), ``scores`` and ``labels`` (k,) of an image by both models."""
+        boxes, scores = _differences(ours, theirs)
         cost = 1 - pairwise_iou(ours["boxes"][None], theirs["boxes"][None])[0]
         cost = cost.where(ours["labels"][:, None] == theirs["labels"][None], torch.inf)
         self.images += 1
         for side, table, pair in ((ours, cost, (boxes, scores)), (theirs, cost.T, (boxes.T, scores.T))):
-            sure = side["scores"] >= CONFIDENT
-            found, far, off = _paired(table, sure, 1 - OVERLAP, pair)
-            self.compared += int(sure.sum())
-            self.unmatched += int((sure & ~found).sum())
-            self.boxes.append(far)
-            self.scores.append(off)
+            confident = side["scores"] >= CONFIDENT
+            found, box_difference, score_difference = _matched(table, confident, 1 - OVERLAP, pair)
+            self.compared += int(confident.sum())
+            self.unmatched += int((confident & ~found).sum())
+            self.boxes.append(box_difference)
+            self.scores.append(score_difference)
 
-    def agreement(self) -> ExportComparison:
+    def comparison(self) -> ExportComparison:
         boxes, scores = torch.cat(self.boxes), torch.cat(self.scores)
         typical = Tolerance(*(float(v.median()) if len(v) else 0.0 for v in (boxes, scores)))
         typical = Tolerance(float(f"{typical.boxes:.2g}"), float(f"{typical.scores:.2g}"))
-        return ExportComparison(
-            self.images, self.compared, _greatest(boxes), _greatest(scores), self.unmatched, typical
-        )
+        return ExportComparison(self.images, self.compared, _largest(boxes), _largest(scores), self.unmatched, typical)
 
 
-def _apart(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Greatest difference of coordinates, and difference of scores, of every pair."""
+def _differences(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the largest difference of coordinates and the difference of scores of every pair."""
     boxes = (ours["boxes"][:, None] - theirs["boxes"][None]).abs().amax(2)
     return boxes, (ours["scores"][:, None] - theirs["scores"][None]).abs()
 
 
-def _paired(
-    cost: Tensor, sure: Tensor, limit: float, differences: tuple[Tensor, Tensor]
+def _matched(
+    cost: Tensor, confident: Tensor, limit: float, differences: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Which rows have a counterpart of a cost up to the limit, and how far those that are ``sure`` are from it."""
+    """Match rows to columns by cost up to ``limit``; return which rows match, and the differences of these."""
     if not cost.numel():
-        return torch.zeros_like(sure), cost.new_zeros(0), cost.new_zeros(0)
+        return torch.zeros_like(confident), cost.new_zeros(0), cost.new_zeros(0)
     best, index = cost.min(1)
-    found = sure & (best <= limit)
+    found = confident & (best <= limit)
     rows = torch.arange(len(index))
-    far, off = (values[rows, index][found] for values in differences)
-    return found, far, off
+    boxes, scores = (values[rows, index][found] for values in differences)
+    return found, boxes, scores
 
 
-def _greatest(values: Tensor) -> float:
+def _largest(values: Tensor) -> float:
     return float(values.max()) if len(values) else 0.0

@@ -1,4 +1,4 @@
-"""Deformable convolution of operators that every runtime has; it stands in for torchvision's in exported graphs."""
+"""Deformable convolution from standard operators, which replaces torchvision's operator in exported graphs."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ def plain_deform_conv2d(
 ) -> Tensor:
     """``torch.ops.torchvision.deform_conv2d`` for square kernels.
 
-    Every tap of every place is read by one bilinear sampling into a map that is a kernel wider and higher; a plain
-    convolution whose stride is the kernel's size then meets each place's own taps. Positions are fp32 in any precision.
+    One bilinear sampling reads every kernel tap of every output position into a map that is larger by the kernel's size
+    in both directions. A convolution with the kernel's size as stride then sees the taps of each position. Sampling
+    positions are fp32 in any precision.
     """
     kernel = weight.shape[-1]
     if weight.shape[-2] != kernel:
         raise ValueError(f"deformable kernels of {tuple(weight.shape[-2:])} cannot be exported, only square ones")
     batch, channels, height, width = x.shape
-    moves = offset.reshape(batch, offset_groups * kernel * kernel, 2, *offset.shape[-2:])
-    rows, columns = (functional.pixel_shuffle(moves[:, :, axis].float(), kernel) for axis in (0, 1))
-    rows = rows + _places(rows.shape[2], kernel, stride_h, pad_h, dilation_h, rows)[:, None]
-    columns = columns + _places(columns.shape[3], kernel, stride_w, pad_w, dilation_w, rows)
+    offsets = offset.reshape(batch, offset_groups * kernel * kernel, 2, *offset.shape[-2:])
+    rows, columns = (functional.pixel_shuffle(offsets[:, :, axis].float(), kernel) for axis in (0, 1))
+    rows = rows + _tap_positions(rows.shape[2], kernel, stride_h, pad_h, dilation_h, rows)[:, None]
+    columns = columns + _tap_positions(columns.shape[3], kernel, stride_w, pad_w, dilation_w, rows)
     grid = torch.stack(((2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1), -1)
     parts = x.float().reshape(batch * offset_groups, channels // offset_groups, height, width)
     taps = functional.grid_sample(parts, grid.flatten(0, 1), align_corners=False).to(x.dtype)
@@ -48,11 +49,11 @@ def plain_deform_conv2d(
     return functional.conv2d(taps, weight, bias, stride=kernel, groups=groups)
 
 
-def _places(length: int, kernel: int, stride: int, padding: int, dilation: int, like: Tensor) -> Tensor:
-    """Where the taps of a kernel at rest read: of place 0 the taps 0 … k - 1, then of place 1, and so on."""
+def _tap_positions(length: int, kernel: int, stride: int, padding: int, dilation: int, like: Tensor) -> Tensor:
+    """Return the positions of the taps without offsets: taps 0 … k - 1 of output 0, then of output 1, and so on."""
     taps = torch.arange(kernel, device=like.device, dtype=like.dtype) * dilation - padding
-    places = torch.arange(length // kernel, device=like.device, dtype=like.dtype) * stride
-    return (places[:, None] + taps).flatten()
+    outputs = torch.arange(length // kernel, device=like.device, dtype=like.dtype) * stride
+    return (outputs[:, None] + taps).flatten()
 
 
 DECOMPOSITIONS: dict[Any, Any] = {torch.ops.torchvision.deform_conv2d.default: plain_deform_conv2d}

@@ -1,4 +1,4 @@
-"""ExecuTorch's files (``*.pte``, for phones): XNNPACK runs the convolutions, poise's description lies beside."""
+"""ExecuTorch files (``*.pte``, for phones) with XNNPACK convolutions; the metadata is in ``*.pte.json``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from poise.export.plan import Plan
 
 
 def write(plan: Plan, path: Path) -> None:
-    """The file of a plan."""
+    """Write the file of a plan."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the packages' own use of deprecated calls
+        warnings.simplefilter("ignore")  # the packages use deprecated calls
         path.write_bytes(_lowered(plan))
     companion(path, ".json").write_text(plan.metadata.to_text(), encoding="utf-8")
 
@@ -41,7 +41,7 @@ def _lowered(plan: Plan) -> bytes:
 def _quantized(
     program: torch.export.ExportedProgram, calibration: Sequence[Tensor], pixels: Tensor
 ) -> torch.export.ExportedProgram:
-    """Convolutions in 8 bits, one scale a channel of weights; the rest keeps its precision."""
+    """Quantize convolutions to 8 bits with one scale per channel of the weights; the rest keeps its precision."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -59,7 +59,7 @@ def _quantized(
 
 
 def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
-    """What the file says of itself, and how it is run."""
+    """Return the metadata of the file and a function that runs it."""
     from executorch.runtime import Runtime
 
     metadata = ExportMetadata.from_text(companion(path, ".json").read_text(encoding="utf-8"))

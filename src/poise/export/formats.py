@@ -1,4 +1,4 @@
-"""The kinds of files that a model can be exported to, and what each cannot do."""
+"""File formats of the export and their limitations."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 from poise.export.packages import require_packages
 
-ELSEWHERE = "threshold and NMS run in poise after the file (leave out nms; the detections are the same)"
+AFTERWARD = "without nms, poise applies threshold and NMS to the outputs of the file, with the same detections"
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A file format.
 
     Attributes:
-        name: as on the command line.
-        suffix: of the file that is named; what belongs to it lies beside it.
-        beside: suffixes of the other files that belong to it.
-        writing, running, quantizing: packages that each needs.
-        refusals: what cannot be done with it (``nms``, ``dynamic``, ``fp16``, ``int8``), and why.
+        name: name on the command line.
+        suffix: suffix of the main file.
+        companions: suffixes of the other files, which have the same stem.
+        writing, running, quantizing: required packages.
+        refusals: unsupported features (``nms``, ``dynamic``, ``fp16``, ``int8``) and the reason.
     """
 
     name: str
@@ -34,28 +34,28 @@ class Format:
     refusals: Mapping[str, str] = field(default_factory=dict)
 
     def module(self) -> Any:
-        """The module with ``write(plan, path)`` and ``open_file(path, threads)``."""
+        """Import the module with ``write(plan, path)`` and ``open_file(path, threads)``."""
         return importlib.import_module(f"poise.export.{self.name}")
 
     def files(self, path: Path) -> list[Path]:
-        """All files of an export, ``path`` first."""
+        """Return all files of an export, ``path`` first."""
         return [path, *(companion(path, suffix) for suffix in self.companions)]
 
-    def check(self, wishes: Mapping[str, bool]) -> None:
-        """Refuse what the format cannot do, and what needs a package that is not there.
+    def check(self, features: Mapping[str, bool]) -> None:
+        """Check that the format supports the features and that the packages are installed.
 
         Raises:
-            ValueError: a wish that is refused, with the reason.
+            ValueError: a feature that is not supported, with the reason.
             ImportError: a package is missing.
         """
-        for wish, wanted in wishes.items():
-            if wanted and wish in self.refusals:
-                raise ValueError(f"{self.name} files cannot be written with {wish}: {self.refusals[wish]}")
-        require_packages(*self.writing, *self.running, *(self.quantizing if wishes.get("int8") else ()))
+        for feature, wanted in features.items():
+            if wanted and feature in self.refusals:
+                raise ValueError(f"{self.name} files cannot be written with {feature}: {self.refusals[feature]}")
+        require_packages(*self.writing, *self.running, *(self.quantizing if features.get("int8") else ()))
 
 
 def companion(path: Path, suffix: str) -> Path:
-    """``model.bin`` of ``model.xml``; ``model.ncnn.bin`` of ``model.ncnn.param``."""
+    """Return the path of a companion: ``model.bin`` of ``model.xml``, ``model.ncnn.bin`` of ``model.ncnn.param``."""
     return path.with_name(path.name + suffix) if path.suffix == ".pte" else path.with_suffix(suffix)
 
 
@@ -73,8 +73,8 @@ FORMATS = {
             ("pnnx",),
             ("ncnn",),
             refusals={
-                "nms": f"ncnn has no layer for it; {ELSEWHERE}",
-                "dynamic": "the converter fixes every size; export one file a size (poise.create_model's image_size)",
+                "nms": f"ncnn has no NMS layer; {AFTERWARD}",
+                "dynamic": "the converter fixes every size; export one file per size (create_model's image_size)",
                 "int8": "ncnn's tools for it (ncnn2table, ncnn2int8) are not in its Python package; use fp16, or run "
                 "these tools of an ncnn release on the fp32 files",
             },
@@ -87,8 +87,8 @@ FORMATS = {
             ("executorch",),
             ("torchao",),
             refusals={
-                "nms": f"ExecuTorch's portable kernels have none; {ELSEWHERE}",
-                "dynamic": "memory is planned ahead for one size; export one file a size",
+                "nms": f"ExecuTorch has no NMS kernel; {AFTERWARD}",
+                "dynamic": "memory is planned for one size; export one file per size",
             },
         ),
     )
@@ -96,10 +96,10 @@ FORMATS = {
 
 
 def format_of(path: Path) -> Format | None:
-    """By the file's suffix; None for what is no exported file."""
+    """Return the format of a file by its suffix, or None if it is not an exported file."""
     return next((kind for kind in FORMATS.values() if path.suffix == kind.suffix), None)
 
 
 def default_path(checkpoint: Path, name: str) -> Path:
-    """``model.onnx``, ``model.xml``, ``model.ncnn.param``, ``model.pte`` beside ``model.pt``."""
+    """Return the path for a checkpoint: ``model.onnx``, ``model.xml``, ``model.ncnn.param`` or ``model.pte``."""
     return checkpoint.with_suffix(".ncnn.param" if name == "ncnn" else FORMATS[name].suffix)

@@ -1,4 +1,4 @@
-"""The part of a detector that an exported file holds, as one graph of tensors."""
+"""The part of a detector that is exported, as one graph."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from poise.structures import Predictions
 
 
 class Decoded(nn.Module):
-    """(B,3,H,W) normalized pixels to ``boxes`` (B,N,4) px, ``scores`` (B,N,C) and, where it differs, ``gate`` (B,N,C).
+    """Map (B,3,H,W) normalized pixels to ``boxes`` (B,N,4) px, ``scores`` (B,N,C) and, if different, ``gate`` (B,N,C).
 
-    ``gate`` is what the score threshold reads.
+    ``gate`` are the scores to which the threshold is applied (``Predictions.threshold_scores``).
     """
 
     def __init__(self, network: Any, gated: bool) -> None:
@@ -32,7 +32,7 @@ class Decoded(nn.Module):
 
 
 class Raw(nn.Module):
-    """(B,3,H,W) normalized pixels to what the head's layers give, (B,N,·) each, before any decoding."""
+    """Map (B,3,H,W) normalized pixels to the outputs of the head's layers, (B,N,·) each, before decoding."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Raw(nn.Module):
 
 
 class HalfPrecision(nn.Module):
-    """A copy of a part with layers in fp16; heads join their outputs in fp32, so boxes are decoded exactly."""
+    """A copy of a module with layers in fp16; heads concatenate their outputs in fp32 and decode boxes exactly."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class HalfPrecision(nn.Module):
 
 
 def one_stage(model: DetectionModel) -> Any:
-    """The model's network.
+    """Return the network of a one-stage model.
 
     Raises:
         ValueError: not a one-stage model.
@@ -62,18 +62,18 @@ def one_stage(model: DetectionModel) -> Any:
     network: Any = model.network
     if model.needs_proposals:
         raise ValueError(
-            f"'{model.name}' decides on proposals, for which a file has no input; export a one-stage model "
+            f"'{model.name}' needs proposals, for which an exported file has no input; export a one-stage model "
             "(atss_r18_fpn)"
         )
     branch = getattr(network, "branch", None)
     if not (hasattr(network, "neck") and hasattr(branch, "head") and hasattr(branch, "postprocess")):
-        raise ValueError(f"'{model.name}' is no one-stage model; only those can be exported")
+        raise ValueError(f"'{model.name}' is not a one-stage model; only those can be exported")
     return network
 
 
 @torch.no_grad()
 def metadata_of(model: DetectionModel, outputs: Outputs, dynamic: bool, precision: Precision) -> ExportMetadata:
-    """What the file will say of itself, found by running the model once."""
+    """Return the metadata of the file to write; runs the model once."""
     network = one_stage(model)
     height, width = fixed_size(model)
     maps = network.neck(network.backbone(torch.zeros(1, 3, height, width)))
@@ -98,7 +98,7 @@ def metadata_of(model: DetectionModel, outputs: Outputs, dynamic: bool, precisio
 
 
 def levels_of(predictions: Predictions, height: int, width: int) -> tuple[tuple[int, int], ...]:
-    """Stride and predictions a cell of each level."""
+    """Return stride and predictions per cell of each level."""
     priors, start, levels = predictions.priors, 0, []
     for size in priors.level_sizes:
         stride = int(priors.strides[start])
@@ -108,14 +108,14 @@ def levels_of(predictions: Predictions, height: int, width: int) -> tuple[tuple[
 
 
 def fixed_size(model: DetectionModel) -> tuple[int, int]:
-    """Height and width of an input that holds every image as the model's preprocessing leaves it."""
+    """Return height and width of an input that fits every preprocessed image."""
     prepare = model.preprocess
     sides = (prepare.long, prepare.long) if prepare.keep_ratio else (prepare.short, prepare.long)
     return prepare.padded_size(*sides)
 
 
 def part_of(model: DetectionModel, metadata: ExportMetadata) -> nn.Module:
-    """What is to be traced: NMS is never part of it, formats that can hold it add it to the graph."""
+    """Return the module to trace. It does not contain NMS, which some formats add to the graph."""
     if metadata.outputs == "raw":
         return Raw(model.network).eval()
     return Decoded(model.network, gated(model)).eval()
@@ -123,21 +123,21 @@ def part_of(model: DetectionModel, metadata: ExportMetadata) -> nn.Module:
 
 @torch.no_grad()
 def gated(model: DetectionModel) -> bool:
-    """Whether the score threshold reads something else than the scores."""
+    """Return whether the score threshold is applied to other values than the scores."""
     network, (height, width) = one_stage(model), fixed_size(model)
     sample = network.branch.head(network.neck(network.backbone(torch.zeros(1, 3, height, width))))
     return not torch.equal(sample.threshold_scores(), sample.scores())
 
 
 def traced_names(model: DetectionModel, metadata: ExportMetadata) -> list[str]:
-    """Names of the outputs of :func:`part_of`."""
+    """Return the names of the outputs of :func:`part_of`."""
     if metadata.outputs != "detections":
         return list(metadata.names)
     return ["boxes", "scores", *(["gate"] if gated(model) else [])]
 
 
 def example_of(model: DetectionModel, metadata: ExportMetadata) -> Tensor:
-    """Pixels to trace with. Sides of 1 cell and equal sides would be taken for constants where sizes are free."""
+    """Return pixels to trace with. With dynamic sizes, sides of 1 cell or equal sides would be traced as constants."""
     height, width = fixed_size(model)
     if metadata.size is not None:
         return torch.zeros(1, 3, height, width)
@@ -146,7 +146,7 @@ def example_of(model: DetectionModel, metadata: ExportMetadata) -> Tensor:
 
 
 def program_of(part: nn.Module, pixels: Tensor, dynamic: bool = False) -> torch.export.ExportedProgram:
-    """The graph of a part of the model, deformable convolutions written out in plain operators."""
+    """Trace a module; deformable convolutions are decomposed into standard operators."""
     free = torch.export.Dim.DYNAMIC
     shapes = ({0: free, 2: free, 3: free},) if dynamic else None
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""ncnn's files: ``*.param`` with the weights beside it in ``*.bin`` and poise's description in ``*.json``."""
+"""ncnn files: ``*.param``, the weights in ``*.bin`` and the metadata in ``*.json``."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from poise.export.formats import companion
 from poise.export.metadata import ExportMetadata
 from poise.export.plan import Plan
 
-CONVERTED = "converted"  # the name under which the converter works
-TRIES = 3  # once in about eighty runs pnnx crashes over a file that it converts the next time
+CONVERTED = "converted"  # stem of the converter's files
+ATTEMPTS = 3  # pnnx crashes in about one of eighty runs and succeeds on the same file the next time
 
 
 def write(plan: Plan, path: Path) -> None:
-    """The files of a plan, by pnnx.
+    """Convert a plan with pnnx and write its files.
 
     Raises:
-        ValueError: the converter fails, or leaves operators that ncnn does not have.
+        ValueError: the converter fails, or the result has operators that ncnn does not support.
     """
     import pnnx
 
     pixels, folder = plan.example(), path.parent
     with torch.no_grad():
-        traced = torch.jit.trace(_plain(plan.program()), (pixels,), check_trace=False)
+        traced = torch.jit.trace(_with_known_operators(plan.program()), (pixels,), check_trace=False)
     traced.save(str(folder / f"{CONVERTED}.pt"))
     shape = ",".join(map(str, pixels.shape))
     command = [pnnx.EXEC_PATH, f"{CONVERTED}.pt", f"inputshape=[{shape}]f32"]
     command.append(f"fp16={int(plan.metadata.precision == 'fp16')}")
-    done = _finished(command, folder)
+    done = _run(command, folder)
     param, weights = (folder / f"{CONVERTED}.ncnn.{kind}" for kind in ("param", "bin"))
     if done.returncode or not param.is_file():
         end = " ".join(done.stderr.split()[-20:])
         raise ValueError(f"pnnx cannot convert '{plan.model.name}' (exit code {done.returncode}): … {end}")
-    _refuse_foreign(param, plan.model.name)
+    _refuse_unsupported(param, plan.model.name)
     param.rename(path)
     weights.rename(companion(path, ".bin"))
     for left in folder.glob(f"{CONVERTED}*"):
@@ -46,17 +46,17 @@ def write(plan: Plan, path: Path) -> None:
     companion(path, ".json").write_text(plan.metadata.to_text(), encoding="utf-8")
 
 
-def _finished(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """The converter's end; where it crashed, that of its next try."""
-    for _ in range(TRIES):
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the converter, again if it crashes."""
+    for _ in range(ATTEMPTS):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if 0 <= done.returncode < 128:  # a crash is below zero, on Windows far above
+        if 0 <= done.returncode < 128:  # a crash gives a negative code, on Windows a large one
             break
     return done
 
 
-def _plain(program: torch.export.ExportedProgram) -> Any:
-    """The program as a module, with the names of operators that the converter knows."""
+def _with_known_operators(program: torch.export.ExportedProgram) -> Any:
+    """Return the program as a module with operators that the converter supports."""
     module: Any = program.module()
     for node in module.graph.nodes:
         if node.target is torch.ops.aten._unsafe_view.default:
@@ -65,16 +65,18 @@ def _plain(program: torch.export.ExportedProgram) -> Any:
     return module
 
 
-def _refuse_foreign(param: Path, name: str) -> None:
-    """ncnn would crash on operators that it does not have."""
+def _refuse_unsupported(param: Path, name: str) -> None:
+    """Raise ``ValueError`` for operators on which ncnn would crash."""
     kinds = {line.split()[0] for line in param.read_text(encoding="utf-8").splitlines()[2:] if line.strip()}
-    foreign = sorted(kind for kind in kinds if "." in kind or kind.startswith("aten::"))
-    if foreign:
-        raise ValueError(f"'{name}' has operators that ncnn does not have: {', '.join(foreign)}; use another format")
+    unsupported = sorted(kind for kind in kinds if "." in kind or kind.startswith("aten::"))
+    if unsupported:
+        raise ValueError(
+            f"'{name}' has operators that ncnn does not support: {', '.join(unsupported)}; use another format"
+        )
 
 
 def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
-    """What the file says of itself, and how it is run."""
+    """Return the metadata of the file and a function that runs it."""
     import ncnn
 
     metadata = ExportMetadata.from_text(companion(path, ".json").read_text(encoding="utf-8"))

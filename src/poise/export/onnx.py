@@ -16,11 +16,11 @@ from poise.export.packages import MissingPackage
 from poise.export.plan import Plan
 
 OPSET = 18
-LEARNED = {"Conv", "Gemm", "MatMul", "ConvTranspose"}  # operators that may hold a model's weights
+LEARNED = {"Conv", "Gemm", "MatMul", "ConvTranspose"}  # operators that may have weights
 
 
 def write(plan: Plan, path: Path) -> None:
-    """The file of a plan."""
+    """Write the file of a plan."""
     content = graph_of(plan, path.parent)
     entry = content.metadata_props.add()
     entry.key, entry.value = KEY, plan.metadata.to_text()
@@ -28,7 +28,7 @@ def write(plan: Plan, path: Path) -> None:
 
 
 def graph_of(plan: Plan, folder: Path, precision: str | None = None) -> Any:
-    """The ONNX graph of a plan, NMS included where it is wished for; ``folder`` is for what is written on the way."""
+    """Return the ONNX graph of a plan, with NMS if it is wanted; ``folder`` is for temporary files."""
     precision = precision or plan.metadata.precision
     content = _trace(plan)
     if precision == "fp16":
@@ -45,7 +45,7 @@ def graph_of(plan: Plan, folder: Path, precision: str | None = None) -> Any:
 
 def _trace(plan: Plan) -> Any:
     with warnings.catch_warnings(), _quiet():
-        warnings.simplefilter("ignore")  # of the exporter's own use of deprecated calls
+        warnings.simplefilter("ignore")  # the exporter uses deprecated calls
         program = torch.onnx.export(
             plan.program(),
             (plan.example(),),
@@ -60,7 +60,7 @@ def _trace(plan: Plan) -> Any:
 
 
 class _quiet:
-    """Keeps the exporter's log messages back."""
+    """Context that suppresses the exporter's log messages."""
 
     def __enter__(self) -> None:
         logging.disable(logging.WARNING)
@@ -70,7 +70,7 @@ class _quiet:
 
 
 def _halved(content: Any) -> Any:
-    """Weights and layers in fp16; decoding, inputs and outputs stay in fp32."""
+    """Convert weights and layers to fp16; decoding, inputs and outputs stay in fp32."""
     try:
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     except ImportError as error:
@@ -83,7 +83,7 @@ def _halved(content: Any) -> Any:
         op_block_list=list(DEFAULT_OP_BLOCK_LIST),
         node_block_list=full,
     )
-    once = {tuple(node.output): node for node in halved.graph.node}  # a cast that many nodes read is written many times
+    once = {tuple(node.output): node for node in halved.graph.node}  # a cast is repeated for every node that reads it
     order = dict.fromkeys(tuple(node.output) for node in halved.graph.node)
     nodes = [once[output] for output in order]
     del halved.graph.node[:]
@@ -91,14 +91,14 @@ def _halved(content: Any) -> Any:
     return halved
 
 
-def exact(content: Any) -> list[str]:
-    """Names of the last learned layers and of what follows them: quantized, they would move every box."""
+def full_precision_nodes(content: Any) -> list[str]:
+    """Return the names of the last learned layers and the nodes after them; quantized, they would move every box."""
     return [node.name for node in after_layers(content)]
 
 
 def after_layers(content: Any) -> list[Any]:
-    """The last learned layers, and what no learned layer reads any more."""
-    needed: set[str] = set()  # values that a later learned layer reads
+    """Return the last learned layers and all nodes that no learned layer depends on."""
+    needed: set[str] = set()  # values that a later learned layer depends on
     last = []
     for node in reversed(content.graph.node):
         inner = any(output in needed for output in node.output)
@@ -110,16 +110,16 @@ def after_layers(content: Any) -> list[Any]:
 
 
 def _quantized(content: Any, calibration: Sequence[Tensor], folder: Path) -> Any:
-    """8-bit weights (one scale a channel) and 8-bit values between layers, whose ranges the calibration shows."""
+    """Quantize weights (one scale per channel) and activations to 8 bits, with ranges from the calibration."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.rest: Iterator[Tensor] = iter(calibration)
+            self.remaining: Iterator[Tensor] = iter(calibration)
 
         def get_next(self) -> dict[str, Any] | None:
-            pixels = next(self.rest, None)
+            pixels = next(self.remaining, None)
             return None if pixels is None else {"pixels": pixels.numpy()}
 
     source, target = folder / "full.onnx", folder / "quantized.onnx"
@@ -133,7 +133,7 @@ def _quantized(content: Any, calibration: Sequence[Tensor], folder: Path) -> Any
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            nodes_to_exclude=exact(content),
+            nodes_to_exclude=full_precision_nodes(content),
             op_types_to_quantize=["Conv", "Add", "MaxPool", "Relu", "LeakyRelu", "Concat", "Resize"],
             extra_options={"CalibMovingAverage": True},
         )
@@ -144,7 +144,7 @@ def _quantized(content: Any, calibration: Sequence[Tensor], folder: Path) -> Any
 
 
 def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
-    """What the file says of itself, and how it is run."""
+    """Return the metadata of the file and a function that runs it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -155,7 +155,7 @@ def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
         raise ValueError(f"{path} is not a usable ONNX file: {str(error).splitlines()[0]}") from error
     about = session.get_modelmeta().custom_metadata_map
     if KEY not in about:
-        raise ValueError(f"{path} was not exported by poise: it does not say how its images are prepared")
+        raise ValueError(f"{path} was not exported by poise: it has no metadata about the preprocessing")
 
     def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
         more = {} if size is None else {"size": size.numpy()}

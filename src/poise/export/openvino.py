@@ -1,4 +1,4 @@
-"""OpenVINO's files: ``*.xml`` with its weights beside it in ``*.bin``."""
+"""OpenVINO files: ``*.xml`` and the weights in ``*.bin``."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import torch
 from torch import Tensor
 
 from poise.export.metadata import KEY, ExportMetadata
-from poise.export.onnx import exact, graph_of
+from poise.export.onnx import full_precision_nodes, graph_of
 from poise.export.plan import Plan
 
 
 def write(plan: Plan, path: Path) -> None:
-    """The files of a plan, by way of its ONNX graph. OpenVINO's fp16 is that of the weights."""
+    """Write the files of a plan, converted from its ONNX graph. fp16 applies to the weights only."""
     import openvino
 
     graph = graph_of(plan, path.parent, "fp32")
-    through = path.with_suffix(".onnx")
-    through.write_bytes(graph.SerializeToString())
-    model = openvino.convert_model(through)
-    through.unlink()
+    onnx_file = path.with_suffix(".onnx")
+    onnx_file.write_bytes(graph.SerializeToString())
+    model = openvino.convert_model(onnx_file)
+    onnx_file.unlink()
     if plan.metadata.precision == "int8":
-        model = _quantized(model, exact(graph), plan.calibration)
+        model = _quantized(model, full_precision_nodes(graph), plan.calibration)
     model.set_rt_info(plan.metadata.to_text(), KEY)
     openvino.save_model(model, path, compress_to_fp16=plan.metadata.precision == "fp16")
 
 
-def _quantized(model: Any, kept: Sequence[str], calibration: Sequence[Tensor]) -> Any:
-    """Post-training quantization by NNCF; the nodes ``kept`` stay in full precision."""
+def _quantized(model: Any, excluded: Sequence[str], calibration: Sequence[Tensor]) -> Any:
+    """Quantize after training with NNCF; the nodes ``excluded`` stay in full precision."""
     import nncf
 
     known = {operator.get_friendly_name() for operator in model.get_ops()}
-    scope = nncf.IgnoredScope(names=[name for name in kept if name in known])
+    scope = nncf.IgnoredScope(names=[name for name in excluded if name in known])
     nncf.set_log_level(logging.ERROR)
     data = nncf.Dataset([pixels.numpy() for pixels in calibration])
     return nncf.quantize(
@@ -44,7 +44,7 @@ def _quantized(model: Any, kept: Sequence[str], calibration: Sequence[Tensor]) -
 
 
 def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
-    """What the file says of itself, and how it is run."""
+    """Return the metadata of the file and a function that runs it."""
     import openvino
 
     core = openvino.Core()
@@ -53,10 +53,10 @@ def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
     except RuntimeError as error:
         raise ValueError(f"{path} is not a usable OpenVINO file: {_reason(error)}") from error
     if not model.has_rt_info(KEY):
-        raise ValueError(f"{path} was not exported by poise: it does not say how its images are prepared")
+        raise ValueError(f"{path} was not exported by poise: it has no metadata about the preprocessing")
     metadata = ExportMetadata.from_text(str(model.get_rt_info(KEY).value))
     hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-    hints["INFERENCE_PRECISION_HINT"] = "f32"  # else newer processors compute in bfloat16, pixels off
+    hints["INFERENCE_PRECISION_HINT"] = "f32"  # otherwise newer processors use bfloat16, with errors of pixels
     if threads:
         hints["INFERENCE_NUM_THREADS"] = threads
     request = core.compile_model(model, "CPU", hints).create_infer_request()
@@ -69,6 +69,6 @@ def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """The last line that says something; OpenVINO's messages begin with places in its source."""
+    """Return the last line of the message; the lines before it are positions in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What an export needs beside poise itself, and which extra brings it."""
+"""Packages that an export needs, and the extras that install them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class MissingPackage(ImportError):
 
     def __init__(self, package: str) -> None:
         extra = EXTRAS.get(package, "export")
-        super().__init__(f"{package} is not installed; pip install 'poise[{extra}]' brings what such files need")
+        super().__init__(f"{package} is not installed; pip install 'poise[{extra}]' installs what this format needs")
 
 
 def require_packages(*packages: str) -> None:
-    """Refuse to begin without these packages."""
+    """Raise ``MissingPackage`` unless all packages are installed."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingPackage(package)

@@ -1,4 +1,4 @@
-"""What is to be exported, as the writers of the formats read it."""
+"""Plan of an export, the input of the writers of all formats."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from poise.export.metadata import ExportMetadata
 
 @dataclass(frozen=True)
 class Plan:
-    """A model in evaluation mode, what its file will say of itself, and prepared pixels for the calibration of int8."""
+    """A model in evaluation mode, the metadata of its file, and preprocessed pixels for int8 calibration."""
 
     model: DetectionModel
     metadata: ExportMetadata
-    calibration: Sequence[Tensor]  # (1,3,H,W) each, of the file's size where that is fixed
+    calibration: Sequence[Tensor]  # (1,3,H,W) each, of the file's size if it is fixed
 
     @property
     def dynamic(self) -> bool:
@@ -29,10 +29,10 @@ class Plan:
         return example_of(self.model, self.metadata)
 
     def program(self, half: bool = False) -> torch.export.ExportedProgram:
-        """What the file holds; thresholding and NMS are added by the formats that can. ``half``: computed in fp16."""
+        """Return the traced program, without threshold and NMS. ``half``: computed in fp16."""
         part = part_of(self.model, self.metadata)
         return program_of(HalfPrecision(part).eval() if half else part, self.example(), self.dynamic)
 
     def traced_names(self) -> list[str]:
-        """Names of the outputs of :meth:`program`."""
+        """Return the names of the outputs of :meth:`program`."""
         return traced_names(self.model, self.metadata)

@@ -1,7 +1,7 @@
-"""Outputs of a head's layers before decoding, and decoding them without the layers.
+"""Record the outputs of a head's layers before decoding, and decode recorded outputs without the layers.
 
 Every dense head concatenates its levels with ``poise.nn.head_layers.flatten_levels`` and computes boxes and scores
-from the results without any more learned layers. What passes there is recorded, and can be put back in its place.
+from the results without further learned layers. The results are recorded, or replaced by recorded ones.
 """
 
 from __future__ import annotations
@@ -17,43 +17,45 @@ from torch import Tensor
 from poise.nn.head_layers import flatten_levels
 from poise.structures import Predictions
 
-Joining = Callable[[Sequence[Tensor], int], Tensor]
+Flatten = Callable[[Sequence[Tensor], int], Tensor]
 
 
 def recorded(head: Any, maps: Sequence[Tensor]) -> tuple[Predictions, list[Tensor]]:
-    """What the head says of the pyramid's maps, and the joined outputs (B,N,·) of its layers."""
+    """Run the head; return its predictions and the concatenated outputs (B,N,·) of its layers."""
     outputs: list[Tensor] = []
 
     def record(levels: Sequence[Tensor], width: int) -> Tensor:
         outputs.append(flatten_levels(levels, width))
         return outputs[-1]
 
-    with _joined_by(head, record):
+    with _flatten_replaced(head, record):
         predictions = head(maps)
     return predictions, outputs
 
 
 @torch.no_grad()
 def decoded(head: Any, outputs: Sequence[Tensor], channels: int, shapes: Sequence[tuple[int, int]]) -> Predictions:
-    """What the head says where its layers give these outputs (B,N,·); ``shapes`` are the levels' heights and widths.
+    """Decode outputs (B,N,·) of the head's layers; ``shapes`` are the heights and widths of the levels.
 
-    The head runs on maps of no image at all, so its layers cost nothing.
+    The head runs on maps with batch size 0, so its layers cost nothing.
     """
-    waiting = iter(outputs)
-    with _joined_by(head, lambda levels, width: next(waiting)):
+    remaining = iter(outputs)
+    with _flatten_replaced(head, lambda levels, width: next(remaining)):
         return head([torch.zeros(0, channels, height, width) for height, width in shapes])
 
 
 @contextmanager
-def _joined_by(head: Any, joining: Joining) -> Iterator[None]:
-    """The head's modules use ``joining`` in the place of ``flatten_levels``."""
+def _flatten_replaced(head: Any, replacement: Flatten) -> Iterator[None]:
+    """Replace ``flatten_levels`` in the modules of the head's classes inside the context."""
     modules = [sys.modules[kind.__module__] for kind in type(head).__mro__]
     modules = [module for module in modules if getattr(module, "flatten_levels", None) is flatten_levels]
     if not modules:
-        raise ValueError(f"{type(head).__name__} does not join its levels with poise.nn.head_layers.flatten_levels")
+        raise ValueError(
+            f"{type(head).__name__} does not concatenate its levels with poise.nn.head_layers.flatten_levels"
+        )
     try:
         for module in modules:
-            module.flatten_levels = joining  # type: ignore[attr-defined]
+            module.flatten_levels = replacement  # type: ignore[attr-defined]
         yield
     finally:
         for module in modules:

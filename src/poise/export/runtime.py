@@ -1,4 +1,4 @@
-"""Exported files as models: the same calls, another runtime."""
+"""Load exported files as models with the same methods."""
 
 from __future__ import annotations
 

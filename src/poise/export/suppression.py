@@ -13,11 +13,11 @@ def append_suppression(model: Any, post: PostProcess, size: tuple[int, int] | No
     """Replace the outputs ``boxes`` (1,N,4), ``scores`` (1,N,C) and perhaps ``gate`` by detections.
 
     These are ``boxes`` (K,4), ``scores`` and ``labels`` (K,), best first, as :class:`poise.postprocess.PostProcess`
-    makes them, but for its limit of pairs before NMS: all that pass the threshold count.
+    returns them, but without its limit of pairs before NMS: all above the threshold enter.
 
     Args:
-        size: height and width to which boxes are clipped, less the post-processing's border; None adds an input
-            ``size`` (2,) float32 that gives them. Boxes that may leave the image are not clipped.
+        size: height and width to which boxes are clipped, less the border of the post-processing; None adds an input
+            ``size`` (2,) float32 for them. Without a border boxes are not clipped.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -54,23 +54,23 @@ def _constants(post: PostProcess) -> dict[str, np.ndarray[Any, Any]]:
         "threshold": np.array([post.score_threshold], np.float32),
         "nothing": np.array([0], np.float32),
         "overlap": np.array([post.nms_threshold], np.float32),
-        "most": np.array([post.max_detections], np.int64),
+        "max_detections": np.array([post.max_detections], np.int64),
         "first": np.array([0], np.int64),
         "second": np.array([1], np.int64),
         "third": np.array([2], np.int64),
         "low_sides": np.array([0, 1], np.int64),
         "high_sides": np.array([2, 3], np.int64),
         "sides": np.array([1, 0, 1, 0], np.int64),
-        "place_and_class": np.array([2, 1], np.int64),
+        "prior_and_class": np.array([2, 1], np.int64),
     }
 
 
 def _clipping(wanted: bool) -> list[Any]:
-    """``clipped`` boxes, or the boxes as they are."""
+    """Nodes of ``clipped`` boxes, or of the boxes as they are."""
     from onnx.helper import make_node as make
 
     size = make("Gather", ["size", "sides"], ["size_of_sides"], axis=0)
-    if not wanted:  # the size is read all the same: an input that nothing reads would be dropped
+    if not wanted:  # the size is read anyway, because an unused input would be dropped
         return [
             size,
             make("Mul", ["size_of_sides", "zero"], ["no_limit"]),
@@ -85,7 +85,7 @@ def _clipping(wanted: bool) -> list[Any]:
 
 
 def _candidates(gated: bool) -> list[Any]:
-    """``usable`` scores: 0 where a box has no area left or the threshold is not passed."""
+    """Nodes of ``usable`` scores: 0 if a box has no area after clipping or its score is not above the threshold."""
     from onnx.helper import make_node as make
 
     return [
@@ -95,29 +95,29 @@ def _candidates(gated: bool) -> list[Any]:
         make("ReduceMin", ["extent", "third"], ["shorter_side"], keepdims=1),
         make("Greater", ["shorter_side", "least_side"], ["solid"]),
         make("Greater", ["decoded_gate" if gated else "decoded_scores", "threshold"], ["confident"]),
-        make("And", ["solid", "confident"], ["chosen"]),
-        make("Where", ["chosen", "decoded_scores", "zero"], ["usable"]),
+        make("And", ["solid", "confident"], ["selected"]),
+        make("Where", ["selected", "decoded_scores", "zero"], ["usable"]),
     ]
 
 
 def _detections() -> list[Any]:
-    """NMS of each class, then the best of the image."""
+    """Nodes of NMS per class and of the best detections of the image."""
     from onnx.helper import make_node as make
 
     return [
         make("Transpose", ["usable"], ["by_class"], perm=[0, 2, 1]),
-        make("NonMaxSuppression", ["clipped", "by_class", "most", "overlap", "nothing"], ["kept"]),
-        make("Gather", ["kept", "place_and_class"], ["pairs"], axis=1),
+        make("NonMaxSuppression", ["clipped", "by_class", "max_detections", "overlap", "nothing"], ["kept"]),
+        make("Gather", ["kept", "prior_and_class"], ["pairs"], axis=1),
         make("Squeeze", ["usable", "first"], ["pair_scores"]),
         make("GatherND", ["pair_scores", "pairs"], ["kept_scores"]),
         make("Shape", ["kept_scores"], ["kept_count"]),
-        make("Min", ["kept_count", "most"], ["count"]),
+        make("Min", ["kept_count", "max_detections"], ["count"]),
         make("TopK", ["kept_scores", "count"], ["scores", "order"], axis=0),
         make("Gather", ["pairs", "order"], ["ordered"], axis=0),
-        make("Gather", ["ordered", "first"], ["place"], axis=1),
+        make("Gather", ["ordered", "first"], ["prior"], axis=1),
         make("Gather", ["ordered", "second"], ["label"], axis=1),
         make("Squeeze", ["label", "second"], ["labels"]),
-        make("Squeeze", ["place", "second"], ["places"]),
+        make("Squeeze", ["prior", "second"], ["priors"]),
         make("Squeeze", ["clipped", "first"], ["all_boxes"]),
-        make("Gather", ["all_boxes", "places"], ["boxes"], axis=0),
+        make("Gather", ["all_boxes", "priors"], ["boxes"], axis=0),
     ]

@@ -1,4 +1,4 @@
-"""Export: write a file, run it with its own runtime, compare, and only then put it in its place."""
+"""Write a file, run it with its runtime, compare it with PyTorch, and only then move it to its path."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.nn import functional
 from poise.detectors import DetectionModel
 from poise.export.compare import (
     CONFIDENT,
+    EMPTY,
     FULL,
     HALF,
-    NOTHING,
     OVERLAP,
     DetectionMatcher,
     ExportComparison,
@@ -46,29 +46,31 @@ def export_model(
     calibration: Sequence[Tensor] = (),
     min_agreement: float | None = None,
 ) -> ExportComparison:
-    """Write a file for another runtime, run it there and compare.
+    """Export a model to another runtime and compare the results.
 
     Args:
         model: a one-stage model.
-        path: the file (``*.onnx``, ``*.xml``, ``*.param``, ``*.pte``); it appears only when the comparison is passed.
-        images: RGB (3,H,W) images for the comparison, best with objects that the model knows.
+        path: the file (``*.onnx``, ``*.xml``, ``*.param``, ``*.pte``); it appears only if the comparison succeeds.
+        images: RGB (3,H,W) images for the comparison, preferably with objects of the model's classes.
         format: ``"onnx"``, ``"openvino"``, ``"ncnn"`` or ``"executorch"``.
-        nms: put thresholding and non-maximum suppression into the file: it then takes one image and gives ``boxes``
-            (K,4), ``scores`` and ``labels`` (K,), best first. Of a model that keeps an image's proportions it also
-            takes ``size`` (2,), height and width before padding. Otherwise ``boxes`` (B,N,4) and ``scores`` (B,N,C).
-        raw: leave decoding out too: ``head_0``, ``head_1`` … (B,N,·) are the joined outputs of the head's layers.
-        dynamic: accept inputs of any batch, height and width (multiples of the model's divisor).
+        nms: include score threshold and non-maximum suppression: the file takes one image and returns ``boxes``
+            (K,4), ``scores`` and ``labels`` (K,), best first. If the model keeps the aspect ratio of images, it has a
+            second input ``size`` (2,), height and width before padding. Without ``nms`` the outputs are ``boxes``
+            (B,N,4) and ``scores`` (B,N,C).
+        raw: exclude decoding: ``head_0``, ``head_1``, … (B,N,·) are the concatenated outputs of the head's layers.
+        dynamic: accept any batch size, height and width (multiples of the model's divisor).
         precision: of weights and computation; inputs and outputs stay fp32.
-        calibration: for int8: images like those that the file will see, some dozens.
+        calibration: for int8: some dozens of images like those of the application.
         min_agreement: for fp16 and int8, replaces the limits below: the fraction of detections with a score of at
             least 0.3, in either result, that must have a counterpart of the same class with an IoU of at least 0.7.
 
     Returns:
-        How far the file's results are from the model's.
+        The largest differences between the results of file and model.
 
     Raises:
-        ExportMismatch: further than 0.1 px and 0.001 (fp16, int8: 1 px and 0.01) or ``min_agreement``; no file is left.
-        ValueError: not a one-stage model, no images, or settings that exclude each other or that the format refuses.
+        ExportMismatch: the results differ by more than 0.1 px or 0.001 (fp16, int8: 1 px or 0.01), or agree less than
+            ``min_agreement``; no file is kept.
+        ValueError: not a one-stage model, no images, or settings that exclude each other or are not supported.
         ImportError: the extra for the format is not installed.
     """
     kind = FORMATS.get(format)
@@ -78,8 +80,8 @@ def export_model(
     _check(kind, path, images, nms, raw, dynamic, precision, calibration, min_agreement)
     if nms and (type(network.branch.postprocess) is not PostProcess or network.branch.postprocess.voting_sigma):
         raise ValueError(
-            f"the post-processing of '{model.name}' is more than threshold and NMS and cannot be put into a file: "
-            "leave out nms, then poise does it after the file"
+            f"the post-processing of '{model.name}' is more than threshold and NMS and cannot be exported: "
+            "leave out nms, then poise applies it to the outputs of the file"
         )
     kind.check({"nms": nms, "dynamic": dynamic, precision: True})
     outputs: Outputs = "detections" if nms else "raw" if raw else "decoded"
@@ -109,15 +111,15 @@ def _check(
     if path.suffix != kind.suffix:
         raise ValueError(f"{path}: {kind.name} files end in {kind.suffix}")
     if not len(images):
-        raise ValueError("an export is compared with PyTorch on real images: give at least one")
+        raise ValueError("an export is compared with PyTorch on images: give at least one")
     if nms and raw:
-        raise ValueError("a file gives either detections or the raw outputs of the head: leave out nms or raw")
+        raise ValueError("a file returns either detections or the raw outputs of the head: leave out nms or raw")
     if nms and dynamic:
-        raise ValueError("a file with NMS inside takes one image of a fixed size: leave out nms or dynamic")
+        raise ValueError("a file with NMS takes one image of a fixed size: leave out nms or dynamic")
     if (precision == "int8") != bool(len(calibration)):
-        raise ValueError("int8 needs images for its calibration (--calibrate PATH), and nothing else takes them")
+        raise ValueError("int8 needs images for its calibration (--calibrate PATH), and other precisions have none")
     if min_agreement is not None and (precision == "fp32" or not 0 < min_agreement <= 1):
-        raise ValueError("min_agreement is a share in (0,1], for fp16 and int8: fp32 keeps its limits")
+        raise ValueError("min_agreement is a fraction in (0,1], for fp16 and int8: fp32 keeps its limits")
 
 
 def _write_and_compare(
@@ -129,67 +131,70 @@ def _write_and_compare(
         exported = load_exported(file)
         by_overlap = min_agreement is not None or plan.metadata.precision == "int8"
         agreement = (counterparts if by_overlap else compare)(plan.model, exported, images)
-        _judge(agreement, plan.metadata, path, min_agreement)
-        _put(kind.files(file), kind.files(path))
+        _check_result(agreement, plan.metadata, path, min_agreement)
+        _move(kind.files(file), kind.files(path))
     return agreement
 
 
-def _put(written: Sequence[Path], wanted: Sequence[Path]) -> None:
-    """Move the files to their place, the one that names the others last."""
+def _move(written: Sequence[Path], wanted: Sequence[Path]) -> None:
+    """Move the files to their paths, the main file last."""
     if len(wanted) > 1:
-        wanted[0].unlink(missing_ok=True)  # an older export is not seen with newer parts
+        wanted[0].unlink(missing_ok=True)  # do not combine an old main file with new companions
     for source, target in reversed(list(zip(written, wanted, strict=True))):
         os.replace(source, target)
 
 
-def _judge(agreement: ExportComparison, metadata: ExportMetadata, path: Path, min_agreement: float | None) -> None:
-    """Raise ``ExportMismatch`` for a file that is not to be left behind."""
+def _check_result(
+    agreement: ExportComparison, metadata: ExportMetadata, path: Path, min_agreement: float | None
+) -> None:
+    """Raise ``ExportMismatch`` if the results differ too much."""
     if not agreement.compared:
-        raise ExportMismatch("the model finds nothing on the images given, so nothing was compared: give others")
+        raise ExportMismatch(
+            "the model detects nothing on the given images, so nothing was compared: give other images"
+        )
     tolerance = FULL if metadata.precision == "fp32" else HALF
     if min_agreement is None and not agreement.within(tolerance):
-        hint = (
-            ""
-            if metadata.precision == "fp32"
-            else "; --min-agreement SHARE asks for counterparts of the detections instead"
-        )
+        hint = "" if metadata.precision == "fp32" else "; --min-agreement FRACTION compares the detections instead"
         if metadata.precision == "int8":
-            hint += f" (here {agreement.share:.1%} from {CONFIDENT} on have one of their class and IoU {OVERLAP})"
+            matched = f"{agreement.matched_fraction:.1%}"
+            hint += f" ({matched} of those with a score of {CONFIDENT} have a counterpart with IoU {OVERLAP})"
         raise ExportMismatch(
-            f"{path}: not written, for it differs from PyTorch ({agreement}; allowed: {tolerance}){hint}"
+            f"{path}: not written, because it differs from PyTorch ({agreement}; allowed: {tolerance}){hint}"
         )
-    if min_agreement is not None and agreement.share < min_agreement:
-        raise ExportMismatch(f"{path}: not written, {agreement.share:.1%} of the detections agree ({agreement})")
+    if min_agreement is not None and agreement.matched_fraction < min_agreement:
+        raise ExportMismatch(
+            f"{path}: not written, {agreement.matched_fraction:.1%} of the detections agree ({agreement})"
+        )
 
 
 def compare(model: DetectionModel, exported: DetectionModel, images: Sequence[Tensor]) -> ExportComparison:
-    """Both on the same prepared images, padded to the exported file's size; one of any size sees a larger one too."""
+    """Run both on the same images, padded to the file's size; a dynamic file also on a larger batch and size."""
     network = exported.network
     assert isinstance(network, ExportedNetwork)
-    result = NOTHING
+    result = EMPTY
     for number, image in enumerate(images):
         pixels, sizes = _prepared(model, network.metadata, image)
         if network.metadata.size is None and number == 0:
             step = model.preprocess.divisor
             larger = functional.pad(pixels, (0, 2 * step, 0, step)).repeat(2, 1, 1, 1)
-            result = result.joined(_compared(model, exported, larger, sizes.repeat(2, 1)))
-        result = result.joined(_compared(model, exported, pixels, sizes))
+            result = result.merged(_compared(model, exported, larger, sizes.repeat(2, 1)))
+        result = result.merged(_compared(model, exported, pixels, sizes))
     return result
 
 
 @torch.no_grad()
 def counterparts(model: DetectionModel, exported: DetectionModel, images: Sequence[Tensor]) -> ExportComparison:
-    """Confident detections of both, matched by class and overlap."""
+    """Match the confident detections of both by class and IoU."""
     network: Any = exported.network
-    found = DetectionMatcher()
+    matcher = DetectionMatcher()
     for image in images:
         pixels, sizes = _prepared(model, network.metadata, image)
-        found.add(model.detect(pixels, sizes)[0], exported.detect(pixels, sizes)[0])
-    return found.agreement()
+        matcher.add(model.detect(pixels, sizes)[0], exported.detect(pixels, sizes)[0])
+    return matcher.comparison()
 
 
 def _prepared(model: DetectionModel, metadata: ExportMetadata, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (1,3,H,W) of the file's size, where that is fixed, and the size before padding."""
+    """Return pixels (1,3,H,W), of the file's size if it is fixed, and the size before padding."""
     prepare = model.preprocess
     pixels, sizes = prepare.batch([prepare.normalize(prepare.resize(image))])
     if metadata.size is not None:

@@ -1,4 +1,4 @@
-"""Checkpoints of the original projects."""
+"""Load checkpoints of the original projects."""
 
 from poise.published.loading import LoadReport, load_published
 

@@ -1,4 +1,4 @@
-"""Layers that depend on the classes, carried over to other classes by their names."""
+"""Remap layers that depend on the classes to other classes by their names."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from torch import Tensor
 
 from poise.published import coco, objects365
 
-KNOWN = (coco.NAMES, objects365.NAMES)  # of published checkpoints, told apart by their number
+KNOWN = (coco.NAMES, objects365.NAMES)  # classes of published checkpoints, identified by their number
 
 
 def spellings(name: str) -> set[str]:
-    """Names under which a class is looked for: lower case, without signs; of "a/b" both and the whole."""
+    """Return the spellings of a class for matching: lower case, no punctuation; for "a/b" each part and the whole."""
     return {"".join(c for c in part.lower() if c.isalnum()) for part in (name, *name.split("/"))} - {""}
 
 
 def class_rows(own: Sequence[str], theirs: Sequence[str]) -> list[int]:
-    """Position in ``theirs`` of the class of each of ``own``, -1 where there is none."""
-    place: dict[str, int] = {}
+    """Return the index in ``theirs`` of each class of ``own``, or -1."""
+    index: dict[str, int] = {}
     for i, name in enumerate(theirs):
         for spelling in spellings(name):
-            place.setdefault(spelling, i)
-    return [next((place[s] for s in sorted(spellings(name), key=len, reverse=True) if s in place), -1) for name in own]
+            index.setdefault(spelling, i)
+    return [next((index[s] for s in sorted(spellings(name), key=len, reverse=True) if s in index), -1) for name in own]
 
 
-def carried_over(
+def remap_rows(
     own: Tensor, value: Tensor, rows: Sequence[int], theirs: int, class_major: bool = False
 ) -> Tensor | None:
-    """``own`` with the rows of the classes that ``value`` has too; None where the shapes do not count classes.
+    """Return ``own`` with the rows of the classes that ``value`` also has; None if the shapes do not fit.
 
     Args:
         own, value: parameters whose first axis is classes, or classes times something, or classes and a background.
-        rows: for each own class that of ``value``, or -1.
+        rows: for each own class its index in ``value``, or -1.
         theirs: number of classes of ``value``.
-        class_major: what belongs to one class lies together (box offsets of a second stage); else anchors come first.
+        class_major: the values of a class are adjacent (box offsets of a second stage); otherwise anchors come first.
     """
     number = len(rows)
     for background in (0, 1):
@@ -42,14 +42,14 @@ def carried_over(
         if rest or not times or value.shape[0] != times * theirs + background or (background and times > 1):
             continue
         result = own.clone()
-        mine, given = result[: times * number], value[: times * theirs].to(own)
-        mine, given = (
+        own_rows, their_rows = result[: times * number], value[: times * theirs].to(own)
+        own_rows, their_rows = (
             part.unflatten(0, (count, times) if class_major else (times, count)).movedim(int(not class_major), 0)
-            for part, count in ((mine, number), (given, theirs))
+            for part, count in ((own_rows, number), (their_rows, theirs))
         )
         for i, row in enumerate(rows):
             if row >= 0:
-                mine[i] = given[row]
+                own_rows[i] = their_rows[row]
         if background:
             result[-1] = value[-1].to(own)
         return result
@@ -57,8 +57,8 @@ def carried_over(
 
 
 def names_of(value: Tensor, own: Tensor, number: int) -> Sequence[str] | None:
-    """The known list of classes that a parameter of another number of classes must have."""
+    """Return the known list of classes with the number that the shape of ``value`` implies, or None."""
     for names in KNOWN:
-        if carried_over(own, value, [-1] * number, len(names)) is not None:
+        if remap_rows(own, value, [-1] * number, len(names)) is not None:
             return names
     return None

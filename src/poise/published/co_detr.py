@@ -100,9 +100,9 @@ CO_DETRS: dict[str, list[Rule]] = {
 
 
 def split_embedding(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with the heads' embeddings, rows of one tensor there, apart."""
-    parted = dict(state)
+    """Split the embeddings of the auxiliary heads, which are rows of one tensor, into separate entries."""
+    split = dict(state)
     key = "query_head.transformer.head_pos_embed.weight"
-    for number, row in enumerate(parted.pop(key, ())):
-        parted[f"{key} ({number})"] = row
-    return parted
+    for number, row in enumerate(split.pop(key, ())):
+        split[f"{key} ({number})"] = row
+    return split

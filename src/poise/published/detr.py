@@ -46,7 +46,7 @@ def outputs(head: str, decoder: str) -> list[Rule]:
 
 
 def proposed(head: str, number: int) -> list[Rule]:
-    """The encoder's own classes and boxes, kept behind those of the decoder's layers."""
+    """Classes and boxes of the encoder, stored after those of the decoder layers."""
     rules = outputs(head, "queries.prediction_head")
     return [(pattern.replace(r"(\d)", f"({number})", 1), own) for pattern, own in rules]
 

@@ -1,4 +1,4 @@
-"""Names of tensors: the originals' checkpoints against poise's modules (how rules work: ``published.shared``)."""
+"""Rules that translate tensor names of published checkpoints to those of poise (see ``published.shared``)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ FAMILIES["fast_rcnn"] = FAST_RCNN
 FAMILIES |= {"faster_rcnn": FASTER_RCNN, "libra_faster_rcnn": LIBRA_FASTER_RCNN, "libra_retinanet": LIBRA_RETINANET}
 FAMILIES |= DETRS
 FAMILIES |= CO_DETRS
-PREPARED: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {  # what is done before names are translated
+PREPARED: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {  # applied before names are translated
     "nanodet_plus": nanodet_plus.split_outputs,
     "co_deformable_detr": split_embedding,
     "dino_5scale_swin": reordered,
@@ -80,19 +80,19 @@ PREPARED: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {  # 
 
 
 def rules_of(name: str) -> list[Rule] | None:
-    """The rules of a model's name: those of the longest family name that it starts with."""
+    """Return the rules of a model, those of the longest family name with which its name starts."""
     families = [family for family in FAMILIES if name.startswith(f"{family}_")]
     return FAMILIES[max(families, key=len)] if families else None
 
 
 def prepared(name: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The state dict of an original checkpoint, in pieces that can be renamed one by one."""
+    """Return the state dict with tensors that can be renamed one by one."""
     families = [family for family in PREPARED if name.startswith(f"{family}_")]
     return PREPARED[max(families, key=len)](state) if families else state
 
 
 def translate(key: str, rules: Iterable[Rule]) -> tuple[bool, str | None]:
-    """Whether a rule knows the original's key, and poise's name for it (None: not needed)."""
+    """Return whether a rule matches the key, and poise's name for it (None: not needed)."""
     for pattern, replacement in rules:
         match = re.fullmatch(pattern, key)
         if match:

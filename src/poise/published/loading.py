@@ -1,4 +1,4 @@
-"""Loading checkpoints that the original projects published."""
+"""Load checkpoints that the original projects published."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from poise.detectors import DetectionModel
-from poise.published.classes import carried_over, class_rows, names_of
+from poise.published.classes import class_rows, names_of, remap_rows
 from poise.published.coco import name_classes
 from poise.published.keys import prepared, rules_of, translate
 from poise.storage import load_weights
@@ -17,13 +17,15 @@ from poise.storage import load_weights
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a published checkpoint."""
+    """Result of loading a published checkpoint."""
 
-    loaded: tuple[str, ...]  # keys of the checkpoint whose values are now in the model
-    unexpected: tuple[str, ...]  # keys of the checkpoint that the model has no place for
-    missing: tuple[str, ...]  # parameters and buffers of the model that the checkpoint did not hold
-    reinitialized: tuple[str, ...] = ()  # parameters left at their start because the class count differs
-    remapped: tuple[str, ...] = ()  # parameters of which the classes of the same name were taken over
+    loaded: tuple[str, ...]  # keys of the checkpoint that were loaded
+    unexpected: tuple[str, ...]  # keys of the checkpoint that the model does not have
+    missing: tuple[str, ...]  # parameters and buffers of the model that the checkpoint does not have
+    reinitialized: tuple[
+        str, ...
+    ] = ()  # parameters that keep their initial values because the number of classes differs
+    remapped: tuple[str, ...] = ()  # parameters of which the rows of classes with the same name were loaded
     remapped_classes: tuple[str, ...] = ()  # names of those classes
 
     def __str__(self) -> str:
@@ -31,8 +33,8 @@ class LoadReport:
         for what, keys in (
             ("unexpected keys", self.unexpected),
             ("missing", self.missing),
-            ("re-made for the classes", self.reinitialized),
-            ("classes carried over by their names", self.remapped_classes),
+            ("initialized for other classes", self.reinitialized),
+            ("classes matched by name", self.remapped_classes),
         ):
             if keys:
                 lines.append(f"{len(keys)} {what}: {', '.join(keys[:10])}{' …' if len(keys) > 10 else ''}")
@@ -45,21 +47,21 @@ def load_published(
     remap_classes: bool = False,
     source_classes: Sequence[str] | None = None,
 ) -> LoadReport:
-    """Fill a model from a checkpoint of the original project; 80 classes without names get COCO's.
+    """Load a checkpoint of the original project into a model; 80 classes without names get COCO's names.
 
     Args:
         model: from ``create_model`` of the matching name.
         source: a ``.pth``/``.ckpt``/``.safetensors`` file, or a state dict with the original's key names; weights may
             be nested under ``state_dict``, ``ema``, ``ema_state_dict`` or ``model``.
-        remap_classes: accept another number of classes: of the layers that depend on it the classes that both have by
-            name are taken over (a model whose classes are named, ``set_classes``), the others keep their fresh start.
+        remap_classes: accept another number of classes: in the layers that depend on it, load the classes with names
+            that both have (``model.set_classes`` names them); the others keep their initial values.
         source_classes: names of the checkpoint's classes; by default COCO's of 80, those of Objects365 of 365.
 
     Returns:
-        What was loaded, what was not, and what stays missing.
+        Loaded, unexpected and missing keys.
 
     Raises:
-        ValueError: no weights inside, no key that fits, or a tensor of another shape.
+        ValueError: the file has no weights, no key fits, or a tensor has another shape.
     """
     plain = _plain_state(_read(source) if isinstance(source, (str, Path)) else source)
     rules = rules_of(model.name)
@@ -92,7 +94,7 @@ def load_published(
             raise ValueError(
                 f"'{key}' has shape {tuple(value.shape)}, the model's '{name}' {tuple(own[name].shape)}; "
                 f"is it the checkpoint of '{model.name}' with {model.num_classes} classes? "
-                "(remap_classes=True accepts another number of classes)"
+                "(remap_classes=True, or --weights of poise train, accepts another number of classes)"
             )
     if not filled:
         raise ValueError(f"none of the {len(state)} keys fits '{model.name}'; the first is '{next(iter(state), '-')}'")
@@ -109,12 +111,12 @@ def load_published(
 def _by_name(
     model: DetectionModel, name: str, own: Tensor, value: Tensor, source_classes: Sequence[str] | None
 ) -> tuple[Tensor, list[str]]:
-    """A parameter with the rows of the classes that both have, and the names of these."""
+    """Return a parameter with the rows of the classes that both have, and their names."""
     theirs = source_classes or names_of(value, own, model.num_classes)
     if theirs is None:
         return own, []
     rows = class_rows(model.class_names, theirs)
-    mixed = carried_over(own, value, rows, len(theirs), class_major=name.rpartition(".")[0].endswith("offsets"))
+    mixed = remap_rows(own, value, rows, len(theirs), class_major=name.rpartition(".")[0].endswith("offsets"))
     if mixed is None:
         return own, []
     return mixed, [known for known, row in zip(model.class_names, rows, strict=True) if row >= 0]
@@ -125,12 +127,14 @@ def _read(path: str | Path) -> Mapping[str, object]:
         raise ValueError(f"checkpoint '{path}': no such file")
     content = load_weights(path)
     if str(content.get("format", "")).startswith("poise-"):
-        raise ValueError(f"checkpoint '{path}': poise's own file, which names its model; give it alone (poise.load)")
+        raise ValueError(
+            f"checkpoint '{path}': a file of poise, which names its model; load it without a name (poise.load)"
+        )
     return content
 
 
 def _plain_state(content: Mapping[str, object]) -> dict[str, Tensor]:
-    """The weights inside a checkpoint, without wrappers' prefixes."""
+    """Return the weights of a checkpoint, without prefixes of wrappers."""
     for nest in ("ema_state_dict", "ema", "state_dict", "model"):
         inner = content.get(nest)
         if isinstance(inner, Mapping):
@@ -146,6 +150,6 @@ def _plain_state(content: Mapping[str, object]) -> dict[str, Tensor]:
 
 
 def _differs_by_classes(own: Tensor, other: Tensor, num_classes: int) -> bool:
-    """Whether two shapes agree but for a first axis that counts classes (or these and a background)."""
+    """Return whether two shapes differ only in a first axis of classes (or classes and background)."""
     counted = own.shape[0] % num_classes == 0 or own.shape[0] == num_classes + 1
     return own.shape[1:] == other.shape[1:] and counted

@@ -55,10 +55,10 @@ def split_outputs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Split the output rows of each level into ``… (classes)`` and ``… (box_distances)``, which come last."""
     project = state.get("head.distribution_project.project")
     rows = 4 * (DEFAULT_BINS if project is None else len(project))
-    parted: dict[str, Tensor] = {}
+    split: dict[str, Tensor] = {}
     for key, value in state.items():
         if re.fullmatch(r"head\.gfl_cls\.\d\.(weight|bias)", key):
-            parted[f"{key} (classes)"], parted[f"{key} (box_distances)"] = value[:-rows], value[-rows:]
+            split[f"{key} (classes)"], split[f"{key} (box_distances)"] = value[:-rows], value[-rows:]
         else:
-            parted[key] = value
-    return parted
+            split[key] = value
+    return split

@@ -54,10 +54,10 @@ LIBRA_RETINANET: list[Rule] = [
 
 
 def modern(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of a two-stage detector of MMDetection before 2.0 in the names and layout of later ones.
+    """Convert a state dict of a two-stage detector of MMDetection before 2.0 to the names and layout of later ones.
 
-    There the background is the first class instead of the last, it has box offsets too (never trained), and the
-    second stage has no prefix. Those models were also trained with whole-pixel boxes (width = x2 - x1 + 1) and another
+    There the background is the first class instead of the last and has box offsets too (not trained), and the second
+    stage has no prefix. Those models were also trained with whole-pixel boxes (width = x2 - x1 + 1) and another
     RoIAlign, which is not imitated: their accuracy moves by a few tenths of a point. Other state dicts are returned
     as they are.
     """

@@ -1,4 +1,4 @@
-"""Names of Swin transformers' tensors: Microsoft's (Co-DETR's checkpoints) and MMDetection's against timm's."""
+"""Translate tensor names of Swin transformers from Microsoft's (Co-DETR) and MMDetection's to timm's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poise.published.shared import Rule
 
-MERGED = (0, 2, 1, 3)  # where MMDetection keeps the channels of each neighbor that Microsoft joins first, second, …
+MERGED = (0, 2, 1, 3)  # index in MMDetection of the neighbors that Microsoft concatenates first, second, …
 
 
 def microsoft(first_norm: int) -> list[Rule]:
@@ -25,7 +25,7 @@ def microsoft(first_norm: int) -> list[Rule]:
 
 
 def mmdetection(first_norm: int) -> list[Rule]:
-    """The same for MMDetection's names; ``reordered`` must have gone ahead."""
+    """Rules for MMDetection's names, after :func:`reordered`."""
     block, own = r"backbone\.stages\.(\d)\.blocks\.(\d+)", r"backbone.body.layers_\1.blocks.\2"
     return [
         (r"backbone\..*relative_position_index", None),
@@ -45,7 +45,7 @@ def _norms(first: int) -> list[Rule]:
 
 
 def _merging(stages: str) -> list[Rule]:
-    """Merging of patches ends a stage there and begins the next one in timm."""
+    """Patch merging ends a stage there and begins the next one in timm."""
     return [
         (rf"backbone\.{stages}\.{i}\.downsample\.(.+)", rf"backbone.body.layers_{i + 1}.downsample.\1")
         for i in range(3)
@@ -53,12 +53,12 @@ def _merging(stages: str) -> list[Rule]:
 
 
 def reordered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with the inputs of MMDetection's merging layers in Microsoft's order."""
+    """Return the state dict with the inputs of MMDetection's patch merging layers in Microsoft's order."""
     pattern = re.compile(r"backbone\.stages\.\d\.downsample\.(norm\.(weight|bias)|reduction\.weight)")
     return {key: _reordered(value) if pattern.fullmatch(key) else value for key, value in state.items()}
 
 
 def _reordered(value: Tensor) -> Tensor:
-    """Channel by channel four neighbors, to neighbor by neighbor all channels, on the last axis."""
+    """Reorder the last axis from (channel, neighbor) to (neighbor, channel)."""
     neighbors = value.unflatten(-1, (-1, 4))[..., torch.tensor(MERGED)]
     return neighbors.transpose(-1, -2).flatten(-2)

@@ -1,4 +1,4 @@
-"""A recipe is a model, data, augmentation, optimizer and schedule as typed frozen values; a function returns it."""
+"""Recipes: the settings of a training run as typed frozen dataclasses, returned by functions."""
 
 from poise.recipes.augment import AugmentSettings
 from poise.recipes.catalog import describe_recipe, get_recipe, list_recipes

@@ -16,7 +16,7 @@ from poise.storage import read_yaml
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the table: its name and what it changes, such as ``{"model.options.negative": "probability"}``."""
+    """A row of the table: its name and its changes, such as ``{"model.options.negative": "probability"}``."""
 
     name: str
     changes: Mapping[str, Any]
@@ -32,13 +32,13 @@ class PlannedRun:
 
     @property
     def folder(self) -> str:
-        """Where it goes inside the ablation's folder: ``VARIANT/seed-N``, the name reduced to plain characters."""
+        """Its folder within that of the ablation: ``VARIANT/seed-N``, with special characters replaced."""
         return f"{plain_name(self.variant)}/seed-{self.seed}"
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Variants of a recipe, each trained once a seed.
+    """Variants of a recipe, each trained once per seed.
 
     Raises:
         ValueError: no variant or seed, or two variants of one name (or of one folder).
@@ -61,16 +61,16 @@ class Ablation:
             folders[folder] = variant.name
 
     def runs(self, recipe: Recipe) -> list[PlannedRun]:
-        """All trainings, seed after seed, so that a table of the first seed is complete early.
+        """List all trainings, seed by seed, so that the table of the first seed is complete early.
 
         Raises:
-            ValueError: a setting that does not exist or has another type; the variant is named.
+            ValueError: a setting does not exist or has another type; the variant is named.
         """
         return [PlannedRun(v.name, seed, _varied(recipe, v, seed)) for seed in self.seeds for v in self.variants]
 
 
 def grid(settings: Mapping[str, Sequence[Any]]) -> tuple[Variant, ...]:
-    """Every combination of the settings' values, named ``gamma1=1, gamma2=2`` after the settings' last parts."""
+    """Return every combination of the settings' values, named ``gamma1=1, gamma2=2`` after the settings' last parts."""
     names = [name.rpartition(".")[2] for name in settings]
     if len(set(names)) < len(names):
         names = list(settings)
@@ -85,7 +85,7 @@ def load_ablation(path: str | os.PathLike[str]) -> Ablation:
     """Read ``variants`` (name to changes) or ``vary`` (setting to values), and ``seeds``, from a YAML file.
 
     Raises:
-        ValueError: the file is no such table; it is named, with what was expected.
+        ValueError: the file is not such a table; the message names it and what is expected.
     """
     table = read_yaml(path)
     if not isinstance(table, dict) or not (set(table) <= {"variants", "vary", "seeds"}):
@@ -99,7 +99,7 @@ def load_ablation(path: str | os.PathLike[str]) -> Ablation:
 
 
 def plain_name(name: str) -> str:
-    """A name as a folder: letters, digits, ``.``, ``=``, ``+`` and ``-``."""
+    """Convert a name to one of a folder: letters, digits, ``.``, ``=``, ``+`` and ``-``."""
     return re.sub(r"[^\w.=+]+", "-", name).strip("-.") or "variant"
 
 

@@ -1,4 +1,4 @@
-"""The comparisons of the articles, ready for ``poise ablate``: each a model to start from and its variants."""
+"""Ablation tables of the articles for ``poise ablate``: each has a base model and variants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from poise.recipes.claims import dense_schemes, varifocal_schemes
 
 @dataclass(frozen=True)
 class ArticleTable:
-    """One table: what it compares, the model or recipe that it varies, and its rows."""
+    """One table: its subject, its base model or recipe, and its rows."""
 
     about: str
     recipe: str
@@ -41,7 +41,7 @@ TABLES: dict[str, ArticleTable] = {
         ),
     ),
     "dw_negative_weight": ArticleTable(
-        "what DW's negative weight is made of",
+        "the factors of DW's negative weight",
         "dw_r18_fpn",
         _rows(
             {
@@ -54,7 +54,7 @@ TABLES: dict[str, ArticleTable] = {
         ),
     ),
     "dw_candidate_bag": ArticleTable(
-        "which places DW lets be positive",
+        "the candidate bag of DW: which priors may be positive",
         "dw_r18_fpn",
         _rows(
             {
@@ -115,7 +115,7 @@ TABLES: dict[str, ArticleTable] = {
         ),
     ),
     "nanodet_guidance": ArticleTable(
-        "NanoDet-Plus with and without its guide, and taught by other assigners",
+        "NanoDet-Plus with and without its assign guidance module, and with other assigners",
         "nanodet_plus_m_320",
         _rows(
             {

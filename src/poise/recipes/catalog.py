@@ -64,24 +64,24 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def list_recipes(pattern: str = "*") -> list[str]:
-    """Names of published recipes that match a shell pattern, sorted. Every model's name is a recipe too."""
+    """List the published recipes that match a shell pattern, sorted. The name of every model is a recipe as well."""
     return sorted(fnmatch.filter(RECIPES, pattern))
 
 
 def describe_recipe(name: str) -> str:
-    """One line about a published recipe."""
+    """Return one line about a published recipe."""
     return (RECIPES[name].__doc__ or "").splitlines()[0]
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe of this name.
+    """Return the recipe of this name.
 
     Args:
         name: a published recipe (``atss_r50_fpn_1x``), a model (``atss_r18_fpn``: the general fine-tuning recipe), or
             ``module:function``, a function of your own that returns a ``Recipe``.
 
     Raises:
-        ValueError: no such name; the nearest is suggested.
+        ValueError: no such name; a similar one is suggested.
     """
     if name in RECIPES:
         return RECIPES[name]()

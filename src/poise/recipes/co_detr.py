@@ -2,8 +2,8 @@
 
 Batches of 16, AdamW, gradients clipped at 0.1. "lsj" is large-scale jitter with copy-paste: the originals paste and cut
 by masks, poise by boxes; at inference they fill the square with gray, where poise pads with the mean and masks that.
-Of LVIS the authors' configurations test only; repeat-factor sampling and the federated loss are as the article tells.
-Fine-tuning from Objects365 needs its checkpoint: ``--model.weights FILE``; classes are carried over by their names.
+The authors published LVIS configurations for testing only; repeat-factor sampling and the federated loss follow the
+article. Fine-tuning from Objects365 needs its checkpoint (``--weights FILE``); classes are matched by their names.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def lsj(side: int) -> AugmentSettings:
 
 
 def _lvis(recipe: Recipe) -> Recipe:
-    """Rare classes come more often, and the classification reads 50 classes at a time."""
+    """Add repeat-factor sampling and the federated loss with 50 classes."""
     data = replace(recipe.data, repeat_threshold=1e-3)
     return replace(recipe, data=data, train=replace(recipe.train, federated_classes=50))
 
 
 def _from_objects365(recipe: Recipe) -> Recipe:
-    """Nothing from ImageNet: all weights come from the checkpoint."""
+    """Start without ImageNet weights: all weights come from the checkpoint."""
     return replace(recipe, model=replace(recipe.model, backbone_weights="none"))
 
 
@@ -196,10 +196,10 @@ def co_dino_5scale_vit_l_lvis_16e() -> Recipe:
     return replace(recipe, model=replace(recipe.model, image_size=(1536,)), augment=lsj(1536), schedule=schedule)
 
 
-def layer_decay(blocks: int, share: float) -> dict[str, float]:
-    """Rates of a vision transformer's parts: each block ``share`` of the next, the embedding ``share`` of the first."""
-    rates = {f"backbone.body.blocks.{i}.": share ** (blocks - i) for i in range(blocks)}
-    return {**rates, **{f"backbone.body.{name}": share ** (blocks + 1) for name in ("pos_embed", "patch_embed")}}
+def layer_decay(blocks: int, decay: float) -> dict[str, float]:
+    """Layer-wise rates of a ViT: each block has ``decay`` times the rate of the next, the embedding of the first."""
+    rates = {f"backbone.body.blocks.{i}.": decay ** (blocks - i) for i in range(blocks)}
+    return {**rates, **{f"backbone.body.{name}": decay ** (blocks + 1) for name in ("pos_embed", "patch_embed")}}
 
 
 RECIPES = tuple(recipe for name, recipe in list(globals().items()) if name.startswith("co_d") and callable(recipe))

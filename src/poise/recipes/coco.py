@@ -11,7 +11,7 @@ from poise.recipes.settings import (
     ScheduleSettings,
 )
 
-# COCO itself holds a few boxes without area: the originals leave them out, and so do its recipes.
+# COCO has a few boxes without area, which the originals leave out as well.
 COCO = DataSettings(batch_size=16, keep_empty=False, min_side=32, group_by_aspect=True, on_bad_data="skip")
 
 
@@ -21,7 +21,7 @@ def coco_recipe(
     optimizer: OptimizerSettings | None = None,
     augment: AugmentSettings | None = None,
 ) -> Recipe:
-    """A model on an ImageNet backbone with the shared settings, and what a paper does otherwise."""
+    """Make a recipe with an ImageNet backbone, the shared settings, and those that a paper changes."""
     return Recipe(
         model=ModelSettings(model, backbone_weights="imagenet"),
         data=COCO,

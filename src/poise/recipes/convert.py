@@ -1,4 +1,4 @@
-"""Recipes as plain data and back, strictly: nothing unknown or ill-typed passes."""
+"""Convert recipes to plain data and back; unknown names and wrong types are errors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Settings = TypeVar("Settings")
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """Settings as nested dicts of numbers, strings and lists (fit for YAML, JSON and checkpoints)."""
+    """Convert settings to nested dicts of numbers, strings and lists, for YAML, JSON and checkpoints."""
     return _plain(asdict(settings))
 
 
 def from_dict(values: Mapping[str, Any], kind: type[Settings] = Recipe, where: str = "") -> Settings:  # type: ignore[assignment]
-    """Settings of a nested dict; what is left out keeps its default.
+    """Convert a nested dict to settings; missing entries keep their defaults.
 
     Raises:
-        ValueError: an unknown name (the nearest valid one is named) or a value of another type.
+        ValueError: an unknown name (a similar one is suggested) or a value of another type.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where or 'a recipe'} must be a table of settings, not {values!r}")
@@ -47,7 +47,7 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read a recipe from a YAML file.
 
     Raises:
-        ValueError: the file is no YAML, or a setting is unknown or ill-typed; file and setting are named.
+        ValueError: the file is not YAML, or a setting is unknown or of the wrong type; file and setting are named.
     """
     values = read_yaml(path)
     try:
@@ -57,7 +57,7 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
 
 
 def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with some settings replaced, given as ``{"schedule.epochs": 3}``; checked as in :func:`from_dict`."""
+    """Replace some settings of a recipe, such as ``{"schedule.epochs": 3}``; checked as in :func:`from_dict`."""
     values = to_dict(recipe)
     for path, value in changes.items():
         *groups, last = path.split(".")
@@ -82,7 +82,7 @@ def setting_paths(kind: Any, prefix: str = "") -> Iterator[str]:
 
 
 def differences(before: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, Any, Any]]:
-    """(setting, value before, value now) of every setting in which a recipe differs from one given as a dict."""
+    """List (setting, old value, new value) of every setting in which a recipe differs from one given as a dict."""
     return [
         (f"{group}.{name}", before.get(group, {}).get(name), value)
         for group, settings in to_dict(recipe).items()
@@ -108,7 +108,7 @@ def _plain(value: Any) -> Any:
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
-    """``value`` as the annotated type, or a ``ValueError`` that says what was wanted."""
+    """Convert ``value`` to the annotated type, or raise ``ValueError`` with the expected type."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return from_dict(value, kind, where)  # type: ignore[arg-type]

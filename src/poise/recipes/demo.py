@@ -17,7 +17,7 @@ from poise.recipes.settings import (
 def demo(epochs: int = 20) -> Recipe:
     """ATSS on a tiny ResNet at 160 pixels; AdamW with a cosine and averaged weights.
 
-    Small batches: from random weights it is the number of steps that counts.
+    The batches are small, because from random weights the number of steps matters most.
     """
     return Recipe(
         model=ModelSettings(

@@ -1,4 +1,4 @@
-"""A recipe for any model on one's own data, of hundreds to some ten thousand images."""
+"""The general recipe for fine-tuning any model on your own data, of hundreds to some ten thousand images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from poise.recipes.settings import (
 
 
 def finetune(model: str, epochs: int = 50, image_size: int = 640) -> Recipe:
-    """AdamW with a cosine over ``epochs``, averaged weights and mild augmentation, from an ImageNet backbone.
+    """AdamW with a cosine over ``epochs``, EMA and mild augmentation, from an ImageNet backbone.
 
-    Not a published recipe: its settings are poise's own. The warm-up takes at most a tenth of the training, so that
-    small data sets are not all warm-up.
+    Not a published recipe: its settings are poise's own. The warm-up takes at most a tenth of the training, so
+    that it is short on small data sets.
     """
     return Recipe(
         model=ModelSettings(model, backbone_weights="imagenet", image_size=(image_size,)),

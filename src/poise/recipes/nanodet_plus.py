@@ -17,7 +17,7 @@ WARP = AugmentSettings(flip=0.5, warp_scale=(0.6, 1.4), warp_stretch=(0.8, 1.2),
 
 
 def _published(model: str) -> Recipe:
-    """One GPU, 96 images a step, decay on every parameter, an average that starts at once and settles at 0.9998."""
+    """One GPU, 96 images per step, weight decay on every parameter, EMA with decay 0.9998."""
     return Recipe(
         model=ModelSettings(model, backbone_weights="imagenet"),
         data=DataSettings(batch_size=96, drop_last=True),
@@ -52,10 +52,10 @@ def nanodet_plus_m_1_5x_416_coco() -> Recipe:
 
 
 def nanodet_plus_m_320_finetune() -> Recipe:
-    """NanoDet-Plus-m at 320x320 on hundreds of images of one's own, in minutes on a CPU; give --model.weights.
+    """NanoDet-Plus-m at 320x320 on hundreds of your own images, in minutes on a CPU; give --weights.
 
-    Not a published recipe. Published weights come without a guide, and their box predictions are good from the start:
-    so the head decides for itself, at half the cost of a step.
+    Not a published recipe. Published weights lack the assign guidance module (AGM), and their box predictions are good
+    from the start. So the head's own predictions are used for the assignment, at half the cost of a step.
     """
     return Recipe(
         model=ModelSettings("nanodet_plus_m_320", options={"guide_depth": 0}),

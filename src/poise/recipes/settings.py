@@ -1,4 +1,4 @@
-"""What a training run is made of, as plain frozen dataclasses; every field is reachable as ``--group.field value``."""
+"""Settings of a training run as frozen dataclasses; each is an option ``--group.field value`` of the command line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from poise.recipes.values import OptionValue
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which model is trained; the number of classes comes from the data."""
+    """The model; its number of classes is that of the data."""
 
     name: str = "atss_r50_fpn"
     """A name of ``poise.list_models()``."""
     backbone_weights: str = "none"
-    """``none`` (random), ``imagenet`` (timm downloads them), or a file of backbone weights."""
+    """``none`` (random), ``imagenet`` (downloaded by timm), or a file of backbone weights."""
     weights: str = ""
-    """A poise model file, a run folder or a published checkpoint that the whole model starts from; empty: none."""
+    """Model file, run folder or published checkpoint from which the whole model starts; empty: none."""
     image_size: tuple[int, ...] = ()
     """(limit of both sides,) or (short, long); empty: as published (800, 1333)."""
     options: dict[str, OptionValue] = field(default_factory=dict)
@@ -31,39 +31,39 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images, and how they become batches."""
+    """Images and batches."""
 
     path: str = ""
-    """Folder or file of the data set: COCO, YOLO, Pascal VOC or LVIS, as it is."""
+    """Folder or file of the data set, in COCO, YOLO, Pascal VOC or LVIS layout."""
     train: str = ""
-    """Name of the split that is trained on; empty: train, else trainval, else the only one."""
+    """Name of the training split; empty: train, else trainval, else the only one."""
     val: str = ""
-    """Name of the split that is validated on; empty: val, else test, else the training split; none: no validation."""
+    """Name of the validation split; empty: val, else test, else the training split; none: no validation."""
     on_bad_data: Literal["error", "skip"] = "error"
-    """What happens at start-up when ``poise check`` would find faults: stop with the list, or leave the faulty out."""
+    """Faulty records, which ``poise check`` lists: stop with the list, or leave them out."""
     keep_empty: bool = True
-    """Train on images without objects as background; published COCO recipes leave them out."""
+    """Train on images without objects, as background; published COCO recipes leave them out."""
     min_side: int = 0
-    """Images with a side shorter than this many pixels are not trained on; published COCO recipes use 32."""
+    """Leave out training images with a side shorter than this many pixels; published COCO recipes use 32."""
     repeat_threshold: float = 0.0
-    """Repeat-factor sampling (LVIS, 0.001): images whose rarest class is shown by a smaller share f of the images come
-    sqrt(repeat_threshold / f) times, rounded up, in every epoch; 0: every image once."""
+    """Repeat-factor sampling (LVIS uses 0.001): an image whose rarest class occurs in a fraction f of the images below
+    this threshold is repeated sqrt(repeat_threshold / f) times per epoch, rounded up; 0: every image once."""
     group_by_aspect: bool = False
-    """Batches hold only wide or only tall images, as in MMDetection: less padding."""
+    """Make batches of only wide or only tall images, as MMDetection does, which need less padding."""
     batch_size: int = 16
-    """Images of one optimizer step, all processes and accumulated parts together."""
+    """Images of one optimizer step, over all processes and accumulated parts."""
     eval_batch_size: int = 8
-    """Images of one batch in validation, a process."""
+    """Images of one validation batch in each process."""
     workers: int = 4
     """Processes that load images, for each training process; 0 loads in the training process."""
     drop_last: bool = False
-    """Leave out the last batch of an epoch where it is not full."""
+    """Leave out the last batch of an epoch if it is not full."""
     proposals: str = ""
-    """File of proposals (COCO results) of the training images, for models that are given regions: fast_rcnn_*."""
+    """File of proposals (COCO results) for the training images, for models that need them: fast_rcnn_*."""
     val_proposals: str = ""
-    """File of proposals of the validation images; empty: they are in the same file."""
+    """File of proposals for the validation images; empty: they are in the same file."""
     proposals_limit: int = 2000
-    """The best proposals of an image that are used."""
+    """Number of the best proposals of an image that are used."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, f"data.batch_size={self.batch_size} must be at least 1")
@@ -81,21 +81,21 @@ class OptimizerSettings:
     lr: float = 0.01
     """Learning rate for a batch of ``lr_batch_size`` images."""
     lr_batch_size: int = 16
-    """The rate is scaled by batch / lr_batch_size (linear scaling); 0: ``lr`` is used as it stands."""
+    """The rate is multiplied by batch_size / lr_batch_size (linear scaling); 0: ``lr`` is used as given."""
     momentum: float = 0.9
     nesterov: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
     norm_decay_multiplier: float = 1.0
-    """Times ``weight_decay`` for weights and biases of normalization layers; 0 excludes them."""
+    """Factor of ``weight_decay`` for weights and biases of normalization layers; 0: no decay."""
     bias_decay_multiplier: float = 1.0
-    """Times ``weight_decay`` for biases outside normalization layers."""
+    """Factor of ``weight_decay`` for biases outside normalization layers."""
     bias_lr_multiplier: float = 1.0
-    """Times ``lr`` for biases outside normalization layers (2 in FCOS and VarifocalNet)."""
+    """Factor of ``lr`` for biases outside normalization layers (2 in FCOS and VarifocalNet)."""
     backbone_lr_multiplier: float = 1.0
-    """Times ``lr`` for the backbone (0.1 in the DETR family)."""
+    """Factor of ``lr`` for the backbone (0.1 in the DETR family)."""
     lr_multipliers: dict[str, float] = field(default_factory=dict)
-    """Part of a parameter's name to a multiplier of ``lr``; the longest that occurs wins, also over the backbone's."""
+    """Factors of ``lr`` by part of a parameter's name; the longest matching part decides, also over the backbone's."""
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, f"optimizer.lr={self.lr} must be positive")
@@ -106,25 +106,25 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """How long, and the learning rate's way through it."""
+    """Number of epochs and learning rate schedule."""
 
     epochs: int = 12
     kind: Literal["multistep", "cosine", "flat_cosine", "flat_linear", "constant"] = "multistep"
     milestones: tuple[int, ...] = (8, 11)
-    """multistep: after each of these epochs the rate is multiplied by ``gamma``."""
+    """multistep: the rate is multiplied by ``gamma`` after each of these epochs."""
     gamma: float = 0.1
     flat_fraction: float = 0.5
     """flat_cosine, flat_linear: fraction of the training before the rate begins to fall."""
     min_lr_ratio: float = 0.0
     """cosine, flat_cosine, flat_linear: the last rate divided by the first."""
     by_epoch: bool = False
-    """cosine: the rate changes once an epoch instead of every step."""
+    """cosine: the rate changes once per epoch instead of every step."""
     warmup: Literal["linear", "constant"] = "linear"
     warmup_steps: int = 500
     warmup_ratio: float = 0.001
-    """Share of the rate at which the warm-up begins (or stays, if constant)."""
+    """Factor of the rate at the beginning of the warm-up (throughout it, if constant)."""
     warmup_max_fraction: float = 1.0
-    """The warm-up takes at most this share of all steps, so that short trainings are not all warm-up."""
+    """Largest fraction of all steps that the warm-up takes, so that a short training is not all warm-up."""
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"schedule.epochs={self.epochs} must be at least 1")
@@ -136,53 +136,55 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The loop."""
+    """The training loop."""
 
     seed: int = 0
     accumulate: int = 1
-    """Parts in which each process takes its share of a batch; their gradients are averaged."""
+    """Gradient accumulation: parts into which each process splits its images of a batch; gradients are averaged."""
     clip_norm: float = 0.0
-    """Gradients are scaled down to this L2 norm; 0: no clipping."""
+    """Clip the gradient to this L2 norm; 0: no clipping."""
     federated_classes: int = 0
-    """Classes that one classification loss of a DETR reads: those present, and others drawn by the square root of
-    their number of images (LVIS, 50); 0: all."""
+    """Federated loss of a DETR (LVIS uses 50): number of classes in each classification loss, the ones present and
+    others drawn with probability proportional to the square root of their number of images; 0: all classes."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     ema_decay: float = 0.0
-    """Exponential moving average of parameters and buffers with this decay (0.9998 is usual); 0: none."""
+    """Decay of the exponential moving average (EMA) of parameters and buffers, usually 0.9998; 0: no EMA."""
     ema_ramp: Literal["exponential", "ratio", "none"] = "exponential"
-    """The decay at a step: times 1 - exp(-(1+step)/ema_ramp_steps), at most (1+step)/(10+step), or as it stands."""
+    """Decay at a step: times 1 - exp(-(1+step)/ema_ramp_steps), at most (1+step)/(10+step), or constant."""
     ema_ramp_steps: float = 2000.0
     checkpoint_backbone: bool = False
-    """The backbone keeps the outputs of its stages alone and computes the rest again in the backward pass: less memory,
-    more time. For backbones without batch normalization (Swin)."""
+    """Activation checkpointing: store only the outputs of the backbone's stages and recompute the rest in the backward
+    pass. Uses less memory and more time. For backbones without batch normalization (Swin)."""
     fsdp: bool = False
-    """Several processes keep a share of parameters, gradients and optimizer state each (FSDP2), for large networks;
-    the steps are those of ordinary processes. Started with torchrun."""
+    """Shard parameters, gradients and optimizer state among the processes (PyTorch's FSDP2), for large networks. The
+    steps equal those of DistributedDataParallel. Start it with torchrun."""
     compile: bool = False
     """Compile the network with ``torch.compile``."""
     channels_last: bool = False
     deterministic: bool = False
-    """Ask PyTorch for deterministic algorithms on a GPU too; on the CPU they are always used."""
+    """Use deterministic algorithms on a GPU as well; on the CPU they are always used."""
     sync_batch_norm: bool = False
-    """Several processes share the statistics of batch normalization (GPU only)."""
+    """Synchronize the statistics of batch normalization between processes (GPU only)."""
     patience: float = 0.0
     """Percentage points by which ``evaluate.metric`` must have risen over the last quarter of the training so far; when
     it has not, the rate falls linearly to 0 over a fifth of the epochs so far and the training ends (docs/training.md).
     ``schedule.epochs`` limits the whole; ``schedule.kind`` must be constant. 0: ``schedule.epochs`` alone."""
     log_every: int = 20
-    """Steps between two reads of the losses."""
+    """Steps between two status lines and TensorBoard entries."""
     save_every: int = 0
-    """Steps between two checkpoints within an epoch; 0: by time alone. Every epoch ends with one."""
+    """Steps between two checkpoints within an epoch; 0: by time only. Every epoch ends with one."""
     save_minutes: float = 10.0
     """Minutes between two checkpoints within an epoch; 0: never by time."""
+    keep_previous: bool = True
+    """Keep the checkpoint before the last one until the run is finished, in case the last one is damaged."""
     keep_every: int = 0
-    """Epochs between two model files that stay (epoch-0004.pt), for poise lab instability say; 0: none."""
+    """Epochs between two model files that are kept (epoch-0004.pt), such as for poise lab instability; 0: none."""
     timeout_minutes: float = 30.0
-    """How long a process waits for the others before it gives up."""
+    """Minutes after which a process that waits for the others gives up."""
     lab_every: int = 0
-    """Steps between two looks at the assignment (docs/lab.md), written to lab.csv and TensorBoard; 0: none."""
+    """Steps between two measurements of the assignment (docs/lab.md), in lab.csv and TensorBoard; 0: none."""
     lab_images: int = 16
-    """Training images whose assignment is compared from epoch to epoch, where the lab looks on."""
+    """Training images whose assignment is compared from epoch to epoch; only with lab_every."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -208,12 +210,12 @@ class EvaluateSettings:
     every: int = 1
     """Epochs between two validations; 0: only after the last."""
     metric: str = "ap"
-    """The metric that decides which weights are kept as ``best``."""
+    """Metric that selects the weights of ``best.pt``."""
     max_detections: int = 100
-    """Detections per image and class that count. COCO's metrics count 100; with more, ap@N, ap50@N, ap75@N and ar@N are
-    computed too. The model's own limit is the option ``max_detections`` of the model."""
+    """Detections per image and class that count in the metrics. COCO's metrics count 100; with a larger number N,
+    ap@N, ap50@N, ap75@N and ar@N are computed as well. The model's own limit is its option ``max_detections``."""
     pictures: int = 8
-    """Images whose detections are drawn beside the ground truth at the end; 0: none."""
+    """Number of validation images that are drawn with ground truth and detections at the end; 0: none."""
 
     def __post_init__(self) -> None:
         _require(self.every >= 0, f"evaluate.every={self.every} cannot be negative")
@@ -222,7 +224,7 @@ class EvaluateSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run, completely: the same recipe, data and number of processes give the same weights."""
+    """All settings of a training run: the same recipe, data and number of processes give the same weights."""
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
@@ -241,7 +243,7 @@ class Recipe:
             )
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """The same recipe over another number of epochs; milestones keep their place in the training."""
+        """Return the recipe with another number of epochs; the milestones are moved in proportion."""
         if epochs == self.schedule.epochs:
             return self
         scaled = sorted({max(1, round(m * epochs / self.schedule.epochs)) for m in self.schedule.milestones})

@@ -1,7 +1,7 @@
 """VarifocalNet's published COCO recipes: biases learn twice as fast and do not decay; warm-up from a tenth of the rate.
 
 The last four are other detectors with the varifocal loss in place of the focal loss, everything else being their own.
-AP is the authors' on val2017, measured by taking all classes of the best places before NMS (``preselect="priors"``).
+AP is the authors' on val2017, with all classes of the best priors kept before NMS (``preselect="priors"``).
 The originals start from open-mmlab's ResNeXt and Res2Net; these recipes start from timm's weights of the same networks.
 """
 

@@ -1,6 +1,6 @@
-"""YOLOX's published schedule, on a ResNet: the original's backbone is its own, so no AP is published for these.
+"""YOLOX's published schedule, on a ResNet instead of the original's backbone, so no AP is published.
 
-The original also draws one of many input sizes every ten steps; here the size is one.
+The original also draws one of many input sizes every ten steps; this recipe has a single size.
 """
 
 from __future__ import annotations

@@ -1,0 +1,50 @@
+"""Messages at the start of a training."""
+
+from __future__ import annotations
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from poise.data import ImageSet
+from poise.engine.display import Display
+from poise.engine.train import Training
+
+
+def greet(training: Training, notes: list[str], train_set: ImageSet, val_set: ImageSet | None) -> None:
+    """Show what is about to be trained: model, device, images, epochs, and notes."""
+    display: Display = training.log.display
+    recipe, position = training.recipe, training.state.position
+    parameters = sum(p.numel() for p in training.state.network.parameters()) / 1e6
+    where = f"{training.processes.device}, {plural(training.processes.world_size, 'process')}"
+    classes = plural(len(train_set.class_names), "class")
+    validation = "no validation images" if val_set is None else plural(len(val_set), "validation image")
+    epochs = f"{plural(recipe.schedule.epochs, 'epoch')} of {plural(training.steps_per_epoch, 'step')}"
+    display.message(f"{recipe.model.name}: {parameters:.1f} M parameters, {classes}, on {where}")
+    display.message(f"{plural(len(train_set), 'training image')}, {validation}; {epochs}; run folder {training.folder}")
+    if position.epoch >= recipe.schedule.epochs:
+        display.message(
+            f"all {plural(position.epoch, 'epoch')} are done already; --epochs with a larger number trains on"
+        )
+    elif position.step:
+        display.message(f"resuming at epoch {position.epoch + 1}, step {position.step}")
+    for note in [*notes, *_single_image_batch(training, len(train_set))]:
+        display.message(note)
+
+
+def _single_image_batch(training: Training, images: int) -> list[str]:
+    """A note if the last batch of an epoch has one image and batch normalization is trained."""
+    recipe, processes = training.recipe, training.processes.world_size
+    part = recipe.data.batch_size // recipe.train.accumulate
+    last = images % part or part
+    trained = any(isinstance(m, _BatchNorm) and m.training for m in training.state.network.train().modules())
+    if recipe.data.drop_last or last > processes or part <= processes or not trained:
+        return []
+    return [
+        f"the last batch of an epoch has {plural(last, 'image')}, from which batch normalization estimates its "
+        "statistics; --data.drop-last true leaves it out"
+    ]
+
+
+def plural(number: int, noun: str) -> str:
+    """Format a count with its noun: ``1 class``, ``2 classes``."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"
