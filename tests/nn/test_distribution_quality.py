@@ -150,9 +150,9 @@ def test_published_names_fill_the_whole_model() -> None:
 
 
 def test_more_probabilities_than_bins_are_refused() -> None:
-    with pytest.raises(ValueError, match="the 4 greatest of 3 bins"):
+    with pytest.raises(ValueError, match="reg_topk=4 must not be larger than bins=3"):
         DistributionHead(16, 3, square_anchors((8,)), bins=3, quality=DistributionQuality())
-    with pytest.raises(ValueError, match="the 9 greatest of 8 bins"):
+    with pytest.raises(ValueError, match="reg_topk=9 must not be larger than bins=8"):
         create_model("gflv2_mnv3s_fpn", 3, **SMALL, bins=8, reg_topk=9)
 
 

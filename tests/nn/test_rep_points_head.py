@@ -22,7 +22,7 @@ STRIDES = (8, 16)
 def head_of(**options: Any) -> RepPointsHead:
     torch.manual_seed(0)
     head = RepPointsHead(8, 3, point_grid(STRIDES, 0.0), depth=1, **options)
-    for conv in (head.first_points, head.refined_points):  # points far apart, as after training
+    for conv in (head.initial_points, head.refined_points):  # points far apart, as after training
         torch.nn.init.normal_(conv.weight, std=1.0)
         torch.nn.init.normal_(conv.bias, std=2.0)
     torch.nn.init.constant_(head.transfer, 0.3)
@@ -64,7 +64,7 @@ def test_boxes_are_the_moments_of_their_points() -> None:
         assert place == predictions.boxes.shape[1]
 
 
-def test_features_are_read_at_the_first_points() -> None:
+def test_features_are_read_at_the_initial_points() -> None:
     """A tap's offset is counted from where the plain kernel would put it."""
     head, level = head_of(), maps()[0]
     with torch.no_grad():
@@ -75,20 +75,20 @@ def test_features_are_read_at_the_first_points() -> None:
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5])
-def test_where_features_are_read_teaches_the_first_points_in_part(part: float) -> None:
+def test_where_features_are_read_teaches_the_initial_points_in_part(part: float) -> None:
     grads = []
     for gradient in (part, 1.0):
         head = head_of(gradient_scale=gradient)
         head(maps()).logits.sum().backward()
-        grads.append(head.first_points.weight.grad)
+        grads.append(head.initial_points.weight.grad)
     torch.testing.assert_close(grads[0], grads[1] * part, rtol=1e-4, atol=1e-5)
     assert float(grads[1].abs().sum()) > 0
 
 
-def test_second_boxes_reach_the_first_points_through_what_is_read_alone() -> None:
+def test_second_boxes_reach_the_initial_points_through_what_is_read_alone() -> None:
     head = head_of(gradient_scale=0.0)
     head(maps()).boxes.sum().backward()
-    assert not head.first_points.weight.grad.any()
+    assert not head.initial_points.weight.grad.any()
 
 
 def test_the_factors_learn_slowly() -> None:
@@ -103,7 +103,7 @@ def test_the_factors_learn_slowly() -> None:
 
 def test_points_that_coincide_have_finite_gradients() -> None:
     head = head_of()
-    for parameter in (*head.first_points.parameters(), *head.refined_points.parameters()):
+    for parameter in (*head.initial_points.parameters(), *head.refined_points.parameters()):
         torch.nn.init.zeros_(parameter)
     predictions = head(maps())
     assert torch.equal(predictions.boxes[..., :2], predictions.boxes[..., 2:])  # no box yet

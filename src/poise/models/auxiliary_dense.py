@@ -36,11 +36,10 @@ from poise.detectors.collaboration import CellFeatures, FeatureReader
 from poise.nn.head_layers import point_grid, retina_anchors, square_anchors
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.heads.auto_assign import AutoAssignHead
-from poise.nn.heads.centerness import CenternessHead, Distances, Offsets
+from poise.nn.heads.centerness import CenternessHead, Distances, IoUHead, Offsets
 from poise.nn.heads.distribution import DistributionHead, DistributionQuality
 from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead
 from poise.nn.heads.fovea import FoveaHead
-from poise.nn.heads.overlap import IoUHead
 from poise.nn.heads.rep_points import RepPointsHead
 from poise.nn.heads.star import StarConv, StarHead, StarRefinement, distance_scales
 from poise.nn.heads.task_aligned import TaskAlignedHead

@@ -13,8 +13,7 @@ from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
 from poise.nn.head_layers import point_grid
-from poise.nn.heads.centerness import Distances
-from poise.nn.heads.overlap import IoUHead
+from poise.nn.heads.centerness import Distances, IoUHead
 from poise.postprocess import PostProcess
 
 

@@ -14,8 +14,7 @@ from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
 from poise.nn.head_layers import square_anchors
-from poise.nn.heads.centerness import Offsets
-from poise.nn.heads.overlap import IoUHead
+from poise.nn.heads.centerness import IoUHead, Offsets
 from poise.postprocess import PostProcess, topk_priors
 
 

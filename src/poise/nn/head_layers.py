@@ -16,23 +16,19 @@ from poise.structures import Priors
 
 
 def flatten_levels(levels: Sequence[Tensor], width: int) -> Tensor:
-    """Join (B, A*width, H_l, W_l) maps to (B,N,width) float32: level-major, row-major, anchors innermost."""
+    """Concatenate maps (B,A*width,H_l,W_l) to (B,N,width) float32: level-major, row-major, anchors innermost."""
     return torch.cat([level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in levels], 1).float()
-
-
-def _corners(height: int, width: int, stride: int, offset: float, device: torch.device) -> Tensor:
-    """x, y of each cell's location, (H*W, 2) float32 pixels."""
-    y = (torch.arange(height, device=device, dtype=torch.float32) + offset) * stride
-    x = (torch.arange(width, device=device, dtype=torch.float32) + offset) * stride
-    return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), 2).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
 class AnchorGrid:
-    """Boxes around each cell's location.
+    """Anchors of every cell of every level, centered ``offset`` strides from the top left corner of the cell.
 
-    ``scales`` are in strides; at each cell come ratios (height / width) outermost, then sides. The location is the
-    cell's corner plus ``offset`` strides. One scale of 1 and one ratio of 1 make points: boxes of one stride.
+    Args:
+        strides: px of a cell, one for each level.
+        scales: square roots of the anchors' areas in strides.
+        ratios: height / width; the anchors of a cell are ordered by ratio, then by scale.
+        offset: strides. With one scale of 1 and one ratio of 1 the anchors are points: boxes of one stride.
     """
 
     strides: tuple[int, ...]
@@ -42,11 +38,11 @@ class AnchorGrid:
 
     @property
     def count(self) -> int:
-        """Anchors a cell."""
+        """Number of anchors per cell."""
         return len(self.scales) * len(self.ratios)
 
     def __call__(self, maps: Sequence[Tensor]) -> Priors:
-        """Priors of (B,C,H_l,W_l) maps."""
+        """Return the priors of maps (B,C,H_l,W_l)."""
         half = [
             (scale / math.sqrt(ratio) / 2, scale * math.sqrt(ratio) / 2)
             for ratio in self.ratios
@@ -55,39 +51,40 @@ class AnchorGrid:
         boxes, strides, sizes = [], [], []
         for level, stride in zip(maps, self.strides, strict=True):
             height, width = level.shape[-2:]
-            centers = _corners(height, width, stride, self.offset, level.device)
-            x, y = centers.unbind(1)
+            y = (torch.arange(height, device=level.device, dtype=torch.float32) + self.offset) * stride
+            x = (torch.arange(width, device=level.device, dtype=torch.float32) + self.offset) * stride
+            x, y = x.expand(height, width).flatten(), y[:, None].expand(height, width).flatten()
             cell = [torch.stack((x - w * stride, y - h * stride, x + w * stride, y + h * stride), 1) for w, h in half]
             boxes.append(torch.stack(cell, 1).reshape(-1, 4))
-            sizes.append(height * width * self.count)
+            sizes.append(height * width * len(half))
             strides.append(torch.full((sizes[-1],), float(stride), device=level.device))
         return Priors(torch.cat(boxes)[None], torch.cat(strides), tuple(sizes))
 
 
 def point_grid(strides: Sequence[int], offset: float) -> AnchorGrid:
-    """One point a cell."""
+    """Return a grid of one point per cell."""
     return AnchorGrid(tuple(strides), offset=offset)
 
 
 def square_anchors(strides: Sequence[int], scale: float = 8.0) -> AnchorGrid:
-    """One square anchor a cell, centerd on the cell's corner (ATSS, GFL)."""
+    """Return a grid of one square anchor per cell, centered on the corner of the cell (ATSS, GFL)."""
     return AnchorGrid(tuple(strides), (scale,))
 
 
 def retina_anchors(strides: Sequence[int], base: float = 4.0, octaves: int = 3) -> AnchorGrid:
-    """RetinaNet's nine anchors a cell: three octave steps, three ratios."""
+    """Return RetinaNet's grid of nine anchors per cell: three scales within an octave, three ratios."""
     return AnchorGrid(tuple(strides), tuple(base * 2 ** (i / octaves) for i in range(octaves)), (0.5, 1.0, 2.0))
 
 
 class SharedLayers(nn.Sequential):
-    """Layers one after the other, of one map or of several that share the weights."""
+    """A sequence of layers, applied to one map or to several maps with the same weights."""
 
     @overload
     def forward(self, maps: Tensor) -> Tensor: ...
     @overload
     def forward(self, maps: list[Tensor]) -> list[Tensor]: ...
     def forward(self, maps: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        """(B,C,H,W) to a map of the same height and width, or a list of such to a list."""
+        """Apply the layers to (B,C,H,W), or to a list of such maps; heights and widths do not change."""
         for layer in self:
             at_once = isinstance(maps, Tensor) or isinstance(layer, (SharedLayers, Conv3x3))
             maps = layer(maps) if at_once else [layer(level) for level in maps]
@@ -95,7 +92,7 @@ class SharedLayers(nn.Sequential):
 
 
 class ConvNorm(SharedLayers):
-    """3x3 convolution (deformable if asked), group norm (if ``groups``), ReLU."""
+    """3x3 convolution (with ``deformable`` a deformable one), group norm (unless ``groups`` is 0), ReLU."""
 
     def __init__(self, in_channels: int, channels: int, groups: int, bias: bool, deformable: bool = False) -> None:
         super().__init__()
@@ -109,9 +106,14 @@ class ConvNorm(SharedLayers):
 def tower(
     channels: int, depth: int = 4, groups: int = 32, bias: bool = False, deformable: bool = False
 ) -> SharedLayers:
-    """``depth`` equal layers; ``groups=0`` leaves the norm out (then a bias is always there).
+    """Return ``depth`` equal layers of ``ConvNorm``.
 
-    With ``deformable`` the last convolution is deformable.
+    Args:
+        channels: of all maps.
+        depth: number of layers.
+        groups: of the group norm; 0 for none (then convolutions always have a bias).
+        bias: whether convolutions before a norm have a bias.
+        deformable: makes the last convolution deformable.
     """
     layers = range(depth)
     bias = bias or not groups
@@ -119,7 +121,7 @@ def tower(
 
 
 def output_conv(channels: int, outputs: int, bias: float = 0.0) -> Conv3x3:
-    """A 3x3 output convolution, initialized N(0, 0.01) with a constant bias."""
+    """Return a 3x3 output convolution, initialized with weights N(0, 0.01) and a constant bias."""
     conv = Conv3x3(channels, outputs)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
@@ -127,12 +129,12 @@ def output_conv(channels: int, outputs: int, bias: float = 0.0) -> Conv3x3:
 
 
 def prior_bias(probability: float = 0.01) -> float:
-    """The bias at which a sigmoid output starts at ``probability``."""
+    """Return the bias with which a sigmoid output starts at ``probability`` (Lin et al. 2017, section 4.1)."""
     return -math.log((1 - probability) / probability)
 
 
 def init_towers(*towers: nn.Module) -> None:
-    """N(0, 0.01) for every convolution of the towers, zero biases."""
+    """Initialize all convolutions with weights N(0, 0.01) and biases 0."""
     for module in (module for part in towers for module in part.modules()):
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.01)

@@ -1,4 +1,4 @@
-"""RetinaNet's head: classes and box offsets of several anchors a cell (Lin et al. 2017)."""
+"""RetinaNet's head: classes and box offsets of several anchors per cell (Lin et al. 2017)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from poise.structures import DeltaPredictions
 
 
 class AnchorHead(nn.Module):
-    """Pyramid maps (B,C,H_l,W_l) to ``DeltaPredictions``."""
+    """Map pyramid maps (B,C,H_l,W_l) to ``DeltaPredictions``."""
 
     def __init__(
         self, channels: int, num_classes: int, grid: AnchorGrid, coder: DeltaCoder, depth: int = 4, groups: int = 0
@@ -26,6 +26,7 @@ class AnchorHead(nn.Module):
         self.offsets = output_conv(channels, grid.count * 4)
 
     def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
+        """Return the predictions of all levels."""
         priors = self.grid(maps)
         logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
         deltas = flatten_levels(self.offsets(self.regression(list(maps))), 4)

@@ -1,4 +1,4 @@
-"""AutoAssign's head: FCOS's with an implicit objectness in centerness's place, and the learned center prior."""
+"""AutoAssign's head: FCOS's with an implicit objectness instead of the centerness, and a learned center prior."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from poise.nn.heads.centerness import CenternessHead, Distances
 
 
 class AutoAssignHead(CenternessHead):
-    """Pyramid maps (B,C,H_l,W_l) to ``QualityPredictions``; the assigner reads ``center_prior``."""
+    """Map pyramid maps (B,C,H_l,W_l) to ``QualityPredictions``; the assigner uses ``center_prior``."""
 
     def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, depth: int = 4, groups: int = 32) -> None:
         super().__init__(channels, num_classes, grid, Distances(), depth, groups, tower_bias=True)

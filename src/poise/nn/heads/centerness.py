@@ -1,20 +1,25 @@
-"""Heads with a centerness logit beside classes and boxes: FCOS (distances) and ATSS (anchor offsets)."""
+"""Heads with one quality logit per prior: FCOS (distances), ATSS (anchor offsets), and PAA and OTA (IoU)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder, decode_distances
 from poise.nn.head_layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
-from poise.structures import Priors, QualityPredictions
+from poise.structures import GeometricPredictions, Priors, QualityPredictions
 
 
 class CenternessHead(nn.Module):
-    """Pyramid maps (B,C,H_l,W_l) to ``QualityPredictions``; the centerness is read off the regression tower.
+    """Map pyramid maps (B,C,H_l,W_l) to ``QualityPredictions``, with the centerness from the regression tower.
 
-    ``decoder`` turns priors and (B,N,4) scaled outputs into boxes: ``Distances()`` or ``Offsets(coder)``.
+    Args:
+        decoder: from priors and scaled outputs (B,N,4) to boxes: ``Distances()`` or ``Offsets(coder)``.
+        depth: layers of each tower.
+        groups: of the group norm.
+        tower_bias: whether the convolutions of the towers have a bias.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class CenternessHead(nn.Module):
         self.scales = Scales(len(grid.strides))
 
     def forward(self, maps: Sequence[Tensor]) -> QualityPredictions:
+        """Return the predictions of all levels."""
         priors = self.grid(maps)
         logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
         towers = self.regression(list(maps))
@@ -46,18 +52,29 @@ class CenternessHead(nn.Module):
         return QualityPredictions(priors, logits, self.decoder(priors, sides), centerness)
 
 
+class IoUHead(CenternessHead):
+    """``CenternessHead`` whose quality is the IoU of the predicted box (PAA: Kim and Lee 2020, section 3.3; OTA)."""
+
+    def forward(self, maps: Sequence[Tensor]) -> GeometricPredictions:
+        """Return the predictions of all levels."""
+        predictions = super().forward(maps)
+        return GeometricPredictions(**{field.name: getattr(predictions, field.name) for field in fields(predictions)})
+
+
 class Distances:
-    """Outputs are the distances to the four sides in strides, negative ones cut off."""
+    """Decoder of distances to the four sides in strides, clamped to at least 0."""
 
     def __call__(self, priors: Priors, outputs: Tensor) -> Tensor:
+        """Return boxes (B,N,4) px."""
         return decode_distances(priors.centers, outputs.clamp(min=0) * priors.strides[:, None])
 
 
 class Offsets:
-    """Outputs are the offsets of a ``DeltaCoder`` from the anchors."""
+    """Decoder of offsets from anchors, encoded by a ``DeltaCoder``."""
 
     def __init__(self, coder: DeltaCoder) -> None:
         self.coder = coder
 
     def __call__(self, priors: Priors, outputs: Tensor) -> Tensor:
+        """Return boxes (B,N,4) px."""
         return self.coder.decode(priors.boxes, outputs)

@@ -1,4 +1,4 @@
-"""YOLOX's head: classes apart from boxes and objectness, with weights of its own on every level (Ge et al. 2021)."""
+"""YOLOX's decoupled head: one tower for classes, one for boxes and objectness, on each level (Ge et al. 2021)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from poise.structures import JointDeltaPredictions
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution, batch norm with YOLOX's settings, SiLU."""
+    """Convolution, batch norm with YOLOX's settings, and SiLU."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int) -> None:
         conv = nn.Conv2d(in_channels, channels, kernel, 1, kernel // 2, bias=False)
@@ -20,7 +20,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class DecoupledLevel(nn.Module):
-    """One level: (B,C,H,W) to class logits (B,classes,H,W), offsets (B,4,H,W) and objectness (B,1,H,W)."""
+    """Head of one level."""
 
     def __init__(self, in_channels: int, channels: int, num_classes: int, depth: int) -> None:
         super().__init__()
@@ -34,13 +34,14 @@ class DecoupledLevel(nn.Module):
             nn.init.constant_(output.bias, prior_bias())  # type: ignore[arg-type]
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return class logits (B,classes,H,W), offsets (B,4,H,W) and objectness (B,1,H,W) of a map (B,C,H,W)."""
         features = self.stem(level)
         boxes = self.regression(features)
         return self.classes(self.classification(features)), self.offsets(boxes), self.objectness(boxes)
 
 
 class DecoupledHead(nn.Module):
-    """Pyramid maps (B,C,H_l,W_l) to ``JointDeltaPredictions``; offsets are ``coder``'s from the cells of the grid."""
+    """Map pyramid maps (B,C,H_l,W_l) to ``JointDeltaPredictions``; ``coder`` encodes offsets from the grid's cells."""
 
     def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, coder: DeltaCoder, depth: int = 2) -> None:
         super().__init__()
@@ -48,8 +49,9 @@ class DecoupledHead(nn.Module):
         self.levels = nn.ModuleList([DecoupledLevel(channels, channels, num_classes, depth) for _ in grid.strides])
 
     def forward(self, maps: Sequence[Tensor]) -> JointDeltaPredictions:
+        """Return the predictions of all levels."""
         priors = self.grid(maps)
-        outputs = [read(level) for read, level in zip(self.levels, maps, strict=True)]
+        outputs = [head(level) for head, level in zip(self.levels, maps, strict=True)]
         logits, offsets, objectness = zip(*outputs, strict=True)
         deltas = flatten_levels(offsets, 4)
         boxes = self.coder.decode(priors.cells, deltas)

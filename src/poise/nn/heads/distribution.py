@@ -1,4 +1,4 @@
-"""GFL's head: each side's distance is the mean of a discrete distribution; GFLv2 reads a box's quality off them."""
+"""Heads whose box distances are means of discrete distributions: GFL, GFLv2 and NanoDet-Plus."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import Tensor, nn
 
 from poise.boxes import decode_distances
 from poise.nn.head_layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
+from poise.nn.necks.ghost_pan import DepthwiseSeparable
 from poise.structures import DistributionPredictions, JointDistributionPredictions
 
 
 class DistributionQuality(nn.Module):
-    """How good a box is, told by how sharp the distributions of its sides are (GFLv2: Li et al. 2021, section 3.2).
+    """Distribution-guided quality predictor of GFLv2 (Li et al. 2021, section 3.2).
 
-    Each side gives its ``topk`` greatest probabilities and their mean to two small layers. Their gradient reaches the
-    distributions.
+    Two small layers read the ``topk`` largest probabilities of each side and their mean: a sharp distribution indicates
+    an accurate box. Gradients reach the distributions.
     """
 
     def __init__(self, topk: int = 4, hidden: int = 64) -> None:
@@ -28,16 +29,17 @@ class DistributionQuality(nn.Module):
         init_towers(self.layers)
 
     def forward(self, bins: Tensor) -> Tensor:
-        """Logits (B,N) of bins' logits (B,N,4,R)."""
-        greatest = bins.softmax(-1).topk(self.topk, -1).values
-        statistics = torch.cat((greatest, greatest.mean(-1, keepdim=True)), -1).flatten(2)
+        """Return quality logits (B,N) of the logits of the distributions (B,N,4,R)."""
+        largest = bins.softmax(-1).topk(self.topk, -1).values
+        statistics = torch.cat((largest, largest.mean(-1, keepdim=True)), -1).flatten(2)
         return self.layers(statistics.transpose(1, 2)[..., None])[:, 0, :, 0].float()
 
 
 class DistributionHead(nn.Module):
-    """Pyramid maps (B,C,H_l,W_l) to ``DistributionPredictions`` with ``bins`` values 0 … bins - 1 a side.
+    """Map pyramid maps (B,C,H_l,W_l) to ``DistributionPredictions`` over the values 0, ..., bins - 1 (GFL).
 
-    With ``quality`` to ``JointDistributionPredictions``: what it says multiplies the classes.
+    With ``quality`` the predictions are ``JointDistributionPredictions``: the predicted quality multiplies the class
+    scores (GFLv2).
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class DistributionHead(nn.Module):
     ) -> None:
         super().__init__()
         if quality is not None and quality.topk > bins:
-            raise ValueError(f"the {quality.topk} greatest of {bins} bins: there are not so many")
+            raise ValueError(f"reg_topk={quality.topk} must not be larger than bins={bins}")
         self.grid, self.num_classes, self.bins = grid, num_classes, bins
         self.classification = tower(channels, depth, groups)
         self.regression = tower(channels, depth, groups)
@@ -63,6 +65,7 @@ class DistributionHead(nn.Module):
         self.quality = quality
 
     def forward(self, maps: Sequence[Tensor]) -> DistributionPredictions:
+        """Return the predictions of all levels."""
         priors = self.grid(maps)
         logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
         outputs = self.scales([level.float() for level in self.box_distances(self.regression(list(maps)))])
@@ -74,7 +77,38 @@ class DistributionHead(nn.Module):
         return JointDistributionPredictions(priors, logits, boxes, bins=bins, quality=self.quality(bins))
 
 
+class LightHead(nn.Module):
+    """Map pyramid maps (B,C,H_l,W_l) to ``DistributionPredictions`` (NanoDet-Plus).
+
+    Each level has its own depthwise separable layers, which classes and distances share.
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, grid: AnchorGrid, bins: int = 8, depth: int = 2, kernel: int = 5
+    ) -> None:
+        super().__init__()
+        self.grid, self.num_classes, self.bins = grid, num_classes, bins
+        layers = [[DepthwiseSeparable(channels, channels, kernel) for _ in range(depth)] for _ in grid.strides]
+        self.towers = nn.ModuleList([nn.Sequential(*tower) for tower in layers])
+        init_towers(self.towers)
+        self.classes = nn.ModuleList([nn.Conv2d(channels, num_classes, 1) for _ in grid.strides])
+        self.box_distances = nn.ModuleList([nn.Conv2d(channels, 4 * bins, 1) for _ in grid.strides])
+        for conv in (*self.classes, *self.box_distances):  # in the bins this bias is a constant shift without effect
+            nn.init.normal_(conv.weight, std=0.01)  # type: ignore[arg-type]
+            nn.init.constant_(conv.bias, prior_bias())  # type: ignore[arg-type]
+
+    def forward(self, maps: Sequence[Tensor]) -> DistributionPredictions:
+        """Return the predictions of all levels."""
+        priors = self.grid(maps)
+        features = [tower(level) for tower, level in zip(self.towers, maps, strict=True)]
+        logits = [output(level) for output, level in zip(self.classes, features, strict=True)]
+        distances = [output(level) for output, level in zip(self.box_distances, features, strict=True)]
+        bins = flatten_levels(distances, 4 * self.bins).unflatten(2, (4, self.bins))
+        boxes = decode_distances(priors.centers, expectation(bins) * priors.strides[:, None])
+        return DistributionPredictions(priors, flatten_levels(logits, self.num_classes), boxes, bins)
+
+
 def expectation(bins: Tensor) -> Tensor:
-    """Mean of the distributions over 0 … R-1 whose logits are (...,R)."""
+    """Return the means (...) of the distributions over 0, ..., R - 1 with logits (...,R)."""
     values = torch.arange(bins.shape[-1], device=bins.device, dtype=bins.dtype)
     return (bins.softmax(-1) * values).sum(-1)

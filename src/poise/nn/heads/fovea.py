@@ -1,4 +1,4 @@
-"""FoveaBox's head: classes and the logarithms of distances at every point (Kong et al. 2019)."""
+"""FoveaBox's head: classes and logarithms of distances at every point (Kong et al. 2019)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from poise.structures import DeltaPredictions
 
 
 class FoveaHead(nn.Module):
-    """Pyramid maps (B,C,H_l,W_l) to ``DeltaPredictions`` whose deltas are those of ``LogDistances``."""
+    """Map pyramid maps (B,C,H_l,W_l) to ``DeltaPredictions``, encoded by ``LogDistances``."""
 
     def __init__(
         self, channels: int, num_classes: int, grid: AnchorGrid, coder: LogDistances, depth: int = 4, groups: int = 0
@@ -26,7 +26,8 @@ class FoveaHead(nn.Module):
         self.box_distances = output_conv(channels, 4)
 
     def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
+        """Return the predictions of all levels."""
         priors = self.grid(maps)
         logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
-        sides = flatten_levels(self.box_distances(self.regression(list(maps))), 4)
-        return DeltaPredictions(priors, logits, self.coder.decode(priors.centers, priors.strides, sides), sides)
+        deltas = flatten_levels(self.box_distances(self.regression(list(maps))), 4)
+        return DeltaPredictions(priors, logits, self.coder.decode(priors.centers, priors.strides, deltas), deltas)

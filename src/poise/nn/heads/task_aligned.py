@@ -1,4 +1,4 @@
-"""TOOD's head: both tasks read one tower through their own weighting of its layers (Feng et al. 2021, section 3.1)."""
+"""TOOD's task-aligned head: one tower, layer attention for each task, alignment (Feng et al. 2021, section 3.1)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from poise.nn.heads.dual_weighting import bilinear_sample
 from poise.nn.heads.star import MAX_LOG
 from poise.structures import GeometricPredictions
 
-REDUCTION = 8  # channels of the tower for one of the small networks that weigh its layers
-ALIGNMENT = 4  # and for one of the networks that align scores and boxes
+ATTENTION_REDUCTION = 8  # channels of the tower per channel of the layer attention
+ALIGNMENT_REDUCTION = 4  # channels of the tower per channel of the alignment networks
 
 
 class TaskDecomposition(nn.Module):
-    """One task's features from all layers of the tower, weighted by what the whole map holds (eq. 1 and 2).
+    """Features of one task from all layers of the tower, weighted by layer attention (eq. 1 and 2).
 
     Args:
         channels: C of a layer.
-        depth: layers.
+        depth: number of layers.
         groups: of the group norm.
     """
 
     def __init__(self, channels: int, depth: int, groups: int = 32) -> None:
         super().__init__()
-        hidden = max(1, channels // REDUCTION)
+        hidden = max(1, channels // ATTENTION_REDUCTION)
         self.attention = nn.Sequential(
             nn.Conv2d(channels * depth, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, depth, 1), nn.Sigmoid()
         )
@@ -37,7 +37,7 @@ class TaskDecomposition(nn.Module):
         nn.init.normal_(self.conv.weight, std=0.01)
 
     def forward(self, layers: Tensor) -> Tensor:
-        """(B,depth*C,H,W), layers outermost, to (B,C,H,W); the weights are multiplied into the kernel."""
+        """Map all layers (B,depth*C,H,W) to features (B,C,H,W); the attention is multiplied into the kernel."""
         height, width = layers.shape[-2:]
         attention = self.attention(layers.mean((2, 3), keepdim=True)).flatten(1)
         kernel = self.conv.weight.squeeze(3).squeeze(2).unflatten(1, (attention.shape[1], -1))
@@ -47,16 +47,16 @@ class TaskDecomposition(nn.Module):
 
 
 class TaskAlignedHead(nn.Module):
-    """Pyramid maps (B,C,H_l,W_l) to ``GeometricPredictions``.
+    """Map pyramid maps (B,C,H_l,W_l) to ``GeometricPredictions``.
 
-    The class score is the geometric mean of two outputs. The sides of a box are read again at learned points around
-    its place; where that leaves no box, the first one stays.
+    The class score is the geometric mean of a class output and an alignment output. Each side of a box is read again
+    at a learned offset; where the result has no area, the box stays as it was.
     """
 
     def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, depth: int = 6, groups: int = 32) -> None:
         super().__init__()
         if depth < 1:
-            raise ValueError(f"depth={depth}: both tasks read the layers of one tower, which needs at least one")
+            raise ValueError(f"depth={depth}: the tower needs at least one layer")
         self.grid, self.num_classes = grid, num_classes
         self.tower = nn.ModuleList([ConvNorm(channels, channels, groups, bias=False) for _ in range(depth)])
         init_towers(self.tower)
@@ -107,8 +107,8 @@ class TaskAlignedHead(nn.Module):
 
 
 def _alignment(channels: int, depth: int, outputs: int, std: float, bias: float = 0.0) -> nn.Sequential:
-    """1x1, ReLU, 3x3 over all layers of the tower."""
-    hidden = max(1, channels // ALIGNMENT)
+    """Return an alignment network over all layers of the tower: 1x1 convolution, ReLU, 3x3 convolution."""
+    hidden = max(1, channels // ALIGNMENT_REDUCTION)
     network = nn.Sequential(
         nn.Conv2d(channels * depth, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 3, 1, 1)
     )
@@ -118,6 +118,7 @@ def _alignment(channels: int, depth: int, outputs: int, std: float, bias: float 
 
 
 def _normal(network: nn.Module, std: float) -> None:
+    """Initialize convolutions with weights N(0, std) and biases 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=std)
