@@ -89,6 +89,6 @@ def test_refusals(trained: Path, demo_data: Path, capsys: pytest.CaptureFixture[
     code, text = complaint(["lab", "compare", str(trained), *data], capsys)
     assert code == 2 and "takes 2 to 12 models, but 1 is given" in text
     code, text = complaint(["lab", "compare", str(trained), "dual_weighting", *data], capsys)
-    assert code == 1 and "does not fit" in text
+    assert code == 1 and "is not compatible" in text
     code, text = complaint(["lab", "show", "atss_r18_fnp", *data], capsys)
     assert code == 1 and "atss_r18_fpn" in text

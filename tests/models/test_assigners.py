@@ -12,7 +12,7 @@ import torch
 
 from poise.detectors import DenseBranch, DetectionModel
 from poise.models import create_model, list_models
-from poise.models.assigners import ASSIGNERS, markdown_table, misfit, swap_assigner
+from poise.models.assigners import ASSIGNERS, incompatibility, markdown_table, swap_assigner
 
 SMALL: dict[str, Any] = {"channels": 16, "depth": 1}
 FAMILIES = [name.removesuffix("_mnv3s_fpn") for name in list_models("*_mnv3s_fpn")]
@@ -44,8 +44,8 @@ def test_a_supported_pair_trains_and_another_is_refused(family: str, assigner: s
     name = f"{family}_mnv3s_fpn"
     model = deepcopy(model_of(name)).train()
     assert isinstance(model.network.branch, DenseBranch)
-    if misfit(model.network, assigner):
-        with pytest.raises(ValueError, match=f"assigner '{assigner}' does not fit '{name}'"):
+    if incompatibility(model.network, assigner):
+        with pytest.raises(ValueError, match=f"assigner '{assigner}' is not compatible with '{name}'"):
             swap_assigner(model.network, assigner, name)
         return
     swap_assigner(model.network, assigner, name)
@@ -87,9 +87,9 @@ def test_the_choice_is_an_option_that_rebuilds_the_model() -> None:
 def test_unknown_names_and_detectors_without_dense_places_are_refused() -> None:
     with pytest.raises(ValueError, match="did you mean 'sim_ota'"):
         create_model("fcos_mnv3s_fpn", 3, assigner="simota")
-    with pytest.raises(ValueError, match="no dense detector"):
+    with pytest.raises(ValueError, match="not a dense detector"):
         create_model("faster_rcnn_mnv3s_fpn", 3, assigner="atss")
-    with pytest.raises(ValueError, match=r"weights for every pair.*what fits: max_iou, atss"):
+    with pytest.raises(ValueError, match=r"weights of all pairs.*compatible are: max_iou, atss"):
         create_model("gfl_mnv3s_fpn", 3, assigner="dual_weighting")
 
 

@@ -1,7 +1,7 @@
-"""Trying another assigner on a dense detector: ``create_model(name, assigner="atss")``.
+"""Another assigner for a dense detector: ``create_model(name, assigner="atss")``.
 
-An assigner fits where it gives what the detector's criterion takes (one object a place, or weights of every pair) and
-where the head's places are what it decides from. Criteria and assigners say the first in their signatures.
+An assigner is compatible with a detector if its result is of the type that the criterion takes (a hard ``Assignment``,
+or ``PairWeights``), which both declare in their signatures, and if the head has the priors that it needs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ANCHOR_SCALE = 8.0  # strides, as in ATSS's article: square anchors that heads o
 
 @dataclass(frozen=True)
 class Choice:
-    """An assigner with its published settings, and what it decides from."""
+    """An assigner with its published settings, and what it reads."""
 
     make: Callable[[], Any]
     needs: str
@@ -46,100 +46,102 @@ class Choice:
 ASSIGNERS: dict[str, Choice] = {
     "max_iou": Choice(MaxIoU, "anchors"),
     "atss": Choice(ATSS, "anchors"),
-    "center_region": Choice(CenterRegion, "one place a cell"),
-    "fovea": Choice(Fovea, "one place a cell"),
+    "center_region": Choice(CenterRegion, "one prior per cell"),
+    "fovea": Choice(Fovea, "one prior per cell"),
     "sim_ota": Choice(SimOTA, "predictions"),
     "ota": Choice(OTA, "predictions"),
     "task_aligned": Choice(TaskAligned, "predictions"),
     "dynamic_soft_label": Choice(DynamicSoftLabel, "predictions"),
     "dynamic_soft_label_rtmdet": Choice(partial(DynamicSoftLabel, center_radius=3.0), "predictions"),
     "paa": Choice(PAA, "anchors and predictions"),
-    "dual_weighting": Choice(DualWeighting, "predictions, gives weights"),
-    "auto_assign": Choice(AutoAssign, "predictions, gives bags"),
-    "free_anchor": Choice(FreeAnchor, "anchors and predictions, gives bags"),
+    "dual_weighting": Choice(DualWeighting, "predictions; pair weights"),
+    "auto_assign": Choice(AutoAssign, "predictions; bags"),
+    "free_anchor": Choice(FreeAnchor, "anchors and predictions; bags"),
 }
 
 
 def swap_assigner(network: nn.Module, name: str, model: str) -> None:
-    """Let ``network`` learn by the assigner ``name``, with its published settings.
+    """Replace the assigner of ``network`` by ``name``, with its published settings.
 
-    A network that has this kind of assigner already keeps its own. Heads of points lend square anchors of 8 strides to
-    assigners that compare anchors; where they predict is not changed.
+    A network that already has an assigner of this kind keeps its own. For assigners that need anchors, the priors of
+    point-based heads become square anchors of 8 strides; the decoding of their boxes does not change.
 
     Raises:
-        ValueError: an unknown name, or an assigner that does not fit; the message says why and what does.
+        ValueError: the name is unknown, or the assigner is not compatible; the message gives the reason and those that
+            are.
     """
     if name not in ASSIGNERS:
         raise ValueError(f"no assigner '{name}'{did_you_mean(name, ASSIGNERS)}; there are {', '.join(ASSIGNERS)}")
-    reason = misfit(network, name)
+    reason = incompatibility(network, name)
     if reason:
-        fitting = [other for other in ASSIGNERS if not misfit(network, other)]
+        compatible = [other for other in ASSIGNERS if not incompatibility(network, other)]
         raise ValueError(
-            f"assigner '{name}' does not fit '{model}': {reason}; what fits: {', '.join(fitting) or 'none'}"
+            f"assigner '{name}' is not compatible with '{model}': {reason}; "
+            f"compatible are: {', '.join(compatible) or 'none'}"
         )
     branch: Any = network.branch
     if ASSIGNERS[name].needs.startswith("anchors") and branch.head.grid.scales == (1.0,):
         branch.head.grid = replace(branch.head.grid, scales=(ANCHOR_SCALE,))
     assigner = ASSIGNERS[name].make()
-    if not _alike(value_at(branch.assigner, Progress.final()), assigner):
+    if not _same_kind(value_at(branch.assigner, Progress.final()), assigner):
         branch.assigner = assigner
 
 
-def _alike(own: Any, other: Any) -> bool:
-    """Whether two assigners are of one kind, whatever their settings."""
-    form = "center_radius"  # tells the two dynamic soft labels apart
-    return type(own) is type(other) and (getattr(own, form, None) is None) == (getattr(other, form, None) is None)
+def _same_kind(own: Any, other: Any) -> bool:
+    """Return whether two assigners are of one kind, independent of their settings."""
+    if isinstance(own, DynamicSoftLabel) and isinstance(other, DynamicSoftLabel):  # NanoDet-Plus's and RTMDet's
+        return (own.center_radius is None) == (other.center_radius is None)
+    return type(own) is type(other)
 
 
-def misfit(network: nn.Module, name: str) -> str:
-    """Why the assigner ``name`` cannot teach ``network``; empty where it can."""
+def incompatibility(network: nn.Module, name: str) -> str:
+    """Return why the assigner ``name`` cannot be used in ``network``, or an empty string."""
     branch = getattr(network, "branch", None)
     if not isinstance(branch, DenseBranch):
-        return "it is no dense detector (its places are proposals or queries)"
+        return "it is not a dense detector (its priors are proposals or queries)"
     assigner = ASSIGNERS[name].make()
     criterion = value_at(branch.criterion, Progress.final())
-    gives, takes = _hint(assigner, "return"), _hint(criterion, "assignment")
-    if not issubclass(gives, takes) and issubclass(gives, PairWeights) and issubclass(takes, PairWeights):
-        return "it gives weights of another kind than its losses take"
-    if not issubclass(gives, takes):
-        says = {True: "weights for every pair of place and object", False: "one object a place"}
-        return (
-            f"it gives {says[issubclass(gives, PairWeights)]}, the losses take {says[issubclass(takes, PairWeights)]}"
-        )
+    returned, needed = _hint(assigner, "return"), _hint(criterion, "assignment")
+    if not issubclass(returned, needed) and issubclass(returned, PairWeights) and issubclass(needed, PairWeights):
+        return "its losses need pair weights of another kind"
+    if not issubclass(returned, needed):
+        hard, soft = "one object per prior", "weights of all pairs of priors and objects"
+        kinds = [soft if issubclass(kind, PairWeights) else hard for kind in (returned, needed)]
+        return "it returns {}, the losses need {}".format(*kinds)
     grid = getattr(branch.head, "grid", None)
     if not isinstance(grid, AnchorGrid):
-        return "its head has no regular grid of places"
+        return "its head has no regular grid of priors"
     if isinstance(assigner, (CenterRegion, Fovea)) and grid.count > 1:
-        return f"its head predicts {grid.count} times at each place, all of which would be positive together"
-    served = _levels_served(assigner)
-    if served is not None and len(grid.strides) > served:
-        return f"its ranges of size serve {served} levels, the head has {len(grid.strides)}"
+        return f"its head has {grid.count} priors per cell, which would be positive together"
+    levels = _max_levels(assigner)
+    if levels is not None and len(grid.strides) > levels:
+        return f"its size ranges are for {levels} levels, the head has {len(grid.strides)}"
     return ""
 
 
-def _levels_served(assigner: Any) -> int | None:
-    """For how many levels an assigner has ranges of size; None where it has none."""
+def _max_levels(assigner: Any) -> int | None:
+    """Return the number of levels for which an assigner has size ranges, or None if it has none."""
     if isinstance(assigner, CenterRegion):
         return len(assigner.limits) + 1
     return len(assigner.ranges) if isinstance(assigner, Fovea) else None
 
 
 def _hint(part: Any, what: str) -> type:
-    """The type that an assigner's or a criterion's call declares (``Assignment`` where it declares no class)."""
+    """Return the type that the call of an assigner or a criterion declares (``Assignment`` if it is not a class)."""
     declared = get_type_hints(type(part).__call__).get(what, Assignment)
     return declared if isinstance(declared, type) else Assignment
 
 
 def markdown_table(networks: Mapping[str, nn.Module]) -> str:
-    """Which assigner fits which detector, as Markdown: a row for each of ``networks`` (by family), then the reasons."""
+    """Return a table of compatible assigners as Markdown: a row for each of ``networks`` (by family), then reasons."""
     notes: dict[str, str] = {}
     head = f"| detector | {' | '.join(f'`{name}`' for name in ASSIGNERS)} |"
     lines = [head, "|---" * (len(ASSIGNERS) + 1) + "|"]
-    lines.append(f"| *decides from* | {' | '.join(choice.needs for choice in ASSIGNERS.values())} |")
+    lines.append(f"| *reads* | {' | '.join(choice.needs for choice in ASSIGNERS.values())} |")
     for family, network in networks.items():
         cells = []
         for name in ASSIGNERS:
-            reason = misfit(network, name)
+            reason = incompatibility(network, name)
             if reason:
                 notes.setdefault(reason, str(len(notes) + 1))
             cells.append(f"no ({notes[reason]})" if reason else "yes")

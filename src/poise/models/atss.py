@@ -1,7 +1,8 @@
-"""ATSS (Zhang et al. 2020): each object sets its own IoU threshold from its nearest anchors.
+"""ATSS (Zhang et al. 2020): each object has its own IoU threshold, computed from its nearest anchors.
 
-One square anchor a cell; the nine nearest of each level are an object's candidates, and the mean plus the standard
-deviation of their IoU decides which are positive. FCOS's centerness, focal loss and GIoU.
+There is one square anchor per cell. The nine anchors of each level nearest to an object's center are its candidates;
+those whose IoU reaches the mean plus the standard deviation of the candidates' IoUs are positive. Head and losses are
+FCOS's: centerness, focal loss and GIoU loss.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def atss(
     nms_threshold: float = 0.6,
     max_detections: int = 100,
 ) -> PyramidDetector:
-    """ATSS on a feature pyramid; ``topk`` candidates a level and object.
+    """ATSS on a feature pyramid, with ``topk`` candidates per level and object.
 
-    With ``class_loss="varifocal"`` classes are taught the IoU of their place's box (VarifocalNet's article, table 1).
+    With ``class_loss="varifocal"`` the class target is the IoU of the prior's box (VarifocalNet's article, table 1).
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)

@@ -1,8 +1,9 @@
-"""AutoAssign (Zhu et al. 2020): assignment itself is learned, with the detector.
+"""AutoAssign (Zhu et al. 2020): the assignment is learned with the detector.
 
-Every place inside an object may answer to it, on every level. How much it does is its own confidence times a learned
-Gaussian around the center of the object's class; the object's loss is the logarithm of the weighted mean, so the
-weights are trained by the same loss. Places whose boxes fit are negatives the less.
+Every prior inside an object, on every level, is a candidate of it. The weight of a candidate is its confidence times a
+learned Gaussian around the center of the object's class (the center prior). The loss of an object is -ln of the
+weighted mean of its candidates' confidences, so that the same loss trains the weights. The negative weight of a prior
+decreases with the IoU of its box.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def autoassign(
     nms_threshold: float = 0.6,
     max_detections: int = 100,
 ) -> PyramidDetector:
-    """AutoAssign on a feature pyramid; its published checkpoints stand on a ``caffe`` backbone."""
+    """AutoAssign on a feature pyramid; its published checkpoints have a ``caffe`` backbone."""
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=True, relu=True)
     head = AutoAssignHead(channels, num_classes, point_grid(neck.strides, 0.0), depth)

@@ -1,4 +1,4 @@
-"""Names of models, and building one by its name."""
+"""Names of models, and ``create_model``, which builds one by its name."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ BACKBONES = {
     "mnv3s": "mobilenetv3_small_100",
 }
 
-OLD_CAFFE = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # as Detectron has it
+OLD_CAFFE = replace(CAFFE, mean=(102.9801, 115.9465, 122.7717))  # as in Detectron
 DEFORMABLE = {"deformable_stages": (3, 4, 5), "deformable_towers": True}
 POINTS_DCN = {"deformable_stages": (3, 4, 5), "group_norm": True}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A named model: its builder function, the arguments that the name fixes, and how it wants its images."""
+    """A named model: its builder function, the arguments that the name fixes, and the preprocessing of images."""
 
     builder: Callable[..., nn.Module]
     fixed: dict[str, Any] = field(default_factory=dict)
     preprocess: Preprocess = Preprocess()
-    progress: Progress = field(default_factory=Progress.final)  # where ``losses`` stands when nobody says
+    progress: Progress = field(default_factory=Progress.final)  # of ``DetectionModel.losses`` by default
 
 
 def _on_backbones(family: str, builder: Callable[..., nn.Module], size: int | None = None) -> dict[str, Entry]:
@@ -72,7 +72,7 @@ def _on_backbones(family: str, builder: Callable[..., nn.Module], size: int | No
     }
 
 
-UNPADDED = Preprocess(divisor=1)  # the DETR family pads a batch no further than to its largest image
+UNPADDED = Preprocess(divisor=1)  # the DETR family pads a batch to its largest image, without a divisor
 
 
 VIT = {
@@ -92,7 +92,7 @@ def _detrs(family: str, builder: Callable[..., nn.Module], fixed: dict[str, Any]
     }
 
 
-SWINS = {  # networks and the stochastic depth of the published recipes of 12 epochs
+SWINS = {  # timm's name, and the stochastic depth of the published recipes of 12 epochs
     "swin_t": ("swin_tiny_patch4_window7_224", 0.2),
     "swin_s": ("swin_small_patch4_window7_224", 0.2),
     "swin_b": ("swin_base_patch4_window12_384", 0.2),
@@ -109,7 +109,7 @@ def _on_swins(family: str, builder: Callable[..., nn.Module], fixed: dict[str, A
 
 def _nanodet(width: str, channels: int, size: int) -> Entry:
     fixed = {"backbone": f"shufflenetv2_{width}", "channels": channels}
-    return Entry(nanodet_plus, fixed, NANODET.with_size(size), Progress())  # the guide trains backbone and neck too
+    return Entry(nanodet_plus, fixed, NANODET.with_size(size), Progress())  # before ``detach_epoch``
 
 
 NAMES: dict[str, Entry] = {
@@ -184,7 +184,7 @@ NAMES: dict[str, Entry] = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that ``create_model`` knows and that match a shell pattern, sorted."""
+    """Return the names of ``create_model`` that match a shell pattern, sorted."""
     return sorted(fnmatch.filter(NAMES, pattern))
 
 
@@ -205,13 +205,13 @@ def create_model(
         num_classes: object classes, without a background class.
         backbone_weights: ``None`` or ``"none"`` (random), ``"imagenet"`` (downloaded by timm) or a file of backbone
             weights.
-        image_size: one number (both sides' limit) or (short, long); by default as published (800, 1333).
-        deterministic: take out every random choice of training (samplers, denoising); for comparing numbers.
-        assigner: another assigner for a dense detector, a name in ``poise.models.assigners``; default: the model's own.
-        options: keyword arguments of the model's builder function in ``poise.models``.
+        image_size: one number (limit of both sides) or (short, long); by default as published, (800, 1333).
+        deterministic: disables all random choices of training (samplers, denoising), for comparing numbers.
+        assigner: another assigner for a dense detector, a name of ``poise.models.assigners``; None: the model's own.
+        options: keyword arguments of the builder function in ``poise.models``.
 
     Raises:
-        ValueError: an unknown name or option (the nearest known one is suggested), or a value out of range.
+        ValueError: an unknown name or option (the message suggests the nearest), or a value out of range.
     """
     if name not in NAMES:
         raise ValueError(f"no model '{name}'{did_you_mean(name, NAMES)}; poise.list_models() lists them")

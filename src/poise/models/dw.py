@@ -1,9 +1,11 @@
-"""DW (Li et al. 2022): every place carries a positive and a negative weight for every object that contains it.
+"""Dual weighting, DW (Li et al. 2022): each prior has a positive and a negative weight.
 
-Points predict classes, objectness and boxes as in FCOS. A place is the better positive of an object the more its class
-score and its box agree with it (consistency), and the more of a negative the worse its box overlaps (probability) and
-the surer it is all the same (importance). Boxes are predicted twice: the sides of a coarse box are read again at
-learned points on its boundary. The defaults are the authors' code; the options repeat the article's tables.
+Points predict classes, objectness and boxes as in FCOS. For each object, the points that its center prior covers form
+the candidate bag. The positive weight of a candidate increases with its consistency, the agreement of its class score
+and the IoU of its box. Its negative weight is the product of the probability that it is a negative, which decreases
+with the IoU, and of its importance as a negative, its score. Box refinement predicts each box twice: every side of the
+coarse box is read again at a learned boundary point. The defaults are those of the authors' code; the options are the
+rows of the article's tables.
 """
 
 from __future__ import annotations
@@ -69,17 +71,21 @@ def dw(
     """DW on a feature pyramid.
 
     Args:
-        deformable_stages, deformable_towers: DCNv2 in these stages of the backbone and in the towers' last layer.
-        refine: read box sides again at learned boundary points.
-        bag: places that may be positive: weighted by the center prior, all where the prior exceeds ``bag_threshold``
-            (a distance), or the ``bag_topk`` nearest of each level.
-        beta: weight of the box in the consistency, score * exp(-beta * GIoU loss), or score * IoU ** beta where
-            ``location`` is "iou" (the article's).
-        mu, mu_total: sharpness of the positive weight and of the sum that divides it; equal in the article.
-        overlap_function: of the negative weight, with exponent ``gamma1``: normalized per object (the code's) or the
-            article's line through (0.5, 1) and (0.95, 0).
-        gamma2: exponent of the negative weight's importance, the score; ``detach_importance`` stops its gradient.
-        negative: what the negative weight is made of inside objects; "complement" is 1 - positive weight.
+        deformable_stages: stages of the backbone with DCNv2.
+        deformable_towers: DCNv2 in the last layer of both towers.
+        refine: box refinement at learned boundary points.
+        bag: the candidate bag: "soft_center" weights points by the center prior, "distance" takes those where it is
+            larger than ``bag_threshold``, "topk" the ``bag_topk`` nearest of each level.
+        beta: exponent of the box in the consistency, score * exp(-beta * GIoU loss), or score * IoU ** beta (as in the
+            article) with ``location`` "iou".
+        mu, mu_total: factors in the exponent of the positive weight, and of the sum that divides it (equal in the
+            article).
+        detach_weights: whether positive weights have no gradient.
+        overlap_function: from IoU ** ``gamma1`` to the probability of being a negative: "normalized" by object (as
+            in the code), or "linear" through (0.5, 1) and (0.95, 0) (as in the article).
+        gamma2: exponent of the score in the importance; ``detach_importance`` stops its gradient.
+        negative: factors of the negative weight inside objects; "complement" is 1 - positive weight.
+        box_weight: weight of the box loss relative to the positive classification loss.
     """
     check_choice("bag", bag, get_args(BagName))
     check_choice("negative", negative, NEGATIVES)

@@ -1,7 +1,7 @@
-"""FCOS (Tian et al. 2019): points inside an object answer to it; centerness ranks them.
+"""FCOS (Tian et al. 2019): points near an object's center are assigned to it, and centerness ranks their boxes.
 
-The improved form of the original code: points within 1.5 strides of the object's center, on the level of its size;
-distances in strides; the centerness is read off the regression tower; GIoU.
+This is the improved form of the original code: center sampling within 1.5 strides of the object's center, on the level
+for its size; distances in strides; centerness from the regression tower; GIoU loss.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def fcos(
     nms_threshold: float = 0.6,
     max_detections: int = 100,
 ) -> PyramidDetector:
-    """FCOS on a feature pyramid; ``radius`` in strides is the reach of center sampling (0: the whole object)."""
+    """FCOS on a feature pyramid; ``radius`` in strides is that of center sampling (0: the whole object)."""
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
     head = CenternessHead(channels, num_classes, point_grid(neck.strides, 0.5), Distances(), depth, tower_bias=True)

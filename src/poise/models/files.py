@@ -1,4 +1,4 @@
-"""Model files: weights with all that is needed to rebuild the model around them."""
+"""Model files: weights, with the name, classes and options that rebuild the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMAT = "poise-1"
 
 
 def describe(model: DetectionModel) -> dict[str, Any]:
-    """What rebuilds ``model`` without its weights: name, classes and options."""
+    """Return the description that rebuilds ``model`` without its weights: name, classes and options."""
     backbone = getattr(model.network, "backbone", None)
     resolved = backbone.resolved_options() if isinstance(backbone, Backbone) else {}
     return {
@@ -31,16 +31,16 @@ def describe(model: DetectionModel) -> dict[str, Any]:
 
 
 def save_model(model: DetectionModel, path: str | os.PathLike[str], extra: dict[str, Any] | None = None) -> None:
-    """Write a self-describing file that :func:`load_model` reads without any other information.
+    """Write a file from which :func:`load_model` rebuilds the model.
 
     Args:
-        model: what ``create_model`` returned.
-        path: the file, by custom ``*.pt``.
-        extra: more entries for the file, such as metrics; the names ``format``, ``model`` and ``weights`` are taken.
+        model: result of ``create_model``.
+        path: the file, usually ``*.pt``.
+        extra: further entries of the file, such as metrics; ``format``, ``model`` and ``weights`` are reserved.
     """
     taken = {"format", "model", "weights"} & set(extra or {})
     if taken:
-        raise ValueError(f"extra may not hold {sorted(taken)}: these entries describe the model itself")
+        raise ValueError(f"extra must not contain {sorted(taken)}: these entries describe the model itself")
     weights = {name: value.detach() for name, value in model.state_dict().items()}
     save_atomically(path, {"format": FORMAT, "model": describe(model), "weights": weights, **(extra or {})})
 
@@ -49,16 +49,16 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
     """Rebuild a model with its class names from a file of :func:`save_model` or from a run folder.
 
     Args:
-        path: a model file, a checkpoint (``best.pt``, ``last.pt``), the same without ``.pt``, or a run folder, of which
-            ``best.pt`` is taken and ``last.pt`` where there is none. Averaged weights are taken where a run has them.
-        device: where the model is put.
+        path: a model file or checkpoint (``best.pt``, ``last.pt``), with or without ``.pt``, or a run folder with one
+            of them (``best.pt`` first). Averaged weights are used where a run has them.
+        device: device of the model.
 
     Returns:
         the model in evaluation mode.
 
     Raises:
-        FileNotFoundError: no such file.
-        DamagedFile: truncated, altered, or not a model file.
+        FileNotFoundError: there is no such file.
+        DamagedFile: the file is truncated, altered, or not a model file.
     """
     file = find_model_file(path)
     payload = read_safely(file)
@@ -78,8 +78,8 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
 
 
 def build(description: dict[str, Any]) -> DetectionModel:
-    """The model that :func:`describe` described, with fresh weights (none are fetched)."""
-    from poise.models import create_model  # the package's front door imports this module
+    """Build the model of a description by :func:`describe`, with random weights."""
+    from poise.models import create_model  # the package imports this module
 
     options = {**description["options"], "backbone_weights": None}
     model = create_model(description["name"], num_classes=description["num_classes"], **options)
@@ -88,7 +88,7 @@ def build(description: dict[str, Any]) -> DetectionModel:
 
 
 def find_model_file(path: str | os.PathLike[str]) -> Path:
-    """The file that ``path`` means (see :func:`load_model`)."""
+    """Return the model file of ``path`` (see :func:`load_model`)."""
     path = Path(path)
     if path.is_dir():
         candidates = [path / "best.pt", path / "last.pt", path / "previous.pt"]

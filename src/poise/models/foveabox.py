@@ -1,7 +1,8 @@
-"""FoveaBox (Kong et al. 2019): what the middle of an object sees decides, on every level that serves its size.
+"""FoveaBox (Kong et al. 2019): anchor-free detection from the central region of each object.
 
-No anchors and no centerness: the cells in the shrunken middle of an object are positive, on two or three levels at
-once, and predict the logarithms of the distances to its sides. Focal loss and smooth L1.
+The cells in the shrunken central region (fovea) of an object are positive, on all levels whose size range includes the
+object, often two or three. They predict the logarithms of the distances to the sides of the box. Focal loss and smooth
+L1 loss.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def foveabox(
     nms_threshold: float = 0.5,
     max_detections: int = 100,
 ) -> PyramidDetector:
-    """FoveaBox (the plain form, without feature alignment) on a feature pyramid; ``sigma`` is how much is positive.
+    """FoveaBox (without feature alignment) on a feature pyramid; ``sigma`` is the relative size of the central region.
 
-    With ``class_loss="varifocal"`` classes are taught the IoU of their place's box (VarifocalNet's article, table 1).
+    With ``class_loss="varifocal"`` the class target is the IoU of the prior's box (VarifocalNet's article, table 1).
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
     neck = pyramid(body, channels, from_input=True, relu=False)

@@ -1,8 +1,8 @@
-"""FreeAnchor (Zhang et al. 2019): RetinaNet whose objects learn which anchors to match.
+"""FreeAnchor (Zhang et al. 2019): RetinaNet with learned matching of anchors to objects.
 
-The fifty anchors that overlap an object most are its bag. They are not told positive or negative: the loss asks that
-the bag as a whole finds the object, by a mean that turns from all its anchors to the best one while training goes on.
-Anchors whose boxes find an object of a class are spared as its negatives.
+The fifty anchors with the largest IoU with an object are its bag. No anchor is positive or negative by itself: the loss
+is -ln of the likelihood that the bag detects the object, a mean-max function that changes during training from the mean
+over all anchors to the best anchor. The negative weight of an anchor decreases with the IoU of its box.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def freeanchor(
     """FreeAnchor on a feature pyramid.
 
     Args:
-        topk: anchors in an object's bag.
-        threshold: IoU above which an anchor's box begins to find an object.
-        deterministic: choose among anchors with equal IoU as the original does, for comparing numbers.
+        topk: number of anchors in an object's bag.
+        threshold: IoU from which the box of an anchor reduces its negative weight.
+        deterministic: select among anchors with equal IoU as the original code does, for comparing numbers.
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=True, relu=False)

@@ -1,7 +1,8 @@
-"""GFL (Li et al. 2020): class scores that are qualities, box sides that are distributions.
+"""Generalized focal loss, GFL (Li et al. 2020): class scores are IoUs, box distances are distributions.
 
-ATSS decides which anchors are positive. Their class score is taught the IoU of the predicted box (quality focal
-loss); each side of the box is the mean of a distribution that is taught its two nearest bins (distribution focal loss).
+ATSS assigns anchors to objects. The class target of a positive is the IoU of its predicted box, with the quality focal
+loss (QFL). Each box distance is the mean of a discrete distribution, and the distribution focal loss (DFL) raises the
+probabilities of the two bins next to the target.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def gfl(
     nms_threshold: float = 0.6,
     max_detections: int = 100,
 ) -> PyramidDetector:
-    """GFL on a feature pyramid; each side is a distribution over 0 … ``bins`` - 1 strides.
+    """GFL on a feature pyramid, with distributions of distances over 0, ..., ``bins`` - 1 strides.
 
-    ``deformable_stages`` of the backbone (3, 4, 5) have deformable convolutions (DCNv1, as published).
+    ``deformable_stages`` are stages of the backbone (of 3, 4, 5) with DCNv1, as published.
     """
     body = Backbone(
         backbone,

@@ -1,7 +1,7 @@
-"""GFLv2 (Li et al. 2021): the shapes of the sides' distributions say how good a box is.
+"""GFLv2 (Li et al. 2021): the distributions of box distances predict the quality of the box.
 
-GFL with one more small network: it reads how sharp the four distributions are, and what it says multiplies the class
-scores. The product is what is taught the IoU of the box, and what boxes are ranked by.
+GFL with one more small network, the distribution-guided quality predictor: it reads the sharpness of the four
+distributions, and its output multiplies the class scores. The class target of the product is the IoU of the box.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def gflv2(
     nms_threshold: float = 0.6,
     max_detections: int = 100,
 ) -> PyramidDetector:
-    """GFLv2 on a feature pyramid; each side is a distribution over 0 … ``bins`` - 1 strides.
+    """GFLv2 on a feature pyramid, with distributions of distances over 0, ..., ``bins`` - 1 strides.
 
     Args:
-        deformable_stages: of the backbone (3, 4, 5), with deformable convolutions (DCNv1, as published).
-        reg_topk: probabilities of each side that the quality is read from, with their mean.
-        reg_channels: width of the network that reads it.
+        deformable_stages: stages of the backbone (of 3, 4, 5) with DCNv1, as published.
+        reg_topk: number of largest probabilities of each side that the quality predictor reads, with their mean.
+        reg_channels: hidden channels of the quality predictor.
     """
     body = Backbone(
         backbone,

@@ -1,10 +1,10 @@
-"""NanoDet-Plus (RangiLyu 2021): a detector of a million parameters, taught by a larger head that is thrown away.
+"""NanoDet-Plus (RangiLyu 2021): a detector with about a million parameters for CPUs and phones.
 
-ShuffleNetV2 and a ghost pyramid feed a depthwise head that predicts classes and distributions of box sides, as GFL's
-does. A head so small predicts poorly when training starts, and an assigner that listens to it learns little. So a guide
-(a copy of the neck and a plain head, in training only) makes the predictions that the dynamic soft label assigner
-listens to; both heads are taught the same assignment. After ``detach_epoch`` epochs the guide's gradient no longer
-reaches backbone and neck.
+ShuffleNetV2 and Ghost-PAN feed a depthwise head that predicts classes and distributions of box distances, as in GFL.
+The dynamic soft label assigner (DSLA) assigns by the cost of predictions, but a light head predicts poorly at the start
+of training. The predictions that the assigner reads are therefore those of the assign guidance module (AGM), a copy of
+the neck with a plain convolutional head, in training only. Both heads are trained with the same assignment. After
+``detach_epoch`` epochs gradients of the guide no longer reach backbone and neck.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ def nanodet_plus(
     """NanoDet-Plus.
 
     Args:
-        guide_depth: convolutions of each of the guide's towers; 0 builds no guide: the head's own predictions then
-            decide, which is much cheaper and serves where they are good from the start (fine-tuning).
+        guide_depth: convolutions in each tower of the guide; 0 for no guide: the assigner then reads the head's own
+            predictions, which is much faster and sufficient where they are good from the start (fine-tuning).
         backbone: ``shufflenetv2_`` with 0.5x, 1.0x, 1.5x or 2.0x, or the name of a timm model, for example
             ``tf_efficientnet_lite0``.
-        detach_epoch: the epoch from which the guide trains alone; 0 from the start.
+        detach_epoch: epoch from which gradients of the guide stop before backbone and neck; 0 for the whole training.
+        topk: number of largest IoUs of an object whose sum is the number of its positives (dynamic k).
     """
     body = light_backbone(backbone, backbone_weights)
     neck = GhostPAN(body.channels, body.strides, channels)
@@ -60,14 +61,18 @@ def nanodet_plus(
     )
     if not guide_depth:
         return PyramidDetector(body, neck, branch)
-    teacher = with_leaky_activations(DistributionHead(2 * channels, num_classes, grid, bins, guide_depth))
+    guide_head = with_leaky_activations(DistributionHead(2 * channels, num_classes, grid, bins, guide_depth))
     return GuidedDetector(
-        body, neck, branch, AssignGuidanceModule(copy.deepcopy(neck), teacher), SwitchAtEpoch(False, True, detach_epoch)
+        body,
+        neck,
+        branch,
+        AssignGuidanceModule(copy.deepcopy(neck), guide_head),
+        SwitchAtEpoch(False, True, detach_epoch),
     )
 
 
 def light_backbone(name: str, weights: Weights) -> ShuffleNetV2 | Backbone:
-    """ShuffleNetV2 or any timm network, with all of its layers in training."""
+    """Return ShuffleNetV2 or any timm network, with all layers trained."""
     family, _, width = name.partition("_")
     if family == "shufflenetv2":
         return ShuffleNetV2(width, weights)

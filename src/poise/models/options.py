@@ -1,4 +1,4 @@
-"""Options of a model, looked at before anything is built: known, of the right type, within the bounds of their name."""
+"""Checks of a model's options before it is built: name, type and lower bound."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from poise.suggestions import did_you_mean
 
-LEAST = {  # of options that mean the same in every model
+MINIMUM = {  # of options with the same meaning in every model
     "channels": 1,
     "depth": 0,
     "guide_depth": 0,
@@ -28,10 +28,10 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def check_options(model: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that the builder of ``model`` does not have, and values that cannot be right.
+    """Check that the builder of ``model`` has the options, and that their values are valid.
 
     Raises:
-        ValueError: naming the option, the value and what it can be.
+        ValueError: an option is unknown or its value invalid; the message names the valid ones.
     """
     hints = get_type_hints(builder)
     known = [name for name in hints if name not in ("return", "num_classes")]
@@ -42,12 +42,12 @@ def check_options(model: str, builder: Callable[..., Any], options: Mapping[str,
             )
         if not _fits(value, hints[option]):
             raise ValueError(f"{option}={value!r} of '{model}' must be {_wanted(hints[option])}")
-        if isinstance(value, Real) and float(value) < LEAST.get(option, -math.inf):
-            raise ValueError(f"{option}={value} of '{model}' must be at least {LEAST[option]}")
+        if isinstance(value, Real) and float(value) < MINIMUM.get(option, -math.inf):
+            raise ValueError(f"{option}={value} of '{model}' must be at least {MINIMUM[option]}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value may stand for a type; types that are not plain are left to their users."""
+    """Return whether a value has the type of a hint; only plain types are checked."""
     if get_origin(hint) in (Union, types.UnionType):
         return any(_fits(value, one) for one in get_args(hint))
     if hint in (int, float):
@@ -57,7 +57,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _wanted(hint: Any) -> str:
-    """A type in words."""
+    """Return a type in words."""
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_wanted(one) for one in get_args(hint)))
     return WORDS.get(hint, getattr(hint, "__name__", str(hint)))

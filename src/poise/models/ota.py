@@ -1,8 +1,9 @@
-"""OTA (Ge et al. 2021): who answers to whom is one transport problem for the whole image.
+"""OTA (Ge et al. 2021): assignment as an optimal transport problem of the whole image.
 
-FCOS's points and head, with the IoU of the box in centerness's place. Objects supply positives, as many as the sum of
-their best IoUs; the background supplies the rest; what a place costs an object is the loss that it would have. The
-cheapest plan for all objects together settles also the places that several of them want.
+Points and head are FCOS's, with the predicted IoU of the box instead of the centerness. Each object supplies as many
+positive labels as the sum of its best IoUs (dynamic k), the background supplies the rest, and the cost of assigning a
+point to an object is the loss it would have. The transport plan with the lowest total cost also resolves conflicts
+between objects.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def ota(
     """OTA on a feature pyramid.
 
     Args:
-        topk: best IoUs of an object whose sum is the number of its positives.
-        radius: strides from an object's center within which places can be taken.
-        temperature, iterations: of the transport plan (Sinkhorn's); the less, the harder and the rougher it is.
+        topk: number of largest IoUs of an object whose sum is the number of its positives (dynamic k).
+        radius: strides from an object's center within which points are candidates.
+        temperature, iterations: of the Sinkhorn algorithm; smaller temperatures give harder plans.
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)

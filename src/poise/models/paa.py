@@ -1,8 +1,8 @@
-"""PAA (Kim and Lee 2020): places are positive where the model itself finds them good.
+"""PAA (Kim and Lee 2020): probabilistic anchor assignment.
 
-ATSS's anchors and head, with the IoU of the box in centerness's place. Of the anchors that overlap an object a little,
-those with the lowest losses are looked at; a mixture of two normal distributions over these losses says which are
-positive. In testing, a box that survives suppression is moved to the mean of the candidates around it.
+Anchors and head are ATSS's, with the predicted IoU of the box instead of the centerness. For each object, the anchors
+with the lowest losses are candidates; a mixture of two normal distributions fitted to their losses separates positives
+from negatives. In inference, score voting moves each box that survives NMS to the weighted mean of the boxes around it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def paa(
     """PAA on a feature pyramid.
 
     Args:
-        topk: candidates of an object on each level.
+        topk: number of candidates of an object on each level.
         voting_sigma: width of the score voting, exp(-(1 - IoU)^2 / sigma); 0: no voting.
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)

@@ -1,4 +1,4 @@
-"""Parts that several papers' models share, in the settings of their published recipes."""
+"""Parts that the models of several papers share, with the settings of their published recipes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLASS_LOSSES: dict[str, ClassSupervision] = {
 
 
 def pyramid(backbone: Backbone, channels: int, from_input: bool, relu: bool, groups: int = 0) -> FPN:
-    """P3 to P7 over the backbone's last three stages; see ``StridedLevels`` for where P6 and P7 come from."""
+    """Return a pyramid P3 to P7 on the last three stages of the backbone; arguments as of ``StridedLevels``."""
     source = backbone.channels[-1] if from_input else channels
     extra = StridedLevels(source, channels, from_input, relu, groups)
     return FPN(backbone.channels, backbone.strides, channels, extra, groups)
@@ -46,48 +46,61 @@ def query_backbone(
     drop_path: float = 0.0,
     deterministic: bool = False,
     window: int = 24,
-    recomputed: bool = False,
+    checkpointed: bool = False,
 ) -> QueryBackbone:
-    """A backbone of the DETR family.
+    """Return a backbone of the DETR family: Swin, EVA-02, ShuffleNetV2, or any other of timm with frozen norms.
 
-    A Swin transformer, EVA-02, ShuffleNetV2 (which trains whole), or any other of timm's, whose norms are not trained.
+    Args:
+        name: ``swin_...``, ``eva02_...``, ``shufflenetv2_...`` or another name of timm.
+        stages: stages whose maps are returned.
+        weights: None, ``"imagenet"`` or a file.
+        frozen_stages: number of stages that are not trained; None for the default of the backbone.
+        norm_eval: whether batch norms stay in evaluation mode; None for the default.
+        drop_path: probability of stochastic depth.
+        deterministic: disables stochastic depth.
+        window: side of EVA-02's attention windows, in patches.
+        checkpointed: whether EVA-02 recomputes its activations in the backward pass.
     """
     drop_path = 0.0 if deterministic else drop_path
     if name.startswith("eva02_"):
         if frozen_stages not in (None, -1):
-            raise ValueError(f"frozen_stages={frozen_stages}: all of an EVA-02 is trained")
-        return Eva(name, weights, window, drop_path, recomputed)
+            raise ValueError(
+                f"frozen_stages={frozen_stages}: all stages of an EVA-02 are trained; leave the option out"
+            )
+        return Eva(name, weights, window, drop_path, checkpointed)
     if name.startswith("swin_"):
         frozen = -1 if frozen_stages is None else frozen_stages
         return Swin(name, stages, weights, frozen, drop_path)
     if name.startswith("shufflenetv2_"):
         if frozen_stages not in (None, -1) or tuple(stages) != ShuffleNetV2.stages:
-            raise ValueError(f"backbone '{name}': all of it is trained, and it has stages {ShuffleNetV2.stages} only")
+            raise ValueError(
+                f"backbone '{name}': all stages are trained, and only stages {ShuffleNetV2.stages} are available"
+            )
         return ShuffleNetV2(name.partition("_")[2], weights)
     return Backbone(name, stages, weights, frozen_stages, norm_eval, train_norm=False)
 
 
 def query_neck(body: QueryBackbone, channels: int) -> ChannelMapper | SimplePyramid:
-    """The maps that a transformer's encoder reads: the backbone's and one coarser, or a pyramid of a single map."""
+    """Return the neck of a query detector: the backbone's maps and one coarser, or for EVA-02 a simple pyramid."""
     if isinstance(body, Eva):
         return SimplePyramid(body.channels[0], channels)
     return ChannelMapper(body.channels, body.strides, channels, extra=1)
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a value that is not one of ``known``.
+    """Check that ``value`` is one of ``known``.
 
     Raises:
-        ValueError: naming the option and what it can be.
+        ValueError: it is not; the message names the option and its values.
     """
     if value not in known:
         raise ValueError(f"{option}='{value}': one of {', '.join(known)}")
 
 
 def class_supervision(name: ClassLossName, focal: Callable[..., Tensor] = losses.focal) -> ClassSupervision:
-    """The elementwise loss of the classes, and what positives are taught: 1, or the IoU of their box (varifocal).
+    """Return the elementwise class loss and the class target of positives: 1, or the IoU of their box (varifocal).
 
-    ``focal`` is the model's own form of the focal loss.
+    ``focal`` is the focal loss with the constants of the model.
     """
     check_choice("class_loss", name, CLASS_LOSSES)
     return (focal, hard_label) if name == "focal" else CLASS_LOSSES[name]

@@ -1,8 +1,8 @@
-"""RepPoints (Yang et al. 2019): an object is nine points that find their places, and a box is drawn around them.
+"""RepPoints (Yang et al. 2019): an object is represented by nine points, and a box is computed from them.
 
-A place predicts points twice. The features at the first ones, read by a deformable convolution, say what the object is
-and where the points belong. The first points are taught at one place an object; which places answer to an object in
-the end is decided by the overlap of their first boxes. Focal loss and smooth L1.
+Each prior predicts its points twice. A deformable convolution reads features at the initial points; from them come the
+class scores and the refined points. One prior per object supervises the initial points; the IoU of the initial boxes
+then assigns priors to objects for classes and refined points. Focal loss and smooth L1 loss.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def reppoints(
     nms_threshold: float = 0.5,
     max_detections: int = 100,
 ) -> PyramidDetector:
-    """RepPoints (its moment form) on a feature pyramid.
+    """RepPoints (the moment-based form) on a feature pyramid.
 
-    With ``class_loss="varifocal"`` classes are taught the IoU of their place's box (VarifocalNet's article, table 1).
+    With ``class_loss="varifocal"`` the class target is the IoU of the prior's box (VarifocalNet's article, table 1).
 
     Args:
-        deformable_stages: of the backbone (3, 4, 5), with deformable convolutions (DCNv1, as published).
-        group_norm: in the pyramid and in the head's towers.
-        gradient_scale: the part of the gradient that first points receive for where features are read.
+        deformable_stages: stages of the backbone (of 3, 4, 5) with DCNv1, as published.
+        group_norm: group norm in the pyramid and in the towers of the head.
+        gradient_scale: factor of the gradient that initial points receive as offsets of the deformable convolution.
     """
     groups = 32 if group_norm else 0
     body = Backbone(

@@ -1,7 +1,7 @@
-"""RetinaNet (Lin et al. 2017): nine anchors a cell, each told by its greatest overlap, and the focal loss.
+"""RetinaNet (Lin et al. 2017): dense detection with the focal loss, on nine anchors per cell.
 
-An anchor is positive from IoU 0.5, negative below 0.4 and left alone between; every object keeps its best anchors.
-Classes are trained on all anchors with the focal loss, box offsets on positives with L1.
+An anchor is positive with an IoU of at least 0.5, negative below 0.4 and ignored in between; each object also keeps its
+best anchors. The focal loss trains the classes of all anchors, the L1 loss the box offsets of positives.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def retinanet(
     nms_threshold: float = 0.5,
     max_detections: int = 100,
 ) -> PyramidDetector:
-    """RetinaNet on a feature pyramid; ``channels`` and ``depth`` size the pyramid and the head's towers.
+    """RetinaNet on a feature pyramid.
 
-    With ``class_loss="varifocal"`` classes are taught the IoU of their place's box (VarifocalNet's article, table 1).
+    With ``class_loss="varifocal"`` the class target is the IoU of the prior's box (VarifocalNet's article, table 1).
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = pyramid(body, channels, from_input=True, relu=False)

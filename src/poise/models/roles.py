@@ -1,4 +1,4 @@
-"""A detector of the DETR family without what only its training needs, or with an auxiliary head in its place."""
+"""A detector of the DETR family without its training-only parts, or with an auxiliary head as the detector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from poise.structures import Batch, Detections, Progress, StepOutput
 
 
 class NoSuchHead(ValueError):
-    """The model has no auxiliary head of this name."""
+    """The model has no auxiliary head with this name."""
 
     def __init__(self, model: DetectionModel, head: str) -> None:
         known = head_names(model)
@@ -20,7 +20,7 @@ class NoSuchHead(ValueError):
 
 
 class HeadAlone(nn.Module):
-    """A network that detects with one of its auxiliary branches."""
+    """A network whose detections are those of one of its auxiliary branches."""
 
     def __init__(self, network: QueryDetector, number: int) -> None:
         super().__init__()
@@ -36,17 +36,17 @@ class HeadAlone(nn.Module):
 
 
 def head_names(model: DetectionModel) -> tuple[str, ...]:
-    """The model's auxiliary heads; of several with one name the second is called ``atss2``, and so on."""
+    """Return the names of the auxiliary heads; a second head of one kind is ``atss2``, and so on."""
     network = model.network
     with_heads = isinstance(network, QueryDetector) and network.collaboration is not None
     return network.collaboration.names if with_heads else ()  # type: ignore[union-attr,return-value]
 
 
 def with_head(model: DetectionModel, head: str) -> DetectionModel:
-    """The same model, whose detections are those of an auxiliary head by itself; the weights are shared.
+    """Return a model with the same weights, whose detections are those of the auxiliary head ``head``.
 
     Raises:
-        NoSuchHead: naming the heads that there are.
+        NoSuchHead: there is no such head; the message names the heads.
     """
     network = model.network
     if head not in head_names(model) or not isinstance(network, QueryDetector):
@@ -58,9 +58,9 @@ def with_head(model: DetectionModel, head: str) -> DetectionModel:
 
 
 def without_training_parts(model: DetectionModel) -> DetectionModel:
-    """A copy of the model with the parts of inference alone: no auxiliary heads, no further groups of queries.
+    """Return a copy of the model without auxiliary heads and further groups of queries.
 
-    Its detections are the same to the last bit. A model that has no such parts is returned as it is.
+    Its detections are equal bit by bit. A model without such parts is returned unchanged.
     """
     network = model.network
     if not isinstance(network, QueryDetector):

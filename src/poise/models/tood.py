@@ -1,8 +1,8 @@
-"""TOOD (Feng et al. 2021): classification and localization that agree on which places are best.
+"""TOOD (Feng et al. 2021): task-aligned one-stage detection.
 
-One tower serves both tasks, each weighing its layers for itself; scores and boxes are then aligned by small networks
-over all layers. Assignment takes the places whose score and box are good together (score * IoU ** 6), and teaches how
-good they are as the score. For the first epochs, when predictions say nothing yet, ATSS assigns.
+One tower serves classification and localization, each with its own layer attention; small networks then align scores
+and boxes. Task-aligned assignment takes the priors with the largest alignment, score ** alpha * IoU ** beta. The
+normalized alignment is also the class target. In the first epochs, while predictions are random, ATSS assigns.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def tood(
 
     Args:
         depth: layers of the shared tower.
-        topk: places that an object takes by score ** ``alpha`` * IoU ** ``beta``.
-        initial_epochs: epochs with ATSS and the focal loss.
+        topk: number of priors of an object with the largest alignment.
+        alpha, beta: exponents of score and IoU in the alignment.
+        initial_epochs: number of epochs with ATSS and the focal loss.
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
     neck = pyramid(body, channels, from_input=False, relu=False)

@@ -1,8 +1,10 @@
-"""VarifocalNet (Zhang et al. 2021): the class score is taught to be the IoU of its place's box.
+"""VarifocalNet (Zhang et al. 2021): an IoU-aware dense detector.
 
-A place first predicts a box, then reads nine points on it (a star) for its class score and for correcting the box.
-ATSS decides which places are positive; the varifocal loss weighs them by the IoU of their final box and damps the
-easy negatives alone.
+VarifocalNet is FCOS with ATSS, without the centerness branch, and with three new parts. The class score is an IoU-aware
+classification score (IACS), whose target is the IoU of the prior's own box. The varifocal loss (VFL) trains it: it
+weights positives by their target and reduces the weight of easy negatives alone. The star-shaped box feature
+represents the initial box by nine points at which a deformable convolution reads features, for the IACS and for the
+box refinement.
 """
 
 from __future__ import annotations
@@ -54,14 +56,15 @@ def vfnet(
     """VarifocalNet on a feature pyramid.
 
     Args:
-        deformable_stages, deformable_towers: DCNv2 in these stages of the backbone and in the towers' last layer.
-        topk: ATSS candidates a level and object.
-        star: read features on the box; else on the grid.
-        refine: correct the box; else the first one is final.
-        gradient_scale: the part of the star's gradient that reaches the first box.
-        class_loss: what teaches the classes; "focal" teaches 1 instead of the IoU.
-        preselect: what is kept of each level before NMS: the best (place, class) pairs (MMDetection 3), or all
-            classes of the best places (the authors' code, whose AP was published).
+        deformable_stages: stages of the backbone with DCNv2.
+        deformable_towers: DCNv2 in the last layer of both towers.
+        topk: ATSS candidates per level and object.
+        star: read features at the points of the star; otherwise on the regular grid.
+        refine: refine the box; otherwise the initial one is final.
+        gradient_scale: factor of the gradient that the initial box receives from the points of the star.
+        class_loss: loss of the IACS; "focal" has class targets of 1 instead of the IoU.
+        preselect: what is kept of each level before NMS: the top (prior, class) pairs (MMDetection 3), or all classes
+            of the top priors (the authors' code, with which the AP was published).
     """
     body = Backbone(
         backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, deformable_stages=deformable_stages

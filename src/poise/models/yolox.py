@@ -1,8 +1,8 @@
 """YOLOX (Ge et al. 2021): an anchor-free YOLO, here on the backbones and the pyramid of the other detectors.
 
-A decoupled head says class, objectness and box of every cell; SimOTA assigns by what predictions cost. In the last
-epochs, when mosaic and mixup are off, an L1 loss of the offsets joins the IoU loss. The original's own backbone
-(CSPDarknet) and two-way pyramid are not part of it.
+A decoupled head predicts class, objectness and box of every cell; SimOTA assigns by the cost of predictions. In the
+last epochs, without mosaic and mixup, an L1 loss of the offsets is added to the IoU loss. The original's backbone
+(CSPDarknet) and PAFPN are not included.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def yolox(
     """YOLOX's head, assignment and losses on levels of stride 8, 16 and 32.
 
     Args:
-        depth: layers of each of the head's two towers.
-        topk: best IoUs of an object whose sum is the number of its positives.
-        radius: strides from an object's center within which places are preferred.
-        l1_epoch: epochs done when the L1 loss of the offsets joins in; published are all but the last 15 of 300.
+        depth: layers of each of the two towers of the head.
+        topk: number of largest IoUs of an object whose sum is the number of its positives (dynamic k).
+        radius: strides from an object's center within which cells are preferred.
+        l1_epoch: epoch from which the L1 loss of the offsets is added; as published 285 of 300.
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
     neck = FPN(body.channels, body.strides, channels, NoLevels())

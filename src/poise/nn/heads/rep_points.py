@@ -57,21 +57,25 @@ class RepPointsHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> RefinedPredictions:
         """Return the predictions of all levels."""
         priors = self.grid(maps)
-        classification, regression = self.classification(list(maps)), self.regression(list(maps))
-        initial = [self.initial_points(self.initial_conv(level).relu()).float() for level in regression]
-        part = self.gradient_scale
-        offsets = [points.detach() * (1 - part) + points * part - self.taps for points in initial]
-        logits, refined = [], []
-        for i, (points, offset) in enumerate(zip(initial, offsets, strict=True)):
-            logits.append(self.classes(self.class_conv(classification[i], offset).relu()))
-            moves = self.refined_points(self.refined_conv(regression[i], offset).relu()).float()
-            refined.append(points.detach() + moves)
+        logits, initial, refined = self._points(list(maps))
         return RefinedPredictions(
             priors,
             flatten_levels(logits, self.num_classes),
             self._boxes(priors, flatten_levels(refined, 2 * POINTS)),
             self._boxes(priors, flatten_levels(initial, 2 * POINTS)),
         )
+
+    def _points(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Return for each level logits (B,C,H,W), initial and refined points (B,18,H,W): y, x of each in cells."""
+        logits, initial, refined, part = [], [], [], self.gradient_scale
+        for classes, boxes in zip(self.classification(maps), self.regression(maps), strict=True):
+            points = self.initial_points(self.initial_conv(boxes).relu()).float()
+            offsets = points.detach() * (1 - part) + points * part - self.taps
+            moves = self.refined_points(self.refined_conv(boxes, offsets).relu()).float()
+            logits.append(self.classes(self.class_conv(classes, offsets).relu()))
+            initial.append(points)
+            refined.append(points.detach() + moves)
+        return logits, initial, refined
 
     def _boxes(self, priors: Priors, points: Tensor) -> Tensor:
         """Return the boxes (B,N,4) px of points (B,N,18) in cells: y, x of each, from their moments (section 4.1)."""
