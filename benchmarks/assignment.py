@@ -31,7 +31,7 @@ from torch import Tensor
 from poise.assign.hungarian import Hungarian
 from poise.boxes import normalize_boxes
 from poise.models.assigners import ASSIGNERS
-from poise.nn.head_layers import AnchorGrid, point_grid, retina_anchors, square_anchors
+from poise.nn.layers import AnchorGrid, point_grid, retina_anchors, square_anchors
 from poise.structures import (
     Assignment,
     GroundTruth,

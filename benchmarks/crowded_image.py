@@ -24,7 +24,7 @@ from poise.criteria.dual_weighting import DualWeightingCriterion
 from poise.criteria.fovea import FoveaCriterion
 from poise.criteria.paa import PAACriterion
 from poise.models.assigners import ASSIGNERS
-from poise.nn.head_layers import AnchorGrid, point_grid, retina_anchors, square_anchors
+from poise.nn.layers import AnchorGrid, point_grid, retina_anchors, square_anchors
 from poise.structures import DeltaPredictions, GroundTruth, JointPredictions, Predictions
 
 STRIDES, HEIGHT, WIDTH, CLASSES = (8, 16, 32, 64, 128), 800, 1344, 80

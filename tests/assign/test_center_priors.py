@@ -19,7 +19,7 @@ from poise.assign.free_anchor import FreeAnchor, as_topk
 from poise.boxes import DeltaCoder
 from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.criteria.bags import FreeAnchorCriterion
-from poise.nn.head_layers import AnchorGrid, square_anchors
+from poise.nn.layers import AnchorGrid, square_anchors
 from poise.structures import DeltaPredictions, GroundTruth, PairWeights, Predictions, QualityPredictions
 
 ANCHORS = AnchorGrid(STRIDES, (2.0, 4.0), (0.5, 2.0))

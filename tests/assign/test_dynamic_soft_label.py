@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 from torchvision.ops import box_iou
 
 from poise.assign import DynamicSoftLabel
-from poise.nn.head_layers import point_grid
+from poise.nn.layers import point_grid
 from poise.structures import GroundTruth, Predictions, Priors
 
 NANODET, RTMDET = DynamicSoftLabel(), DynamicSoftLabel(center_radius=3.0)

@@ -11,7 +11,7 @@ import torch
 from support.scenes import HEIGHT, STRIDES, WIDTH, hard_truth, predictions_of, truth_of
 
 from poise.assign import ATSS, CenterRegion, MaxIoU
-from poise.nn.head_layers import AnchorGrid, point_grid, square_anchors
+from poise.nn.layers import AnchorGrid, point_grid, square_anchors
 from poise.structures import Assignment, GroundTruth, Predictions
 
 Box = list[float]

@@ -12,7 +12,7 @@ from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from poise.assign import OTA
 from poise.assign.sinkhorn import Routes, Transport
-from poise.nn.head_layers import point_grid
+from poise.nn.layers import point_grid
 from poise.pairwise import Objects
 from poise.pairwise.dense import DensePairs
 from poise.structures import GroundTruth, JointPredictions, Predictions

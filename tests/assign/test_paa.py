@@ -13,7 +13,7 @@ from torchvision.ops import box_iou, generalized_box_iou, sigmoid_focal_loss
 
 from poise.assign.mixture import low_component
 from poise.assign.paa import PAA
-from poise.nn.head_layers import AnchorGrid, square_anchors
+from poise.nn.layers import AnchorGrid, square_anchors
 from poise.structures import GroundTruth, Predictions, QualityPredictions
 
 SQUARES = square_anchors(STRIDES, 4.0)

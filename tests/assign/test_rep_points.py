@@ -12,7 +12,7 @@ from torch import Tensor
 
 from poise.assign import MaxIoU
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
-from poise.nn.head_layers import point_grid
+from poise.nn.layers import point_grid
 from poise.structures import GroundTruth, RefinedPredictions
 
 

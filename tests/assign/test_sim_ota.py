@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy, one_hot
 from torchvision.ops import box_iou
 
 from poise.assign import SimOTA
-from poise.nn.head_layers import point_grid
+from poise.nn.layers import point_grid
 from poise.structures import GroundTruth, JointPredictions, Predictions, Priors
 
 GRID = point_grid((8, 16, 32), 0.0)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from poise.nn.head_layers import point_grid, square_anchors
 from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead, bilinear_sample
 from poise.nn.heads.star import PlainConv, StarConv, StarHead, StarRefinement, distance_scales, star_offsets
+from poise.nn.layers import point_grid, square_anchors
 from poise.structures import Predictions, RefinedPredictions
 
 STRIDES = (8, 16)

@@ -9,7 +9,7 @@ from torchvision.ops import deform_conv2d
 
 from poise.nn.backbones.timm_features import Backbone
 from poise.nn.deformable import DeformableConv, deform_in_bags, make_deformable
-from poise.nn.head_layers import init_towers, tower
+from poise.nn.layers import init_towers, tower
 
 
 def bilinear(image: Tensor, y: float, x: float) -> Tensor:

@@ -13,8 +13,8 @@ from poise.assign import ATSS
 from poise.criteria import DistributionCriterion
 from poise.criteria.distribution import gflv2_criterion
 from poise.models import create_model
-from poise.nn.head_layers import square_anchors
 from poise.nn.heads.distribution import DistributionHead, DistributionQuality
+from poise.nn.layers import square_anchors
 from poise.published import load_published
 from poise.structures import DistributionPredictions, JointDistributionPredictions
 

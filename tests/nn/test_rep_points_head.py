@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from poise.models import create_model
-from poise.nn.head_layers import point_grid
 from poise.nn.heads.rep_points import RepPointsHead
+from poise.nn.layers import point_grid
 from poise.published import load_published
 
 STRIDES = (8, 16)

@@ -18,7 +18,7 @@ from poise.assign import MaxIoU
 from poise.boxes import clip, pairwise_iou
 from poise.branches.proposals import Propose, with_truth
 from poise.branches.region import assign_regions, sound
-from poise.nn.head_layers import AnchorGrid
+from poise.nn.layers import AnchorGrid
 from poise.sample import Sampler, libra_article_sampler, random_sampler
 from poise.structures import Assignment, GroundTruth, Predictions
 

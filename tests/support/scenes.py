@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from poise.boxes import normalize_boxes
-from poise.nn.head_layers import AnchorGrid, point_grid, square_anchors
+from poise.nn.layers import AnchorGrid, point_grid, square_anchors
 from poise.structures import (
     DeltaPredictions,
     DistributionPredictions,

@@ -1,6 +1,6 @@
 """Record the outputs of a head's layers before decoding, and decode recorded outputs without the layers.
 
-Every dense head concatenates its levels with ``poise.nn.head_layers.flatten_levels`` and computes boxes and scores
+Every dense head concatenates its levels with ``poise.nn.layers.flatten_levels`` and computes boxes and scores
 from the results without further learned layers. The results are recorded, or replaced by recorded ones.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.nn.head_layers import flatten_levels
+from poise.nn.layers import flatten_levels
 from poise.structures import Predictions
 
 Flatten = Callable[[Sequence[Tensor], int], Tensor]
@@ -50,9 +50,7 @@ def _flatten_replaced(head: Any, replacement: Flatten) -> Iterator[None]:
     modules = [sys.modules[kind.__module__] for kind in type(head).__mro__]
     modules = [module for module in modules if getattr(module, "flatten_levels", None) is flatten_levels]
     if not modules:
-        raise ValueError(
-            f"{type(head).__name__} does not concatenate its levels with poise.nn.head_layers.flatten_levels"
-        )
+        raise ValueError(f"{type(head).__name__} does not concatenate its levels with poise.nn.layers.flatten_levels")
     try:
         for module in modules:
             module.flatten_levels = replacement  # type: ignore[attr-defined]

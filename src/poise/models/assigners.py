@@ -28,7 +28,7 @@ from poise.assign import (
     TaskAligned,
 )
 from poise.detectors import DenseBranch
-from poise.nn.head_layers import AnchorGrid
+from poise.nn.layers import AnchorGrid
 from poise.structures import Assignment, PairWeights, Progress, value_at
 from poise.suggestions import did_you_mean
 

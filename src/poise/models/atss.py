@@ -15,8 +15,8 @@ from poise.criteria import atss_criterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import square_anchors
 from poise.nn.heads.centerness import CenternessHead, Offsets
+from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess
 
 

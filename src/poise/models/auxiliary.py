@@ -25,8 +25,8 @@ from poise.detectors.collaboration import (
 )
 from poise.models.auxiliary_dense import DENSE, AuxiliaryBranch, AuxiliarySpec
 from poise.models.parts import check_choice
-from poise.nn.head_layers import retina_anchors
 from poise.nn.heads.region import ProposalHead, RegionHead
+from poise.nn.layers import retina_anchors
 from poise.nn.roi_align import RegionAlign
 from poise.sample import TakeAll, random_sampler
 

@@ -33,7 +33,6 @@ from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.detectors import DenseBranch
 from poise.detectors.collaboration import CellFeatures, FeatureReader
-from poise.nn.head_layers import point_grid, retina_anchors, square_anchors
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.heads.auto_assign import AutoAssignHead
 from poise.nn.heads.centerness import CenternessHead, Distances, IoUHead, Offsets
@@ -43,6 +42,7 @@ from poise.nn.heads.fovea import FoveaHead
 from poise.nn.heads.rep_points import RepPointsHead
 from poise.nn.heads.star import StarConv, StarHead, StarRefinement, distance_scales
 from poise.nn.heads.task_aligned import TaskAlignedHead
+from poise.nn.layers import point_grid, retina_anchors, square_anchors
 from poise.postprocess import PostProcess, topk_priors
 from poise.structures import SwitchAtEpoch
 

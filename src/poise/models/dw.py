@@ -19,8 +19,8 @@ from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeight
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, check_choice, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import point_grid
 from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead
+from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
 
 BagName = Literal["soft_center", "distance", "topk"]

@@ -21,8 +21,8 @@ from poise.detectors import PyramidDetector
 from poise.detectors.region import RegionDetector
 from poise.models.parts import Weights
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import AnchorGrid
 from poise.nn.heads.region import ProposalHead, RegionHead
+from poise.nn.layers import AnchorGrid
 from poise.nn.necks.fpn import FPN, SubsampledLevel
 from poise.nn.roi_align import RegionAlign
 from poise.sample import Sampler, TakeAll, libra_article_sampler, libra_sampler, ohem_sampler, random_sampler

@@ -11,8 +11,8 @@ from poise.criteria import fcos_criterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import point_grid
 from poise.nn.heads.centerness import CenternessHead, Distances
+from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
 
 

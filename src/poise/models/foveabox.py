@@ -13,8 +13,8 @@ from poise.criteria.fovea import FoveaCriterion, fovea_focal
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import point_grid
 from poise.nn.heads.fovea import FoveaHead
+from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
 
 

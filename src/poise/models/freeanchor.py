@@ -13,8 +13,8 @@ from poise.criteria.bags import FreeAnchorCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import retina_anchors
 from poise.nn.heads.anchor import AnchorHead
+from poise.nn.layers import retina_anchors
 from poise.postprocess import PostProcess
 
 

@@ -14,8 +14,8 @@ from poise.criteria import DistributionCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import square_anchors
 from poise.nn.heads.distribution import DistributionHead
+from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess
 
 

@@ -17,8 +17,8 @@ from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.faster_rcnn import BOX_LOSSES, SAMPLING, choose, proposal_stage, region_stage
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import retina_anchors
 from poise.nn.heads.anchor import AnchorHead
+from poise.nn.layers import retina_anchors
 from poise.nn.necks.balanced_pyramid import BalancedPyramid
 from poise.nn.necks.fpn import FPN, SubsampledLevel
 from poise.postprocess import PostProcess

@@ -18,8 +18,8 @@ from poise.models.parts import Weights
 from poise.nn.activations import with_leaky_activations
 from poise.nn.backbones.shufflenet import ShuffleNetV2
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import point_grid
 from poise.nn.heads.distribution import DistributionHead, LightHead
+from poise.nn.layers import point_grid
 from poise.nn.necks.ghost_pan import GhostPAN
 from poise.postprocess import PostProcess
 from poise.structures import SwitchAtEpoch

@@ -13,8 +13,8 @@ from poise.criteria.ota import OTACriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import point_grid
 from poise.nn.heads.centerness import Distances, IoUHead
+from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
 
 

@@ -13,8 +13,8 @@ from poise.criteria.paa import PAACriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import square_anchors
 from poise.nn.heads.centerness import IoUHead, Offsets
+from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess, topk_priors
 
 

@@ -14,8 +14,8 @@ from poise.criteria.rep_points import RepPointsCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import point_grid
 from poise.nn.heads.rep_points import RepPointsHead
+from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
 
 

@@ -12,8 +12,8 @@ from poise.criteria import AnchorCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import retina_anchors
 from poise.nn.heads.anchor import AnchorHead
+from poise.nn.layers import retina_anchors
 from poise.postprocess import PostProcess
 
 

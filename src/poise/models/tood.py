@@ -12,8 +12,8 @@ from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import square_anchors
 from poise.nn.heads.task_aligned import TaskAlignedHead
+from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess
 from poise.structures import SwitchAtEpoch
 

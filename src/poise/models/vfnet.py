@@ -18,8 +18,8 @@ from poise.criteria.varifocal import VarifocalCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, check_choice, pyramid
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import square_anchors
 from poise.nn.heads.star import PlainConv, StarConv, StarHead, StarRefinement, distance_scales
+from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess, topk_pairs, topk_priors
 
 LossName = Literal["varifocal", "quality_focal", "focal"]

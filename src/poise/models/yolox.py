@@ -13,8 +13,8 @@ from poise.criteria.yolox import YOLOXCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.head_layers import point_grid
 from poise.nn.heads.decoupled import DecoupledHead
+from poise.nn.layers import point_grid
 from poise.nn.necks.fpn import FPN, NoLevels
 from poise.postprocess import PostProcess
 from poise.structures import SwitchAtEpoch

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from poise.nn.conv import Conv3x3, winograd_is_faster
-from poise.nn.head_layers import output_conv, tower
 from poise.nn.kernels.winograd import _Buffers
+from poise.nn.layers import Conv3x3, output_conv, tower, winograd_is_faster
 
 SIZES = ((24, 32), (13, 18), (6, 8), (3, 5), (1, 1))
 

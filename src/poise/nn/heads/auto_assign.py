@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from poise.nn.center_prior import CenterPrior
-from poise.nn.head_layers import AnchorGrid, prior_bias
 from poise.nn.heads.centerness import CenternessHead, Distances
+from poise.nn.layers import AnchorGrid, prior_bias
 
 
 class AutoAssignHead(CenternessHead):

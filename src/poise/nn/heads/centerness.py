@@ -8,7 +8,7 @@ from dataclasses import fields
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder, decode_distances
-from poise.nn.head_layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
+from poise.nn.layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
 from poise.structures import GeometricPredictions, Priors, QualityPredictions
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
-from poise.nn.head_layers import AnchorGrid, flatten_levels, prior_bias
+from poise.nn.layers import AnchorGrid, flatten_levels, prior_bias
 from poise.structures import JointDeltaPredictions
 
 

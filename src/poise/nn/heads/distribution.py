@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import decode_distances
-from poise.nn.head_layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
+from poise.nn.layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
 from poise.nn.necks.ghost_pan import DepthwiseSeparable
 from poise.structures import DistributionPredictions, JointDistributionPredictions
 
@@ -94,8 +94,8 @@ class LightHead(nn.Module):
         self.classes = nn.ModuleList([nn.Conv2d(channels, num_classes, 1) for _ in grid.strides])
         self.box_distances = nn.ModuleList([nn.Conv2d(channels, 4 * bins, 1) for _ in grid.strides])
         for conv in (*self.classes, *self.box_distances):  # in the bins this bias is a constant shift without effect
-            nn.init.normal_(conv.weight, std=0.01)  # type: ignore[arg-type]
-            nn.init.constant_(conv.bias, prior_bias())  # type: ignore[arg-type]
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.constant_(conv.bias, prior_bias())
 
     def forward(self, maps: Sequence[Tensor]) -> DistributionPredictions:
         """Return the predictions of all levels."""

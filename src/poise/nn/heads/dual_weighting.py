@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from poise.boxes import decode_distances
 from poise.nn.center_prior import CenterPrior
-from poise.nn.head_layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
+from poise.nn.layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
 from poise.structures import JointPredictions
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from poise.boxes import LogDistances
-from poise.nn.head_layers import AnchorGrid, flatten_levels, init_towers, output_conv, prior_bias, tower
+from poise.nn.layers import AnchorGrid, flatten_levels, init_towers, output_conv, prior_bias, tower
 from poise.structures import DeltaPredictions
 
 

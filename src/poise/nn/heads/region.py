@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
-from poise.nn.conv import Conv3x3
-from poise.nn.head_layers import AnchorGrid, ConvNorm, flatten_levels
+from poise.nn.layers import AnchorGrid, Conv3x3, ConvNorm, flatten_levels
 from poise.nn.roi_align import RegionAlign
 from poise.structures import DeltaPredictions, Priors, RegionPredictions
 

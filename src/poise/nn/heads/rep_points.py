@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from poise.nn.head_layers import AnchorGrid, flatten_levels, init_towers, prior_bias, tower
 from poise.nn.heads.star import StarConv
+from poise.nn.layers import AnchorGrid, flatten_levels, init_towers, prior_bias, tower
 from poise.structures import Priors, RefinedPredictions
 
 POINTS = 9  # one for each tap of a 3x3 kernel

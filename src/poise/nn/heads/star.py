@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from poise.boxes import decode_distances
 from poise.nn.deformable import DeformableConv, deform
-from poise.nn.head_layers import (
+from poise.nn.layers import (
     AnchorGrid,
     ConvNorm,
     Scales,

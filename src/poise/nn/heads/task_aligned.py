@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from poise.nn.head_layers import AnchorGrid, ConvNorm, Scales, flatten_levels, init_towers, output_conv, prior_bias
 from poise.nn.heads.dual_weighting import bilinear_sample
 from poise.nn.heads.star import MAX_LOG
+from poise.nn.layers import AnchorGrid, ConvNorm, Scales, flatten_levels, init_towers, output_conv, prior_bias
 from poise.structures import GeometricPredictions
 
 ATTENTION_REDUCTION = 8  # channels of the tower per channel of the layer attention

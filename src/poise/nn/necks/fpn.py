@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from poise.nn.conv import Conv3x3
+from poise.nn.layers import Conv3x3
 
 
 class NormedConv(nn.Conv2d):

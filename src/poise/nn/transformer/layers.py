@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from poise.nn.head_layers import prior_bias
+from poise.nn.layers import prior_bias
 from poise.nn.transformer.tokens import Tokens
 
 

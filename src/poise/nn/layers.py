@@ -1,0 +1,201 @@
+"""Layers of necks and dense heads: 3x3 convolution, towers, output convolutions, and grids of priors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from poise.nn.deformable import DeformableConv
+from poise.nn.kernels.winograd import conv3x3
+from poise.structures import Priors
+
+MIN_TILES = 48  # 4x4 output tiles from which transforming the weights pays
+MIN_CHANNELS = (128, 64)  # input and output channels from which fewer multiplications save time
+
+
+class Conv3x3(nn.Conv2d):
+    """3x3 convolution of stride 1 and padding 1, of one map or of several maps with the same weights.
+
+    Large maps with many channels use the Winograd kernel in eager float32 on a CPU; everything else, and every compiled
+    or exported graph, uses ``torch.nn.functional.conv2d``.
+    """
+
+    def __init__(self, in_channels: int, channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, channels, 3, 1, 1, bias=bias)
+
+    @overload
+    def forward(self, maps: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, maps: list[Tensor]) -> list[Tensor]: ...
+    def forward(self, maps: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """Convolve (B,C,H,W) to (B,C',H,W), or a list of such maps to a list."""
+        levels = [maps] if isinstance(maps, Tensor) else list(maps)
+        if winograd_is_faster(levels, self.weight):
+            results = conv3x3(levels, self.weight, self.bias)
+        else:
+            results = [functional.conv2d(level, self.weight, self.bias, padding=1) for level in levels]
+        return results[0] if isinstance(maps, Tensor) else results
+
+
+def winograd_is_faster(levels: Sequence[Tensor], weight: Tensor) -> bool:
+    """Return whether the Winograd kernel can convolve ``levels`` (B,C,H,W) here, and is faster than torch's."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
+        return False
+    if weight.shape[1] < MIN_CHANNELS[0] or weight.shape[0] < MIN_CHANNELS[1]:
+        return False
+    if any(value.device.type != "cpu" or value.dtype != torch.float32 for value in (*levels, weight)):
+        return False
+    tiles = sum(batch * -(-height // 4) * -(-width // 4) for batch, _, height, width in (x.shape for x in levels))
+    return tiles >= MIN_TILES
+
+
+class SharedLayers(nn.Sequential):
+    """A sequence of layers, applied to one map or to several maps with the same weights."""
+
+    @overload
+    def forward(self, maps: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, maps: list[Tensor]) -> list[Tensor]: ...
+    def forward(self, maps: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """Apply the layers to (B,C,H,W), or to a list of such maps; heights and widths do not change."""
+        for layer in self:
+            at_once = isinstance(maps, Tensor) or isinstance(layer, (SharedLayers, Conv3x3))
+            maps = layer(maps) if at_once else [layer(level) for level in maps]
+        return maps
+
+
+class ConvNorm(SharedLayers):
+    """3x3 convolution (with ``deformable`` a deformable one), group norm (unless ``groups`` is 0), ReLU."""
+
+    def __init__(self, in_channels: int, channels: int, groups: int, bias: bool, deformable: bool = False) -> None:
+        super().__init__()
+        conv = Conv3x3(in_channels, channels, bias)
+        self.add_module("conv", DeformableConv.of(conv) if deformable else conv)
+        if groups:  # narrow towers keep four channels a group, so that a 1x1 map of one image can be normalized
+            self.add_module("norm", nn.GroupNorm(min(groups, max(1, channels // 4)), channels))
+        self.add_module("act", nn.ReLU(inplace=True))
+
+
+def tower(
+    channels: int, depth: int = 4, groups: int = 32, bias: bool = False, deformable: bool = False
+) -> SharedLayers:
+    """Return ``depth`` equal layers of ``ConvNorm``.
+
+    Args:
+        channels: of all maps.
+        depth: number of layers.
+        groups: of the group norm; 0 for none (then convolutions always have a bias).
+        bias: whether convolutions before a norm have a bias.
+        deformable: makes the last convolution deformable.
+    """
+    layers = range(depth)
+    bias = bias or not groups
+    return SharedLayers(*[ConvNorm(channels, channels, groups, bias, deformable and i == depth - 1) for i in layers])
+
+
+def output_conv(channels: int, outputs: int, bias: float = 0.0) -> Conv3x3:
+    """Return a 3x3 output convolution, initialized with weights N(0, 0.01) and a constant bias."""
+    conv = Conv3x3(channels, outputs)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
+    return conv
+
+
+def prior_bias(probability: float = 0.01) -> float:
+    """Return the bias with which a sigmoid output starts at ``probability`` (Lin et al. 2017, section 4.1)."""
+    return -math.log((1 - probability) / probability)
+
+
+def init_towers(*towers: nn.Module) -> None:
+    """Initialize all convolutions with weights N(0, 0.01) and biases 0."""
+    for module in (module for part in towers for module in part.modules()):
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.01)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class Scale(nn.Module):
+    """One learned factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+class Scales(nn.ModuleList):
+    """One learned factor for each level."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__([Scale() for _ in range(levels)])
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Multiply each level's map by its factor."""
+        return [level * scale.scale for level, scale in zip(maps, self, strict=True)]  # type: ignore[operator]
+
+
+def flatten_levels(levels: Sequence[Tensor], width: int) -> Tensor:
+    """Concatenate maps (B,A*width,H_l,W_l) to (B,N,width) float32: level-major, row-major, anchors innermost."""
+    return torch.cat([level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in levels], 1).float()
+
+
+@dataclass(frozen=True)
+class AnchorGrid:
+    """Anchors of every cell of every level, centered ``offset`` strides from the top left corner of the cell.
+
+    Args:
+        strides: px of a cell, one for each level.
+        scales: square roots of the anchors' areas in strides.
+        ratios: height / width; the anchors of a cell are ordered by ratio, then by scale.
+        offset: strides. With one scale of 1 and one ratio of 1 the anchors are points: boxes of one stride.
+    """
+
+    strides: tuple[int, ...]
+    scales: tuple[float, ...] = (1.0,)
+    ratios: tuple[float, ...] = (1.0,)
+    offset: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """Number of anchors per cell."""
+        return len(self.scales) * len(self.ratios)
+
+    def __call__(self, maps: Sequence[Tensor]) -> Priors:
+        """Return the priors of maps (B,C,H_l,W_l)."""
+        half = [
+            (scale / math.sqrt(ratio) / 2, scale * math.sqrt(ratio) / 2)
+            for ratio in self.ratios
+            for scale in self.scales
+        ]
+        boxes, strides, sizes = [], [], []
+        for level, stride in zip(maps, self.strides, strict=True):
+            height, width = level.shape[-2:]
+            y = (torch.arange(height, device=level.device, dtype=torch.float32) + self.offset) * stride
+            x = (torch.arange(width, device=level.device, dtype=torch.float32) + self.offset) * stride
+            x, y = x.expand(height, width).flatten(), y[:, None].expand(height, width).flatten()
+            cell = [torch.stack((x - w * stride, y - h * stride, x + w * stride, y + h * stride), 1) for w, h in half]
+            boxes.append(torch.stack(cell, 1).reshape(-1, 4))
+            sizes.append(height * width * len(half))
+            strides.append(torch.full((sizes[-1],), float(stride), device=level.device))
+        return Priors(torch.cat(boxes)[None], torch.cat(strides), tuple(sizes))
+
+
+def point_grid(strides: Sequence[int], offset: float) -> AnchorGrid:
+    """Return a grid of one point per cell."""
+    return AnchorGrid(tuple(strides), offset=offset)
+
+
+def square_anchors(strides: Sequence[int], scale: float = 8.0) -> AnchorGrid:
+    """Return a grid of one square anchor per cell, centered on the corner of the cell (ATSS, GFL)."""
+    return AnchorGrid(tuple(strides), (scale,))
+
+
+def retina_anchors(strides: Sequence[int], base: float = 4.0, octaves: int = 3) -> AnchorGrid:
+    """Return RetinaNet's grid of nine anchors per cell: three scales within an octave, three ratios."""
+    return AnchorGrid(tuple(strides), tuple(base * 2 ** (i / octaves) for i in range(octaves)), (0.5, 1.0, 2.0))
