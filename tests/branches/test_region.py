@@ -12,8 +12,8 @@ from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder, pairwise_iou
-from poise.branches.proposals import Propose, ProposeByImage, given, with_truth
-from poise.branches.region import RegionBranch, assign_regions, sound
+from poise.branches.proposals import ProposalPostProcessByImage, proposals_from_boxes
+from poise.branches.region import ProposalPostProcess, RegionBranch, add_ground_truth, assign_regions, only_finite
 from poise.models import create_model
 from poise.models.faster_rcnn import fast_rcnn
 from poise.nn.roi_align import RegionAlign
@@ -30,19 +30,19 @@ def random_boxes(count: int, seed: int, side: float = SIZE) -> Tensor:
 
 def predictions(batch: int = 2, levels: tuple[int, ...] = (300, 80, 20), seed: int = 0) -> Predictions:
     """Overlapping boxes with scores of which no two are equal."""
-    places = sum(levels)
-    boxes = torch.stack([random_boxes(places, seed + i) - 5 for i in range(batch)])
-    logits = torch.randn(batch, places, 1, generator=torch.Generator().manual_seed(seed))
-    return Predictions(Priors(boxes[:1], torch.ones(places), levels), logits, boxes)
+    anchors = sum(levels)
+    boxes = torch.stack([random_boxes(anchors, seed + i) - 5 for i in range(batch)])
+    logits = torch.randn(batch, anchors, 1, generator=torch.Generator().manual_seed(seed))
+    return Predictions(Priors(boxes[:1], torch.ones(anchors), levels), logits, boxes)
 
 
-def literal_proposals(p: Predictions, i: int, settings: Propose, size: Tensor) -> tuple[Tensor, Tensor]:
+def literal_proposals(p: Predictions, i: int, settings: ProposalPostProcess, size: Tensor) -> tuple[Tensor, Tensor]:
     """One image, level by level, greedily: the specification's section 1.7."""
     kept_boxes, kept_scores, start = [], [], 0
     for count in p.priors.level_sizes:
         scores = p.logits[i, start : start + count, 0].sigmoid()
         boxes = p.boxes[i, start : start + count]
-        order = scores.argsort(descending=True)[: settings.per_level]
+        order = scores.argsort(descending=True)[: settings.max_per_level]
         boxes, scores = boxes[order].clone(), scores[order]
         boxes[:, 0::2] = boxes[:, 0::2].clamp(0, float(size[1]))
         boxes[:, 1::2] = boxes[:, 1::2].clamp(0, float(size[0]))
@@ -53,16 +53,16 @@ def literal_proposals(p: Predictions, i: int, settings: Propose, size: Tensor) -
         kept_scores.append(scores[keep])
         start += count
     boxes, scores = torch.cat(kept_boxes), torch.cat(kept_scores)
-    order = scores.argsort(descending=True)[: settings.max_detections]
+    order = scores.argsort(descending=True)[: settings.max_proposals]
     return boxes[order], scores[order]
 
 
-@pytest.mark.parametrize("form", [Propose, ProposeByImage])
+@pytest.mark.parametrize("form", [ProposalPostProcess, ProposalPostProcessByImage])
 @pytest.mark.parametrize(
     "settings",
-    [{"per_level": 100, "max_detections": 60}, {"per_level": 1000, "max_detections": 1000, "nms_threshold": 0.5}],
+    [{"max_per_level": 100, "max_proposals": 60}, {"max_per_level": 1000, "max_proposals": 1000, "nms_threshold": 0.5}],
 )
-def test_proposals_equal_the_literal_form(form: type[Propose], settings: dict[str, Any]) -> None:
+def test_proposals_equal_the_literal_form(form: type[ProposalPostProcess], settings: dict[str, Any]) -> None:
     p, sizes = predictions(3), torch.tensor([[96.0, 96.0], [50.0, 96.0], [96.0, 40.0]])
     found = form(**settings)(p, sizes)
     for i in range(3):
@@ -74,16 +74,16 @@ def test_proposals_equal_the_literal_form(form: type[Propose], settings: dict[st
 
 def test_images_in_several_calls_of_nms_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     p, sizes = predictions(5), torch.full((5, 2), 96.0)
-    alone = Propose()(p, sizes)
+    alone = ProposalPostProcess()(p, sizes)
     for images in (2, 5):
-        monkeypatch.setattr("poise.branches.proposals._images_at_once", lambda boxes, images=images: images)
-        together = Propose()(p, sizes)
+        monkeypatch.setattr("poise.branches.region._images_per_call", lambda boxes, images=images: images)
+        together = ProposalPostProcess()(p, sizes)
         assert torch.equal(alone.boxes, together.boxes)
         assert torch.equal(alone.valid, together.valid)
 
 
-@pytest.mark.parametrize("form", [Propose, ProposeByImage])
-def test_proposals_without_anything_to_propose(form: type[Propose]) -> None:
+@pytest.mark.parametrize("form", [ProposalPostProcess, ProposalPostProcessByImage])
+def test_proposals_without_anything_to_propose(form: type[ProposalPostProcess]) -> None:
     p = predictions()
     p.boxes[0], p.logits[1] = torch.nan, torch.nan
     found = form(100, 50)(p, torch.full((2, 2), 96.0))
@@ -92,8 +92,8 @@ def test_proposals_without_anything_to_propose(form: type[Propose]) -> None:
     assert found.scores.isfinite().all()
 
 
-@pytest.mark.parametrize("form", [Propose, ProposeByImage])
-def test_places_that_are_not_finite_take_nobodys_place(form: type[Propose]) -> None:
+@pytest.mark.parametrize("form", [ProposalPostProcess, ProposalPostProcessByImage])
+def test_anchors_that_are_not_finite_do_not_displace_others(form: type[ProposalPostProcess]) -> None:
     p, sizes = predictions(), torch.full((2, 2), 96.0)
     p.logits[0, :50], p.boxes[1, 10:30, 2] = torch.nan, torch.inf
     found = form(100, 60)(p, sizes)
@@ -104,7 +104,7 @@ def test_places_that_are_not_finite_take_nobodys_place(form: type[Propose]) -> N
 def test_equal_scores_go_to_the_lowest_index() -> None:
     p = predictions(levels=(400,))
     p.logits.fill_(40.0)  # the sigmoid saturates
-    found = Propose(10, 5, nms_threshold=1.0)(p, torch.full((2, 2), 200.0))
+    found = ProposalPostProcess(10, 5, nms_threshold=1.0)(p, torch.full((2, 2), 200.0))
     assert torch.equal(found.boxes, p.boxes[:, :5].clamp(min=0))
 
 
@@ -155,7 +155,7 @@ def test_levels_are_torchvisions() -> None:
     assert torch.equal(RegionAlign((4, 8, 16, 32)).levels(inside), served.round())
 
 
-def test_objects_answer_to_themselves_and_padding_is_ignored() -> None:
+def test_objects_are_assigned_to_themselves_and_padding_is_ignored() -> None:
     box = torch.tensor([[10.0, 10.0, 40.0, 40.0]])
     truth = GroundTruth.collate(
         [{"boxes": box.repeat(3, 1), "labels": torch.tensor([0, 1, 2]), "iscrowd": torch.tensor([0, 0, 1])}], [(96, 96)]
@@ -164,7 +164,7 @@ def test_objects_answer_to_themselves_and_padding_is_ignored() -> None:
         torch.cat((box + 1, torch.zeros(2, 4)))[None], torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.int64),
         torch.tensor([[True, False, False]]),
     )  # fmt: skip
-    regions = sound(with_truth(proposals, truth))
+    regions = only_finite(add_ground_truth(proposals, truth))
     assignment = assign_regions(MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0), regions, truth)
     assert assignment.positive[0].tolist() == [True, True] + [False] * 6 + [True, False, False]
     assert assignment.ignored[0].tolist() == [False, False] + [True] * 6 + [False, True, True]
@@ -228,7 +228,7 @@ def test_ohem_takes_what_the_head_gets_most_wrong() -> None:
         match = output.matches["rcnn"]
         chosen = branch.region.criterion.class_loss(match.predictions, match.assignment, truth)
         _, proposals = branch.proposal(maps, truth, Progress.final(), None)
-        regions = sound(with_truth(proposals, truth))
+        regions = only_finite(add_ground_truth(proposals, truth))
         everything = assign_regions(branch.region.assigner, regions, truth)
         loss = branch.region.criterion.class_loss(branch.region.head(maps, regions.boxes), everything, truth)
     hardest = loss[everything.negative].topk(int(match.assignment.negative.sum())).values
@@ -299,7 +299,7 @@ def test_fast_rcnn_on_its_sisters_proposals_is_her_second_stage() -> None:
         _, proposals = sister.branch.proposal(maps, truth, Progress(), None)
         wanted = sister(batch, Progress()).losses
         boxes = [image[valid] for image, valid in zip(proposals.boxes, proposals.valid, strict=True)]
-        found = network(replace(batch, proposals=given(boxes)), Progress()).losses
+        found = network(replace(batch, proposals=proposals_from_boxes(boxes)), Progress()).losses
     assert set(found) == {"loss_cls", "loss_bbox"}
     for key, loss in found.items():
         torch.testing.assert_close(loss, wanted[key])
@@ -340,7 +340,7 @@ def test_fast_rcnn_learns_from_given_proposals_and_needs_them() -> None:
     pixels = torch.randn(2, 3, SIZE, SIZE)
     near = torch.cat((SOME["boxes"] + 3, random_boxes(20, 0)))
     near[-1, 0] = torch.nan
-    proposals = given([near, torch.zeros(0, 4)])
+    proposals = proposals_from_boxes([near, torch.zeros(0, 4)])
     batch = Batch(pixels, truth, torch.arange(2), proposals=proposals)
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
     history = []

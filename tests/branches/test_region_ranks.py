@@ -9,7 +9,7 @@ import torch
 from engine.test_distributed import assert_one_gradient, on_ranks
 from torch.nn.parallel import DistributedDataParallel
 
-from poise.branches.proposals import given
+from poise.branches.proposals import proposals_from_boxes
 from poise.engine.processes import Processes
 from poise.models import create_model
 from poise.structures import Batch, GroundTruth, Progress
@@ -27,7 +27,7 @@ def batch_of(rank: int, crowd: bool) -> Batch:
     regions = BOXES + 2 if rank == 0 else BOXES[:objects] * torch.nan
     pixels = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(rank))
     truth = GroundTruth.collate([target], [(SIZE, SIZE)])
-    return Batch(pixels, truth, torch.arange(1), proposals=given([regions]))
+    return Batch(pixels, truth, torch.arange(1), proposals=proposals_from_boxes([regions]))
 
 
 @pytest.mark.parametrize("crowd", [False, True], ids=["no objects", "all ignored"])

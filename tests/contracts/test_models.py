@@ -10,7 +10,7 @@ from contracts.data_dependence import DataDependence
 from support.slow import slow_but, slow_if
 from torch import Tensor
 
-from poise.branches.proposals import given
+from poise.branches.proposals import proposals_from_boxes
 from poise.detectors import DetectionModel
 from poise.models import create_model
 from poise.structures import Batch, Detections, GroundTruth, Progress
@@ -101,7 +101,7 @@ def given_to(model: DetectionModel, images: int = 2) -> dict[str, list[Tensor]]:
 
 def regions_of(model: DetectionModel, images: int = 2) -> dict[str, Detections]:
     """The same as a batch holds them."""
-    return {name: given(boxes) for name, boxes in given_to(model, images).items()}
+    return {name: proposals_from_boxes(boxes) for name, boxes in given_to(model, images).items()}
 
 
 def empty(targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -175,7 +175,7 @@ def test_state_dict_and_options_rebuild_the_model(name: str) -> None:
 def test_no_operation_from_predictions_to_losses_depends_on_the_data(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poise.branches.proposals._images_at_once", lambda boxes: 1)
+    monkeypatch.setattr("poise.branches.region._images_per_call", lambda boxes: 1)
     model = small(name)
     pixels, targets = scene()
     truth = GroundTruth.collate(targets, [(96, 96)] * 2)

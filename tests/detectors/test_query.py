@@ -53,7 +53,7 @@ def test_padding_changes_nothing(name: str) -> None:
     """The maps of an image of 96 x 64 pixels alone, and in a canvas of 128 x 128 with anything in the rest."""
     network: Any = small(name).eval().network
     torch.manual_seed(1)
-    answers = []
+    outputs = []
     alone = [torch.randn(1, SMALL["channels"], -(-96 // s), -(-64 // s)) for s in network.neck.strides]
     for canvas in ((96, 64), (128, 128)):
         maps = []
@@ -61,9 +61,9 @@ def test_padding_changes_nothing(name: str) -> None:
             maps.append(torch.full((1, SMALL["channels"], *(-(-side // stride) for side in canvas)), 7.0))
             maps[-1][:, :, : level.shape[2], : level.shape[3]] = level
         memory = network.encoder(network.tokenizer(maps, torch.tensor([[96.0, 64.0]]), canvas))
-        answers.append(network.decoder(network.queries(memory), memory))
-    torch.testing.assert_close(answers[0].logits, answers[1].logits, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(answers[0].boxes, answers[1].boxes, atol=1e-4, rtol=1e-4)
+        outputs.append(network.decoder(network.queries(memory), memory))
+    torch.testing.assert_close(outputs[0].logits, outputs[1].logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(outputs[0].boxes, outputs[1].boxes, atol=1e-4, rtol=1e-4)
 
 
 @each
@@ -73,7 +73,7 @@ def test_batches_without_objects(name: str, boxes: list[list[list[float]]]) -> N
 
 
 @each
-def test_pictures_smaller_than_a_stride(name: str) -> None:
+def test_images_smaller_than_a_stride(name: str) -> None:
     model, pixels = small(name).train(), torch.randn(1, 3, 7, 5)
     model.network.backbone.eval()  # a single cell has no batch statistics
     check_step(model, pixels, [[[1.0, 1.0, 4.0, 6.0]]])
@@ -120,19 +120,19 @@ def test_matches_are_kept_by_stage() -> None:
     assert output.matches["queries"].predictions.priors.boxes.shape == (1, SMALL["queries"], 4)
 
 
-def test_recomputing_activations_changes_no_gradient() -> None:
+def test_activation_checkpointing_changes_no_gradient() -> None:
     pixels, boxes = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), [[[8.0, 8.0, 56.0, 60.0]]]
     gradients = []
-    for recomputed in (0, 1):
-        model = small("deformable_detr_r18", dropout=0.0, checkpointed_layers=recomputed).eval()
+    for layers in (0, 1):
+        model = small("deformable_detr_r18", dropout=0.0, checkpointed_layers=layers).eval()
         torch.stack(list(losses_of(model, pixels, boxes).values())).sum().backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_published_and_own_forms_of_selection() -> None:
-    """Ranked by the first class all tokens are taught; ranked by the best class those chosen are."""
+def test_both_scores_of_query_selection() -> None:
+    """Scored by the first class all proposals are supervised; scored by the best class the selected ones are."""
     pixels, boxes = torch.randn(1, 3, 64, 64), [[[8.0, 8.0, 56.0, 60.0]]]
     for select in ("first_class", "best_class"):
         losses = losses_of(small("deformable_detr_twostage_r18", select=select), pixels, boxes)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from poise.assign import MaxIoU
 from poise.boxes import clip, pairwise_iou
-from poise.branches.proposals import Propose, with_truth
-from poise.branches.region import assign_regions, sound
+from poise.branches.region import ProposalPostProcess, add_ground_truth, assign_regions, only_finite
 from poise.nn.layers import AnchorGrid
 from poise.sample import Sampler, libra_article_sampler, random_sampler
 from poise.structures import Assignment, GroundTruth, Predictions
@@ -50,10 +49,10 @@ def assigned(truth: GroundTruth, knowing: bool) -> Assignment:
         logits = torch.randn(1, anchors.shape[1], 1, generator=generator)
         if knowing:
             logits = logits + 10 * pairwise_iou(anchors, truth.boxes[i : i + 1, :OBJECTS]).amax(2, keepdim=True)
-        found.append(Propose(2000, 1000)(Predictions(priors, logits, anchors), SIZES))
+        found.append(ProposalPostProcess(2000, 1000)(Predictions(priors, logits, anchors), SIZES))
     proposals = type(found[0])(*(torch.cat([getattr(one, name) for one in found]) for name in vars(found[0])))
     return assign_regions(
-        MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0), sound(with_truth(proposals, truth)), truth
+        MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0), only_finite(add_ground_truth(proposals, truth)), truth
     )
 
 

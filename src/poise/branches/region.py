@@ -1,4 +1,5 @@
-"""The two-stage branch: a stage that proposes regions, and one that classifies and refines them."""
+"""The two-stage branch of Faster R-CNN (Ren et al. 2015): region proposals, then their classification and
+refinement."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import nms
 
 from poise.boxes import clip
-from poise.branches.proposals import Propose, with_truth
 from poise.postprocess import classwise_nms, nms_in_sort_order
 from poise.sample import restrict_to_sample
 from poise.structures import (
@@ -26,21 +27,117 @@ from poise.structures import (
     value_at,
 )
 
+MAX_BOXES_PER_NMS = 1 << 15  # in one call on a GPU, whose memory use is quadratic
+
+
+@dataclass(frozen=True)
+class ProposalPostProcess:
+    """Turns predictions of the region proposal network into proposals: top-k of each level, NMS, top-k of the image.
+
+    Works on the whole batch; ties in score go to the lowest index. ``ProposalPostProcessByImage`` is the form for
+    inference.
+
+    Args:
+        max_per_level: boxes of each level before NMS.
+        max_proposals: boxes of each image after NMS.
+        nms_threshold: IoU above which NMS drops the lower-scoring of two boxes of a level.
+    """
+
+    max_per_level: int = 2000
+    max_proposals: int = 1000
+    nms_threshold: float = 0.7
+
+    def __post_init__(self) -> None:
+        if min(self.max_per_level, self.max_proposals) < 1 or not 0 <= self.nms_threshold <= 1:
+            raise ValueError(f"{self}: max_per_level and max_proposals are at least 1, nms_threshold lies in [0,1]")
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, sizes: Tensor) -> Detections:
+        """Return proposals (B,K) with label 0, clipped to ``sizes`` (B,2), height and width; invalid boxes are
+        dropped."""
+        all_scores, level_sizes = predictions.scores()[..., 0], predictions.priors.level_sizes
+        by_level = all_scores.nan_to_num(nan=-1.0).split(level_sizes, 1)
+        starts = [sum(level_sizes[:i]) for i in range(len(level_sizes))]
+        top = [_topk(level, self.max_per_level) + start for level, start in zip(by_level, starts, strict=True)]
+        index = torch.cat(top, 1)
+        scores = all_scores.gather(1, index)
+        boxes = predictions.boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        usable = boxes.isfinite().all(-1) & scores.isfinite()
+        boxes = clip(torch.where(usable[..., None], boxes, 0.0), sizes)
+        usable = usable & (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+        scores = torch.where(usable, scores, 0.0)
+        kept = usable & nms_by_level(boxes, scores, [part.shape[1] for part in top], self.nms_threshold)
+        best = _topk(torch.where(kept, scores, -1.0), self.max_proposals)
+        valid = kept.gather(1, best)
+        boxes = torch.where(valid[..., None], boxes.gather(1, best[..., None].expand(-1, -1, 4)), 0.0)
+        return Detections(boxes, scores.gather(1, best) * valid, torch.zeros_like(best), valid)
+
+
+def nms_by_level(boxes: Tensor, scores: Tensor, level_sizes: Sequence[int], threshold: float) -> Tensor:
+    """Return the mask (B,P) of the boxes that NMS keeps, separately in each image and level.
+
+    On a GPU boxes of images and levels are offset from one another and processed in one call, of as many images as
+    memory allows. On a CPU, where NMS is quadratic, each level takes a call. NMS synchronizes host and device.
+    """
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    step = _images_per_call(boxes)
+    if not step:
+        for image in zip(boxes, scores, kept, strict=True):
+            for part, score, mask in zip(*(t.split(list(level_sizes)) for t in image), strict=True):
+                mask[nms(part, score, threshold)] = True
+        return kept
+    level = torch.cat([torch.full((size,), i, device=boxes.device) for i, size in enumerate(level_sizes)])
+    position = torch.arange(len(boxes), device=level.device) % step
+    group = level + (level.amax() + 1) * position[:, None]
+    shifted = boxes + (group * (boxes.amax() + 1))[..., None]
+    for start in range(0, len(boxes), step):
+        part = slice(start, start + step)
+        index = nms(shifted[part].flatten(0, 1), scores[part].flatten(), threshold)
+        kept[part] = torch.zeros_like(kept[part]).flatten().scatter(0, index, True).reshape(kept[part].shape)
+    return kept
+
+
+def _images_per_call(boxes: Tensor) -> int:
+    """Return the number of images in one call of NMS; 0: every level of every image takes its own."""
+    return max(1, MAX_BOXES_PER_NMS // boxes.shape[1]) if boxes.is_cuda else 0
+
+
+def _topk(scores: Tensor, count: int) -> Tensor:
+    """Return the indices (B,count) of the highest scores (B,P); negative scores last, ties to the lowest index."""
+    size = scores.shape[1]
+    # The bits of a non-negative float order as integers do; the index in the low bits makes every key unique.
+    bits = scores.clamp(min=0).view(torch.int32).long() + 1
+    keys = torch.where(scores < 0, 0, bits) << 32
+    keys |= torch.arange(size - 1, -1, -1, device=keys.device)
+    return keys.topk(min(count, size), 1).indices
+
 
 class ProposalStage(nn.Module):
-    """Region proposals: a head with its assigner, sampler and criterion, and how proposals are made of it."""
+    """The first stage: region proposal network with assigner, sampler and criterion.
+
+    Args:
+        head: ``(maps) -> DeltaPredictions``.
+        training_postprocess, inference_postprocess: make proposals of the predictions.
+    """
 
     def __init__(
-        self, head: nn.Module, assigner: Any, sampler: Any, criterion: Any, training: Propose, testing: Propose
+        self,
+        head: nn.Module,
+        assigner: Any,
+        sampler: Any,
+        criterion: Any,
+        *,
+        training_postprocess: ProposalPostProcess,
+        inference_postprocess: ProposalPostProcess,
     ) -> None:
         super().__init__()
         self.head, self.assigner, self.sampler, self.criterion = head, assigner, sampler, criterion
-        self.in_training, self.in_testing = training, testing
+        self.training_postprocess, self.inference_postprocess = training_postprocess, inference_postprocess
 
     def forward(
         self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress, generator: torch.Generator | None
     ) -> tuple[StepOutput, Detections]:
-        """Losses and matches, and the proposals of these predictions (without gradient)."""
+        """Return losses and matches, and the detached proposals of these predictions."""
         predictions = self.head(maps)
         with torch.autocast(truth.boxes.device.type, enabled=False):
             assignment = value_at(self.assigner, progress)(predictions, truth)
@@ -48,18 +145,18 @@ class ProposalStage(nn.Module):
             sampled = restrict_to_sample(assignment, sample)
             criterion = value_at(self.criterion, progress)
             losses = criterion(predictions.take(sample.index), sampled, truth)
-            proposals = self.in_training(predictions, truth.sizes)
-        return StepOutput(
-            losses, {"rpn": Match(predictions, assignment, criterion=criterion, sample=sample)}
-        ), proposals
+            proposals = self.training_postprocess(predictions, truth.sizes)
+        match = Match(predictions, assignment, criterion=criterion, sample=sample)
+        return StepOutput(losses, {"rpn": match}), proposals
 
     def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
-        return self.in_testing(self.head(maps), sizes)
+        """Return proposals of images of ``sizes`` (B,2), height and width before padding."""
+        return self.inference_postprocess(self.head(maps), sizes)
 
 
 @dataclass(frozen=True)
 class RegionPostProcess:
-    """Published test settings of the second stage."""
+    """Turns predictions of the second stage into detections: score threshold, NMS of each class, top-k of the image."""
 
     score_threshold: float = 0.05  # (region, class) pairs at or below this are dropped
     nms_threshold: float = 0.5
@@ -67,24 +164,28 @@ class RegionPostProcess:
 
     def __post_init__(self) -> None:
         if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1) or self.max_detections < 1:
-            raise ValueError(f"{self}: score and nms lie in [0,1], most is at least 1")
+            raise ValueError(f"{self}: score_threshold and nms_threshold lie in [0,1], max_detections is at least 1")
 
     @torch.no_grad()
     def __call__(self, predictions: RegionPredictions, decoder: Any, valid: Tensor, sizes: Tensor) -> Detections:
-        """Detections of regions (B,S) of which ``valid`` count, each class with its own box."""
+        """Return detections; each class of a region has its own box, decoded by ``decoder``.
+
+        Args:
+            valid: (B,S) bool, regions that are not padding.
+            sizes: (B,2) height and width of the images.
+        """
         scores = predictions.threshold_scores()
         batch, regions, classes = scores.shape
         boxes = decoder.decode(predictions.priors.boxes[:, :, None], predictions.deltas)
         boxes = clip(boxes.expand(-1, -1, classes, -1).flatten(1, 2), sizes)
         labels = torch.arange(classes, device=scores.device).repeat(regions).expand(batch, -1)
         usable = ((scores > self.score_threshold) & valid[..., None]).flatten(1) & boxes.isfinite().all(-1)
-        return classwise_nms(
-            boxes, scores.flatten(1), labels, usable, self.nms_threshold, self.max_detections, nms_in_sort_order
-        )
+        limits = (self.nms_threshold, self.max_detections)
+        return classwise_nms(boxes, scores.flatten(1), labels, usable, *limits, nms_in_sort_order)
 
 
 class RegionStage(nn.Module):
-    """Classes and boxes of given regions (Fast R-CNN): a head with its assigner, sampler and criterion."""
+    """The second stage (Fast R-CNN: Girshick 2015): box head with assigner, sampler and criterion."""
 
     def __init__(
         self, head: nn.Module, assigner: Any, sampler: Any, criterion: Any, postprocess: RegionPostProcess
@@ -101,12 +202,15 @@ class RegionStage(nn.Module):
         progress: Progress,
         generator: torch.Generator | None,
     ) -> StepOutput:
-        """Losses and matches; the valid objects are added to the proposals."""
+        """Return losses and matches of a sample of proposals and ground-truth boxes."""
         criterion, sampler = value_at(self.criterion, progress), value_at(self.sampler, progress)
         with torch.autocast(truth.boxes.device.type, enabled=False):
-            regions = sound(with_truth(proposals, truth))
+            regions = only_finite(add_ground_truth(proposals, truth))
             assignment = assign_regions(value_at(self.assigner, progress), regions, truth)
-        loss = self._class_loss(maps, regions, assignment, truth, criterion) if sampler.needs_loss else None
+        loss = None
+        if sampler.needs_loss:
+            with torch.no_grad():
+                loss = criterion.class_loss(self.head(maps, regions.boxes), assignment, truth)
         sample = sampler(assignment, generator, loss)
         sampled = restrict_to_sample(assignment, sample)
         predictions = self.head(maps, regions.boxes.gather(1, sample.index[..., None].expand(-1, -1, 4)))
@@ -115,21 +219,17 @@ class RegionStage(nn.Module):
         return StepOutput(losses, {"rcnn": Match(predictions, sampled, criterion=criterion)})
 
     def predict(self, maps: Sequence[Tensor], proposals: Detections, sizes: Tensor) -> Detections:
-        regions = sound(proposals)
+        """Return detections of images of ``sizes`` (B,2), height and width before padding."""
+        regions = only_finite(proposals)
         return self.postprocess(self.head(maps, regions.boxes), self.head.coder, regions.valid, sizes)
-
-    @torch.no_grad()
-    def _class_loss(
-        self, maps: Sequence[Tensor], regions: Detections, assignment: Assignment, truth: GroundTruth, criterion: Any
-    ) -> Tensor:
-        return criterion.class_loss(self.head(maps, regions.boxes), assignment, truth)
 
 
 class RegionBranch(nn.Module):
-    """Propose, then decide (Faster R-CNN).
+    """Both stages (Faster R-CNN).
 
-    ``generator`` is what the samplers draw from. ``None`` is torch's own, whose state the engine keeps in its
-    checkpoints, for each process, so that a resumed run samples what it would have sampled.
+    Args:
+        generator: of the samplers' random numbers; None: torch's default, whose state checkpoints keep for each
+            process.
     """
 
     def __init__(self, proposal: ProposalStage, region: RegionStage, generator: torch.Generator | None = None) -> None:
@@ -137,20 +237,32 @@ class RegionBranch(nn.Module):
         self.proposal, self.region, self.generator = proposal, region, generator
 
     def forward(self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress) -> StepOutput:
+        """Return losses and matches of both stages."""
         first, proposals = self.proposal(maps, truth, progress, self.generator)
         second = self.region(maps, proposals, truth, progress, self.generator)
         return StepOutput({**first.losses, **second.losses}, {**first.matches, **second.matches})
 
     def propose(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
-        """The first stage's proposals, without a class."""
+        """Return class-agnostic proposals of the first stage."""
         return self.proposal.predict(maps, sizes)
 
     def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
+        """Return detections of images of ``sizes`` (B,2), height and width before padding."""
         return self.region.predict(maps, self.propose(maps, sizes), sizes)
 
 
+def add_ground_truth(proposals: Detections, truth: GroundTruth) -> Detections:
+    """Prepend the G objects to the proposals, (B,G+K): early in training few proposals overlap an object."""
+    return Detections(
+        torch.cat((truth.boxes, proposals.boxes), 1),
+        torch.cat((truth.valid.float(), proposals.scores), 1),
+        torch.cat((torch.zeros_like(truth.labels), proposals.labels), 1),
+        torch.cat((truth.valid, proposals.valid), 1),
+    )
+
+
 def assign_regions(assigner: Any, regions: Detections, truth: GroundTruth) -> Assignment:
-    """Assign regions whose first G are the objects themselves: each of those answers to itself, padding is ignored."""
+    """Assign regions that start with the G objects; each object is assigned to itself, invalid regions are ignored."""
     count, objects = regions.boxes.shape[1], truth.valid.shape[1]
     priors = Priors(regions.boxes, torch.ones(count, device=regions.boxes.device), (count,))
     assignment = assigner(Predictions(priors, regions.scores[..., None], regions.boxes), truth)
@@ -164,8 +276,8 @@ def assign_regions(assigner: Any, regions: Detections, truth: GroundTruth) -> As
     )
 
 
-def sound(regions: Detections) -> Detections:
-    """Regions that are not finite or empty are dropped: no longer valid, their box all zero."""
+def only_finite(regions: Detections) -> Detections:
+    """Make regions invalid, with a box of zeros, whose box is not finite or has no area."""
     boxes = regions.boxes.detach().float()
     valid = regions.valid & boxes.isfinite().all(-1) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
     return replace(regions, boxes=torch.where(valid[..., None], boxes, 0.0), valid=valid)

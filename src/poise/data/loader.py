@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from poise.branches.proposals import given
+from poise.branches.proposals import proposals_from_boxes
 from poise.data.augment import EvaluationPipeline, build_pipeline
 from poise.data.augment.scene import plain_boxes, without_proposals
 from poise.data.dataset import DetectionDataset, Failure, Item, Record, Records, sizes_of, stated_size
@@ -73,7 +73,7 @@ def _proposals(items: Sequence[Item]) -> Detections | None:
     """The proposals of scenes that have them."""
     if "proposal" not in items[0].scene:
         return None
-    return given([plain_boxes(item.scene)[item.scene["proposal"]] for item in items])
+    return proposals_from_boxes([plain_boxes(item.scene)[item.scene["proposal"]] for item in items])
 
 
 class _Position(Sampler[list[tuple[int, int]]]):

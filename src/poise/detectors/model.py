@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import clip
-from poise.branches.proposals import given
+from poise.branches.proposals import proposals_from_boxes
 from poise.detectors.region import MissingProposals
 from poise.preprocess import Preprocess
 from poise.structures import Batch, Detections, GroundTruth, Progress, StepOutput
@@ -204,7 +204,7 @@ class DetectionModel(nn.Module):
         if proposals is None:
             return None
         _check_number(len(pixels), proposals, "proposals")
-        return given([boxes.to(pixels.device) for boxes in proposals])
+        return proposals_from_boxes([boxes.to(pixels.device) for boxes in proposals])
 
 
 def check_targets(targets: Sequence[Target], num_classes: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import clip
-from poise.branches.region import sound
+from poise.branches.region import only_finite
 from poise.structures import Batch, Detections, Progress, StepOutput
 
 
@@ -61,5 +61,5 @@ class RegionDetector(nn.Module):
 
 def clipped(proposals: Detections, sizes: Tensor) -> Detections:
     """Given regions as a first stage would have left them: finite, and inside the images."""
-    finite = sound(proposals)
+    finite = only_finite(proposals)
     return replace(finite, boxes=clip(finite.boxes, sizes))

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poise.branches.proposals import with_truth
-from poise.branches.region import RegionBranch, assign_regions, sound
+from poise.branches.region import RegionBranch, add_ground_truth, assign_regions, only_finite
 from poise.sample import Sampler, libra_article_sampler, libra_sampler, random_sampler
 from poise.structures import Assignment, Batch
 
@@ -101,8 +100,8 @@ def _assignment(network: nn.Module, branch: RegionBranch, batch: Batch) -> Assig
     device = next(network.parameters()).device
     batch = batch.to(device)
     maps = network.neck(network.backbone(batch.pixels))  # type: ignore[operator]
-    proposals = branch.proposal.in_training(branch.proposal.head(maps), batch.truth.sizes)
-    regions = sound(with_truth(proposals, batch.truth))
+    proposals = branch.proposal.training_postprocess(branch.proposal.head(maps), batch.truth.sizes)
+    regions = only_finite(add_ground_truth(proposals, batch.truth))
     assignment = assign_regions(branch.region.assigner, regions, batch.truth)
     return Assignment(*(t.cpu() for t in vars(assignment).values()))
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder
-from poise.branches.proposals import Propose, ProposeByImage
-from poise.branches.region import ProposalStage, RegionBranch, RegionPostProcess, RegionStage
+from poise.branches.proposals import ProposalPostProcessByImage
+from poise.branches.region import ProposalPostProcess, ProposalStage, RegionBranch, RegionPostProcess, RegionStage
 from poise.criteria import ProposalCriterion, RegionBoxCriterion
 from poise.detectors.collaboration import (
     AuxiliaryHead,
@@ -47,8 +47,8 @@ def faster_rcnn_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
         MaxIoU(0.7, 0.3, 0.3, divisor=1),
         TakeAll() if spec.deterministic else random_sampler(256, 0.5),
         ProposalCriterion(first),
-        ProposeByImage(4000, 1000) if spec.deterministic else Propose(4000, 1000),
-        ProposeByImage(1000, 1000),
+        training_postprocess=(ProposalPostProcessByImage if spec.deterministic else ProposalPostProcess)(4000, 1000),
+        inference_postprocess=ProposalPostProcessByImage(1000, 1000),
     )
     region = RegionStage(
         RegionHead(

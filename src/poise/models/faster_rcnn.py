@@ -1,8 +1,9 @@
-"""Faster R-CNN (Ren et al. 2015) on a feature pyramid (Lin et al. 2017): propose regions, then decide on each.
+"""Faster R-CNN (Ren et al. 2015) on a feature pyramid (FPN: Lin et al. 2017), and Fast R-CNN (Girshick 2015).
 
-A small head says at three anchors a cell whether there is an object and where; the best thousand boxes are read off
-the pyramid as 7x7 features, and two fully connected layers say what they hold and refine them. Both stages are told by
-overlap and trained on a sample: 256 anchors, half of them positive at most, and 512 regions, a quarter at most.
+The region proposal network predicts objectness and a box for three anchors of each cell. The best proposals are read
+from the pyramid by RoIAlign as 7x7 features, which two fully connected layers classify and refine. Both stages are
+assigned by
+IoU and trained on a sample: 256 anchors, at most half of them positive, and 512 regions, at most a quarter.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import TypeVar
 from poise import losses
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder
-from poise.branches.proposals import Propose, ProposeByImage
-from poise.branches.region import ProposalStage, RegionBranch, RegionPostProcess, RegionStage
+from poise.branches.proposals import ProposalPostProcessByImage
+from poise.branches.region import ProposalPostProcess, ProposalStage, RegionBranch, RegionPostProcess, RegionStage
 from poise.criteria.region import ElementLoss, ProposalCriterion, RegionCriterion
 from poise.detectors import PyramidDetector
 from poise.detectors.region import RegionDetector
@@ -30,8 +31,8 @@ from poise.sample import Sampler, TakeAll, libra_article_sampler, libra_sampler,
 Part = TypeVar("Part")
 SAMPLING: dict[str, Callable[[int], Sampler]] = {
     "random": random_sampler,
-    "balanced": libra_sampler,  # Libra R-CNN as published
-    "article": libra_article_sampler,  # Libra R-CNN as its article describes it
+    "balanced": libra_sampler,  # Libra R-CNN, published code
+    "article": libra_article_sampler,  # Libra R-CNN, article
     "ohem": ohem_sampler,
 }
 BOX_LOSSES: dict[str, ElementLoss] = {
@@ -61,12 +62,17 @@ def faster_rcnn(
     max_detections: int = 100,
     deterministic: bool = False,
 ) -> PyramidDetector:
-    """Faster R-CNN on a feature pyramid.
+    """Build Faster R-CNN on a feature pyramid.
 
-    ``sampling`` of the second stage: ``random``, ``balanced`` and ``article`` (Libra R-CNN), ``ohem``; ``box_loss``:
-    ``l1``, ``smooth_l1``, ``balanced_l1``. ``anchors`` and ``regions`` are the samples of the stages, ``proposals`` go
-    from the first to the second; ``hidden`` is the width of the fully connected layers. ``deterministic`` trains on
-    all anchors and regions.
+    Args:
+        caffe: the stride of a stage is in its first 1x1 convolution (backbone weights converted from Caffe).
+        hidden: width of the fully connected layers.
+        sampling: of regions: ``random``, ``balanced`` and ``article`` (Libra R-CNN), or ``ohem``.
+        box_loss: of regions: ``l1``, ``smooth_l1``, ``balanced_l1`` or ``balanced_l1_0.11``.
+        anchors, regions: samples of the two stages in an image.
+        proposals: of an image, from the first stage to the second.
+        score_threshold, nms_threshold, max_detections: see ``RegionPostProcess``.
+        deterministic: train on all anchors and regions instead of samples.
     """
     body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
@@ -94,10 +100,11 @@ def fast_rcnn(
     max_detections: int = 100,
     deterministic: bool = False,
 ) -> RegionDetector:
-    """Fast R-CNN (Girshick 2015): the second stage alone, on proposals that come with the batch.
+    """Build Fast R-CNN: the second stage alone, on proposals that come with the batch.
 
     ``network(Batch(pixels, truth, indices, proposals=proposals), progress)`` trains, ``network.predict(pixels, sizes,
-    proposals)`` detects; ``branches.proposals.given`` makes proposals of boxes. Options as those of ``faster_rcnn``.
+    proposals)`` detects; ``branches.proposals.proposals_from_boxes`` makes the proposals. Arguments are those of
+    ``faster_rcnn``.
     """
     body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
@@ -108,28 +115,38 @@ def fast_rcnn(
 
 
 def choose(option: str, known: Mapping[str, Part], name: str) -> Part:
-    """The part that an option names."""
+    """Return the part that an option names.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
     if name not in known:
         raise ValueError(f"{option}='{name}': one of {', '.join(known)}")
     return known[name]
 
 
 def proposal_stage(neck: FPN, sampler: Sampler | None, proposals: int = 1000) -> ProposalStage:
-    """Three anchors of eight strides a cell; positive from IoU 0.7, negative below 0.3, every object keeps its best.
+    """Build the first stage: anchors of eight strides and three shapes; positive from IoU 0.7, negative below 0.3.
 
-    Without a sampler it trains on all anchors and proposes exactly as the original does.
+    Every object keeps the anchors of its highest IoU. Without a sampler, all anchors train the stage, and proposals
+    have the order of MMDetection.
     """
     coder = DeltaCoder()
-    head = ProposalHead(neck.channels, AnchorGrid(neck.strides, (8.0,), (0.5, 1.0, 2.0)), coder)
-    assigner, criterion = MaxIoU(0.7, 0.3, 0.3), ProposalCriterion(coder)
-    training = Propose(2000, proposals) if sampler else ProposeByImage(2000, proposals)
-    return ProposalStage(head, assigner, sampler or TakeAll(), criterion, training, ProposeByImage(1000, proposals))
+    form = ProposalPostProcess if sampler else ProposalPostProcessByImage
+    return ProposalStage(
+        ProposalHead(neck.channels, AnchorGrid(neck.strides, (8.0,), (0.5, 1.0, 2.0)), coder),
+        MaxIoU(0.7, 0.3, 0.3),
+        sampler or TakeAll(),
+        ProposalCriterion(coder),
+        training_postprocess=form(2000, proposals),
+        inference_postprocess=ProposalPostProcessByImage(1000, proposals),
+    )
 
 
 def region_stage(
     neck: FPN, num_classes: int, hidden: int, sampler: Sampler, box_loss: ElementLoss, postprocess: RegionPostProcess
 ) -> RegionStage:
-    """Regions on all levels but the coarsest; positive from IoU 0.5, negative below."""
+    """Build the second stage on all levels but the coarsest; regions are positive from IoU 0.5, otherwise negative."""
     coder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
     head = RegionHead(neck.channels, num_classes, RegionAlign(neck.strides[:-1]), coder, hidden=hidden)
     assigner = MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0)

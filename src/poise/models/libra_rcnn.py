@@ -1,8 +1,8 @@
-"""Libra R-CNN (Pang et al. 2019): balance of samples, of features and of the objective.
+"""Libra R-CNN (Pang et al. 2019): balanced learning at sample, feature and objective level.
 
-Three changes to a detector on a feature pyramid, each of which can be had alone. Regions are sampled evenly over
-objects and over how much the negatives overlap them; every pyramid level is given the same refined mean of all levels;
-and the box loss lets many accurate boxes weigh against few bad ones.
+IoU-balanced sampling draws negatives evenly over their IoU with objects, and positives evenly over objects. The
+balanced feature pyramid (BFP) adds one refined mean of all levels to every level. Balanced L1 raises the gradient of
+accurate boxes relative to outliers. Each of the three can be used alone.
 """
 
 from __future__ import annotations
@@ -45,10 +45,15 @@ def libra_faster_rcnn(
     max_detections: int = 100,
     deterministic: bool = False,
 ) -> PyramidDetector:
-    """Faster R-CNN with the three changes.
+    """Build Faster R-CNN with the three changes.
 
-    Each can be undone: ``sampling="random"``, ``refine="off"`` (``none`` and ``conv`` are weaker refinements),
-    ``box_loss="l1"``. The other options are Faster R-CNN's.
+    Args:
+        sampling: of regions; ``random`` is Faster R-CNN's.
+        refine: of the balanced feature pyramid: ``non_local``, ``conv`` or ``none``; ``off`` leaves the pyramid as it
+            is.
+        box_loss: of regions; ``l1`` is Faster R-CNN's.
+
+    The other arguments are those of ``faster_rcnn``.
     """
     body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     levels = FPN(body.channels, body.strides, channels, SubsampledLevel())
@@ -74,10 +79,10 @@ def libra_retinanet(
     nms_threshold: float = 0.5,
     max_detections: int = 100,
 ) -> PyramidDetector:
-    """RetinaNet with balanced features and objective (it samples nothing).
+    """Build RetinaNet with the balanced feature pyramid and balanced L1; RetinaNet does not sample.
 
-    The published beta of 0.11 gives the smallest errors *more* gradient, not less as the loss is meant to
-    (``box_loss="balanced_l1"`` has beta = 1).
+    The published code has beta = 0.11, with which the smallest errors get a larger gradient instead of a smaller one;
+    the article's loss has beta = 1 (``box_loss="balanced_l1"``).
     """
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     levels = pyramid(body, channels, from_input=True, relu=False)
@@ -94,5 +99,5 @@ def libra_retinanet(
 
 
 def balanced(levels: FPN, gather: int, refine: str) -> nn.Module:
-    """The pyramid followed by its balancing at level ``gather``, or without it where ``refine`` is ``off``."""
+    """Add the balanced feature pyramid, gathered at level ``gather``, unless ``refine`` is ``off``."""
     return levels if refine == "off" else nn.Sequential(levels, BalancedPyramid(levels.channels, gather, refine))
