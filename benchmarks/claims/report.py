@@ -48,6 +48,15 @@ STATEMENTS: dict[int, tuple[tuple[str, str], ...]] = {  # (better, worse) as the
     ),
 }
 TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}
+SEEN = {
+    "positives": "positives an object",
+    "positives_small": "small",
+    "positives_medium": "medium",
+    "positives_large": "large",
+    "without_positive": "objects without",
+    "entropy": "entropy of weights",
+    "score_iou_correlation": "score-IoU correlation",
+}
 
 
 def finals(claim: Claim, variant: str, data: str, results: Results) -> dict[int, tuple[str, Mapping[str, Any]]]:
@@ -125,6 +134,11 @@ def claim_rows(claim: Claim, results: Results) -> Iterator[str]:
         yield "|---|" + "---:|" * 10 + "---|"
         for variant in variants:
             yield _row(claim, variant, data, results)
+        yield "\nAssignment in the last tenth of training (docs/lab.md), mean over seeds:\n"
+        yield f"| scheme | {' | '.join(SEEN.values())} |"
+        yield "|---|" + "---:|" * len(SEEN)
+        for variant in variants:
+            yield from _seen_row(variant, [result for _, result in finals(claim, variant, data, results).values()])
         yield f"\nValidation AP of the rates that were tried on {data}:\n"
         yield "| scheme | " + " | ".join(f"{rate:g}" for rate in claim.rates) + " |"
         yield "|---|" + "---:|" * len(claim.rates)
@@ -144,6 +158,15 @@ def _row(claim: Claim, variant: str, data: str, results: Results) -> str:
     minutes = statistics.mean(run["cpu_minutes"] for run in runs)
     rest = f"{runs[0]['steps']} | {minutes:.0f} | {len(runs)} | {runs[0]['rate']:g}"
     return f"| {variant} | {' | '.join(cells)} | {rest} | {'; '.join(filter(None, (rising, note)))} |"
+
+
+def _seen_row(variant: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the lab saw, of the stage that is looked at first; no row where it saw nothing."""
+    stages = [key.rpartition("/")[0] for run in runs for key in run["lab"]]
+    if stages:
+        values = [[run["lab"].get(f"{stages[0]}/{name}") for run in runs] for name in SEEN]
+        known = [[value for value in column if value is not None] for column in values]
+        yield f"| {variant} | {' | '.join(f'{statistics.mean(c):.2f}' if c else '-' for c in known)} |"
 
 
 def _spread(values: Sequence[float]) -> str:

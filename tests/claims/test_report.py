@@ -58,6 +58,7 @@ def finished(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
             }
             if run.stage != "rate":
                 result["test"] = dict.fromkeys(METRICS, share)
+                result["lab"] = {"dense/positives": 4.0 + run.seed, "dense/entropy": 1.5}
                 result["still_rising"] = run.stage == "pilot" and run.variant == "FCOS"
                 matches(share, run.seed).save(tmp_path / f"{run.name}.npz")
             results[run.name] = result
@@ -94,6 +95,7 @@ def test_tables(finished: tuple[Path, dict[str, Any]]) -> None:
     assert "| TOOD | 30.0 | 30.0 |" in text, "one seed has no spread"
     assert next(line for line in text.splitlines() if line.startswith("| FCOS")).endswith("| still rising |")
     assert "| scheme | 0.0005 | 0.001 | 0.002 |" in text
+    assert "| DW | 5.00 | - | - | - | - | 1.50 | - |" in text, "the mean of three seeds, and what the lab did not see"
     assert hours(results).startswith(f"CPU hours so far: (1) {0.1 * len(results):.1f},")
 
 
