@@ -354,5 +354,5 @@ def test_fast_rcnn_learns_from_given_proposals_and_needs_them() -> None:
     found = network.eval().predict(pixels, truth.sizes, proposals).unpad()
     assert found[0]["labels"][:2].sort().values.tolist() == [0, 1]
     assert len(found[1]["labels"]) == 0
-    with pytest.raises(ValueError, match="does not propose regions itself"):
+    with pytest.raises(ValueError, match="has no region proposal network"):
         network(replace(batch, proposals=None), Progress())

@@ -116,7 +116,7 @@ def test_a_model_that_proposes_refuses_a_file(
 ) -> None:
     words = ["eval", str(proposals["sister"]), "--data", str(demo_data), "--proposals", str(proposals["val"])]
     assert main(words) == 1
-    assert "finds its regions itself" in capsys.readouterr().err
+    assert "does not use proposals" in capsys.readouterr().err
 
 
 def test_python_call_with_proposals() -> None:

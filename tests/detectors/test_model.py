@@ -39,7 +39,7 @@ def test_wrong_targets(model: DetectionModel, boxes: Tensor, label: int, words: 
 
 def test_wrong_labels_and_flags(model: DetectionModel) -> None:
     image, sound = [torch.rand(3, 60, 60)], {"boxes": GOOD, "labels": torch.tensor([1])}
-    with pytest.raises(ValueError, match=r"image 0: labels are torch\.float32; class indices are whole numbers"):
+    with pytest.raises(ValueError, match=r"image 0: labels are torch\.float32; class indices must be integers"):
         model.train()(image, [{**sound, "labels": torch.tensor([1.7])}])
     with pytest.raises(ValueError, match=r"image 0: iscrowd \(2,\) must be \(1,\)"):
         model.train()(image, [{**sound, "iscrowd": torch.tensor([0, 1])}])

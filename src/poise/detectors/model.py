@@ -1,4 +1,4 @@
-"""What ``poise.create_model`` returns: a detector with its preprocessing, called as torchvision's detectors are."""
+"""The result of ``poise.create_model``: a detector with its preprocessing, called like torchvision's detectors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Target = Mapping[str, Tensor]
 
 
 class DetectionModel(nn.Module):
-    """A network, how it wants its images, and what its classes are called.
+    """A detector network with its preprocessing and its class names.
 
     Attributes:
         network: ``network(batch, progress) -> StepOutput`` and ``network.predict(pixels, sizes) -> Detections``.
         name, num_classes, options: ``create_model(name, num_classes, **options)`` builds the same model again.
-        progress: where training stands when nobody says: past every switch of a schedule, for most models.
-        class_names, category_ids: of the data set that it was trained on; numbers from 0 until set.
+        progress: default progress of ``losses``: for most models after every switch of a schedule.
+        class_names, category_ids: those of the training data; numbers from 0 until ``set_classes``.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class DetectionModel(nn.Module):
         self.category_ids: tuple[int, ...] = tuple(range(num_classes))
 
     def set_classes(self, names: Sequence[str], category_ids: Sequence[int] | None = None) -> None:
-        """Name the classes; ``category_ids`` are the data set's own numbers.
+        """Set the names of the classes, and the category ids of the data set.
 
         Raises:
-            ValueError: not one name and one id a class.
+            ValueError: the number of names or of ids is not that of the classes.
         """
         ids = tuple(range(len(names))) if category_ids is None else tuple(int(i) for i in category_ids)
         if len(names) != self.num_classes or len(ids) != self.num_classes:
-            raise ValueError(f"{len(names)} names and {len(ids)} ids for a model of {self.num_classes} classes")
+            raise ValueError(f"{len(names)} names and {len(ids)} ids for a model with {self.num_classes} classes")
         self.class_names, self.category_ids = tuple(str(name) for name in names), ids
 
     def forward(
@@ -61,22 +61,22 @@ class DetectionModel(nn.Module):
         proposals: Sequence[Tensor] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Torchvision's call.
+        """Return losses or detections, like torchvision's detection models.
 
         Args:
             images: RGB (3,H_i,W_i), float in [0,1] or uint8, of any sizes.
-            targets: in training mode one dict an image: ``boxes`` (n,4) xyxy pixels, ``labels`` (n,) int64 in
-                [0, num_classes), and if wanted ``iscrowd`` or ``ignore`` (n,), true for regions that are no objects.
-            proposals: for models that are given regions (Fast R-CNN): one (k_i,4) an image, xyxy pixels.
-            progress: step and epoch of the training, for models whose losses change on the way (TOOD starts with
-                ATSS); by default ``self.progress``, which for most models is after every such change.
+            targets: in training mode one dict per image: ``boxes`` (n,4) xyxy pixels, ``labels`` (n,) int64 in
+                [0, num_classes), and optionally ``iscrowd`` or ``ignore`` (n,), true for regions that are not objects.
+            proposals: for Fast R-CNN, one tensor (k_i,4) per image, xyxy pixels.
+            progress: steps and epochs done, for models whose losses change during training (TOOD starts with ATSS);
+                by default ``self.progress``, which for most models is after all such changes.
 
         Returns:
-            In training mode the dict of weighted losses; in evaluation mode one ``{"boxes","scores","labels"}`` an
-            image, boxes in that image's own pixels.
+            In training mode the dict of weighted losses; in evaluation mode one ``{"boxes","scores","labels"}`` per
+            image, with boxes in pixels of that image.
 
         Raises:
-            ValueError: no targets in training mode, or images or targets that cannot be right.
+            ValueError: there are no targets in training mode, or images or targets are invalid.
         """
         _check_images(images)
         pixels, sizes, factors = self.prepare(images)
@@ -100,9 +100,11 @@ class DetectionModel(nn.Module):
         return self.step(pixels, scaled, sizes, progress or self.progress, proposals).losses
 
     def prepare(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images as the call takes them to pixels (B,3,H,W), sizes before padding (B,2), and what leads back.
+        """Preprocess images.
 
-        The last, (B,4), is what boxes in these pixels are multiplied by to be in those of the images.
+        Returns:
+            pixels (B,3,H,W), sizes before padding (B,2), and factors (B,4) from boxes in these pixels to boxes in
+            pixels of the images.
         """
         device = next(self.parameters()).device
         prepared = [self.preprocess.normalize(self.preprocess.resize(image.to(device))) for image in images]
@@ -117,12 +119,12 @@ class DetectionModel(nn.Module):
         progress: Progress | None = None,
         proposals: Sequence[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted loss terms, whatever the mode, of an already normalized and padded batch.
+        """Return the weighted losses of a normalized and padded batch, in training and in evaluation mode.
 
         Args:
             pixels: (B,3,H,W) float.
             targets: as in ``forward``, in pixels of this input.
-            progress: where training stands; by default ``self.progress``.
+            progress: steps and epochs done; by default ``self.progress``.
             proposals: as in ``forward``, in pixels of this input.
         """
         check_targets(targets, self.num_classes)
@@ -136,7 +138,7 @@ class DetectionModel(nn.Module):
         progress: Progress,
         proposals: Sequence[Tensor] | None = None,
     ) -> StepOutput:
-        """Losses and matches of a batch given as ``losses`` wants it; ``sizes`` (B,2) without the padding."""
+        """Return losses and matches; arguments as of ``losses``, and ``sizes`` (B,2) before padding."""
         return self.network(self.batch(pixels, targets, sizes, proposals), progress)
 
     def batch(
@@ -146,7 +148,7 @@ class DetectionModel(nn.Module):
         sizes: Tensor | None = None,
         proposals: Sequence[Tensor] | None = None,
     ) -> Batch:
-        """What ``step`` hands to the network."""
+        """Return the ``Batch`` of ``step``."""
         _check_pixels(pixels)
         moved = [{key: value.to(pixels.device) for key, value in target.items()} for target in targets]
         height, width = pixels.shape[-2:]
@@ -159,15 +161,16 @@ class DetectionModel(nn.Module):
     def detect(
         self, pixels: Tensor, sizes: Tensor | None = None, proposals: Sequence[Tensor] | None = None
     ) -> list[dict[str, Tensor]]:
-        """Detections with the published test settings, whatever the mode's name for it.
+        """Return detections with the published test settings, in training and in evaluation mode.
 
         Args:
             pixels: (B,3,H,W) float, normalized and padded.
-            sizes: (B,2) height and width of each image without its padding; the whole input by default.
+            sizes: (B,2) height and width of each image before padding; by default those of the input.
             proposals: as in ``forward``, in pixels of this input.
 
         Returns:
-            One ``{"boxes" (k,4) xyxy pixels of this input, "scores" (k,), "labels" (k,)}`` an image, best first.
+            One ``{"boxes" (k,4) xyxy pixels of this input, "scores" (k,), "labels" (k,)}`` per image, highest score
+            first.
         """
         return self.predict(pixels, sizes, proposals).unpad()
 
@@ -175,7 +178,7 @@ class DetectionModel(nn.Module):
     def predict(
         self, pixels: Tensor, sizes: Tensor | None = None, proposals: Sequence[Tensor] | None = None
     ) -> Detections:
-        """As ``detect``, padded to one tensor each."""
+        """Return the detections of ``detect`` as padded tensors."""
         _check_pixels(pixels)
         if sizes is None:
             sizes = pixels.new_tensor(pixels.shape[-2:]).expand(len(pixels), 2)
@@ -185,19 +188,20 @@ class DetectionModel(nn.Module):
 
     @property
     def needs_proposals(self) -> bool:
-        """Whether the network decides on regions that it is given instead of finding them itself."""
+        """Whether the network needs proposals as input (Fast R-CNN)."""
         return bool(getattr(self.network, "needs_proposals", False))
 
     def check_proposals(self, are_given: bool) -> None:
-        """Refuse to begin without proposals that the network needs, or with some that it would not look at.
+        """Check that there are proposals if and only if the network needs them.
 
         Raises:
-            ValueError: either of them; the first is a ``MissingProposals``.
+            MissingProposals: they are missing.
+            ValueError: the network would not use them.
         """
         if self.needs_proposals and not are_given:
             raise MissingProposals
         if are_given and not self.needs_proposals:
-            raise ValueError(f"'{self.name}' finds its regions itself: leave the proposals out, or take fast_rcnn_*")
+            raise ValueError(f"'{self.name}' does not use proposals: leave them out, or use a model fast_rcnn_*")
 
     def _regions(self, pixels: Tensor, proposals: Sequence[Tensor] | None) -> Detections | None:
         self.check_proposals(proposals is not None)
@@ -208,10 +212,11 @@ class DetectionModel(nn.Module):
 
 
 def check_targets(targets: Sequence[Target], num_classes: int) -> None:
-    """Refuse targets that would spoil a step, naming image, object and cure.
+    """Check the targets of a batch.
 
     Raises:
-        ValueError: missing keys, wrong shapes, labels out of range, boxes that are not finite or have no area.
+        ValueError: keys are missing, shapes are wrong, labels out of range, or boxes not finite or without area; the
+            message names image, object and cure.
     """
     for i, target in enumerate(targets):
         if "boxes" not in target or "labels" not in target:
@@ -229,7 +234,7 @@ def check_targets(targets: Sequence[Target], num_classes: int) -> None:
         if not len(labels):
             continue
         if labels.is_floating_point():
-            raise ValueError(f"target of image {i}: labels are {labels.dtype}; class indices are whole numbers (int64)")
+            raise ValueError(f"target of image {i}: labels are {labels.dtype}; class indices must be integers (int64)")
         for what, wrong in (
             (f"a label outside [0, {num_classes})", (labels < 0) | (labels >= num_classes)),
             ("a box that is not finite", ~boxes.isfinite().all(1)),
@@ -239,16 +244,16 @@ def check_targets(targets: Sequence[Target], num_classes: int) -> None:
                 j = int(wrong.int().argmax())
                 raise ValueError(
                     f"image {i}, object {j} has {what}: box {boxes[j].tolist()}, label {int(labels[j])}; "
-                    "mend or remove it (poise check DATA lists such faults)"
+                    "correct or remove it (poise check DATA lists such faults)"
                 )
 
 
 def _check_images(images: Sequence[Tensor]) -> None:
     if not len(images):
-        raise ValueError("an empty list of images")
+        raise ValueError("the list of images is empty")
     for i, image in enumerate(images):
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-            raise ValueError(f"image {i} has shape {tuple(image.shape)}; (3,H,W) RGB is needed")
+            raise ValueError(f"image {i} has shape {tuple(image.shape)}, but must be RGB (3,H,W)")
 
 
 def _check_number(images: int, values: Sequence[Any], what: str) -> None:
@@ -258,4 +263,4 @@ def _check_number(images: int, values: Sequence[Any], what: str) -> None:
 
 def _check_pixels(pixels: Tensor) -> None:
     if pixels.ndim != 4 or pixels.shape[1] != 3:
-        raise ValueError(f"pixels have shape {tuple(pixels.shape)}; (B,3,H,W) is needed")
+        raise ValueError(f"pixels have shape {tuple(pixels.shape)}, but must be (B,3,H,W)")

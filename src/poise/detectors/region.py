@@ -1,4 +1,4 @@
-"""The detector whose regions are given: backbone, neck, the stage that decides on them (Fast R-CNN)."""
+"""The detector with proposals as input: backbone, neck and region head (Fast R-CNN: Girshick 2015)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from poise.structures import Batch, Detections, Progress, StepOutput
 
 
 class MissingProposals(ValueError):
-    """A detector that decides on given regions was given none; the message says where they come from."""
+    """A detector that needs proposals got none; the message says where they come from."""
 
     def __str__(self) -> str:
         return (
-            "this model does not propose regions itself: it decides on those that it is given. Name a file of them "
+            "this model has no region proposal network and needs proposals as input. Name a file of them "
             "(poise train … --data.proposals FILE, poise eval … --proposals FILE; poise eval OTHER_MODEL "
-            "--save-proposals FILE writes one), in Python model(images, proposals=[boxes, …]), or take a model that "
-            "proposes, such as faster_rcnn_r50_fpn"
+            "--save-proposals FILE writes one), in Python model(images, proposals=[boxes, …]), or use a model "
+            "with a region proposal network, such as faster_rcnn_r50_fpn"
         )
 
 
 class RegionDetector(nn.Module):
-    """As ``PyramidDetector``, with the proposals of the batch; ``generator`` is what the sampler draws from."""
+    """``PyramidDetector`` with proposals as input; the sampler draws random numbers from ``generator``."""
 
     needs_proposals = True
 
@@ -38,10 +38,10 @@ class RegionDetector(nn.Module):
         self.branch: Any = branch
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Losses and matches.
+        """Return losses and matches of a batch with proposals.
 
         Raises:
-            MissingProposals: the batch holds none.
+            MissingProposals: the batch has none.
         """
         if batch.proposals is None:
             raise MissingProposals
@@ -49,10 +49,10 @@ class RegionDetector(nn.Module):
         return self.branch(maps, proposals, batch.truth, progress, self.generator)
 
     def predict(self, pixels: Tensor, sizes: Tensor, proposals: Detections | None = None) -> Detections:
-        """Detections of (B,3,H,W) normalized pixels, read at the given regions.
+        """Return the detections of normalized pixels (B,3,H,W) from proposals.
 
         Raises:
-            MissingProposals: none are given.
+            MissingProposals: there are none.
         """
         if proposals is None:
             raise MissingProposals
@@ -60,6 +60,6 @@ class RegionDetector(nn.Module):
 
 
 def clipped(proposals: Detections, sizes: Tensor) -> Detections:
-    """Given regions as a first stage would have left them: finite, and inside the images."""
+    """Return proposals as a first stage returns them: finite, and clipped to the images."""
     finite = only_finite(proposals)
     return replace(finite, boxes=clip(finite.boxes, sizes))
