@@ -367,7 +367,7 @@ def test_every_kind_is_documented(repository: Path) -> None:
 
 
 def test_every_kind_occurs_in_a_test() -> None:
-    text = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_f*.py"))
+    text = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     assert not [name for name in FAULT_KINDS if f'"{name}"' not in text]
 
 

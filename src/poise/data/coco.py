@@ -226,6 +226,10 @@ def _add_objects(rest: list[Any], annotations: Annotations, found: Found, log: F
     for row in np.flatnonzero(owners < 0):
         where = f"{found.source}: annotation {ids[row]}"
         log.add("annotation-image-unknown", where, f"image_id {annotations.image_ids[row]}")
+    areas = np.array(annotations.areas)
+    if len(areas) and not (areas > 0).any() and np.isfinite(areas).any():
+        log.add("areas-not-positive", found.source, f"{len(areas)} annotations, none with an area above 0")
+        annotations.areas = array("d", np.full(len(areas), np.nan))
     known = np.flatnonzero(owners >= 0)
     found.owners, found.category_ids = owners[known], np.array(annotations.category_ids, np.int64)[known]
     found.objects = _columns(annotations, ids).take(known)

@@ -92,6 +92,7 @@ _KINDS = (
     FaultKind("annotation-id-zero", "annotation id 0, which COCO tools take for 'no match'", _KEPT, False),
     FaultKind("annotation-id-not-integer", "annotations whose id is missing or no integer", "numbered anew", False),
     FaultKind("annotation-id-duplicate", "several annotations share one id", _KEPT, False),
+    FaultKind("areas-not-positive", "a COCO file in which every area is 0 or less", "taken from the boxes", False),
     FaultKind("category-name-duplicate", "several categories share one name", _KEPT + ", as separate classes", False),
     FaultKind("class-without-objects", "a class of which no split has an object", _KEPT, False),
     FaultKind("image-file-duplicate", "several image records of one file", _KEPT, False),

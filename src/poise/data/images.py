@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"})
 UNSUPPORTED = frozenset(
     {".heic", ".heif", ".avif", ".gif", ".jp2", ".j2k", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".psd", ".tga", ".ppm"}
 )
