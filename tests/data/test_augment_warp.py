@@ -106,7 +106,7 @@ def test_saturation_is_that_of_hsv(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"warp_scale": (1.4, 0.6)}, "least, greatest"),
+        ({"warp_scale": (1.4, 0.6)}, "minimum, maximum"),
         ({"warp_shift": 0.2}, "give augment.warp_scale"),
         ({"recolor": 2.0}, "in "),
     ],
