@@ -84,7 +84,7 @@ def test_all_runs_make_a_table_and_are_not_repeated_or_mixed(
     assert again.markdown.read_text(encoding="utf-8").splitlines() == table
 
     longer = with_settings(recipe, {"schedule.epochs": 2})
-    with pytest.raises(ValueError, match=r"five.seed-0 holds a run with other settings \(schedule.epochs: 1 there, 2"):
+    with pytest.raises(ValueError, match=r"five.seed-0 has a run with other settings \(schedule.epochs: 1 there, 2"):
         ablate(longer, PAIR, out=tmp_path, progress_display="none")
     assert len(trainings) == 4
 

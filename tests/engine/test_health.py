@@ -124,7 +124,7 @@ def test_out_of_memory_says_what_to_lower(training: tiny_training.Training, erro
         raise error
 
     training.state.network.before_step = before_step
-    with pytest.raises(OutOfMemory, match=r"Lower data\.batch \(now 8\).*model\.image_size.*precision to bf16"):
+    with pytest.raises(OutOfMemory, match=r"Lower data\.batch_size \(now 8\).*model\.image_size.*precision to bf16"):
         training.run()
 
 

@@ -68,7 +68,7 @@ def test_the_others_end_in_bounded_time(
     assert waited < AT_ONCE + (patience if fate is hang else 0)
     said = capfd.readouterr().err
     assert "LostProcess: another process of this run has ended or does not respond" in said
-    assert "--resume goes on from the last checkpoint" in said
+    assert "--resume continues from the last checkpoint" in said
     if fate is fail:
         assert "OSError: this rank's disk is gone" in said
     assert (tmp_path / "last.pt").is_file()

@@ -46,5 +46,5 @@ def test_gradients_are_the_same_from_fewer_activations() -> None:
 
 
 def test_batch_norms_would_count_twice() -> None:
-    with pytest.raises(ValueError, match="would take in every image twice"):
+    with pytest.raises(ValueError, match="would count every image twice"):
         checkpoint_backbone(create_model("co_deformable_detr_r18", num_classes=3, **SMALL))

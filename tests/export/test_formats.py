@@ -191,5 +191,5 @@ def test_files_that_poise_did_not_write(name: str, tmp_path: Path) -> None:
     path = default_path(tmp_path / "noise.pt", name)
     for file in FORMATS[name].files(path):
         file.write_text("noise", encoding="utf-8")
-    with pytest.raises(ValueError, match="not a usable OpenVINO file|description is damaged"):
+    with pytest.raises(ValueError, match="not a usable OpenVINO file|metadata is damaged"):
         load_exported(path)

@@ -87,7 +87,7 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path: Path) -> None:
 
     with torch.no_grad():
         model.network.branch.head.box_distances[0].bias[3] += 0.5  # the graph is that of the model before
-    with pytest.raises(ExportMismatch, match="not written, for it differs from PyTorch"):
+    with pytest.raises(ExportMismatch, match="not written, because it differs from PyTorch"):
         export_model(model, tmp_path / "nanodet.onnx", images())
     assert not list(tmp_path.iterdir())
 
@@ -144,7 +144,7 @@ def test_impossible_exports_are_refused(settings: dict[str, Any], message: str, 
 
 
 def test_two_stage_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no one-stage model"):
+    with pytest.raises(ValueError, match="not a one-stage model"):
         export_model(create_model("faster_rcnn_r18_fpn", num_classes=2), tmp_path / "x.onnx", images())
 
 

@@ -1,4 +1,4 @@
-"""Layers that depend on the classes, carried over by the names of the classes."""
+"""Layers that depend on the classes, remapped by the names of the classes."""
 
 from __future__ import annotations
 
