@@ -121,10 +121,15 @@ def default_font_size(size: tuple[int, int]) -> int:
 
 
 def side_by_side(
-    pictures: Sequence[Image.Image], titles: Sequence[str] | None = None, gap: int = 8, background: Color = BACKGROUND
+    pictures: Sequence[Image.Image],
+    titles: Sequence[str] | None = None,
+    gap: int = 8,
+    background: Color = BACKGROUND,
+    font_size: int | None = None,
 ) -> Image.Image:
     """Pictures in one row, each scaled to the height of the tallest, with an optional title above each."""
-    return grid(pictures, columns=max(1, len(pictures)), titles=titles, gap=gap, background=background)
+    columns = max(1, len(pictures))
+    return grid(pictures, columns, titles, gap=gap, background=background, font_size=font_size)
 
 
 def grid(
@@ -134,6 +139,7 @@ def grid(
     cell: tuple[int, int] | None = None,
     gap: int = 8,
     background: Color = BACKGROUND,
+    font_size: int | None = None,
 ) -> Image.Image:
     """Pictures in rows and columns, each scaled into its cell with its proportions kept.
 
@@ -141,6 +147,7 @@ def grid(
         columns: by default what makes the whole nearly square.
         titles: one line above each picture.
         cell: width and height of a cell; by default the largest width and height among the pictures.
+        font_size: of the titles, in pixels; by default it follows the size of a cell.
     """
     if not pictures:
         raise ValueError("a grid needs at least one picture")
@@ -149,7 +156,7 @@ def grid(
     columns = columns or int(np.ceil(np.sqrt(len(pictures))))
     rows = -(-len(pictures) // columns)
     width, height = cell or (max(p.width for p in pictures), max(p.height for p in pictures))
-    letters = default_font_size((width, height))
+    letters = font_size or default_font_size((width, height))
     head = int(letters * 1.6) if titles is not None else 0
     sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + head + gap) + gap), background)
     pen = ImageDraw.Draw(sheet)

@@ -69,7 +69,7 @@ def test_demo_runs_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     metrics = json.loads((out / "metrics.json").read_text())
     assert f"AP {100 * metrics['ap']:.1f}" in printed
     page = (out / "report.html").read_text()
-    assert "<h2>Classes</h2>" in page
+    assert "<h2>Classes, best.pt, epoch 1</h2>" in page
     assert all(name in page for name in ("star", "gear", "crescent"))
 
 

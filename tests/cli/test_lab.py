@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_a_page_stays_within_its_size(
     trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "page.html"
-    words = ["lab", "show", str(trained), "--data", str(demo_data), "--split", "val", "--device", "cpu"]
+    words = ["lab", "show", str(trained), "--data", str(demo_data), "--device", "cpu"]  # of train and val, val
     assert main([*words, "--max-megabytes", "0.01", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "1 image," in printed and "3 more images are in the statistics but not on the page" in printed
@@ -73,6 +74,23 @@ def test_stats_writes_numbers_and_figures(trained: Path, demo_data: Path, tmp_pa
     small = numbers["stages"][1]["by_size"]["small"]["weight_fraction"]
     assert float(table["task_aligned", "by_size.small.weight_fraction"]) == small
     assert len([name for _, name in table if name.startswith("weight_histograms.positive.")]) == 2 * 40
+
+
+def test_the_only_split_is_used_and_named(
+    trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What training validates on, the lab and the evaluation use too."""
+    shutil.copytree(demo_data, tmp_path / "data")
+    for file in (tmp_path / "data").rglob("*.json"):
+        if "train" not in file.name:
+            file.unlink()
+    words = [str(trained), "--data", str(tmp_path / "data"), "--device", "cpu"]
+    assert main(["lab", "show", *words, "--images", "1", "--out", str(tmp_path / "page.html")]) == 0
+    assert "using the only split 'train'" in capsys.readouterr().out
+    assert main(["eval", *words]) == 0
+    assert "using the only split 'train'" in capsys.readouterr().err
+    assert main(["eval", *words, "--split", "val"]) == 1
+    assert "it has train" in capsys.readouterr().err
 
 
 def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -134,10 +134,9 @@ def test_the_report_shows_names_of_classes_and_runs_as_text(evil_data: Path, tmp
     assert main([*words, "--out", str(run), "--device", "cpu", *TINY_MODEL]) == 0
     names = open_data(evil_data, "val").class_names
     assert EVIL in names and (run / "classes.txt").read_text().splitlines()[names.index(EVIL)] == EVIL
-    classes = [{"name": name, "ap": 0.1, "ap50": 0.2, "objects": 3} for name in names]
     recipe = (run / "recipe.yaml").read_text()
     write_text_atomically(run / "recipe.yaml", f"{recipe}# {EVIL}\n")
-    page = write_page(run, metrics={"ap": 0.1, "classes": classes})
+    page = write_page(run)
     shutil.copy(page, tmp_path / "report.html")
     with Browser(tmp_path / "profile") as browser:
         browser.open(tmp_path / "report.html")

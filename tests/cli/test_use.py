@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.tiny import TINY_MODEL
 import poise
 from poise.cli import main
 from poise.recipes import load_recipe
+from poise.storage import read_safely
 
 
 def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -28,7 +30,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_training_leaves_a_run_folder(trained: Path) -> None:
-    for name in ("recipe.yaml", "classes.txt", "results.csv", "best.pt", "last.pt", "train_batch.jpg", "report.html"):
+    for name in ("recipe.yaml", "classes.txt", "results.csv", "best.pt", "last.pt", "train_batch_0.jpg", "report.html"):
         assert (trained / name).stat().st_size > 0
     assert load_recipe(trained / "recipe.yaml").data.batch_size == 4
     model = poise.load(trained)
@@ -37,9 +39,23 @@ def test_training_leaves_a_run_folder(trained: Path) -> None:
 
 def test_the_report_needs_no_other_file(trained: Path) -> None:
     page = (trained / "report.html").read_text()
-    assert page.count("<img") == page.count("src='data:image/") >= 3
-    assert "href" not in page
+    assert page.count("<img") == page.count("src='data:image/") >= 10
+    assert page.count("url(data:image/jpeg;base64,") >= 1  # truth and detections
+    assert all(target.startswith("#") for target in re.findall(r"(?:href|action)=['\"]?([^'\" >]*)", page))
     assert "backbone: test_byobnet" in page
+
+
+def test_the_report_is_of_the_best_weights_and_says_so(trained: Path) -> None:
+    page, metrics = (trained / "report.html").read_text(), json.loads((trained / "metrics.json").read_text())
+    best = read_safely(trained / "best.pt")
+    assert metrics["epoch"] == best["epoch"] and metrics["ap"] == best["metrics"]["ap"]
+    assert page.count(f"best.pt, epoch {best['epoch']}") >= 3  # header, classes, figures
+    assert f"<b>{100 * metrics['ap']:.1f}</b>" in page
+    record = json.loads((trained / "run.json").read_text())
+    for text in ("atss_r18_fpn", "8 train images", "4 val images", record["machine"], record["started"]):
+        assert text in page
+    captions = json.loads((trained / "captions.json").read_text())
+    assert all(caption in page for caption in captions.values()) and "val_0.jpg" in captions
 
 
 def test_resuming_a_finished_run_changes_no_weight(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from poise.engine import FolderInUse, RunResult, train
 from poise.engine.locks import locked
+from poise.engine.pictures import grid_shape
 from poise.engine.stopping import StopRequest
+from poise.evaluate.metrics import Metrics
 from poise.models.files import load_model
 from poise.recipes import Recipe, finetune, load_recipe, with_settings
 from poise.storage import read_safely
@@ -72,7 +75,8 @@ def test_the_folder_holds_everything(finished: RunResult, squares: Path) -> None
     names = {path.name for path in finished.out.iterdir()}
     assert names >= {
         "recipe.yaml", "results.csv", "tensorboard", "best.pt", "last.pt", "classes.txt", "curves.png",
-        "train_batch.jpg", "val_0.jpg", "precision_recall.png", "confusion.png",
+        "train_batch_0.jpg", "train_batch_1.jpg", "train_batch_2.jpg", "val_0.jpg", "precision_recall.png",
+        "confusion.png", "metrics.json", "captions.json", "run.json",
     }  # fmt: skip
     assert "previous.pt" not in names  # a finished run needs no second checkpoint
     assert "run.lock" not in names and not list(finished.out.glob(".*"))
@@ -86,8 +90,28 @@ def test_the_folder_holds_everything(finished: RunResult, squares: Path) -> None
     events = EventAccumulator(str(finished.out / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("val/ap")] == [3, 6]
-    for picture in ("train_batch.jpg", "val_0.jpg", "curves.png"):
+    for picture in ("train_batch_0.jpg", "val_0.jpg", "curves.png"):
         Image.open(finished.out / picture).verify()
+
+
+def test_grids_have_no_holes() -> None:
+    """Full and nearly square, with as many pictures as possible."""
+    shapes = {count: grid_shape(count) for count in range(1, 17)}
+    assert all(columns * rows <= count and columns >= rows for count, (columns, rows) in shapes.items())
+    assert shapes[1] == (1, 1) and shapes[2] == (2, 1) and shapes[8] == (4, 2) and shapes[16] == (4, 4)
+    assert all(count - columns * rows <= 2 for count, (columns, rows) in shapes.items())
+
+
+def test_a_run_resumed_after_its_best_epoch_reports_it(finished: RunResult, squares: Path, tmp_path: Path) -> None:
+    """Metrics and figures are of best.pt, whichever process made it."""
+    shutil.copytree(finished.out, tmp_path / "run")
+    for name in ("metrics.json", "confidence.png"):
+        (tmp_path / "run" / name).unlink()
+    run(tmp_path / "run", squares, small(), resume=True)
+    before, after = (json.loads((folder / "metrics.json").read_text()) for folder in (finished.out, tmp_path / "run"))
+    assert after == before and after["epoch"] == finished.best_epoch
+    assert Metrics.from_dict(after).to_dict() == {name: after[name] for name in Metrics.from_dict(after).to_dict()}
+    assert (tmp_path / "run" / "confidence.png").is_file()
 
 
 def test_the_result_is_the_best_epoch(finished: RunResult) -> None:

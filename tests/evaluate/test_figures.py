@@ -10,7 +10,15 @@ import pytest
 from evaluate.cases import random_detections, random_truth
 from PIL import Image
 
-from poise.evaluate import confusion_matrix, draw_comparison, measure_coco, plot_history, read_history, write_figures
+from poise.evaluate import (
+    confusion_matrix,
+    draw_comparison,
+    draw_errors,
+    measure_coco,
+    plot_history,
+    read_history,
+    write_figures,
+)
 from poise.evaluate.figures import true_positives
 
 TRUTH: dict[str, Any] = {
@@ -74,7 +82,10 @@ def test_figures_are_written_also_without_truth_or_detections(tmp_path: Path, fi
         "precision_recall.png",
         "precision_recall_by_iou.png",
         "confusion.png",
+        "confusion_normalized.png",
+        "confidence.png",
         "scores.png",
+        "labels.png",
     ]
     for file in files:
         with Image.open(file) as picture:
@@ -96,7 +107,7 @@ def test_history_with_gaps(tmp_path: Path) -> None:
         read_history(file)
 
 
-def test_picture_beside_truth() -> None:
+def test_pictures_of_truth_and_errors() -> None:
     black = Image.new("RGB", (200, 200))
     here = [a for a in TRUTH["annotations"] if a["image_id"] == 4]
     sheet = draw_comparison(black, here, [found(4, 7, [20, 20, 100, 100])], TRUTH["categories"])
@@ -106,3 +117,9 @@ def test_picture_beside_truth() -> None:
     left, right = (0, 20, half, sheet.height), (half, 20, sheet.width, sheet.height)
     assert sheet.crop(left).tobytes() == fewer.crop(left).tobytes()
     assert sheet.crop(right).tobytes() != fewer.crop(right).tobytes()
+    large = draw_comparison(black.resize((2000, 2000)), [], [], TRUTH["categories"])
+    assert large.size == sheet.size  # text is drawn after scaling
+    names = {one["id"]: one["name"] for one in TRUTH["categories"]}
+    errors = draw_errors(black, [], [found(4, 7, [20, 20, 100, 100])], here, names)
+    colors = {color for _, color in errors.getcolors(1 << 24) or []}
+    assert {(255, 56, 56), (255, 214, 0)} <= colors and (170, 178, 188) not in colors

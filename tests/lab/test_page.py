@@ -86,6 +86,10 @@ def test_the_page_shows_heat_maps_lists_and_numbers(browser: Browser, tmp_path: 
     assert browser.run("document.querySelectorAll('.pane').length") == 6
     assert bright(browser, 0) > 100 and bright(browser, 1) > bright(browser, 0)
     assert browser.run("document.querySelectorAll('.levels canvas').length") == 6 * 5
+    headings = browser.run("[...document.querySelectorAll('#panels h3')].map((one) => one.textContent)")
+    assert headings[1] == f"assigner task_aligned on the predictions of {headings[0]}"
+    assert "weight as a positive" in browser.run("document.querySelector('figcaption').textContent")
+    assert "ambiguous positive" in browser.run("document.getElementById('key').innerText")
     assert "Agreement" in browser.run("document.getElementById('charts').textContent")
     assert browser.run("document.images.length") == 0  # the class's name is text, not markup
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
@@ -156,6 +160,7 @@ def test_queries_and_encoders_of_detrs(detr_page: Path, tmp_path: Path) -> None:
         assert stages[:3] == ["encoder", "queries/1", "queries"]
         assert {"atss/dense", "faster_rcnn/rpn", "faster_rcnn/queries"} <= set(stages)
         assert browser.run("document.getElementById('stage').value") == "queries"
+        assert "reference of a query" in browser.run("document.getElementById('key').innerText")
         browser.wait_for("document.querySelectorAll('#encoder-panels .pane').length === 4")
         browser.wait_for("document.querySelectorAll('#encoder-panels .legend').length === 2")
         said = browser.run("document.getElementById('encoders').textContent")

@@ -2,6 +2,6 @@
 
 from poise.api.detector import Detector
 from poise.api.folders import free_folder
-from poise.api.warnings import ProposalsWarning, RandomWeightsWarning
+from poise.api.warnings import ProposalsWarning, RandomWeightsWarning, SplitWarning
 
-__all__ = ["Detector", "ProposalsWarning", "RandomWeightsWarning", "free_folder"]
+__all__ = ["Detector", "ProposalsWarning", "RandomWeightsWarning", "SplitWarning", "free_folder"]

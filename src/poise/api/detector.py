@@ -17,7 +17,7 @@ from poise.api.folders import free_folder
 from poise.api.opening import PathLike, choose_device, open_model, refuse_options
 from poise.api.options import label_of
 from poise.api.training import load_best, start_settings
-from poise.api.warnings import ProposalsWarning, warn_random_weights
+from poise.api.warnings import ProposalsWarning, SplitWarning, warn_random_weights
 from poise.detectors import DetectionModel
 from poise.evaluate import Evaluation, evaluate
 from poise.evaluate.limits import measure_with
@@ -219,7 +219,7 @@ class Detector:
     def val(
         self,
         data: PathLike,
-        split: str | None = "val",
+        split: str | None = None,
         *,
         batch_size: int = 8,
         workers: int = 0,
@@ -234,7 +234,7 @@ class Detector:
 
         Args:
             data: folder or file in COCO, YOLO, Pascal VOC or LVIS layout.
-            split: name of the split.
+            split: name of the split; by default ``val``, else ``test``, else the only split (with a ``SplitWarning``).
             batch_size: images that go through the network at once; the metrics do not depend on it.
             workers: processes that read images.
             on_bad_data: ``"skip"`` leaves out the faulty records that ``poise check`` lists.
@@ -267,7 +267,7 @@ class Detector:
     def batches(
         self,
         data: PathLike,
-        split: str | None = "val",
+        split: str | None = None,
         *,
         batch_size: int = 8,
         workers: int = 0,
@@ -276,12 +276,15 @@ class Detector:
         proposals_limit: int = 2000,
     ) -> tuple[ImageSet, EvaluationLoader]:
         """Open a data set and a loader of its images as this model takes them; arguments as in :meth:`val`."""
-        from poise.data import evaluation_loader, open_data, with_proposals
+        from poise.data import choose_split, evaluation_loader, open_data, with_proposals
 
         if not self.trained:
             warn_random_weights(self.model.name)
         self.model.check_proposals(proposals is not None)
-        images = open_data(Path(data), split, on_bad_data)
+        choice = choose_split(Path(data), split)
+        if choice.note:
+            warnings.warn(choice.note, SplitWarning, stacklevel=3)
+        images = open_data(Path(data), choice.name, on_bad_data)
         if proposals is not None:
             images, remarks = with_proposals(images, Path(proposals), proposals_limit, on_bad_data)
             for remark in remarks:

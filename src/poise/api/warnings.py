@@ -9,6 +9,10 @@ class RandomWeightsWarning(UserWarning):
     """A model with random weights is used for detection."""
 
 
+class SplitWarning(UserWarning):
+    """The data set has no split ``val``: another split is evaluated."""
+
+
 class ProposalsWarning(UserWarning):
     """Some proposals of a file are not used, or some images have none."""
 

@@ -40,13 +40,13 @@ class Arguments:
 
 def run(arguments: Arguments) -> int:
     """Generate data, train, evaluate and write the report."""
-    from poise.api import Detector, free_folder
+    from poise.api import free_folder
     from poise.cli.page import write_page
     from poise.data import write_demo_data
     from poise.engine.run import train
+    from poise.evaluate import Metrics, percent
     from poise.recipes import with_settings
     from poise.recipes.demo import demo
-    from poise.storage import write_text_atomically
 
     started = time.monotonic()
     out = arguments.out or free_folder(Path("runs"), "demo")
@@ -60,12 +60,11 @@ def run(arguments: Arguments) -> int:
     result = train(recipe, data=data, out=out, device=arguments.device)
     if not result.finished:
         return result.exit_code
-    metrics = Detector(result.best, arguments.device).val(data, batch_size=recipe.data.eval_batch_size).metrics
+    metrics = Metrics.from_dict(json.loads((out / "metrics.json").read_text(encoding="utf-8")))
     print(metrics.table())
-    write_text_atomically(out / "metrics.json", json.dumps(metrics.to_dict(), indent=1))
-    page = write_page(out, "poise demo", metrics.to_dict())
+    page = write_page(out, "poise demo")
     minutes = (time.monotonic() - started) / 60
-    print(f"AP {100 * metrics.ap:.1f}, AP50 {100 * metrics.ap50:.1f} after {epochs} epochs, {minutes:.1f} minutes")
+    print(f"AP {percent(metrics.ap)}, AP50 {percent(metrics.ap50)} after {epochs} epochs, {minutes:.1f} minutes")
     print(f"report: {page}")
     print(f"try: poise predict {out} '{data / 'val'}/*.jpg' --show-scores --score-threshold 0.2")
     return 0

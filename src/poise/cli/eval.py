@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,8 +25,8 @@ class Arguments:
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
     weights: Path | None = None
     """With the name of a model: a checkpoint that the original project published."""
-    split: str = "val"
-    """Split of the data set."""
+    split: str | None = None
+    """Split of the data set; by default val, else test, else the only split."""
     batch_size: int = 8
     """Images per forward pass; the metrics do not depend on it."""
     workers: int = 0
@@ -56,14 +57,18 @@ class Arguments:
 def run(arguments: Arguments) -> int:
     """Evaluate and print the metrics."""
     from poise.api import Detector
+    from poise.data import choose_split
     from poise.evaluate import write_results
 
+    choice = choose_split(arguments.data, arguments.split)
+    if choice.note:
+        print(f"note: {choice.note}", file=sys.stderr)
     detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
     if arguments.save_proposals is not None:
-        return _save_proposals(detector, arguments)
+        return _save_proposals(detector, arguments, choice.name)
     result = detector.val(
         arguments.data,
-        arguments.split,
+        choice.name,
         batch_size=arguments.batch_size,
         workers=arguments.workers,
         on_bad_data=arguments.on_bad_data,
@@ -86,7 +91,7 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def _save_proposals(detector: Detector, arguments: Arguments) -> int:
+def _save_proposals(detector: Detector, arguments: Arguments, split: str) -> int:
     """Write the proposals and print their recall."""
     from poise.evaluate import write_proposals
 
@@ -94,7 +99,7 @@ def _save_proposals(detector: Detector, arguments: Arguments) -> int:
         raise ValueError("--save-proposals writes proposals instead of detections; give --save-json in a second run")
     images, loader = detector.batches(
         arguments.data,
-        arguments.split,
+        split,
         batch_size=arguments.batch_size,
         workers=arguments.workers,
         on_bad_data=arguments.on_bad_data,

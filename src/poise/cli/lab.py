@@ -115,7 +115,8 @@ def _build_page(
 
     names = [method.name for method in methods]
     title = f"{', '.join(names[:-1])}{' and ' if names[1:] else ''}{names[-1]} on {arguments.data.name}"
-    page = LabPage(title, names, image_set.class_names, arguments.max_megabytes, notes)
+    descriptions = {method.name: method.description for method in methods if method.description}
+    page = LabPage(title, names, image_set.class_names, arguments.max_megabytes, notes, descriptions)
     show = command != "stats"
     if show:
         page.encoders = {one.name: EncoderPanel(one, arguments.seed) for one in methods if EncoderPanel.applies_to(one)}

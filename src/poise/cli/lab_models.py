@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,19 @@ if TYPE_CHECKING:
 
 
 def open_images(arguments: Any, notes: list[str]) -> ImageSet:
-    """Open the split that the arguments select (``data``, ``split``, ``on_bad_data``).
+    """Open the split that the arguments select (``data``, ``split``, ``on_bad_data``); adds to ``notes``.
 
     Raises:
         ValueError: the split has no images.
     """
-    from poise.data import open_data
+    from poise.data import choose_split, open_data
 
-    image_set = open_data(arguments.data, arguments.split, arguments.on_bad_data)
+    choice = choose_split(arguments.data, arguments.split)
+    image_set = open_data(arguments.data, choice.name, arguments.on_bad_data)
     if not len(image_set):
-        raise ValueError(f"{arguments.data} has no images")
+        raise ValueError(f"{arguments.data}: split {choice.name!r} has no images")
+    if choice.note:
+        notes.append(choice.note)
     return image_set
 
 
@@ -51,7 +55,7 @@ def load_methods(words: Sequence[str], image_set: ImageSet, device: str, notes: 
         model = _load_model(word, image_set, device, notes)
         methods.append(Method(_display_name(word, model), model, _data_classes(model, image_set)))
     names = unique_names([method.name for method in methods])
-    return [Method(name, method.model, method.classes) for name, method in zip(names, methods, strict=True)]
+    return [replace(method, name=name) for name, method in zip(names, methods, strict=True)]
 
 
 def _load_model(word: str, image_set: ImageSet, device: str, notes: list[str]) -> Any:

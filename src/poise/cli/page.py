@@ -1,64 +1,110 @@
-"""Self-contained HTML page about a run folder: metrics, curves, pictures and recipe."""
+"""One self-contained HTML page about a run folder: metrics of ``best.pt``, figures, pictures, recipe."""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from poise.evaluate.history import read_history
+from poise.evaluate.metrics import percent
 from poise.storage import write_text_atomically
 
-HEADLINES = {"ap": "mAP 0.50:0.95", "ap50": "AP at IoU 0.50", "ap75": "AP at IoU 0.75", "ar100": "AR, 100 an image"}
+HEADLINES = {
+    "ap": "AP, IoU 0.50:0.95",
+    "ap50": "AP at IoU 0.50",
+    "ap75": "AP at IoU 0.75",
+    "ar100": "AR, 100 detections per image",
+    "ar300": "AR, 300 detections per image",
+}
+CURVES = {"curves.png": "Losses and metrics of every epoch"}
 FIGURES = {
-    "curves.png": "Losses and metrics",
-    "precision_recall.png": "Precision and recall of each class, IoU 0.50",
-    "precision_recall_by_iou.png": "Precision and recall by IoU",
-    "confusion.png": "Confusion matrix",
-    "scores.png": "Scores of hits and misses",
+    "precision_recall.png": "Precision over recall of each class, IoU 0.50",
+    "precision_recall_by_iou.png": "Precision over recall by IoU",
+    "confidence.png": "Precision, recall and F1 over the score threshold",
+    "scores.png": "Scores of true and false positives",
+    "confusion_normalized.png": "Confusion matrix, percent of the true class",
+    "confusion.png": "Confusion matrix, counts",
+    "labels.png": "Objects per class, centers and sizes of their boxes",
 }
 STYLE = """
 :root { color-scheme: light dark; --ink: #17212e; --quiet: #5b6878; --line: #dde3ea; --paper: #fff; --card: #f6f8fa }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8edf3; --quiet: #9aa7b6; --line: #303a46; --paper: #12171d; --card: #1a212a }
 }
+* { box-sizing: border-box }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.7rem; margin: 0 }
+       max-width: 1200px; margin: 1.5rem auto; padding: 0 1rem; overflow-wrap: anywhere }
+h1 { font-size: 1.6rem; margin: 0 }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem }
-p, figcaption, .card span { color: var(--quiet) }
+p, figcaption, dt, .card span { color: var(--quiet) }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 230px), 1fr)); gap: .5rem 1.2rem }
+dt { font-size: .85rem }
+dd { margin: 0 }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem }
 .card, pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .8rem 1.2rem }
+.card { flex: 1 1 150px }
 .card b { display: block; font-size: 1.6rem }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem }
-figure { margin: 0 }
-figcaption { font-size: .85rem }
-img { max-width: 100%; border: 1px solid var(--line); border-radius: 8px; background: #fff }
-table { border-collapse: collapse }
-td, th { padding: .25rem .9rem; border-bottom: 1px solid var(--line); text-align: right }
+.figures { display: flex; flex-wrap: wrap; gap: 1rem }
+.columns { display: block; columns: 460px 2; column-gap: 1rem }
+.columns figure { break-inside: avoid; padding-bottom: 1rem }
+figure { margin: 0; flex: 1 1 min(100%, 460px); min-width: 0 }
+figure.wide { flex-basis: 100% }
+figcaption { font-size: .9rem; padding-top: .2rem }
+figure a { display: block; color: inherit }
+img { display: block; width: 100%; border: 1px solid var(--line); border-radius: 8px; background: #fff }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 4px }
+.half { background-size: 200% 100%; border-radius: 8px }
+.half + .half { background-position: 100% 0 }
+.close { display: none !important }
+figure:target { position: fixed; inset: 0; z-index: 9; overflow: auto; background: var(--paper); padding: 1rem }
+figure:target img { width: auto; max-width: none }
+figure:target .pair { grid-template-columns: 1fr }
+figure:target .half { width: var(--width) }
+figure:target .close { display: block !important; position: fixed; top: .5rem; right: .8rem; padding: 0 .6rem;
+  font-size: 1.6rem; text-decoration: none; background: var(--card); border: 1px solid var(--line); border-radius: 8px }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+td, th { white-space: nowrap; padding: .25rem .9rem; border-bottom: 1px solid var(--line); text-align: right }
 td:first-child, th:first-child { text-align: left }
-pre { overflow: auto }
+pre { overflow: auto; overflow-wrap: normal }
 """
 
 
-def write_page(folder: Path, title: str = "", metrics: dict[str, Any] | None = None) -> Path:
-    """Write ``report.html`` into a run folder; parts that the folder does not have are left out.
+def write_page(folder: Path, title: str = "") -> Path:
+    """Write ``report.html`` into a run folder; what the folder does not contain is left out.
+
+    Metrics, tables and figures are those of ``best.pt`` (``metrics.json``), whose epoch the page names.
 
     Args:
         folder: of a run, finished or not.
         title: the heading; by default the folder's name.
-        metrics: of a final evaluation (``Metrics.to_dict()``), shown with its classes; by default the best epoch's row.
     """
     title = title or folder.name
+    metrics, captions = _read(folder / "metrics.json"), _read(folder / "captions.json")
     body = [
-        f"<h1>{html.escape(title)}</h1><p>A training run of poise.</p>",
-        _cards(metrics or _best_row(folder / "results.csv")),
-        _section("Detections and ground truth", _pictures(sorted(folder.glob("val_*.jpg")), "validation image")),
-        _section("Curves", "".join(_figure(folder / name, text) for name, text in FIGURES.items())),
-        _classes((metrics or {}).get("classes", ())),
-        _section("Training images", _figure(folder / "train_batch.jpg", "the first batch, after augmentation")),
+        f"<h1>{html.escape(title)}</h1>",
+        _header(folder, metrics),
+        _cards(metrics),
+        _classes(metrics),
+        _section("Truth and detections", [_pair(path, captions) for path in _numbered(folder, "val")]),
+        _section(
+            "Images with most errors",
+            [_figure(path, captions.get(path.name, path.name)) for path in _numbered(folder, "errors")],
+            "Red: false positives with their scores. Yellow, dashed: missed objects. Gray: true positives.",
+            "figures columns",
+        ),
+        _section("Training", [_figure(folder / name, text, wide=True) for name, text in CURVES.items()]),
+        _section(f"Figures of {_best(metrics)}", [_figure(folder / name, text) for name, text in FIGURES.items()]),
+        _section(
+            "Training batches after augmentation",
+            [_figure(path, f"step {i + 1}") for i, path in enumerate(_numbered(folder, "train_batch"))],
+        ),
         _recipe(folder / "recipe.yaml"),
     ]
     head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{html.escape(title)}</title>"
@@ -67,60 +113,97 @@ def write_page(folder: Path, title: str = "", metrics: dict[str, Any] | None = N
     return folder / "report.html"
 
 
-def _best_row(results: Path) -> dict[str, float]:
-    """Metrics of the epoch with the best AP."""
-    if not results.is_file() or not results.stat().st_size:
-        return {}
-    columns = {name.removeprefix("val/"): values for name, values in read_history(results).items()}
-    scores = [value if value == value else -1.0 for value in columns.get("ap", ())]
-    if not scores:
-        return {}
-    best = scores.index(max(scores))
-    return {name: values[best] for name, values in columns.items()}
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _cards(numbers: dict[str, Any]) -> str:
-    shown = [(text, numbers[name]) for name, text in HEADLINES.items() if _is_number(numbers.get(name))]
-    cards = "".join(
-        f"<div class=card><b>{value:.3f}</b><span>{html.escape(text)}</span></div>" for text, value in shown
+def _numbered(folder: Path, stem: str) -> list[Path]:
+    return sorted(folder.glob(f"{stem}_*.jpg"), key=lambda path: int(path.stem.rpartition("_")[2]))
+
+
+def _best(metrics: Mapping[str, Any]) -> str:
+    return f"best.pt, epoch {metrics['epoch']}" if "epoch" in metrics else "best.pt"
+
+
+def _header(folder: Path, metrics: Mapping[str, Any]) -> str:
+    """Model, data, machine, date, epochs and minutes."""
+    run, results = _read(folder / "run.json"), folder / "results.csv"
+    history = read_history(results) if results.is_file() and results.stat().st_size else {}
+    minutes = sum(value for value in history.get("seconds", ()) if value == value) / 60
+    data = [f"{run[part]['images']} {part} images" for part in ("train", "val") if run.get(part)]
+    entries = {
+        "model": run.get("model"),
+        "data": ", ".join([run["data"], *data]) if run else None,
+        "started": run.get("started"),
+        "training": f"{len(history['epoch'])} epochs, {minutes:.1f} minutes" if history.get("epoch") else None,
+        "machine": run.get("machine"),
+        "metrics and figures": f"{_best(metrics)}, split {metrics.get('split', 'val')}" if metrics else None,
+    }
+    cells = "".join(
+        f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in entries.items() if value
     )
-    return f"<div class=cards>{cards}</div>"
+    return f"<dl>{cells}</dl>"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value == value
+def _cards(metrics: Mapping[str, Any]) -> str:
+    shown = [(text, percent(metrics[name])) for name, text in HEADLINES.items() if name in metrics]
+    best = metrics.get("best_f1")
+    if best:
+        shown.append((f"F1 at IoU 0.50, highest at score {best['threshold']:.2f}", percent(best["f1"])))
+    cards = "".join(f"<div class=card><b>{value}</b><span>{html.escape(text)}</span></div>" for text, value in shown)
+    return f"<div class=cards>{cards}</div>" if cards else ""
 
 
-def _classes(classes: Sequence[dict[str, Any]]) -> str:
+def _classes(metrics: Mapping[str, Any]) -> str:
+    classes = metrics.get("classes", ())
     if not classes:
         return ""
     rows = "".join(
-        f"<tr><td>{html.escape(str(one['name']))}<td>{_show(one['ap'])}<td>{_show(one['ap50'])}<td>{one['objects']}"
+        f"<tr><td>{html.escape(str(one['name']))}<td>{percent(one['ap'])}<td>{percent(one['ap50'])}"
+        f"<td>{one['objects']}<td>{one.get('detections', '-')}"
         for one in classes
     )
-    return f"<h2>Classes</h2><table><tr><th>class<th>AP<th>AP50<th>objects{rows}</table>"
+    head = "<tr><th>class<th>AP<th>AP50<th>objects<th>detections"
+    return f"<h2>Classes, {_best(metrics)}</h2><div class=scroll><table>{head}{rows}</table></div>"
 
 
-def _show(value: Any) -> str:
-    return f"{value:.3f}" if _is_number(value) else "-"
+def _section(heading: str, figures: Sequence[str], text: str = "", layout: str = "figures") -> str:
+    content = "".join(figures)
+    note = f"<p>{text}</p>" if text else ""
+    return f"<h2>{heading}</h2>{note}<div class='{layout}'>{content}</div>" if content else ""
 
 
-def _section(heading: str, content: str) -> str:
-    return f"<h2>{heading}</h2><div class=figures>{content}</div>" if content else ""
-
-
-def _pictures(paths: Iterable[Path], caption: str) -> str:
-    return "".join(_figure(path, f"{caption} {number}") for number, path in enumerate(paths, 1))
-
-
-def _figure(path: Path, caption: str) -> str:
-    """Embed a picture, so that the page is one file."""
+def _figure(path: Path, caption: str, wide: bool = False) -> str:
+    """The picture inside the page, so that the page is one file; a click opens it in full size."""
     if not path.is_file():
         return ""
+    text, name = html.escape(caption, quote=True), path.stem
+    style = " class=wide" if wide else ""
+    return (
+        f"<figure id='{name}'{style}><a href='#{name}'><img alt='{text}' src='{_data(path)}'></a>"
+        f"<a class=close href='#_' title=close>×</a><figcaption>{text}</figcaption></figure>"
+    )
+
+
+def _pair(path: Path, captions: Mapping[str, str]) -> str:
+    """A picture of two halves, truth and detections, that stand one above the other on a narrow screen."""
+    with Image.open(path) as picture:
+        width, height = picture.size
+    text, name = html.escape(captions.get(path.name, path.name), quote=True), path.stem
+    style = f"background-image: url({_data(path)}); aspect-ratio: {width} / {2 * height}; --width: {width // 2}px"
+    styles = f"<style>#{name} .half {{ {style} }}</style>"  # once for both halves
+    halves = "".join(
+        f"<div class=half role=img aria-label='{part} of {text}'></div>" for part in ("truth", "detections")
+    )
+    return (
+        f"{styles}<figure id='{name}' class=wide><a class=pair href='#{name}'>{halves}</a>"
+        f"<a class=close href='#_' title=close>×</a><figcaption>{text}</figcaption></figure>"
+    )
+
+
+def _data(path: Path) -> str:
     kind = "png" if path.suffix == ".png" else "jpeg"
-    data = base64.b64encode(path.read_bytes()).decode()
-    text = html.escape(caption)
-    return f"<figure><img alt='{text}' src='data:image/{kind};base64,{data}'><figcaption>{text}</figcaption></figure>"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _recipe(path: Path) -> str:

@@ -19,8 +19,8 @@ class Arguments:
     """A trained two-stage model: a model file (best.pt, last.pt) or a run folder."""
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
-    split: str = "train"
-    """Split of the data set."""
+    split: str | None = None
+    """Split of the data set; by default train, else val, else test, else the only split."""
     images: int = 64
     """Number of images, from the first on."""
     regions: int = 512
@@ -44,13 +44,14 @@ def run(arguments: Arguments) -> int:
     import torch
 
     from poise.api import Detector
-    from poise.data import evaluation_loader, open_data
+    from poise.data import choose_split, evaluation_loader, open_data
     from poise.lab.sampling import draw_negatives, libra_samplers, sampled_negatives
 
     if min(arguments.images, arguments.batch_size) < 1:
         raise ValueError(f"--images {arguments.images} --batch-size {arguments.batch_size}: both must be at least 1")
     detector = Detector(arguments.checkpoint, arguments.device)
-    image_set = open_data(arguments.data, arguments.split, on_bad_data=arguments.on_bad_data)
+    split = choose_split(arguments.data, arguments.split, ("train", "val", "test"))
+    image_set = open_data(arguments.data, split.name, on_bad_data=arguments.on_bad_data)
     loader = evaluation_loader(image_set, detector.model.preprocess, batch_size=arguments.batch_size)
     batches = islice(loader, -(-arguments.images // arguments.batch_size))
     with torch.random.fork_rng():
@@ -62,5 +63,7 @@ def run(arguments: Arguments) -> int:
         print(json.dumps({"images": negatives.images, **numbers}))
         return 0
     print(negatives.table())
+    if split.note:
+        print(f"note: {split.note}")
     print(f"{negatives.images} images; figure: {path}")
     return 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from poise.data.image_set import Category, ImageRecord, ImageSet
     from poise.data.images import image_size, read_image
     from poise.data.loader import evaluation_loader, train_loader
-    from poise.data.opening import TrainingSplits, open_data, splits, training_splits
+    from poise.data.opening import SplitChoice, TrainingSplits, choose_split, open_data, splits, training_splits
     from poise.data.proposals import with_proposals
 
 _ROOMS = {
@@ -32,7 +32,7 @@ _ROOMS = {
     "loader": ("evaluation_loader", "train_loader"),
     "demo": ("write_demo_data",),
     "proposals": ("with_proposals",),
-    "opening": ("TrainingSplits", "open_data", "splits", "training_splits"),
+    "opening": ("SplitChoice", "TrainingSplits", "choose_split", "open_data", "splits", "training_splits"),
 }
 _FILE_OF = {name: file for file, names in _ROOMS.items() for name in names}
 
@@ -40,6 +40,8 @@ __all__ = [
     "open_data",
     "splits",
     "training_splits",
+    "choose_split",
+    "SplitChoice",
     "TrainingSplits",
     "ImageSet",
     "ImageRecord",

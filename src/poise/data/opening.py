@@ -39,6 +39,14 @@ class TrainingSplits:
     note: str = ""  # what the user should be told, if anything
 
 
+@dataclass(frozen=True)
+class SplitChoice:
+    """The split that a command uses where the user may have named none."""
+
+    name: str
+    note: str = ""  # for the user, where the first preferred split does not exist
+
+
 def splits(path: str | Path) -> tuple[str, ...]:
     """Names of the splits of a data set, ``train``, ``val`` and ``test`` first; ``DataError`` if it is none."""
     return tuple(find_splits(path))
@@ -60,10 +68,35 @@ def choose_splits(path: str | Path, names: tuple[str, ...], train: str | None, v
     chosen = _known(path, val, names) if val else _first(others, ("val", "test"))
     if chosen is None:
         return TrainingSplits(
-            train, train, f"no validation split: metrics are measured on the training split {train!r}"
+            train,
+            train,
+            f"no validation split: metrics are measured on the training split {train!r} "
+            "(--data.val-share 0.1 holds out a tenth of its images)",
         )
     note = "no split val: validating on test" if chosen == "test" and val is None else ""
     return TrainingSplits(train, chosen, note)
+
+
+def choose_split(
+    path: str | Path, split: str | None = None, preferred: tuple[str, ...] = ("val", "test")
+) -> SplitChoice:
+    """Choose the split of a data set that a command uses: one rule for all commands.
+
+    Args:
+        path: folder or file of the data set.
+        split: name of the split; ``None`` takes the first of ``preferred`` that exists, else the only split.
+
+    Raises:
+        DataError: no such split, or several splits of which none is preferred; the message names ``--split``.
+    """
+    names = splits(path)
+    if split is not None:
+        return SplitChoice(_known(path, split, names))
+    name = _first(names, preferred)
+    if name is None:
+        name = _only(path, names)
+        return SplitChoice(name, f"no split {' or '.join(map(repr, preferred))}: using the only split {name!r}")
+    return SplitChoice(name, "" if name == preferred[0] else f"no split {preferred[0]!r}: using {name!r}")
 
 
 def open_data(path: str | Path, split: str | None = None, on_bad_data: Literal["error", "skip"] = "error") -> ImageSet:

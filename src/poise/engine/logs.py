@@ -18,6 +18,7 @@ from poise.engine.health import StepRecord
 from poise.engine.meter import Meter
 from poise.engine.processes import Processes
 from poise.engine.state import TrainingState
+from poise.evaluate.metrics import percent
 from poise.storage import write_text_atomically
 
 
@@ -135,11 +136,6 @@ def summary(row: Mapping[str, Any], epochs: int) -> str:
         f"{name.removeprefix('val/')} {percent(value)}" for name, value in row.items() if name.startswith("val/")
     ]
     return text + ("  validation: " + "  ".join(metrics[:6]) if metrics else "")
-
-
-def percent(value: float) -> str:
-    """Format a metric in [0, 1] in percent with one decimal; ``-`` where it is undefined."""
-    return "-" if value != value else f"{100 * value:.1f}"
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:

@@ -1,70 +1,118 @@
-"""Pictures of a run: a training batch, detections on validation images, curves."""
+"""Pictures of a run: training batches, detections, errors, curves."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from poise.data import ImageSet
 from poise.detectors import DetectionModel
 from poise.draw import draw_boxes, grid
-from poise.evaluate import Evaluation
+from poise.evaluate import Evaluation, confidence_curve, match_by_score, worst_images
 from poise.evaluate.figures import write_figures
 from poise.evaluate.history import plot_history
-from poise.evaluate.pictures import draw_comparison
+from poise.evaluate.pictures import FONT_SIZE, draw_comparison, draw_errors, fit
 from poise.preprocess import Preprocess
+from poise.storage import write_text_atomically
 from poise.structures import Batch
 
 MAX_IN_GRID = 16
+CELL = 480  # pixels of the longer side of an image in the grid of a training batch
+METRICS, CAPTIONS = "metrics.json", "captions.json"
 
 
 def draw_training_batch(batch: Batch, model: DetectionModel, path: Path) -> None:
-    """Draw the images of a batch as the network receives them, with their objects; crowd regions are dashed."""
+    """Draw the images of a batch as the network gets them, with their objects (crowd and ignored regions dashed).
+
+    As many images are drawn as fill the grid.
+    """
+    columns, rows = grid_shape(min(len(batch.pixels), MAX_IN_GRID))
     pictures = []
-    for i in range(min(len(batch.pixels), MAX_IN_GRID)):
+    for i in range(columns * rows):
         height, width = (int(side) for side in batch.truth.sizes[i])
-        image = as_photograph(batch.pixels[i, :, :height, :width], model.preprocess)
+        picture, scale = fit(_picture(batch.pixels[i, :, :height, :width], model.preprocess), CELL)
         shown = batch.truth.valid[i] | batch.truth.crowd[i]
-        boxes, labels = batch.truth.boxes[i][shown], batch.truth.labels[i][shown]
-        dashed = batch.truth.crowd[i][shown].tolist()
-        pictures.append(draw_boxes(image, boxes, labels, names=model.class_names, dashed=dashed))
-    grid(pictures).save(path, quality=92)
+        boxes, labels = scale * batch.truth.boxes[i][shown], batch.truth.labels[i][shown]
+        crowd = batch.truth.crowd[i][shown].tolist()
+        pictures.append(draw_boxes(picture, boxes, labels, names=model.class_names, dashed=crowd, font_size=FONT_SIZE))
+    grid(pictures, columns).save(path, quality=90)
 
 
-def as_photograph(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """Invert ``Preprocess.normalize``: return (3,H,W) RGB in [0,1] of a normalized network input."""
+def grid_shape(count: int) -> tuple[int, int]:
+    """Columns and rows of a full grid with as many of ``count`` pictures as possible, at most 2.5 columns per row."""
+    shapes = [(min(count // rows, int(2.5 * rows) + (rows == 1)), rows) for rows in range(1, math.isqrt(count) + 1)]
+    return max(shapes, key=lambda shape: (shape[0] * shape[1], shape[1]))
+
+
+def _picture(pixels: Tensor, preprocess: Preprocess) -> Image.Image:
+    array = (denormalize(pixels, preprocess) * 255).round().byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(array)
+
+
+def denormalize(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """(3,H,W) RGB in [0,1] of a normalized network input: the inverse of ``Preprocess.normalize``."""
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (preprocess.mean, preprocess.std))
     image = (pixels.cpu() * std + mean) / 255
     return (image.flip(0) if preprocess.bgr else image).clamp(0, 1)
 
 
 def draw_curves(folder: Path) -> None:
-    """Plot losses and metrics of ``results.csv`` if it has a row."""
+    """Plot losses and metrics of ``results.csv``, once it has a row."""
     if (folder / "results.csv").stat().st_size:
         plot_history(folder / "results.csv", folder / "curves.png")
 
 
-def draw_validation(
-    folder: Path, evaluation: Evaluation, truth: Mapping[str, Any], image_set: ImageSet, max_images: int
+def write_evaluation(
+    folder: Path, evaluation: Evaluation, truth: Mapping[str, Any], image_set: ImageSet, limit: int, epoch: int
 ) -> None:
-    """Draw precision-recall curves, the confusion matrix, and images with ground truth and detections.
+    """Write the metrics of ``best.pt``, figures, images with detections beside the truth, and those with most errors.
 
     Args:
-        evaluation: of the last validation.
-        truth: COCO dictionary of ``image_set``; its images are in the same order.
-        max_images: number of images drawn, those with the most objects first.
+        evaluation: of ``best.pt``.
+        truth: COCO dictionary of ``image_set``, with the images in the same order.
+        limit: number of images of each kind; of the former, those with most objects.
+        epoch: of ``best.pt``, from 1.
     """
+    matches = match_by_score(truth, evaluation.detections)
+    numbers = {"epoch": epoch, "split": image_set.name, **evaluation.metrics.to_dict()}
+    numbers["best_f1"] = confidence_curve(matches).best() or None
+    write_text_atomically(folder / METRICS, json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
     write_figures(truth, evaluation.detections, evaluation.curves, folder)
+    captions = _draw_detections(folder, evaluation, truth, image_set, limit)
+    names = {record["id"]: str(record.get("name", record["id"])) for record in truth["categories"]}
+    position = {record["id"]: i for i, record in enumerate(truth["images"])}
+    records = (evaluation.detections, truth["annotations"])
+    for number, errors in enumerate(worst_images(matches, limit)):
+        index = position[matches.truth.image_ids[errors.image]]
+        true, false = ([records[0][i] for i in rows] for rows in (errors.true_positives, errors.false_positives))
+        missed = [records[1][i] for i in errors.missed]
+        picture = draw_errors(image_set.read(index), true, false, missed, names)
+        picture.save(folder / f"errors_{number}.jpg", quality=90)
+        file = image_set[index].path.name
+        captions[f"errors_{number}.jpg"] = f"{file}: {len(missed)} missed, {len(false)} false, {len(true)} found"
+    write_text_atomically(folder / CAPTIONS, json.dumps(captions, indent=1, ensure_ascii=False) + "\n")
+
+
+def _draw_detections(
+    folder: Path, evaluation: Evaluation, truth: Mapping[str, Any], image_set: ImageSet, limit: int
+) -> dict[str, str]:
+    """Draw the images with most objects; returns the caption of each file."""
     objects, detections = _by_image(truth["annotations"]), _by_image(evaluation.detections)
-    index = {image["id"]: i for i, image in enumerate(truth["images"])}
-    for number, image in enumerate(sorted(objects, key=lambda image: -len(objects[image]))[:max_images]):
-        pixels = image_set.read(index[image])
-        picture = draw_comparison(pixels, objects[image], detections.get(image, []), truth["categories"])
-        picture.save(folder / f"val_{number}.jpg", quality=92)
+    position = {record["id"]: i for i, record in enumerate(truth["images"])}
+    captions = {}
+    for number, image in enumerate(sorted(objects, key=lambda image: -len(objects[image]))[:limit]):
+        found = detections.get(image, [])
+        picture = draw_comparison(image_set.read(position[image]), objects[image], found, truth["categories"])
+        picture.save(folder / f"val_{number}.jpg", quality=90)
+        captions[f"val_{number}.jpg"] = image_set[position[image]].path.name
+    return captions
 
 
 def _by_image(records: list[dict[str, Any]]) -> dict[Any, list[dict[str, Any]]]:

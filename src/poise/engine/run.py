@@ -29,7 +29,7 @@ from poise.engine.startup import greet
 from poise.engine.state import TrainingState
 from poise.engine.stopping import EXIT_CODES
 from poise.engine.train import Training
-from poise.engine.validation import Validation, draw_run
+from poise.engine.validation import Validation, draw_run, write_record
 from poise.models.files import describe
 from poise.recipes import Recipe, differences, save_recipe
 from poise.storage import write_text_atomically
@@ -132,15 +132,16 @@ def _train(
     if processes.first:
         save_recipe(recipe, folder / RECIPE)
         write_text_atomically(folder / CLASSES, "".join(f"{name}\n" for name in model.class_names))
+        write_record(folder, recipe, processes, train_set, val_set)
 
     training = _training(recipe, folder, processes, state, model, train_set, progress_display)
     notes += state.align(training.loader.batches_per_epoch, recipe.train.accumulate)
-    validation = Validation(model, val_set, recipe, processes) if val_set is not None else None
+    validation = Validation(model, val_set, recipe, processes, state.best) if val_set is not None else None
     training.validate = validation
     greet(training, [*remarks, *loaded, *notes], train_set, val_set)
     stopped = training.run()
-    if validation is not None and validation.last is None and stopped is None:
-        training.evaluate()  # resumed after the last epoch: the pictures may be missing
+    if validation is not None and validation.best is None and stopped is None:
+        validation.evaluate_file(folder / BEST)  # resumed after the best epoch
     if processes.first:
         draw_run(training, validation)
         if stopped is None:
@@ -184,7 +185,7 @@ def _training(
         settings = recipe.train.lab_every, recipe.train.lab_images
         training.monitor = AssignmentMonitor(state, model, train_set, folder, processes, *settings)
     if processes.first:
-        training.batch_seen = lambda batch: draw_training_batch(batch, model, folder / "train_batch.jpg")
+        training.draw_batch = lambda batch, step: draw_training_batch(batch, model, folder / f"train_batch_{step}.jpg")
     return training
 
 

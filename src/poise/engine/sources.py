@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from poise.data import ImageSet, open_data, training_splits, with_proposals
+from poise.data import ImageSet, TrainingSplits, open_data, training_splits, with_proposals
+from poise.data.hold_out import hold_out
 from poise.data.image_set import different_classes
 from poise.data.repeats import repeated
 from poise.recipes import DataSettings
@@ -20,8 +21,14 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
     wanted = settings.val if settings.val != "none" else settings.train
     names = training_splits(settings.path, settings.train or None, wanted or None)
     train_set = open_data(settings.path, names.train, settings.on_bad_data)
-    val_set = open_data(settings.path, names.val, settings.on_bad_data) if settings.val != "none" else None
-    remarks = [names.note] if names.note and val_set is not None else []
+    val_set: ImageSet | None = None
+    remarks: list[str] = []
+    if settings.val_share:
+        train_set, val_set = _hold_out(settings, names, train_set)
+        remarks.append(f"{len(val_set)} of the images of split {names.train!r} are held out for validation")
+    elif settings.val != "none":
+        val_set = open_data(settings.path, names.val, settings.on_bad_data)
+        remarks += [names.note] if names.note else []
     remarks += [
         _skipped(image_set) for image_set in (train_set, val_set) if image_set is not None and image_set.skipped
     ]
@@ -42,6 +49,16 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
     if not len(train_set):
         raise ValueError(f"{settings.path}: split '{names.train}' has no image to train on (of {total} before filters)")
     return _with_proposals(settings, train_set, val_set, remarks)
+
+
+def _hold_out(settings: DataSettings, names: TrainingSplits, train_set: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Training and validation images of a data set without a validation split."""
+    if settings.val or names.val != names.train:
+        raise ValueError(
+            f"data.val_share={settings.val_share} is for data without a validation split, but the validation split is "
+            f"{settings.val or names.val!r}; leave out data.val_share"
+        )
+    return hold_out(train_set, settings.val_share)
 
 
 def _with_proposals(

@@ -36,6 +36,8 @@ from poise.recipes import Recipe
 from poise.storage import save_atomically
 from poise.structures import Batch
 
+TRAINING_BATCHES = 3  # that are drawn
+
 
 class Loader(Protocol):
     """Batches as a pure function of the epoch and the batch to start from."""
@@ -43,6 +45,12 @@ class Loader(Protocol):
     @property
     def batches_per_epoch(self) -> int: ...
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]: ...
+
+
+def metric_value(metrics: Mapping[str, float], name: str) -> float:
+    """The metric that chooses ``best.pt``; -1 where it is undefined (no object of that kind in the data)."""
+    value = metrics.get(name, float("nan"))
+    return value if value == value else -1.0
 
 
 @dataclass
@@ -58,7 +66,7 @@ class Training:
     model: dict[str, Any] = field(default_factory=dict)  # description that rebuilds the model; stored with its weights
     validate: Callable[[], Mapping[str, float]] | None = None  # metrics of the network; called by all processes
     file_of: Callable[[int], str] = str  # file of an image by its index, for messages
-    batch_seen: Callable[[Batch], None] | None = None  # called with the first batch of the run
+    draw_batch: Callable[[Batch, int], None] | None = None  # called with the first batches of the run and their step
     monitor: AssignmentMonitor | None = None  # measures the assignment
 
     def run(self) -> str | None:
@@ -99,8 +107,8 @@ class Training:
                 return None
             state.network.train()
             for batches in self._groups(epoch, state.position.batch, stop):
-                if self.batch_seen is not None and state.position.step == 0:
-                    self.batch_seen(batches[0])
+                if self.draw_batch is not None and state.position.step < TRAINING_BATCHES:
+                    self.draw_batch(batches[0], state.position.step)
                 state.rate = base * schedule.factor(plan, self.scheduled_step, steps_per_epoch)
                 state.rate *= patience.decay(end, self.scheduled_step, steps_per_epoch)
                 step = state.position.step + 1
@@ -243,8 +251,7 @@ class Training:
         name = self.recipe.evaluate.metric
         if metrics and name not in metrics:
             raise ValueError(f"evaluate.metric='{name}' is none of {', '.join(metrics)}")
-        value = metrics.get(name, float("nan"))
-        value = value if value == value else -1.0  # undefined: the data has no such object
+        value = metric_value(metrics, name)
         if (self.validate is None) or (metrics and (self.state.best is None or value > self.state.best[0])):
             self.state.best = (value, epoch)
             self._keep_model(BEST, metrics, epoch)

@@ -1,28 +1,47 @@
-"""Validation during training, and the pictures of its last result."""
+"""Validation during training, the figures and pictures of the best result, and a record of the run."""
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import platform
+import time
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from poise.data import ImageSet
 from poise.data.loader import evaluation_loader
 from poise.detectors import DetectionModel
-from poise.engine.pictures import draw_curves, draw_validation
+from poise.engine.pictures import draw_curves, write_evaluation
 from poise.engine.processes import Processes
 from poise.engine.step import PRECISIONS
-from poise.engine.train import Training
+from poise.engine.train import Training, metric_value
 from poise.evaluate import Evaluation, LvisMetrics, Metrics, evaluate, is_lvis
 from poise.evaluate.limits import measure_with
 from poise.evaluate.metrics import NOT_NUMBERS
+from poise.models.files import load_model
 from poise.recipes import Recipe
+from poise.storage import write_text_atomically
+
+RECORD, VAL_IMAGES = "run.json", "val_images.txt"
 
 
 class Validation:
-    """Evaluates the network and stores the last result for the pictures."""
+    """Evaluates the network during training and stores the evaluation of the best epoch."""
 
-    def __init__(self, model: DetectionModel, image_set: ImageSet, recipe: Recipe, processes: Processes) -> None:
+    def __init__(
+        self,
+        model: DetectionModel,
+        image_set: ImageSet,
+        recipe: Recipe,
+        processes: Processes,
+        best: tuple[float, int] | None = None,
+    ) -> None:
         self.model, self.image_set, self.processes = model, image_set, processes
         self.truth = image_set.to_coco()
         self.precision = PRECISIONS.get(recipe.train.precision)
@@ -34,7 +53,9 @@ class Validation:
             rank=processes.rank,
             world_size=processes.world_size,
         )
-        self.last: Evaluation | None = None
+        self.best: Evaluation | None = None  # of best.pt; None where an earlier process made it
+        self.best_value = -math.inf if best is None else best[0]
+        self.metric = recipe.evaluate.metric
         self.measure = measure_with(self.truth, recipe.evaluate.max_detections)
         known = [f.name for f in fields(LvisMetrics if is_lvis(self.truth) else Metrics) if f.name not in NOT_NUMBERS]
         if self.measure is not None:
@@ -43,14 +64,54 @@ class Validation:
             raise ValueError(f"evaluate.metric='{recipe.evaluate.metric}' is none of {', '.join(known)}")
 
     def __call__(self) -> Mapping[str, float]:
+        evaluation = self._evaluate(self.model)
+        numbers = evaluation.metrics.numbers()
+        value = metric_value(numbers, self.metric)
+        if value > self.best_value:
+            self.best, self.best_value = evaluation, value
+        return numbers
+
+    def evaluate_file(self, path: Path) -> None:
+        """Evaluate a model file as the best one; all processes call this."""
+        self.best = self._evaluate(load_model(path, self.processes.device))
+
+    def _evaluate(self, model: DetectionModel) -> Evaluation:
         options: dict[str, Any] = {"device": self.processes.device, "amp": self.precision, "measure": self.measure}
-        self.last = evaluate(self.model, self.loader, self.truth, **options)
-        return self.last.metrics.numbers()
+        return evaluate(model, self.loader, self.truth, **options)
 
 
 def draw_run(training: Training, validation: Validation | None) -> None:
-    """Draw the curves and pictures of a run, finished or not."""
+    """Draw the curves of a run, finished or not, and the figures and pictures of ``best.pt``."""
     draw_curves(training.folder)
-    if validation is not None and validation.last is not None:
-        pictures = training.recipe.evaluate.pictures
-        draw_validation(training.folder, validation.last, validation.truth, validation.image_set, pictures)
+    best = training.state.best
+    if validation is not None and validation.best is not None and best is not None:
+        limit = training.recipe.evaluate.pictures
+        folder, images = training.folder, validation.image_set
+        write_evaluation(folder, validation.best, validation.truth, images, limit, epoch=best[1])
+
+
+def write_record(
+    folder: Path, recipe: Recipe, processes: Processes, train_set: ImageSet, val_set: ImageSet | None
+) -> None:
+    """Write ``run.json`` (model, data, machine, start of the run) and the names of held-out images."""
+    device = processes.device
+    if device.type == "cuda":
+        machine = f"{processes.world_size} x {torch.cuda.get_device_name(device)}"
+    else:
+        machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    path = folder / RECORD
+    started = json.loads(path.read_text(encoding="utf-8"))["started"] if path.is_file() else None  # of a resumed run
+    record = {
+        "model": recipe.model.name,
+        "data": str(Path(recipe.data.path).name),
+        "train": {"split": train_set.name, "images": len(train_set)},
+        "val": None if val_set is None else {"split": val_set.name, "images": len(val_set)},
+        "device": device.type,
+        "machine": machine,
+        "torch": torch.__version__,
+        "started": started or time.strftime("%Y-%m-%d %H:%M"),
+    }
+    write_text_atomically(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    if recipe.data.val_share and val_set is not None:
+        names = sorted(val_set[i].path.name for i in range(len(val_set)))
+        write_text_atomically(folder / VAL_IMAGES, "".join(f"{name}\n" for name in names))

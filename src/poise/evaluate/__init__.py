@@ -6,15 +6,17 @@ from poise.evaluate.confusion import Confusion, confusion_matrix
 from poise.evaluate.figures import write_figures
 from poise.evaluate.history import plot_history, read_history
 from poise.evaluate.lvis import LvisResult, is_lvis, measure_lvis
-from poise.evaluate.metrics import ClassMetrics, Counts, LvisMetrics, Metrics
-from poise.evaluate.pictures import draw_comparison
+from poise.evaluate.matching import ConfidenceCurve, DetectionMatches, confidence_curve, match_by_score, worst_images
+from poise.evaluate.metrics import ClassMetrics, Counts, LvisMetrics, Metrics, percent
+from poise.evaluate.pictures import draw_comparison, draw_errors
 from poise.evaluate.proposals import ProposalRecall, write_proposals
 from poise.evaluate.results import coco_results, read_results, write_results
 from poise.evaluate.run import Evaluation, evaluate, predict_batches, to_original
 
 __all__ = [
-    "ClassMetrics", "ClassWarning", "CocoResult", "Confusion", "Counts", "Curves", "Evaluation", "LvisMetrics",
-    "LvisResult", "Metrics", "ProposalRecall", "coco_results", "confusion_matrix", "draw_comparison", "evaluate",
-    "is_lvis", "match_categories", "measure_coco", "measure_lvis", "plot_history", "predict_batches", "read_history",
-    "read_results", "to_original", "write_figures", "write_proposals", "write_results",
+    "ClassMetrics", "ClassWarning", "CocoResult", "ConfidenceCurve", "Confusion", "Counts", "Curves",
+    "DetectionMatches", "Evaluation", "LvisMetrics", "LvisResult", "Metrics", "ProposalRecall", "coco_results",
+    "confidence_curve", "confusion_matrix", "draw_comparison", "draw_errors", "evaluate", "is_lvis", "match_by_score",
+    "match_categories", "measure_coco", "measure_lvis", "percent", "plot_history", "predict_batches", "read_history",
+    "read_results", "to_original", "worst_images", "write_figures", "write_proposals", "write_results",
 ]  # fmt: skip

@@ -39,12 +39,12 @@ def confusion_matrix(
     size = len(columns.names)
     matrix = np.zeros((size + 1, size + 1), np.int64)
     confident = np.flatnonzero(detected.scores >= score)
-    for objects, selected in _by_image(columns, detected, confident):
+    for objects, selected in group_by_image(columns, detected, confident):
         _count_image(matrix, columns, detected, objects, selected, iou)
     return Confusion(columns.names, matrix, iou, score)
 
 
-def _by_image(truth: TruthColumns, detected: DetectionColumns, confident: Array) -> list[tuple[Array, Array]]:
+def group_by_image(truth: TruthColumns, detected: DetectionColumns, confident: Array) -> list[tuple[Array, Array]]:
     """Positions of the objects and of the confident detections of each image."""
     images = np.arange(len(truth.image_ids) + 1)
     objects = np.argsort(truth.image, kind="stable")

@@ -12,7 +12,7 @@ import numpy as np
 from poise.evaluate.panels import PathLike, panels, save
 
 TIMES = ("step", "epoch", "time", "seconds", "date")  # columns that are not plotted
-METRICS = {"ap": "average precision", "ar": "average recall"}  # titles of panels by prefix of the column
+METRICS = {"ap": "average precision, %", "ar": "average recall, %"}  # titles of panels by prefix of the column
 
 
 def read_history(path: PathLike) -> dict[str, list[float]]:
@@ -38,12 +38,12 @@ def plot_history(results: PathLike, path: PathLike) -> Path:
     figure, axes = panels(max(len(groups), 1))
     for ax, (title, names) in zip(axes, groups.items(), strict=False):
         for name in names:
-            values = np.array(columns[name])
+            values = np.array(columns[name]) * (100 if title in METRICS.values() else 1)
             finite = np.isfinite(values)
             ax.plot(np.array(axis)[finite], values[finite], marker=".", ms=5, lw=1.4, label=name)
         ax.set(title=title, xlabel=time or "line", ylabel=title)
         if title in METRICS.values():
-            ax.set_ylim(0, max(0.05, 1.05 * _largest(columns, names)))
+            ax.set_ylim(0, max(5, 105 * _largest(columns, names)))
         ax.grid(alpha=0.3)
         ax.legend(fontsize=7)
     return save(figure, path)

@@ -8,7 +8,7 @@ in percent with one decimal. An undefined metric (no object of that size, a clas
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -75,6 +75,15 @@ class Metrics:
     counts: Counts
     beyond: MetricsBeyondCoco | None = None  # where more than 100 detections per image and class count
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
+        """Metrics from :meth:`to_dict`; other entries are left out."""
+        known = _with_nan({f.name: values[f.name] for f in fields(cls) if f.name not in NOT_NUMBERS})
+        classes = tuple(ClassMetrics(**_with_nan(one)) for one in values["classes"])
+        beyond = values.get("beyond")
+        beyond = None if beyond is None else MetricsBeyondCoco(**_with_nan(beyond))
+        return cls(**{**known, "classes": classes, "counts": Counts(**values["counts"]), "beyond": beyond})
+
     def numbers(self) -> dict[str, float]:
         """The metrics over all classes by name, in [0,1]; those beyond 100 detections as ``ap@300``."""
         return {**headline(self), **(self.beyond.numbers() if self.beyond is not None else {})}
@@ -122,6 +131,10 @@ class LvisMetrics:
         return text_table(self.numbers(), self.classes, self.counts)
 
 
+def _with_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: NAN if value is None and name != "frequency" else value for name, value in values.items()}
+
+
 def headline(metrics: Metrics | LvisMetrics) -> dict[str, float]:
     """The float fields of ``metrics``, in their order."""
     return {f.name: getattr(metrics, f.name) for f in fields(metrics) if f.name not in NOT_NUMBERS}
@@ -138,13 +151,13 @@ def jsonable(value: Any) -> Any:
 
 def text_table(numbers: dict[str, float], classes: Sequence[ClassMetrics], counts: Counts, limit: str = "") -> str:
     """Two tables in percent: the metrics, then the classes by descending AP, headed ``AP@300`` with a ``limit``."""
-    lines = [f"{name:<12} {_percent(value)}" for name, value in numbers.items()]
+    lines = [f"{name:<12} {percent(value):>5}" for name, value in numbers.items()]
     width = max([5, *(len(one.name) for one in classes)])
     wide = [f"{name}{limit}" for name in ("AP", "AP50")]
     heads = "  ".join(f"{head:>5}" for head in wide)
     lines += ["", f"{'class':<{width}}  {heads}  objects  images  detections"]
     for one in sorted(classes, key=lambda c: (math.isnan(c.ap), -c.ap if not math.isnan(c.ap) else 0, c.name)):
-        values = "  ".join(f"{_percent(v):>{len(h)}}" for v, h in zip((one.ap, one.ap50), wide, strict=True))
+        values = "  ".join(f"{percent(v):>{len(h)}}" for v, h in zip((one.ap, one.ap50), wide, strict=True))
         figures = f"{values}  {one.objects:>7}  {one.images:>6}  {one.detections:>10}"
         lines.append(f"{one.name:<{width}}  {figures}")
     ignored = f", {counts.ignored} ignored regions" if counts.ignored else ""
@@ -152,5 +165,6 @@ def text_table(numbers: dict[str, float], classes: Sequence[ClassMetrics], count
     return "\n".join(lines)
 
 
-def _percent(value: float) -> str:
-    return "    -" if math.isnan(value) else f"{100 * value:5.1f}"
+def percent(value: float | None) -> str:
+    """A metric in [0,1] for people: percent with one decimal, ``-`` where it is undefined (None or NaN)."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"

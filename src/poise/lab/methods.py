@@ -34,6 +34,7 @@ class Method:
     name: str
     model: DetectionModel
     classes: tuple[int, ...]
+    description: str = ""  # what differs from the other methods, where the name does not tell
 
     def explain(self, image: AnnotatedImage, seed: int = 0) -> ImageResult:
         """Loss weights of the model on an image; objects of classes that it does not have are crowds."""
@@ -75,7 +76,7 @@ def with_assigner(method: Method, assigner: str) -> Method:
     """
     model = copy.deepcopy(method.model)
     swap_assigner(model.network, assigner, model.name)
-    return Method(assigner, model, method.classes)
+    return Method(assigner, model, method.classes, f"assigner {assigner} on the predictions of {method.name}")
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

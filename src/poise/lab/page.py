@@ -35,6 +35,7 @@ class LabPage:
     class_names: Sequence[str]
     max_megabytes: float = MAX_MEGABYTES
     notes: list[str] = field(default_factory=list)
+    descriptions: Mapping[str, str] = field(default_factory=dict)  # headings of methods, where not their names
     image_data: list[str] = field(default_factory=list)  # JSON of each image on the page
     image_names: list[str] = field(default_factory=list)
     num_left_out: int = 0
@@ -96,6 +97,7 @@ class LabPage:
         data = {
             "title": self.title,
             "methods": list(self.methods),
+            "descriptions": dict(self.descriptions),
             "class_names": list(self.class_names),
             "notes": self.all_notes(),
             "images": len(self.image_data),

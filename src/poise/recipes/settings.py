@@ -39,6 +39,10 @@ class DataSettings:
     """Name of the training split; empty: train, else trainval, else the only one."""
     val: str = ""
     """Name of the validation split; empty: val, else test, else the training split; none: no validation."""
+    val_share: float = 0.0
+    """Fraction of the training images, in [0, 0.5], that are held out for validation where the data set has no
+    validation split. Images are drawn by their file names, so every run on the data holds out the same ones; the run
+    folder lists them in ``val_images.txt``."""
     on_bad_data: Literal["error", "skip"] = "error"
     """Faulty records, which ``poise check`` lists: stop with the list, or leave them out."""
     keep_empty: bool = True
@@ -68,6 +72,7 @@ class DataSettings:
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, f"data.batch_size={self.batch_size} must be at least 1")
         _require(self.eval_batch_size >= 1, f"data.eval_batch_size={self.eval_batch_size} must be at least 1")
+        _require(0 <= self.val_share <= 0.5, f"data.val_share={self.val_share} must lie in [0, 0.5]")
         _require(self.workers >= 0, f"data.workers={self.workers} cannot be negative")
         _require(0 <= self.repeat_threshold <= 1, f"data.repeat_threshold={self.repeat_threshold} must lie in [0, 1]")
         _require(self.proposals_limit >= 1, f"data.proposals_limit={self.proposals_limit} must be at least 1")

@@ -3,6 +3,7 @@
 // All text from the data is set as textContent, never as innerHTML.
 
 const KINDS = { positive: "w pos", negative: "w neg", regression: "w reg" };
+const TITLES = { positive: "w pos: weight as a positive", negative: "w neg: weight as a negative", regression: "w reg: weight of the box" };
 const NONE = 65535, DECADES = 3, STEPS = 65534, RANGE = Math.log(1e6);
 const COLORS = [[13, 8, 60], [106, 0, 168], [203, 70, 121], [248, 149, 64], [240, 249, 33]]; // dark to bright
 const METHOD_COLORS = ["#0b8fd6", "#e2711d", "#3a9b4b", "#b04ac4", "#c9a100", "#d6455b", "#6a7bd9", "#7a8a8a"];
@@ -162,8 +163,8 @@ function drawHeat(pane, stage, kind) {
   drawRings(context, stage, unclear);
   const whole = pane.levels.size ? last(weights(stage, kind, 0)) : 0; // the small maps of the levels have one scale
   for (const [stride, canvas] of pane.levels) paintHeat(canvas, stage, weights(stage, kind, stride), whole, kind);
-  pane.count.textContent = counted(values.length, stage) + (unclear.length ? `, ○ ${unclear.length} ambiguous` : "");
-  pane.count.title = unclear.length ? "○: the center lies in several objects" : "";
+  pane.count.textContent = counted(values.length, stage) + (unclear.length ? `, ○ ${unclear.length}` : "");
+  pane.count.title = unclear.length ? "○: ambiguous, the center lies in several objects" : "";
   pane.low.textContent = !greatest ? "no weight here" : state.scale === "linear" ? "0" : digits(greatest * 10 ** -DECADES);
   pane.high.textContent = greatest ? digits(greatest) : "";
 }
@@ -226,10 +227,10 @@ function buildPanels() {
   root.replaceChildren();
   panes.clear();
   for (const method of methods()) {
-    make("h3", root, method);
+    make("h3", root, data.descriptions[method] || method);
     const row = make("div", root, null, { class: "row" });
     for (const kind of Object.keys(KINDS)) {
-      const figure = make("figure", row), caption = make("figcaption", figure, KINDS[kind]);
+      const figure = make("figure", row), caption = make("figcaption", figure, TITLES[kind]);
       const frame = make("div", figure, null, { class: "pane" });
       const [width, height] = scene.size.map((side) => side * Math.max(1, Math.round(800 / scene.size[0])));
       const heat = make("canvas", frame, null, { width, height });
@@ -243,6 +244,7 @@ function buildPanels() {
       panes.set(`${method} ${kind}`, pane);
     }
   }
+  $("key-query").hidden = !methods().some((method) => stageOf(method).queries);
   if (!panes.size) make("p", root, "No method has this stage.", { class: "quiet" });
 }
 

@@ -1,0 +1,57 @@
+"""The split that a command uses, and images held out for validation."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from support.write_data import write_coco
+
+from poise.data import DataError, SplitChoice, choose_split, open_data
+from poise.data.demo import write_demo_data
+from poise.data.hold_out import hold_out
+from poise.engine.sources import open_sets
+from poise.recipes import DataSettings
+
+
+def test_the_split_of_a_command(tmp_path: Path) -> None:
+    """val, else test, else the only split, which the note then names; the message names the option."""
+    write_coco(tmp_path)
+    assert choose_split(tmp_path) == SplitChoice("train", "no split 'val' or 'test': using the only split 'train'")
+    write_coco(tmp_path, split="test")
+    assert choose_split(tmp_path) == SplitChoice("test", "no split 'val': using 'test'")
+    assert choose_split(tmp_path, preferred=("train", "val")) == SplitChoice("train")
+    write_coco(tmp_path, split="val")
+    assert choose_split(tmp_path) == SplitChoice("val") and choose_split(tmp_path, "test") == SplitChoice("test")
+    with pytest.raises(DataError, match="no split 'nothing'; it has train, val, test"):
+        choose_split(tmp_path, "nothing")
+    with pytest.raises(DataError, match="several splits.*--split NAME"):
+        choose_split(tmp_path, preferred=("other",))
+
+
+def test_held_out_images_are_the_same_whatever_their_order(tmp_path: Path) -> None:
+    write_demo_data(tmp_path, train=12, val=1, size=64)
+    images = open_data(tmp_path, "train")
+    train, val = hold_out(images, 0.25)
+    names = [{one[i].path.name for i in range(len(one))} for one in (train, val)]
+    assert len(val) == 3 and not names[0] & names[1] and len(names[0] | names[1]) == 12
+    assert train.num_objects + val.num_objects == images.num_objects
+    again = hold_out(images.subset(range(11, -1, -1)), 0.25)[1]
+    assert {again[i].path.name for i in range(3)} == names[1]
+    expected = sorted(names[0] | names[1], key=lambda name: hashlib.sha256(name.encode()).digest())[:3]
+    assert names[1] == set(expected)
+    assert len(hold_out(images, 0.01)[1]) == 1
+    with pytest.raises(ValueError, match="none can be held out"):
+        hold_out(images.subset([0]), 0.5)
+
+
+def test_training_with_held_out_images(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    train, val, remarks = open_sets(DataSettings(str(tmp_path), val_share=0.5))
+    assert (len(train), len(val), val.name) == (1, 1, "val") and "1 of the images of split 'train'" in remarks[0]
+    write_coco(tmp_path, split="val")
+    with pytest.raises(ValueError, match="for data without a validation split, but the validation split is 'val'"):
+        open_sets(DataSettings(str(tmp_path), val_share=0.25))
+    with pytest.raises(ValueError, match="val_share=0.9"):
+        DataSettings(val_share=0.9)
