@@ -1,4 +1,4 @@
-"""``poise lab``: pages and numbers from the command line, and what it refuses."""
+"""``poise lab``: pages, statistics and errors of the command line."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_stats_writes_numbers_and_figures(trained: Path, demo_data: Path, tmp_pa
 def test_the_only_split_is_used_and_named(
     trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What training validates on, the lab and the evaluation use too."""
+    """The lab and the evaluation use the split that a training validates on."""
     shutil.copytree(demo_data, tmp_path / "data")
     for file in (tmp_path / "data").rglob("*.json"):
         if "train" not in file.name:

@@ -96,7 +96,7 @@ def test_distances_between_heads(models: dict[str, str], demo_data: Path, tmp_pa
     assert len(rows_of(tmp_path / "distances.csv")) == 6
 
 
-def test_places_of_queries(models: dict[str, str], demo_data: Path, tmp_path: Path) -> None:
+def test_query_centers(models: dict[str, str], demo_data: Path, tmp_path: Path) -> None:
     code, numbers = run("queries", [models["plain"], models["first"]], demo_data, tmp_path)
     assert code == 0 and figures(tmp_path) == {"queries"}
     plain, lending = numbers["models"].values()

@@ -157,7 +157,7 @@ def test_text_image_ids_and_missing_areas() -> None:
     assert numbers(truth, detections) == expected
 
 
-def test_records_that_do_not_fit_are_refused() -> None:
+def test_inconsistent_records_are_refused() -> None:
     truth = random_truth(9)
     good = random_detections(9, truth)[0]
     for change, words in (
@@ -173,7 +173,7 @@ def test_records_that_do_not_fit_are_refused() -> None:
         measure_coco(truth, [good])
 
 
-def test_names_of_the_numbers_are_coco_s() -> None:
+def test_metrics_have_the_names_of_coco() -> None:
     truth = random_truth(10)
     metrics = measure_coco(truth, random_detections(10, truth)).metrics
     assert tuple(metrics.numbers()) == COCO_METRICS

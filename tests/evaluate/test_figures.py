@@ -1,4 +1,4 @@
-"""What the figures show: the numbers behind them, and that the files are pictures."""
+"""Numbers behind the figures, and the files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_confusion_counts_every_object_once(seed: int) -> None:
     assert matrix[-1, -1] == 0
 
 
-def test_right_detections() -> None:
+def test_true_positives() -> None:
     detections = [
         found(4, 3, [0, 0, 50, 40], 0.2),
         found(4, 3, [0, 0, 50, 50], 0.1),

@@ -81,7 +81,7 @@ def test_a_perfect_detector_scores_one_in_original_pixels_and_ids() -> None:
         assert one == pytest.approx(other, abs=0.02)
 
 
-def test_sides_are_scaled_apart_and_clipped() -> None:
+def test_sides_are_scaled_separately_and_clipped() -> None:
     truth = random_truth(0, images=2, crowd=0)
     for image in truth["images"]:
         image.update(width=320, height=1280)
@@ -134,7 +134,7 @@ def _rank(rank: int, port: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_equal_one_and_learn_of_each_other_s_errors(tmp_path: Path) -> None:
+def test_two_ranks_equal_one_and_raise_the_same_errors(tmp_path: Path) -> None:
     truth = random_truth(2)
     alone = evaluate(Oracle(truth, error=3.0), batches(truth), truth)
     with socket.socket() as probe:

@@ -78,6 +78,6 @@ def test_undefined_numbers_are_none_in_json() -> None:
     json.dumps(empty.to_dict(), allow_nan=False)
 
 
-def test_only_models_with_queries_have_an_encoder_to_look_at() -> None:
+def test_the_panel_applies_to_models_with_queries_only() -> None:
     dense = Method("atss", create_model("atss_r18_fpn", 3, image_size=96, channels=16, depth=1), (0, 1, 2))
     assert EncoderPanel.applies_to(method()) and not EncoderPanel.applies_to(dense)

@@ -1,4 +1,4 @@
-"""The weights that the lab shows are those that the loss uses: losses are built again from them, by hand."""
+"""The loss weights of the lab are those of the losses: the losses are recomputed from them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def options_of(name: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", DENSE)
-def test_dense_losses_are_built_again_from_their_weights(name: str) -> None:
+def test_dense_losses_are_recomputed_from_their_weights(name: str) -> None:
     form, class_term, box_term = DENSE[name]
     explanation = explained(name, **options_of(name))
     stage = explanation.stages["dense"]
@@ -101,7 +101,7 @@ def test_dense_losses_are_built_again_from_their_weights(name: str) -> None:
         assert giou_loss(stage, explanation.truth) == pytest.approx(float(explanation.losses[box_term]), rel=1e-4)
 
 
-def test_offset_losses_are_built_again_from_their_weights() -> None:
+def test_offset_losses_are_recomputed_from_their_weights() -> None:
     explanation = explained("retinanet_r18_fpn", **SMALL)
     stage = explanation.stages["dense"]
     wanted = geometry.DeltaCoder().encode(stage.priors.boxes, objects_of(stage, explanation.truth))
@@ -179,7 +179,7 @@ def test_both_stages_of_region_detectors(name: str) -> None:
     assert float(second.negative[0].max()) == pytest.approx(1 / sampled)
 
 
-def test_yolox_says_its_objectness_as_background() -> None:
+def test_objectness_of_yolox_is_a_background_weight() -> None:
     explanation = explained("yolox_r18_fpn", **options_of("yolox_r18_fpn"))
     stage = explanation.stages["dense"]
     positive, negative = of_logits(stage)

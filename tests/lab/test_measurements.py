@@ -1,4 +1,4 @@
-"""The article's other instruments: attention maps, instability of matching, conflict of heads, queries of queries."""
+"""Measurements of the Co-DETR article: attention maps, instability of matching, conflict of heads, query distances."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def batch_of(objects: int = 2) -> Batch:
     return Batch(torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1)), truth, torch.arange(1))
 
 
-def test_splatting_is_the_transpose_of_bilinear_sampling() -> None:
+def test_scattering_is_the_transpose_of_bilinear_sampling() -> None:
     generator = torch.Generator().manual_seed(0)
     locations = torch.rand(200, 2, generator=generator) * 1.4 - 0.2
     weights = torch.rand(200, generator=generator)
@@ -91,7 +91,7 @@ def test_attention_of_each_positive_query_sums_to_its_heads(name: str) -> None:
     assert found.score_map((96, 96), (90, 96)).shape == (90, 96)
 
 
-def test_what_attention_says_it_weighs_is_what_it_reads() -> None:
+def test_attention_weights_reproduce_the_attention_output() -> None:
     torch.manual_seed(0)
     attention = ConditionalCrossAttention(16, 2, 0.0, first=True).eval()
     padding = torch.arange(6)[None] >= torch.tensor([[6], [4]])
@@ -196,7 +196,7 @@ def test_distances_of_queries_by_hand() -> None:
     assert set(query_distances(nobody, own).values()) == {None}
 
 
-def test_places_of_queries() -> None:
+def test_query_centers() -> None:
     (queries,) = image_queries(model_of().network, batch_of(), LATE)
     assert set(queries.auxiliary) == {"faster_rcnn", "atss"}
     assert len(queries.positive.centers) == 2 and len(queries.negative.centers) == 18

@@ -1,4 +1,4 @@
-"""Codes of the page, supervision in numbers and agreement, against counting by hand."""
+"""Packed arrays, statistics of the supervision and agreement against counts by hand."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_codes_keep_three_digits_over_six_decades() -> None:
     assert encode_log(np.array([np.nan, 1.0]))[0].tolist() == [0, 65535]
 
 
-def test_planes_are_deflated_little_endian_words() -> None:
+def test_arrays_are_deflated_little_endian_words() -> None:
     arrays = PackedArrays()
     arrays.add_integers("owner", np.array([-1, 0, 7]))
     arrays.add_boxes("box", np.array([[0.0, -1, 2.125, 1e9]] * 3))
@@ -56,7 +56,7 @@ def test_planes_are_deflated_little_endian_words() -> None:
     assert words[1:].view("<i2")[:, 0].tolist() == [0, -8, 17, 32767]
 
 
-def test_supervision_counts_what_the_assignment_says() -> None:
+def test_supervision_equals_a_count_of_the_assignment() -> None:
     one = sample_image()
     result = method().explain(one)
     stage = result.stages["dense"]
@@ -102,7 +102,7 @@ def test_agreement_of_assigners_on_the_same_predictions() -> None:
     assert 0 < both < either
 
 
-def test_places_of_several_objects_are_counted() -> None:
+def test_positives_of_several_objects_are_counted() -> None:
     one = sample_image(np.array([[10.0, 10, 80, 80], [12, 12, 82, 82]]), np.array([0, 1]))
     torch.manual_seed(0)
     model = create_model("dw_r18_fpn", 3, image_size=96, channels=32, depth=1).eval()
@@ -112,7 +112,7 @@ def test_places_of_several_objects_are_counted() -> None:
     assert found.multi_object == int((view.object_view(0).assigned & view.object_view(1).assigned).sum()) > 0
 
 
-def test_places_of_different_grids_are_not_compared() -> None:
+def test_different_priors_are_not_compared() -> None:
     one = sample_image()
     found = AssignmentAgreement()
     found.add(
@@ -124,7 +124,7 @@ def test_places_of_different_grids_are_not_compared() -> None:
     assert found.to_list() == []
 
 
-def test_unknown_classes_are_left_alone() -> None:
+def test_unknown_classes_are_crowds() -> None:
     one = sample_image()
     known = method()
     partly = Method("partly", known.model, (-1, 1, 2))
@@ -153,7 +153,7 @@ def test_thousands_of_objects_and_none() -> None:
     assert numbers.to_dict()["objects"] == 0 and numbers.correlation() is None
 
 
-def test_models_that_do_not_say_their_weights_show_their_assignments() -> None:
+def test_models_without_loss_weights_show_their_assignments() -> None:
     one, silent = sample_image(), method()
     own = silent.explain(one).stages["dense"]
     criterion = silent.model.network.branch.criterion
@@ -184,7 +184,7 @@ def test_a_page_of_thousands_of_objects_stays_small() -> None:
     assert page.to_dict()["stages"][0]["objects"] == 3000  # all are counted
 
 
-def test_large_photographs_are_shown_smaller() -> None:
+def test_large_images_are_downscaled() -> None:
     large = sample_image(BOXES * 20, LABELS, side=1920)
     picture = large.to_dict()
     assert picture["size"] == [960, 960] and picture["original"] == [1920, 1920]

@@ -41,7 +41,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def detr_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Co-DETR with two auxiliary heads beside a plain one, on two generated scenes."""
+    """A Co-DETR with two auxiliary heads and one without, on two generated scenes."""
     find_browser()
     folder = tmp_path_factory.mktemp("detr")
     data = write_demo_data(folder / "scenes", train=1, val=2, size=96)
@@ -97,7 +97,7 @@ def test_the_page_shows_heat_maps_lists_and_numbers(browser: Browser, tmp_path: 
     assert (tmp_path / "page.png").stat().st_size > 20_000
 
 
-def test_choosing_an_object_ranks_its_places(browser: Browser) -> None:
+def test_selecting_an_object_ranks_its_priors(browser: Browser) -> None:
     browser.click(*browser.center("#list tr.pick"))
     browser.wait_for("document.body.dataset.ready === '0 0'")
     rows = "[...document.querySelectorAll('#list table:first-of-type tr.pick')]"

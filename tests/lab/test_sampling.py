@@ -48,7 +48,7 @@ def test_balanced_samples_reach_further_than_random_ones() -> None:
     assert all(np.array_equal(values, again.overlaps[name]) for name, values in found.overlaps.items())
 
 
-def test_shares_and_figure(tmp_path: Path) -> None:
+def test_fractions_and_figure(tmp_path: Path) -> None:
     values = np.array([0.0, 0.01, 0.07, 0.25, 0.49], dtype=np.float32)
     negatives = SampledNegatives({ALL_NEGATIVES: values, "none": values[:0]}, 1)
     assert negatives.fractions((0, 0.05, 0.1, 0.5)) == {ALL_NEGATIVES: [0.4, 0.2, 0.4], "none": [0.0, 0.0, 0.0]}

@@ -1,4 +1,4 @@
-"""The sums of a training step against the lab's own slow count, and churn against counting by hand."""
+"""Sums of a training step against a slow count, and churn against counts by hand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def explained(name: str, images: slice = slice(None)) -> lab.Explanation:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_sums_of_a_batch_are_the_slow_count(name: str) -> None:
+def test_sums_of_a_batch_equal_a_slow_count(name: str) -> None:
     for stage_name, stage in explained(name, slice(1)).stages.items():
         slow = Supervision()
         slow.add(stage, np.ones(4), TARGETS[0]["labels"].numpy())
@@ -92,7 +92,7 @@ def test_churn_counts_changed_positives() -> None:
     assert churn(before[:0], ProbePositives(now.rows[:0], objects)) == {}
 
 
-def test_positives_of_batches_and_what_keeps_its_places() -> None:
+def test_positives_of_batches_and_persistent_priors() -> None:
     stages = explained("dino_r18").stages
     assert [name for name in stages if has_persistent_priors(name, stages[name])] == ["encoder", "queries/1", "queries"]
     rows = collect_positives(stages["queries"], 5).rows

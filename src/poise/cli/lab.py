@@ -80,10 +80,10 @@ def parse(words: Sequence[str]) -> tuple[str, Any]:
     if command == "stats":
         rest = [*_default(rest, "--out", "lab"), *_default(rest, "--images", "0"), *rest]
     arguments = parse_words(Arguments, f"poise lab {command}", rest)
-    least, most = COMMANDS[command]
+    minimum, maximum = COMMANDS[command]
     count = len(arguments.models)
-    if not least <= count <= most:
-        wanted = "1 model" if most == 1 else f"{least} to {most} models"
+    if not minimum <= count <= maximum:
+        wanted = "1 model" if maximum == 1 else f"{minimum} to {maximum} models"
         raise CommandLineError(f"poise lab {command} takes {wanted}, but {count} {'is' if count == 1 else 'are'} given")
     if arguments.images < 0 or arguments.max_megabytes <= 0:
         raise CommandLineError("--images must be at least 0 (all), --max-megabytes greater than 0")

@@ -125,9 +125,9 @@ def _pack_lists(view: ImageView, objects: Sequence[int]) -> dict[str, Any]:
 
     Others are priors whose center lies in the object or whose box has an IoU above 0.1 with it.
     """
-    most = min(MAX_PRIORS_PER_OBJECT, max(MIN_PRIORS_PER_OBJECT, MAX_LISTED_PRIORS // max(len(objects), 1)))
+    limit = min(MAX_PRIORS_PER_OBJECT, max(MIN_PRIORS_PER_OBJECT, MAX_LISTED_PRIORS // max(len(objects), 1)))
     views = [(view.object_view(number), number) for number in objects]
-    listed = [_rank_priors(one, view.centers_inside(number), most) for one, number in views]
+    listed = [_rank_priors(one, view.centers_inside(number), limit) for one, number in views]
     arrays = PackedArrays()
     index = _concatenate(listed)
     arrays.add_integers("prior_low", index & 0xFFFF)
@@ -146,10 +146,10 @@ def _concatenate(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
-def _rank_priors(view: ObjectView, inside: Tensor, most: int) -> np.ndarray:
-    """Indices of at most ``most`` priors, by positive weight, then by score x IoU."""
+def _rank_priors(view: ObjectView, inside: Tensor, limit: int) -> np.ndarray:
+    """Indices of at most ``limit`` priors, by positive weight, then by score x IoU."""
     positive = view.positive.numpy()
     quality = (view.score * view.iou).numpy()
     candidates = (view.assigned | inside | (view.iou > 0.1) | (view.positive > 0)).numpy().nonzero()[0]
     order = np.lexsort((-quality[candidates], -positive[candidates]))
-    return candidates[order[:most]]
+    return candidates[order[:limit]]
