@@ -104,7 +104,7 @@ def test_varifocal_module_against_the_originals_numbers(scene: int, weighted: bo
 
 
 def yolo_level(side: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Raw outputs (B,3,H,W,5+C) of a level of YOLOv5's kind, and the objectness that its matched anchors are taught."""
+    """Raw outputs (B,3,H,W,5+C) of a level of YOLOv5, and the objectness targets of its matched anchors."""
     generator = torch.Generator().manual_seed(seed)
     outputs = torch.randn(2, 3, side, side, 9, generator=generator)
     matched = torch.rand(2, 3, side, side, generator=generator) > 0.97
@@ -148,7 +148,7 @@ def test_why_the_mean_must_come_last() -> None:
     right, wrong = (gradient(loss, logits, targets) for loss in (losses.VarifocalLoss(), circulating))
     assert float(right[1] / right[0]) == pytest.approx(3)  # as far from its target, and worth three times as much
     assert float(wrong[1] / wrong[0]) == pytest.approx(1, rel=1e-3)  # all elements share one weight
-    assert float(right[2]) > 50 * float(right[3:].sum())  # 5000 easy negatives are nothing beside a hard one
+    assert float(right[2]) > 50 * float(right[3:].sum())  # 5000 easy negatives have less weight than a hard one
     assert float(wrong[2]) < 0.1 * float(wrong[3:].sum())  # here they drown it
     mean = functional.binary_cross_entropy_with_logits(logits, targets)
     with pytest.raises(RuntimeError, match="broadcast"):  # as it is written: the product goes into the mean itself

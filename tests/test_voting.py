@@ -25,14 +25,14 @@ def test_as_written_out(seed: int) -> None:
     boxes, scores = clip(predictions.boxes, SIZES), predictions.scores()
     moved = 0
     for i in range(2):
-        chosen, start = [], 0
+        candidates, start = [], 0
         for size in predictions.priors.level_sizes:
             best = scores[i, start : start + size].amax(1)
-            chosen += (best.topk(min(20, size)).indices + start).tolist()
+            candidates += (best.topk(min(20, size)).indices + start).tolist()
             start += size
         for k, label in enumerate(before[i]["labels"].tolist()):
             total, mean = 0.0, torch.zeros(4)
-            for n in chosen:
+            for n in candidates:
                 overlap = float(box_iou(before[i]["boxes"][k : k + 1], boxes[i, n][None]))
                 score = float(scores[i, n, label])
                 if overlap > 0.01 and score > 0.2:

@@ -84,7 +84,7 @@ CRITERIA = {
     "anchor_varifocal": Case(AnchorCriterion(class_loss=varifocal, soft_label=iou_label), MaxIoU(), DeltaPredictions),
     "varifocal": Case(VarifocalCriterion(), ATSS(5), RefinedPredictions),
     "varifocal_one_box": Case(VarifocalCriterion(), ATSS(5), Predictions),
-    "focal_in_varifocals_place": Case(VarifocalCriterion(focal, hard_labels=True), ATSS(5), RefinedPredictions),
+    "focal_instead_of_varifocal": Case(VarifocalCriterion(focal, hard_labels=True), ATSS(5), RefinedPredictions),
     "proposal": Case(ProposalCriterion(), MaxIoU(0.7, 0.3, 0.3), DeltaPredictions),
     "region": Case(RegionCriterion(DeltaCoder((0.1, 0.1, 0.2, 0.2))), MaxIoU(0.5, 0.5), RegionPredictions),
     "region_box": Case(RegionBoxCriterion(DeltaCoder()), MaxIoU(0.5, 0.5), RegionPredictions),
@@ -137,8 +137,8 @@ def test_finite_losses_with_a_gradient_for_every_output(name: str, counts: list[
     assert predictions.logits.grad is not None
 
 
-def test_places_that_do_not_count_have_no_gradient(name: str) -> None:
-    """Boxes of negatives, and everything of ignored places."""
+def test_priors_that_do_not_count_have_no_gradient(name: str) -> None:
+    """Boxes of negatives, and all predictions of ignored priors."""
     predictions, _ = alive(predictions_of(CRITERIA[name].kind, 1, 2))
     truth = truth_of([6], 3)
     assignment = CRITERIA[name].assigner(predictions, truth)
@@ -166,11 +166,11 @@ def test_one_graph(name: str) -> None:
 
 
 def test_gradient_equals_finite_differences(name: str) -> None:
-    """In float64, of the total with respect to a class logit of a negative place."""
+    """In float64, of the total with respect to a class logit of a negative."""
     predictions, truth = predictions_of(CRITERIA[name].kind, 1, 10), truth_of([4], 11)
     assignment = CRITERIA[name].assigner(predictions, truth)
     hard = assignment.hard() if isinstance(assignment, PairWeights) else assignment
-    place = int(hard.negative[0].int().argmax())
+    prior = int(hard.negative[0].int().argmax())
     double = map_tensors(predictions, lambda t: t.double())
     wide = map_tensors(truth, lambda t: t.double() if t.is_floating_point() else t)
 
@@ -181,6 +181,6 @@ def test_gradient_equals_finite_differences(name: str) -> None:
     total(woken).backward()
     assert woken.logits.grad is not None
     step = torch.zeros_like(double.logits)
-    step[0, place, 1] = 1e-2
+    step[0, prior, 1] = 1e-2
     above, below = (total(type(double)(**{**vars(double), "logits": double.logits + s * step})) for s in (1, -1))
-    assert float(above - below) / 2e-2 == pytest.approx(float(woken.logits.grad[0, place, 1]), rel=1e-3, abs=1e-9)
+    assert float(above - below) / 2e-2 == pytest.approx(float(woken.logits.grad[0, prior, 1]), rel=1e-3, abs=1e-9)

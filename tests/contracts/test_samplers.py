@@ -1,4 +1,4 @@
-"""What every sampler promises. A new one joins the list and inherits the tests."""
+"""The contract of all samplers; a new one is added to the list."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ SAMPLERS: dict[str, Any] = {
     "hard": ohem_sampler(64),
     "take_all": TakeAll(),
 }
-PLACES = 300
-without_chance = ("hard", "take_all")
+PRIORS = 300
+DETERMINISTIC = ("hard", "take_all")
 
 pytestmark = pytest.mark.parametrize("name", SAMPLERS)
 
 
 def scene(
-    positive: float = 0.2, ignored: float = 0.1, seed: int = 0, places: int = PLACES
+    positive: float = 0.2, ignored: float = 0.1, seed: int = 0, priors: int = PRIORS
 ) -> tuple[Assignment, Tensor]:
-    """A random assignment of two images, and a loss for each place."""
+    """A random assignment of two images, and a loss for each prior."""
     generator = torch.Generator().manual_seed(seed)
-    draw, kind = torch.rand(2, 2, places, generator=generator)
-    chosen = kind < positive
-    quality = torch.where(chosen, 0.5 + draw / 2, (draw - 0.4).clamp(min=0) * 0.8)
-    index = torch.randint(6, (2, places), generator=generator)
-    return Assignment(index, chosen, ~chosen & (kind > 1 - ignored), quality), draw
+    draw, kind = torch.rand(2, 2, priors, generator=generator)
+    selected = kind < positive
+    quality = torch.where(selected, 0.5 + draw / 2, (draw - 0.4).clamp(min=0) * 0.8)
+    index = torch.randint(6, (2, priors), generator=generator)
+    return Assignment(index, selected, ~selected & (kind > 1 - ignored), quality), draw
 
 
 def run(name: str, assignment: Assignment, loss: Tensor, seed: int = 0) -> Sample:
@@ -55,16 +55,16 @@ def run(name: str, assignment: Assignment, loss: Tensor, seed: int = 0) -> Sampl
 
 
 def masks(assignment: Assignment, sample: Sample) -> tuple[Tensor, Tensor]:
-    """Chosen positives and chosen negatives as (B,N) masks; a place that is chosen twice is an error."""
+    """Return sampled positives and negatives as (B,N) masks, and check that no prior is sampled twice."""
     times = torch.zeros_like(assignment.index).scatter_add(1, sample.index, sample.mask.long())
     assert int(times.max()) <= 1
     return assignment.positive & (times > 0), assignment.negative & (times > 0)
 
 
-def test_only_places_that_are_not_ignored_and_none_twice(name: str) -> None:
+def test_no_ignored_prior_and_none_twice(name: str) -> None:
     assignment, loss = scene()
     sample = run(name, assignment, loss)
-    assert 0 <= int(sample.index.min()) and int(sample.index.max()) < PLACES
+    assert 0 <= int(sample.index.min()) and int(sample.index.max()) < PRIORS
     assert not (assignment.ignored.gather(1, sample.index) & sample.mask).any()
     positive, negative = masks(assignment, sample)
     assert torch.equal((positive | negative).sum(1), sample.mask.sum(1))
@@ -91,7 +91,7 @@ def test_numbers(name: str) -> None:
 
 
 def test_all_where_there_are_no_more_than_wanted(name: str) -> None:
-    assignment, loss = scene(positive=0.1, ignored=0.5, places=40)
+    assignment, loss = scene(positive=0.1, ignored=0.5, priors=40)
     positive, negative = masks(assignment, run(name, assignment, loss))
     assert torch.equal(positive, assignment.positive)
     if name != "few_negatives":
@@ -101,9 +101,9 @@ def test_all_where_there_are_no_more_than_wanted(name: str) -> None:
 @pytest.mark.parametrize(("positive", "ignored"), [(0.0, 0.1), (1.0, 0.0), (0.0, 1.0)])
 def test_no_positives_no_negatives_nothing_at_all(name: str, positive: float, ignored: float) -> None:
     assignment, loss = scene(positive, ignored)
-    chosen = masks(assignment, run(name, assignment, loss))
-    assert bool(chosen[0].any()) == (positive > 0)
-    assert bool(chosen[1].any()) == (positive + ignored < 1)
+    selected = masks(assignment, run(name, assignment, loss))
+    assert bool(selected[0].any()) == (positive > 0)
+    assert bool(selected[1].any()) == (positive + ignored < 1)
 
 
 def test_overlaps_of_nothing_are_sampled_all_the_same(name: str) -> None:
@@ -121,7 +121,7 @@ def test_the_generator_decides(name: str) -> None:
     first, again, other = (run(name, assignment, loss, seed) for seed in (1, 1, 2))
     assert torch.equal(first.index, again.index)
     assert torch.equal(first.mask, again.mask)
-    if name not in without_chance:
+    if name not in DETERMINISTIC:
         assert not torch.equal(first.index, other.index)
 
 

@@ -51,7 +51,7 @@ def test_authors_losses_and_gradients(scene: str) -> None:
 def slow_weights(
     predictions: JointPredictions, truth: GroundTruth, rule: DualWeighting, sigma: float
 ) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
-    """Positive weights by (place, object) and negative weights by (place, class), one pair at a time."""
+    """Positive weights by (prior, object) and negative weights by (prior, class), one pair at a time."""
     positive: dict[tuple[int, int], float] = {}
     negative: dict[tuple[int, int], float] = {}
     centers, strides = predictions.priors.centers[0].double(), predictions.priors.strides.double()
@@ -99,9 +99,9 @@ def test_equals_a_literal_reference(rule: DualWeighting, count: int) -> None:
 def test_the_articles_weights_of_an_object_sum_to_one() -> None:
     predictions, truth = predictions_of(JointPredictions, 2, 0, POINTS), truth_of([6, 3], 1)
     sums = DualWeighting(mu_total=5.0)(predictions, truth).positive.sum(1)
-    held = DualWeighting()(predictions, truth).positive.sum(1) > 0
-    torch.testing.assert_close(sums[held], torch.ones(int(held.sum())))
-    assert not sums[~held].any()
+    inside_mask = DualWeighting()(predictions, truth).positive.sum(1) > 0
+    torch.testing.assert_close(sums[inside_mask], torch.ones(int(inside_mask.sum())))
+    assert not sums[~inside_mask].any()
 
 
 def test_the_articles_overlap_function() -> None:
@@ -111,7 +111,7 @@ def test_the_articles_overlap_function() -> None:
     torch.testing.assert_close(value, torch.tensor([1.0, 1.0, 1.0, between, 0.0, 0.0]))
 
 
-def test_the_normalized_overlap_function_gives_the_best_place_nothing() -> None:
+def test_the_normalized_overlap_function_gives_the_best_prior_probability_0() -> None:
     overlap = torch.tensor([[[0.2, 0.6, 0.8, 0.9]]])
     value = NormalizedIoU()(overlap, DensePairs(torch.tensor([[[True, True, True, False]]])))[0, 0]
     assert value[0] == 1 and 0 < float(value[1]) < 1 and float(value[2]) == pytest.approx(0, abs=1e-6)
@@ -133,7 +133,7 @@ def test_bags() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weigh", "inside"),
+    ("combine", "inside"),
     [
         (NegativeWeightFactors.probability_and_importance, lambda e: e.probability * e.importance),
         (NegativeWeightFactors.probability_only, lambda e: e.probability),
@@ -142,13 +142,13 @@ def test_bags() -> None:
         (NegativeWeightFactors.complement, lambda e: (1 - e.positive).clamp(min=0)),
     ],
 )
-def test_negative_weights(weigh, inside) -> None:  # type: ignore[no-untyped-def]
+def test_negative_weights(combine, inside) -> None:  # type: ignore[no-untyped-def]
     generator = torch.Generator().manual_seed(0)
     probability, importance, positive = torch.rand(3, 1, 20, 4, generator=generator)
-    held = torch.rand(1, 20, 4, generator=generator) < 0.5
-    evidence = NegativeWeightFactors(torch.where(held, probability, 1.0), importance, positive * 1.5, held)
-    assert torch.equal(weigh(evidence)[held], inside(evidence)[held])
-    assert torch.equal(weigh(evidence)[~held], importance[~held])
+    inside_mask = torch.rand(1, 20, 4, generator=generator) < 0.5
+    factors = NegativeWeightFactors(torch.where(inside_mask, probability, 1.0), importance, positive * 1.5, inside_mask)
+    assert torch.equal(combine(factors)[inside_mask], inside(factors)[inside_mask])
+    assert torch.equal(combine(factors)[~inside_mask], importance[~inside_mask])
 
 
 def test_a_detached_importance_changes_gradients_alone() -> None:
@@ -165,7 +165,7 @@ def test_a_detached_importance_changes_gradients_alone() -> None:
     assert float((results[0][1] - results[1][1]).abs().max()) > 1e-3
 
 
-def test_weights_carry_gradients_where_asked() -> None:
+def test_weights_have_gradients_unless_detached() -> None:
     predictions, truth = predictions_of(JointPredictions, 1, 0, POINTS), truth_of([6], 1)
     predictions.boxes.requires_grad_()
     assert not DualWeighting()(predictions, truth).positive.requires_grad

@@ -13,7 +13,7 @@ from poise.criteria import fcos_criterion
 from poise.structures import GroundTruth, Priors, QualityPredictions
 
 NUMBERS = golden("vfnet_fcos_loss")
-PLACES = golden("assigners")
+GOLDEN = golden("assigners")
 SCENES = sorted({key.split("_")[0] for key in NUMBERS})
 
 
@@ -27,9 +27,9 @@ def truth_of(scene: str) -> GroundTruth:
 
 
 def priors_of(points: str) -> Priors:
-    centers, stride = PLACES[points][:, :2], PLACES[points][:, 2:3]
+    centers, stride = GOLDEN[points][:, :2], GOLDEN[points][:, 2:3]
     boxes = torch.cat((centers - stride / 2, centers + stride / 2), 1)[None]
-    return Priors(boxes, stride[:, 0], tuple(int(n) for n in PLACES["num_level_priors"]))
+    return Priors(boxes, stride[:, 0], tuple(int(n) for n in GOLDEN["num_level_priors"]))
 
 
 @pytest.mark.parametrize("scene", SCENES)

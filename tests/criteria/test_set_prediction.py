@@ -25,18 +25,18 @@ def literal(predictions: QueryPredictions, assignment: Assignment, truth: Ground
     """Unweighted class, L1 and GIoU losses."""
     count = max(1, int(assignment.positive.sum()))
     class_loss = distance = overlap_loss = 0.0
-    shares = normalize_boxes(truth.boxes, truth.sizes).double()
+    normalized = normalize_boxes(truth.boxes, truth.sizes).double()
     for b, n in torch.cartesian_prod(
         torch.arange(len(truth.labels)), torch.arange(predictions.logits.shape[1])
     ).tolist():
         target = torch.zeros(CLASSES).double()
         g = int(assignment.index[b, n])
         if assignment.positive[b, n]:
-            said = predictions.normalized_boxes[b, n].double()
+            predicted = predictions.normalized_boxes[b, n].double()
             target[truth.labels[b, g]] = (
-                float(iou(cxcywh_to_xyxy(said), cxcywh_to_xyxy(shares[b, g]))) if quality else 1.0
+                float(iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(normalized[b, g]))) if quality else 1.0
             )
-            distance += float((said - shares[b, g]).abs().sum())
+            distance += float((predicted - normalized[b, g]).abs().sum())
             overlap_loss += float(1 - giou(predictions.boxes[b, n].double(), truth.boxes[b, g].double()))
         p = predictions.logits[b, n].double().sigmoid()
         entropy = -(target * p.log() + (1 - target) * (1 - p).log())

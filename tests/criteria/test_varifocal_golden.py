@@ -15,8 +15,8 @@ from poise.criteria.varifocal import VarifocalCriterion
 from poise.structures import GroundTruth, Predictions, Priors, RefinedPredictions
 
 NUMBERS = golden("vfnet_fcos_loss")
-PLACES = golden("assigners")
-LEVELS = tuple(int(count) for count in PLACES["num_level_priors"])
+GOLDEN = golden("assigners")
+LEVELS = tuple(int(count) for count in GOLDEN["num_level_priors"])
 SCENES = sorted({key.split("_")[0] for key in NUMBERS})
 
 
@@ -26,7 +26,7 @@ def batch(scene: str, part: str) -> Tensor:
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_losses_and_gradients(scene: str) -> None:
-    priors = Priors(PLACES["anchors"][None], PLACES["points_offset_zero"][:, 2], LEVELS)
+    priors = Priors(GOLDEN["anchors"][None], GOLDEN["points_offset_zero"][:, 2], LEVELS)
     logits = batch(scene, "logits").requires_grad_()
     first = (batch(scene, "ltrb") * 1.1).requires_grad_()
     refined = batch(scene, "ltrb").requires_grad_()
@@ -52,7 +52,7 @@ def test_without_refinement_there_is_one_box_loss() -> None:
     assert set(terms) == {"loss_cls", "loss_bbox"}
 
 
-def test_hard_targets_are_the_plain_focal_loss_without_ignored_places() -> None:
+def test_hard_labels_give_the_plain_focal_loss_without_ignored_priors() -> None:
     truth = truth_of([5], 0)
     narrow = GroundTruth(truth.boxes, truth.labels, truth.valid, truth.crowd, truth.sizes / 2)  # half of it is padding
     predictions = predictions_of(Predictions, 1, 1)

@@ -84,7 +84,7 @@ def test_the_choice_is_an_option_that_rebuilds_the_model() -> None:
     assert again.network.branch.assigner == model.network.branch.assigner
 
 
-def test_unknown_names_and_detectors_without_dense_places_are_refused() -> None:
+def test_unknown_names_and_detectors_without_dense_priors_are_refused() -> None:
     with pytest.raises(ValueError, match="did you mean 'sim_ota'"):
         create_model("fcos_mnv3s_fpn", 3, assigner="simota")
     with pytest.raises(ValueError, match="not a dense detector"):

@@ -1,4 +1,4 @@
-"""Names, options, and what the user is told when they are wrong."""
+"""Names and options of models, and the messages for wrong ones."""
 
 from __future__ import annotations
 

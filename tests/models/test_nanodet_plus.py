@@ -97,7 +97,7 @@ def test_the_guides_gradient_reaches_backbone_and_neck_only_until_the_detach_epo
     assert reached[10] == {"backbone": False, "neck": False, "branch": False, "guide": True}
 
 
-def test_both_heads_are_taught_the_same_assignment() -> None:
+def test_both_heads_have_the_same_assignment() -> None:
     stem = "nanodet-plus-m_320"
     output = model_of(stem).step(image(160, 192), targets(golden(stem), 0), None, LATE)
     assert output.matches["dense"].assignment is output.matches["guide"].assignment

@@ -1,4 +1,4 @@
-"""Backbones of the DETR family beside those that the parity tests build."""
+"""Backbones of the DETR family that the parity tests do not build."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_light_network_for_phones_trains_whole() -> None:
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in body.parameters())
 
 
-def test_what_it_cannot_do_is_said() -> None:
+def test_unsupported_options_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shufflenetv2_0.5x.*all stages are trained"):
         create_model("co_deformable_detr_r18", backbone="shufflenetv2_0.5x", frozen_stages=1)
     with pytest.raises(ValueError, match=r"only stages \(3, 4, 5\)"):

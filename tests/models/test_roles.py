@@ -35,7 +35,7 @@ def model() -> DetectionModel:
     return built.eval()
 
 
-def test_a_head_detects_in_the_models_place(model: DetectionModel) -> None:
+def test_the_detections_are_those_of_the_auxiliary_head(model: DetectionModel) -> None:
     assert head_names(model) == ("atss", "faster_rcnn", "atss2")
     network: Any = model.network
     pixels, sizes = torch.randn(2, 3, 64, 64), torch.full((2, 2), 64.0)
@@ -66,8 +66,8 @@ def test_heads_on_the_command_line(model: DetectionModel, tmp_path: Path, capsys
     assert found[""] != found["atss"] != found["faster_rcnn"]
     capsys.readouterr()
     assert main([*words, "--head", "fcos"]) == 1
-    said = capsys.readouterr().err
-    assert "no head 'fcos'" in said and "atss, faster_rcnn, atss2" in said and "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "no head 'fcos'" in message and "atss, faster_rcnn, atss2" in message and "Traceback" not in message
 
 
 def test_a_model_without_heads_says_what_to_take() -> None:

@@ -42,10 +42,10 @@ def test_a_step_teaches_the_overlap_of_the_final_box(family: str) -> None:
     predictions, assignment = match.predictions, match.assignment
     assert isinstance(assignment, Assignment) and assignment.positive.any()
     targets = torch.zeros_like(predictions.logits)
-    for image, place in assignment.positive.nonzero().tolist():
-        number = int(assignment.index[image, place])
-        overlap = iou(predictions.boxes[image, place].detach(), truth.boxes[image, number])
-        targets[image, place, int(truth.labels[image, number])] = overlap
+    for image, prior in assignment.positive.nonzero().tolist():
+        number = int(assignment.index[image, prior])
+        overlap = iou(predictions.boxes[image, prior].detach(), truth.boxes[image, number])
+        targets[image, prior, int(truth.labels[image, number])] = overlap
     each = losses.varifocal(predictions.logits, targets)[~assignment.ignored]
     torch.testing.assert_close(found.losses["loss_cls"], each.sum() / COUNTS[family](assignment))
     found.total.backward()

@@ -23,7 +23,7 @@ def entropy(logit: float, target: float) -> float:
     return -target * math.log(p) - (1 - target) * math.log(1 - p)
 
 
-def test_yolox_losses_place_by_place() -> None:
+def test_yolox_losses_prior_by_prior() -> None:
     predictions, truth = predictions_of(JointDeltaPredictions, 2, 0, POINTS), truth_of([6, 2], 1)
     assert isinstance(predictions, JointDeltaPredictions)
     found = SimOTA()(predictions, truth)
@@ -53,14 +53,14 @@ def test_yolox_losses_place_by_place() -> None:
     )
 
 
-def test_ota_losses_place_by_place() -> None:
+def test_ota_losses_prior_by_prior() -> None:
     predictions, truth = predictions_of(GeometricPredictions, 1, 2, POINTS), truth_of([5], 3)
     assert isinstance(predictions, GeometricPredictions)
     found = OTA()(predictions, truth)
-    places = found.positive[0].nonzero().flatten().tolist()
+    positives = found.positive[0].nonzero().flatten().tolist()
     target = torch.zeros(found.index.shape[1], CLASSES)
     boxes = overlaps = 0.0
-    for n in places:
+    for n in positives:
         g = int(found.index[0, n])
         target[n, int(truth.labels[0, g])] = 1
         pair = predictions.boxes[0, n, None], truth.boxes[0, g, None]
@@ -68,10 +68,10 @@ def test_ota_losses_place_by_place() -> None:
         overlaps += entropy(float(predictions.quality[0, n]), float(box_iou(*pair)))
     losses = OTACriterion()(predictions, found, truth)
     classes = float(sigmoid_focal_loss(predictions.logits[0], target, reduction="sum"))
-    assert len(places) > 5
-    assert float(losses["loss_cls"]) == pytest.approx(classes / len(places), rel=1e-4)
-    assert float(losses["loss_bbox"]) == pytest.approx(2 * boxes / len(places), rel=1e-4)
-    assert float(losses["loss_iou"]) == pytest.approx(0.5 * overlaps / len(places), rel=1e-4)
+    assert len(positives) > 5
+    assert float(losses["loss_cls"]) == pytest.approx(classes / len(positives), rel=1e-4)
+    assert float(losses["loss_bbox"]) == pytest.approx(2 * boxes / len(positives), rel=1e-4)
+    assert float(losses["loss_iou"]) == pytest.approx(0.5 * overlaps / len(positives), rel=1e-4)
 
 
 def test_the_loss_of_offsets_joins_in_after_its_epoch() -> None:

@@ -24,9 +24,9 @@ SMALL = {"channels": 16, "depth": 1}
 def quality_as_written(bins: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
     """Quality (N,) in [0,1] of one image's bins (N,4,R): of each side the top 4 and their mean, then two layers."""
     qualities = []
-    for place in bins:
+    for prior in bins:
         statistics = []
-        for side in place:
+        for side in prior:
             probabilities = (side - side.max()).exp()
             best = (probabilities / probabilities.sum()).sort(descending=True).values[:4]
             statistics += [*best, best.sum() / 4]

@@ -50,18 +50,18 @@ def test_boxes_are_the_moments_of_their_points() -> None:
     with torch.no_grad():
         head.transfer.copy_(torch.tensor([0.3, -0.2]))
         predictions = head(features)
-        place = 0
+        prior = 0
         for level, stride in zip(features, STRIDES, strict=True):
             _, (first,), (second,) = head._points([level])
             for row in range(level.shape[2]):
                 for column in range(level.shape[3]):
-                    for found, told in ((predictions.initial_boxes, first), (predictions.boxes, second)):
-                        offsets = told[1, :, row, column].tolist()
+                    for found, points in ((predictions.initial_boxes, first), (predictions.boxes, second)):
+                        offsets = points[1, :, row, column].tolist()
                         factors = (math.exp(0.3), math.exp(-0.2))
                         wanted = box_as_written(offsets, column * stride, row * stride, stride, factors)
-                        torch.testing.assert_close(found[1, place], torch.tensor(wanted), rtol=1e-4, atol=1e-3)
-                    place += 1
-        assert place == predictions.boxes.shape[1]
+                        torch.testing.assert_close(found[1, prior], torch.tensor(wanted), rtol=1e-4, atol=1e-3)
+                    prior += 1
+        assert prior == predictions.boxes.shape[1]
 
 
 def test_features_are_read_at_the_initial_points() -> None:
@@ -75,7 +75,7 @@ def test_features_are_read_at_the_initial_points() -> None:
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5])
-def test_where_features_are_read_teaches_the_initial_points_in_part(part: float) -> None:
+def test_the_gradient_of_the_offsets_is_scaled(part: float) -> None:
     grads = []
     for gradient in (part, 1.0):
         head = head_of(gradient_scale=gradient)
@@ -85,13 +85,13 @@ def test_where_features_are_read_teaches_the_initial_points_in_part(part: float)
     assert float(grads[1].abs().sum()) > 0
 
 
-def test_second_boxes_reach_the_initial_points_through_what_is_read_alone() -> None:
+def test_refined_boxes_reach_the_initial_points_through_the_offsets_alone() -> None:
     head = head_of(gradient_scale=0.0)
     head(maps()).boxes.sum().backward()
     assert not head.initial_points.weight.grad.any()
 
 
-def test_the_factors_learn_slowly() -> None:
+def test_the_gradient_of_the_factors_is_scaled() -> None:
     grads = []
     for part in (0.01, 1.0):
         head = head_of(transfer_gradient_scale=part)

@@ -2,7 +2,7 @@
 
 Objects have the sizes of COCO's (square root of their share of the image: median 0.106, a tenth below 0.024, a tenth
 above 0.472; Singh and Davis 2018), images 800 x 1333 pixels, and proposals come from the anchors and the proposal step
-of Faster R-CNN. Nothing else is chosen: the first stage either knows nothing, so that its proposals are spread over the
+of Faster R-CNN. Nothing else is set: the first stage either knows nothing, so that its proposals are spread over the
 image, or ranks its anchors by their overlap with the objects.
 """
 
@@ -56,7 +56,7 @@ def assigned(truth: GroundTruth, knowing: bool) -> Assignment:
     )
 
 
-def chosen_by(sampler: Sampler, assignment: Assignment) -> Tensor:
+def sampled_iou(sampler: Sampler, assignment: Assignment) -> Tensor:
     """Overlaps of the negatives that a sampler takes."""
     sample = sampler(assignment, torch.Generator().manual_seed(2))
     taken = sample.mask & assignment.negative.gather(1, sample.index)
@@ -72,7 +72,7 @@ def scenes() -> dict[str, Assignment]:
 def test_random_sampling_of_spread_proposals_gives_over_seventy_percent_next_to_nothing(
     scenes: dict[str, Assignment],
 ) -> None:
-    overlap = chosen_by(random_sampler(512), scenes["spread"])
+    overlap = sampled_iou(random_sampler(512), scenes["spread"])
     assert len(overlap) > 400 * IMAGES
     assert float((overlap < 0.05).float().mean()) > 0.7
 
@@ -80,13 +80,13 @@ def test_random_sampling_of_spread_proposals_gives_over_seventy_percent_next_to_
 def test_the_share_is_the_proposals_own_and_falls_where_they_gather_around_objects(
     scenes: dict[str, Assignment],
 ) -> None:
-    shares = {}
+    parts = {}
     for name, assignment in scenes.items():
-        pool, overlap = assignment.quality[assignment.negative], chosen_by(random_sampler(128), assignment)
-        shares[name] = float((pool < 0.05).float().mean())
-        deviation = (shares[name] * (1 - shares[name]) / len(overlap)) ** 0.5
-        assert float((overlap < 0.05).float().mean()) == pytest.approx(shares[name], abs=4 * deviation)
-    assert shares["gathered"] < shares["spread"]
+        pool, overlap = assignment.quality[assignment.negative], sampled_iou(random_sampler(128), assignment)
+        parts[name] = float((pool < 0.05).float().mean())
+        deviation = (parts[name] * (1 - parts[name]) / len(overlap)) ** 0.5
+        assert float((overlap < 0.05).float().mean()) == pytest.approx(parts[name], abs=4 * deviation)
+    assert parts["gathered"] < parts["spread"]
 
 
 def test_balanced_sampling_is_even_where_there_are_enough(scenes: dict[str, Assignment]) -> None:
@@ -97,8 +97,8 @@ def test_balanced_sampling_is_even_where_there_are_enough(scenes: dict[str, Assi
     enough = counts.amin(1) >= 32
     assert int(enough.sum()) >= 2
     some = Assignment(*(value[enough] for value in vars(assignment).values()))
-    chosen = chosen_by(libra_article_sampler(128), some)
-    shares = torch.histogram(chosen, torch.tensor(edges)).hist / len(chosen)
-    plain = torch.histogram(chosen_by(random_sampler(128), some), torch.tensor(edges)).hist
-    assert float(shares.max() - shares.min()) < 0.02
+    sampled = sampled_iou(libra_article_sampler(128), some)
+    parts = torch.histogram(sampled, torch.tensor(edges)).hist / len(sampled)
+    plain = torch.histogram(sampled_iou(random_sampler(128), some), torch.tensor(edges)).hist
+    assert float(parts.max() - parts.min()) < 0.02
     assert float(plain.max() - plain.min()) / float(plain.sum()) > 0.1

@@ -17,29 +17,29 @@ DRAWS = 600
 
 
 def negatives(overlap: list[float], copies: int = DRAWS) -> Assignment:
-    """So many equal images whose places are all negative, with these overlaps."""
+    """Return ``copies`` equal images of negatives with these IoUs."""
     quality = torch.tensor(overlap).expand(copies, -1)
     none = torch.zeros_like(quality, dtype=torch.bool)
     return Assignment(torch.zeros_like(quality, dtype=torch.int64), none, none, quality)
 
 
 def positives(objects: list[int], copies: int = DRAWS) -> Assignment:
-    """So many equal images whose places are all positive, for these objects."""
+    """Return ``copies`` equal images of positives of these objects."""
     index = torch.tensor(objects).expand(copies, -1)
     yes = torch.ones_like(index, dtype=torch.bool)
     return Assignment(index, yes, ~yes, torch.full(index.shape, 0.8))
 
 
-def draw(chooser: Callable[[SelectionRequest], Tensor], assignment: Assignment, count: int, seed: int = 0) -> Tensor:
+def draw(rule: Callable[[SelectionRequest], Tensor], assignment: Assignment, count: int, seed: int = 0) -> Tensor:
     candidates = ~assignment.ignored
     wanted = torch.full_like(assignment.index[:, 0], count)
-    return chooser(SelectionRequest(candidates, wanted, count, assignment, torch.Generator().manual_seed(seed)))
+    return rule(SelectionRequest(candidates, wanted, count, assignment, torch.Generator().manual_seed(seed)))
 
 
-def in_bins(chosen: Tensor, overlap: list[float], edges: list[float]) -> Tensor:
+def in_bins(selected: Tensor, overlap: list[float], edges: list[float]) -> Tensor:
     """How many of each draw lie in each half-open bin, (draws,bins)."""
     level = torch.tensor(overlap)
-    return torch.stack([(chosen & (level >= low) & (level < high)).sum(1) for low, high in pairwise(edges)], 1)
+    return torch.stack([(selected & (level >= low) & (level < high)).sum(1) for low, high in pairwise(edges)], 1)
 
 
 def spread(count: int, low: float, high: float) -> list[float]:
@@ -49,8 +49,8 @@ def spread(count: int, low: float, high: float) -> list[float]:
 def test_worked_example() -> None:
     """1000 negatives in bins of 800, 120 and 80, 333 wanted: 111, 111 and 80, then 31 of the remaining 698."""
     overlap = spread(800, 0, 0.2) + spread(120, 0.2, 0.4) + spread(80, 0.4, 0.6)
-    chosen = draw(IoUBalanced(floor=-1, top=0.6), negatives(overlap), 333)
-    counts = in_bins(chosen, overlap, [0, 0.2, 0.4, 0.6])
+    selected = draw(IoUBalanced(floor=-1, top=0.6), negatives(overlap), 333)
+    counts = in_bins(selected, overlap, [0, 0.2, 0.4, 0.6])
     assert (counts.sum(1) == 333).all()
     assert (counts[:, 2] == 80).all()
     assert (counts[:, 1] >= 111).all()
@@ -63,8 +63,12 @@ def test_worked_example() -> None:
 
 def test_every_negative_of_a_bin_is_as_likely_as_every_other() -> None:
     overlap = spread(90, 0.01, 0.2) + spread(30, 0.2, 0.4) + spread(30, 0.4, 0.6)
-    chosen = draw(IoUBalanced(top=0.6), negatives(overlap, 4000), 45).float()
-    for part, probability in ((chosen[:, :90], 15 / 90), (chosen[:, 90:120], 15 / 30), (chosen[:, 120:], 15 / 30)):
+    selected = draw(IoUBalanced(top=0.6), negatives(overlap, 4000), 45).float()
+    for part, probability in (
+        (selected[:, :90], 15 / 90),
+        (selected[:, 90:120], 15 / 30),
+        (selected[:, 120:], 15 / 30),
+    ):
         deviation = (probability * (1 - probability) / 4000) ** 0.5
         assert float((part.mean(0) - probability).abs().max()) < 4.5 * deviation
 
@@ -82,8 +86,8 @@ def test_published_bins_reach_one_so_the_last_is_empty_and_zeros_stay_out() -> N
     request = SelectionRequest(
         everything.negative, torch.full((DRAWS,), 448), 448, everything, torch.Generator().manual_seed(1)
     )
-    for chooser, zeros in ((IoUBalanced(), 0.0), (IoUBalanced(floor=-1), 312 * 1264 / 1664)):
-        counts = in_bins(chooser(request)[:, :-1], overlap, [0, 1e-6, 0.3335, 0.5])
+    for rule, zeros in ((IoUBalanced(), 0.0), (IoUBalanced(floor=-1), 312 * 1264 / 1664)):
+        counts = in_bins(rule(request)[:, :-1], overlap, [0, 1e-6, 0.3335, 0.5])
         assert (counts.sum(1) == 448).all()
         assert (counts[:, 2] == 136).all()
         assert float(counts[:, 0].float().mean()) == pytest.approx(zeros, abs=1.5)
@@ -98,7 +102,7 @@ def test_the_articles_bins_are_even() -> None:
     assert float(plain[:, 0].float().mean()) / 384 > 0.7
 
 
-def literal_iou_balanced(overlap: list[float], negative: list[int], n: int, chooser: IoUBalanced) -> set[int]:
+def literal_iou_balanced(overlap: list[float], negative: list[int], n: int, rule: IoUBalanced) -> set[int]:
     """The specification's section 2.1 word by word, with the sampler's steady-state floor."""
 
     def pick(pool: set[int], k: int) -> set[int]:
@@ -107,30 +111,30 @@ def literal_iou_balanced(overlap: list[float], negative: list[int], n: int, choo
     everything = set(negative)
     if len(everything) <= n:
         return everything
-    if chooser.floor > 0:
-        low = {j for j in everything if 0 <= overlap[j] < chooser.floor}
-        high = {j for j in everything if overlap[j] >= chooser.floor}
-    elif chooser.floor == 0:
+    if rule.floor > 0:
+        low = {j for j in everything if 0 <= overlap[j] < rule.floor}
+        high = {j for j in everything if overlap[j] >= rule.floor}
+    elif rule.floor == 0:
         low, high = {j for j in everything if overlap[j] == 0}, {j for j in everything if overlap[j] > 0}
     else:
         low, high = set(), everything
-    n_iou = int(n * (1 - chooser.floor_fraction))
+    n_iou = int(n * (1 - rule.floor_fraction))
     if len(high) > n_iou:
-        top, floor = (max(overlap) if chooser.top is None else chooser.top), max(chooser.floor, 0)
-        width, chosen = (top - floor) / chooser.bins, set()
-        for b in range(chooser.bins):
-            chosen |= pick(
-                {j for j in high if floor + b * width <= overlap[j] < floor + (b + 1) * width}, n_iou // chooser.bins
+        top, floor = (max(overlap) if rule.top is None else rule.top), max(rule.floor, 0)
+        width, selected = (top - floor) / rule.bins, set()
+        for b in range(rule.bins):
+            selected |= pick(
+                {j for j in high if floor + b * width <= overlap[j] < floor + (b + 1) * width}, n_iou // rule.bins
             )
-        chosen |= pick(high - chosen, n_iou - len(chosen))
+        selected |= pick(high - selected, n_iou - len(selected))
     else:
-        chosen = high
-    chosen = chosen | pick(low, n - len(chosen))
-    return chosen | pick(everything - chosen, n - len(chosen))
+        selected = high
+    selected = selected | pick(low, n - len(selected))
+    return selected | pick(everything - selected, n - len(selected))
 
 
 @pytest.mark.parametrize(
-    "chooser",
+    "rule",
     [
         IoUBalanced(),
         IoUBalanced(floor=-1),
@@ -142,42 +146,42 @@ def literal_iou_balanced(overlap: list[float], negative: list[int], n: int, choo
     ids=str,
 )
 @pytest.mark.parametrize("count", [7, 40, 90])
-def test_as_often_as_the_literal_sampler_chooses(chooser: IoUBalanced, count: int) -> None:
-    """How often each of 120 places is chosen, over many draws."""
+def test_as_often_as_the_literal_sampler_selects(rule: IoUBalanced, count: int) -> None:
+    """How often each of 120 priors is selected, over many draws."""
     random.seed(count)
     overlap = [0.0] * 40 + [random.random() * 0.15 for _ in range(50)] + [random.random() * 0.5 for _ in range(30)]
-    assignment = negatives([*overlap, 0.9])  # a positive place sets the upper end of the bins
+    assignment = negatives([*overlap, 0.9])  # a positive sets the upper end of the bins
     mixed = Assignment(
         assignment.index, assignment.quality == assignment.quality.amax(), assignment.ignored, assignment.quality
     )
     wanted = torch.full((DRAWS,), count)
     request = SelectionRequest(mixed.negative, wanted, count, mixed, torch.Generator().manual_seed(5))
-    found = chooser(request)[:, :-1].float().mean(0)
+    found = rule(request)[:, :-1].float().mean(0)
     times = torch.zeros(120)
     for _ in range(DRAWS):
-        literal = literal_iou_balanced([*overlap, 0.9], list(range(120)), count, chooser)
+        literal = literal_iou_balanced([*overlap, 0.9], list(range(120)), count, rule)
         assert len(literal) == count
         times[sorted(literal)] += 1
     expected = times / DRAWS
-    assert (chooser(request).sum(1) == count).all()
+    assert (rule(request).sum(1) == count).all()
     assert float((found - expected).abs().max()) < 5 * (0.25 * 2 / DRAWS) ** 0.5
 
 
 def literal_instance_balanced(objects: list[int], n: int) -> set[int]:
     """The specification's section 2.2, with the published duplicates."""
-    places = range(len(objects))
+    priors = range(len(objects))
     if len(objects) <= n:
-        return set(places)
+        return set(priors)
     per = int(round(n / len(set(objects))) + 1)
-    chosen: list[int] = []
+    selected: list[int] = []
     for which in sorted(set(objects)):
-        members = [j for j in places if objects[j] == which]
-        chosen += random.sample(members, per) if len(members) > per else members
-    if len(chosen) < n:
-        chosen += random.sample(list(places), n - len(chosen))
-    elif len(chosen) > n:
-        chosen = random.sample(chosen, n)
-    return set(chosen)
+        members = [j for j in priors if objects[j] == which]
+        selected += random.sample(members, per) if len(members) > per else members
+    if len(selected) < n:
+        selected += random.sample(list(priors), n - len(selected))
+    elif len(selected) > n:
+        selected = random.sample(selected, n)
+    return set(selected)
 
 
 @pytest.mark.parametrize("objects", [[0] * 60 + [1] * 30 + [2] * 3, [4] * 10 + [7] * 90, list(range(50)) * 2])
@@ -194,13 +198,13 @@ def test_instances_as_often_as_the_literal_sampler(objects: list[int]) -> None:
     assert float(found.sum(1).mean()) == pytest.approx(sum(sizes) / DRAWS, abs=5 * deviation + 1e-6)
 
 
-def test_published_instances_are_fewer_than_asked_exact_ones_are_not() -> None:
+def test_the_published_rule_returns_fewer_than_requested_the_exact_one_does_not() -> None:
     objects = [0] * 600 + [1] * 10 + [2] * 10 + [3] * 10
     published = draw(InstanceBalanced(), positives(objects, 50), 128).sum(1)
     assert int(published.max()) < 128
     exact = draw(InstanceBalanced(exact=True), positives(objects, 50), 128)
     assert (exact.sum(1) == 128).all()
-    assert (exact[:, 600:].sum(1) == 30).all()  # every place of the small objects
+    assert (exact[:, 600:].sum(1) == 30).all()  # every prior of the small objects
 
 
 def test_hardest_takes_the_greatest_losses() -> None:
