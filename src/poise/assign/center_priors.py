@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from poise.pairwise import Objects, Pairs, nearest_per_level
 from poise.structures import Priors
@@ -29,6 +29,26 @@ def gaussian(priors: Priors, boxes: Tensor, mean: Tensor, sigma: Tensor, pairs: 
         return (steps - pairs.from_objects(mean[..., axis])).square() / width
 
     return (-(exponent(0) + exponent(1))).exp()
+
+
+class CenterPrior(nn.Module):
+    """The center prior as parameters of a head: one Gaussian per class, as in checkpoints of DW and AutoAssign.
+
+    Args:
+        num_classes: number of means and widths (both in strides, x and y).
+        sigma: initial width.
+        trained: whether they are trained (in AutoAssign, not in DW).
+    """
+
+    def __init__(self, num_classes: int, sigma: float, trained: bool) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(num_classes, 2), requires_grad=trained)
+        self.sigma = nn.Parameter(torch.full((num_classes, 2), sigma), requires_grad=trained)
+
+    def forward(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
+        """Return weights in [0,1] of the pairs."""
+        mean, sigma = self.mean[objects.labels].float(), self.sigma[objects.labels].float()
+        return gaussian(priors, objects.boxes, mean, sigma, pairs)
 
 
 @dataclass(frozen=True)

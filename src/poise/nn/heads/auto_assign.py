@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from poise.nn.center_prior import CenterPrior
+from poise.assign.center_priors import CenterPrior
 from poise.nn.heads.centerness import CenternessHead, Distances
 from poise.nn.layers import AnchorGrid, prior_bias
 

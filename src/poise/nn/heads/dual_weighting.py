@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from poise.assign.center_priors import CenterPrior
 from poise.boxes import decode_distances
-from poise.nn.center_prior import CenterPrior
 from poise.nn.layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
-from poise.structures import JointPredictions
+from poise.structures import JointPredictions, Priors
 
 
 class BoundaryRefinement(nn.Module):
@@ -25,18 +25,26 @@ class BoundaryRefinement(nn.Module):
         super().__init__()
         self.offsets = output_conv(channels, 8)
 
-    def forward(self, features: Tensor, distances: Tensor, points: Tensor, stride: int) -> Tensor:
-        """Return the refined distances l, t, r, b (B,4,H,W) px.
+    def forward(
+        self, maps: list[Tensor], distances: list[Tensor], priors: Priors, strides: Sequence[int]
+    ) -> list[Tensor]:
+        """Return the refined distances l, t, r, b of each level, (B,4,H_l,W_l) px.
 
         Args:
-            features: (B,C,H,W) of the regression tower.
-            distances: (B,4,H,W) px of the coarse boxes.
-            points: (2,H,W) x, y of the priors in px.
-            stride: px of a cell.
+            maps: features (B,C,H_l,W_l) of the regression tower.
+            distances: of the coarse boxes, (B,4,H_l,W_l) px.
+            priors: points of all levels.
+            strides: px of a cell of each level.
         """
+        levels = zip(self.offsets(maps), distances, priors.centers[0].split(priors.level_sizes), strides, strict=True)
+        return [self._refine(*level) for level in levels]
+
+    def _refine(self, offsets: Tensor, distances: Tensor, centers: Tensor, stride: int) -> Tensor:
+        """Refine the distances of one level; ``offsets`` (B,8,H,W) are y, x of the boundary point of each side."""
         height, width = distances.shape[-2:]
+        points = centers.T.reshape(2, height, width)
         coarse = torch.cat((points - distances[:, :2], points + distances[:, 2:]), 1)  # x1, y1, x2, y2
-        rows, columns = self.offsets(features).float().unflatten(1, (4, 2)).unbind(2)
+        rows, columns = offsets.float().unflatten(1, (4, 2)).unbind(2)
         left, top, right, bottom = (distances / stride).unbind(1)
         zero = torch.zeros_like(left)
         rows = rows + torch.stack((zero, -top, zero, bottom), 1)
@@ -90,17 +98,13 @@ class DualWeightingHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> JointPredictions:
         """Return the predictions of all levels."""
         priors = self.grid(maps)
-        centers = priors.centers
         logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
         regression = self.regression(list(maps))
         objectness = flatten_levels(self.objectness(regression), 1).squeeze(2)
         outputs = self.scales(self.box_distances(regression))
         distances = [output.float().relu() * stride for output, stride in zip(outputs, self.grid.strides, strict=True)]
         if self.refinement is not None:
-            points = [
-                level.T.reshape(2, *features.shape[-2:])
-                for level, features in zip(centers[0].split(priors.level_sizes), regression, strict=True)
-            ]
-            levels = zip(regression, distances, points, self.grid.strides, strict=True)
-            distances = [self.refinement(*level) for level in levels]
-        return JointPredictions(priors, logits, decode_distances(centers, flatten_levels(distances, 4)), objectness)
+            distances = self.refinement(regression, distances, priors, self.grid.strides)
+        return JointPredictions(
+            priors, logits, decode_distances(priors.centers, flatten_levels(distances, 4)), objectness
+        )
