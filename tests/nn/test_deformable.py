@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.deformable import DeformableConv, deform_in_bags, make_deformable
+from poise.nn.deformable import DeformableConv, make_deformable
+from poise.nn.kernels.deformable_sampling import deform_conv_in_bags
 from poise.nn.layers import init_towers, tower
 
 
@@ -113,7 +114,7 @@ def test_bags_equal_torchvision(stride: int, padding: int, dilation: int, kernel
     gate = torch.rand(2, kernel * kernel, *size) if gated else None
     inputs = [t.double().requires_grad_() for t in (x, offset, weight, bias, *([] if gate is None else [gate]))]
     results = []
-    for form in (deform_in_bags, deform_conv2d):
+    for form in (deform_conv_in_bags, deform_conv2d):
         found = form(*inputs[:4], stride, padding, dilation, *(inputs[4:] or [None]))
         results.append([found, *torch.autograd.grad(found.square().sum(), inputs)])
     for found, wanted in zip(*results, strict=True):

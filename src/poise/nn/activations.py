@@ -1,4 +1,4 @@
-"""Exchanging activations in a network that was built with ReLU."""
+"""Leaky ReLU in networks that were built with ReLU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
-SLOPE = 0.1  # of NanoDet's leaky activations
+SLOPE = 0.1  # of NanoDet's leaky ReLU
 
 
 def leaky() -> nn.LeakyReLU:
@@ -16,7 +16,7 @@ def leaky() -> nn.LeakyReLU:
 
 
 def with_leaky_activations(network: Module) -> Module:
-    """Put a leaky ReLU wherever the network has a ReLU; returns the same network."""
+    """Replace every ReLU of the network by a leaky ReLU, in place; return the network."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):

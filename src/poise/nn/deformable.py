@@ -1,4 +1,4 @@
-"""Deformable convolution (Dai et al. 2017, Zhu et al. 2019): torchvision's operator, and a faster form on CPUs."""
+"""Deformable convolution: DCNv1 (Dai et al. 2017) and DCNv2 (Zhu et al. 2019)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.ops import deform_conv2d
 
-from poise.nn.kernels.deformable_sampling import sample_in_bags
+from poise.nn.kernels.deformable_sampling import deform_conv_in_bags
 
 
 class DeformableConv(nn.Module):
-    """A convolution whose taps are moved and, if ``gated``, weighted by what it sees (DCNv2, else DCNv1; one group).
+    """Deformable convolution with one offset group; offsets and masks are predicted by a convolution of the input.
 
-    Starts as the plain convolution, offsets being zero; where gated with half of every weight, gates being 1/2.
+    Offsets start at 0, so it starts as the plain convolution; with masks, which start at 1/2, as half of it.
+
+    Args:
+        gated: weight each tap by a mask in [0,1] (DCNv2); otherwise taps are only moved (DCNv1).
     """
 
     def __init__(
@@ -42,15 +44,15 @@ class DeformableConv(nn.Module):
         nn.init.zeros_(self.conv_offset.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,H,W) to (B,C',H',W'); offsets are (y, x) of each tap, row-major, then one gate a tap."""
-        moves = self.conv_offset(x)
-        offset, gate = moves[:, : 2 * self.taps], moves[:, 2 * self.taps :]
-        gates = gate.sigmoid() if gate.shape[1] else None
-        return deform(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, gates)
+        """Convolve (B,C,H,W) to (B,C',H',W'); predicted offsets are (y, x) of each tap in row-major order."""
+        predicted = self.conv_offset(x)
+        offset, logits = predicted[:, : 2 * self.taps], predicted[:, 2 * self.taps :]
+        mask = logits.sigmoid() if logits.shape[1] else None
+        return deform(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
 
     @staticmethod
     def of(conv: nn.Conv2d, gated: bool = True) -> DeformableConv:
-        """A deformable convolution with the shape and the weights of a plain one."""
+        """Return a deformable convolution with the shape and the weights of a plain one."""
         deformable = DeformableConv(
             conv.in_channels,
             conv.out_channels,
@@ -74,62 +76,26 @@ def deform(
     stride: int = 1,
     padding: int = 1,
     dilation: int = 1,
-    gate: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """``deform_conv2d`` in the precision of its weights, so that it also runs inside autocast; returns x's dtype."""
-    kind = weight.dtype
-    gate = None if gate is None else gate.to(kind)
-    bagged = x.device.type == "cpu" and kind in (torch.float32, torch.float64) and x.numel() and offset.numel()
-    one_group = x.shape[1] == weight.shape[1]
-    form = deform_in_bags if bagged and one_group and not _is_traced() else deform_conv2d
-    with torch.autocast(x.device.type, enabled=False):
-        moved = form(x.to(kind), offset.to(kind), weight, bias, stride, padding, dilation, gate)
-    return moved.to(x.dtype)
+    """Compute ``torchvision.ops.deform_conv2d`` in the precision of the weight, also inside autocast; returns x's
+    dtype.
 
-
-def _is_traced() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def deform_in_bags(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int,
-    padding: int,
-    dilation: int,
-    gate: Tensor | None,
-) -> Tensor:
-    """``deform_conv2d`` of one group as 1x1 convolutions, one per tap, followed by a sum of bilinear samples.
-
-    Sampling is linear, so each tap's matrix is applied to the map before the map is sampled, and the taps of an output
-    are one bag of cells (``sample_in_bags``). Forward and backward take a sixth of torchvision's time on a CPU.
+    In eager mode on a CPU a faster kernel computes convolutions of one group.
     """
-    batch, _, height, width = x.shape
-    channels, _, kernel, _ = weight.shape
-    taps, (rows, columns) = kernel * kernel, offset.shape[2:]
-    matrices = weight.permute(2, 3, 0, 1).reshape(taps * channels, -1, 1, 1)
-    value = functional.conv2d(x, matrices).reshape(batch, taps, channels, -1).transpose(2, 3)
-    tap = torch.arange(kernel, device=x.device) * dilation - padding
-    y = torch.arange(rows, device=x.device)[:, None, None] * stride + tap.repeat_interleave(kernel)
-    x_of_tap = torch.arange(columns, device=x.device)[:, None] * stride + tap.repeat(kernel)
-    moved_y, moved_x = offset.reshape(batch, taps, 2, rows, columns).permute(2, 0, 3, 4, 1)
-    locations = torch.stack(((moved_x + x_of_tap + 0.5) / width, (moved_y + y + 0.5) / height), -1)
-    share = torch.ones_like(moved_y) if gate is None else gate.permute(0, 2, 3, 1)
-    shape = batch, rows * columns, 1, taps, 1
-    found = sample_in_bags(
-        value.reshape(batch, -1, 1, channels),
-        ((height, width),) * taps,
-        locations.reshape(*shape, 2),
-        share.reshape(shape),
-    )
-    found = found if bias is None else found + bias
-    return found.transpose(1, 2).reshape(batch, channels, rows, columns)
+    dtype = weight.dtype
+    in_bags = x.device.type == "cpu" and dtype in (torch.float32, torch.float64) and x.numel() and offset.numel()
+    in_bags = in_bags and x.shape[1] == weight.shape[1]
+    in_bags = in_bags and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    kernel = deform_conv_in_bags if in_bags else deform_conv2d
+    mask = None if mask is None else mask.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        output = kernel(x.to(dtype), offset.to(dtype), weight, bias, stride, padding, dilation, mask)
+    return output.to(x.dtype)
 
 
 def make_deformable(stage: nn.Module, gated: bool = True) -> int:
-    """Replace the 3x3 convolutions of a ResNet, ResNeXt or Res2Net stage; returns how many."""
+    """Replace the 3x3 convolutions of a ResNet, ResNeXt or Res2Net stage by deformable ones; return their number."""
     replaced = 0
     for block in list(stage.modules()):
         conv = getattr(block, "conv2", None)

@@ -81,7 +81,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch
     constants = {"POINTS": 4, "BLOCK": 32, "DEPTH": 32}
     for kernel in (deformable_triton._forward, deformable_triton._backward):
         signature = dict.fromkeys(kernel.arg_names, "*fp32") | {"value": "*bf16"}
-        signature |= dict.fromkeys(deformable_triton.FREE, "i32") | dict.fromkeys(constants, "constexpr")
+        signature |= dict.fromkeys(deformable_triton.NOT_SPECIALIZED, "i32") | dict.fromkeys(constants, "constexpr")
         made = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 80, 32))
         assert made.asm["cubin"]
 
@@ -96,7 +96,7 @@ def test_cuda_tensors_go_to_the_kernel(dtype: torch.dtype) -> None:
 
 @pytest.mark.usefixtures("_fresh")
 def test_the_cpu_never_asks_for_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deformable_sampling, "has_kernel", lambda: pytest.fail("asked for the kernel on a CPU"))
+    monkeypatch.setattr(deformable_sampling, "has_kernel", lambda: pytest.fail("the kernel is used on a CPU"))
     called = operators("cpu")
     assert "aten::_embedding_bag" in called and not any(name.startswith("poise::") for name in called)
 

@@ -1,7 +1,7 @@
-"""EVA-02 vision transformers (Fang et al. 2023) as backbones of detectors: images of any size, most blocks in windows.
+"""EVA-02 vision transformers (Fang et al. 2023) as backbones for images of any size, with window attention.
 
-The blocks are timm's, and so are the names of weights. What a detector adds is ViTDet's (Li et al. 2022): blocks look
-inside windows, every few blocks at the whole image, and a pyramid is made of the last map alone.
+Blocks and names of weights are timm's. As in ViTDet (Li et al. 2022) most blocks attend within windows, every few
+blocks attend to the whole image, and the feature pyramid is made of the last map alone.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch.utils.checkpoint import checkpoint
 from poise.nn.backbones.timm_features import load_backbone_weights
 
 PATCH = 16  # px a token
-GRID = 32  # tokens along a side of the learned positions
-ANGLES = 16.0  # rotations span so many tokens' worth, whatever the map's size (the size that EVA was first trained at)
-GLOBAL = {24: 4, 16: 3}  # side of windows (Co-DETR's for COCO and for LVIS): every how manyth block looks everywhere
+GRID = 32  # tokens along each side of the learned position embedding
+ANGLES = 16.0  # rotary positions run from 0 to this for every map size, the grid of EVA's first training
+GLOBAL = {24: 4, 16: 3}  # window side (Co-DETR on COCO, on LVIS): every so many blocks one attends globally
 
 
 class WindowBlock(EvaBlock):
-    """Timm's block on (B,H,W,C) maps, looking inside windows of ``window`` tokens; 0: everywhere.
+    """Timm's block on maps (B,H,W,C), with attention inside windows of side ``window``; 0: global attention.
 
-    Windows that a map does not fill hold zeros beyond it, which are looked at too, as in the original.
+    Windows at the border are padded with zeros, which take part in attention, as in the original.
     """
 
     window: int = 0
@@ -50,15 +50,15 @@ class WindowBlock(EvaBlock):
 
 
 class Eva(nn.Module):
-    """The last map of a timm EVA-02 transformer, of stride 16.
+    """A timm EVA-02 transformer, whose feature map is its last one, of stride 16.
 
     Args:
         name: a timm model, for example ``eva02_large_patch14_448.mim_m38m_ft_in22k_in1k``.
         weights: ``None`` (random), ``"imagenet"`` (timm downloads them and fits them to patches of 16 pixels) or a file
             of timm's weights of the network with these patches.
         window: side of the windows in tokens, 24 or 16.
-        drop_path: stochastic depth of the last block; it rises toward it from 0.
-        recomputed: blocks keep no activations for the backward pass but compute them again.
+        drop_path: stochastic depth rate of the last block; rates increase linearly from 0.
+        checkpointed: recompute the activations of blocks in the backward pass.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class Eva(nn.Module):
         weights: str | Path | None = None,
         window: int = 24,
         drop_path: float = 0.0,
-        recomputed: bool = False,
+        checkpointed: bool = False,
     ) -> None:
         super().__init__()
         if window not in GLOBAL:
             raise ValueError(f"window={window}: one of {', '.join(map(str, GLOBAL))}")
         self.body: Any = _transformer(name, weights == "imagenet", drop_path)
-        self.window, self.recomputed = window, recomputed
+        self.window, self.checkpointed = window, checkpointed
         for number, block in enumerate(self.body.blocks):
             block.__class__ = WindowBlock
             block.window = 0 if number % GLOBAL[window] == GLOBAL[window] - 1 else window
@@ -83,30 +83,30 @@ class Eva(nn.Module):
             load_backbone_weights(self, Path(weights))
 
     def freeze_as_pretrained(self) -> None:
-        """Published recipes train all of it, whatever it starts from."""
+        """Freeze nothing: published recipes train all layers."""
 
     def resolved_options(self) -> dict[str, Any]:
-        """No option waits for the weights."""
+        """Return no options: none depends on the weights."""
         return {}
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B,3,H,W) to one (B,C,H/16,W/16) map, sizes rounded up."""
+        """Compute one map (B,C,H/16,W/16), sizes rounded up, of pixels (B,3,H,W)."""
         height, width = pixels.shape[-2:]
         x = self.body.patch_embed.proj(pad(pixels, (0, -width % PATCH, 0, -height % PATCH))).permute(0, 2, 3, 1)
         rows, columns = x.shape[1:3]
         x = x + self._positions(rows, columns)
         width_of_head = self.channels[0] // self.body.blocks[0].attn.num_heads
-        inside = rotations(self.window, self.window, width_of_head, x.device)
-        everywhere = rotations(rows, columns, width_of_head, x.device)
+        in_window = rotations(self.window, self.window, width_of_head, x.device)
+        in_image = rotations(rows, columns, width_of_head, x.device)
         for block in self.body.blocks:
-            told = (x, inside if block.window else everywhere)
-            again = self.recomputed and torch.is_grad_enabled()
-            x = checkpoint(block, *told, use_reentrant=False) if again else block(*told)
+            inputs = (x, in_window if block.window else in_image)
+            recompute = self.checkpointed and torch.is_grad_enabled()
+            x = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
         return [self.norm(x).permute(0, 3, 1, 2).contiguous()]
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """Learned positions of a map, (1,rows,columns,C)."""
-        grid = self.body.pos_embed[:, 1:].unflatten(1, (GRID, GRID))  # the first is the class token's
+        """Return the position embedding (1,rows,columns,C), interpolated to the map's size."""
+        grid = self.body.pos_embed[:, 1:].unflatten(1, (GRID, GRID))  # without the class token
         if (rows, columns) == (GRID, GRID):
             return grid
         fitted = interpolate(grid.permute(0, 3, 1, 2), (rows, columns), mode="bicubic", align_corners=False)
@@ -114,7 +114,7 @@ class Eva(nn.Module):
 
 
 def rotations(rows: int, columns: int, width: int, device: torch.device) -> Tensor:
-    """Sines, then cosines, of each token's rotation, (rows * columns, 2 * width): half of them say the row."""
+    """Return sines, then cosines, of the rotary position of each token, (rows * columns, 2 * width)."""
     frequencies = 10000.0 ** (-torch.arange(0, width // 2, 2, device=device).float() / (width // 2))
     row, column = (
         (torch.arange(n, device=device).float() / n * ANGLES)[:, None] * frequencies for n in (rows, columns)
@@ -125,10 +125,10 @@ def rotations(rows: int, columns: int, width: int, device: torch.device) -> Tens
 
 
 def _transformer(name: str, pretrained: bool, drop_path: float) -> Any:
-    """Timm's network without what detection does not need.
+    """Return timm's network without class token, head and final norm.
 
     Raises:
-        ValueError: timm does not know the network, or the weights cannot be had.
+        ValueError: timm does not know the network, or the weights cannot be fetched.
     """
     options: dict[str, Any] = {"patch_size": PATCH, "img_size": PATCH * GRID, "drop_path_rate": drop_path}
     try:
@@ -146,7 +146,7 @@ def _transformer(name: str, pretrained: bool, drop_path: float) -> Any:
 
 
 class SimplePyramid(nn.Module):
-    """Five levels, strides 4 to 64, each made of the one map of stride 16 by itself (ViTDet, in Co-DETR's form)."""
+    """Makes five levels, strides 4 to 64, each from the single map of stride 16 (ViTDet, in Co-DETR's form)."""
 
     strides = (4, 8, 16, 32, 64)
 

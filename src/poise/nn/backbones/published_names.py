@@ -45,7 +45,7 @@ def _torchvision_name(module: str, tensor: str) -> str:
         return ""
     block = int(found[1]) - 1
     layers = TORCHVISION if block else TORCHVISION_FIRST
-    return f"{_place(block, MOBILENET_V2)}.{layers[found[2]]}.{tensor}"
+    return f"{_block_name(block, MOBILENET_V2)}.{layers[found[2]]}.{tensor}"
 
 
 def _lite_name(module: str, tensor: str) -> str:
@@ -56,11 +56,11 @@ def _lite_name(module: str, tensor: str) -> str:
         return ""
     block = int(found[1])
     layers = LITE if block else LITE_FIRST
-    return f"{_place(block, EFFICIENTNET_LITE0)}.{layers[found[2]]}.{tensor}"
+    return f"{_block_name(block, EFFICIENTNET_LITE0)}.{layers[found[2]]}.{tensor}"
 
 
-def _place(block: int, stages: Sequence[int]) -> str:
-    """``blocks.STAGE.NUMBER`` of the block that is number ``block`` of all."""
+def _block_name(block: int, stages: Sequence[int]) -> str:
+    """Return ``blocks.STAGE.NUMBER`` of block number ``block`` of the network."""
     for stage, count in enumerate(stages):
         if block < count:
             return f"blocks.{stage}.{block}"

@@ -1,4 +1,4 @@
-"""ShuffleNetV2 as a backbone (Ma et al. 2018): torchvision's network with leaky activations, without its classifier."""
+"""ShuffleNetV2 (Ma et al. 2018) as a backbone: torchvision's network with leaky ReLU and without its classifier."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTHS = {
 
 
 class ShuffleNetV2(nn.Module):
-    """Feature maps of strides 8, 16 and 32. Nothing is frozen, batch norms train.
+    """Feature maps of strides 8, 16 and 32; all layers are trained, batch norms included.
 
     Args:
         width: ``"0.5x"``, ``"1.0x"``, ``"1.5x"`` or ``"2.0x"``.
@@ -45,16 +45,16 @@ class ShuffleNetV2(nn.Module):
         self._initialize()
         if weights is not None:
             state = published.get_state_dict(progress=True) if weights == "imagenet" else _read(Path(weights))
-            self._fill(state, str(weights))
+            self._load(state, str(weights))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B,3,H,W) to one (B,C_l,H/s_l,W/s_l) map a stage, finest first."""
+        """Compute one map (B,C_l,H/s_l,W/s_l) of each stage, finest first, of pixels (B,3,H,W)."""
         fine = self.stage2(self.maxpool(self.conv1(pixels)))
         middle = self.stage3(fine)
         return [fine, middle, self.stage4(middle)]
 
     def freeze_as_pretrained(self) -> None:
-        """Nothing to freeze: the published recipe trains every layer."""
+        """Freeze nothing: the published recipe trains all layers."""
 
     def _initialize(self) -> None:
         for module in self.modules():
@@ -63,7 +63,7 @@ class ShuffleNetV2(nn.Module):
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.constant_(module.bias, 0.0001)
 
-    def _fill(self, state: dict[str, Tensor], source: str) -> None:
+    def _load(self, state: dict[str, Tensor], source: str) -> None:
         own = self.state_dict()
         wrong = [key for key, value in own.items() if key not in state or state[key].shape != value.shape]
         if wrong:

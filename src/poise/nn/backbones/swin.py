@@ -1,4 +1,4 @@
-"""Swin transformers (Liu et al. 2021) as backbones of detectors: images of any size, a norm for every output."""
+"""Swin transformers (Liu et al. 2021) as backbones for images of any size, with a layer norm of every feature map."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATCH = 4  # px a token
 
 
 class AnySizeBlock(SwinTransformerBlock):
-    """Timm's block for maps that windows do not fill: they are padded before they are shifted, as in the original."""
+    """Timm's block for maps of any size: they are padded to whole windows before the shift, as in the original."""
 
     def _attn(self, x: Tensor) -> Tensor:
         _, height, width, channels = x.shape
@@ -40,10 +40,10 @@ class Swin(nn.Module):
 
     Args:
         name: a timm model, for example ``swin_tiny_patch4_window7_224``.
-        stages: which strides to return, as powers of two from 2 to 5; the last must be among them.
+        stages: strides of the feature maps as powers of two, from 2 to 5; must include the last.
         weights: ``None`` (random), ``"imagenet"`` (timm downloads them) or a file of timm's weights.
-        frozen_stages: -1 trains all; k freezes the embedding of patches and the first k stages.
-        drop_path: stochastic depth of the last block; it rises toward it from 0.
+        frozen_stages: k freezes the patch embedding and the first k stages; -1 freezes nothing.
+        drop_path: stochastic depth rate of the last block; rates increase linearly from 0.
     """
 
     def __init__(
@@ -69,24 +69,24 @@ class Swin(nn.Module):
             parameter.requires_grad_(False)
 
     def freeze_as_pretrained(self) -> None:
-        """Published recipes train all of it, whatever it starts from."""
+        """Freeze nothing: published recipes train all layers."""
 
     def resolved_options(self) -> dict[str, Any]:
-        """No option waits for the weights."""
+        """Return no options: none depends on the weights."""
         return {}
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B,3,H,W) to one (B,C_l,H/s_l,W/s_l) map a stage, finest first, sizes rounded up."""
+        """Compute one map (B,C_l,H/s_l,W/s_l) of each stage, finest first, sizes rounded up, of pixels (B,3,H,W)."""
         height, width = pixels.shape[-2:]
         maps = self.body(pad(pixels, (0, -width % PATCH, 0, -height % PATCH)))
         return [norm(level).permute(0, 3, 1, 2).contiguous() for norm, level in zip(self.norms, maps, strict=True)]
 
 
 def _features(name: str, stages: Sequence[int], pretrained: bool, drop_path: float) -> Any:
-    """Timm's network for images of any size.
+    """Return timm's network for images of any size.
 
     Raises:
-        ValueError: timm does not know the network, or the weights cannot be had.
+        ValueError: timm does not know the network, or the weights cannot be fetched.
     """
     options: dict[str, Any] = {"strict_img_size": False, "always_partition": True, "drop_path_rate": drop_path}
     wanted = [stage - 2 for stage in stages]

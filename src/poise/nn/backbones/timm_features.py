@@ -16,12 +16,12 @@ from poise.nn.backbones.published_names import timm_names
 from poise.nn.deformable import make_deformable
 from poise.storage import load_weights
 
-TORCHVISION_WEIGHTS = {  # the ImageNet weights that the published detectors started from
+TORCHVISION_WEIGHTS = {  # ImageNet weights that published detectors start from
     "resnet18": "resnet18.tv_in1k",
     "resnet34": "resnet34.tv_in1k",
     "resnet50": "resnet50.tv_in1k",
     "resnet101": "resnet101.tv_in1k",
-    "resnext101_32x4d": "resnext101_32x4d.gluon_in1k",  # the nearest to open-mmlab's that timm has
+    "resnext101_32x4d": "resnext101_32x4d.gluon_in1k",  # closest to open-mmlab's among timm's
     "resnext101_64x4d": "resnext101_64x4d.gluon_in1k",
 }
 
@@ -31,19 +31,19 @@ class Backbone(nn.Module):
 
     Args:
         name: a timm model name, for example ``resnet50``.
-        stages: which strides to return, as powers of two: ``(3, 4, 5)`` gives strides 8, 16, 32.
+        stages: strides of the feature maps as powers of two: ``(3, 4, 5)`` are strides 8, 16 and 32.
         weights: ``None`` (random), ``"imagenet"`` (timm downloads them) or the path of a file of weights
             (safetensors, or a ``.pth`` that ``torch.load(weights_only=True)`` reads) with timm's names, torchvision's
             of MobileNetV2 or those of EfficientNet-Lite0's port.
-        frozen_stages: -1 trains all; 0 freezes the stem; k freezes the stem and the first k stages (batch norms too).
-        norm_eval: batch norms keep their running statistics (their scale and shift are still trained).
-        train_norm: whether scales and shifts of batch norms are trained at all.
-        caffe: the stride of a stage sits in its first 1x1 convolution (weights converted from Caffe).
+        frozen_stages: k freezes the stem and the first k stages, batch norms included; 0 the stem; -1 nothing.
+        norm_eval: keep the running statistics of batch norms fixed; their scale and shift are still trained.
+        train_norm: train scales and shifts of batch norms.
+        caffe: the stride of a stage is in its first 1x1 convolution (weights converted from Caffe).
         deformable_stages: stages, numbered like ``stages``, whose 3x3 convolutions are deformable.
-        gated: deformable taps are also weighted (DCNv2), not only moved (DCNv1).
+        gated: weight deformable taps by a mask (DCNv2); otherwise only move them (DCNv1).
 
-    ``frozen_stages`` and ``norm_eval`` of ``None`` mean "as published" (1 and True) when the backbone starts from
-    weights, and "train everything" when it starts from random numbers.
+    With ``None``, ``frozen_stages`` and ``norm_eval`` are 1 and True, as published, if the backbone starts from
+    weights, and -1 and False if it is initialized at random.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Backbone(nn.Module):
         self.body: Any = _features(name, stages, pretrained)
         self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
         self.strides: tuple[int, ...] = tuple(2**stage for stage in stages)
-        self.follow_weights = (frozen_stages is None, norm_eval is None)
+        self.default_options = (frozen_stages is None, norm_eval is None)
         self.frozen_stages = -1 if frozen_stages is None else frozen_stages
         self.norm_eval = bool(norm_eval)
         if caffe:
@@ -80,25 +80,26 @@ class Backbone(nn.Module):
         self._freeze()
 
     def freeze_as_pretrained(self) -> None:
-        """Freeze what the published recipes freeze, unless the options said otherwise; called once weights are in."""
-        follow_frozen, follow_norm = self.follow_weights
-        self.frozen_stages = 1 if follow_frozen else self.frozen_stages
-        self.norm_eval = True if follow_norm else self.norm_eval
+        """Apply the published ``frozen_stages`` and ``norm_eval`` where they are ``None``; called after loading
+        weights."""
+        default_frozen, default_norm = self.default_options
+        self.frozen_stages = 1 if default_frozen else self.frozen_stages
+        self.norm_eval = True if default_norm else self.norm_eval
         self._freeze()
 
     def resolved_options(self) -> dict[str, Any]:
-        """What the options that were left to follow the weights came to; kept beside saved weights."""
+        """Return the values of options that were ``None``; saved together with the weights."""
         values = {"frozen_stages": self.frozen_stages, "norm_eval": self.norm_eval}
-        return {option: values[option] for option, follows in zip(values, self.follow_weights, strict=True) if follows}
+        return {option: values[option] for option, default in zip(values, self.default_options, strict=True) if default}
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B,3,H,W) to one (B,C_l,H/s_l,W/s_l) map a stage, finest first."""
+        """Compute one map (B,C_l,H/s_l,W/s_l) of each stage, finest first, of pixels (B,3,H,W)."""
         return self.body(pixels)
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
         if mode:
-            self._rest()
+            self._set_frozen_eval()
         return self
 
     def _make_deformable(self, stages: Sequence[int], gated: bool) -> None:
@@ -134,10 +135,10 @@ class Backbone(nn.Module):
         for module in self._frozen_modules():
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
-        self._rest()
+        self._set_frozen_eval()
 
-    def _rest(self) -> None:
-        """Put into evaluation mode what must not move while the rest trains."""
+    def _set_frozen_eval(self) -> None:
+        """Set frozen stages, and batch norms with fixed statistics, to evaluation mode."""
         for module in self._frozen_modules():
             module.eval()
         if self.norm_eval:
@@ -151,10 +152,10 @@ class Backbone(nn.Module):
 
 
 def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:
-    """Timm's network, cut to the wanted stages, with ImageNet weights if asked.
+    """Return timm's network up to the last stage, with ImageNet weights if ``pretrained``.
 
     Raises:
-        ValueError: timm does not know the network, it lacks a stage, or the weights cannot be had.
+        ValueError: timm does not know the network, it lacks a stage, or the weights cannot be fetched.
     """
     try:
         with torch.device("meta"):
@@ -168,7 +169,7 @@ def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:
     if not pretrained:
         return timm.create_model(name, features_only=True, pretrained=False, out_indices=wanted)
     source = TORCHVISION_WEIGHTS.get(name, name)
-    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # weights are fetched, nothing is told
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # no usage statistics
     try:
         return timm.create_model(source, features_only=True, pretrained=True, out_indices=wanted)
     except (OSError, RuntimeError, ValueError) as error:
@@ -188,7 +189,7 @@ def _stride_in_first(body: nn.Module) -> None:
 
 
 def _unpool_first_stage(body: nn.Module) -> None:
-    """Pass Res2Net's last split through the first stage as it is, as the published detectors do (timm averages 3x3)."""
+    """Remove the 3x3 average pooling of the last split in Res2Net's first stage, as published detectors do."""
     for module in body.modules():
         pool = getattr(module, "pool", None)
         if isinstance(pool, nn.AvgPool2d) and pool.stride in (1, (1, 1)):
@@ -196,13 +197,13 @@ def _unpool_first_stage(body: nn.Module) -> None:
 
 
 def tensors_of(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file of weights, which may nest them under ``state_dict``."""
+    """Return the tensors of a file of weights, also if nested under ``state_dict``."""
     inner = content.get("state_dict", content)
     return {key: value for key, value in inner.items() if isinstance(value, Tensor)} if isinstance(inner, dict) else {}
 
 
 def load_backbone_weights(backbone: Any, path: Path) -> None:
-    """Fill the backbone from a file; classifier weights are left aside, anything else must fit.
+    """Load a backbone from a file; classifier weights are ignored, everything else must fit.
 
     Raises:
         ValueError: the file does not hold this network's weights.

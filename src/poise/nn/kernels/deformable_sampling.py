@@ -1,8 +1,8 @@
-"""What multi-scale deformable attention finds: weighted sums of bilinear samples (Zhu et al. 2021, eq. 3).
+"""Weighted sums of bilinear samples: the kernel of multi-scale deformable attention (Zhu et al. 2021, eq. 3).
 
-A bilinear sample is a weighted sum of four cells, so a weighted sum of samples is one *bag* of vectors: PyTorch's
-``embedding_bag`` with a weight for each of its members. No sample is ever written down. On CUDA devices the Triton
-kernel of ``deformable_triton.py`` takes its place.
+A bilinear sample is a weighted sum of four cells, so a weighted sum of samples is a weighted sum of cells, which
+``embedding_bag`` computes without storing the samples. Deformable convolution on CPUs uses the same sums. On CUDA
+devices attention uses the Triton kernel of ``deformable_triton.py``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ Shape = tuple[int, int]  # height and width of a level
 
 
 def sample_levels(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of bilinear samples, zero outside the maps and where a location is not finite, in float32.
+    """Sum bilinear samples with weights, in float32; samples are 0 outside the maps and at locations that are not
+    finite.
 
-    On CUDA devices a Triton kernel, unless ``has_kernel`` is false or PyTorch was told to be deterministic (the
-    kernel's backward pass adds in any order); elsewhere ``sample_in_bags``.
+    CUDA devices use the Triton kernel where ``has_kernel``, unless ``torch.use_deterministic_algorithms`` is set: the
+    kernel's backward pass adds in any order. Otherwise ``sample_in_bags`` is used.
 
     Args:
-        value: (B,N,H,D) tokens of all levels, a vector for each of H heads.
+        value: (B,N,H,D) values of the tokens of all levels for each of H heads.
         shapes: height and width of each level.
-        locations: (B,Q,H,L,P,2) x, y, where [0,1] spans the map from edge to edge.
+        locations: (B,Q,H,L,P,2) x, y, normalized: [0,1] spans the map from edge to edge.
         weights: (B,Q,H,L,P).
 
     Returns:
-        (B,Q,H*D).
+        (B,Q,H*D) float32.
     """
     with torch.autocast(value.device.type, enabled=False):
         if value.is_cuda and has_kernel() and not torch.are_deterministic_algorithms_enabled():
@@ -44,10 +45,10 @@ def sample_levels(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, w
 
 @torch.compiler.assume_constant_result
 def has_kernel() -> bool:
-    """Whether CUDA devices use the Triton kernel.
+    """Return whether CUDA devices use the Triton kernel.
 
-    They do where Triton is installed and every GPU can run it (compute capability 7), unless the environment variable
-    ``POISE_TRITON`` is 0. Read once.
+    They do where Triton is installed and every GPU has compute capability 7, unless the environment variable
+    ``POISE_TRITON`` is 0. It is read once.
     """
     return _load_kernel()
 
@@ -63,46 +64,78 @@ def _load_kernel() -> bool:
 
 
 def sample_in_bags(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, weights: Tensor) -> Tensor:
-    """``sample_levels`` in plain PyTorch; all tensors in one floating type."""
-    filled = [level for level, (height, width) in enumerate(shapes) if height and width]
-    if len(filled) < len(shapes):
-        seen = tuple(shapes[level] for level in filled)
-        return sample_in_bags(value, seen, locations[:, :, :, filled], weights[:, :, :, filled])
+    """Compute ``sample_levels`` by ``embedding_bag``; all tensors have one floating-point type, as has the result."""
+    nonempty = [level for level, (height, width) in enumerate(shapes) if height and width]
+    if len(nonempty) < len(shapes):
+        remaining = tuple(shapes[level] for level in nonempty)
+        return sample_in_bags(value, remaining, locations[:, :, :, nonempty], weights[:, :, :, nonempty])
     batch, tokens, heads, _ = value.shape
     device = value.device
-    of_levels = (*zip(*shapes, strict=True), _starts(shapes))
-    height, width, start = (on_device(numbers, torch.int32, device)[:, None] for numbers in of_levels)  # (L,1) each
+    starts = [sum(height * width for height, width in shapes[:level]) for level in range(len(shapes))]
+    columns_of_shapes = (*zip(*shapes, strict=True), starts)
+    height, width, start = (on_device(numbers, torch.int32, device)[:, None] for numbers in columns_of_shapes)  # (L,1)
     image = torch.arange(batch, device=device, dtype=torch.int32)[:, None, None] * tokens
-    vector = (image * heads + torch.arange(heads, device=device, dtype=torch.int32))[..., None, None]
-    columns = [(vector + x * heads, share) for x, share in _neighbors(locations[..., 0], width)]
-    rows = [((start + y * width) * heads, share * weights) for y, share in _neighbors(locations[..., 1], height)]
-    members = torch.stack([row + column for row, _ in rows for column, _ in columns], 3)  # (B,Q,H,4,L,P)
-    shares = torch.stack([above * beside for _, above in rows for _, beside in columns], 3)
-    bags = members.flatten(0, 2).flatten(1), shares.flatten(0, 2).flatten(1)
-    found = functional.embedding_bag(bags[0], value.flatten(0, 2), mode="sum", per_sample_weights=bags[1])
-    return found.reshape(batch, -1, heads * value.shape[3])
+    first = (image * heads + torch.arange(heads, device=device, dtype=torch.int32))[..., None, None]
+    columns = [(first + x * heads, weight) for x, weight in _neighbors(locations[..., 0], width)]
+    rows = [((start + y * width) * heads, weight * weights) for y, weight in _neighbors(locations[..., 1], height)]
+    index = torch.stack([row + column for row, _ in rows for column, _ in columns], 3)  # (B,Q,H,4,L,P)
+    cell_weights = torch.stack([by_row * by_column for _, by_row in rows for _, by_column in columns], 3)
+    index, cell_weights = (t.flatten(0, 2).flatten(1) for t in (index, cell_weights))
+    sums = functional.embedding_bag(index, value.flatten(0, 2), mode="sum", per_sample_weights=cell_weights)
+    return sums.reshape(batch, -1, heads * value.shape[3])
 
 
 def on_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers as a tensor (n,), filled in on the device: a copy of what the host made would be waited for."""
+    """Return numbers as a tensor (n,), filled on the device: a copy from the host would synchronize."""
     return torch.stack([torch.full((), number, dtype=dtype, device=device) for number in numbers])
 
 
-def _starts(shapes: tuple[Shape, ...]) -> list[int]:
-    """The first token of each level."""
-    starts = [0]
-    for height, width in shapes[:-1]:
-        starts.append(starts[-1] + height * width)
-    return starts
-
-
 def _neighbors(position: Tensor, cells: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The two cells along one axis that a position lies between, with the share of each; no share beyond the map."""
-    place = (position - 0.5 + 0.5) * cells - 0.5  # rounded as grid_sample does, with which models were published
-    low = place.detach().floor()
-    part, cell = place - low, low.int()
-    found = []
-    for index, share in ((cell, 1 - part), (cell + 1, part)):
-        within = index.minimum(cells - 1).clamp(min=0)
-        found.append((within, torch.where(within == index, share, 0.0)))
-    return found
+    """Return the two cells around each normalized position along one axis, int32, and their weights, 0 beyond the
+    map."""
+    position = (position - 0.5 + 0.5) * cells - 0.5  # the same rounding as grid_sample, which published models used
+    low = position.detach().floor()
+    fraction, cell = position - low, low.int()
+    neighbors = []
+    for index, weight in ((cell, 1 - fraction), (cell + 1, fraction)):
+        inside = index.minimum(cells - 1).clamp(min=0)
+        neighbors.append((inside, torch.where(inside == index, weight, 0.0)))
+    return neighbors
+
+
+def deform_conv_in_bags(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    dilation: int,
+    mask: Tensor | None,
+) -> Tensor:
+    """Compute ``torchvision.ops.deform_conv2d`` of one group as 1x1 convolutions followed by a sum of bilinear samples.
+
+    Sampling is linear, so each tap's matrix is applied before the map is sampled, and the taps of an output are one bag
+    of cells. Forward and backward take a sixth of torchvision's time on a CPU. Arguments are those of
+    ``deform_conv2d``.
+    """
+    batch, _, height, width = x.shape
+    channels, _, kernel, _ = weight.shape
+    taps, (rows, columns) = kernel * kernel, offset.shape[2:]
+    matrices = weight.permute(2, 3, 0, 1).reshape(taps * channels, -1, 1, 1)
+    value = functional.conv2d(x, matrices).reshape(batch, taps, channels, -1).transpose(2, 3)
+    tap = torch.arange(kernel, device=x.device) * dilation - padding
+    grid_y = torch.arange(rows, device=x.device)[:, None, None] * stride + tap.repeat_interleave(kernel)
+    grid_x = torch.arange(columns, device=x.device)[:, None] * stride + tap.repeat(kernel)
+    offset_y, offset_x = offset.reshape(batch, taps, 2, rows, columns).permute(2, 0, 3, 4, 1)
+    locations = torch.stack(((offset_x + grid_x + 0.5) / width, (offset_y + grid_y + 0.5) / height), -1)
+    weights = torch.ones_like(offset_y) if mask is None else mask.permute(0, 2, 3, 1)
+    form = batch, rows * columns, 1, taps, 1
+    sums = sample_in_bags(
+        value.reshape(batch, -1, 1, channels),
+        ((height, width),) * taps,
+        locations.reshape(*form, 2),
+        weights.reshape(form),
+    )
+    sums = sums if bias is None else sums + bias
+    return sums.transpose(1, 2).reshape(batch, channels, rows, columns)

@@ -1,9 +1,10 @@
-"""Sampling of deformable attention as Triton kernels, forward and exact backward (Zhu et al. 2021, eq. 3).
+"""Triton kernels of ``deformable_sampling.sample_levels``, forward and exact backward (Zhu et al. 2021, eq. 3).
 
-One launch a level; a program takes some queries of one head. Values may be float32, float16 or bfloat16; sums are
-float32. Reads and writes are masked, so that no location, NaN included, leads outside a map. Importing this file
-imports Triton and registers the operator ``poise::sample_levels``; ``deformable_sampling.py`` decides when. Kernels
-have no annotations because Triton reads those itself.
+Each level is one launch; a program processes a block of queries of one head. Values may be float32, float16 or
+bfloat16; sums are float32. Loads and stores are masked, so that no location, not even NaN, reads outside a map.
+Importing this file imports Triton and registers the operator ``poise::sample_levels``;
+``deformable_sampling.has_kernel`` imports it. Kernels have no annotations, because Triton interprets annotations
+itself.
 """
 
 from __future__ import annotations
@@ -16,75 +17,86 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-FREE = ["tokens", "queries", "heads", "depth", "looks", "first", "height", "width", "start"]  # never recompiled for
+NOT_SPECIALIZED = [
+    "tokens",
+    "queries",
+    "heads",
+    "depth",
+    "samples",
+    "first",
+    "height",
+    "width",
+    "start",
+]  # arguments whose new values cause no recompilation
 
 
 @triton.jit
 def _program(tokens, queries, heads, depth, BLOCK: tl.constexpr, DEPTH: tl.constexpr):
-    """Of this program's queries: which exist, their number, where their vectors begin, and where their answers lie."""
+    """Return of this program's queries which exist, their index, offsets of values, and offsets and mask of outputs."""
     batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     query, channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, DEPTH)
-    real, asked = query < queries, (batch.to(tl.int64) * queries + query) * heads + head
+    valid, index = query < queries, (batch.to(tl.int64) * queries + query) * heads + head
     vectors = (batch.to(tl.int64) * tokens * heads + head) * depth
-    place, exists = asked[:, None] * depth + channel[None, :], real[:, None] & (channel < depth)[None, :]
-    return real, asked, vectors, channel, place, exists
+    offsets, exists = index[:, None] * depth + channel[None, :], valid[:, None] & (channel < depth)[None, :]
+    return valid, index, vectors, channel, offsets, exists
 
 
 @triton.jit
-def _position(locations, look, real, height, width):
-    """x and y in cells; what touches no cell of the map, or is not finite, goes to a place beside it."""
-    x = (tl.load(locations + 2 * look, mask=real, other=-1.0) - 0.5 + 0.5) * width - 0.5  # rounded as grid_sample does
-    y = (tl.load(locations + 2 * look + 1, mask=real, other=-1.0) - 0.5 + 0.5) * height - 0.5
+def _position(locations, sample, valid, height, width):
+    """Return x and y in cells; locations that touch no cell, or are not finite, are moved outside the map."""
+    # x - 0.5 + 0.5 is the rounding of grid_sample
+    x = (tl.load(locations + 2 * sample, mask=valid, other=-1.0) - 0.5 + 0.5) * width - 0.5
+    y = (tl.load(locations + 2 * sample + 1, mask=valid, other=-1.0) - 0.5 + 0.5) * height - 0.5
     near = (x >= -1) & (x < width) & (y >= -1) & (y < height)
     return tl.where(near, x, -2.0), tl.where(near, y, -2.0)
 
 
 @triton.jit
 def _cell(row, column, height, width, start, step, channel, depth):
-    """Where the vectors of cells lie, and which of their numbers exist."""
+    """Return the offsets of the values of cells, and the mask of those that exist."""
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     token = start + row.to(tl.int32) * width + column.to(tl.int32)
-    place = token.to(tl.int64)[:, None] * step + channel[None, :]
-    return place, inside[:, None] & (channel < depth)[None, :]
+    offsets = token.to(tl.int64)[:, None] * step + channel[None, :]
+    return offsets, inside[:, None] & (channel < depth)[None, :]
 
 
-@triton.jit(do_not_specialize=FREE)
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def _forward(
     value, locations, weights, output,
-    tokens, queries, heads, depth, looks, first, height, width, start,
+    tokens, queries, heads, depth, samples, first, height, width, start,
     POINTS: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Adds what the queries find on one level to ``output`` (B,Q,H,D)."""
-    real, asked, vectors, channel, place, exists = _program(tokens, queries, heads, depth, BLOCK, DEPTH)
+    """Add one level's weighted sums to ``output`` (B,Q,H,D)."""
+    valid, index, vectors, channel, offsets, exists = _program(tokens, queries, heads, depth, BLOCK, DEPTH)
     step = heads * depth
-    total = tl.load(output + place, mask=exists, other=0.0)
+    total = tl.load(output + offsets, mask=exists, other=0.0)
     for point in range(POINTS):
-        look = asked * looks + first + point
-        x, y = _position(locations, look, real, height, width)
-        weight = tl.load(weights + look, mask=real, other=0.0)
+        sample = index * samples + first + point
+        x, y = _position(locations, sample, valid, height, width)
+        weight = tl.load(weights + sample, mask=valid, other=0.0)
         left, top = tl.floor(x), tl.floor(y)
         for corner in tl.static_range(4):
             row, column = top + corner // 2, left + corner % 2
-            share = (1 - tl.abs(x - column)) * (1 - tl.abs(y - row)) * weight
+            corner_weight = (1 - tl.abs(x - column)) * (1 - tl.abs(y - row)) * weight
             cell, inside = _cell(row, column, height, width, start, step, channel, depth)
-            total += share[:, None] * tl.load(value + vectors + cell, mask=inside, other=0.0).to(tl.float32)
-    tl.store(output + place, total, mask=exists)
+            total += corner_weight[:, None] * tl.load(value + vectors + cell, mask=inside, other=0.0).to(tl.float32)
+    tl.store(output + offsets, total, mask=exists)
 
 
-@triton.jit(do_not_specialize=FREE)
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def _backward(
     value, locations, weights, gradient, to_value, to_locations, to_weights,
-    tokens, queries, heads, depth, looks, first, height, width, start,
+    tokens, queries, heads, depth, samples, first, height, width, start,
     POINTS: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Adds one level's part to the gradient of the values and writes those of its locations and weights."""
-    real, asked, vectors, channel, place, exists = _program(tokens, queries, heads, depth, BLOCK, DEPTH)
+    """Add one level's part to the gradient of the values; write the gradients of its locations and weights."""
+    valid, index, vectors, channel, offsets, exists = _program(tokens, queries, heads, depth, BLOCK, DEPTH)
     step = heads * depth
-    told = tl.load(gradient + place, mask=exists, other=0.0)
+    grad = tl.load(gradient + offsets, mask=exists, other=0.0)
     for point in range(POINTS):
-        look = asked * looks + first + point
-        x, y = _position(locations, look, real, height, width)
-        weight = tl.load(weights + look, mask=real, other=0.0)
+        sample = index * samples + first + point
+        x, y = _position(locations, sample, valid, height, width)
+        weight = tl.load(weights + sample, mask=valid, other=0.0)
         left, top = tl.floor(x), tl.floor(y)
         to_x, to_y, to_weight = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
         for corner in tl.static_range(4):
@@ -93,19 +105,19 @@ def _backward(
             across, along = 1 - tl.abs(x - column), 1 - tl.abs(y - row)
             cell, inside = _cell(row, column, height, width, start, step, channel, depth)
             found = tl.load(value + vectors + cell, mask=inside, other=0.0).to(tl.float32)
-            heard = tl.sum(found * told, 1)
-            to_x += (2 * right - 1) * along * heard
-            to_y += (2 * below - 1) * across * heard
-            to_weight += across * along * heard
-            tl.atomic_add(to_value + vectors + cell, (across * along * weight)[:, None] * told, mask=inside)
-        tl.store(to_locations + 2 * look, to_x * weight * width, mask=real)
-        tl.store(to_locations + 2 * look + 1, to_y * weight * height, mask=real)
-        tl.store(to_weights + look, to_weight, mask=real)
+            dot = tl.sum(found * grad, 1)
+            to_x += (2 * right - 1) * along * dot
+            to_y += (2 * below - 1) * across * dot
+            to_weight += across * along * dot
+            tl.atomic_add(to_value + vectors + cell, (across * along * weight)[:, None] * grad, mask=inside)
+        tl.store(to_locations + 2 * sample, to_x * weight * width, mask=valid)
+        tl.store(to_locations + 2 * sample + 1, to_y * weight * height, mask=valid)
+        tl.store(to_weights + sample, to_weight, mask=valid)
 
 
 @torch.library.custom_op("poise::sample_levels", mutates_args=())
 def sample_levels(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    """``deformable_sampling.sample_levels``; ``shapes`` are height, width, height, width, … and both others float32."""
+    """Compute ``deformable_sampling.sample_levels``; ``shapes`` are height, width, height, …, and the rest float32."""
     value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
     batch, queries, heads = weights.shape[:3]
     output = torch.zeros(batch, queries, heads * value.shape[3], device=value.device)
@@ -117,7 +129,7 @@ def sample_levels(value: Tensor, shapes: Sequence[int], locations: Tensor, weigh
 def sample_levels_backward(
     value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights."""
+    """Return the gradients of value, locations and weights."""
     value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
     gradient = gradient.contiguous()
     found = (torch.zeros_like(value, dtype=torch.float32), torch.empty_like(locations), torch.empty_like(weights))
@@ -126,7 +138,7 @@ def sample_levels_backward(
 
 
 def _each_level(kernel: Any, tensors: Sequence[Tensor], shapes: Sequence[int], value: Tensor, weights: Tensor) -> None:
-    """Launch a kernel for every level."""
+    """Launch a kernel on every level."""
     batch, queries, heads, levels, points = weights.shape
     tokens, depth = value.shape[1], value.shape[3]
     width = triton.next_power_of_2(depth)
@@ -150,15 +162,15 @@ def _(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor, 
     return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (value, locations, weights))
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     value, ctx.shapes, locations, weights = inputs
     ctx.save_for_backward(value, locations, weights)
 
 
-def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+def _backward_of_op(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     value, locations, weights = ctx.saved_tensors
     found = torch.ops.poise.sample_levels_backward(value, ctx.shapes, locations, weights, gradient)
     return found[0], None, found[1], found[2]
 
 
-sample_levels.register_autograd(_differentiate, setup_context=_remember)
+sample_levels.register_autograd(_backward_of_op, setup_context=_save_for_backward)

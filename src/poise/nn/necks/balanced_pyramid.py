@@ -1,4 +1,4 @@
-"""Balanced feature pyramid (Pang et al. 2019, section 3.2): every level gets the same, refined mean of all levels."""
+"""Balanced feature pyramid (BFP) of Libra R-CNN (Pang et al. 2019, section 3.2)."""
 
 from __future__ import annotations
 
@@ -35,17 +35,16 @@ REFINEMENTS: dict[str, type[nn.Module]] = {"conv": Convolved, "non_local": NonLo
 
 
 class BalancedPyramid(nn.Module):
-    """Gather all levels at one, average, refine, and add the result back to every level.
+    """Resizes all levels to one size, averages them (eq. 4), refines the mean and adds it to every level.
 
-    Takes and gives any number of (B,C,H_l,W_l) maps, finest first, of any pyramid; sizes need not be exact halves.
+    Maps (B,C,H_l,W_l) may come from any pyramid, finest first; sizes need not be exact halves. As in the published code
+    all convolutions are initialized by Xavier's distribution, so that the non-local block does not start as the
+    identity.
 
     Args:
         channels: C.
-        level: which level's size the gathered maps have (the published models gather at stride 16).
+        level: whose size the resized maps have (published models: the level of stride 16).
         refine: ``"none"``, ``"conv"`` or ``"non_local"``.
-
-    All convolutions start from Xavier's distribution, so the non-local block is not an identity at first (as in the
-    published code, whose pyramid overwrites the block's own start).
     """
 
     def __init__(self, channels: int, level: int = 2, refine: str = "non_local") -> None:
@@ -69,7 +68,7 @@ class BalancedPyramid(nn.Module):
 
 
 def _resize(level: Tensor, size: tuple[int, ...], shrink: bool) -> Tensor:
-    """Greatest value of each cell where a map shrinks, nearest where it grows."""
+    """Resize a map: adaptive max pooling to a smaller size, nearest-neighbor interpolation to a larger one."""
     if level.shape[-2:] == size:
         return level
     return functional.adaptive_max_pool2d(level, size) if shrink else functional.interpolate(level, size=size)

@@ -1,4 +1,4 @@
-"""The neck of the DETR family: every backbone map brought to the same number of channels, and coarser maps added."""
+"""The neck of the DETR family: projects backbone maps to the same number of channels and adds coarser levels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 
 class ChannelMapper(nn.Module):
-    """1x1 convolutions, and ``extra`` 3x3 ones of stride 2, the first of which reads the backbone's last map.
+    """1x1 convolutions of the backbone's maps, then ``extra`` 3x3 convolutions of stride 2, first of the last backbone
+    map.
 
     Args:
-        groups: of the group norm after each convolution; 0: none, convolutions have biases instead.
+        groups: of the group norm after each convolution; 0: no norm, and convolutions with bias.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class ChannelMapper(nn.Module):
 
 
 class _Projection(nn.Sequential):
-    """Convolution (of stride 2 if wider than a cell) and group norm."""
+    """Convolution, of stride 2 if larger than 1x1, and group norm."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int, groups: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Feature pyramid network (Lin et al. 2017), and the ways in which detectors add coarser levels to it."""
+"""Feature pyramid network (FPN: Lin et al. 2017) and the coarser levels that detectors add to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from poise.nn.layers import Conv3x3
 
 
 class NormedConv(nn.Conv2d):
-    """A convolution without bias, and the group norm of what it gives."""
+    """Convolution without bias, then group norm."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int, groups: int, stride: int = 1) -> None:
         super().__init__(in_channels, channels, kernel, stride, kernel // 2, bias=False)
@@ -33,10 +33,10 @@ class StridedLevels(nn.Module):
     """Two coarser levels (P6, P7) by 3x3 convolutions of stride 2.
 
     Args:
-        in_channels: of the map that P6 is made from.
+        in_channels: of the map that P6 reads.
         from_input: P6 reads the backbone's last map (RetinaNet) instead of the pyramid's (FCOS, ATSS).
-        relu: P7 reads the rectified P6.
-        groups: of a group norm after each convolution; 0 for none.
+        relu: apply ReLU to P6 before P7 reads it.
+        groups: of a group norm after each convolution; 0: none.
     """
 
     def __init__(self, in_channels: int, channels: int, from_input: bool, relu: bool, groups: int = 0) -> None:
@@ -50,21 +50,27 @@ class StridedLevels(nn.Module):
 
 
 class SubsampledLevel(nn.Module):
-    """One coarser level (P6) by taking every second value (Faster R-CNN)."""
+    """One coarser level (P6): P5 subsampled by two (Faster R-CNN)."""
 
     def forward(self, backbone_map: Tensor, pyramid_map: Tensor) -> list[Tensor]:
         return [functional.max_pool2d(pyramid_map, 1, 2)]
 
 
 class NoLevels(nn.Module):
-    """Nothing coarser than the backbone's maps (YOLOX)."""
+    """No additional level (YOLOX)."""
 
     def forward(self, backbone_map: Tensor, pyramid_map: Tensor) -> list[Tensor]:
         return []
 
 
 class FPN(nn.Module):
-    """Top-down pyramid over the backbone's maps plus the levels that ``extra`` adds; ``groups`` as there."""
+    """Top-down feature pyramid with lateral connections.
+
+    Args:
+        in_channels, strides: of the backbone's maps.
+        extra: ``(backbone_map, pyramid_map) -> list`` of coarser levels, of the last map each.
+        groups: of a group norm after each convolution; 0: none.
+    """
 
     def __init__(
         self, in_channels: Sequence[int], strides: Sequence[int], channels: int, extra: nn.Module, groups: int = 0

@@ -1,4 +1,4 @@
-"""GhostPAN, NanoDet-Plus's neck: path aggregation by ghost bottlenecks (Han et al. 2020) and depthwise steps."""
+"""GhostPAN, the neck of NanoDet-Plus: path aggregation by ghost bottlenecks (Han et al. 2020)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DepthwiseSeparable(nn.Sequential):
 
 
 class GhostModule(nn.Module):
-    """Half of the channels by a 1x1 convolution, the other half from those by a cheap depthwise one."""
+    """Computes half of the channels by a 1x1 convolution and the other half from those by a depthwise convolution."""
 
     def __init__(self, in_channels: int, channels: int, act: bool) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class GhostModule(nn.Module):
 
 
 class GhostBottleneck(nn.Module):
-    """Two ghost modules beside a depthwise shortcut; no activation after the sum."""
+    """Two ghost modules with a depthwise shortcut and no activation after the sum."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int) -> None:
         super().__init__()
@@ -63,10 +63,11 @@ class GhostBottleneck(nn.Module):
 
 
 class GhostPAN(nn.Module):
-    """Maps of the backbone to as many of ``channels`` channels plus one coarser level.
+    """Path aggregation pyramid with ``channels`` channels and one level more than the backbone.
 
-    Down the pyramid each level meets the coarser one (bilinear); up again each meets the finer one (strided). The
-    extra level is the sum of two strided steps, from the reduced coarsest map and from the finished one.
+    Top-down, each level is concatenated with the coarser one (bilinear upsampling); bottom-up, with the finer one
+    (strided convolution). The extra level is the sum of two strided convolutions, of the reduced coarsest map and of
+    the aggregated one.
     """
 
     def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: int, kernel: int = 5) -> None:
