@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 from support.sources import ROOT
 
+from benchmarks import mutations
+
 
 @pytest.fixture
 def record(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -74,3 +76,16 @@ def test_what_cannot_be_compared_is_said(
     (tmp_path / "c.json").write_text("[]")
     assert compare.main([str(before), str(tmp_path / "c.json")]) == 2
     assert "not written by a benchmark" in capsys.readouterr().err
+
+
+def test_faults_of_the_proof_that_tests_find_them_still_have_their_place(tmp_path: Path) -> None:
+    """benchmarks/mutations.py puts each of them into a copy of the sources and runs the tests that should notice."""
+    assert len({fault.name for fault in mutations.FAULTS}) == len(mutations.FAULTS) >= 10
+    mutations.copy_sources(tmp_path / "copy")
+    for fault in mutations.FAULTS:
+        file = tmp_path / "copy" / "src" / "poise" / fault.file
+        text = mutations.put_in(fault, tmp_path / "copy")  # raises where its place is gone
+        assert file.read_text(encoding="utf-8") != text
+        file.write_text(text, encoding="utf-8")
+        for word in fault.tests.split():
+            assert (ROOT / word.split("::")[0]).is_file(), f"{fault.name}: {word} is gone"

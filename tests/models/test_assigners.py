@@ -14,7 +14,7 @@ from poise.detectors import DenseBranch, DetectionModel
 from poise.models import create_model, list_models
 from poise.models.assigners import ASSIGNERS, incompatibility, markdown_table, swap_assigner
 
-SMALL: dict[str, Any] = {"channels": 16, "depth": 1}
+SMALL: dict[str, Any] = {"backbone": "test_resnet", "channels": 16, "depth": 1}
 FAMILIES = [name.removesuffix("_mnv3s_fpn") for name in list_models("*_mnv3s_fpn")]
 PROSE = "<!-- table: made from code, see tests/models/test_assigners.py -->\n"
 
