@@ -18,7 +18,7 @@ from poise.fonts import font_for, readable_name
 
 Color = tuple[int, int, int]
 
-# Twenty colors told apart by hue first and lightness second; later classes continue on the golden angle.
+# Twenty colors that differ by hue first and lightness second; later classes continue on the golden angle.
 PALETTE: tuple[Color, ...] = (
     (255, 56, 56), (0, 168, 232), (72, 199, 62), (255, 149, 0), (160, 84, 255), (255, 214, 0), (0, 186, 160),
     (255, 92, 190), (46, 91, 255), (150, 110, 60), (190, 230, 40), (140, 20, 70), (90, 220, 255), (255, 170, 150),
@@ -83,7 +83,7 @@ def draw_boxes(
         names: name of each class; long ones are shortened to what the picture can hold.
         show_labels: whether boxes carry their class's name.
         show_scores: whether captions carry the score (where scores are given).
-        colors: one color a class in place of the fixed palette.
+        colors: one color per class instead of the fixed palette.
         line_width, font_size: pixels; by default they follow the picture's size.
         dashed: (n,) which boxes are drawn broken (crowd and ignored regions).
 

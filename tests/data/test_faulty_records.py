@@ -11,7 +11,7 @@ import pytest
 from support.colored import FileRecord, write_records
 
 from poise.data import DataError, train_loader
-from poise.data.dataset import Record
+from poise.data.dataset import ImageRecordLike
 from poise.preprocess import Preprocess
 from poise.recipes import AugmentSettings
 
@@ -22,7 +22,7 @@ class Named(list[FileRecord]):
     class_names = ("a", "b", "c", "d", "e")
 
 
-def spoil(record: FileRecord, box: list[float] | None = None, label: int | None = None) -> Record:
+def spoil(record: FileRecord, box: list[float] | None = None, label: int | None = None) -> ImageRecordLike:
     """The record with another box or label for its second object."""
     boxes, labels = record.boxes.copy(), record.labels.copy()
     boxes[1] = boxes[1] if box is None else box

@@ -1,4 +1,4 @@
-"""From what a reader found to an :class:`ImageSet`: one place where every record is checked and the faulty left out."""
+"""Make an :class:`ImageSet` of the records of any format: check each of them and leave the faulty ones out."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from poise.data.image_set import Category, ImageColumns, ImageSet, ObjectColumns
 from poise.data.images import UNSUPPORTED, image_size
 from poise.data.units import Written, other_unit
 
-OUTSIDE = 1.0  # pixels that a box may reach out of its image before it is worth a note
+OUTSIDE = 1.0  # pixels that a box may reach out of its image without a note
 
 
 @dataclass
-class Found:
-    """What a reader found in one split, unchecked."""
+class RawSplit:
+    """The records of one split as a reader found them, unchecked."""
 
     source: str  # the annotation file or folder, for messages
     categories: list[Category] = field(default_factory=list)
     ids: list[int | str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)  # relative to the root
-    widths: list[int] = field(default_factory=list)  # 0 where the data set does not say
+    widths: list[int] = field(default_factory=list)  # 0: not stated
     heights: list[int] = field(default_factory=list)
     negative: list[list[int]] | None = None
     not_exhaustive: list[list[int]] | None = None
@@ -56,7 +56,7 @@ def no_objects() -> ObjectColumns:
     )
 
 
-def assemble(name: str, root: Path, kind: str, found: Found, log: FaultLog) -> ImageSet:
+def assemble(name: str, root: Path, kind: str, found: RawSplit, log: FaultLog) -> ImageSet:
     """Check everything that can be known without decoding images, and keep what is sound.
 
     Objects keep the order in which they stand in the file; images too.
@@ -87,7 +87,7 @@ def assemble(name: str, root: Path, kind: str, found: Found, log: FaultLog) -> I
     )
 
 
-def _image_columns(found: Found) -> ImageColumns:
+def _image_columns(found: RawSplit) -> ImageColumns:
     return ImageColumns(
         ids_column(found.ids),
         Strings.of(found.files),
@@ -98,7 +98,7 @@ def _image_columns(found: Found) -> ImageColumns:
     )
 
 
-def _categories(found: Found, log: FaultLog) -> tuple[Category, ...]:
+def _categories(found: RawSplit, log: FaultLog) -> tuple[Category, ...]:
     """Sorted by id, without those whose id is taken."""
     by_id: dict[int, Category] = {}
     names: dict[str, int] = {}
@@ -123,8 +123,8 @@ def _labels(category_ids: np.ndarray, categories: tuple[Category, ...]) -> np.nd
     return np.where(known[position] == category_ids, position, -1)
 
 
-def _images(found: Found, root: Path, log: FaultLog) -> np.ndarray:
-    """Mask of the images that can be used; fills in sizes that the data set does not say."""
+def _images(found: RawSplit, root: Path, log: FaultLog) -> np.ndarray:
+    """Mask of the images that can be used; fills in sizes that are not stated."""
     keep = np.ones(len(found.ids), bool)
     _drop_repeated_ids(found, keep, log)
     index = FileIndex(root)
@@ -147,7 +147,7 @@ def _images(found: Found, root: Path, log: FaultLog) -> np.ndarray:
     return keep
 
 
-def _missing(found: Found, file: str, near: str) -> str:
+def _missing(found: RawSplit, file: str, near: str) -> str:
     """Where a missing image is named, and how, and what could be meant."""
     stated = found.stated.get(file, file)
     text = f"named in {found.source}" + (f" as {stated}" if stated.startswith("/") or not file.endswith(stated) else "")
@@ -156,7 +156,7 @@ def _missing(found: Found, file: str, near: str) -> str:
     return text + (f"; there is {near!r}" if near else "")
 
 
-def _fill_size(found: Found, root: Path, i: int, log: FaultLog) -> bool:
+def _fill_size(found: RawSplit, root: Path, i: int, log: FaultLog) -> bool:
     try:
         found.widths[i], found.heights[i] = image_size(root / found.files[i])
     except BadImage as error:
@@ -166,7 +166,7 @@ def _fill_size(found: Found, root: Path, i: int, log: FaultLog) -> bool:
     return True
 
 
-def _drop_repeated_ids(found: Found, keep: np.ndarray, log: FaultLog) -> None:
+def _drop_repeated_ids(found: RawSplit, keep: np.ndarray, log: FaultLog) -> None:
     if len(set(found.ids)) == len(found.ids):
         return
     positions: dict[int | str, list[int]] = defaultdict(list)
@@ -179,7 +179,7 @@ def _drop_repeated_ids(found: Found, keep: np.ndarray, log: FaultLog) -> None:
             keep[i] = False
 
 
-def _sound_objects(found: Found, labels: np.ndarray, considered: np.ndarray, log: FaultLog) -> np.ndarray:
+def _sound_objects(found: RawSplit, labels: np.ndarray, considered: np.ndarray, log: FaultLog) -> np.ndarray:
     """Mask of the objects without fault, among those ``considered``; a faulty one is logged under its first fault."""
     objects, sound = found.objects, considered.copy()
     x1, y1, x2, y2 = objects.boxes.T
@@ -210,13 +210,13 @@ def _sound_objects(found: Found, labels: np.ndarray, considered: np.ndarray, log
     return sound
 
 
-def _note(found: Found, log: FaultLog, kind: str, rows: np.ndarray) -> None:
+def _note(found: RawSplit, log: FaultLog, kind: str, rows: np.ndarray) -> None:
     for row in np.flatnonzero(rows):
         values = ", ".join(f"{value:g}" for value in found.objects.boxes[row])
         log.add(kind, found.where(int(row)), f"x1, y1, x2, y2 = {values}")
 
 
-def _repeated(found: Found, labels: np.ndarray, sound: np.ndarray) -> np.ndarray:
+def _repeated(found: RawSplit, labels: np.ndarray, sound: np.ndarray) -> np.ndarray:
     """Mask of the objects that equal an earlier one in image, class and box."""
     columns = (*found.objects.boxes.T, labels, found.owners)
     order = np.lexsort(columns)  # stable: of equal rows the first in the file comes first
@@ -229,7 +229,7 @@ def _repeated(found: Found, labels: np.ndarray, sound: np.ndarray) -> np.ndarray
     return result
 
 
-def _note_ids(found: Found, log: FaultLog, sound: np.ndarray) -> None:
+def _note_ids(found: RawSplit, log: FaultLog, sound: np.ndarray) -> None:
     ids = found.objects.annotation_ids
     for row in np.flatnonzero((ids == 0) & sound):
         log.add("annotation-id-zero", found.where(int(row)))

@@ -78,7 +78,7 @@ def check_data(
         path: as for :func:`poise.data.open_data`.
         full: decode every image and compare contents between splits; else only read the headers.
         progress: called with split, images done and images in all.
-        workers: threads that decode; all cores where not said.
+        workers: threads that decode; by default all cores.
 
     Raises:
         DataError: there is no data set.
@@ -157,12 +157,12 @@ def _shared_names(sets: dict[str, ImageSet]) -> Iterable[Fault]:
 
 
 def _shared_contents(inspections: dict[str, list[Inspection]]) -> Iterable[Fault]:
-    places: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    files: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     for name, results in inspections.items():
         for result in results:
             if result.digest:
-                places[result.digest].append((name, result.file))
-    for same in places.values():
+                files[result.digest].append((name, result.file))
+    for same in files.values():
         first = same[0]
         for name, file in same[1:]:
             if name != first[0] and file != first[1]:

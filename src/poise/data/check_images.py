@@ -38,7 +38,7 @@ def inspect_images(
     Args:
         image_set: whose images to read.
         full: decode and hash them; else only the headers are read.
-        workers: threads; all cores where not said.
+        workers: threads; by default all cores.
         report: called after each image.
     """
     count = len(image_set)

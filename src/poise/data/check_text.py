@@ -5,7 +5,7 @@ from __future__ import annotations
 from poise.data.check import CheckReport, Finding
 from poise.data.statistics import SplitStatistics
 
-MOST_CLASSES = 100  # lines of the table of classes
+MAX_CLASSES = 100  # lines of the table of classes
 
 
 def render(report: CheckReport) -> str:
@@ -31,12 +31,12 @@ def _split(s: SplitStatistics) -> list[str]:
 
 def _classes(splits: dict[str, SplitStatistics]) -> list[str]:
     names = list(dict.fromkeys(name for statistics in splits.values() for name in statistics.classes))
-    width = max([len("class"), *(len(name) for name in names[:MOST_CLASSES])])
+    width = max([len("class"), *(len(name) for name in names[:MAX_CLASSES])])
     lines = [f"{'class':<{width}}" + "".join(f"  {split:>9}" for split in splits)]
-    for name in names[:MOST_CLASSES]:
+    for name in names[:MAX_CLASSES]:
         lines.append(f"{name:<{width}}" + "".join(f"  {s.classes.get(name, 0):>9}" for s in splits.values()))
-    if len(names) > MOST_CLASSES:
-        lines.append(f"... and {len(names) - MOST_CLASSES} more classes")
+    if len(names) > MAX_CLASSES:
+        lines.append(f"... and {len(names) - MAX_CLASSES} more classes")
     return lines
 
 

@@ -1,7 +1,7 @@
 """COCO JSON and LVIS v1 JSON: parsed in one pass that keeps no masks, so that memory stays near the file's size.
 
 Programs write ids and flags as text (``"category_id": "1"``, ``"iscrowd": "0"``), leave out ``bbox`` where there is a
-polygon, and give annotation ids that are no numbers; :mod:`poise.data.values` says what counts as which.
+polygon, and give annotation ids that are no numbers; :mod:`poise.data.values` decides what they mean.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from poise.data.assemble import Found, assemble
+from poise.data.assemble import RawSplit, assemble
 from poise.data.errors import DataError
 from poise.data.faults import FaultLog
 from poise.data.files import require_inside, size_of_file
@@ -37,14 +37,14 @@ class Annotations:
     image_ids: list[int | str] = field(default_factory=list)
     category_ids: array[int] = field(default_factory=lambda: array("q"))
     boxes: array[float] = field(default_factory=lambda: array("d"))  # x, y, width, height
-    areas: array[float] = field(default_factory=lambda: array("d"))  # NaN where not said
+    areas: array[float] = field(default_factory=lambda: array("d"))  # NaN: not stated
     flags: array[int] = field(default_factory=lambda: array("b"))  # 1 crowd + 2 ignore
     malformed: list[tuple[str, str]] = field(default_factory=list)  # which annotation, and why
     without_id: dict[int, str] = field(default_factory=dict)  # rows whose id is no integer, and what stands there
     from_polygons: int = 0  # boxes that were taken from polygons
 
     def take(self, record: dict[str, Any]) -> dict[str, Any] | None:
-        """The parser's hook: swallow annotations and masks, pass on everything else."""
+        """Object hook of the parser: take out annotations and masks, return everything else."""
         if "image_id" not in record or ("bbox" not in record and "category_id" not in record):
             return None if "counts" in record and "size" in record else record
         why = self._add(record)
@@ -53,7 +53,7 @@ class Annotations:
         return None
 
     def _add(self, record: dict[str, Any]) -> str:
-        """Append a row, or say why it cannot be one."""
+        """Append a row, or return why it cannot be one."""
         image_id, own, box = integral(record["image_id"]), integer(record.get("id")), record.get("bbox")
         if not isinstance(image_id, (int, str)):
             return "image_id is neither an integer nor a string"
@@ -119,11 +119,11 @@ def read(name: str, tree: FileTree, file: Path, folders: Sequence[Path], log: Fa
         tree: the files of the data set; nothing outside its root is read.
         file: the JSON.
         folders: where its images could be, the likeliest first.
-        log: takes up the faults.
+        log: collects the faults.
     """
     annotations, root = Annotations(), tree.root
     content = parse(require_inside(root, file), annotations)
-    found = Found(source=file.relative_to(root).as_posix())
+    found = RawSplit(source=file.relative_to(root).as_posix())
     found.categories = _categories(content["categories"], found.source, log)
     lvis = _add_images(content["images"], found, log)
     lvis = lvis or any(category.frequency for category in found.categories)
@@ -135,7 +135,7 @@ def read(name: str, tree: FileTree, file: Path, folders: Sequence[Path], log: Fa
 
 
 def parse(file: Path, annotations: Annotations) -> dict[str, Any]:
-    """The dictionary of a COCO file, its annotations moved into ``annotations`` (None stands in their place)."""
+    """The dictionary of a COCO file, its annotations moved into ``annotations`` (replaced by None)."""
     try:
         size = size_of_file(file)
         if size > LARGEST_FILE:
@@ -176,7 +176,7 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
-def _add_images(records: list[Any], found: Found, log: FaultLog) -> bool:
+def _add_images(records: list[Any], found: RawSplit, log: FaultLog) -> bool:
     """Append the images; whether they carry LVIS's lists."""
     negative, not_exhaustive, lvis = [], [], False
     for position, record in enumerate(records):
@@ -212,7 +212,7 @@ def _integers(value: Any) -> list[int]:
     return [number for number in value if _is_id(number)] if isinstance(value, list) else []
 
 
-def _add_objects(rest: list[Any], annotations: Annotations, found: Found, log: FaultLog) -> None:
+def _add_objects(rest: list[Any], annotations: Annotations, found: RawSplit, log: FaultLog) -> None:
     for position, record in enumerate(rest):
         if record is not None:
             log.add("object-malformed", f"{found.source}: annotation at position {position}", repr(record)[:80])

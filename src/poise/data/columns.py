@@ -60,7 +60,7 @@ class Ragged:
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes:
+class BoxColumn:
     """Boxes that are no objects (proposals) of each image."""
 
     values: np.ndarray  # (total,4) float32, xyxy pixels
@@ -72,11 +72,11 @@ class Boxes:
     def __getitem__(self, index: int) -> np.ndarray:
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
-    def take(self, indices: np.ndarray) -> Boxes:
+    def take(self, indices: np.ndarray) -> BoxColumn:
         counts = np.diff(self.offsets)[indices]
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         rows = np.repeat(self.offsets[indices] - offsets[:-1], counts) + np.arange(offsets[-1])
-        return Boxes(self.values[rows], offsets)
+        return BoxColumn(self.values[rows], offsets)
 
 
 def ids_column(ids: Sequence[int | str]) -> np.ndarray | Strings:

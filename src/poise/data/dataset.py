@@ -17,11 +17,11 @@ from poise.data.augment.scene import size_of, with_proposals
 from poise.data.errors import BadImage, DataError
 from poise.data.images import read_image
 
-MOST_SUBSTITUTES = 20  # so many unreadable images in a row end the run even where they may be skipped
+MAX_SUBSTITUTES = 20  # unreadable images in a row that end the run even where they may be skipped
 
 
-class Record(Protocol):
-    """What is needed of an image's record."""
+class ImageRecordLike(Protocol):
+    """Fields of an image record that loading needs."""
 
     @property
     def path(self) -> Path: ...
@@ -39,11 +39,11 @@ class Record(Protocol):
     def ignore(self) -> np.ndarray: ...
 
 
-class Records(Protocol):
-    """What is needed of an image set."""
+class ImageSetLike(Protocol):
+    """Methods of an image set that loading needs."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Record: ...
+    def __getitem__(self, index: int) -> ImageRecordLike: ...
 
 
 @dataclass(frozen=True)
@@ -53,29 +53,29 @@ class Item:
     scene: Scene
     index: int  # position of the image in its set (of the substitute, where one was used)
     original_size: tuple[int, int]  # height and width as read
-    notes: tuple[str, ...] = ()  # what the user must be told
+    notes: tuple[str, ...] = ()  # warnings for the user
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that cannot be used; travels from the worker to the training process in the place of an item."""
+    """An image that cannot be used; it is sent from the worker to the training process instead of an item."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
-class Step:
-    """The passage of one image through a pipeline, with what came up on the way."""
+class SceneReader:
+    """Reads the scenes of one item, and collects warnings."""
 
-    image_set: Records
+    image_set: ImageSetLike
     skip_bad: bool
-    num_classes: int | None = None  # where the set says so
+    num_classes: int | None = None  # None: unknown
     notes: list[str] = field(default_factory=list)
 
     def read(self, index: int) -> tuple[Scene, int]:
         """The scene at ``index``, or at the next index whose image can be read where bad images may be skipped."""
         errors: list[BadImage] = []
-        for offset in range(min(MOST_SUBSTITUTES, len(self.image_set))):
+        for offset in range(min(MAX_SUBSTITUTES, len(self.image_set))):
             position = (index + offset) % len(self.image_set)
             try:
                 record = self.image_set[position]
@@ -95,12 +95,12 @@ class Step:
         return self.read(whole_number(0, len(self.image_set) - 1))[0]
 
 
-def stated_size(record: Record) -> tuple[int, int] | None:
+def stated_size(record: ImageRecordLike) -> tuple[int, int] | None:
     """Width and height that the annotation states; None where its format has none (YOLO)."""
     return (int(record.width), int(record.height)) if record.width and record.height else None
 
 
-def check_objects(record: Record, num_classes: int | None) -> None:
+def check_objects(record: ImageRecordLike, num_classes: int | None) -> None:
     """Refuse objects that would spoil a step; the readers of this room hand on none, records from elsewhere may.
 
     Raises:
@@ -118,7 +118,7 @@ def check_objects(record: Record, num_classes: int | None) -> None:
             raise DataError(f"{where}: box {boxes[j].tolist()}, label {int(labels[j])}; correct or remove it")
 
 
-def read_scene(record: Record) -> Scene:
+def read_scene(record: ImageRecordLike) -> Scene:
     """Image, objects and, where the set has them, proposals of a record.
 
     Raises:
@@ -135,21 +135,21 @@ def read_scene(record: Record) -> Scene:
 class DetectionDataset(Dataset["Item | Failure"]):
     """Augmented images of an image set.
 
-    Items are asked for with (epoch, index) and depend on nothing but these and ``seed``: neither on the order of
-    asking nor on the process that answers nor on what was drawn elsewhere. A plain index means epoch 0.
+    An item is a function of (epoch, index) and ``seed`` alone: not of the order of access, the process, or the state of
+    any generator. A plain index means epoch 0.
 
     Args:
         image_set: records with ``path``, ``boxes``, ``labels``, ``crowd``, ``ignore``.
         pipeline: what happens to an image.
         seed: of all random choices.
         on_bad_image: an unreadable image ends the run ("error"), or the next readable one of the set takes its place
-            ("skip"), which is said in ``Item.notes``.
+            ("skip"), with a warning in ``Item.notes``.
         later: (epoch, pipeline): another pipeline from this epoch on.
     """
 
     def __init__(
         self,
-        image_set: Records,
+        image_set: ImageSetLike,
         pipeline: Pipeline,
         seed: int = 0,
         on_bad_image: Literal["error", "skip"] = "error",
@@ -168,11 +168,13 @@ class DetectionDataset(Dataset["Item | Failure"]):
         epoch, index = (0, key) if isinstance(key, int) else key
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        step = Step(self.image_set, self.skip_bad, self.num_classes)
+        reader = SceneReader(self.image_set, self.skip_bad, self.num_classes)
         try:
             with seeded(self.seed, epoch, index):
-                scene, position = step.read(index)
-                return Item(self._pipeline_of(epoch)(scene, step.partner), position, size_of(scene), tuple(step.notes))
+                scene, position = reader.read(index)
+                return Item(
+                    self._pipeline_of(epoch)(scene, reader.partner), position, size_of(scene), tuple(reader.notes)
+                )
         except DataError as error:
             return Failure(error)
 

@@ -34,7 +34,7 @@ def size_of_file(path: Path) -> int:
     """Bytes of an ordinary file; ``DataError`` for a pipe or device, which could keep its reader waiting for ever."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise DataError(f"{path}: is no ordinary file; put the annotations in its place")
+        raise DataError(f"{path}: is no ordinary file; replace it by a file of annotations")
     return found.st_size
 
 

@@ -51,9 +51,9 @@ def locate(names: Sequence[str], tree: FileTree, folders: Sequence[Path]) -> lis
 def _in_any_folder(sample: Sequence[str], tree: FileTree) -> tuple[str, int] | None:
     """The folder that holds most of the files by their bare names, if it holds at least half of them."""
     wanted = {file.rsplit("/", 1)[-1] for file in sample}
-    held = {folder: len(wanted & set(names)) for folder, names in tree.having(SUFFIXES | UNSUPPORTED).items()}
-    best = max(held, key=lambda folder: held[folder], default="")
-    return (_prefix(best), DEEPEST) if best and 2 * held[best] >= len(wanted) > 0 else None
+    hits = {folder: len(wanted & set(names)) for folder, names in tree.having(SUFFIXES | UNSUPPORTED).items()}
+    best = max(hits, key=lambda folder: hits[folder], default="")
+    return (_prefix(best), DEEPEST) if best and 2 * hits[best] >= len(wanted) > 0 else None
 
 
 def _path(file: str, prefix: str, dropped: int) -> str:

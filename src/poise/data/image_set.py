@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poise.data.columns import Boxes, Ragged, Strings
+from poise.data.columns import BoxColumn, Ragged, Strings
 from poise.data.faults import Fault
 from poise.data.images import MAX_PIXELS, read_image
 
@@ -40,7 +40,7 @@ class ImageRecord:
     labels: np.ndarray  # (n,) int64 in [0,C): position in ``ImageSet.categories``
     crowd: np.ndarray  # (n,) bool, COCO's iscrowd
     ignore: np.ndarray  # (n,) bool, VOC's difficult, COCO's ignore
-    areas: np.ndarray  # (n,) float32 pixels; of the mask where the data set says so
+    areas: np.ndarray  # (n,) float32 pixels; of the mask where the data set states it
     annotation_ids: np.ndarray  # (n,) int64
     negative_category_ids: tuple[int, ...] = ()  # LVIS: classes known to be absent
     not_exhaustive_category_ids: tuple[int, ...] = ()  # LVIS: classes of which not every object is annotated
@@ -107,7 +107,7 @@ class ImageSet(Sequence[ImageRecord]):
     skipped: tuple[Fault, ...] = ()  # what was left out
     notes: tuple[Fault, ...] = ()  # what is odd, but kept
     read_as: tuple[str, ...] = ()  # how the files were read, for people
-    proposals: Boxes | None = None  # of each image; see ``poise.data.with_proposals``
+    proposals: BoxColumn | None = None  # of each image; see ``poise.data.with_proposals``
 
     @property
     def class_names(self) -> tuple[str, ...]:

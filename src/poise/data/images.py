@@ -109,7 +109,7 @@ def _pixels(
 
 
 def orientation(path: Path | str) -> int:
-    """EXIF orientation 1..8 of a file; 1 (upright) where none is said."""
+    """EXIF orientation 1..8 of a file; 1 (upright) where none is stated."""
     with _open(Path(path), None) as image:
         return _orientation(image, Path(path))
 
@@ -199,7 +199,7 @@ def _undecodable(path: Path, error: BaseException) -> BadImage:
 
 def _orientation(image: Image.Image, path: Path) -> int:
     if image.format == "PNG" and not _PNG_EXIF & image.info.keys():
-        return 1  # asked for it, Pillow would decode the whole file to look behind the pixels
+        return 1  # Pillow would decode the whole file to look behind the pixels
     try:
         value = image.getexif().get(ORIENTATION, 1)
     except _DECODING as error:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from poise.branches.proposals import proposals_from_boxes
 from poise.data.augment import EvaluationPipeline, build_pipeline
 from poise.data.augment.scene import plain_boxes, without_proposals
-from poise.data.dataset import DetectionDataset, Failure, Item, Record, Records, sizes_of, stated_size
+from poise.data.dataset import DetectionDataset, Failure, ImageRecordLike, ImageSetLike, Item, sizes_of, stated_size
 from poise.data.errors import BadImage
 from poise.data.images import image_size
 from poise.data.sampling import EpochPlan
@@ -25,7 +25,7 @@ from poise.structures import Batch, Detections, GroundTruth
 
 
 class WorkerDied(RuntimeError):
-    """A process that loads images ended without an answer."""
+    """A process that loads images was killed."""
 
 
 class BadImageWarning(UserWarning):
@@ -98,7 +98,7 @@ class TrainLoader:
         self._position = _Position(plan)
         self._loader = _torch_loader(dataset, self._position, preprocess, workers)
         self._turn = 0
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -125,24 +125,24 @@ class TrainLoader:
     def _batches(self, turn: int, epoch: int, start_batch: int) -> Iterator[Batch]:
         self._require_latest(turn)
         self._position.epoch, self._position.start_batch = epoch, start_batch
-        for batch, notes in _answers(self._loader):
+        for batch, notes in _received(self._loader):
             self._warn(notes)
             yield Batch(batch.pixels, batch.truth, batch.indices, proposals=batch.proposals)
             self._require_latest(turn)
 
     def _require_latest(self, turn: int) -> None:
         if turn != self._turn:
-            raise RuntimeError("this iterator has ended, because a later one was asked for; use one epoch at a time")
+            raise RuntimeError("this iterator has ended, because a later one was requested; use one epoch at a time")
 
     def _warn(self, notes: Sequence[str]) -> None:
         for note in notes:
-            if note not in self._told:
-                self._told.add(note)
+            if note not in self._warned:
+                self._warned.add(note)
                 warnings.warn(note, BadImageWarning, stacklevel=3)
 
 
 def train_loader(
-    image_set: Records,
+    image_set: ImageSetLike,
     augment: AugmentSettings,
     preprocess: Preprocess,
     *,
@@ -195,11 +195,11 @@ class EvaluationLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        return (batch for batch, _ in _answers(self._loader))
+        return (batch for batch, _ in _received(self._loader))
 
 
 def evaluation_loader(
-    image_set: Records,
+    image_set: ImageSetLike,
     preprocess: Preprocess,
     *,
     batch_size: int = 8,
@@ -224,7 +224,7 @@ def evaluation_loader(
         raise ValueError(f"batch_size={batch_size} must be at least 1")
     mine = range(rank, len(image_set), world_size)
     shapes = (_input_shapes(image_set[i], (preprocess, *alike_under)) for i in mine)
-    batches = [[mine[place] for place in places] for places in batches_by_shape(shapes, batch_size)]
+    batches = [[mine[position] for position in group] for group in batches_by_shape(shapes, batch_size)]
     return EvaluationLoader(DetectionDataset(image_set, EvaluationPipeline(preprocess)), batches, preprocess, workers)
 
 
@@ -249,12 +249,12 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def _answers(loader: DataLoader[Any]) -> Iterator[tuple[EvaluationBatch, tuple[str, ...]]]:
+def _received(loader: DataLoader[Any]) -> Iterator[tuple[EvaluationBatch, tuple[str, ...]]]:
     """What workers hand back; their failures are raised here."""
-    answers = iter(loader)
+    batches = iter(loader)
     while True:
         try:
-            batch, notes = next(answers)
+            batch, notes = next(batches)
         except StopIteration:
             return
         except RuntimeError as error:
@@ -278,19 +278,19 @@ def _death_note(reason: str) -> str:
     )
 
 
-def _wide(image_set: Records) -> Tensor:
-    """Which images are wider than high, (n,) bool; read from the files' headers where the annotations do not say."""
+def _wide(image_set: ImageSetLike) -> Tensor:
+    """Which images are wider than high, (n,) bool; read from the files' headers where the annotations state no size."""
     sizes = [_header_size(image_set[i]) for i in range(len(image_set))]
     return torch.tensor([width > height for width, height in sizes], dtype=torch.bool)
 
 
-def _input_shapes(record: Record, preprocesses: Sequence[Preprocess]) -> tuple[tuple[int, int], ...]:
+def _input_shapes(record: ImageRecordLike, preprocesses: Sequence[Preprocess]) -> tuple[tuple[int, int], ...]:
     width, height = _header_size(record)
     return tuple(one.input_size(height, width) for one in preprocesses) if width and height else ()
 
 
-def _header_size(record: Record) -> tuple[int, int]:
+def _header_size(record: ImageRecordLike) -> tuple[int, int]:
     try:
         return stated_size(record) or image_size(record.path)
     except BadImage:
-        return 0, 0  # reading it for its batch says what is wrong
+        return 0, 0  # reading it for its batch raises the error

@@ -1,7 +1,7 @@
-"""Files inside tar shards, read by their place in the tar: nothing is ever unpacked.
+"""Files inside tar shards, read by their offset in the tar: nothing is ever unpacked.
 
 A path leads into a shard where one of its folders is a ``.tar`` file: ``train-000003.tar/000004711.jpg``. Beside the
-tar lies an index of names, places, sizes and checksums (``train-000003.tar.index.npz``); without one the tar's own
+tar lies an index of names, offsets, sizes and checksums (``train-000003.tar.index.npz``); without one the tar's own
 headers are read once.
 """
 
@@ -29,7 +29,7 @@ class ShardIndex:
     """Where each file of a tar lies."""
 
     names: dict[str, int]  # to the row of the columns
-    places: np.ndarray  # (n,) int64, first byte
+    offsets: np.ndarray  # (n,) int64, first byte
     sizes: np.ndarray  # (n,) int64, bytes
     checksums: np.ndarray | None  # (n,) uint32, CRC-32; None where only the tar's headers are known
 
@@ -58,10 +58,10 @@ def read_member(tar: Path, name: str) -> bytes:
     if name not in index.names:
         raise BadImage(where, "image-missing", "the shard holds no such record", COPY_AGAIN)
     row = index.names[name]
-    place, size = int(index.places[row]), int(index.sizes[row])
+    offset, size = int(index.offsets[row]), int(index.sizes[row])
     try:
         with tar.open("rb") as file:
-            file.seek(place)
+            file.seek(offset)
             content = file.read(size)
     except OSError as error:
         raise BadImage(where, "image-unreadable", f"cannot be read ({error.strerror or error})", COPY_AGAIN) from error
@@ -72,7 +72,7 @@ def read_member(tar: Path, name: str) -> bytes:
     return content
 
 
-def write_index(tar: Path, names: list[str], places: list[int], sizes: list[int], checksums: list[int]) -> None:
+def write_index(tar: Path, names: list[str], offsets: list[int], sizes: list[int], checksums: list[int]) -> None:
     """Write the index of a tar beside it."""
     strings = Strings.of(names)
     with Path(f"{tar}{INDEX}").open("wb") as file:
@@ -80,7 +80,7 @@ def write_index(tar: Path, names: list[str], places: list[int], sizes: list[int]
             file,
             name_buffer=strings.buffer,
             name_offsets=strings.offsets,
-            places=np.array(places, np.int64),
+            offsets=np.array(offsets, np.int64),
             sizes=np.array(sizes, np.int64),
             checksums=np.array(checksums, np.uint32),
         )
@@ -89,17 +89,17 @@ def write_index(tar: Path, names: list[str], places: list[int], sizes: list[int]
 @lru_cache(maxsize=256)
 def _index(tar: Path) -> ShardIndex:
     """Raises: DataError: neither an index nor readable headers."""
-    beside = Path(f"{tar}{INDEX}")
-    if not beside.is_file():
+    index_file = Path(f"{tar}{INDEX}")
+    if not index_file.is_file():
         return _from_headers(tar)
     try:
-        with np.load(beside, allow_pickle=False) as arrays:
+        with np.load(index_file, allow_pickle=False) as arrays:
             names = Strings(arrays["name_buffer"], arrays["name_offsets"]).tolist()
-            columns = arrays["places"], arrays["sizes"], arrays["checksums"]
+            columns = arrays["offsets"], arrays["sizes"], arrays["checksums"]
     except _BROKEN as error:
-        raise DataError(f"{beside}: is damaged ({error}); delete it, or write the shard anew") from error
+        raise DataError(f"{index_file}: is damaged ({error}); delete it, or write the shard anew") from error
     if any(len(column) != len(names) for column in columns) or (columns[0] < 0).any() or (columns[1] < 0).any():
-        raise DataError(f"{beside}: is damaged (its columns do not fit); delete it, or write the shard anew")
+        raise DataError(f"{index_file}: is damaged (its columns do not fit); delete it, or write the shard anew")
     return ShardIndex({name: row for row, name in enumerate(names)}, *columns)
 
 
@@ -109,6 +109,6 @@ def _from_headers(tar: Path) -> ShardIndex:
             files = [member for member in archive if member.isreg()]
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{tar}: is no readable tar ({error}); {COPY_AGAIN}") from error
-    places, sizes = ([getattr(member, what) for member in files] for what in ("offset_data", "size"))
+    offsets, sizes = ([getattr(member, what) for member in files] for what in ("offset_data", "size"))
     names = {member.name: row for row, member in enumerate(files)}
-    return ShardIndex(names, np.array(places, np.int64), np.array(sizes, np.int64), None)
+    return ShardIndex(names, np.array(offsets, np.int64), np.array(sizes, np.int64), None)

@@ -36,7 +36,7 @@ class TrainingSplits:
 
     train: str
     val: str
-    note: str = ""  # what the user should be told, if anything
+    note: str = ""  # a message for the user, or empty
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def training_splits(path: str | Path, train: str | None = None, val: str | None 
     """The splits to use where the user named none, or only one of them.
 
     Training: ``train``, else ``trainval``, else the only split. Validation: ``val``, else ``test``, else the training
-    split itself, which the note says.
+    split itself, with a note.
     """
     return choose_splits(path, splits(path), train, val)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from poise.data.coco import LARGEST_FILE
-from poise.data.columns import Boxes
+from poise.data.columns import BoxColumn
 from poise.data.errors import DataError
 from poise.data.files import size_of_file
 from poise.data.image_set import ImageSet
@@ -32,7 +32,7 @@ def with_proposals(
 ) -> tuple[ImageSet, list[str]]:
     """The image set with the best ``limit`` proposals of each image, and what the user should know about them.
 
-    Images of which the file knows nothing have no proposals; proposals of other images are left out. Both are said.
+    Images of which the file knows nothing have no proposals; proposals of other images are left out. Both are reported.
 
     Args:
         on_bad_data: proposals that are malformed, not finite, without area or outside their image: an error that
@@ -45,19 +45,19 @@ def with_proposals(
     if limit < 1:
         raise ValueError(f"a limit of {limit} proposals an image: it must be at least 1")
     ids = image_set.image_ids()
-    rows = _parse(path, Rows({image_id: position for position, image_id in reversed(list(enumerate(ids)))}))
-    remarks = _judge(path, rows, image_set, on_bad_data)
+    rows = _parse(path, ProposalRows({image_id: position for position, image_id in reversed(list(enumerate(ids)))}))
+    remarks = _keep_usable(path, rows, image_set, on_bad_data)
     if not rows.owners:
         raise DataError(
             f"{path}: no proposal belongs to an image of '{image_set.name}' (its ids are like {ids[:1]}, those of the "
-            f"file like {rows.stranger!r}); poise eval MODEL --data D --split S --save-proposals F makes one for it"
+            f"file like {rows.unknown_id!r}); poise eval MODEL --data D --split S --save-proposals F makes one for it"
         )
     order = np.lexsort((-np.array(rows.scores), np.array(rows.owners)))
     owners, boxes = np.array(rows.owners)[order], np.array(rows.boxes).reshape(-1, 4)[order]
     counts = np.bincount(owners, minlength=len(ids))
     rank = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
     offsets = np.concatenate(([0], np.cumsum(np.minimum(counts, limit))))
-    columns = Boxes(boxes[rank < limit].astype(np.float32), offsets.astype(np.int64))
+    columns = BoxColumn(boxes[rank < limit].astype(np.float32), offsets.astype(np.int64))
     if not counts.all():
         first = ", ".join(str(ids[i]) for i in np.flatnonzero(counts == 0)[:SHOWN])
         remarks.append(
@@ -67,27 +67,27 @@ def with_proposals(
 
 
 @dataclass
-class Rows:
+class ProposalRows:
     """The proposals of known images, filled while the parser runs, so that a large file never stands in memory."""
 
     positions: Mapping[int | str, int]  # of each image id
     owners: array[int] = field(default_factory=lambda: array("q"))
     boxes: array[float] = field(default_factory=lambda: array("d"))  # x1, y1, x2, y2
     scores: array[float] = field(default_factory=lambda: array("d"))
-    strangers: int = 0  # proposals of images that are not in the set
-    stranger: Any = None  # id of the first
+    num_unknown: int = 0  # proposals of images that are not in the set
+    unknown_id: Any = None  # id of the first
     faults: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
     def take(self, record: dict[str, Any]) -> dict[str, Any] | None:
-        """The parser's hook: swallow proposals and masks, pass on everything else."""
+        """Object hook of the parser: take out proposals and masks, return everything else."""
         if "image_id" not in record or "bbox" not in record:
             return None if "counts" in record and "size" in record else record
         image_id = integral(record["image_id"])
         position = self.positions.get(image_id) if isinstance(image_id, (int, str)) else None
         if position is None:
-            self.strangers += 1
-            self.stranger = image_id if self.stranger is None else self.stranger
+            self.num_unknown += 1
+            self.unknown_id = image_id if self.unknown_id is None else self.unknown_id
             return None
         try:
             x, y, width, height = map(float, record["bbox"])
@@ -113,7 +113,7 @@ class Rows:
         self.scores = array("d", np.array(self.scores)[usable].tobytes())
 
 
-def _parse(path: Path, rows: Rows) -> Rows:
+def _parse(path: Path, rows: ProposalRows) -> ProposalRows:
     try:
         size = size_of_file(path)
         if size > LARGEST_FILE:
@@ -138,12 +138,12 @@ def _parse(path: Path, rows: Rows) -> Rows:
     return rows
 
 
-def _judge(path: Path, rows: Rows, image_set: ImageSet, on_bad_data: str) -> list[str]:
+def _keep_usable(path: Path, rows: ProposalRows, image_set: ImageSet, on_bad_data: str) -> list[str]:
     """Leave out what cannot be used, or refuse it; remarks on what was left out."""
     ids, boxes = image_set.image_ids(), np.array(rows.boxes).reshape(-1, 4)
     owners = np.array(rows.owners)
     sizes = np.stack((image_set.images.widths, image_set.images.heights), 1)[owners].astype(np.float64)
-    sizes[sizes <= 0] = np.inf  # not said
+    sizes[sizes <= 0] = np.inf  # not stated
     with np.errstate(over="ignore"):  # as they will be used: 1e300 is not finite there
         finite = np.isfinite(boxes.astype(np.float32)).all(1) & np.isfinite(np.array(rows.scores))
     with np.errstate(invalid="ignore"):
@@ -159,7 +159,7 @@ def _judge(path: Path, rows: Rows, image_set: ImageSet, on_bad_data: str) -> lis
     return _remarks(path, rows, total, on_bad_data)
 
 
-def _remarks(path: Path, rows: Rows, total: int, on_bad_data: str) -> list[str]:
+def _remarks(path: Path, rows: ProposalRows, total: int, on_bad_data: str) -> list[str]:
     remarks = []
     faults = {kind: count for kind, count in rows.faults.items() if count}
     if faults:
@@ -170,9 +170,9 @@ def _remarks(path: Path, rows: Rows, total: int, on_bad_data: str) -> list[str]:
         if on_bad_data == "error":
             raise DataError(f'{text}. Correct the file, or leave them out with on_bad_data="skip"')
         remarks.append(f"{text}; they are left out")
-    if rows.strangers:
+    if rows.num_unknown:
         remarks.append(
-            f"{path}: {rows.strangers} of {total + rows.strangers} proposals are of images that are not in this split "
-            f"(the first: {rows.stranger!r}); they are left out"
+            f"{path}: {rows.num_unknown} of {total + rows.num_unknown} proposals are of images that are not in this "
+            f"split (the first: {rows.unknown_id!r}); they are left out"
         )
     return remarks

@@ -1,7 +1,7 @@
 """A data set as tar shards and one packed file of annotations a split: few large files instead of many small ones.
 
 The tars follow the layout of WebDataset (a record's files share a name: ``000004711.jpg``, ``000004711.json``), and
-other programs can stream them. poise reads single records by their place, so order, shuffling and exact resuming are
+other programs can stream them. poise reads single records by their offset, so order, shuffling and exact resuming are
 those of the folder that the shards were made from.
 """
 
@@ -35,7 +35,7 @@ class _Shard:
 
     file: Path
     names: list[str] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     checksums: list[int] = field(default_factory=list)
 
@@ -48,7 +48,7 @@ class _Shard:
         info.size, info.mode = len(content), 0o644
         self.tar.addfile(info, io.BytesIO(content))
         self.names.append(name)
-        self.places.append(self.tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        self.offsets.append(self.tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
         self.sizes.append(len(content))
         self.checksums.append(zlib.crc32(content))
 
@@ -57,7 +57,7 @@ class _Shard:
         self.tar.close()
         with self.partial.open("rb") as file:
             os.fsync(file.fileno())
-        write_index(self.file, self.names, self.places, self.sizes, self.checksums)
+        write_index(self.file, self.names, self.offsets, self.sizes, self.checksums)
         self.partial.replace(self.file)
 
 

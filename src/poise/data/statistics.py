@@ -25,7 +25,7 @@ class SplitStatistics:
     small: int  # objects with an area below 32 x 32 pixels
     medium: int  # below 96 x 96
     large: int
-    classes: dict[str, int]  # objects of each class; equal names are told apart by their category id
+    classes: dict[str, int]  # objects of each class; equal names are followed by their category id
     read_as: tuple[str, ...] = ()  # how the files were read
 
 

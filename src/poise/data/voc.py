@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from poise.data.assemble import Found, assemble
+from poise.data.assemble import RawSplit, assemble
 from poise.data.faults import FaultLog
 from poise.data.files import read_text, require_inside
 from poise.data.image_set import Category, ImageSet, ObjectColumns
@@ -25,7 +25,7 @@ from poise.data.voc_layouts import Labeled, Layout, Split
 
 
 @dataclass
-class Rows:
+class VocObjects:
     """Objects of a split while its files are read."""
 
     owners: list[int] = field(default_factory=list)
@@ -37,8 +37,8 @@ class Rows:
 
 def read(name: str, layout: Layout, log: FaultLog) -> ImageSet:
     """One split. Classes are the names in *all* annotation files, in alphabetical order, with ids from 1."""
-    split, rows = layout.splits[name], Rows()
-    found = Found(source=split.source)
+    split, rows = layout.splits[name], VocObjects()
+    found = RawSplit(source=split.source)
     trees = [tree for tree in layout.trees.values() if not isinstance(tree, str)]
     names = sorted({text for tree in trees for text in _object_names(tree)})
     found.categories = [Category(i, text) for i, text in enumerate(names, 1)]
@@ -87,7 +87,7 @@ def _object_names(tree: Element) -> list[str]:
     return [name for node in tree.findall("object") if (name := (node.findtext("name") or "").strip())]
 
 
-def _add_objects(rows: Rows, owner: int, tree: Element, label: str, log: FaultLog) -> None:
+def _add_objects(rows: VocObjects, owner: int, tree: Element, label: str, log: FaultLog) -> None:
     for number, node in enumerate(tree.findall("object"), 1):
         box = [_number(node.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
         name = (node.findtext("name") or "").strip()
@@ -126,7 +126,7 @@ def _log_unlisted(layout: Layout, split: Split, log: FaultLog) -> None:
             log.add("label-without-image", f"{folder.labels}/{stem}.xml")
 
 
-def _set_objects(found: Found, rows: Rows, ids: dict[str, int]) -> None:
+def _set_objects(found: RawSplit, rows: VocObjects, ids: dict[str, int]) -> None:
     count = len(rows.owners)
     boxes = np.array(rows.boxes, np.float64).reshape(-1, 4)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -69,16 +69,16 @@ class Layout:
         It has the annotation's name with any suffix of an image, else the name that the annotation states.
         """
         inner, _, name = stem.rpartition("/")
-        place = "/".join(part for part in (folder.images, inner) if part)
-        candidates = self._listing(place).get(name, [])
+        image_folder = "/".join(part for part in (folder.images, inner) if part)
+        candidates = self._listing(image_folder).get(name, [])
         stated = named.replace("\\", "/").rsplit("/", 1)[-1]
         if os.path.splitext(stated)[0] == name and (stated in candidates or not candidates):
-            return _join(place, stated)
+            return _join(image_folder, stated)
         if candidates:
-            return _join(place, candidates[0])
-        if stated in self._listing(place).get(os.path.splitext(stated)[0], []):
-            return _join(place, stated)
-        return _join(place, f"{name}.jpg")
+            return _join(image_folder, candidates[0])
+        if stated in self._listing(image_folder).get(os.path.splitext(stated)[0], []):
+            return _join(image_folder, stated)
+        return _join(image_folder, f"{name}.jpg")
 
     def _listing(self, folder: str) -> dict[str, list[str]]:
         """Image files of a folder by their name without suffix."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from poise.data.assemble import Found, assemble
+from poise.data.assemble import RawSplit, assemble
 from poise.data.errors import BadImage, DataError
 from poise.data.faults import FaultLog
 from poise.data.files import MEBIBYTE, is_inside, read_text, require_inside
@@ -30,7 +30,7 @@ from poise.storage import parse_yaml
 
 @dataclass(frozen=True)
 class Description:
-    """What ``data.yaml`` says."""
+    """The content of ``data.yaml``."""
 
     file: Path
     root: Path  # that the splits' paths are relative to
@@ -60,7 +60,7 @@ def _describes_data(file: Path) -> bool:
 
 
 def describe(file: Path) -> Description:
-    """Read ``data.yaml``; ``DataError`` where it does not say classes and splits."""
+    """Read ``data.yaml``; ``DataError`` where it states no classes or splits."""
     content = _load(file)
     splits = _splits(content)
     if not splits:
@@ -139,7 +139,7 @@ def _is_integer(text: Any) -> bool:
 
 def read(name: str, root: Path, description: Description, tree: FileTree, log: FaultLog) -> ImageSet:
     """One split."""
-    found = Found(source=description.file.name, categories=list(description.categories))
+    found = RawSplit(source=description.file.name, categories=list(description.categories))
     lines, labels = Lines(description.num_keypoints), LabelFinder(tree)
     images = list(
         dict.fromkeys(image for part in description.splits[name] for image in _images(description, root, part))
@@ -153,11 +153,11 @@ def read(name: str, root: Path, description: Description, tree: FileTree, log: F
     _set_objects(found, lines)
     counts = ", ".join(f"{count} {kind}" for kind, count in Counter(lines.kinds).items())
     found.read_as += [f"label lines: {counts}"] if counts else []
-    found.read_as += [f"labels of {folder}: in {place}" for folder, place in labels.other_places.items()]
+    found.read_as += [f"labels of {folder}: in {path}" for folder, path in labels.other_folders.items()]
     return assemble(name, root, "yolo", found, log)
 
 
-def _place(description: Description, root: Path, part: str) -> Path:
+def _split_path(description: Description, root: Path, part: str) -> Path:
     """Folder or list of a split; ``../train/images`` is taken from the root, as such files are often written."""
     part = part.replace("\\", "/")  # written on Windows
     candidates = [description.root / part, description.file.parent / part]
@@ -165,23 +165,23 @@ def _place(description: Description, root: Path, part: str) -> Path:
     while inner.startswith("../"):
         inner = inner[3:]
         candidates.append(description.root / inner)
-    place = next((path for path in candidates if os.path.exists(path) and is_inside(root, path)), None)
-    if place is None:
+    path = next((one for one in candidates if os.path.exists(one) and is_inside(root, one)), None)
+    if path is None:
         raise DataError(
             f"{description.file}: {part} is neither a folder nor a list of images inside {root}; correct the path"
         )
-    return place
+    return path
 
 
 def _images(description: Description, root: Path, part: str) -> Iterator[str]:
     """Images of one folder or list, relative to the root."""
-    place = _place(description, root, part)
-    if place.is_dir():
-        yield from (file.relative_to(root).as_posix() for file in files_below(place, SUFFIXES | UNSUPPORTED))
+    path = _split_path(description, root, part)
+    if path.is_dir():
+        yield from (file.relative_to(root).as_posix() for file in files_below(path, SUFFIXES | UNSUPPORTED))
         return
-    for line in read_text(place, 1024 * MEBIBYTE).splitlines():
+    for line in read_text(path, 1024 * MEBIBYTE).splitlines():
         if text := line.strip():
-            yield _listed(text, place.parent, root)
+            yield _listed(text, path.parent, root)
 
 
 def _listed(text: str, folder: Path, root: Path) -> str:
@@ -189,7 +189,7 @@ def _listed(text: str, folder: Path, root: Path) -> str:
     text = text.replace("\\", "/")  # written on Windows
     parts = [part for part in text.split("/") if part not in ("", ".")]
     candidates = [folder / text, root / text, *(root.joinpath(*parts[i:]) for i in range(1, len(parts)))]
-    path = next((path for path in candidates if "\0" not in text and path.exists()), root / text)
+    path = next((one for one in candidates if "\0" not in text and one.exists()), root / text)
     return Path(os.path.normpath(path)).relative_to(root).as_posix() if _is_below(path, root) else text
 
 
@@ -197,10 +197,10 @@ def _is_below(path: Path, root: Path) -> bool:
     return Path(os.path.normpath(path)).is_relative_to(root)
 
 
-def _add_image(found: Found, lines: Lines, labels: LabelFinder, image: str, root: Path, log: FaultLog) -> None:
+def _add_image(found: RawSplit, lines: Lines, labels: LabelFinder, image: str, root: Path, log: FaultLog) -> None:
     own = labels.find(image)
     if Path(image).suffix.lower() in UNSUPPORTED:
-        if own:  # without a label it is no part of the data; the check says that it lies there
+        if own:  # without a label it is no part of the data; the check reports the file
             log.add("image-unsupported", image, "convert it to PNG or JPEG")
         return
     try:
@@ -237,7 +237,7 @@ def _read_label(root: Path, label: str) -> str:
     return read_text(root / label)
 
 
-def _set_objects(found: Found, lines: Lines) -> None:
+def _set_objects(found: RawSplit, lines: Lines) -> None:
     count = len(lines.owners)
     boxes = np.array(lines.boxes, np.float64).reshape(-1, 4)
     with np.errstate(invalid="ignore", over="ignore"):

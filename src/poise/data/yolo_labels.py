@@ -28,21 +28,23 @@ class LabelFinder:
 
     tree: FileTree
     _listings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    _places: dict[str, list[str]] = field(default_factory=dict)
-    other_places: dict[str, str] = field(default_factory=dict)  # image folders whose labels lie in a place of kind 3
+    _conventional_folders: dict[str, list[str]] = field(default_factory=dict)
+    other_folders: dict[str, str] = field(default_factory=dict)  # image folders whose labels lie in a folder of kind 3
 
     def find(self, image: str) -> list[str]:
         """Label files of an image (paths relative to the root), the one to use first; empty where it has none."""
         folder, stem = _split(image)
         found = [
-            _join(place, name) for place in self._conventional(folder) for name in self.listing(place).get(stem, [])
+            _join(label_folder, name)
+            for label_folder in self._conventional(folder)
+            for name in self.listing(label_folder).get(stem, [])
         ]
         if found:
             return found
-        for place in self._of_key.get(folder_key(folder), []):
-            if names := self.listing(place).get(stem):
-                self.other_places[folder] = place
-                return [_join(place, names[0])]
+        for label_folder in self._of_key.get(folder_key(folder), []):
+            if names := self.listing(label_folder).get(stem):
+                self.other_folders[folder] = label_folder
+                return [_join(label_folder, names[0])]
         return []
 
     def elsewhere(self, image: str) -> str:
@@ -57,16 +59,16 @@ class LabelFinder:
             names = os.listdir(path) if path.is_dir() and is_inside(self.tree.root, path) else []
             present = {os.path.splitext(name)[0] for name in names if not name.lower().endswith(".txt")}
             present |= {stem for parent, stem in map(_split, images) if parent == folder}
-            other = [self.other_places[folder]] if folder in self.other_places else []
-            beside = self.listing(folder).keys() & present
-            for place in [*self._conventional(folder), *other]:
-                if place != folder or beside:
-                    stems[place] |= present
+            other = [self.other_folders[folder]] if folder in self.other_folders else []
+            in_use = self.listing(folder).keys() & present
+            for label_folder in [*self._conventional(folder), *other]:
+                if label_folder != folder or in_use:
+                    stems[label_folder] |= present
         return [
-            _join(place, name)
-            for place in sorted(stems)
-            for stem, names in sorted(self.listing(place).items())
-            if stem not in stems[place] and stem.lower() not in NO_LABELS
+            _join(label_folder, name)
+            for label_folder in sorted(stems)
+            for stem, names in sorted(self.listing(label_folder).items())
+            if stem not in stems[label_folder] and stem.lower() not in NO_LABELS
             for name in names
         ]
 
@@ -84,12 +86,12 @@ class LabelFinder:
         return self._listings[folder]
 
     def _conventional(self, folder: str) -> list[str]:
-        if folder not in self._places:
+        if folder not in self._conventional_folders:
             parts = folder.split("/") if folder else []
             named = [i for i, part in enumerate(parts) if part.lower() == "images"]
-            place = self._sibling(parts, named[-1], "labels") if named else None
-            self._places[folder] = [folder] if place is None else [place, folder]
-        return self._places[folder]
+            label_folder = self._sibling(parts, named[-1], "labels") if named else None
+            self._conventional_folders[folder] = [folder] if label_folder is None else [label_folder, folder]
+        return self._conventional_folders[folder]
 
     def _sibling(self, parts: list[str], position: int, name: str) -> str | None:
         """The path with the part at ``position`` exchanged for the folder ``name`` beside it, capitals ignored."""

@@ -67,10 +67,10 @@ def warn_of_crowded_images(truth: Mapping[str, Any], max_detections: int | None)
     counts = Counter(record["image_id"] for record in regions)
     crowded = [image for image, count in counts.items() if count > max_detections]
     if crowded:
-        most = max(crowded, key=lambda image: counts[image])
+        fullest = max(crowded, key=lambda image: counts[image])
         warnings.warn(
             f"{len(crowded)} images have more objects than the {max_detections} detections that the model returns "
-            f"(image {most!r}: {counts[most]}); give a greater max_detections",
+            f"(image {fullest!r}: {counts[fullest]}); give a greater max_detections",
             DetectionLimitWarning,
             stacklevel=3,
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 from poise.detectors import DetectionModel
 from poise.evaluate import to_original
 from poise.inference.sources import Frame
-from poise.inference.tiles import Found, Tiling, detect_tiled
+from poise.inference.tiles import ImageDetections, Tiling, detect_tiled
 from poise.inference.views import TestTimeAugmentation, detect_views
 from poise.preprocess import batches_by_shape
 
@@ -27,7 +27,7 @@ def detect_frames(
     score_threshold: float = 0.3,
     tiling: Tiling | None = None,
     augmentation: TestTimeAugmentation | None = None,
-) -> Iterator[tuple[Frame, Found]]:
+) -> Iterator[tuple[Frame, ImageDetections]]:
     """Each frame with its detections in its own pixels, best first, on the CPU.
 
     Frames are taken ``batch_size`` at a time, so an endless stream can be followed. With ``tiling`` the tiles of an
@@ -54,7 +54,7 @@ def detect_images(
     images: Sequence[Tensor],
     native: bool = False,
     augmentation: TestTimeAugmentation | None = None,
-) -> list[Found]:
+) -> list[ImageDetections]:
     """Detections of images (3,H_i,W_i), of each those that it has alone; images of one input shape make a batch.
 
     Args:
@@ -65,13 +65,13 @@ def detect_images(
     shapes = [
         tuple((one.padded_size if native else one.input_size)(*image.shape[-2:]) for one in wanted) for image in images
     ]
-    device, found = next(model.parameters()).device, dict[int, Found]()
-    for places in batches_by_shape(shapes, len(images)):
-        same = [images[i].to(device) for i in places]
+    device, found = next(model.parameters()).device, dict[int, ImageDetections]()
+    for group in batches_by_shape(shapes, len(images)):
+        same = [images[i].to(device) for i in group]
         prepared = [
             one.batch([one.normalize(image if native else one.resize(image)) for image in same]) for one in wanted
         ]
-        found.update(zip(places, _detect_batch(model, same, prepared, augmentation), strict=True))
+        found.update(zip(group, _detect_batch(model, same, prepared, augmentation), strict=True))
     return [found[i] for i in range(len(images))]
 
 
@@ -81,7 +81,7 @@ def _detect_batch(
     images: Sequence[Tensor],
     views: Sequence[tuple[Tensor, Tensor]],
     augmentation: TestTimeAugmentation | None,
-) -> list[Found]:
+) -> list[ImageDetections]:
     """Detections in pixels of the images; ``views`` are pixels and sizes as the network takes them."""
     pixels, sizes = views[0]
     if augmentation is None:
@@ -101,7 +101,7 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
-def _tiled(model: DetectionModel, image: Tensor, tiling: Tiling, batch_size: int) -> Found:
+def _tiled(model: DetectionModel, image: Tensor, tiling: Tiling, batch_size: int) -> ImageDetections:
     return detect_tiled(
         image,
         tiling,
@@ -112,6 +112,6 @@ def _tiled(model: DetectionModel, image: Tensor, tiling: Tiling, batch_size: int
     )
 
 
-def _confident(found: Found, threshold: float) -> Found:
+def _confident(found: ImageDetections, threshold: float) -> ImageDetections:
     keep = found[1] >= threshold
     return found[0][keep], found[1][keep], found[2][keep]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-Found = tuple[Tensor, Tensor, Tensor]  # boxes (n,4) xyxy, scores (n,), labels (n,)
+ImageDetections = tuple[Tensor, Tensor, Tensor]  # boxes (n,4) xyxy, scores (n,), labels (n,)
 EDGE = 2.0  # pixels: a box that comes so near to a tile's inner border may be cut there
 INSIDE = 0.7  # share of a cut box that must lie in a whole one to be a fragment of it
 ALIGNED = 0.5  # IoU across the cut's direction of two fragments that are one object
@@ -17,7 +17,7 @@ ALIGNED = 0.5  # IoU across the cut's direction of two fragments that are one ob
 
 @dataclass(frozen=True)
 class Tiling:
-    """How an image is cut: tiles are fed at native resolution, besides the whole image in the model's own size."""
+    """How an image is cut into tiles, which are predicted at native resolution in addition to the whole image."""
 
     size: int = 640  # side of a tile in pixels of the image
     overlap: float = 0.25  # share of a tile that its neighbor sees too; objects up to there are never cut in all tiles
@@ -49,9 +49,9 @@ class Tiling:
 def detect_tiled(
     image: Tensor,
     tiling: Tiling,
-    whole: Callable[[Tensor], Found],
-    tiles: Callable[[Sequence[Tensor]], Sequence[Found]],
-) -> Found:
+    whole: Callable[[Tensor], ImageDetections],
+    tiles: Callable[[Sequence[Tensor]], Sequence[ImageDetections]],
+) -> ImageDetections:
     """Detections of one image (3,H,W) from its tiles and from the whole.
 
     Args:
@@ -81,7 +81,7 @@ def _cut_sides(boxes: Tensor, size: tuple[int, int], inner: tuple[bool, bool, bo
     return near & torch.tensor(inner)
 
 
-def merge(boxes: Tensor, scores: Tensor, labels: Tensor, cuts: Tensor, nms: float) -> Found:
+def merge(boxes: Tensor, scores: Tensor, labels: Tensor, cuts: Tensor, nms: float) -> ImageDetections:
     """One list of detections from overlapping views.
 
     Cut boxes that lie in a whole one of their class go; fragments of one object that no view saw whole are joined; then

@@ -47,7 +47,7 @@ def read_video(path: str | os.PathLike[str], make: Callable[[Tensor, Path, int],
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DamagedVideo(f"{path} has no video stream")
-            promised = container.streams.video[0].frames  # 0 where the format does not say
+            promised = container.streams.video[0].frames  # 0 where the format does not state it
             for number, frame in enumerate(container.decode(video=0)):
                 count = number + 1
                 yield make(_upright(frame), path, number)
@@ -94,7 +94,7 @@ def _ends_early(path: Path, count: int, promised: int) -> DamagedVideo:
 
 
 def frame_rate(path: str | os.PathLike[str]) -> Fraction:
-    """Frames a second of a video file (25 where the file does not say)."""
+    """Frames a second of a video file (25 where the file does not state it)."""
     with _av().open(str(path)) as container:
         return Fraction(container.streams.video[0].average_rate or 25)
 

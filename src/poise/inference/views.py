@@ -23,7 +23,7 @@ from poise.postprocess import classwise_nms, soft_nms
 from poise.preprocess import Preprocess
 from poise.structures import Batch, Detections
 
-LEAST = 1e-3  # scores that soft-NMS drops
+MIN_SCORE = 1e-3  # scores that soft-NMS drops
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TestTimeAugmentation:
             raise ValueError(f"tta: merge '{self.merge}' must be nms or soft_nms")
         if not 0 < self.overlap <= 1 or (self.max_detections is not None and self.max_detections < 1):
             raise ValueError(
-                f"tta: overlap {self.overlap} must lie in (0, 1], most {self.max_detections} be at least 1"
+                f"tta: overlap {self.overlap} must lie in (0, 1], max_detections {self.max_detections} be at least 1"
             )
 
     @staticmethod
@@ -162,10 +162,10 @@ def merged(found: Sequence[Detections], settings: TestTimeAugmentation) -> Detec
     boxes, scores, labels, valid = (
         torch.cat([getattr(one, name) for one in found], 1) for name in ("boxes", "scores", "labels", "valid")
     )
-    most = settings.max_detections or max(one.boxes.shape[1] for one in found)
+    limit = settings.max_detections or max(one.boxes.shape[1] for one in found)
     if settings.merge == "nms":
-        return classwise_nms(boxes.float(), scores.float(), labels, valid, settings.overlap, most)
+        return classwise_nms(boxes.float(), scores.float(), labels, valid, settings.overlap, limit)
     together = Detections(boxes.float(), scores.float(), labels, valid)
-    softened, index = soft_nms(together, settings.overlap, LEAST, most)
+    softened, index = soft_nms(together, settings.overlap, MIN_SCORE, limit)
     chosen = boxes.float().gather(1, index[..., None].expand(-1, -1, 4))
     return Detections(chosen, softened.clamp(min=0), labels.gather(1, index), softened > 0)

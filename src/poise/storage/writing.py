@@ -25,7 +25,7 @@ def save_atomically(
     Args:
         path: the file; its folder is made where it is missing.
         payload: nested dicts, lists and tuples of tensors, numbers, strings, bytes, booleans and ``None``.
-        keep: name in the same folder that the old file gets; what had it goes only when the new file is in its place.
+        keep: name in the same folder that the old file gets; a file of that name is replaced when the new one is whole.
 
     Raises:
         TypeError: the payload holds something else (it could not be read back safely).
@@ -88,7 +88,7 @@ def _fill_and_sync(file: _Written, fill: Callable[[_Written], None]) -> None:
     with contextlib.closing(file):
         try:
             fill(file)
-        except RuntimeError as error:  # of PyTorch, in the place of the reason
+        except RuntimeError as error:  # PyTorch raises it instead of the reason
             if file.failure is None:
                 raise
             raise file.failure from error

@@ -26,8 +26,8 @@ BLEND_FACTORS = (0.5, 1.5)  # size of the image that mixup blends in
 BLEND_SHARES = (0.4, 0.6)  # weight of the first image in mixup
 PASTE_FACTORS = (0.5, 1.5)  # size of the image that boxes are copied from
 PASTE_SHARE = 0.5  # probability that an object is copied
-MOST_PASTED = 10  # objects copied into one image
-MOST_IN_PLACE, MOST_CHANGED, LEAST_PIXELS = 99, 10.0, 300  # of ``paste_in_place``
+MAX_PASTED = 10  # objects copied into one image
+MAX_PASTED_IN_PLACE, MAX_CHANGE, MIN_PIXELS = 99, 10.0, 300  # of ``paste_in_place``
 LEAST_UNCOVERED = 0.3  # an object that pasted boxes leave less of is removed
 
 
@@ -122,7 +122,7 @@ def paste_in_place(scene: Scene, other: Scene) -> Scene:
     most 10 pixels on every side, or if more than 300 of its pixels are uncovered.
     """
     objects = torch.nonzero(~skipped(other)).flatten()
-    count = whole_number(0, min(len(objects), MOST_IN_PLACE))
+    count = whole_number(0, min(len(objects), MAX_PASTED_IN_PLACE))
     pasted = select(other, objects[torch.randperm(len(objects))[:count]])
     image, source = scene["image"].as_subclass(Tensor).clone(), other["image"].as_subclass(Tensor)
     free = torch.ones(size_of(scene), dtype=torch.bool)
@@ -134,7 +134,7 @@ def paste_in_place(scene: Scene, other: Scene) -> Scene:
     for i, box in enumerate(plain_boxes(scene).tolist()):
         left, pixels = _remaining(free, box)
         change = max(abs(a - b) for a, b in zip(left, box, strict=True))
-        kept.append(regions[i] or (pixels > 0 and (change <= MOST_CHANGED or pixels > LEAST_PIXELS)))
+        kept.append(regions[i] or (pixels > 0 and (change <= MAX_CHANGE or pixels > MIN_PIXELS)))
         if not regions[i]:
             boxes[i] = torch.tensor(left)
     joined = with_objects(image, (scene, boxes), (pasted, plain_boxes(pasted)))
@@ -160,7 +160,7 @@ def _chosen(scene: Scene, height: int, width: int) -> Tensor:
     for box, left_alone in zip(plain_boxes(scene).tolist(), skipped(scene).tolist(), strict=True):
         x1, y1, x2, y2 = _hull(box)
         fits = x2 - x1 <= width and y2 - y1 <= height and min(box[2] - box[0], box[3] - box[1]) >= 1
-        take = happens(PASTE_SHARE) and fits and not left_alone and count < MOST_PASTED
+        take = happens(PASTE_SHARE) and fits and not left_alone and count < MAX_PASTED
         count += take
         chosen.append(take)
     return torch.tensor(chosen, dtype=torch.bool)

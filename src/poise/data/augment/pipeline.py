@@ -23,7 +23,7 @@ from poise.data.augment.scene import Scene, size_of, skipped
 from poise.preprocess import Preprocess
 from poise.recipes.augment import AugmentSettings
 
-MOST_DRAWS = 20  # images that are drawn for one whose objects were all cut away
+MAX_DRAWS = 20  # images that are drawn for one whose objects were all cut away
 
 Pipeline = Callable[[Scene, Callable[[], Scene]], Scene]
 """Takes a scene and a function that draws another scene of the data set."""
@@ -80,7 +80,7 @@ class TrainingPipeline:
 
     def _jittered(self, scene: Scene, partner: Callable[[], Scene]) -> Scene:
         chances = self.settings
-        for _ in range(MOST_DRAWS):
+        for _ in range(MAX_DRAWS):
             placed = canvas_jitter(scene, chances.jitter_canvas, chances.scale_jitter)
             if not chances.redraw_empty or not skipped(placed).all():
                 break

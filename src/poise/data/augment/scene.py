@@ -18,7 +18,7 @@ Image and boxes are ``tv_tensors``, so that any transform of torchvision may be 
 """
 
 OF_OBJECTS = ("labels", "iscrowd", "ignore", "proposal")  # what belongs to the boxes, where a scene has it
-FILL = 114  # gray of places without an image, as in YOLOX
+FILL = 114  # gray of areas without an image, as in YOLOX
 
 
 def make_scene(
