@@ -1,4 +1,4 @@
-"""TOOD's losses (Feng et al. 2021, section 3.2): class targets are the task alignment of score and box."""
+"""TOOD's losses (Feng et al. 2021): class targets are the task alignment of score and box."""
 
 from __future__ import annotations
 

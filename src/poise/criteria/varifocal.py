@@ -3,7 +3,7 @@
 The class target of a positive is the IoU of its refined box with its object, the IoU-aware classification score (IACS,
 section 3.1). The same IoU weights the GIoU loss of the refined box, and that of the initial box its own. Normalizers
 are those of the authors' code: the class loss is divided by the number of positives and each box loss by the sum of its
-IoUs, while the article divides all by the number of positives (eq. 4).
+IoUs, while the article divides all by the number of positives.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each prior first predicts the distances l, t, r, b to the sides of an initial box. The star-shaped box feature reads
 the feature map at nine points of that box by a deformable convolution: its corners, the centers of its sides, and the
-prior itself (section 3.2). From these features come the refined box (section 3.3) and the IoU-aware classification
+prior itself (section 3.3). From these features come the refined box (section 3.4) and the IoU-aware classification
 score (IACS, section 3.1).
 """
 
@@ -45,7 +45,7 @@ def star_offsets(distances: Tensor, gradient_scale: float) -> Tensor:
 
 
 class StarConv(nn.Module):
-    """3x3 convolution whose taps lie on the star of the box that each prior predicts (section 3.2)."""
+    """3x3 convolution whose taps lie on the star of the box that each prior predicts (section 3.3)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class StarConv(nn.Module):
 
 
 class PlainConv(nn.Conv2d):
-    """The same convolution with its taps on the regular grid (the article's ablation, table 2)."""
+    """The same convolution with its taps on the regular grid (the article's ablation)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, 1, 1, bias=False)
@@ -70,7 +70,7 @@ class PlainConv(nn.Conv2d):
 
 
 class StarRefinement(nn.Module):
-    """Factors that refine the distances of the initial box, one for each side (section 3.3)."""
+    """Factors that refine the distances of the initial box, one for each side (section 3.4)."""
 
     def __init__(self, channels: int, levels: int, conv: StarConv | PlainConv) -> None:
         super().__init__()

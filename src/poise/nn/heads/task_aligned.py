@@ -87,7 +87,7 @@ class TaskAlignedHead(nn.Module):
         )
 
     def _aligned_boxes(self, distances: Tensor, stacked: Tensor, centers: Tensor, stride: int) -> Tensor:
-        """Read each side of the boxes at its own learned offset from the prior (eq. 7), (B,4,H,W) px.
+        """Read each side of the boxes at its own learned offset from the prior, (B,4,H,W) px.
 
         Args:
             distances: l, t, r, b (B,4,H,W) in cells.
