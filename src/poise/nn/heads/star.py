@@ -87,8 +87,11 @@ class StarRefinement(nn.Module):
             distances: of the initial box, (B,4,H_l,W_l) px; they get no gradient from the product.
         """
         star = [self.conv(features, offset).relu() for features, offset in zip(maps, offsets, strict=True)]
-        factors = [output.float().clamp(max=MAX_LOG).exp() for output in self.scales(self.box_distances(star))]
-        return [factor * distance.detach() for factor, distance in zip(factors, distances, strict=True)]
+        outputs = self.scales(self.box_distances(star))
+        return [
+            output.float().clamp(max=MAX_LOG).exp() * distance.detach()
+            for output, distance in zip(outputs, distances, strict=True)
+        ]
 
 
 class StarHead(nn.Module):
@@ -138,15 +141,13 @@ class StarHead(nn.Module):
         priors = self.grid(maps)
         classification, regression = self.classification(list(maps)), self.regression(list(maps))
         outputs = self.scales(self.box_distances(self.box_layer(regression)))
-        initial = [
-            output.float().clamp(max=MAX_LOG).exp() * scale
-            for output, scale in zip(outputs, self.distance_scales, strict=True)
-        ]
-        offsets = [
-            star_offsets(distances / stride, self.gradient_scale)
-            for distances, stride in zip(initial, self.grid.strides, strict=True)
-        ]
-        star = [self.conv(features, offset).relu() for features, offset in zip(classification, offsets, strict=True)]
+        initial, offsets, star = [], [], []
+        for i, output in enumerate(outputs):
+            distances = output.float().clamp(max=MAX_LOG).exp() * self.distance_scales[i]
+            offset = star_offsets(distances / self.grid.strides[i], self.gradient_scale)
+            star.append(self.conv(classification[i], offset).relu())
+            initial.append(distances)
+            offsets.append(offset)
         logits = flatten_levels(self.classes(star), self.num_classes)
         centers = priors.centers
         boxes = decode_distances(centers, flatten_levels(initial, 4))
