@@ -1,11 +1,11 @@
-"""Every assigner against the same rule written image by image and object by object, and against installed peers.
+"""Compares every assigner with the same rule written image by image and object by object, and with installed peers.
 
     python benchmarks/assignment.py [--objects 1 10 60 300] [--assigners atss ...] [--batch 4] [--threads 2]
                                     [--clock wall] [--no-memory] [--json FILE]
 
-Inputs: the pyramid of 800 x 1344 pixels (22,400 places, for FreeAnchor nine anchors each), 80 classes. Both sides take
-turns in one run; times are medians and milliseconds an image; memory is what a process of its own needs above what it
-held before, for the whole batch. "same" is the share of places for which both say the same object (hard assigners; the
+Inputs: the pyramid of 800 x 1344 pixels (22,400 priors, for FreeAnchor nine anchors each), 80 classes. All sides
+alternate in one run; times are medians in milliseconds an image; memory is the peak of a separate process above its
+memory before, for the whole batch. "same" is the share of priors with the same object in both (hard assigners; the
 literal form breaks ties as topk does), or the largest difference of weights (soft ones).
 
 Peers, where installed: Ultralytics' TaskAlignedAssigner (whose boxes are compared by CIoU), torchvision's Matcher,
@@ -65,23 +65,23 @@ def truth_of(batch: int, objects: int) -> GroundTruth:
 
 
 def predictions_of(name: str, batch: int) -> Predictions:
-    """Boxes around every place, up to four strides to a side, as a network in training gives them."""
+    """Boxes around every prior, up to four strides to a side, as a network in training gives them."""
     generator = torch.Generator().manual_seed(0)
     maps = [torch.zeros(batch, 1, -(-HEIGHT // stride), -(-WIDTH // stride)) for stride in STRIDES]
     priors = grid_of(name)(maps)
-    places = priors.boxes.shape[1]
-    sides = torch.rand(batch, places, 4, generator=generator) * priors.strides[:, None] * 4
+    num_priors = priors.boxes.shape[1]
+    sides = torch.rand(batch, num_priors, 4, generator=generator) * priors.strides[:, None] * 4
     boxes = priors.centers.repeat(1, 1, 2) + sides * torch.tensor([-1.0, -1.0, 1.0, 1.0])
-    logits = torch.randn(batch, places, CLASSES, generator=generator) - 3
-    return JointPredictions(priors, logits, boxes, torch.randn(batch, places, generator=generator))
+    logits = torch.randn(batch, num_priors, CLASSES, generator=generator) - 3
+    return JointPredictions(priors, logits, boxes, torch.randn(batch, num_priors, generator=generator))
 
 
 def images_of(predictions: Predictions, truth: GroundTruth) -> list[literal.Image]:
-    priors, said = predictions.priors, vars(predictions)
+    priors, values = predictions.priors, vars(predictions)
     return [
         literal.Image(
-            priors.boxes[0], priors.strides, priors.level_sizes, said["logits"][i], said["boxes"][i],
-            said["quality"][i], truth.boxes[i][truth.valid[i]], truth.labels[i][truth.valid[i]],
+            priors.boxes[0], priors.strides, priors.level_sizes, values["logits"][i], values["boxes"][i],
+            values["quality"][i], truth.boxes[i][truth.valid[i]], truth.labels[i][truth.valid[i]],
         )
         for i in range(len(truth.boxes))
     ]  # fmt: skip
@@ -98,7 +98,7 @@ def queries_of(batch: int, queries: int, truth: GroundTruth) -> QueryPredictions
 
 
 def sides_of(name: str, batch: int, objects: int) -> dict[str, Call]:
-    """What is measured against what: poise first."""
+    """The calls to compare, the one of poise first."""
     truth = truth_of(batch, objects)
     if name.startswith("hungarian"):
         predictions = queries_of(batch, int(name.rsplit("_", 1)[1]), truth)
@@ -116,7 +116,7 @@ def sides_of(name: str, batch: int, objects: int) -> dict[str, Call]:
 
 
 def agreement(found: Any, wanted: list[Any]) -> float:
-    """Share of places with the same object; of soft assigners the largest difference of a weight."""
+    """Share of priors with the same object; of soft assigners the largest difference of a weight."""
     if isinstance(found, Assignment):
         owner = torch.where(found.positive, found.index, -1)
         return float((owner == torch.stack(wanted)).float().mean())
@@ -129,7 +129,7 @@ def agreement(found: Any, wanted: list[Any]) -> float:
 
 
 def times_of(sides: dict[str, Call], clock: Callable[[], float], budget: float) -> dict[str, float]:
-    """Median seconds of each, turn by turn, at least 3 turns and as many as fit into ``budget`` seconds."""
+    """Median seconds of each call; they alternate, at least 3 times and as often as fits into ``budget`` seconds."""
     taken: dict[str, list[float]] = {side: [] for side in sides}
     started = time.perf_counter()
     for turn in range(25):
@@ -143,7 +143,7 @@ def times_of(sides: dict[str, Call], clock: Callable[[], float], budget: float) 
 
 
 def memory_of(call: Call) -> float:
-    """MiB that the call needs at most above what is held before, measured in a forked process."""
+    """Peak memory of the call above the memory before, MiB, measured in a forked process."""
     parent, child = multiprocessing.Pipe()
 
     def measure() -> None:
@@ -189,19 +189,19 @@ def printed(row: record.Row) -> str:
 
 
 def verdicts(rows: list[record.Row]) -> list[str]:
-    """The targets of issue 7 that these rows can tell."""
-    said = []
+    """The targets that these rows miss."""
+    messages = []
     for row in rows:
         if row["objects"] == 60 and row.get("literal_ratio", 10) < 10:
-            said.append(f"{row['case']}: {row['literal_ratio']:.1f} times as fast as the literal form, not 10")
+            messages.append(f"{row['case']}: {row['literal_ratio']:.1f} times as fast as the literal form, not 10")
         slower = [name for name in row if name.endswith("_ratio") and row[name] < 1]
-        said += [f"{row['case']}: slower than {name.removesuffix('_ratio')}" for name in slower]
+        messages += [f"{row['case']}: slower than {name.removesuffix('_ratio')}" for name in slower]
     at = {(row["assigner"], row["objects"]): row["poise_ms"] for row in rows}
     for name in dict(at):
         low, high = at.get((name[0], 60)), at.get((name[0], 300))
         if low and high and name[1] == 300 and high > 5 * low * 1.2:
-            said.append(f"{name[0]}: 300 objects take {high / low:.1f} times as long as 60, more than linear")
-    return said
+            messages.append(f"{name[0]}: 300 objects take {high / low:.1f} times as long as 60, more than linear")
+    return messages
 
 
 def main() -> None:
@@ -227,7 +227,7 @@ def main() -> None:
             rows.append(timed(row, options))
             print(printed(rows[-1]), flush=True)
         torch.set_num_threads(1)
-    print("\n" + ("\n".join(verdicts(rows)) or "every target that these rows can tell is met"))
+    print("\n" + ("\n".join(verdicts(rows)) or "these rows meet every target"))
     record.write(options.json, "assignment", options, rows)
 
 

@@ -1,7 +1,7 @@
 """Assigners written as the originals run them: image by image and object by object, in plain PyTorch.
 
-They are what ``benchmarks/assignment.py`` measures poise's batched assigners against. Each takes one image and gives,
-for hard assigners, the object of every place (N,), -1 for none; for soft ones the weights of every pair (N,M).
+``benchmarks/assignment.py`` compares the batched assigners of poise with them. Each takes one image and returns, for
+hard assigners, the object of every prior (N,), -1 for none; for soft ones the weights of every pair (N,M).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Image:
-    """One image: N places, C classes, M objects."""
+    """One image: N priors, C classes, M objects."""
 
     priors: Tensor  # (N,4)
     strides: Tensor  # (N,)
@@ -35,37 +35,37 @@ class Image:
     def scores(self) -> Tensor:
         return self.logits.sigmoid() * self.quality.sigmoid()[:, None]
 
-    def nothing(self) -> Tensor:
+    def unassigned(self) -> Tensor:
         return torch.full((len(self.priors),), -1, dtype=torch.int64)
 
 
 def iou(boxes: Tensor, box: Tensor) -> Tensor:
     """(N,4) with one box, (N,)."""
     low, high = torch.maximum(boxes[:, :2], box[:2]), torch.minimum(boxes[:, 2:], box[2:])
-    shared = (high - low).clamp(min=0).prod(1)
+    intersection = (high - low).clamp(min=0).prod(1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return shared / (areas - shared).clamp(min=1e-6)
+    return intersection / (areas - intersection).clamp(min=1e-6)
 
 
 def giou(boxes: Tensor, box: Tensor) -> Tensor:
     low, high = torch.maximum(boxes[:, :2], box[:2]), torch.minimum(boxes[:, 2:], box[2:])
-    shared = (high - low).clamp(min=0).prod(1)
-    union = ((boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - shared).clamp(min=1e-6)
-    around = (torch.maximum(boxes[:, 2:], box[2:]) - torch.minimum(boxes[:, :2], box[:2])).clamp(min=0).prod(1)
-    return shared / union - (around - union) / around.clamp(min=1e-6)
+    intersection = (high - low).clamp(min=0).prod(1)
+    union = ((boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - intersection).clamp(min=1e-6)
+    enclosing = (torch.maximum(boxes[:, 2:], box[2:]) - torch.minimum(boxes[:, :2], box[:2])).clamp(min=0).prod(1)
+    return intersection / union - (enclosing - union) / enclosing.clamp(min=1e-6)
 
 
-def depth(centers: Tensor, box: Tensor) -> Tensor:
-    """How deep (N,2) points lie in one box."""
+def distance_inside(centers: Tensor, box: Tensor) -> Tensor:
+    """Distance of (N,2) points to the nearest side of one box, positive inside."""
     return torch.cat((centers - box[:2], box[2:] - centers), 1).amin(1)
 
 
-def middle(box: Tensor) -> Tensor:
+def center_of(box: Tensor) -> Tensor:
     return (box[:2] + box[2:]) / 2
 
 
 def max_iou(image: Image) -> Tensor:
-    owner, best, table = image.nothing(), torch.zeros(len(image.priors)), []
+    owner, best, table = image.unassigned(), torch.zeros(len(image.priors)), []
     for g, box in enumerate(image.objects):
         overlap = iou(image.priors, box)
         table.append(overlap)
@@ -74,16 +74,16 @@ def max_iou(image: Image) -> Tensor:
         owner = torch.where(better, g, owner)
     owner = torch.where(best >= 0.5, owner, -1)
     for g, overlap in enumerate(table):
-        most = overlap.max()
-        if most > 0:
-            owner[overlap == most] = g
+        highest = overlap.max()
+        if highest > 0:
+            owner[overlap == highest] = g
     return owner
 
 
 def atss(image: Image) -> Tensor:
-    owner, best = image.nothing(), torch.full((len(image.priors),), -1.0)
+    owner, best = image.unassigned(), torch.full((len(image.priors),), -1.0)
     for g, box in enumerate(image.objects):
-        distance = (image.centers - middle(box)).pow(2).sum(1)
+        distance = (image.centers - center_of(box)).pow(2).sum(1)
         candidates, start = [], 0
         for size in image.level_sizes:
             near = distance[start : start + size].topk(min(9, size), largest=False).indices
@@ -92,7 +92,7 @@ def atss(image: Image) -> Tensor:
         index = torch.cat(candidates)
         overlap = iou(image.priors[index], box)
         threshold = overlap.mean() + overlap.std()
-        taken = (overlap >= threshold) & (depth(image.centers[index], box) > 0.01) & (overlap > best[index])
+        taken = (overlap >= threshold) & (distance_inside(image.centers[index], box) > 0.01) & (overlap > best[index])
         owner[index[taken]], best[index[taken]] = g, overlap[taken]
     return owner
 
@@ -101,12 +101,14 @@ def center_region(image: Image) -> Tensor:
     bounds = [-1.0, 64.0, 128.0, 256.0, 512.0, 1e8]
     low = torch.cat([torch.full((size,), bounds[i]) for i, size in enumerate(image.level_sizes)])
     high = torch.cat([torch.full((size,), bounds[i + 1]) for i, size in enumerate(image.level_sizes)])
-    owner, smallest = image.nothing(), torch.full((len(image.priors),), torch.inf)
+    owner, smallest = image.unassigned(), torch.full((len(image.priors),), torch.inf)
     for g, box in enumerate(image.objects):
         sides = torch.cat((image.centers - box[:2], box[2:] - image.centers), 1)
         farthest = sides.amax(1)
-        reach = 1.5 * image.strides[:, None]
-        near = torch.cat((torch.maximum(middle(box) - reach, box[:2]), torch.minimum(middle(box) + reach, box[2:])), 1)
+        radius_px = 1.5 * image.strides[:, None]
+        near = torch.cat(
+            (torch.maximum(center_of(box) - radius_px, box[:2]), torch.minimum(center_of(box) + radius_px, box[2:])), 1
+        )
         inside = torch.cat((image.centers - near[:, :2], near[:, 2:] - image.centers), 1).amin(1) > 0
         size = (box[2:] - box[:2]).prod()
         taken = inside & (farthest >= low) & (farthest <= high) & (size < smallest)
@@ -116,7 +118,7 @@ def center_region(image: Image) -> Tensor:
 
 def fovea(image: Image) -> Tensor:
     ranges = ((1, 64), (32, 128), (64, 256), (128, 512), (256, 2048))
-    owner, smallest, start = image.nothing(), torch.full((len(image.priors),), torch.inf), 0
+    owner, smallest, start = image.unassigned(), torch.full((len(image.priors),), torch.inf), 0
     for (low, high), size in zip(ranges, image.level_sizes, strict=True):
         stride = float(image.strides[start])
         cells = (image.centers[start : start + size] / stride).floor()
@@ -129,72 +131,74 @@ def fovea(image: Image) -> Tensor:
             first = (box[:2] / stride + 0.6 * half - 0.5).ceil().clamp(min=0).minimum(last)
             final = (box[:2] / stride + 1.4 * half - 0.5).floor().clamp(min=0).minimum(last)
             taken = ((cells >= first) & (cells <= final)).all(1) & (side < smallest[start : start + size])
-            places = taken.nonzero().squeeze(1) + start
-            owner[places], smallest[places] = g, side
+            priors = taken.nonzero().squeeze(1) + start
+            owner[priors], smallest[priors] = g, side
         start += size
     return owner
 
 
 def task_aligned(image: Image) -> Tensor:
-    owner, best = image.nothing(), torch.full((len(image.priors),), -1.0)
+    owner, best = image.unassigned(), torch.full((len(image.priors),), -1.0)
     scores = image.scores
     for g, box in enumerate(image.objects):
         overlap = iou(image.boxes, box)
         metric = scores[:, image.labels[g]] * overlap**6
         index = metric.topk(13).indices
-        taken = (metric[index] > 0) & (depth(image.centers[index], box) > 0.01) & (overlap[index] > best[index])
+        taken = (
+            (metric[index] > 0) & (distance_inside(image.centers[index], box) > 0.01) & (overlap[index] > best[index])
+        )
         owner[index[taken]], best[index[taken]] = g, overlap[index[taken]]
     return owner
 
 
-def _dynamic_k(cost: Tensor, overlap: Tensor, places: Tensor, image: Image, topk: int) -> Tensor:
-    """Matching of ``places`` (V,) by costs (V,M): each object takes its cheapest, as many as its best IoUs sum to."""
-    owner, taken = image.nothing(), torch.zeros_like(cost, dtype=torch.bool)
+def _dynamic_k(cost: Tensor, overlap: Tensor, priors: Tensor, image: Image, topk: int) -> Tensor:
+    """Matching of ``priors`` (V,) by costs (V,M): each object takes k of the cheapest (dynamic k)."""
+    owner, taken = image.unassigned(), torch.zeros_like(cost, dtype=torch.bool)
     for g in range(cost.shape[1]):
-        number = max(1, int(overlap[:, g].topk(min(topk, len(places))).values.sum()))
-        taken[cost[:, g].topk(min(number, len(places)), largest=False).indices, g] = True
+        number = max(1, int(overlap[:, g].topk(min(topk, len(priors))).values.sum()))
+        taken[cost[:, g].topk(min(number, len(priors)), largest=False).indices, g] = True
     several = taken.sum(1) > 1
     taken[several] = functional.one_hot(cost[several].argmin(1), cost.shape[1]).bool()
     matched = taken.any(1)
-    owner[places[matched]] = taken[matched].int().argmax(1)
+    owner[priors[matched]] = taken[matched].int().argmax(1)
     return owner
 
 
 def sim_ota(image: Image) -> Tensor:
     inside, central = [], []
     for box in image.objects:
-        reach = 2.5 * image.strides[:, None]
-        offset = (image.centers - middle(box)).abs()
-        inside.append(depth(image.centers, box) > 0)
-        central.append((offset < reach).all(1))
+        radius_px = 2.5 * image.strides[:, None]
+        offset = (image.centers - center_of(box)).abs()
+        inside.append(distance_inside(image.centers, box) > 0)
+        central.append((offset < radius_px).all(1))
     within, close = torch.stack(inside, 1), torch.stack(central, 1)
-    places = (within | close).any(1).nonzero().squeeze(1)
-    scores, costs, overlaps = image.scores[places].sqrt(), [], []
+    priors = (within | close).any(1).nonzero().squeeze(1)
+    scores, costs, overlaps = image.scores[priors].sqrt(), [], []
     for g, box in enumerate(image.objects):
-        overlap = iou(image.boxes[places], box)
-        wanted = functional.one_hot(image.labels[g], scores.shape[1]).float().expand_as(scores)
-        entropy = functional.binary_cross_entropy(scores, wanted, reduction="none").sum(1)
-        far = (~(within[places, g] & close[places, g])).float() * 1e5
+        overlap = iou(image.boxes[priors], box)
+        target = functional.one_hot(image.labels[g], scores.shape[1]).float().expand_as(scores)
+        entropy = functional.binary_cross_entropy(scores, target, reduction="none").sum(1)
+        far = (~(within[priors, g] & close[priors, g])).float() * 1e5
         costs.append(entropy - 3 * (overlap + 1e-7).log() + far)
         overlaps.append(overlap)
-    return _dynamic_k(torch.stack(costs, 1), torch.stack(overlaps, 1), places, image, 10)
+    return _dynamic_k(torch.stack(costs, 1), torch.stack(overlaps, 1), priors, image, 10)
 
 
 def dynamic_soft_label(image: Image, radius: float | None = None) -> Tensor:
-    inside = torch.stack([depth(image.centers, box) > 0 for box in image.objects], 1)
-    places = inside.any(1).nonzero().squeeze(1)
-    logits, costs, overlaps = image.logits[places], [], []
+    inside = torch.stack([distance_inside(image.centers, box) > 0 for box in image.objects], 1)
+    priors = inside.any(1).nonzero().squeeze(1)
+    logits, costs, overlaps = image.logits[priors], [], []
     for g, box in enumerate(image.objects):
-        overlap = iou(image.boxes[places], box)
+        overlap = iou(image.boxes[priors], box)
         soft = functional.one_hot(image.labels[g], logits.shape[1]).float() * overlap[:, None]
         entropy = functional.binary_cross_entropy_with_logits(logits, soft, reduction="none")
         cost = (entropy * (soft - logits.sigmoid()).abs() ** 2).sum(1) - 3 * (overlap + 1e-7).log()
         if radius is not None:
-            distance = (image.centers[places] - middle(box)).norm(dim=1) / image.strides[places]
+            distance = (image.centers[priors] - center_of(box)).norm(dim=1) / image.strides[priors]
             cost = cost + 10 ** (distance - radius)
         costs.append(cost)
         overlaps.append(overlap)
-    return _dynamic_k(torch.stack(costs, 1), torch.stack(overlaps, 1), places, image, 13)
+    return _dynamic_k(torch.stack(costs, 1), torch.stack(overlaps, 1), priors, image, 13)
 
 
 def dynamic_soft_label_rtmdet(image: Image) -> Tensor:
@@ -202,22 +206,22 @@ def dynamic_soft_label_rtmdet(image: Image) -> Tensor:
 
 
 def _focal_cost(image: Image, label: Tensor) -> Tensor:
-    wanted = functional.one_hot(label, image.logits.shape[1]).float().expand_as(image.logits)
-    return _focal(image.logits, wanted).sum(1)
+    target = functional.one_hot(label, image.logits.shape[1]).float().expand_as(image.logits)
+    return _focal(image.logits, target).sum(1)
 
 
-def _focal(logits: Tensor, wanted: Tensor) -> Tensor:
+def _focal(logits: Tensor, target: Tensor) -> Tensor:
     probability = logits.sigmoid()
-    weight = torch.where(wanted > 0, 0.25 * (1 - probability) ** 2, 0.75 * probability**2)
-    return weight * functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    weight = torch.where(target > 0, 0.25 * (1 - probability) ** 2, 0.75 * probability**2)
+    return weight * functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
 def ota(image: Image) -> Tensor:
     costs, supplies = [], []
     for g, box in enumerate(image.objects):
         overlap = iou(image.boxes, box)
-        near = (depth(image.centers, box) > 0.01) & (
-            (image.centers - middle(box)).abs() < 2.5 * image.strides[:, None]
+        near = (distance_inside(image.centers, box) > 0.01) & (
+            (image.centers - center_of(box)).abs() < 2.5 * image.strides[:, None]
         ).all(1)
         supplies.append((overlap * near).topk(20).values.sum().floor().clamp(min=1))
         cost = _focal_cost(image, image.labels[g]) - 1.5 * overlap.clamp(min=torch.finfo(torch.float32).eps).log()
@@ -235,19 +239,19 @@ def ota(image: Image) -> Tensor:
 
 
 def paa(image: Image) -> Tensor:
-    """As ``max_iou`` above 0.1; of each object's best on every level, those in the lower of two normal components."""
+    """As ``max_iou`` above 0.1; of the lowest losses of each object and level, those of the lower normal component."""
     table = torch.stack([iou(image.priors, box) for box in image.objects], 1)
     best, owner = table.max(1)
     owner = torch.where(best >= 0.1, owner, -1)
     for g in range(table.shape[1]):
-        most = table[:, g].max()
-        if most > 0:
-            owner[table[:, g] == most] = g
-    result = image.nothing()
+        highest = table[:, g].max()
+        if highest > 0:
+            owner[table[:, g] == highest] = g
+    result = image.unassigned()
     for g, box in enumerate(image.objects):
         mine = (owner == g).nonzero().squeeze(1)
-        wanted = functional.one_hot(image.labels[g], image.logits.shape[1]).float().expand(len(mine), -1)
-        loss = _focal(image.logits[mine], wanted).sum(1) + 1.3 * (1 - giou(image.boxes[mine], box))
+        target = functional.one_hot(image.labels[g], image.logits.shape[1]).float().expand(len(mine), -1)
+        loss = _focal(image.logits[mine], target).sum(1) + 1.3 * (1 - giou(image.boxes[mine], box))
         chosen, values, start = [], [], 0
         for size in image.level_sizes:
             here = ((mine >= start) & (mine < start + size)).nonzero().squeeze(1)
@@ -255,15 +259,15 @@ def paa(image: Image) -> Tensor:
             chosen.append(mine[here[low.indices]])
             values.append(low.values)
             start += size
-        places, losses = torch.cat(chosen), torch.cat(values)
-        if len(places) > 1:
+        priors, losses = torch.cat(chosen), torch.cat(values)
+        if len(priors) > 1:
             losses, order = losses.sort()
-            result[places[order[: _lower_component(losses)]]] = g
+            result[priors[order[: _lower_component(losses)]]] = g
     return result
 
 
 def _lower_component(losses: Tensor) -> int:
-    """How many of ascending losses are positives: those of the lower component, up to the likeliest."""
+    """The number of positives among ascending losses: those of the lower component, up to the likeliest."""
     values = losses.double() - losses[0]
     weight = torch.full((2, 1), 0.5, dtype=torch.float64)
     mean, variance, before = torch.stack((values[:1], values[-1:])), torch.ones(2, 1, dtype=torch.float64), -torch.inf
@@ -287,14 +291,14 @@ def _lower_component(losses: Tensor) -> int:
 
 
 def _center_weight(image: Image, box: Tensor, sigma: float) -> Tensor:
-    steps = (image.centers - middle(box)) / image.strides[:, None]
+    steps = (image.centers - center_of(box)) / image.strides[:, None]
     return (-(steps**2 / (2 * sigma**2)).sum(1)).exp()
 
 
 def dual_weighting(image: Image) -> tuple[Tensor, Tensor]:
     scores, negative, positive = image.scores, torch.ones_like(image.logits), []
     for g, box in enumerate(image.objects):
-        inside = depth(image.centers, box) > 0
+        inside = distance_inside(image.centers, box) > 0
         overlap = torch.where(inside, iou(image.boxes, box), 0.0)
         likelihood = (-5 * (1 - giou(image.boxes, box))).exp()
         consistency = torch.where(inside, scores[:, image.labels[g]] * likelihood, 0.0)
@@ -304,8 +308,8 @@ def dual_weighting(image: Image) -> tuple[Tensor, Tensor]:
         if inside.any():
             value = (1 - overlap[inside] ** 2) / (1 - 0.5**2)
             low, high = value.min(), value.max().clamp(max=1)
-            spread = (value - low + 1e-12) / (high - low + 1e-12)
-            negative[inside, image.labels[g]] = torch.where(overlap[inside] < 0.5, 1.0, spread)
+            normalized = (value - low + 1e-12) / (high - low + 1e-12)
+            negative[inside, image.labels[g]] = torch.where(overlap[inside] < 0.5, 1.0, normalized)
     return torch.stack(positive, 1), negative
 
 
@@ -313,18 +317,18 @@ def auto_assign(image: Image) -> tuple[Tensor, Tensor]:
     scores, positive = image.scores, []
     fit, negative = torch.zeros(len(image.boxes)), torch.ones_like(image.logits)
     for g, box in enumerate(image.objects):
-        inside = depth(image.centers, box) > 0
+        inside = distance_inside(image.centers, box) > 0
         likelihood = scores[:, image.labels[g]] * (-5 * (1 - giou(image.boxes, box))).exp() * inside
         weight = (3 * likelihood).exp() * _center_weight(image, box, 1.0) * inside
         positive.append(weight / weight.sum().clamp(min=1e-12))
         fit = torch.maximum(fit, iou(image.boxes, box))
-    sureness = 1 / (1 - fit).clamp(min=1e-12)
+    confidence = 1 / (1 - fit).clamp(min=1e-12)
     for g, box in enumerate(image.objects):
-        inside = depth(image.centers, box) > 0
+        inside = distance_inside(image.centers, box) > 0
         if inside.any():
-            value = sureness[inside]
-            spread = (value - value.min() + 1e-12) / (value.max() - value.min() + 1e-12)
-            negative[inside, image.labels[g]] = 1 - spread
+            value = confidence[inside]
+            normalized = (value - value.min() + 1e-12) / (value.max() - value.min() + 1e-12)
+            negative[inside, image.labels[g]] = 1 - normalized
     return torch.stack(positive, 1), negative
 
 
@@ -334,25 +338,25 @@ def free_anchor(image: Image) -> tuple[Tensor, Tensor]:
     anchors, deltas = image.priors, _deltas(image.priors, image.boxes)
     for g, box in enumerate(image.objects):
         bag = iou(anchors, box).topk(50).indices
-        wanted = _deltas(anchors[bag], box.expand(50, -1))
-        loss = functional.smooth_l1_loss(deltas[bag], wanted, reduction="none", beta=0.11).sum(1)
+        target = _deltas(anchors[bag], box.expand(50, -1))
+        loss = functional.smooth_l1_loss(deltas[bag], target, reduction="none", beta=0.11).sum(1)
         likelihood = scores[bag, image.labels[g]] * (-0.75 * loss).exp()
         weight = 1 / (1 - likelihood).clamp(min=1e-12)
         column = torch.zeros(len(anchors))
         column[bag] = weight / weight.sum()
         positive.append(column)
         overlap = iou(image.boxes, box)
-        most = overlap.max()
-        if most > 0.6:
-            sureness = ((overlap - 0.6) / (most - 0.6)).clamp(0, 1)
-            found[:, image.labels[g]] = torch.maximum(found[:, image.labels[g]], sureness)
+        highest = overlap.max()
+        if highest > 0.6:
+            confidence = ((overlap - 0.6) / (highest - 0.6)).clamp(0, 1)
+            found[:, image.labels[g]] = torch.maximum(found[:, image.labels[g]], confidence)
     return torch.stack(positive, 1), 1 - found
 
 
 def _deltas(anchors: Tensor, boxes: Tensor) -> Tensor:
-    size, own = anchors[:, 2:] - anchors[:, :2], boxes[:, 2:] - boxes[:, :2]
+    size, size_of_boxes = anchors[:, 2:] - anchors[:, :2], boxes[:, 2:] - boxes[:, :2]
     shift = (boxes[:, :2] + boxes[:, 2:] - anchors[:, :2] - anchors[:, 2:]) / 2 / size
-    return torch.cat((shift / 0.1, (own / size).clamp(min=1e-30).log() / 0.2), 1)
+    return torch.cat((shift / 0.1, (size_of_boxes / size).clamp(min=1e-30).log() / 0.2), 1)
 
 
 HARD: dict[str, Callable[[Image], Tensor]] = {

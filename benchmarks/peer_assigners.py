@@ -1,4 +1,4 @@
-"""The assigners of other libraries, where installed, on poise's inputs: calls without arguments."""
+"""Calls of the assigners of other libraries, where installed, on the inputs of poise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Calls = dict[str, Callable[[], Any]]
 
 
 def task_aligned(predictions: Predictions, truth: GroundTruth, classes: int) -> Calls:
-    """Ultralytics' assigner with the settings of poise's; scores and boxes are given to it as they are."""
+    """Ultralytics' assigner with the settings of poise, on the same scores and boxes."""
     if importlib.util.find_spec("ultralytics") is None:
         return {}
     from ultralytics.utils.tal import TaskAlignedAssigner
@@ -33,7 +33,7 @@ def task_aligned(predictions: Predictions, truth: GroundTruth, classes: int) -> 
 
 
 def matcher(predictions: Predictions, truth: GroundTruth) -> Calls:
-    """torchvision's, as RetinaNet calls it: the IoU of one image's pairs, then the match."""
+    """torchvision's matcher as RetinaNet calls it: the IoU of all pairs of an image, then the match."""
     match = Matcher(0.5, 0.4, allow_low_quality_matches=True)
     anchors = predictions.priors.boxes[0]
     objects = [boxes[valid] for boxes, valid in zip(truth.boxes, truth.valid, strict=True)]
@@ -41,7 +41,7 @@ def matcher(predictions: Predictions, truth: GroundTruth) -> Calls:
 
 
 def hungarian(predictions: QueryPredictions, truth: GroundTruth) -> Calls:
-    """transformers' matchers: Deformable DETR's has poise's cost (focal), DETR's the softmax."""
+    """transformers' matchers: Deformable DETR's has the cost of poise (focal loss), DETR's that of a softmax."""
     if importlib.util.find_spec("transformers") is None:
         return {}
     from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher

@@ -42,8 +42,8 @@ def slow_free_anchor(predictions: DeltaPredictions, truth: GroundTruth, rule: Fr
     for box, label in zip(boxes, labels.tolist(), strict=True):
         order = box_iou(box[None].float(), anchors)[0].tolist()
         bag = sorted(range(len(anchors)), key=lambda n: (-order[n], n))[: rule.topk]
-        wanted = rule.coder.encode(anchors[bag].double(), box)
-        loss = smooth_l1_loss(deltas[bag], wanted, reduction="none", beta=rule.beta).sum(1)
+        expected = rule.coder.encode(anchors[bag].double(), box)
+        loss = smooth_l1_loss(deltas[bag], expected, reduction="none", beta=rule.beta).sum(1)
         values = scores[bag, label] * (-rule.box_weight * loss).exp()
         weight = 1 / (1 - values).clamp(min=1e-12)
         positive.append(negative_log((weight * values).sum() / weight.sum()))
@@ -66,24 +66,24 @@ def slow_auto_assign(predictions: QualityPredictions, truth: GroundTruth, sigma:
     overlap, generalized = box_iou(boxes, predicted).detach(), generalized_box_iou(boxes, predicted)
     positive, mass, weight = [], [], torch.ones_like(scores)
     for g, (box, label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
-        prior, sureness, places = [], [], []
+        prior, fit, inside = [], [], []
         for n, (x, y) in enumerate(centers):
             if min(x - box[0], y - box[1], box[2] - x, box[3] - y) > 0:
                 right, down = (x - (box[0] + box[2]) / 2) / strides[n], (y - (box[1] + box[3]) / 2) / strides[n]
                 prior.append(math.exp(-(right**2 + down**2) / (2 * sigma**2)))
-                sureness.append(1 / max(1 - float(overlap[:, n].max()), 1e-12))
-                places.append(n)
-        if not places:
+                fit.append(1 / max(1 - float(overlap[:, n].max()), 1e-12))
+                inside.append(n)
+        if not inside:
             positive.append(torch.tensor(100.0).double())
             continue
         priors = torch.tensor(prior, dtype=torch.float64)
-        values = scores[places, label] * (-5 * (1 - generalized[g, places])).exp()
+        values = scores[inside, label] * (-5 * (1 - generalized[g, inside])).exp()
         confidence = (3 * values).exp() * priors
         positive.append(negative_log((confidence * values).sum() / confidence.sum()))
         mass.append(priors.sum())
-        least, most = min(sureness), max(sureness)
-        for n, value in zip(places, sureness, strict=True):
-            weight[n, label] = 1 - (value - least + 1e-12) / (most - least + 1e-12)
+        lowest, highest = min(fit), max(fit)
+        for n, value in zip(inside, fit, strict=True):
+            weight[n, label] = 1 - (value - lowest + 1e-12) / (highest - lowest + 1e-12)
     rest, total = scores * weight.detach(), summed(mass)
     return {
         "loss_pos": 0.25 * summed(positive) / max(1, len(boxes)),
@@ -92,17 +92,17 @@ def slow_auto_assign(predictions: QualityPredictions, truth: GroundTruth, sigma:
     }
 
 
-def waked(predictions: Predictions, *names: str) -> list[Tensor]:
+def with_gradient(predictions: Predictions, *names: str) -> list[Tensor]:
     return [getattr(predictions, name).requires_grad_() for name in names]
 
 
-def compare(found: dict[str, Tensor], wanted: dict[str, Tensor], leaves: list[Tensor]) -> None:
+def compare(found: dict[str, Tensor], expected: dict[str, Tensor], leaves: list[Tensor]) -> None:
     """Values, and the gradients of their sum."""
-    assert set(found) == set(wanted)
-    for name, value in wanted.items():
+    assert set(found) == set(expected)
+    for name, value in expected.items():
         assert float(found[name].detach()) == pytest.approx(float(value.detach()), rel=1e-4, abs=1e-7), name
     gradients = torch.autograd.grad(torch.stack(list(found.values())).sum(), leaves, retain_graph=True)
-    others = torch.autograd.grad(sum(wanted.values()), leaves, allow_unused=True)  # type: ignore[arg-type]
+    others = torch.autograd.grad(sum(expected.values()), leaves, allow_unused=True)  # type: ignore[arg-type]
     for gradient, other in zip(gradients, others, strict=True):
         expected = torch.zeros_like(gradient) if other is None else other.float()
         scale = max(float(expected.abs().max()), 1e-6)
@@ -110,14 +110,14 @@ def compare(found: dict[str, Tensor], wanted: dict[str, Tensor], leaves: list[Te
 
 
 def near_objects(predictions: DeltaPredictions, truth: GroundTruth, seed: int) -> DeltaPredictions:
-    """Offsets that lead every place near the object that it overlaps most, so that boxes find objects."""
+    """Offsets that lead every prior near the object with the highest IoU, so that boxes find objects."""
     boxes, _ = objects_of(truth)
     if not len(boxes):
         return predictions
     anchors, coder = predictions.priors.boxes, DeltaCoder((0.1, 0.1, 0.2, 0.2))
-    wanted = boxes[box_iou(anchors[0].double(), boxes).argmax(1)].float()[None]
+    expected = boxes[box_iou(anchors[0].double(), boxes).argmax(1)].float()[None]
     noise = torch.randn(anchors.shape, generator=torch.Generator().manual_seed(seed))
-    deltas = coder.encode(anchors, wanted) + 0.4 * noise
+    deltas = coder.encode(anchors, expected) + 0.4 * noise
     return replace(predictions, deltas=deltas, boxes=coder.decode(anchors, deltas))
 
 
@@ -127,10 +127,10 @@ def test_free_anchor_as_written_out(count: int) -> None:
     predictions = predictions_of(DeltaPredictions, 1, count, ANCHORS)
     assert isinstance(predictions, DeltaPredictions)
     predictions = near_objects(predictions, truth, count)
-    leaves = waked(predictions, "logits", "deltas")
+    leaves = with_gradient(predictions, "logits", "deltas")
     assignment = rule(predictions, truth)
     compare(FreeAnchorCriterion()(predictions, assignment, truth), slow_free_anchor(predictions, truth, rule), leaves)
-    assert count < 10 or float(assignment.negative.min()) == 0, "some box of the scene shall find its object"
+    assert count < 10 or float(assignment.negative.min()) == 0, "a box of the scene must find its object"
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -138,7 +138,7 @@ def test_auto_assign_as_written_out(count: int) -> None:
     truth = hard_truth(count, count)
     predictions = predictions_of(QualityPredictions, 1, count, POINTS)
     assert isinstance(predictions, QualityPredictions)
-    leaves = waked(predictions, "logits", "boxes", "quality")
+    leaves = with_gradient(predictions, "logits", "boxes", "quality")
     assignment = AutoAssign(GaussianCenterPrior(1.5))(predictions, truth)
     compare(AutoAssignCriterion()(predictions, assignment, truth), slow_auto_assign(predictions, truth, 1.5), leaves)
 
@@ -148,11 +148,11 @@ def test_offsets_of_boxes_where_a_head_predicts_none() -> None:
     plain = predictions_of(Predictions, 1, 1, square_anchors(STRIDES, 4.0))
     deltas = coder.encode(plain.priors.boxes, plain.boxes)
     with_offsets = DeltaPredictions(plain.priors, plain.logits, plain.boxes, deltas)
-    found, wanted = FreeAnchor()(plain, truth), FreeAnchor()(with_offsets, truth)
-    assert torch.equal(found.likelihood, wanted.likelihood)
+    found, expected = FreeAnchor()(plain, truth), FreeAnchor()(with_offsets, truth)
+    assert torch.equal(found.likelihood, expected.likelihood)
 
 
-def test_ties_of_anchors_go_to_the_lowest_index_unless_torch_shall_choose() -> None:
+def test_ties_of_anchors_go_to_the_lowest_index_or_as_in_torch() -> None:
     predictions = predictions_of(DeltaPredictions, 1, 0, AnchorGrid(STRIDES, (2.0, 2.0, 2.0)))
     truth = truth_of([5], 0)
     first = FreeAnchor(topk=1)(predictions, truth)
@@ -164,16 +164,16 @@ def test_ties_of_anchors_go_to_the_lowest_index_unless_torch_shall_choose() -> N
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_listed_weights_are_the_written_out_ones(seed: int) -> None:
+def test_listed_weights_equal_dense_ones(seed: int) -> None:
     predictions, truth = predictions_of(DeltaPredictions, 2, seed, ANCHORS), truth_of([30, 3], seed)
     listed = FreeAnchor(topk=7)(predictions, truth)
-    written = PairWeights(listed.pairs(), listed.negative)
+    dense = PairWeights(listed.pairs(), listed.negative)
     assert listed.prior_index is not None and listed.positive.shape == (2, 7, truth.labels.shape[1])
-    assert written.positive.shape == (2, predictions.boxes.shape[1], truth.labels.shape[1])
-    found, wanted = listed.hard(), written.hard()
-    assert torch.equal(found.positive, wanted.positive)
-    assert torch.equal(found.index[found.positive], wanted.index[found.positive])
-    assert torch.equal(found.quality, wanted.quality)
+    assert dense.positive.shape == (2, predictions.boxes.shape[1], truth.labels.shape[1])
+    found, expected = listed.hard(), dense.hard()
+    assert torch.equal(found.positive, expected.positive)
+    assert torch.equal(found.index[found.positive], expected.index[found.positive])
+    assert torch.equal(found.quality, expected.quality)
     torch.testing.assert_close(listed.positive.sum(1), truth.valid.float())
 
 

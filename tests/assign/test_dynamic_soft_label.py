@@ -31,10 +31,10 @@ def test_as_the_originals(form: str, assigner: DynamicSoftLabel, scene: int) -> 
         [{"boxes": numbers[f"s{scene}_gt_boxes"], "labels": numbers[f"s{scene}_gt_labels"]}], [(256, 320)]
     )
     found = assigner(Predictions(priors, logits[None], numbers[f"s{scene}_pred_boxes"][None]), truth)
-    wanted = numbers[f"s{scene}_dynamic_soft_label_{form}_gt_inds"].long()
-    assert torch.equal(torch.where(found.positive, found.index + 1, 0)[0], wanted)
+    expected = numbers[f"s{scene}_dynamic_soft_label_{form}_gt_inds"].long()
+    assert torch.equal(torch.where(found.positive, found.index + 1, 0)[0], expected)
     overlaps = numbers[f"s{scene}_dynamic_soft_label_{form}_overlaps"]
-    torch.testing.assert_close(found.quality[0][wanted > 0], overlaps[wanted > 0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.quality[0][expected > 0], overlaps[expected > 0], atol=1e-6, rtol=0)
 
 
 def literal(
@@ -46,7 +46,7 @@ def literal(
     labels: Tensor,
     radius: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Object of every place (-1: none) and its soft label, one image, one object after the other."""
+    """Object of every prior (-1: none) and its soft label, one image, one object after the other."""
     owner, quality = torch.full((len(boxes),), -1), torch.zeros(len(boxes))
     low, high = centers[:, None] - objects[:, :2], objects[:, 2:] - centers[:, None]
     valid = (torch.cat((low, high), 2).amin(2) > 0).any(1).nonzero().squeeze(1)
@@ -64,10 +64,10 @@ def literal(
     for g in range(len(objects)):
         best = overlap[:, g].topk(min(13, len(valid))).values
         taken[cost[:, g].argsort(stable=True)[: max(1, int(best.sum()))], g] = True
-    for row, place in enumerate(valid.tolist()):
+    for row, prior in enumerate(valid.tolist()):
         if taken[row].any():
             g = int(cost[row].argmin()) if taken[row].sum() > 1 else int(taken[row].int().argmax())
-            owner[place], quality[place] = g, overlap[row, g]
+            owner[prior], quality[prior] = g, overlap[row, g]
     return owner, quality
 
 
@@ -93,14 +93,14 @@ def test_four_hundred_random_scenes_as_the_literal_reference(assigner: DynamicSo
             )
             assert torch.equal(torch.where(found.positive[i], found.index[i], -1), owner)
             torch.testing.assert_close(found.quality[i][owner >= 0], quality[owner >= 0])
-            for place in (owner >= 0).nonzero().squeeze(1).tolist():
-                x1, y1, x2, y2 = objects[owner[place]].tolist()
-                x, y = centers[place].tolist()
+            for prior in (owner >= 0).nonzero().squeeze(1).tolist():
+                x1, y1, x2, y2 = objects[owner[prior]].tolist()
+                x, y = centers[prior].tolist()
                 outside += not (x1 < x < x2 and y1 < y < y2)
-    assert outside > 20  # the original's freedom is kept: an object may take a place outside itself
+    assert outside > 20  # as in the original, an object may take a prior outside itself
 
 
-def test_an_object_that_holds_no_place_still_gets_one() -> None:
+def test_an_object_without_a_prior_inside_still_gets_one() -> None:
     predictions = predictions_of(Predictions, 1, 3, point_grid(STRIDES, 0.0))
     boxes = torch.tensor([[17.0, 17.0, 20.0, 20.0], [30.0, 30.0, 90.0, 90.0]])
     truth = GroundTruth.collate([{"boxes": boxes, "labels": torch.tensor([1, 3])}], [(96, 128)])

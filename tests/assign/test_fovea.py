@@ -16,7 +16,7 @@ RANGES = ((1, 24), (16, 48), (32, 200))
 
 
 def painted(boxes: np.ndarray, sigma: float) -> np.ndarray:
-    """Object of each place, -1 for none."""
+    """Object of each prior, -1 for none."""
     levels = []
     for stride, (low, high) in zip(STRIDES, RANGES, strict=True):
         rows, columns = HEIGHT // stride, WIDTH // stride

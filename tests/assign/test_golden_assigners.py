@@ -33,10 +33,10 @@ def truth_of(scene: int) -> GroundTruth:
 def compare(name: str, scene: int, assigner: Assigner, predictions: Predictions) -> None:
     found = assigner(predictions, truth_of(scene))
     code = torch.where(found.positive, found.index + 1, torch.where(found.ignored, -1, 0))[0]
-    wanted = NUMBERS[f"s{scene}_{name}_gt_inds"].long()
-    assert torch.equal(code, wanted)
+    expected = NUMBERS[f"s{scene}_{name}_gt_inds"].long()
+    assert torch.equal(code, expected)
     overlaps = NUMBERS[f"s{scene}_{name}_overlaps"]
-    torch.testing.assert_close(found.quality[0][wanted > 0], overlaps[wanted > 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.quality[0][expected > 0], overlaps[expected > 0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("scene", range(8))
@@ -58,9 +58,9 @@ def test_max_iou_of_proposals(scene: int) -> None:
     compare("max_iou_rcnn", scene, assigner, static(NUMBERS[f"s{scene}_pred_boxes"]))
 
 
-def predicted(scene: int, places: str) -> Predictions:
-    boxes = NUMBERS[places]
-    if places.startswith("points"):
+def predicted(scene: int, prior_name: str) -> Predictions:
+    boxes = NUMBERS[prior_name]
+    if prior_name.startswith("points"):
         center, stride = boxes[:, :2], boxes[:, 2:3]
         boxes = torch.cat((center - stride / 2, center + stride / 2), 1)
     priors = Priors(boxes[None], STRIDES, LEVELS)
@@ -76,14 +76,14 @@ def test_sim_ota(scene: int) -> None:
 def test_task_aligned(scene: int) -> None:
     predictions, truth = predicted(scene, "anchors"), truth_of(scene)
     found = TaskAligned()(predictions, truth)
-    wanted = NUMBERS[f"s{scene}_task_aligned_gt_inds"].long()
-    assert torch.equal(torch.where(found.positive, found.index + 1, 0)[0], wanted)
-    positive = wanted > 0
+    expected = NUMBERS[f"s{scene}_task_aligned_gt_inds"].long()
+    assert torch.equal(torch.where(found.positive, found.index + 1, 0)[0], expected)
+    positive = expected > 0
     own = iou(predictions.boxes, found.boxes(truth))[0]
     torch.testing.assert_close(own[positive], NUMBERS[f"s{scene}_task_aligned_overlaps"][positive], atol=1e-5, rtol=0)
     metric = NUMBERS[f"s{scene}_task_aligned_metric"]
-    for g in range(int(wanted.max())):  # the normalisation of TOOD's head, object by object
-        held = wanted == g + 1
-        if held.any():
-            aligned = metric[held] / (metric[held].max() + 1e-7) * own[held].max()
-            torch.testing.assert_close(found.quality[0][held], aligned, atol=1e-5, rtol=1e-5)
+    for g in range(int(expected.max())):  # the normalisation of TOOD's head, object by object
+        mask = expected == g + 1
+        if mask.any():
+            aligned = metric[mask] / (metric[mask].max() + 1e-7) * own[mask].max()
+            torch.testing.assert_close(found.quality[0][mask], aligned, atol=1e-5, rtol=1e-5)

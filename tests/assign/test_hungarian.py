@@ -39,7 +39,7 @@ def few(queries: int, counts: list[int], seed: int = 0) -> tuple[QueryPrediction
 
 
 def literal_cost(predictions: QueryPredictions, truth: GroundTruth, image: int, query: int, thing: int) -> float:
-    """One cost by the book, in float64."""
+    """One cost as written out, in float64."""
     p = 1 / (1 + math.exp(-float(predictions.logits[image, query, truth.labels[image, thing]])))
     positive = -math.log(p + 1e-12) * 0.25 * (1 - p) ** 2
     negative = -math.log(1 - p + 1e-12) * 0.75 * p**2
@@ -74,7 +74,7 @@ def test_more_objects_than_queries() -> None:
     assert len(set(found.index[0].tolist())) == 4
 
 
-def test_what_is_not_finite_is_never_matched() -> None:
+def test_queries_that_are_not_finite_are_never_matched() -> None:
     predictions, truth = few(6, [5, 5])
     logits, shares = predictions.logits.clone(), predictions.normalized_boxes.clone()
     logits[0, :3], shares[1] = torch.nan, torch.inf
@@ -83,7 +83,7 @@ def test_what_is_not_finite_is_never_matched() -> None:
     assert not found.positive[0, :3].any() and bool(found.quality.isfinite().all())
 
 
-def test_overflowing_logits_are_matched_all_the_same() -> None:
+def test_overflowing_logits_are_matched() -> None:
     predictions, truth = few(6, [5, 5])
     huge = replace(predictions, logits=predictions.logits * 1e30)
     assert Hungarian()(huge, truth).positive.sum(1).tolist() == [5, 5]
@@ -105,11 +105,11 @@ def test_repeats_give_each_object_several_queries() -> None:
     predictions, truth = few(12, [3, 2])
     found = Hungarian(repeats=3)(predictions, truth)
     for image, count in enumerate((3, 2)):
-        answered = found.index[image][found.positive[image]]
-        assert torch.bincount(answered, minlength=count).tolist() == [3] * count
+        matched = found.index[image][found.positive[image]]
+        assert torch.bincount(matched, minlength=count).tolist() == [3] * count
 
 
-def test_layers_are_more_batch() -> None:
+def test_decoder_layers_are_stacked_along_the_batch() -> None:
     first, truth = few(8, [3, 4])
     second, _ = few(8, [3, 4], seed=5)
     both = replace(

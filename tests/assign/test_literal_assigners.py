@@ -1,4 +1,4 @@
-"""Static assigners against slow references written from the spec, one object and one place at a time."""
+"""Static assigners against slow references written from the spec, one object and one prior at a time."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_max_iou(seed: int, rule: MaxIoU) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_hard_scenes(seed: int) -> None:
-    """Tiny, huge, equal and overlapping objects, at the border and between the places."""
+    """Tiny, huge, equal and overlapping objects, at the border and between the priors."""
     truth = hard_truth(seed)
     objects = objects_of(truth, 0)
     anchors = predictions_of(Predictions, 1, seed, square_anchors(STRIDES, 4.0))

@@ -21,7 +21,7 @@ GRID = point_grid((8, 16, 32), 0.0)
 
 
 def slow(predictions: Predictions, truth: GroundTruth, rule: OTA) -> tuple[list[int], list[float]]:
-    """Object of every place (-1: background), and by how much the winner's share exceeds the next (a logarithm)."""
+    """Object of every prior (-1: background), and the margin of the winner's share over the next (a logarithm)."""
     objects, labels = truth.boxes[0][truth.valid[0]].double(), truth.labels[0][truth.valid[0]].tolist()
     logits, boxes = predictions.logits[0].double(), predictions.boxes[0].double()
     centers, strides = predictions.priors.centers[0].tolist(), predictions.priors.strides.tolist()
@@ -71,9 +71,9 @@ def test_equals_a_literal_reference(count: int, rule: OTA) -> None:
     predictions, truth = predictions_of(JointPredictions, 1, count, GRID), truth_of([count], count + 1)
     found = rule(predictions, truth)
     owner, margin = slow(predictions, truth, rule)
-    ours = torch.where(found.positive, found.index, -1)[0].tolist()
+    found_objects = torch.where(found.positive, found.index, -1)[0].tolist()
     undecided = sum(m < 1e-3 for m in margin)
-    assert [o for o, m in zip(ours, margin, strict=True) if m >= 1e-3] == [
+    assert [o for o, m in zip(found_objects, margin, strict=True) if m >= 1e-3] == [
         o for o, m in zip(owner, margin, strict=True) if m >= 1e-3
     ]
     assert undecided <= 2 and (count == 0) == (max(owner) < 0)
@@ -84,17 +84,17 @@ def test_equals_a_literal_reference(count: int, rule: OTA) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_hard_scenes(seed: int) -> None:
-    """But for equal objects, between which the literal reference has no preference."""
+    """But for equal objects, whose ties the literal reference leaves open."""
     predictions, truth = predictions_of(JointPredictions, 1, seed, GRID), hard_truth(seed)
     truth.valid[0, 36:] = False
     found = OTA()(predictions, truth)
     owner, margin = slow(predictions, truth, OTA())
-    ours = torch.where(found.positive, found.index, -1)[0].tolist()
-    wrong = [n for n, m in enumerate(margin) if m >= 1e-3 and ours[n] != owner[n]]
+    found_objects = torch.where(found.positive, found.index, -1)[0].tolist()
+    wrong = [n for n, m in enumerate(margin) if m >= 1e-3 and found_objects[n] != owner[n]]
     assert not wrong and sum(m < 1e-3 for m in margin) <= 4
 
 
-def test_objects_without_a_place_take_the_cheapest_anywhere() -> None:
+def test_objects_without_a_prior_take_the_cheapest_anywhere() -> None:
     predictions = predictions_of(JointPredictions, 1, 3, GRID)
     boxes = torch.tensor([[17.0, 17.0, 20.0, 20.0], [30.0, 30.0, 90.0, 90.0]])
     truth = GroundTruth.collate([{"boxes": boxes, "labels": torch.tensor([1, 3])}], [(HEIGHT, WIDTH)])
@@ -103,8 +103,8 @@ def test_objects_without_a_place_take_the_cheapest_anywhere() -> None:
     assert (found.positive & (found.index == 0)).any()
 
 
-def test_more_supply_than_places_stays_finite() -> None:
-    """Twelve places, sixteen objects: nothing is left for the background."""
+def test_more_supply_than_priors_stays_finite() -> None:
+    """Twelve priors, sixteen objects: the background supplies nothing."""
     priors = point_grid((8,), 0.5)([torch.zeros(1, 1, 3, 4)])
     predictions = Predictions(priors, torch.zeros(1, 12, CLASSES), priors.boxes)
     target = {"boxes": torch.tensor([[0.0, 0.0, 32.0, 24.0]]).repeat(16, 1), "labels": torch.arange(16) % CLASSES}
@@ -113,7 +113,7 @@ def test_more_supply_than_places_stays_finite() -> None:
 
 
 def test_the_plan_delivers_what_is_wanted() -> None:
-    """After enough iterations every place gets one unit and every object has sent its supply."""
+    """After enough iterations every prior gets one unit and every object has sent its supply."""
     generator = torch.Generator().manual_seed(0)
     cost, background = torch.rand(1, 3, 40, generator=generator) * 5, torch.rand(1, 40, generator=generator) * 5
     supply = torch.tensor([[2.0, 5.0, 1.0]])
@@ -125,9 +125,9 @@ def test_the_plan_delivers_what_is_wanted() -> None:
         routes.append(Routes(objects, pairs, cost[:, part]))
     problem = Transport(routes, background, supply, torch.tensor([32.0]))
     price = problem.prices(300)
-    ours = supply.log() - (price[:, None] - cost).logsumexp(2)
-    nobody = torch.tensor(32.0).log() - (price - background).logsumexp(1)
-    sent = (ours[..., None] + price[:, None] - cost).exp()
+    object_potential = supply.log() - (price[:, None] - cost).logsumexp(2)
+    background_potential = torch.tensor(32.0).log() - (price - background).logsumexp(1)
+    sent = (object_potential[..., None] + price[:, None] - cost).exp()
     torch.testing.assert_close(sent.sum(2), supply)
-    everything = sent.sum(1) + (nobody + price - background).exp()
+    everything = sent.sum(1) + (background_potential + price - background).exp()
     torch.testing.assert_close(everything, torch.ones(1, 40), atol=1e-3, rtol=0)

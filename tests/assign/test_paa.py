@@ -21,7 +21,7 @@ SQUARES = square_anchors(STRIDES, 4.0)
 
 @dataclass
 class Split:
-    """What the mixture says of sorted numbers, and how near its nearest decision was."""
+    """The fit of a mixture to sorted numbers and the margin of its closest decision."""
 
     low: list[bool]
     likelihood: list[float]
@@ -29,7 +29,7 @@ class Split:
 
 
 def slow_split(numbers: list[float], iterations: int = 100, tolerance: float = 1e-3) -> Split:
-    """Expectation and maximization in float64 as the usual library does it."""
+    """Expectation maximization in float64 as in scikit-learn."""
     x = np.array(numbers)
     weight, mean, variance = np.array([0.5, 0.5]), np.array([x.min(), x.max()]), np.array([1.0, 1.0])
     previous, margin = -np.inf, np.inf
@@ -57,7 +57,7 @@ def slow_split(numbers: list[float], iterations: int = 100, tolerance: float = 1
 
 
 def slow_first(anchors: np.ndarray, boxes: np.ndarray) -> list[int]:
-    """Object of each candidate, -1 for none: IoU from 0.1, and every object's best places, later ones overwriting."""
+    """Object of each candidate, -1 for none: IoU from 0.1, and every object's best priors, later ones overwriting."""
     table = box_iou(torch.from_numpy(boxes).float(), torch.from_numpy(anchors).float()).numpy()
     owner = []
     for column in table.T:
@@ -71,7 +71,7 @@ def slow_first(anchors: np.ndarray, boxes: np.ndarray) -> list[int]:
 
 
 def slow_paa(predictions: Predictions, truth: GroundTruth, topk: int) -> tuple[list[int], set[int]]:
-    """Object of each positive (-1: none), and the objects for which a rounding might decide otherwise."""
+    """Object of each positive (-1: none), and the objects that a rounding error may decide."""
     boxes, labels = objects_of(truth)
     owner = slow_first(predictions.priors.boxes[0].numpy(), boxes.numpy())
     result, close = [-1] * len(owner), set()
@@ -140,7 +140,7 @@ def test_several_anchors_a_cell() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_mixture(seed: int) -> None:
-    """Numbers in two heaps, one heap, all equal, two alone; beside others that do not count."""
+    """Two clusters, one cluster, equal numbers, two numbers; with others that are masked."""
     generator = np.random.default_rng(seed)
     counts = generator.integers(2, 40, 6)
     rows = [np.sort(generator.normal(generator.choice([0, 3, 20], size=n), 1.0)) + 10 for n in counts]

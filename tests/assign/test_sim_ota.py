@@ -17,7 +17,7 @@ GRID = point_grid((8, 16, 32), 0.0)
 
 
 def slow(predictions: Predictions, truth: GroundTruth, rule: SimOTA) -> list[int]:
-    """Object of every place, -1 for background."""
+    """Object of every prior, -1 for background."""
     objects = truth.boxes[0][truth.valid[0]]
     labels = truth.labels[0][truth.valid[0]]
     stride = predictions.priors.strides[:, None]
@@ -27,24 +27,24 @@ def slow(predictions: Predictions, truth: GroundTruth, rule: SimOTA) -> list[int
         return owner
     middle = (objects[:, :2] + objects[:, 2:]) / 2
     inside = inside_of(centers[:, None] - objects[:, :2], objects[:, 2:] - centers[:, None])
-    reach = rule.radius * stride[..., None]
-    central = inside_of(centers[:, None] - (middle - reach), (middle + reach) - centers[:, None])
-    places = (inside | central).any(1).nonzero().flatten().tolist()
+    radius = rule.radius * stride[..., None]
+    central = inside_of(centers[:, None] - (middle - radius), (middle + radius) - centers[:, None])
+    candidates = (inside | central).any(1).nonzero().flatten().tolist()
     overlap = box_iou(predictions.boxes[0], objects)
     score = predictions.scores()[0]
     score = score.sqrt() if isinstance(predictions, JointPredictions) else score
-    answers = one_hot(torch.arange(CLASSES)).float()[:, None].expand(-1, len(centers), -1)
-    entropy = binary_cross_entropy(score.expand_as(answers), answers, reduction="none").sum(2)  # by class, then place
+    targets = one_hot(torch.arange(CLASSES)).float()[:, None].expand(-1, len(centers), -1)
+    entropy = binary_cross_entropy(score.expand_as(targets), targets, reduction="none").sum(2)  # by class, then prior
     cost = torch.full((len(centers), len(objects)), torch.inf)
     for g in range(len(objects)):
         far = torch.where(inside[:, g] & central[:, g], 0.0, 1e5)
         wanted = entropy[labels[g]] - rule.iou_weight * (overlap[:, g] + 1e-7).log() + far
-        cost[places, g] = wanted[places]
+        cost[candidates, g] = wanted[candidates]
     takers: dict[int, list[int]] = {}
     for g in range(len(objects)):
-        best = overlap[places, g].sort(descending=True).values[: rule.topk]
+        best = overlap[candidates, g].sort(descending=True).values[: rule.topk]
         number = max(1, int(best.sum()))
-        for n in cost[:, g].sort(stable=True).indices[: min(number, len(places))].tolist():
+        for n in cost[:, g].sort(stable=True).indices[: min(number, len(candidates))].tolist():
             takers.setdefault(n, []).append(g)
     for n, wanted in takers.items():
         owner[n] = wanted[0] if len(wanted) == 1 else int(cost[n].argmin())
@@ -74,7 +74,7 @@ def test_hard_scenes(seed: int) -> None:
     assert torch.where(found.positive, found.index, -1)[0].tolist() == slow(predictions, truth, SimOTA())
 
 
-def test_an_object_without_a_place_inside_takes_one_near_its_center() -> None:
+def test_an_object_without_a_prior_inside_takes_one_near_its_center() -> None:
     priors = GRID([torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 1)])
     predictions = Predictions(priors, torch.zeros(1, 21, CLASSES), priors.boxes)
     tiny = {"boxes": torch.tensor([[9.0, 9.0, 11.0, 11.0]]), "labels": torch.tensor([1])}
@@ -82,13 +82,13 @@ def test_an_object_without_a_place_inside_takes_one_near_its_center() -> None:
     assert int(found.positive.sum()) == 1
 
 
-def test_a_place_that_is_not_finite_loses_the_match() -> None:
+def test_a_prior_that_is_not_finite_is_not_matched() -> None:
     predictions, truth = predictions_of(JointPredictions, 1, 1, GRID), truth_of([4], 2)
     before = SimOTA()(predictions, truth)
-    place = int(before.positive[0].int().argmax())
-    for spoilt in (predictions.logits, predictions.boxes):
-        spoilt[0, place] = torch.nan
-        assert not SimOTA()(predictions, truth).positive[0, place]
+    prior = int(before.positive[0].int().argmax())
+    for invalid in (predictions.logits, predictions.boxes):
+        invalid[0, prior] = torch.nan
+        assert not SimOTA()(predictions, truth).positive[0, prior]
 
 
 def test_settings_out_of_range_are_refused() -> None:

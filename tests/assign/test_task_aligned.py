@@ -12,7 +12,7 @@ from poise.structures import GroundTruth, JointPredictions, Predictions
 
 
 def slow(predictions: Predictions, truth: GroundTruth, rule: TaskAligned) -> tuple[list[int], list[float]]:
-    """Object (-1: none) and normalized alignment of every place."""
+    """Object (-1: none) and normalized alignment of every prior."""
     objects, labels = truth.boxes[0][truth.valid[0]], truth.labels[0][truth.valid[0]].tolist()
     centers = predictions.priors.centers[0]
     owner, quality = [-1] * len(centers), [0.0] * len(centers)
@@ -30,10 +30,10 @@ def slow(predictions: Predictions, truth: GroundTruth, rule: TaskAligned) -> tup
             if inside and float(metric[n, g]) > 0 and float(overlap[n, g]) > best[n]:
                 owner[n], best[n] = g, float(overlap[n, g])
     for g in range(len(objects)):
-        held = [n for n, who in enumerate(owner) if who == g]
-        most = max((float(metric[n, g]) for n in held), default=0.0)
-        for n in held:
-            quality[n] = float(metric[n, g]) / (most + 1e-7) * max(float(overlap[m, g]) for m in held)
+        positives = [n for n, who in enumerate(owner) if who == g]
+        highest = max((float(metric[n, g]) for n in positives), default=0.0)
+        for n in positives:
+            quality[n] = float(metric[n, g]) / (highest + 1e-7) * max(float(overlap[m, g]) for m in positives)
     return owner, quality
 
 
@@ -55,7 +55,7 @@ def test_hard_scenes(seed: int) -> None:
     assert torch.where(found.positive, found.index, -1)[0].tolist() == slow(predictions, truth, TaskAligned())[0]
 
 
-def test_places_outside_the_images_own_padding_are_ignored() -> None:
+def test_priors_outside_the_images_own_padding_are_ignored() -> None:
     predictions, truth = predictions_of(Predictions, 1, 1), truth_of([8], 2)
     narrow = GroundTruth(truth.boxes, truth.labels, truth.valid, truth.crowd, torch.tensor([[40.0, 60.0]]))
     found = TaskAligned()(predictions, narrow)
@@ -64,11 +64,11 @@ def test_places_outside_the_images_own_padding_are_ignored() -> None:
     assert not TaskAligned(divisor=0)(predictions, narrow).ignored.all()
 
 
-def test_a_place_that_is_not_finite_loses_the_match() -> None:
+def test_a_prior_that_is_not_finite_is_not_matched() -> None:
     predictions, truth = predictions_of(JointPredictions, 1, 1), truth_of([4], 2)
-    place = int(TaskAligned()(predictions, truth).positive[0].int().argmax())
-    predictions.logits[0, place] = torch.nan
-    assert not TaskAligned()(predictions, truth).positive[0, place]
+    prior = int(TaskAligned()(predictions, truth).positive[0].int().argmax())
+    predictions.logits[0, prior] = torch.nan
+    assert not TaskAligned()(predictions, truth).positive[0, prior]
 
 
 def test_settings_out_of_range_are_refused() -> None:

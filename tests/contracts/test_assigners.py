@@ -1,4 +1,4 @@
-"""What every assigner promises. A new one joins the list and inherits the tests."""
+"""The contract of assigners: every assigner of the list passes all tests."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
         TopKCenterPrior(9), mu_total=5.0, location=overlap_power, negative_probability=LinearIoU()
     ),
 }
-KINDS: dict[str, type[Predictions]] = {  # where an assigner reads more than QualityPredictions
+KINDS: dict[str, type[Predictions]] = {  # where an assigner needs more than QualityPredictions
     "first_box_overlap": RefinedPredictions,
     "hungarian": QueryPredictions,
     "hungarian_groups": QueryPredictions,
 }
-EVERY_OBJECT = {"hungarian", "hungarian_groups"}  # each object gets a place of its own, also one of two equal ones
-LAST_CLAIMS = {"max_iou", "max_iou_strict", "first_box_overlap", "paa"}  # the low-quality step: later objects overwrite
+EVERY_OBJECT = {"hungarian", "hungarian_groups"}  # each object gets a query of its own, also one of two equal ones
+LAST_WINS = {"max_iou", "max_iou_strict", "first_box_overlap", "paa"}  # the low-quality step: later objects overwrite
 
 pytestmark = pytest.mark.parametrize("name", ASSIGNERS)
 
@@ -82,7 +82,7 @@ def tensors(result: Assignment | PairWeights) -> list[Tensor]:
 
 
 def positive_of(result: Assignment | PairWeights) -> Tensor:
-    """Places (B,N) that count as positive for some object."""
+    """Priors (B,N) that count as positive for some object."""
     return result.pairs().any(2) if isinstance(result, PairWeights) else result.positive
 
 
@@ -171,7 +171,7 @@ def test_one_graph(name: str) -> None:
         assert torch.equal(a, b)
 
 
-def test_float32_whatever_autocast_says(name: str) -> None:
+def test_float32_within_autocast(name: str) -> None:
     predictions, truth = scene(name, [2, 9], 9)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = ASSIGNERS[name](predictions, truth)
@@ -181,30 +181,30 @@ def test_float32_whatever_autocast_says(name: str) -> None:
 
 def test_no_gradient(name: str) -> None:
     predictions, truth = scene(name, [2, 9], 10)
-    alive = map_tensors(predictions, lambda t: t.requires_grad_())
-    assert not any(t.requires_grad for t in tensors(ASSIGNERS[name](alive, truth)))
+    with_gradient = map_tensors(predictions, lambda t: t.requires_grad_())
+    assert not any(t.requires_grad for t in tensors(ASSIGNERS[name](with_gradient, truth)))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_a_place_that_is_not_finite_loses_the_match_and_nothing_else(name: str, value: float) -> None:
-    """One number of one matched place in the first image is spoiled; the second image does not notice."""
+def test_a_prior_that_is_not_finite_is_not_matched_and_changes_nothing_else(name: str, value: float) -> None:
+    """One number of one matched prior in the first image is spoiled; the second image does not change."""
     predictions, truth = scene(name, [4, 4], 11)
     before = ASSIGNERS[name](predictions, truth)
-    place = int(positive_of(before)[0].int().argmax())
-    assert positive_of(before)[0, place]
-    parts = [part for part, said in vars(predictions).items() if isinstance(said, Tensor)]
+    prior = int(positive_of(before)[0].int().argmax())
+    assert positive_of(before)[0, prior]
+    parts = [part for part, value in vars(predictions).items() if isinstance(value, Tensor)]
     assert {"logits", "boxes"} < set(parts)
     for part in parts:
         spoiled = getattr(predictions, part).clone()
-        spoiled[0, place].view(-1)[-1] = value
+        spoiled[0, prior].view(-1)[-1] = value
         result = ASSIGNERS[name](replace(predictions, **{part: spoiled}), truth)
-        assert not positive_of(result)[0, place], part
+        assert not positive_of(result)[0, prior], part
         assert all(t.isfinite().all() for t in tensors(result)), part
         for a, b in zip(tensors(before), tensors(result), strict=True):
             assert torch.equal(a[1], b[1]), part
 
 
-def test_nothing_is_matched_where_nothing_is_finite(name: str) -> None:
+def test_nothing_is_matched_without_finite_predictions(name: str) -> None:
     predictions, truth = scene(name, [4, 4], 14)
     predictions.logits[:] = torch.nan
     result = ASSIGNERS[name](predictions, truth)
@@ -241,10 +241,10 @@ def test_of_equal_objects_the_first_is_taken(name: str) -> None:
         result = result.hard()
     chosen = result.index[result.positive]
     assert len(chosen) > 0
-    assert int(chosen.max()) < 6 or name in LAST_CLAIMS | EVERY_OBJECT
+    assert int(chosen.max()) < 6 or name in LAST_WINS | EVERY_OBJECT
 
 
-def test_degenerate_and_duplicate_objects_are_survived(name: str) -> None:
+def test_degenerate_and_duplicate_objects_give_finite_results(name: str) -> None:
     box = [10.0, 10.0, 30.0, 40.0]
     boxes = torch.tensor([box, box, [20.0, 20.0, 20.0, 20.0], [0.0, 0.0, WIDTH, HEIGHT], [-50.0, -50.0, -40.0, -40.0]])
     truth = GroundTruth.collate([{"boxes": boxes, "labels": torch.arange(5) % CLASSES}], [(HEIGHT, WIDTH)])
@@ -252,7 +252,7 @@ def test_degenerate_and_duplicate_objects_are_survived(name: str) -> None:
     assert all(t.isfinite().all() for t in tensors(ASSIGNERS[name](predictions, truth)))
 
 
-def test_streaming_over_objects_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_objects_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, truth = scene(name, [40, 25], 13)
     whole = ASSIGNERS[name](predictions, truth)
     monkeypatch.setattr("poise.pairwise.chunks.PLANE_ELEMENTS", 2 * predictions.boxes.shape[1] * 7)
@@ -260,10 +260,10 @@ def test_streaming_over_objects_changes_nothing(name: str, monkeypatch: pytest.M
         assert torch.equal(a, b)
 
 
-def test_listed_pairs_give_what_all_pairs_give(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a CPU lists, an accelerator computes for every pair (``assign.pairs``)."""
+def test_dense_pairs_equal_sparse_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU lists pairs, an accelerator computes all of them."""
     predictions, truth = scene(name, [40, 0, 7], 18, crowd=True)
-    listed = ASSIGNERS[name](predictions, truth)
+    sparse = ASSIGNERS[name](predictions, truth)
     monkeypatch.setattr("poise.pairwise.devices.allows_dynamic_shapes", lambda device: False)
-    for a, b in zip(tensors(listed), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
+    for a, b in zip(tensors(sparse), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
         assert torch.equal(a, b)
