@@ -44,11 +44,9 @@ def test_distances_and_formats_round_trip() -> None:
     torch.testing.assert_close(boxes.cxcywh_to_xyxy(boxes.xyxy_to_cxcywh(box)), box)
 
 
-def test_depth_inside_is_the_least_distance() -> None:
-    depth = boxes.depth_inside(
-        torch.tensor([[[5.0, 6.0]]]), torch.tensor([[[0.0, 0.0, 20.0, 10.0], [6.0, 0.0, 9.0, 9.0]]])
-    )
-    assert depth.tolist() == [[[4.0, -1.0]]]
+def test_distance_inside_is_that_to_the_nearest_side() -> None:
+    objects = torch.tensor([[[0.0, 0.0, 20.0, 10.0], [6.0, 0.0, 9.0, 9.0]]])
+    assert boxes.distance_inside(torch.tensor([[[5.0, 6.0]]])[:, :, None], objects[:, None]).tolist() == [[[4.0, -1.0]]]
 
 
 @pytest.mark.parametrize("std", [(1.0, 1.0, 1.0, 1.0), (0.1, 0.1, 0.2, 0.2)])

@@ -146,11 +146,30 @@ def decode_distances(points: Tensor, distances: Tensor) -> Tensor:
     return torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
 
 
-def depth_inside(points: Tensor, boxes: Tensor) -> Tensor:
-    """Return the smallest distance of each (B,N,2) point to the sides of each (B,G,4) box, (B,N,G); > 0 inside."""
-    x, y = points[..., 0][..., :, None], points[..., 1][..., :, None]
-    x1, y1, x2, y2 = (plane[..., None, :] for plane in boxes.unbind(-1))
+def distance_inside(points: Tensor, boxes: Tensor) -> Tensor:
+    """Return the distance from points (...,2) to the nearest side of boxes (...,4), positive strictly inside."""
+    (x, y), (x1, y1, x2, y2) = points.unbind(-1), boxes.unbind(-1)
     return torch.minimum(torch.minimum(x - x1, x2 - x), torch.minimum(y - y1, y2 - y))
+
+
+def distance_inside_center(points: Tensor, boxes: Tensor, radius: Tensor) -> Tensor:
+    """Return ``distance_inside`` of the squares that reach ``radius`` (...) pixels from the centers of the boxes."""
+    (x, y), (x1, y1, x2, y2) = points.unbind(-1), boxes.unbind(-1)
+    center_x, center_y = (x1 + x2) / 2, (y1 + y2) / 2
+    across = torch.minimum(x - (center_x - radius), (center_x + radius) - x)
+    return torch.minimum(across, torch.minimum(y - (center_y - radius), (center_y + radius) - y))
+
+
+def intersect(a: Tensor, b: Tensor) -> Tensor:
+    """Return whether boxes (...,4) whose shapes broadcast have a common area."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.unbind(-1), b.unbind(-1)
+    width = torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)
+    return torch.minimum(width, torch.minimum(ay2, by2) - torch.maximum(ay1, by1)) > 0
+
+
+def planar(values: Tensor) -> Tensor:
+    """Store values (...,D) coordinate by coordinate, so that ``values[..., i]`` is contiguous (same shape)."""
+    return values.movedim(-1, 0).contiguous().movedim(0, -1)
 
 
 def centerness(centers: Tensor, boxes: Tensor) -> Tensor:

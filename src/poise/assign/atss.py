@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from poise.assign.conflicts import highest_value_wins
-from poise.boxes import iou
-from poise.pairwise import distance_inside, nearest_per_level, only_finite
+from poise.boxes import distance_inside, iou
+from poise.pairwise import nearest_per_level, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions
 
 

@@ -14,14 +14,12 @@ import torch
 from poise.assign.class_cost import ClassCost, focal_of_absent, focal_of_present
 from poise.assign.dynamic_k import dynamic_k_of
 from poise.assign.sinkhorn import Routes, Transport
-from poise.boxes import iou
+from poise.boxes import distance_inside, distance_inside_center, iou
 from poise.pairwise import (
     Objects,
     Pairs,
     best_iou,
     chunks_of_objects,
-    distance_inside,
-    distance_inside_center,
     inside,
 )
 from poise.structures import Assignment, GroundTruth, Predictions, Priors

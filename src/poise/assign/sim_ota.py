@@ -15,15 +15,13 @@ from torch import Tensor
 
 from poise.assign.class_cost import ClassCost
 from poise.assign.dynamic_k import PairCosts, take_cheapest
-from poise.boxes import iou
+from poise.boxes import distance_inside, distance_inside_center, iou
 from poise.pairwise import (
     CompactPriors,
     Objects,
     Pairs,
     all_pairs,
     chunks_of_objects,
-    distance_inside,
-    distance_inside_center,
     only_finite,
 )
 from poise.structures import Assignment, GeometricPredictions, GroundTruth, Predictions, Priors, QualityPredictions

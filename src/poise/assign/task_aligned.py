@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from poise.assign.conflicts import BestObject, highest_value_wins
-from poise.boxes import iou
-from poise.pairwise import chunks_of_objects, distance_inside, from_index, from_mask, overlapping
+from poise.boxes import distance_inside, iou
+from poise.pairwise import chunks_of_objects, from_index, from_mask, overlapping
 from poise.structures import Assignment, GroundTruth, Predictions
 
 

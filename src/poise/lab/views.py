@@ -64,7 +64,7 @@ class ImageView:
 
     def centers_inside(self, number: int) -> Tensor:
         """Priors whose center lies in object ``number``, (N,) bool."""
-        return geometry.depth_inside(self._centers, self.objects[None, number : number + 1])[0, :, 0] > 0
+        return geometry.distance_inside(self._centers[0], self.objects[number]) > 0
 
     @cached_property
     def _centers(self) -> Tensor:
@@ -90,7 +90,7 @@ class ImageView:
         """Number of objects that contain the center of each prior, (N,) int64; more than one: ambiguous."""
         count = torch.zeros_like(self.index)
         for part in self._chunks():
-            depth = geometry.depth_inside(self._centers, self.objects[None, part])[0]
+            depth = geometry.distance_inside(self._centers[0][:, None], self.objects[part])
             count += ((depth > 0) & self.valid[part]).sum(1)
         return count
 

@@ -12,7 +12,6 @@ from poise.pairwise.build import all_pairs, best_iou, from_index, from_mask, ins
 from poise.pairwise.chunks import Objects, chunks_of_objects, object_slices
 from poise.pairwise.devices import accumulate_dtype, allows_dynamic_shapes, none_left
 from poise.pairwise.finite import CompactPriors, only_finite
-from poise.pairwise.geometry import distance_inside, distance_inside_center
 from poise.pairwise.nearest import nearest_per_level
 from poise.pairwise.pairs import TINY, Pairs
 from poise.pairwise.topk import smallest, sort_keys
@@ -27,8 +26,6 @@ __all__ = [
     "allows_dynamic_shapes",
     "best_iou",
     "chunks_of_objects",
-    "distance_inside",
-    "distance_inside_center",
     "from_index",
     "from_mask",
     "inside",

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from poise.boxes import planar
 from poise.pairwise.devices import accumulate_dtype
-from poise.pairwise.geometry import planar
 from poise.pairwise.pairs import Pairs
 from poise.pairwise.topk import smallest
 

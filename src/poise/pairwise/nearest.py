@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from poise.boxes import planar
 from poise.pairwise.chunks import cached_slices
-from poise.pairwise.geometry import planar
 from poise.pairwise.topk import smallest
 from poise.structures import Priors
 
