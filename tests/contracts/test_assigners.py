@@ -255,7 +255,7 @@ def test_degenerate_and_duplicate_objects_give_finite_results(name: str) -> None
 def test_chunks_of_objects_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, truth = scene(name, [40, 25], 13)
     whole = ASSIGNERS[name](predictions, truth)
-    monkeypatch.setattr("poise.pairwise.chunks.PLANE_ELEMENTS", 2 * predictions.boxes.shape[1] * 7)
+    monkeypatch.setattr("poise.pairwise.devices.PLANE_ELEMENTS", 2 * predictions.boxes.shape[1] * 7)
     for a, b in zip(tensors(whole), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
         assert torch.equal(a, b)
 

@@ -144,7 +144,7 @@ def test_priors_that_are_not_usable_or_not_finite_overlap_nothing() -> None:
 
 def test_best_iou_over_chunks_of_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes, truth = boxes_of(100, 4), truth_of([40, 0, 7], 4)
-    monkeypatch.setattr("poise.pairwise.chunks.PLANE_ELEMENTS", BATCH * 100 * 4 * 7)
+    monkeypatch.setattr("poise.pairwise.devices.PLANE_ELEMENTS", BATCH * 100 * 4 * 7)
     parts = zip(boxes, truth.boxes, truth.valid, strict=True)
     expected = torch.stack([(box_iou(b, t) * valid).amax(1) for b, t, valid in parts])
     torch.testing.assert_close(best_iou(boxes, truth), expected)

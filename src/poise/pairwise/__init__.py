@@ -9,8 +9,14 @@ Shapes: B images, g objects of a chunk (of G), N priors, C classes, P listed pai
 """
 
 from poise.pairwise.build import all_pairs, best_iou, from_index, from_mask, inside, overlapping
-from poise.pairwise.chunks import Objects, chunks_of_objects, object_slices
-from poise.pairwise.devices import accumulate_dtype, allows_dynamic_shapes, none_left
+from poise.pairwise.devices import (
+    Objects,
+    accumulate_dtype,
+    allows_dynamic_shapes,
+    chunks_of_objects,
+    none_left,
+    object_slices,
+)
 from poise.pairwise.finite import CompactPriors, only_finite
 from poise.pairwise.nearest import nearest_per_level
 from poise.pairwise.pairs import TINY, Pairs

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from poise.boxes import distance_inside, intersect, iou, planar
 from poise.pairwise import devices
-from poise.pairwise.chunks import Objects, chunks_of_objects
 from poise.pairwise.dense import DensePairs
+from poise.pairwise.devices import Objects, chunks_of_objects
 from poise.pairwise.pairs import Pairs
 from poise.pairwise.search import search
 from poise.pairwise.sparse import SparsePairs

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from poise.boxes import planar
-from poise.pairwise.chunks import cached_slices
+from poise.pairwise.devices import cached_slices
 from poise.pairwise.topk import smallest
 from poise.structures import Priors
 

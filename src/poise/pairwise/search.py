@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from poise.pairwise.chunks import Objects
-from poise.pairwise.devices import positions
+from poise.pairwise.devices import Objects, positions
 from poise.pairwise.sparse import SparsePairs
 
 BLOCK_BITS = 5  # 32 priors
