@@ -6,7 +6,7 @@ The packages below it can be used directly: ``poise.models``, ``poise.inference`
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -92,8 +92,7 @@ class Detector:
 
     def __repr__(self) -> str:
         state = "" if self.trained else ", random weights"
-        classes = f"{self.model.num_classes} class{'' if self.model.num_classes == 1 else 'es'}"
-        return f"<Detector {self.model.name}, {classes}, on {self.device}{state}>"
+        return f"<Detector {self.model.name}, num_classes={self.model.num_classes}, on {self.device}{state}>"
 
     @overload
     def predict(
@@ -228,6 +227,7 @@ class Detector:
         proposals_limit: int = 2000,
         head: str = "",
         tta: str | TestTimeAugmentation | None = None,
+        progress: Callable[[int], None] | None = None,
         max_detections: int | None = None,
     ) -> Evaluation:
         """Evaluate on a data set: COCO's metrics, and LVIS's on LVIS data.
@@ -242,6 +242,7 @@ class Detector:
             proposals_limit: number of the best proposals of an image that are used.
             head: evaluate this auxiliary head of a Co-DETR (``"atss"``) instead of the decoder.
             tta: test-time augmentation, as in :meth:`predict`.
+            progress: called with the number of images after each batch (without ``tta``).
             max_detections: detections per image of the model; if more than 100, AP with so many per class is added.
 
         Raises:
@@ -253,8 +254,8 @@ class Detector:
         model = with_head(self.model, head) if head else self.model
         model = with_postprocess_options(model, max_detections=max_detections)
         loading: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
-        files: dict[str, Any] = {"proposals": proposals, "proposals_limit": proposals_limit}
-        images, loader = self.batches(data, split, on_bad_data=on_bad_data, **loading, **files)
+        rest: dict[str, Any] = {"on_bad_data": on_bad_data, "proposals": proposals, "proposals_limit": proposals_limit}
+        images, loader = self.batches(data, split, **loading, **rest)
         truth = images.to_coco()
         measure = measure_with(truth, max_detections)
         if tta is not None:
@@ -262,7 +263,7 @@ class Detector:
 
             loaders = partial(evaluation_loader, images, **loading)
             return evaluate_views(model, wanted_views(tta), loaders, truth, self.device, measure)
-        return evaluate(model, loader, truth, device=self.device, measure=measure)
+        return evaluate(model, loader, truth, device=self.device, measure=measure, progress=progress)
 
     def batches(
         self,
@@ -292,8 +293,7 @@ class Detector:
         return images, evaluation_loader(images, self.model.preprocess, batch_size=batch_size, workers=workers)
 
     def drop_training_parts(self) -> Detector:
-        """Remove what only training needs (auxiliary heads of Co-DETR, further groups of queries of H-DETR and
-        Group-DETR); the detections stay the same. Returns this detector."""
+        """Remove auxiliary heads and one-to-many queries, which only training needs. Returns this detector."""
         self.model = without_training_parts(self.model)
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -125,6 +126,23 @@ def _plain(message: str, program: str) -> str:
     rules = [number for number, line in enumerate(lines) if number and line and set(line) <= {"─", "-"}]
     first = rules[0] + 1 if rules[:1] == [1] else 1  # without Unicode there is a rule below the title as well
     last = next((number for number in rules if number > first), len(lines))
-    text = " ".join(lines[first:last]) or message.strip() or "the command line is incomplete"
+    text = _in_words(" ".join(lines[first:last]) or message.strip() or "the command line is incomplete")
     text = text.removeprefix("Error parsing recipe.").partition(": ")[2] if text.startswith("Error parsing r") else text
     return f"{text} ({program} --help explains)"
+
+
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "Path": "a path"}
+
+
+def _in_words(text: str) -> str:
+    """Replace the type checker's notation of tyro: ``--epochs: 'ten' is not a whole number``."""
+    if found := re.search(r"parsing (--\S+): .*instantiated from \['(.*?)'\].*class '(int|float|bool)'", text):
+        return f"{found[1]}: '{found[2]}' is not {KINDS[found[3]]}"
+    if found := re.search(
+        r"parsing (--\S+): (?:invalid literal for int\(\).*|could not convert string to float): '(.*)'", text
+    ):
+        return f"{found[1]}: '{found[2]}' is not {KINDS['int' if 'int()' in text else 'float']}"
+    if found := re.search(r"invalid choice '(.*)' for argument '(--\S+)'\. Expected one of \((.*)\)", text):
+        choices = ", ".join(choice.strip("' ") for choice in found[3].split(",") if choice.strip("' ") != "None")
+        return f"{found[2]}: '{found[1]}' is none of {choices}"
+    return text

@@ -66,6 +66,14 @@ def run(arguments: Arguments) -> int:
     detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
     if arguments.save_proposals is not None:
         return _save_proposals(detector, arguments, choice.name)
+    shown = sys.stderr.isatty() and not arguments.json
+    done = 0
+
+    def show_progress(images: int) -> None:
+        nonlocal done
+        done += images
+        print(f"\r{done} images", end="", file=sys.stderr, flush=True)
+
     result = detector.val(
         arguments.data,
         choice.name,
@@ -77,7 +85,10 @@ def run(arguments: Arguments) -> int:
         head=arguments.head,
         tta=arguments.tta,
         max_detections=arguments.max_detections,
+        progress=show_progress if shown else None,
     )
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr)
     if arguments.save_json is not None:
         write_results(result.detections, arguments.save_json)
     if arguments.json:

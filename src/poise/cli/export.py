@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -58,6 +59,7 @@ def run(arguments: Arguments) -> int:
         raise ValueError(f"'{arguments.checkpoint}' has random weights: give --weights FILE, or a model file")
     path = arguments.out or default_path(opened.file or Path(arguments.checkpoint), arguments.format)
     path.parent.mkdir(parents=True, exist_ok=True)
+    print(f"writing {path} and comparing it with PyTorch", file=sys.stderr, flush=True)
     agreement = export_model(
         opened.model,
         path,

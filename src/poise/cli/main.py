@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,9 @@ COMMANDS = {
     "sampling": "Show which negatives the samplers of a two-stage model choose",
 }
 
+OTHERS = "torch|torchvision|timm|onnx|onnxruntime|onnxscript|openvino|nncf|executorch|torchao|huggingface_hub"
+"""Packages whose own warnings are not shown, except with ``--debug``."""
+
 DONE, FAILED, USAGE, FAULTS, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: success; an error in data, files or settings; a wrong command line; faults of a data set; Ctrl-C."""
 
@@ -47,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # file names may have characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in words
+    warnings.formatwarning = lambda message, *_, **__: f"poise: warning: {message}\n"  # without a path in site-packages
+    if not debug and argv is None:
+        warnings.filterwarnings("ignore", module=rf"({OTHERS})(\.|$)")
     words = [word for word in words if word != "--debug"]
     try:
         return _dispatch(words)

@@ -52,7 +52,7 @@ def _verdict(report: CheckReport) -> str:
     if report.dropped:
         text = (
             f"{report.dropped} records would be dropped. Training on {opened} stops with this list at its start; "
-            "with on_bad_data=skip it leaves out exactly these."
+            "with --on-bad-data skip it leaves out exactly these."
         )
     else:
         text = f"Nothing would be dropped in training on {opened}."

@@ -46,5 +46,5 @@ class BadData(DataError):
         lines += [f"  {fault}" for fault in self.faults[:SHOWN]]
         if len(self.faults) > SHOWN:
             lines.append(f"  ... and {len(self.faults) - SHOWN} more; `poise check` counts them all")
-        lines.append('Correct the files, or leave out exactly these records with on_bad_data="skip".')
+        lines.append('Correct the files, or leave out exactly these: --on-bad-data skip, in Python on_bad_data="skip".')
         return "\n".join(lines)

@@ -133,6 +133,10 @@ class ImageSet(Sequence[ImageRecord]):
         """(m,) int64: position of the image of each object."""
         return np.repeat(np.arange(len(self)), self.objects_per_image)
 
+    def __repr__(self) -> str:
+        counts = f"{len(self)} images, {self.num_objects} objects, {len(self.categories)} classes"
+        return f"<ImageSet '{self.name}' of {self.root}, {self.format}: {counts}>"
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

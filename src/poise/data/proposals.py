@@ -168,7 +168,9 @@ def _remarks(path: Path, rows: ProposalRows, total: int, on_bad_data: str) -> li
             f"{path}: {sum(faults.values())} proposals cannot be used ({kinds}), for example {'; '.join(rows.examples)}"
         )
         if on_bad_data == "error":
-            raise DataError(f'{text}. Correct the file, or leave them out with on_bad_data="skip"')
+            raise DataError(
+                f'{text}. Correct the file, or leave them out: --on-bad-data skip, or on_bad_data="skip" in Python'
+            )
         remarks.append(f"{text}; they are left out")
     if rows.num_unknown:
         remarks.append(

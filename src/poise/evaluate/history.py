@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from poise.evaluate.loss_terms import MAX_TERMS, group_of
 from poise.evaluate.panels import PathLike, panels, save
 
 TIMES = ("step", "epoch", "time", "seconds", "date")  # columns that are not plotted
@@ -31,7 +32,7 @@ def read_history(path: PathLike) -> dict[str, list[float]]:
 
 def plot_history(results: PathLike, path: PathLike) -> Path:
     """Plot every column of ``results.csv`` over the epoch (or step): panels of losses, metrics and the rest."""
-    columns = read_history(results)
+    columns = _with_grouped_losses(read_history(results))
     time = next((name for name in ("epoch", "step") if name in columns), None)
     axis = columns[time] if time else list(range(len(next(iter(columns.values())))))
     groups = _groups(columns)
@@ -61,6 +62,19 @@ def _groups(columns: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
         else:
             groups.setdefault(METRICS.get(stem[:2], name), []).append(name)
     return {title: names for title, names in groups.items() if names}
+
+
+def _with_grouped_losses(columns: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """Sum the loss terms of models with many of them by group (decoder, encoder, denoising, each auxiliary head)."""
+    terms = [name for name in columns if "loss" in name.lower() and not name.endswith("total")]
+    if len(terms) <= MAX_TERMS:
+        return dict(columns)
+    sums: dict[str, list[float]] = {}
+    for name in terms:
+        group = f"loss/{group_of(name)}"
+        before = sums.get(group, [0.0] * len(columns[name]))
+        sums[group] = [a + (0.0 if math.isnan(b) else b) for a, b in zip(before, columns[name], strict=True)]
+    return {**{name: values for name, values in columns.items() if name not in terms}, **sums}
 
 
 def _largest(columns: Mapping[str, Sequence[float]], names: Sequence[str]) -> float:

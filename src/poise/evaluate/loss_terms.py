@@ -14,7 +14,7 @@ GROUPS = (  # the first pattern found in a term's name decides; group 1 of a pat
     (r"\baux_", "assign guidance module"),
     (r"\brpn_", "proposals"),
 )
-MOST_TERMS = 8  # up to this many terms are shown one by one
+MAX_TERMS = 8  # up to this many terms are shown one by one
 
 
 def group_of(term: str) -> str:
@@ -28,7 +28,7 @@ def group_of(term: str) -> str:
 
 def grouped(terms: Mapping[str, float]) -> dict[str, float]:
     """Return the sums of loss terms by group; up to eight terms are returned as they are."""
-    if len(terms) <= MOST_TERMS:
+    if len(terms) <= MAX_TERMS:
         return dict(terms)
     sums: dict[str, float] = {}
     for name, value in terms.items():

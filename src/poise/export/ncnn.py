@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def write(plan: Plan, path: Path) -> None:
     import pnnx
 
     pixels, folder = plan.example(), path.parent
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit warns that it is deprecated
         traced = torch.jit.trace(_with_known_operators(plan.program()), (pixels,), check_trace=False)
     traced.save(str(folder / f"{CONVERTED}.pt"))
     shape = ",".join(map(str, pixels.shape))

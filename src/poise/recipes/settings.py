@@ -8,6 +8,8 @@ from typing import Literal
 from poise.recipes.augment import AugmentSettings
 from poise.recipes.values import OptionValue
 
+MIN_IMAGE_SIZE = 32  # stride of the coarsest feature map of a backbone
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -26,7 +28,8 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         _require(len(self.image_size) <= 2, f"model.image_size={self.image_size} must be one number or (short, long)")
-        _require(all(size > 0 for size in self.image_size), f"model.image_size={self.image_size} must be positive")
+        small = f"model.image_size={self.image_size}: sides must be at least {MIN_IMAGE_SIZE} pixels"
+        _require(all(size >= MIN_IMAGE_SIZE for size in self.image_size), small)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision import models
@@ -44,7 +45,7 @@ class ShuffleNetV2(nn.Module):
         )
         self._initialize()
         if weights is not None:
-            state = published.get_state_dict(progress=True) if weights == "imagenet" else _read(Path(weights))
+            state = _download(published) if weights == "imagenet" else _read(Path(weights))
             self._load(state, str(weights))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
@@ -72,6 +73,18 @@ class ShuffleNetV2(nn.Module):
                 f"shape, first '{wrong[0]}'; is it a file of the same width of torchvision's ShuffleNetV2?"
             )
         self.load_state_dict({key: state[key] for key in own})
+
+
+def _download(published: Any) -> dict[str, Tensor]:
+    """Download torchvision's ImageNet weights, or raise ``ValueError`` with the cure."""
+    try:
+        state: dict[str, Tensor] = published.get_state_dict(progress=True)
+    except OSError as error:
+        raise ValueError(
+            f"ImageNet weights of ShuffleNetV2 could not be fetched ({error}). Without a network give the path of a "
+            "weights file as backbone_weights, or 'none' to start from random numbers"
+        ) from error
+    return state
 
 
 def _read(path: Path) -> dict[str, Tensor]:
