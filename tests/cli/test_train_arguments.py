@@ -12,6 +12,8 @@ from poise.cli import main
 from poise.cli.arguments import CommandLineError, option_names
 from poise.cli.train import Arguments, folder_for, parse, resolve
 from poise.recipes import Recipe, get_recipe, save_recipe, with_settings
+from poise.recipes.convert import setting_paths
+from poise.recipes.short_options import SHORT_OPTIONS
 
 
 def recipe_of(*words: str) -> Recipe:
@@ -174,3 +176,34 @@ def test_run_folders_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert folder_for(arguments, resolve(arguments)) == Path("runs/atss_r50_fpn_1x-2")
     monkeypatch.setenv("WORLD_SIZE", "2")  # processes that train together agree on one folder
     assert folder_for(arguments, resolve(arguments)) == first
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--epochs ten", "--epochs: 'ten' is not a whole number"),
+        ("--lr fast", "--lr: 'fast' is not a number"),
+        ("--schedule.kind round", "--schedule.kind: 'round' is none of multistep, cosine, "),
+        ("--on-bad-data drop", "--on-bad-data: 'drop' is none of error, skip"),
+        ("--resume", "--resume needs --out FOLDER"),
+    ],
+)
+def test_messages_are_plain(words: str, message: str) -> None:
+    with pytest.raises(CommandLineError) as caught:
+        parse(["atss_r18_fpn", *words.split()])
+    assert message in str(caught.value) and "class '" not in str(caught.value)
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(CommandLineError, match="there is no run to resume in .*nowhere"):
+        parse(["--resume", "--out", str(tmp_path / "nowhere")])
+
+
+def test_every_short_option_is_an_option_of_train() -> None:
+    """One name for a setting in Python and on the command line (``model`` is the name that comes first)."""
+    options = {name.replace("-", "_") for name in option_names(Arguments)}
+    assert set(SHORT_OPTIONS) - {"model", "proposals"} <= options
+    assert set(SHORT_OPTIONS.values()) <= {*setting_paths(Recipe), *MODEL_OPTIONS}
+
+
+MODEL_OPTIONS = {f"model.options.{name}" for name in ("assigner", "score_threshold", "nms_threshold", "max_detections")}

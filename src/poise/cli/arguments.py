@@ -143,6 +143,8 @@ def _in_words(text: str) -> str:
     ):
         return f"{found[1]}: '{found[2]}' is not {KINDS['int' if 'int()' in text else 'float']}"
     if found := re.search(r"invalid choice '(.*)' for argument '(--\S+)'\. Expected one of \((.*)\)", text):
-        choices = ", ".join(choice.strip("' ") for choice in found[3].split(",") if choice.strip("' ") != "None")
-        return f"{found[2]}: '{found[1]}' is none of {choices}"
+        choices = [choice.strip("' ") for choice in found[3].split(",")]
+        if "None" in choices:  # tyro lists the choices of optional values in no order
+            choices = sorted(choice for choice in choices if choice != "None")
+        return f"{found[2]}: '{found[1]}' is none of {', '.join(choices)}"
     return text
