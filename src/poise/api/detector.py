@@ -1,7 +1,4 @@
-"""``poise.Detector``: a detector from a name or a file, to predict, train and evaluate.
-
-The packages below it can be used directly: ``poise.models``, ``poise.inference``, ``poise.engine``, ``poise.evaluate``.
-"""
+"""``poise.Detector``: a detector from a name or a file, to predict, train and evaluate."""
 
 from __future__ import annotations
 
