@@ -146,6 +146,17 @@ def test_the_report_shows_names_of_classes_and_runs_as_text(evil_data: Path, tmp
         assert browser.run("document.querySelectorAll('script').length") == 0
         assert EVIL in browser.run("document.querySelector('table').innerText")
         assert EVIL in browser.run("document.querySelector('pre').innerText")
+        light = browser.run("getComputedStyle(document.body).backgroundColor")
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+        assert browser.run("getComputedStyle(document.body).backgroundColor") != light
+        browser.call("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=True)
+        browser.wait_for("innerWidth === 400")
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+        halves = "[...document.querySelectorAll('#val_0 .half')].map((one) => one.getBoundingClientRect().top)"
+        truth, detections = browser.run(halves)
+        assert truth < detections  # one above the other
+        browser.run("location.hash = '#confidence'")  # what a click on the picture does
+        browser.wait_for("getComputedStyle(document.getElementById('confidence')).position === 'fixed'")
         assert not browser.complaints
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from support.write_data import write_coco
 
 from poise.data import DataError, SplitChoice, choose_split, open_data
 from poise.data.demo import write_demo_data
 from poise.data.hold_out import hold_out
 from poise.engine.sources import open_sets
-from poise.recipes import DataSettings
+from poise.engine.validation import write_record
+from poise.recipes import DataSettings, Recipe, with_settings
 
 
 def test_the_split_of_a_command(tmp_path: Path) -> None:
@@ -55,3 +60,16 @@ def test_training_with_held_out_images(tmp_path: Path) -> None:
         open_sets(DataSettings(str(tmp_path), val_share=0.25))
     with pytest.raises(ValueError, match="val_share=0.9"):
         DataSettings(val_share=0.9)
+
+
+def test_the_run_folder_lists_the_held_out_images(tmp_path: Path) -> None:
+    train, val, _ = open_sets(DataSettings(str(write_coco(tmp_path)), val_share=0.5))
+    processes: Any = SimpleNamespace(device=torch.device("cpu"), world_size=1)
+    recipe = with_settings(Recipe(), {"data.path": str(tmp_path), "data.val_share": 0.5})
+    write_record(tmp_path, recipe, processes, train, val)
+    assert val is not None and (tmp_path / "val_images.txt").read_text() == f"{val[0].path.name}\n"
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["train"] == {"split": "train", "images": 1} and record["val"] == {"split": "val", "images": 1}
+    (tmp_path / "run.json").write_text(json.dumps({**record, "started": "yesterday"}))
+    write_record(tmp_path, recipe, processes, train, val)
+    assert json.loads((tmp_path / "run.json").read_text())["started"] == "yesterday"  # of a resumed run
