@@ -88,7 +88,7 @@ def test_the_page_shows_heat_maps_lists_and_numbers(browser: Browser, tmp_path: 
     assert browser.run("document.querySelectorAll('.levels canvas').length") == 6 * 5
     headings = browser.run("[...document.querySelectorAll('#panels h3')].map((one) => one.textContent)")
     assert headings[1] == f"assigner task_aligned on the predictions of {headings[0]}"
-    assert "weight as a positive" in browser.run("document.querySelector('figcaption').textContent")
+    assert "w pos: positive weight" in browser.run("document.querySelector('figcaption').textContent")
     assert "ambiguous positive" in browser.run("document.getElementById('key').innerText")
     assert "Agreement" in browser.run("document.getElementById('charts').textContent")
     assert browser.run("document.images.length") == 0  # the class's name is text, not markup

@@ -3,7 +3,7 @@
 // All text from the data is set as textContent, never as innerHTML.
 
 const KINDS = { positive: "w pos", negative: "w neg", regression: "w reg" };
-const TITLES = { positive: "w pos: weight as a positive", negative: "w neg: weight as a negative", regression: "w reg: weight of the box" };
+const TITLES = { positive: "w pos: positive weight", negative: "w neg: negative weight", regression: "w reg: box weight" };
 const NONE = 65535, DECADES = 3, STEPS = 65534, RANGE = Math.log(1e6);
 const COLORS = [[13, 8, 60], [106, 0, 168], [203, 70, 121], [248, 149, 64], [240, 249, 33]]; // dark to bright
 const METHOD_COLORS = ["#0b8fd6", "#e2711d", "#3a9b4b", "#b04ac4", "#c9a100", "#d6455b", "#6a7bd9", "#7a8a8a"];
