@@ -64,6 +64,7 @@ def dw(
     negative: NegativeName = "both",
     detach_importance: bool = False,
     box_weight: float = 5.0,
+    openable_sides: bool = False,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.6,
     max_detections: int = 100,
@@ -86,6 +87,8 @@ def dw(
         gamma2: exponent of the score in the importance; ``detach_importance`` stops its gradient.
         negative: factors of the negative weight inside objects; "complement" is 1 - positive weight.
         box_weight: weight of the box loss relative to the positive classification loss.
+        openable_sides: let the gradient reopen box sides that the published ReLU has closed; values are the same. The
+            fine-tuning recipes set it.
     """
     check_choice("bag", bag, get_args(BagName))
     check_choice("negative", negative, NEGATIVES)
@@ -95,9 +98,10 @@ def dw(
         backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, deformable_stages=deformable_stages
     )
     neck = pyramid(body, channels, from_input=False, relu=True)
-    refinement = BoundaryRefinement(channels) if refine else None
+    refinement = BoundaryRefinement(channels, openable_sides) if refine else None
+    grid = point_grid(neck.strides, 0.5)
     head = DualWeightingHead(
-        channels, num_classes, point_grid(neck.strides, 0.5), refinement, depth, deformable=deformable_towers
+        channels, num_classes, grid, refinement, depth, deformable=deformable_towers, openable_sides=openable_sides
     )
     bags: dict[str, CenterPriorFunction] = {
         "soft_center": head.center_prior,

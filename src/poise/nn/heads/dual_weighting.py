@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,29 @@ from poise.nn.layers import AnchorGrid, Scales, flatten_levels, init_towers, out
 from poise.structures import JointPredictions, Priors
 
 
+class OpenableReLU(torch.autograd.Function):
+    """``relu`` whose gradient also passes where the input is negative, if it would raise the input.
+
+    The published ReLU passes no gradient where the input is negative: a side of the boxes that is 0 everywhere stays 0
+    for the rest of a training. The values are those of ``relu``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs)
+        return inputs.relu()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (inputs,) = ctx.saved_tensors
+        return gradient * ((inputs > 0) | (gradient < 0))
+
+
+def positive(distances: Tensor, openable: bool) -> Tensor:
+    """``relu``, in a training that may reopen sides of length 0 with the gradient of :class:`OpenableReLU`."""
+    return OpenableReLU.apply(distances) if openable and torch.is_grad_enabled() else distances.relu()
+
+
 class BoundaryRefinement(nn.Module):
     """Box refinement: replace each side of the coarse box by that side as predicted at a boundary point (section 3.4).
 
@@ -21,8 +45,9 @@ class BoundaryRefinement(nn.Module):
     which has no loss of its own. A point outside the map reads 0, as in the original code.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, openable_sides: bool = False) -> None:
         super().__init__()
+        self.openable_sides = openable_sides
         self.offsets = output_conv(channels, 8)
 
     def forward(
@@ -52,7 +77,7 @@ class BoundaryRefinement(nn.Module):
         rows = rows + torch.arange(height, device=rows.device, dtype=rows.dtype)[:, None]
         columns = columns + torch.arange(width, device=rows.device, dtype=rows.dtype)
         refined = bilinear_sample(coarse, rows, columns)
-        return torch.cat((points - refined[:, :2], refined[:, 2:] - points), 1).relu()
+        return positive(torch.cat((points - refined[:, :2], refined[:, 2:] - points), 1), self.openable_sides)
 
 
 def bilinear_sample(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -70,6 +95,7 @@ class DualWeightingHead(nn.Module):
         refinement: ``BoundaryRefinement(channels)`` or None.
         deformable: makes the last convolution of both towers deformable.
         sigma: width of the center prior in strides, a constant that checkpoints store.
+        openable_sides: see :class:`OpenableReLU`; changes gradients alone.
     """
 
     def __init__(
@@ -82,9 +108,10 @@ class DualWeightingHead(nn.Module):
         groups: int = 32,
         deformable: bool = False,
         sigma: float = 1.11,
+        openable_sides: bool = False,
     ) -> None:
         super().__init__()
-        self.grid, self.num_classes = grid, num_classes
+        self.grid, self.num_classes, self.openable_sides = grid, num_classes, openable_sides
         self.classification = tower(channels, depth, groups, True, deformable)
         self.regression = tower(channels, depth, groups, True, deformable)
         init_towers(self.classification, self.regression)
@@ -102,7 +129,10 @@ class DualWeightingHead(nn.Module):
         regression = self.regression(list(maps))
         objectness = flatten_levels(self.objectness(regression), 1).squeeze(2)
         outputs = self.scales(self.box_distances(regression))
-        distances = [output.float().relu() * stride for output, stride in zip(outputs, self.grid.strides, strict=True)]
+        distances = [
+            positive(output.float(), self.openable_sides) * stride
+            for output, stride in zip(outputs, self.grid.strides, strict=True)
+        ]
         if self.refinement is not None:
             distances = self.refinement(regression, distances, priors, self.grid.strides)
         return JointPredictions(
