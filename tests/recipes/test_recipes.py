@@ -103,7 +103,7 @@ def test_ones_own_function_is_a_recipe(tmp_path: Path, monkeypatch: pytest.Monke
         ("model.image_size", [1, 2, 3], "one number or"),
         ("model.options", [1], "must be a table"),
         ("augment.flip", 1.5, r"must lie in \[0, 1\]"),
-        ("augment.short_range", [800, 480], "least, greatest"),
+        ("augment.short_range", [800, 480], "minimum, maximum"),
         ("schedule.milestones", [11, 8], "must increase"),
         ("train.accumulate", 0, "at least 1"),
         ("evaluate.every", None, "must be a whole number"),
