@@ -87,8 +87,7 @@ def dw(
         gamma2: exponent of the score in the importance; ``detach_importance`` stops its gradient.
         negative: factors of the negative weight inside objects; "complement" is 1 - positive weight.
         box_weight: weight of the box loss relative to the positive classification loss.
-        openable_sides: let the gradient reopen box sides that the published ReLU has closed; values are the same. The
-            fine-tuning recipes set it.
+        openable_sides: let the gradient reopen box sides that the published ReLU has closed (set by fine-tuning).
     """
     check_choice("bag", bag, get_args(BagName))
     check_choice("negative", negative, NEGATIVES)
@@ -111,13 +110,5 @@ def dw(
     overlap = OVERLAPS[overlap_function](gamma1)
     assigner = DualWeighting(bags[bag], beta, mu, mu_total, LOCATIONS[location], overlap, detach_weights)
     criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], detach_importance)
-    return PyramidDetector(
-        body,
-        neck,
-        DenseBranch(
-            head,
-            assigner,
-            criterion,
-            PostProcess(score_threshold, nms_threshold, min_size=-1, max_detections=max_detections),
-        ),
-    )
+    post = PostProcess(score_threshold, nms_threshold, min_size=-1, max_detections=max_detections)
+    return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, post))
