@@ -18,9 +18,8 @@ from poise.pairwise.devices import (
     object_slices,
 )
 from poise.pairwise.finite import CompactPriors, only_finite
-from poise.pairwise.nearest import nearest_per_level
 from poise.pairwise.pairs import TINY, Pairs
-from poise.pairwise.topk import smallest, sort_keys
+from poise.pairwise.topk import nearest_per_level, smallest, sort_keys
 
 __all__ = [
     "TINY",
