@@ -1,4 +1,4 @@
-"""The region branch's parts against literal forms, and its edges."""
+"""Parts of the two-stage branch against literal forms, and edge cases."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_proposals_equal_the_literal_form(form: type[ProposalPostProcess], setti
     assert not found.boxes[~found.valid].any()
 
 
-def test_images_in_several_calls_of_nms_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_calls_of_nms_equal_one(monkeypatch: pytest.MonkeyPatch) -> None:
     p, sizes = predictions(5), torch.full((5, 2), 96.0)
     alone = ProposalPostProcess()(p, sizes)
     for images in (2, 5):
@@ -83,7 +83,7 @@ def test_images_in_several_calls_of_nms_change_nothing(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("form", [ProposalPostProcess, ProposalPostProcessByImage])
-def test_proposals_without_anything_to_propose(form: type[ProposalPostProcess]) -> None:
+def test_proposals_of_invalid_boxes_alone(form: type[ProposalPostProcess]) -> None:
     p = predictions()
     p.boxes[0], p.logits[1] = torch.nan, torch.nan
     found = form(100, 50)(p, torch.full((2, 2), 96.0))
@@ -108,7 +108,7 @@ def test_equal_scores_go_to_the_lowest_index() -> None:
     assert torch.equal(found.boxes, p.boxes[:, :5].clamp(min=0))
 
 
-def test_region_features_equal_level_by_level_reading() -> None:
+def test_region_features_equal_roi_align_of_each_level() -> None:
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(2, 8, 256 // s, 256 // s, generator=generator) for s in (4, 8, 16, 32, 64)]
     boxes = torch.stack([random_boxes(40, 1, 256), random_boxes(40, 2, 256)])
@@ -126,8 +126,8 @@ def test_region_features_equal_level_by_level_reading() -> None:
     assert set(align.levels(boxes).unique().tolist()) == {0.0, 1.0, 2.0}
 
 
-def test_both_ways_of_reading_regions_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU each region lists its cells, on a GPU every level reads all: the same features and gradients."""
+def test_region_features_are_equal_with_static_and_dynamic_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading each region from its level, and all regions from all levels: equal features and gradients."""
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(2, 4, 256 // s, 256 // s, generator=generator).requires_grad_() for s in (4, 8, 16, 32)]
     boxes = torch.stack([random_boxes(60, 3, 256), random_boxes(60, 4, 256)])
@@ -144,7 +144,7 @@ def test_both_ways_of_reading_regions_are_one(monkeypatch: pytest.MonkeyPatch) -
     assert nothing.shape == (0, 4, 7, 7)
 
 
-def test_levels_are_torchvisions() -> None:
+def test_levels_equal_torchvision() -> None:
     boxes = random_boxes(500, 0, 1500)
     maps = {str(i): torch.zeros(1, 1, 1600 // s, 1600 // s) for i, s in enumerate((4, 8, 16, 32))}
     for i, level in enumerate(maps.values()):
@@ -195,7 +195,7 @@ NONE = target()
     ids=["some", "none", "crowd", "tiny"],
 )
 def test_losses_are_finite_and_reach_every_parameter(sampling: str, targets: list[dict[str, Tensor]]) -> None:
-    network = model(sampling=sampling, regions=4096, proposals=50)  # more wanted than exist
+    network = model(sampling=sampling, regions=4096, proposals=50)  # more than exist
     losses = network.losses(torch.randn(2, 3, SIZE, SIZE), targets)
     assert set(losses) == {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"}
     torch.stack(list(losses.values())).sum().backward()
@@ -205,7 +205,7 @@ def test_losses_are_finite_and_reach_every_parameter(sampling: str, targets: lis
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_no_proposals_at_all(deterministic: bool) -> None:
-    """Offsets that are not numbers: every box is lost, the objects and the background of the second stage remain."""
+    """With NaN offsets no proposal is valid; the objects alone train the second stage."""
     network = model(deterministic=deterministic)
     head = network.network.branch.proposal.head
     with torch.no_grad():
@@ -218,7 +218,7 @@ def test_no_proposals_at_all(deterministic: bool) -> None:
     assert network.detect(torch.randn(2, 3, SIZE, SIZE))[0]["scores"].shape == (0,)
 
 
-def test_ohem_takes_what_the_head_gets_most_wrong() -> None:
+def test_ohem_selects_the_highest_losses() -> None:
     network = model(sampling="ohem", regions=16)
     branch: RegionBranch = network.network.branch
     pixels, truth = torch.randn(1, 3, SIZE, SIZE), GroundTruth.collate([SOME], [(SIZE, SIZE)])
@@ -235,7 +235,7 @@ def test_ohem_takes_what_the_head_gets_most_wrong() -> None:
     torch.testing.assert_close(chosen[match.assignment.negative].sort(descending=True).values, hardest)
 
 
-def test_a_generator_of_ones_own_is_all_that_moves_the_sample() -> None:
+def test_the_generator_alone_determines_the_sample() -> None:
     network = model(regions=16)
     pixels = torch.randn(2, 3, SIZE, SIZE)
     totals = []
@@ -247,7 +247,7 @@ def test_a_generator_of_ones_own_is_all_that_moves_the_sample() -> None:
     assert totals[0] == totals[1] != totals[2]
 
 
-def test_resuming_from_torchs_state_samples_the_same() -> None:
+def test_restoring_the_random_state_restores_the_sample() -> None:
     network = model(regions=16)
     pixels = torch.randn(2, 3, SIZE, SIZE)
     network.losses(pixels, [SOME, NONE])
@@ -258,7 +258,7 @@ def test_resuming_from_torchs_state_samples_the_same() -> None:
         assert torch.equal(loss, first[key])
 
 
-def test_every_switch_and_its_refusal() -> None:
+def test_options_and_their_refusal() -> None:
     for options in ({"refine": "off"}, {"refine": "none"}, {"refine": "conv"}, {"box_loss": "smooth_l1"}):
         model(**options).losses(torch.randn(1, 3, SIZE, SIZE), [SOME])
     for option in ("sampling", "refine", "box_loss"):
@@ -266,8 +266,8 @@ def test_every_switch_and_its_refusal() -> None:
             model(**{option: "nothing"})
 
 
-def test_decoding_is_the_coders() -> None:
-    """Detections of a head that says nothing but one class: its boxes are the decoded proposals."""
+def test_detections_are_decoded_by_the_coder() -> None:
+    """A head that predicts one class for all regions: its boxes are the decoded proposals."""
     network = model().eval()
     head = network.network.branch.region.head
     with torch.no_grad():
@@ -285,24 +285,24 @@ def test_decoding_is_the_coders() -> None:
     assert float((found["boxes"][:, None] - every).abs().amax(2).amin(1).max()) < 1e-3
 
 
-def test_fast_rcnn_on_its_sisters_proposals_is_her_second_stage() -> None:
-    sister = model(sampling="ohem").network
+def test_fast_rcnn_on_proposals_of_faster_rcnn_equals_its_second_stage() -> None:
+    faster = model(sampling="ohem").network
     network = fast_rcnn(3, "test_resnet", channels=16, hidden=32, sampling="ohem", box_loss="balanced_l1").train()
-    network.backbone.load_state_dict(sister.backbone.state_dict())
-    sister.neck = sister.neck[0]
-    network.neck.load_state_dict(sister.neck.state_dict())
-    network.branch.load_state_dict(sister.branch.region.state_dict())
+    network.backbone.load_state_dict(faster.backbone.state_dict())
+    faster.neck = faster.neck[0]
+    network.neck.load_state_dict(faster.neck.state_dict())
+    network.branch.load_state_dict(faster.branch.region.state_dict())
     truth = GroundTruth.collate([SOME, NONE], [(SIZE, SIZE)] * 2)
     batch = Batch(torch.randn(2, 3, SIZE, SIZE), truth, torch.arange(2))
     with torch.no_grad():
-        maps = sister.neck(sister.backbone(batch.pixels))
-        _, proposals = sister.branch.proposal(maps, truth, Progress(), None)
-        wanted = sister(batch, Progress()).losses
+        maps = faster.neck(faster.backbone(batch.pixels))
+        _, proposals = faster.branch.proposal(maps, truth, Progress(), None)
+        expected = faster(batch, Progress()).losses
         boxes = [image[valid] for image, valid in zip(proposals.boxes, proposals.valid, strict=True)]
         found = network(replace(batch, proposals=proposals_from_boxes(boxes)), Progress()).losses
     assert set(found) == {"loss_cls", "loss_bbox"}
     for key, loss in found.items():
-        torch.testing.assert_close(loss, wanted[key])
+        torch.testing.assert_close(loss, expected[key])
 
 
 CROWD = target([8.0, 8.0, 56.0, 60.0], crowd=True)
@@ -317,7 +317,7 @@ BOXES = {
 
 @pytest.mark.parametrize("sampling", ["random", "balanced", "article", "ohem"])
 @pytest.mark.parametrize("truth", [SOME, NONE, CROWD], ids=["some", "no objects", "all ignored"])
-def test_fast_rcnn_survives_any_proposals(sampling: str, truth: dict[str, Tensor]) -> None:
+def test_fast_rcnn_with_invalid_proposals(sampling: str, truth: dict[str, Tensor]) -> None:
     torch.manual_seed(0)
     small = {"backbone": "test_resnet", "image_size": SIZE, "channels": 16, "hidden": 32}
     network = create_model("fast_rcnn_r18_fpn", 3, sampling=sampling, **small).train()
@@ -333,7 +333,7 @@ def test_fast_rcnn_survives_any_proposals(sampling: str, truth: dict[str, Tensor
         assert found[0]["boxes"].isfinite().all() and len(found[1]["boxes"]) == 0
 
 
-def test_fast_rcnn_learns_from_given_proposals_and_needs_them() -> None:
+def test_fast_rcnn_trains_on_given_proposals_and_requires_them() -> None:
     torch.manual_seed(0)
     network = fast_rcnn(3, "test_resnet", channels=16, hidden=64, norm_eval=True).train()
     truth = GroundTruth.collate([SOME, NONE], [(SIZE, SIZE)] * 2)

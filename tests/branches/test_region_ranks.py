@@ -1,4 +1,4 @@
-"""Every rank's losses are finite and reach every parameter, also where a rank has nothing to learn from."""
+"""Every rank's losses are finite and reach every parameter, also on ranks without objects."""
 
 from __future__ import annotations
 

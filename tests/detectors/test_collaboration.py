@@ -65,7 +65,7 @@ def test_finite_losses_with_a_gradient_for_every_parameter(name: str, counts: li
 
 
 @each
-def test_inference_is_the_plain_detectors(name: str) -> None:
+def test_inference_equals_the_plain_detector(name: str) -> None:
     model, plain = small(name).eval(), small(name, auxiliary_heads="").eval()
     state = {key: value for key, value in model.state_dict().items() if ".collaboration." not in key}
     assert len(state) < len(model.state_dict())
@@ -98,13 +98,13 @@ def test_one_pass_equals_a_pass_for_each_group(name: str) -> None:
             references=part.queries.references[:, used],
             positions=None if part.queries.positions is None else part.queries.positions[:, used],
         )
-        wanted = network.decoder(alone, memory)
+        expected = network.decoder(alone, memory)
         count = len(used)
         torch.testing.assert_close(
-            together.logits[:, :, start : start + count][:, :, used], wanted.logits, atol=1e-4, rtol=1e-4
+            together.logits[:, :, start : start + count][:, :, used], expected.logits, atol=1e-4, rtol=1e-4
         )
         torch.testing.assert_close(
-            together.boxes[:, :, start : start + count][:, :, used], wanted.boxes, atol=1e-5, rtol=1e-4
+            together.boxes[:, :, start : start + count][:, :, used], expected.boxes, atol=1e-5, rtol=1e-4
         )
         start += count
     plain = network.decoder(queries, memory)

@@ -59,11 +59,11 @@ def test_wrong_images(model: DetectionModel) -> None:
 def test_crowd_and_ignored_objects_are_not_objects(model: DetectionModel) -> None:
     pixels = torch.randn(1, 3, 64, 64)
     boxes, labels = torch.tensor([[5.0, 5.0, 40.0, 40.0], [20.0, 20.0, 60.0, 60.0]]), torch.tensor([0, 1])
-    wanted = model.eval().losses(pixels, [{"boxes": boxes[:1], "labels": labels[:1]}])
+    expected = model.eval().losses(pixels, [{"boxes": boxes[:1], "labels": labels[:1]}])
     for key in ("iscrowd", "ignore"):
         target = {"boxes": boxes, "labels": labels, key: torch.tensor([0, 1])}
         for name, loss in model.losses(pixels, [target]).items():
-            torch.testing.assert_close(loss, wanted[name])
+            torch.testing.assert_close(loss, expected[name])
 
 
 def test_boxes_come_back_in_the_original_pixels(model: DetectionModel) -> None:

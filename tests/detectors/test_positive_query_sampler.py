@@ -39,11 +39,11 @@ def test_the_lowest_indices_without_randomness() -> None:
 
 def test_every_prior_can_be_sampled() -> None:
     torch.manual_seed(0)
-    seen = torch.zeros(50)
+    counts = torch.zeros(50)
     for _ in range(200):
         sample = PositiveQuerySampler(max_queries=20, min_queries=9)(assignment_of([3]))
-        seen[sample.index[0][sample.mask[0]]] += 1
-    assert bool((seen[:3] == 200).all()) and bool((seen[3:] > 5).all())
+        counts[sample.index[0][sample.mask[0]]] += 1
+    assert bool((counts[:3] == 200).all()) and bool((counts[3:] > 5).all())
 
 
 def test_positives_alone() -> None:

@@ -1,4 +1,4 @@
-"""Query detectors: padding that changes nothing, bad input that does no harm, options that do what they say."""
+"""Query detectors: padding, bad input, and options."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def batch_of(rank: int) -> Batch:
-    """Rank 0 has two objects, rank 1 a smaller picture without any."""
+    """Rank 0 has two objects, rank 1 a smaller image without any."""
     size, count = (64, 2) if rank == 0 else (24, 0)
     boxes = torch.tensor([[8.0, 8.0, 40.0, 48.0], [20.0, 16.0, 60.0, 60.0]])[:count]
     pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(rank))

@@ -18,7 +18,7 @@ SMALL = {
 }
 
 
-def test_a_light_network_for_phones_trains_whole() -> None:
+def test_shufflenet_trains_all_parameters() -> None:
     model = create_model(
         "co_deformable_detr_r18", num_classes=3, backbone="shufflenetv2_0.5x", auxiliary_heads="atss", **SMALL
     )

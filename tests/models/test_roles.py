@@ -1,4 +1,4 @@
-"""Auxiliary heads of Co-DETR measured by themselves, and left out."""
+"""Auxiliary heads of Co-DETR evaluated by themselves, and removed."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def model() -> DetectionModel:
     return built.eval()
 
 
-def test_the_detections_are_those_of_the_auxiliary_head(model: DetectionModel) -> None:
+def test_detections_of_an_auxiliary_head(model: DetectionModel) -> None:
     assert head_names(model) == ("atss", "faster_rcnn", "atss2")
     network: Any = model.network
     pixels, sizes = torch.randn(2, 3, 64, 64), torch.full((2, 2), 64.0)
     for number, head in enumerate(head_names(model)):
-        wanted = network.collaboration.predict(network.encode(pixels, sizes), sizes, number).unpad()
-        for a, b in zip(with_head(model, head).detect(pixels), wanted, strict=True):
+        expected = network.collaboration.predict(network.encode(pixels, sizes), sizes, number).unpad()
+        for a, b in zip(with_head(model, head).detect(pixels), expected, strict=True):
             assert len(a["scores"]) and all(torch.equal(a[key], b[key]) for key in a)
 
 
@@ -70,7 +70,7 @@ def test_heads_on_the_command_line(model: DetectionModel, tmp_path: Path, capsys
     assert "no head 'fcos'" in message and "atss, faster_rcnn, atss2" in message and "Traceback" not in message
 
 
-def test_a_model_without_heads_says_what_to_take() -> None:
+def test_a_model_without_auxiliary_heads_is_refused() -> None:
     plain = create_model("dino_r18", num_classes=2, channels=16, attention_heads=2, queries=4, backbone="test_resnet")
     with pytest.raises(NoSuchHead, match="co_dino_"):
         with_head(plain, "atss")

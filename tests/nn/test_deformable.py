@@ -1,4 +1,4 @@
-"""Deformable convolution, and the backbones and towers that hold it."""
+"""Deformable convolution, in backbones and towers."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_equals_a_literal_reference(stride: int, gated: bool) -> None:
     x = torch.randn(1, 3, 5, 6)
     found = conv(x)[0]
     moves = conv.conv_offset(x)[0].detach()
-    wanted = torch.zeros_like(found)
+    expected = torch.zeros_like(found)
     for i in range(found.shape[1]):
         for j in range(found.shape[2]):
             for tap in range(9):
                 dy, dx = moves[2 * tap, i, j], moves[2 * tap + 1, i, j]
                 y, x_ = i * stride - 1 + tap // 3 + float(dy), j * stride - 1 + tap % 3 + float(dx)
                 gate = moves[18 + tap, i, j].sigmoid() if gated else 1.0
-                wanted[:, i, j] += gate * conv.weight[:, :, tap // 3, tap % 3] @ bilinear(x[0], y, x_)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+                expected[:, i, j] += gate * conv.weight[:, :, tap // 3, tap % 3] @ bilinear(x[0], y, x_)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_starts_as_the_plain_convolution_halved_where_gated() -> None:
+def test_starts_as_the_plain_convolution_or_half_of_it_if_gated() -> None:
     plain = nn.Conv2d(6, 8, 3, 2, 1, groups=2)
     x = torch.randn(2, 6, 9, 7)
     bias = plain.bias[:, None, None]  # type: ignore[index]
@@ -104,7 +104,7 @@ def test_only_the_last_layer_of_a_tower_is_deformable() -> None:
     ("stride", "padding", "dilation", "kernel"), [(1, 1, 1, 3), (2, 1, 1, 3), (1, 2, 2, 3), (1, 0, 1, 1)]
 )
 @pytest.mark.parametrize("gated", [True, False])
-def test_bags_equal_torchvision(stride: int, padding: int, dilation: int, kernel: int, gated: bool) -> None:
+def test_embedding_bags_equal_torchvision(stride: int, padding: int, dilation: int, kernel: int, gated: bool) -> None:
     """Values and gradients, with taps inside, between and far outside the map."""
     torch.manual_seed(0)
     x, weight, bias = torch.randn(2, 5, 7, 6), torch.randn(4, 5, kernel, kernel), torch.randn(4)
@@ -117,5 +117,5 @@ def test_bags_equal_torchvision(stride: int, padding: int, dilation: int, kernel
     for form in (deform_conv_in_bags, deform_conv2d):
         found = form(*inputs[:4], stride, padding, dilation, *(inputs[4:] or [None]))
         results.append([found, *torch.autograd.grad(found.square().sum(), inputs)])
-    for found, wanted in zip(*results, strict=True):
-        torch.testing.assert_close(found, wanted)
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)

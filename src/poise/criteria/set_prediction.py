@@ -41,7 +41,8 @@ class SetCriterion:
         class_weight: weight of the class loss.
         box_weight: weight of the L1 loss.
         giou_weight: weight of the GIoU loss.
-        class_normalizer: from the number of positives of each layer (L,) to the divisors of the class losses.
+        class_normalizer: from the number of positives of each layer (L,) to the divisors of the class losses; None:
+            those of the box losses (``normalizer``).
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
@@ -49,7 +50,7 @@ class SetCriterion:
     class_weight: float = 2.0
     box_weight: float = 5.0
     giou_weight: float = 2.0
-    class_normalizer: Callable[[Tensor], Tensor] = normalizer
+    class_normalizer: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_bbox`` and ``loss_iou`` of one layer."""
@@ -67,9 +68,10 @@ class SetCriterion:
             names: a format for the names of each layer's losses, for example ``"d0.{}"`` for ``d0.loss_cls``.
         """
         boxes, layers = assignment.boxes(truth), len(names)
-        targets = self.targets(predictions, assignment, truth, layers)
+        normalized_boxes = normalize_boxes(boxes, truth.sizes)
+        targets = self._layer_targets(predictions, assignment, truth, normalized_boxes, layers)
         class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
-        l1_loss = losses.l1(predictions.normalized_boxes, normalize_boxes(boxes, truth.sizes)).sum(2)
+        l1_loss = losses.l1(predictions.normalized_boxes, normalized_boxes).sum(2)
         giou_loss = losses.giou(predictions.boxes, boxes)
         terms = {
             "loss_cls": _layer_sums(class_loss, targets.class_weights, layers),
@@ -78,15 +80,27 @@ class SetCriterion:
         }
         return {name.format(term): value[i] for term, value in terms.items() for i, name in enumerate(names)}
 
-    def targets(
-        self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth, layers: int = 1
+    def targets(self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
+        """Return class targets and weights of one layer; box weights exclude the weights of the two box losses."""
+        normalized_boxes = normalize_boxes(assignment.boxes(truth), truth.sizes)
+        return self._layer_targets(predictions, assignment, truth, normalized_boxes, layers=1)
+
+    def _layer_targets(
+        self,
+        predictions: QueryPredictions,
+        assignment: Assignment,
+        truth: GroundTruth,
+        normalized_boxes: Tensor,
+        layers: int,
     ) -> Targets:
-        """Return class targets and weights of stacked layers; box weights exclude the weights of the two box losses."""
-        soft_label = self.soft_label(predictions, assignment, normalize_boxes(assignment.boxes(truth), truth.sizes))
+        """Return ``targets`` of stacked layers, given the normalized boxes (L*B,N,4) of the assigned objects."""
+        soft_label = self.soft_label(predictions, assignment, normalized_boxes)
         class_targets = assignment.class_targets(truth, predictions.logits.shape[2], soft_label)
         count, batch = assignment.positive.float().reshape(layers, -1).sum(1), len(class_targets) // layers
-        class_scale = (self.class_weight / self.class_normalizer(count)).repeat_interleave(batch)[:, None]
-        box_scale = (1 / normalizer(count)).repeat_interleave(batch)[:, None]
+        divisor = normalizer(count)
+        class_divisor = divisor if self.class_normalizer is None else self.class_normalizer(count)
+        class_scale = (self.class_weight / class_divisor).repeat_interleave(batch)[:, None]
+        box_scale = (1 / divisor).repeat_interleave(batch)[:, None]
         return Targets(class_targets, ~assignment.ignored * class_scale, assignment.positive * box_scale)
 
     def weights(self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:

@@ -1,4 +1,4 @@
-"""EVA-02 in windows against its definition, block by block; timm's weights fit."""
+"""EVA-02 with window attention against its definition, block by block; timm's weights load."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def literal_rotations(rows: int, columns: int, width: int) -> Tensor:
     for row in range(rows):
         for column in range(columns):
             for channel in range(width):
-                place, axis = (
+                position, axis = (
                     (row / rows, channel) if channel < width // 2 else (column / columns, channel - width // 2)
                 )
-                angles[row * columns + column, channel] = place * 16 * 10000 ** (-(axis // 2 * 2) / (width // 2))
+                angles[row * columns + column, channel] = position * 16 * 10000 ** (-(axis // 2 * 2) / (width // 2))
     return angles
 
 
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
-    """Pairs of channels (a, b) turned: (a cos - b sin, b cos + a sin)."""
+    """Rotate pairs of channels (a, b) to (a cos - b sin, b cos + a sin)."""
     out = torch.empty_like(x)
     for i in range(0, x.shape[-1], 2):
         a, b, cos, sin = x[..., i], x[..., i + 1], angles[:, i].cos(), angles[:, i].sin()
@@ -56,16 +56,16 @@ def literal_attention(attention: Any, x: Tensor, angles: Tensor) -> Tensor:
 
 
 def literal_block(block: Any, x: Tensor, window: int) -> Tensor:
-    """One (H,W,C) map; windows are cut one by one from a map that zeros surround."""
+    """One map (H,W,C), window by window, padded with zeros."""
     height, width, channels = x.shape
     sides = (window, window) if window else (height, width)
-    seen = torch.zeros(-(-height // sides[0]) * sides[0], -(-width // sides[1]) * sides[1], channels)
-    seen[:height, :width] = block.norm1(x)
-    found, angles = torch.zeros_like(seen), literal_rotations(*sides, channels // block.attn.num_heads)
-    for top in range(0, seen.shape[0], sides[0]):
-        for left in range(0, seen.shape[1], sides[1]):
+    padded = torch.zeros(-(-height // sides[0]) * sides[0], -(-width // sides[1]) * sides[1], channels)
+    padded[:height, :width] = block.norm1(x)
+    found, angles = torch.zeros_like(padded), literal_rotations(*sides, channels // block.attn.num_heads)
+    for top in range(0, padded.shape[0], sides[0]):
+        for left in range(0, padded.shape[1], sides[1]):
             part = (slice(top, top + sides[0]), slice(left, left + sides[1]))
-            found[part] = literal_attention(block.attn, seen[part].flatten(0, 1), angles).unflatten(0, sides)
+            found[part] = literal_attention(block.attn, padded[part].flatten(0, 1), angles).unflatten(0, sides)
     x = x + found[:height, :width]
     mlp, y = block.mlp, block.norm2(x)
     return x + mlp.fc2(mlp.norm(torch.nn.functional.silu(mlp.fc1_g(y)) * mlp.fc1_x(y)))
@@ -73,18 +73,18 @@ def literal_block(block: Any, x: Tensor, window: int) -> Tensor:
 
 @pytest.mark.parametrize("window", [2, 0], ids=["windows", "everywhere"])
 @torch.no_grad()
-def test_a_block_is_what_it_says(window: int) -> None:
+def test_a_block_equals_its_definition(window: int) -> None:
     torch.manual_seed(0)
     large: dict[str, Any] = {"qkv_fused": False, "mlp_ratio": 8 / 3, "swiglu_mlp": True, "scale_mlp": True}
     block = WindowBlock(32, 2, num_prefix_tokens=0, **large)
     block.window = window
     x = torch.randn(2, 3, 5, 32)
     found = block(x, rotations(*((2, 2) if window else (3, 5)), 16, x.device))
-    for image, wanted in zip(found, x, strict=True):
-        torch.testing.assert_close(image, literal_block(block, wanted, window), atol=2e-5, rtol=1e-4)
+    for image, expected in zip(found, x, strict=True):
+        torch.testing.assert_close(image, literal_block(block, expected, window), atol=2e-5, rtol=1e-4)
 
 
-def test_every_fourth_block_looks_everywhere(network: Eva) -> None:
+def test_every_fourth_block_attends_globally(network: Eva) -> None:
     assert [block.window for block in network.body.blocks] == [24, 24, 24, 0] * 3
     assert [block.window for block in Eva(NAME, window=16).body.blocks] == [16, 16, 0] * 4
     with pytest.raises(ValueError, match="24, 16"):
@@ -105,8 +105,8 @@ def test_maps_of_any_size(network: Eva) -> None:
 
 
 @torch.no_grad()
-def test_weights_of_timm_fit(tmp_path: Path) -> None:
-    """A file of the classification network with patches of 16 pixels; its head is left aside."""
+def test_timm_weights_load(tmp_path: Path) -> None:
+    """A file of the classification network with patches of 16 pixels; its classifier is ignored."""
     torch.manual_seed(1)
     source = timm.create_model(NAME, patch_size=16, img_size=512)
     torch.save(source.state_dict(), tmp_path / "eva.pt")
@@ -115,7 +115,7 @@ def test_weights_of_timm_fit(tmp_path: Path) -> None:
     assert torch.equal(body.patch_embed.proj.weight, source.patch_embed.proj.weight)
 
 
-def test_every_parameter_is_trained_and_recomputing_changes_nothing() -> None:
+def test_every_parameter_is_trained_and_checkpointing_changes_nothing() -> None:
     options: dict[str, Any] = {"backbone": NAME, "channels": 16, "attention_heads": 2, "hidden": 32, "queries": 9}
     options |= {"encoder_layers": 1, "decoder_layers": 1, "regions": 16, "region_hidden": 16, "deterministic": True}
     grads = []

@@ -30,8 +30,8 @@ def test_mobilenet_gives_the_features_of_torchvision(tmp_path: Path) -> None:
         x = layer(x)
         if number in (6, 13, 17):  # the last blocks of strides 8, 16 and 32
             maps.append(x)
-    for found, wanted in zip(ours(pixels), maps, strict=True):
-        torch.testing.assert_close(found, wanted)
+    for found, expected in zip(ours(pixels), maps, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def lite_keys() -> list[str]:
@@ -51,11 +51,11 @@ def test_efficientnet_lite_fills_every_tensor_in_its_order() -> None:
     keys = lite_keys()
     assert len(keys) == len(theirs) == 296
     found = timm_names(dict(zip(keys, theirs.values(), strict=True)))
-    wanted = {
+    expected = {
         name: tensor for name, tensor in theirs.items() if not name.startswith(("conv_head", "bn2", "classifier"))
     }
-    assert list(found) == list(wanted)
-    assert all(found[name] is wanted[name] for name in wanted)
+    assert list(found) == list(expected)
+    assert all(found[name] is expected[name] for name in expected)
 
 
 def test_other_files_stay_as_they_are() -> None:

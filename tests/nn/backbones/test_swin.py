@@ -1,4 +1,4 @@
-"""Swin on images of any size: timm's numbers where windows fit, the original's order of padding where they do not."""
+"""Swin on images of any size: equal to timm where windows fit, padded in the original's order elsewhere."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def test_equals_timm_where_windows_fit() -> None:
     theirs.load_state_dict(own.body.state_dict(), strict=False)
     pixels = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
-        for level, norm, wanted in list(zip(own(pixels), own.norms, theirs(pixels), strict=True))[:2]:
-            torch.testing.assert_close(level, norm(wanted).permute(0, 3, 1, 2), atol=1e-4, rtol=1e-4)
+        for level, norm, expected in list(zip(own(pixels), own.norms, theirs(pixels), strict=True))[:2]:
+            torch.testing.assert_close(level, norm(expected).permute(0, 3, 1, 2), atol=1e-4, rtol=1e-4)
 
 
 def regions(size: int, side: int, shift: int) -> Tensor:
     """Which of three parts each row of a shifted, padded map belongs to."""
-    place = torch.arange(size)
-    return (place >= size - side).long() + (place >= size - shift).long()
+    position = torch.arange(size)
+    return (position >= size - side).long() + (position >= size - shift).long()
 
 
 @pytest.mark.parametrize("shift", [0, 3])
-def test_attention_where_they_do_not(shift: int) -> None:
-    """Padded, shifted, parted into windows, attended within a window's regions, put back and cut, in loops."""
+def test_attention_where_windows_do_not_fit(shift: int) -> None:
+    """Pad, shift, split into windows, attend within regions of a window, merge and crop, in loops."""
     torch.manual_seed(1)
     side, channels, heads = 7, 8, 2
     block = AnySizeBlock(
@@ -52,8 +52,8 @@ def test_attention_where_they_do_not(shift: int) -> None:
                 region = (rows[top : top + 7, None] * 3 + columns[left : left + 7]).flatten()
                 apart = (region[:, None] != region).float() * -100 if shift else torch.zeros(49, 49)
                 out[:, top : top + 7, left : left + 7] = block.attn(tokens, mask=apart[None]).reshape(1, 7, 7, channels)
-        wanted = torch.roll(out, (shift, shift), (1, 2))[:, :10, :12]
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        expected = torch.roll(out, (shift, shift), (1, 2))[:, :10, :12]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_sizes_are_rounded_up() -> None:

@@ -68,8 +68,8 @@ def test_kernels_equal_the_pytorch_form() -> None:
 
 @needs_triton
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter runs what the compiler would refuse; here it makes machine code for an A100, never run."""
+def test_kernels_compile_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile for an A100 without running: the interpreter accepts code that the compiler refuses."""
     pytest.importorskip("triton.backends.nvidia", reason="this Triton is not for NVIDIA's GPUs")
     import triton
     from triton.backends.compiler import GPUTarget
@@ -89,13 +89,13 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch
 @needs_triton
 @pytest.mark.usefixtures("_fresh")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_cuda_tensors_go_to_the_kernel(dtype: torch.dtype) -> None:
+def test_cuda_tensors_use_the_kernel(dtype: torch.dtype) -> None:
     called = operators("cuda", dtype)
     assert "poise::sample_levels" in called and not any("embedding_bag" in name for name in called)
 
 
 @pytest.mark.usefixtures("_fresh")
-def test_the_cpu_never_asks_for_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cpu_does_not_use_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deformable_sampling, "has_kernel", lambda: pytest.fail("the kernel is used on a CPU"))
     called = operators("cpu")
     assert "aten::_embedding_bag" in called and not any(name.startswith("poise::") for name in called)
@@ -122,7 +122,7 @@ def test_where_triton_cannot_run_it_is_not_used(obstacle: str, monkeypatch: pyte
 
 @needs_triton
 @pytest.mark.usefixtures("_fresh")
-def test_deterministic_training_keeps_to_the_pytorch_form() -> None:
+def test_deterministic_algorithms_use_pytorch() -> None:
     torch.use_deterministic_algorithms(True)
     try:
         called = operators("cuda")
@@ -132,7 +132,7 @@ def test_deterministic_training_keeps_to_the_pytorch_form() -> None:
 
 
 @pytest.mark.usefixtures("_fresh")
-def test_a_compiled_graph_does_not_break_at_the_choice() -> None:
+def test_the_choice_of_kernel_causes_no_graph_break() -> None:
     def choose(x: torch.Tensor) -> torch.Tensor:
         return x + 1 if deformable_sampling.has_kernel() else x
 
@@ -141,7 +141,7 @@ def test_a_compiled_graph_does_not_break_at_the_choice() -> None:
 
 
 def test_one_file_imports_triton_and_none_imports_that() -> None:
-    """So importing poise does not, wherever Triton is installed; ``has_kernel`` alone loads the file."""
+    """Importing poise does not import Triton; ``has_kernel`` alone loads the file."""
     importers = {short(path) for path in python_files() if "triton" in _packages(path)}
     assert importers == {short(PACKAGE / "nn" / "kernels" / "deformable_triton.py")}
     assert not [

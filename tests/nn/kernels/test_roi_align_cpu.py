@@ -1,4 +1,4 @@
-"""RoIAlign as bags of cells: torchvision's numbers and gradients, in double precision there."""
+"""RoIAlign by embedding bags against torchvision's, values and gradients."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ def scene(count: int, spread: float) -> tuple[list[Tensor], Tensor, Tensor, Tens
     center = (torch.rand(count, 2, generator=generator) - 0.5) * spread + torch.tensor([96.0, 64.0])
     extent = torch.exp(torch.randn(count, 2, generator=generator) * 1.5 + 3)
     boxes = torch.cat((center - extent / 2, center + extent / 2), 1)
-    served = torch.randint(len(maps), (count,), generator=generator)
-    return maps, served, torch.randint(2, (count,), generator=generator), boxes
+    level_of_region = torch.randint(len(maps), (count,), generator=generator)
+    return maps, level_of_region, torch.randint(2, (count,), generator=generator), boxes
 
 
-def wanted(maps: list[Tensor], served: Tensor, image: Tensor, boxes: Tensor, bins: int) -> Tensor:
+def expected(maps: list[Tensor], level_of_region: Tensor, image: Tensor, boxes: Tensor, bins: int) -> Tensor:
     rois = torch.cat((image[:, None], boxes), 1).double()
     alone = [
         roi_align(maps[level], roi[None], bins, 1 / STRIDES[level], aligned=True)
-        for level, roi in zip(served.tolist(), rois, strict=True)
+        for level, roi in zip(level_of_region.tolist(), rois, strict=True)
     ]
     return torch.cat(alone)
 
 
 @pytest.mark.parametrize("spread", [100.0, 600.0])
 @pytest.mark.parametrize("bins", [1, 7])
-def test_features_and_gradients_are_torchvisions(spread: float, bins: int) -> None:
-    maps, served, image, boxes = scene(200, spread)
+def test_features_and_gradients_equal_torchvision(spread: float, bins: int) -> None:
+    maps, level_of_region, image, boxes = scene(200, spread)
     boxes[:3] = torch.tensor([[0.0, 0.0, 0.0, 0.0], [10.0, 10.0, 10.0, 90.0], [0.0, 60.0, 192.0, 61.0]])
     exact = [level.detach().double().requires_grad_() for level in maps]
     ours, theirs = (
-        roi_align_levels(maps, STRIDES, served, image, boxes, bins),
-        wanted(exact, served, image, boxes, bins),
+        roi_align_levels(maps, STRIDES, level_of_region, image, boxes, bins),
+        expected(exact, level_of_region, image, boxes, bins),
     )
     torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-4)  # of positions in float32
     weights = torch.randn_like(ours)
@@ -49,15 +49,17 @@ def test_features_and_gradients_are_torchvisions(spread: float, bins: int) -> No
         assert float((found - truth).norm() / truth.norm()) < 1e-5
 
 
-def test_numbers_are_those_of_the_kernel_of_one_precision() -> None:
-    maps, served, image, boxes = scene(200, 100.0)
+def test_features_equal_torchvision_in_float32() -> None:
+    maps, level_of_region, image, boxes = scene(200, 100.0)
     kernel = torch.cat([
         roi_align(maps[level], torch.cat((i[None].float(), box))[None], 7, 1 / STRIDES[level], aligned=True)
-        for level, i, box in zip(served.tolist(), image, boxes, strict=True)
+        for level, i, box in zip(level_of_region.tolist(), image, boxes, strict=True)
     ])  # fmt: skip
-    torch.testing.assert_close(roi_align_levels(maps, STRIDES, served, image, boxes, 7), kernel, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(
+        roi_align_levels(maps, STRIDES, level_of_region, image, boxes, 7), kernel, rtol=1e-5, atol=2e-6
+    )
 
 
 def test_no_regions() -> None:
-    maps, served, image, boxes = scene(0, 100.0)
-    assert roi_align_levels(maps, STRIDES, served, image, boxes, 7).shape == (0, 5, 7, 7)
+    maps, level_of_region, image, boxes = scene(0, 100.0)
+    assert roi_align_levels(maps, STRIDES, level_of_region, image, boxes, 7).shape == (0, 5, 7, 7)

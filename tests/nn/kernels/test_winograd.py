@@ -1,4 +1,4 @@
-"""3x3 convolutions through tiles: the numbers of torch's own, and only where they are allowed."""
+"""Winograd convolution: equal to torch's convolution, and used only where it is allowed."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ def levels_of(channels: int, batch: int = 2) -> list[Tensor]:
     return [torch.randn(batch, channels, *size, generator=generator).requires_grad_() for size in SIZES]
 
 
-def distance(found: Tensor, wanted: Tensor) -> float:
-    return float((found.detach().double() - wanted.detach()).norm() / wanted.detach().norm())
+def distance(found: Tensor, expected: Tensor) -> float:
+    return float((found.detach().double() - expected.detach()).norm() / expected.detach().norm())
 
 
 @pytest.mark.parametrize("outputs", [64, 91, 160])
 @pytest.mark.parametrize("bias", [True, False])
-def test_outputs_and_gradients_are_those_of_the_plain_sum(outputs: int, bias: bool) -> None:
+def test_outputs_and_gradients_equal_direct_convolution(outputs: int, bias: bool) -> None:
     conv, levels = Conv3x3(128, outputs, bias), levels_of(128)
     assert winograd_is_faster(levels, conv.weight)
     found = conv(levels)
     exact = copy.deepcopy(conv).double()
     wide = [level.detach().double().requires_grad_() for level in levels]
-    wanted = [functional.conv2d(level, exact.weight, exact.bias, padding=1) for level in wide]
+    expected = [functional.conv2d(level, exact.weight, exact.bias, padding=1) for level in wide]
     weights = [torch.randn_like(level) for level in found]
     sum((level * weight).sum() for level, weight in zip(found, weights, strict=True)).backward()
-    sum((level * weight).sum() for level, weight in zip(wanted, weights, strict=True)).backward()
-    for a, b in zip(found, wanted, strict=True):
+    sum((level * weight).sum() for level, weight in zip(expected, weights, strict=True)).backward()
+    for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape and distance(a, b) < 1e-5
     for a, b in zip((conv.weight, *levels), (exact.weight, *wide), strict=True):
         assert distance(a.grad, b.grad) < 1e-5
     assert not bias or distance(conv.bias.grad, exact.bias.grad) < 1e-5
 
 
-def test_one_map_is_the_first_of_several() -> None:
+def test_one_map_equals_the_first_of_several() -> None:
     conv, levels = Conv3x3(128, 64), levels_of(128)
     assert distance(conv(levels[0]), conv(levels)[0].double()) < 1e-5
 
 
-def test_a_tower_takes_levels_at_once_or_one_by_one() -> None:
+def test_a_tower_processes_levels_jointly_or_separately() -> None:
     layers, levels = tower(128, 2, groups=32), levels_of(128)
     together, apart = layers(levels), [layers(level) for level in levels]
     for a, b in zip(together, apart, strict=True):
@@ -65,7 +65,7 @@ def test_frozen_weights_and_inputs_get_no_gradient() -> None:
     assert conv.weight.grad is not None
 
 
-def test_few_channels_few_tiles_other_types_and_autocast_are_left_to_torch() -> None:
+def test_few_channels_few_tiles_other_dtypes_and_autocast_use_torch() -> None:
     weight, levels = Conv3x3(128, 64).weight, levels_of(128)
     assert winograd_is_faster(levels, weight)
     assert not winograd_is_faster(levels[2:], weight)
@@ -77,7 +77,7 @@ def test_few_channels_few_tiles_other_types_and_autocast_are_left_to_torch() -> 
         assert Conv3x3(128, 64)(levels)[0].dtype == torch.bfloat16
 
 
-def test_what_is_compiled_or_exported_holds_plain_convolutions() -> None:
+def test_compiled_and_exported_graphs_use_plain_convolutions() -> None:
     conv, level = Conv3x3(128, 64), levels_of(128)[0].detach()
     graph = torch.export.export(conv, (level,)).graph
     assert [node.target for node in graph.nodes if node.op == "call_function"] == [torch.ops.aten.conv2d.default]
@@ -85,10 +85,10 @@ def test_what_is_compiled_or_exported_holds_plain_convolutions() -> None:
     assert "Convolution" not in str(traced.graph) and distance(traced(level), conv(level).double()) < 1e-5
 
 
-@pytest.mark.parametrize("most", [0, 2**24])
-def test_buffers_of_earlier_calls_change_nothing(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("max_buffer", [0, 2**24])
+def test_buffers_of_earlier_calls_change_nothing(max_buffer: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of other sizes, in inference mode too, between a forward and its backward."""
-    monkeypatch.setattr("poise.nn.kernels.winograd.MAX_BUFFER", most)
+    monkeypatch.setattr("poise.nn.kernels.winograd.MAX_BUFFER", max_buffer)
     monkeypatch.setattr("poise.nn.kernels.winograd.buffer", _Buffers())
     conv, other, levels = Conv3x3(128, 64), Conv3x3(192, 320), levels_of(128)
     with torch.inference_mode():
@@ -97,8 +97,8 @@ def test_buffers_of_earlier_calls_change_nothing(most: int, monkeypatch: pytest.
     kept = [level.detach().clone() for level in found]
     other(levels_of(192))[0].sum().backward()
     assert all(torch.equal(a, b) for a, b in zip(found, kept, strict=True))
-    wanted = [functional.conv2d(level, conv.weight, conv.bias, padding=1) for level in levels]
+    expected = [functional.conv2d(level, conv.weight, conv.bias, padding=1) for level in levels]
     ours = torch.autograd.grad(sum(level.square().sum() for level in found), (conv.weight, *levels))
-    theirs = torch.autograd.grad(sum(level.square().sum() for level in wanted), (conv.weight, *levels))
+    theirs = torch.autograd.grad(sum(level.square().sum() for level in expected), (conv.weight, *levels))
     for a, b in zip(ours, theirs, strict=True):
         assert distance(a, b.double()) < 1e-5

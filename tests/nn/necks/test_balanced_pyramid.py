@@ -52,7 +52,7 @@ def test_any_number_of_levels_and_odd_sizes(levels: int) -> None:
     assert all(level.grad is not None for level in maps)
 
 
-def test_a_level_that_is_not_there_is_refused() -> None:
+def test_a_missing_level_is_refused() -> None:
     with pytest.raises(ValueError, match="gathers at level 3, there are 2"):
         BalancedPyramid(8, 3)([torch.zeros(1, 8, 4, 4), torch.zeros(1, 8, 2, 2)])
     with pytest.raises(ValueError, match="refine='wavelet'"):

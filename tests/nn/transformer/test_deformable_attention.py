@@ -39,14 +39,14 @@ def test_samples_equal_loops() -> None:
     for b in range(batch):
         for q in range(queries):
             for h in range(HEADS):
-                start, wanted = 0, torch.zeros(depth)
+                start, expected = 0, torch.zeros(depth)
                 for i, (height, width) in enumerate(SHAPES):
                     level = value[b, start : start + height * width, h].reshape(height, width, depth)
                     start += height * width
                     for p in range(POINTS):
                         x, y = locations[b, q, h, i, p].tolist()
-                        wanted += weights[b, q, h, i, p] * bilinear(level, x, y)
-                torch.testing.assert_close(found[b, q, h * depth : (h + 1) * depth], wanted, atol=1e-5, rtol=1e-5)
+                        expected += weights[b, q, h, i, p] * bilinear(level, x, y)
+                torch.testing.assert_close(found[b, q, h * depth : (h + 1) * depth], expected, atol=1e-5, rtol=1e-5)
 
 
 def memory(padding: bool) -> Tokens:
@@ -77,8 +77,8 @@ def test_attention_equals_its_definition(coordinates: int) -> None:
             if coordinates == 4:
                 unit = on_level[:, None, None, 2:] / POINTS * 0.5
             locations[b, :, :, i] = on_level[:, None, None, :2] + offsets[b, :, :, i] * unit
-    wanted = attention.output(sample_levels(value.unflatten(-1, (HEADS, -1)), SHAPES, locations, weights))
-    torch.testing.assert_close(attention(query, references, tokens), wanted)
+    expected = attention.output(sample_levels(value.unflatten(-1, (HEADS, -1)), SHAPES, locations, weights))
+    torch.testing.assert_close(attention(query, references, tokens), expected)
 
 
 def test_heads_start_in_directions_of_their_own() -> None:

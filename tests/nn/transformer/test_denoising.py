@@ -32,7 +32,7 @@ def mask_among(found: SupervisedQueries) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("counts", [[3, 7], [1, 0], [4, 4], [20, 2], [30, 1]])
-def test_layout_is_the_originals(counts: list[int]) -> None:
+def test_layout_equals_the_original(counts: list[int]) -> None:
     truth, budget = truth_of(counts, 1), 20
     found = noisy_of(truth, budget)
     max_objects = max(counts)
@@ -105,7 +105,7 @@ def test_label_noise_replaces_half_of_its_fraction() -> None:
     assert float(changed) == pytest.approx(0.25 * 49 / 50, abs=0.02)
 
 
-def test_the_generator_decides() -> None:
+def test_the_generator_determines_the_noise() -> None:
     truth = truth_of([3, 5], 6)
     draws = []
     for seed in (0, 0, 1):

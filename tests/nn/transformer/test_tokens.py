@@ -1,4 +1,4 @@
-"""Positions, padding and proposals of tokens, against what the originals do with masks of pixels."""
+"""Positions, padding and proposals of tokens against the originals' pixel masks."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def test_sine_encoding_inside_the_image(temperature: float, offset: float) -> No
     down, right = inside.cumsum(1).float(), inside.cumsum(2).float()
     for b in range(len(SIZES)):
         for i, j in inside[b].nonzero().tolist():
-            wanted = []
+            expected = []
             for value, last in ((down[b, i, j], down[b, -1, j]), (right[b, i, j], right[b, i, -1])):
                 angle = float((value + offset) / (last + 1e-6)) * 2 * math.pi
                 for k in range(4):
                     turn = angle / temperature ** (2 * (k // 2) / 4)
-                    wanted.append(math.sin(turn) if k % 2 == 0 else math.cos(turn))
+                    expected.append(math.sin(turn) if k % 2 == 0 else math.cos(turn))
             token = found.positions[b, i * SHAPES[0][1] + j]
-            torch.testing.assert_close(token, torch.tensor(wanted), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(token, torch.tensor(expected), atol=1e-5, rtol=1e-5)
 
 
 def test_centers_and_maps() -> None:
@@ -93,5 +93,5 @@ def test_proposals() -> None:
             box = [(x + 0.5) / width, (y + 0.5) / height, 0.05 * 2**level, 0.05 * 2**level]
             may = all(0.01 < value < 0.99 for value in box) and not found.padding_mask[b, n]
             assert bool(usable[b, n]) == may
-            wanted = [math.log(value / (1 - value)) for value in box] if may else [math.inf] * 4
-            assert start[b, n].tolist() == pytest.approx(wanted, abs=1e-4)
+            expected = [math.log(value / (1 - value)) for value in box] if may else [math.inf] * 4
+            assert start[b, n].tolist() == pytest.approx(expected, abs=1e-4)

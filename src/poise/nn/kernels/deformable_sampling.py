@@ -73,7 +73,7 @@ def sample_in_bags(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, 
     device = value.device
     starts = [sum(height * width for height, width in shapes[:level]) for level in range(len(shapes))]
     columns_of_shapes = (*zip(*shapes, strict=True), starts)
-    height, width, start = (on_device(numbers, torch.int32, device)[:, None] for numbers in columns_of_shapes)  # (L,1)
+    height, width, start = (_on_device(numbers, torch.int32, device)[:, None] for numbers in columns_of_shapes)  # (L,1)
     image = torch.arange(batch, device=device, dtype=torch.int32)[:, None, None] * tokens
     first = (image * heads + torch.arange(heads, device=device, dtype=torch.int32))[..., None, None]
     columns = [(first + x * heads, weight) for x, weight in _neighbors(locations[..., 0], width)]
@@ -85,7 +85,7 @@ def sample_in_bags(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, 
     return sums.reshape(batch, -1, heads * value.shape[3])
 
 
-def on_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _on_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return numbers as a tensor (n,), filled on the device: a copy from the host would synchronize."""
     return torch.stack([torch.full((), number, dtype=dtype, device=device) for number in numbers])
 

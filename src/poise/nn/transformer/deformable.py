@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from poise.nn.kernels.deformable_sampling import on_device, sample_levels
+from poise.nn.kernels.deformable_sampling import sample_levels
 from poise.nn.transformer.layers import MLP, FeedForward, PredictionHead, SelfAttention, refine_boxes
 from poise.nn.transformer.queries import DecoderOutput, Queries
 from poise.nn.transformer.tokens import YXWH, Tokens, box_sine
@@ -74,8 +74,8 @@ class DeformableAttention(nn.Module):
         ratios = memory.valid_ratios.repeat(1, 1, references.shape[-1] // 2)
         on_levels = (references.float()[:, :, None] * ratios[:, None])[:, :, None, :, None]  # (B,Q,1,L,1,2|4)
         if references.shape[-1] == 2:
-            cells = [1 / side for height, width in memory.shapes for side in (width, height)]
-            unit = on_device(cells, torch.float32, query.device).view(-1, 1, 2)
+            sides = [side for height, width in memory.shapes for side in (width, height)]
+            unit = torch.cat([offsets.new_full((1,), 1 / side) for side in sides]).view(-1, 1, 2)
         else:
             unit = on_levels[..., 2:] * (0.5 / self.points)
         return on_levels[..., :2] + offsets * unit, weights
