@@ -1,4 +1,4 @@
-"""From a photograph to a network's input: resize, normalize, pad (spec: shared image preparation)."""
+"""Preprocess images for a network: resize, normalize, pad (spec: shared image preparation)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a model wants its images. Images come in as RGB, (3,H,W), uint8 or float in [0,1]."""
+    """Preprocessing of a model. Images are RGB, (3,H,W), uint8 or float in [0,1]."""
 
-    mean: tuple[float, float, float] = IMAGENET_MEAN  # 0..255, in the channel order that the network is fed
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # 0..255, in the channel order of the network's input
     std: tuple[float, float, float] = IMAGENET_STD
     bgr: bool = False  # channel order of the network's input
-    short: int = 800  # the shorter side is brought to this …
-    long: int = 1333  # … unless the longer would exceed this
+    short: int = 800  # size of the shorter side …
+    long: int = 1333  # … unless the longer side would exceed this
     divisor: int = 32  # inputs are padded to multiples of this
     keep_ratio: bool = True  # False: every image becomes ``short`` high and ``long`` wide
     corner_aligned: bool = False  # resize as a warp about the corner (NanoDet) instead of with half-pixel centers
@@ -35,7 +35,7 @@ class Preprocess:
             raise ValueError(f"divisor={self.divisor} and std={self.std} must be positive")
 
     def with_size(self, size: int | Sequence[int]) -> Preprocess:
-        """The same with another image size: one number for both sides' limit, or (short, long)."""
+        """Return the preprocessing with another image size: one limit of both sides, or (short, long)."""
         if isinstance(size, int):
             return replace(self, short=size, long=size)
         if len(size) != 2:
@@ -46,22 +46,22 @@ class Preprocess:
         return replace(self, short=min(first, second), long=max(first, second))
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width after resizing an image of this height and width."""
+        """Return height and width of an image after resizing."""
         if not self.keep_ratio:
             return self.short, self.long
         factor = min(self.long / max(height, width), self.short / min(height, width))
         return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the network's input of this image alone: resized and padded."""
+        """Return height and width of the network's input for a single image: resized and padded."""
         return self.padded_size(*self.target_size(height, width))
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width after padding to the next multiples of ``divisor``."""
+        """Round height and width up to multiples of ``divisor``."""
         return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
 
     def resize(self, image: Tensor) -> Tensor:
-        """Bilinear without antialiasing, by custom with half-pixel centers, as the published models were trained."""
+        """Resize bilinearly without antialiasing, with half-pixel centers by default, as the published models use."""
         height, width = image.shape[-2:]
         target = self.target_size(height, width)
         if target == (height, width):
@@ -72,7 +72,7 @@ class Preprocess:
         return resized if image.is_floating_point() else resized.round().clamp(0, 255).to(image.dtype)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Network input (…,3,H,W) float32 of an RGB image, uint8 or float in [0,1]."""
+        """Normalize an RGB image (…,3,H,W), uint8 or float in [0,1], to float32."""
         values = image.float() if image.dtype == torch.uint8 else image.float() * 255
         if self.bgr:
             values = values.flip(-3)
@@ -81,7 +81,7 @@ class Preprocess:
         return (values - mean) / std
 
     def batch(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Pad normalized images at bottom and right with 0 to a common multiple of ``divisor``.
+        """Pad normalized images with zeros at the bottom and right to a common multiple of ``divisor``.
 
         Returns:
             pixels (B,3,H,W) float32 and sizes (B,2) float32, height and width before padding.
@@ -94,20 +94,20 @@ class Preprocess:
         return pixels, sizes.to(pixels.device)
 
 
-def batches_by_shape(shapes: Iterable[Hashable], most: int) -> list[list[int]]:
-    """Positions of equal ``shapes`` together, at most ``most`` in a list.
+def batches_by_shape(shapes: Iterable[Hashable], max_size: int) -> list[list[int]]:
+    """Group the indices of equal ``shapes`` into batches of at most ``max_size``.
 
-    What a network says at an image's edges depends on how far the image is padded; in a batch of one shape it says of
-    each image what it says of it alone.
+    Predictions at the border of an image depend on its padding. In a batch of one shape they are the same as for the
+    image alone.
     """
-    places: dict[Hashable, list[int]] = {}
+    indices: dict[Hashable, list[int]] = {}
     for i, shape in enumerate(shapes):
-        places.setdefault(shape, []).append(i)
-    return [same[start : start + most] for same in places.values() for start in range(0, len(same), most)]
+        indices.setdefault(shape, []).append(i)
+    return [same[start : start + max_size] for same in indices.values() for start in range(0, len(same), max_size)]
 
 
 def corner_aligned_resize(image: Tensor, target: tuple[int, int]) -> Tensor:
-    """Resize (3,H,W) as a perspective warp does: target pixel x shows source x * W / W', black beyond the edge."""
+    """Resize (3,H,W) like a perspective warp: target pixel x is source x * W / W', black beyond the border."""
     rows, columns = (
         torch.arange(wanted, dtype=torch.float64, device=image.device) * (length / wanted)
         for length, wanted in zip(image.shape[-2:], target, strict=True)
@@ -116,7 +116,7 @@ def corner_aligned_resize(image: Tensor, target: tuple[int, int]) -> Tensor:
 
 
 def sample_separably(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Bilinear values of (C,H,W) at source positions ``rows`` (h,) and ``columns`` (w,) in pixels, black outside.
+    """Sample (C,H,W) bilinearly at source positions ``rows`` (h,) and ``columns`` (w,) in pixels, black outside.
 
     Positions are rounded to 1/32 of a pixel, as OpenCV's warps do; bytes are then interpolated exactly, halves up.
     """
@@ -130,7 +130,7 @@ def sample_separably(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _neighbors(positions: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices before and after each position on an axis with a black pixel at each end, and the way between in 1/32."""
+    """Return indices before and after each position, on an axis padded by one pixel, and the fraction in 1/32."""
     fine = (positions * 32).round().clamp(-64, 32 * (length + 1)).int()
     before = (fine >> 5) + 1
     return before.clamp(0, length + 1), (before + 1).clamp(0, length + 1), fine & 31

@@ -112,7 +112,7 @@ def test_layers_that_are_gathered_by_themselves() -> None:
     found = layers_to_shard(network)
     assert set(network.encoder.layers) <= set(found)  # type: ignore[union-attr,arg-type]
     assert not any(isinstance(one, nn.Identity) for one in found) and network not in found
-    assert not set(network.decoder.outputs) & set(found)  # type: ignore[union-attr,arg-type]
+    assert not set(network.decoder.prediction_heads) & set(found)  # type: ignore[union-attr,arg-type]
 
 
 def test_a_whole_tensor_stays_what_it_is() -> None:

@@ -130,8 +130,8 @@ def test_eight_bits(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("ncnn", {"nms": True}, "ncnn files cannot be written with nms: .*NMS run in poise"),
-        ("ncnn", {"dynamic": True}, "with dynamic: .*one file a size"),
+        ("ncnn", {"nms": True}, "ncnn files cannot be written with nms: .*poise applies threshold and NMS"),
+        ("ncnn", {"dynamic": True}, "with dynamic: .*one file per size"),
         ("ncnn", {"precision": "int8", "calibration": images(1)}, "with int8: .*ncnn2int8"),
         ("executorch", {"nms": True}, "executorch files cannot be written with nms"),
         ("executorch", {"dynamic": True}, "executorch files cannot be written with dynamic"),

@@ -27,26 +27,28 @@ Session = Callable[[Tensor, "Tensor | None"], list[Tensor]]
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
-    """Whether a path has the suffix of an exported file."""
+    """Return whether a path has the suffix of an exported file."""
     return format_of(Path(path)) is not None
 
 
 def load_exported(path: str | os.PathLike[str], threads: int = 0) -> DetectionModel:
-    """A model whose network is a file of :func:`poise.export.export_model`, run on the CPU by its own runtime.
+    """Load a file of :func:`poise.export.export_model` as a model that runs on the CPU with its runtime.
 
     Args:
         path: ``*.onnx``, ``*.xml`` (OpenVINO), ``*.param`` (ncnn) or ``*.pte`` (ExecuTorch).
-        threads: that the runtime may use; 0: its own choice.
+        threads: number of threads of the runtime; 0: its default.
 
     Raises:
-        FileNotFoundError: no such file, or one that belongs to it is missing.
-        ValueError: not a file that poise wrote.
+        FileNotFoundError: the file or one of its companions is missing.
+        ValueError: the file was not written by poise.
         ImportError: the runtime is not installed.
     """
     path = Path(path)
     kind = format_of(path)
     if kind is None:
-        raise ValueError(f"{path} has the suffix of no export ({', '.join(k.suffix for k in FORMATS.values())})")
+        raise ValueError(
+            f"{path} does not have the suffix of an exported file ({', '.join(k.suffix for k in FORMATS.values())})"
+        )
     for file in kind.files(path):
         if not file.is_file():
             what = "no exported model at" if file == path else f"{path.name} is incomplete without its file"
@@ -62,31 +64,31 @@ def load_exported(path: str | os.PathLike[str], threads: int = 0) -> DetectionMo
 
 @dataclass(frozen=True)
 class DecodedPredictions(Predictions):
-    """Outputs of a file: ``logits`` holds the scores themselves."""
+    """Outputs of a file: ``logits`` are scores already."""
 
-    passing: Tensor  # (B,N,C), what the threshold reads
+    gate: Tensor  # (B,N,C), to which the score threshold applies
 
     def threshold_scores(self) -> Tensor:
-        return self.passing
+        return self.gate
 
     def scores(self) -> Tensor:
         return self.logits
 
 
 class ExportedNetwork(nn.Module):
-    """``predict`` as any detector's; it cannot be trained."""
+    """A network with ``predict``, which cannot be trained."""
 
     def __init__(self, metadata: ExportMetadata, session: Session) -> None:
         super().__init__()
         self.metadata, self.session = metadata, session
-        self.where = nn.Parameter(torch.zeros(0), requires_grad=False)  # says which device images go to
+        self.where = nn.Parameter(torch.zeros(0), requires_grad=False)  # defines the device of the inputs
         self.head: Any = build(metadata.model).network.branch.head if metadata.outputs == "raw" else None  # type: ignore[union-attr]
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        raise ValueError("an exported file cannot be trained: train the checkpoint that it came from")
+        raise ValueError("an exported file cannot be trained: train its checkpoint")
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
-        """Detections of (B,3,H,W) normalized pixels whose images are ``sizes`` (B,2) high and wide before padding."""
+        """Detect in (B,3,H,W) normalized pixels of images with ``sizes`` (B,2), height and width before padding."""
         device, pixels, sizes = pixels.device, self.padded(pixels.cpu()), sizes.cpu()
         if self.metadata.outputs == "detections":
             found = self._suppressed(pixels, sizes)
@@ -95,7 +97,7 @@ class ExportedNetwork(nn.Module):
         return Detections(*(value.to(device) for value in (found.boxes, found.scores, found.labels, found.valid)))
 
     def predictions(self, pixels: Tensor) -> Predictions:
-        """What the file says of every place, for pixels of its size; not of files with NMS inside."""
+        """Return the predictions of every prior for pixels of the file's size; not for files with NMS."""
         found = self.outputs(pixels)
         height, width = pixels.shape[2:]
         if self.metadata.outputs == "raw":
@@ -103,11 +105,11 @@ class ExportedNetwork(nn.Module):
             return decoded(self.head, list(found.values()), self.metadata.channels, shapes)
         levels = self.metadata.level_sizes(height, width)
         priors = Priors(found["boxes"][:1], torch.ones(found["boxes"].shape[1]), levels)
-        passing = found.get("gate", found["scores"])
-        return DecodedPredictions(priors, found["scores"], found["boxes"], passing)
+        gate = found.get("gate", found["scores"])
+        return DecodedPredictions(priors, found["scores"], found["boxes"], gate)
 
     def padded(self, pixels: Tensor) -> Tensor:
-        """The pixels with 0 at bottom and right up to the file's size, where that is fixed."""
+        """Pad the pixels with zeros at the bottom and right to the file's size, if it is fixed."""
         if self.metadata.size is None:
             return pixels
         height, width = self.metadata.size
@@ -115,14 +117,14 @@ class ExportedNetwork(nn.Module):
         if below < 0 or right < 0:
             raise ValueError(
                 f"the file takes images of up to {height} x {width} pixels, this one has {pixels.shape[2]} x "
-                f"{pixels.shape[3]} after preparation; export again with another --size or with --dynamic"
+                f"{pixels.shape[3]} after preprocessing; export it again with another image size or with --dynamic"
             )
         return functional.pad(pixels, (0, right, 0, below))
 
     def outputs(self, pixels: Tensor, size: Tensor | None = None) -> dict[str, Tensor]:
-        """What the file gives for pixels of its size, image by image where it takes one at a time.
+        """Run the file on pixels of its size, image by image if its size is fixed.
 
-        ``size`` (2,) is the height and width before padding, for files with NMS inside that ask for it.
+        ``size`` (2,) is height and width before padding, an input of some files with NMS.
         """
         parts = pixels.split(1) if self.metadata.size else [pixels]
         more = size.float() if size is not None and self.metadata.takes_size else None
@@ -132,11 +134,11 @@ class ExportedNetwork(nn.Module):
         }
 
     def _suppressed(self, pixels: Tensor, sizes: Tensor) -> Detections:
-        """Files with NMS inside give one image's detections; here they are clipped and padded to a batch."""
+        """Run a file with NMS on each image; clip the detections and pad them to a batch."""
         images = [self.outputs(part, size) for part, size in zip(pixels.split(1), sizes, strict=True)]
-        most = max(1, *(len(image["scores"]) for image in images))
+        width = max(1, *(len(image["scores"]) for image in images))
         boxes, scores, labels = (
-            torch.stack([functional.pad(image[name], shape(most - len(image["scores"]))) for image in images])
+            torch.stack([functional.pad(image[name], shape(width - len(image["scores"]))) for image in images])
             for name, shape in (
                 ("boxes", lambda n: (0, 0, 0, n)),
                 ("scores", lambda n: (0, n)),
@@ -145,4 +147,4 @@ class ExportedNetwork(nn.Module):
         )
         border = self.metadata.postprocess.clip_margin
         boxes = boxes if border is None else clip(boxes, sizes - border)
-        return classwise_nms(boxes, scores, labels, scores > 0, 1.0, most)
+        return classwise_nms(boxes, scores, labels, scores > 0, 1.0, width)
