@@ -8,6 +8,7 @@ from torch import Tensor
 
 from poise.detectors import DetectionModel
 from poise.models import create_model
+from poise.structures import Progress
 
 GOOD = torch.tensor([[5.0, 5.0, 40.0, 40.0]])
 
@@ -80,3 +81,26 @@ def test_names_of_classes(model: DetectionModel) -> None:
     assert model.class_names == ("a", "b", "c") and model.category_ids == (7, 2, 9)
     with pytest.raises(ValueError, match="2 names"):
         model.set_classes(["a", "b"])
+
+
+def test_the_call_takes_the_progress_of_the_training() -> None:
+    """TOOD starts with ATSS; without ``progress`` the losses are those of late training."""
+    torch.manual_seed(0)
+    model = create_model("tood_mnv3s_fpn", num_classes=3, image_size=64, channels=32, depth=1).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    images, targets = [torch.rand(3, 64, 64)], [{"boxes": GOOD, "labels": torch.tensor([1])}]
+    early, late, default = (
+        {name: float(value) for name, value in model(images, targets, **more).items()}
+        for more in ({"progress": Progress(0, 0)}, {"progress": Progress.final()}, {})
+    )
+    assert early != late and late == default
+
+
+def test_no_backbone_weights_has_one_word_everywhere() -> None:
+    """``"none"`` as in recipes and on the command line, ``None`` as in Python."""
+    for nothing in ("none", None):
+        torch.manual_seed(0)
+        model = create_model("fcos_mnv3s_fpn", num_classes=3, channels=32, depth=1, backbone_weights=nothing)
+        assert model.num_classes == 3

@@ -7,11 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+import timm
 import torch
 from support.parity import checkpoint
 
 from poise.engine.model import build_model
+from poise.models import create_model
+from poise.models.files import save_model
 from poise.recipes import finetune
+from poise.recipes.short_options import with_options
 
 
 def test_a_resumed_run_freezes_what_its_published_weights_froze(tmp_path: Path) -> None:
@@ -27,3 +32,30 @@ def test_a_resumed_run_freezes_what_its_published_weights_froze(tmp_path: Path) 
     ]
     assert trained[0] == trained[1]
     assert not any(".layer1." in name for name in trained[0]) and any(".layer2." in name for name in trained[0])
+
+
+def test_nothing_is_downloaded_where_the_weights_hold_the_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe's ``imagenet`` is for a start without ``model.weights``; what it freezes stays frozen."""
+    small = {"backbone": "test_resnet", "channels": 16, "depth": 1}
+    trained = create_model("atss_r18_fpn", num_classes=3, **small)
+    save_model(trained, tmp_path / "best.pt")
+    recipe = with_options(
+        finetune("atss_r18_fpn"),
+        {"weights": str(tmp_path / "best.pt"), "backbone_weights": "imagenet", "model": {"options": small}},
+    )
+    classes: Any = SimpleNamespace(class_names=("a", "b", "c"), category_ids=(1, 2, 3), name="train")
+    create = timm.create_model
+
+    def offline(name: str, *arguments: object, pretrained: bool = False, **more: object) -> object:
+        assert not pretrained, "asked for a download"
+        return create(name, *arguments, pretrained=pretrained, **more)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    model, notes = build_model(recipe, classes, fresh=True)
+    key = "network.branch.head.classes.bias"
+    assert torch.equal(model.state_dict()[key], trained.state_dict()[key])
+    assert "tensors" in notes[0]
+    with pytest.raises(AssertionError, match="asked for a download"):
+        build_model(with_options(recipe, {"weights": ""}), classes, fresh=True)
