@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from support.parity import checkpoint
 from support.tiny import TINY_MODEL
 
 import poise
@@ -199,3 +201,19 @@ def test_predict_a_video(trained: Path, tmp_path: Path) -> None:
     assert [record["frame"] for record in records] == [0, 1, 2]
     with av.open(str(tmp_path / "out" / "clip.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 3
+
+
+def test_published_weights_are_read_by_predict_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--weights FILE`` with a model's name; without the name the message says what is missing."""
+    torch.save({"state_dict": checkpoint("nanodet-plus-m_320")}, tmp_path / "published.pth")
+    Image.new("RGB", (64, 48), (90, 120, 30)).save(tmp_path / "photograph.png")
+    words = ["predict", "nanodet_plus_m_320", str(tmp_path / "photograph.png"), "--out", str(tmp_path / "out")]
+    options = ["--weights", str(tmp_path / "published.pth"), "--device", "cpu", "--json"]
+    assert main([*words, *options, "--classes", "person", "--score-threshold", "0.01", "--max-detections", "2"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert len(record["detections"]) <= 2 and {one["name"] for one in record["detections"]} <= {"person"}
+    assert main(["predict", str(tmp_path / "published.pth"), *words[2:]]) == 1
+    said = capsys.readouterr().err
+    assert "checkpoint of an original project" in said and "--weights" in said and "truncated" not in said
+    assert main(["export", "nanodet_plus_m_320", "--out", str(tmp_path / "model.onnx")]) == 1
+    assert "has random weights: give --weights FILE" in capsys.readouterr().err
