@@ -31,8 +31,8 @@ from poise.recipes import AugmentSettings, get_recipe
 from poise.structures import Batch, Progress
 
 RECIPES = {"atss": "atss_r50_fpn_1x", "gfl": "gfl_r50_fpn_1x"}
-# From the second step on, rounding in float32 grows: on one thread terms differ by up to 1.3e-4 from the original's. With
-# a momentum of 0.8 instead of 0.9 the third step's differ by 7e-2.
+# From the second step on, rounding in float32 grows: on one thread terms differ by up to 1.3e-4 from the original's.
+# With a momentum of 0.8 instead of 0.9 the third step's differ by 7e-2.
 NOISE = 4e-4
 
 
