@@ -127,17 +127,22 @@ def find_folders(tree: FileTree) -> Layout | None:
     labels = annotation_folders(tree)
     if not labels:
         return None
-    images = {folder: {os.path.splitext(name)[0] for name in names} for folder, names in tree.having(SUFFIXES).items()}
+    images, annotations = (_stems_of(tree, suffixes) for suffixes in (SUFFIXES, (".xml",)))
+    folder_of = {folder: _images_of(folder, annotations[folder], images) for folder in labels}
     splits = {
-        name: Split(", ".join(folders), tuple(Labeled(_plain(one), _images_of(one, tree, images)) for one in folders))
+        name: Split(", ".join(folders), tuple(Labeled(_plain(one), folder_of[one]) for one in folders))
         for name, folders in splits_of_folders(labels).items()
     }
     return Layout(tree.root, splits, nested=False)
 
 
-def _images_of(labels: str, tree: FileTree, images: dict[str, set[str]]) -> str:
-    """The folder that holds most of the images of a folder's annotations; of equal ones, the one most like it."""
-    stems = {os.path.splitext(name)[0] for name in tree.having((".xml",))[labels]}
+def _stems_of(tree: FileTree, suffixes: Iterable[str]) -> dict[str, set[str]]:
+    """Names without suffix of the files of each folder that have one of the suffixes."""
+    return {folder: {os.path.splitext(name)[0] for name in names} for folder, names in tree.having(suffixes).items()}
+
+
+def _images_of(labels: str, stems: set[str], images: dict[str, set[str]]) -> str:
+    """The folder with most images for the annotations ``stems`` of a folder; of equal ones, the one most like it."""
 
     def rank(folder: str) -> tuple[int, bool, bool]:
         return len(stems & images[folder]), folder == labels, folder_key(folder) == folder_key(labels)
