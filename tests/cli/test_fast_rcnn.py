@@ -131,5 +131,5 @@ def test_python_call_with_proposals() -> None:
     assert len(found) == 2 and len(found[1]["scores"]) == 0
     with pytest.raises(ValueError, match="2 images but 1 proposals"):
         model(images, proposals=boxes[:1])
-    with pytest.raises(ValueError, match="take a model that proposes"):
+    with pytest.raises(ValueError, match="use a model with a region proposal network"):
         model(images)

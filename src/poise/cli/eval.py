@@ -60,10 +60,10 @@ def run(arguments: Arguments) -> int:
     from poise.data import choose_split
     from poise.evaluate import write_results
 
+    detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
     choice = choose_split(arguments.data, arguments.split)
     if choice.note:
         print(f"note: {choice.note}", file=sys.stderr)
-    detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
     if arguments.save_proposals is not None:
         return _save_proposals(detector, arguments, choice.name)
     shown = sys.stderr.isatty() and not arguments.json
