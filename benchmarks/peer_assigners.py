@@ -47,12 +47,12 @@ def hungarian(predictions: QueryPredictions, truth: GroundTruth) -> Calls:
     from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher
     from transformers.loss.loss_for_object_detection import HungarianMatcher
 
-    shares = normalize_boxes(truth.boxes, truth.sizes)
+    normalized = normalize_boxes(truth.boxes, truth.sizes)
     targets = [
         {"class_labels": labels[valid], "boxes": boxes[valid]}
-        for labels, boxes, valid in zip(truth.labels, shares, truth.valid, strict=True)
+        for labels, boxes, valid in zip(truth.labels, normalized, truth.valid, strict=True)
     ]
-    outputs: dict[str, Tensor] = {"logits": predictions.logits, "pred_boxes": predictions.shares}
+    outputs: dict[str, Tensor] = {"logits": predictions.logits, "pred_boxes": predictions.normalized_boxes}
     costs = {"class_cost": 2.0, "bbox_cost": 5.0, "giou_cost": 2.0}
     deformable, plain = DeformableDetrHungarianMatcher(**costs), HungarianMatcher(**costs)
     return {
