@@ -135,6 +135,33 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path, payload: dict, monk
     assert [p.name for p in tmp_path.iterdir()] == ["file.pt"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synchronized")
+@pytest.mark.parametrize("keep", [False, True])
+def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_end(
+    tmp_path: Path, payload: dict, keep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename may reach the disk before the content of the file: after a power cut the file would be empty."""
+    path, events = tmp_path / "last.pt", []
+    save_atomically(path, payload)
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(handle: int) -> None:
+        events.append(("fsync", os.fstat(handle).st_ino))
+        fsync(handle)
+
+    def record_replace(source: Path, target: Path) -> None:
+        events.append(("replace", os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record_replace)
+    save_atomically(path, payload, tmp_path / "previous.pt" if keep else None)
+    written, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    renamed = events.index(("replace", written))
+    assert ("fsync", written) in events[:renamed]
+    assert events[renamed + 1] == ("fsync", folder) and events[-1] == ("fsync", folder)
+
+
 def test_text_is_replaced_whole(tmp_path: Path) -> None:
     write_text_atomically(tmp_path / "a.csv", "one\n")
     write_text_atomically(tmp_path / "a.csv", "two\n")
