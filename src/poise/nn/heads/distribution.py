@@ -101,11 +101,12 @@ class LightHead(nn.Module):
         """Return the predictions of all levels."""
         priors = self.grid(maps)
         features = [tower(level) for tower, level in zip(self.towers, maps, strict=True)]
-        logits = [output(level) for output, level in zip(self.classes, features, strict=True)]
+        scores = [output(level) for output, level in zip(self.classes, features, strict=True)]
+        logits = flatten_levels(scores, self.num_classes)  # first: the order of the raw outputs of exported files
         distances = [output(level) for output, level in zip(self.box_distances, features, strict=True)]
         bins = flatten_levels(distances, 4 * self.bins).unflatten(2, (4, self.bins))
         boxes = decode_distances(priors.centers, expectation(bins) * priors.strides[:, None])
-        return DistributionPredictions(priors, flatten_levels(logits, self.num_classes), boxes, bins)
+        return DistributionPredictions(priors, logits, boxes, bins)
 
 
 def expectation(bins: Tensor) -> Tensor:
