@@ -69,6 +69,13 @@ def sample_in_bags(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, 
     if len(nonempty) < len(shapes):
         remaining = tuple(shapes[level] for level in nonempty)
         return sample_in_bags(value, remaining, locations[:, :, :, nonempty], weights[:, :, :, nonempty])
+    height, width = (_on_device(sides, torch.int32, value.device)[:, None] for sides in zip(*shapes, strict=True))
+    locations = locations - 0.5 + 0.5  # the same rounding as grid_sample, which published models used
+    return _sum_in_bags(value, shapes, locations[..., 0] * width - 0.5, locations[..., 1] * height - 0.5, weights)
+
+
+def _sum_in_bags(value: Tensor, shapes: tuple[Shape, ...], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sums of bilinear samples at ``x`` and ``y`` (B,Q,H,L,P) in cells of each level."""
     batch, tokens, heads, _ = value.shape
     device = value.device
     starts = [sum(height * width for height, width in shapes[:level]) for level in range(len(shapes))]
@@ -76,8 +83,8 @@ def sample_in_bags(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, 
     height, width, start = (_on_device(numbers, torch.int32, device)[:, None] for numbers in columns_of_shapes)  # (L,1)
     image = torch.arange(batch, device=device, dtype=torch.int32)[:, None, None] * tokens
     first = (image * heads + torch.arange(heads, device=device, dtype=torch.int32))[..., None, None]
-    columns = [(first + x * heads, weight) for x, weight in _neighbors(locations[..., 0], width)]
-    rows = [((start + y * width) * heads, weight * weights) for y, weight in _neighbors(locations[..., 1], height)]
+    columns = [(first + column * heads, weight) for column, weight in _neighbors(x, width)]
+    rows = [((start + row * width) * heads, weight * weights) for row, weight in _neighbors(y, height)]
     index = torch.stack([row + column for row, _ in rows for column, _ in columns], 3)  # (B,Q,H,4,L,P)
     cell_weights = torch.stack([by_row * by_column for _, by_row in rows for _, by_column in columns], 3)
     index, cell_weights = (t.flatten(0, 2).flatten(1) for t in (index, cell_weights))
@@ -91,9 +98,7 @@ def _on_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.devic
 
 
 def _neighbors(position: Tensor, cells: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return the two cells around each normalized position along one axis, int32, and their weights, 0 beyond the
-    map."""
-    position = (position - 0.5 + 0.5) * cells - 0.5  # the same rounding as grid_sample, which published models used
+    """Return the two cells around each position along one axis, int32, and their weights, 0 beyond the map."""
     low = position.detach().floor()
     fraction, cell = position - low, low.int()
     neighbors = []
@@ -128,14 +133,9 @@ def deform_conv_in_bags(
     grid_y = torch.arange(rows, device=x.device)[:, None, None] * stride + tap.repeat_interleave(kernel)
     grid_x = torch.arange(columns, device=x.device)[:, None] * stride + tap.repeat(kernel)
     offset_y, offset_x = offset.reshape(batch, taps, 2, rows, columns).permute(2, 0, 3, 4, 1)
-    locations = torch.stack(((offset_x + grid_x + 0.5) / width, (offset_y + grid_y + 0.5) / height), -1)
     weights = torch.ones_like(offset_y) if mask is None else mask.permute(0, 2, 3, 1)
     form = batch, rows * columns, 1, taps, 1
-    sums = sample_in_bags(
-        value.reshape(batch, -1, 1, channels),
-        ((height, width),) * taps,
-        locations.reshape(*form, 2),
-        weights.reshape(form),
-    )
+    x, y, weights = ((offset_x + grid_x).reshape(form), (offset_y + grid_y).reshape(form), weights.reshape(form))
+    sums = _sum_in_bags(value.reshape(batch, -1, 1, channels), ((height, width),) * taps, x, y, weights)
     sums = sums if bias is None else sums + bias
     return sums.transpose(1, 2).reshape(batch, channels, rows, columns)
