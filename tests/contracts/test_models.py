@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -248,3 +249,18 @@ def what_is_missed(model: DetectionModel, pixels: Tensor, targets: list[dict[str
         if not float(apart.amin(0).max()) < 12:
             return f"boxes {found['boxes'][: len(best)].tolist()} instead of {target['boxes'].tolist()}"
     return ""
+
+
+@everything
+def test_class_scores_that_overflow_half_precision_leave_losses_finite(name: str) -> None:
+    """The weights of the last class layer are a million times too large."""
+    model, (pixels, targets) = small(name).train(), scene()
+    with torch.no_grad():
+        scaled = [p for key, p in model.network.named_parameters() if re.search(r"\bclasses(\.\d+)?\.weight$", key)]
+        for parameter in scaled:
+            parameter *= 1e6
+    assert scaled
+    truth = GroundTruth.collate(targets, [(96, 96)] * 2)
+    with torch.autocast("cpu", torch.float16):
+        output = model.network(Batch(pixels, truth, torch.arange(2), **regions_of(model)), Progress.final())
+    assert {term for term, loss in output.losses.items() if not loss.isfinite()} == set()

@@ -142,7 +142,16 @@ class Scales(nn.ModuleList):
 
 def flatten_levels(levels: Sequence[Tensor], width: int) -> Tensor:
     """Concatenate maps (B,A*width,H_l,W_l) to (B,N,width) float32: level-major, row-major, anchors innermost."""
-    return torch.cat([level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in levels], 1).float()
+    return single(torch.cat([level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in levels], 1))
+
+
+def single(output: Tensor) -> Tensor:
+    """Return a head's output in float32.
+
+    A float16 number that overflowed becomes the largest float16 number, so that losses stay finite.
+    """
+    largest = torch.finfo(torch.float16).max
+    return output.float().clamp(-largest, largest) if output.dtype == torch.float16 else output.float()
 
 
 @dataclass(frozen=True)

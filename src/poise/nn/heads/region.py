@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
-from poise.nn.layers import AnchorGrid, Conv3x3, ConvNorm, flatten_levels
+from poise.nn.layers import AnchorGrid, Conv3x3, ConvNorm, flatten_levels, single
 from poise.nn.roi_align import RegionAlign
 from poise.structures import DeltaPredictions, Priors, RegionPredictions
 
@@ -88,8 +88,8 @@ class RegionHead(nn.Module):
         hidden = self.convs(self.align(maps, regions)).flatten(1)
         for layer in self.layers:
             hidden = layer(hidden).relu()
-        logits = self.classes(hidden).float().unflatten(0, (batch, count))
-        deltas = self.offsets(hidden).float().reshape(batch, count, -1, 4)
+        logits = single(self.classes(hidden)).unflatten(0, (batch, count))
+        deltas = single(self.offsets(hidden)).reshape(batch, count, -1, 4)
         strides = torch.full((count,), float(self.align.strides[0]), device=regions.device)
         priors = Priors(regions, strides, (count,))
         predictions = RegionPredictions(priors, logits[..., :-1], regions, logits[..., -1], deltas)
