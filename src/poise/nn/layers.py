@@ -121,6 +121,20 @@ def init_towers(*towers: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+class StridedConv(nn.Conv2d):
+    """A convolution of stride 2.
+
+    Maps one cell wide are computed in float32: PyTorch's bfloat16 kernel on CPUs (seen in 2.14) leaves parts of their
+    weight gradient uninitialized.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] > 1:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 class Scale(nn.Module):
     """One learned factor."""
 

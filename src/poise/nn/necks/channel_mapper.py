@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from poise.nn.layers import StridedConv
+
 
 class ChannelMapper(nn.Module):
     """1x1 convolutions of the backbone's maps, then ``extra`` 3x3 convolutions of stride 2, first of the last backbone
@@ -39,7 +41,8 @@ class _Projection(nn.Sequential):
 
     def __init__(self, in_channels: int, channels: int, kernel: int, groups: int) -> None:
         super().__init__()
-        conv = nn.Conv2d(in_channels, channels, kernel, 2 if kernel > 1 else 1, kernel // 2, bias=not groups)
+        layer = StridedConv if kernel > 1 else nn.Conv2d
+        conv = layer(in_channels, channels, kernel, 2 if kernel > 1 else 1, kernel // 2, bias=not groups)
         nn.init.xavier_uniform_(conv.weight)
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)

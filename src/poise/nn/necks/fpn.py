@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from poise.nn.layers import Conv3x3
+from poise.nn.layers import Conv3x3, StridedConv
 
 
-class NormedConv(nn.Conv2d):
+class NormedConv(StridedConv):
     """Convolution without bias, then group norm."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int, groups: int, stride: int = 1) -> None:
@@ -26,7 +26,7 @@ def _conv(in_channels: int, channels: int, kernel: int, groups: int, stride: int
         return NormedConv(in_channels, channels, kernel, groups, stride)
     if (kernel, stride) == (3, 1):
         return Conv3x3(in_channels, channels)
-    return nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2)
+    return (StridedConv if stride == 2 else nn.Conv2d)(in_channels, channels, kernel, stride, kernel // 2)
 
 
 class StridedLevels(nn.Module):
