@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 import poise.engine.run as engine_run
+import poise.engine.validation as validation
 from poise.data.demo import write_demo_data
 from poise.engine.step import Stepper
 from poise.recipes import Recipe, finetune, with_settings
@@ -204,7 +205,7 @@ def arm(point: Point) -> None:
 
         writing.seal = torn
     elif point.kind == "in a validation":
-        evaluate = engine_run.evaluate
+        evaluate = validation.evaluate
 
         def interrupted(model: Any, loader: Any, *rest: Any, **more: Any) -> Any:
             return evaluate(model, _Watched(loader), *rest, **more)
@@ -222,7 +223,7 @@ def arm(point: Point) -> None:
                         die()
                     yield batch
 
-        engine_run.evaluate = interrupted  # type: ignore[assignment]
+        validation.evaluate = interrupted  # type: ignore[assignment]
 
 
 def difference(a: Any, b: Any, where: str = "") -> str:

@@ -61,7 +61,10 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "co_dino_r18": SMALL_COLLABORATION,
 }
 PROPOSING = [name for name in MODELS if "faster_rcnn" in name]  # the proposals' NMS stands between the stages
-PATIENCE = {"dab_detr_r18": 3}  # its queries start as anchors anywhere, with nothing to tell them apart
+PATIENCE = {  # times as many steps
+    "dab_detr_r18": 3,  # its queries start as anchors anywhere, with nothing to tell them apart
+    "co_dino_r18": 2,
+}
 ONE_GRAPH = [name for name in MODELS if name not in PROPOSING]  # one compiled graph from pixels to losses
 
 # Tracing a whole model takes 3 to 9 seconds: of each kind of detector one is in every run. Every assigner and every

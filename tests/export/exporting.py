@@ -20,9 +20,9 @@ def images(count: int = 2) -> list[Tensor]:
     return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes[:count]]
 
 
-def lively(name: str, **options: Any) -> DetectionModel:
+def lively(name: str, seed: int = 0, **options: Any) -> DetectionModel:
     """A random model whose scores pass its threshold in places."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = create_model(name, num_classes=3, image_size=64, **options).eval()
     model.set_classes(("cat", "dog", "bird"), (7, 8, 9))
     for key, parameter in model.network.branch.head.named_parameters():
@@ -31,8 +31,8 @@ def lively(name: str, **options: Any) -> DetectionModel:
     return model
 
 
-def nanodet() -> DetectionModel:
-    return lively("nanodet_plus_m_320", **NANODET)
+def nanodet(seed: int = 0) -> DetectionModel:
+    return lively("nanodet_plus_m_320", seed, **NANODET)
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:

@@ -17,6 +17,7 @@ from poise.export import FORMATS, ExportComparison, ExportMismatch, default_path
 from poise.export.compare import FULL, HALF
 
 QUICK = ("onnx", "openvino", "ncnn")  # ExecuTorch takes half a minute to write anything
+SEEDS = {"ncnn": 3}  # weights without detections whose scores are equal but for rounding, so that NMS keeps the same
 
 
 def requires(name: str) -> None:
@@ -37,7 +38,7 @@ def exported(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK[1:])
 def test_a_file_detects_what_the_model_detects(name: str, tmp_path: Path) -> None:
-    model = nanodet()
+    model = nanodet(SEEDS.get(name, 0))
     path, agreement = exported(tmp_path, name, model)
     assert agreement.images == 2 and agreement.compared > 0 and agreement.within(FULL)
     assert sorted(tmp_path.iterdir()) == sorted(FORMATS[name].files(path))
@@ -71,7 +72,7 @@ def test_openvino_with_nms_inside_and_boxes_that_may_leave_the_image(tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "ncnn"])
 def test_raw_outputs_are_decoded_outside(name: str, tmp_path: Path) -> None:
-    model = nanodet()
+    model = nanodet(SEEDS.get(name, 0))
     path, agreement = exported(tmp_path, name, model, raw=True)
     assert agreement.compared > 0
     file = load_exported(path)
@@ -148,7 +149,7 @@ def test_what_a_format_cannot_do_is_refused_with_the_reason(
 def test_a_failed_export_leaves_an_older_file_alone(tmp_path: Path) -> None:
     path, _ = exported(tmp_path, "ncnn")
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match="leave out nms"):
+    with pytest.raises(ValueError, match="ncnn files cannot be written with nms"):
         exported(tmp_path, "ncnn", nms=True)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
     path.with_suffix(".bin").unlink()
