@@ -135,11 +135,11 @@ def run(tests: str, root: Path, marked: str) -> tuple[int, str]:
 def noticed(fault: Fault, root: Path) -> tuple[str, str]:
     """Which tests notice the fault ("ordinary", "slow" or ""), and the first of them."""
     for marked in ("not slow", "slow"):
-        status, said = run(fault.tests, root, marked)
+        status, output = run(fault.tests, root, marked)
         if status == 1:
-            return "ordinary" if marked == "not slow" else "slow", said
+            return "ordinary" if marked == "not slow" else "slow", output
         if status not in (0, 5):  # 5: nothing to run
-            raise RuntimeError(f"{fault.name}: pytest ended with status {status}: {said}")
+            raise RuntimeError(f"{fault.name}: pytest ended with status {status}: {output}")
     return "", ""
 
 
@@ -152,9 +152,9 @@ def main(words: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "poise"
         copy_sources(root)
-        status, said = run(" ".join(dict.fromkeys(" ".join(fault.tests for fault in chosen).split())), root, "")
+        status, output = run(" ".join(dict.fromkeys(" ".join(fault.tests for fault in chosen).split())), root, "")
         if status != 0:
-            raise RuntimeError(f"without any fault: {said}")
+            raise RuntimeError(f"without any fault: {output}")
         print("| fault | found by | first test that fails |\n|---|---|---|", flush=True)
         for fault in chosen:
             text = put_in(fault, root)

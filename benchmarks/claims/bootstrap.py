@@ -22,7 +22,7 @@ class Interval:
 
     @property
     def smallest(self) -> float:
-        """Half the interval's width: a difference below it could not have been told from 0."""
+        """Half the interval's width: a smaller difference cannot be distinguished from 0."""
         return (self.high - self.low) / 2
 
     @property
