@@ -188,14 +188,14 @@ SOME = target([8.0, 8.0, 56.0, 60.0], [40.0, 30.0, 90.0, 90.0])
 NONE = target()
 
 
-@pytest.mark.parametrize("sampling", ["random", "balanced", "article", "ohem"])
+@pytest.mark.parametrize("sampler", ["random", "balanced", "article", "ohem"])
 @pytest.mark.parametrize(
     "targets",
     [[SOME, NONE], [NONE, NONE], [target([8.0, 8.0, 56.0, 60.0], crowd=True)] * 2, [target([5.0, 5.0, 5.5, 5.5])] * 2],
     ids=["some", "none", "crowd", "tiny"],
 )
-def test_losses_are_finite_and_reach_every_parameter(sampling: str, targets: list[dict[str, Tensor]]) -> None:
-    network = model(sampling=sampling, regions=4096, proposals=50)  # more than exist
+def test_losses_are_finite_and_reach_every_parameter(sampler: str, targets: list[dict[str, Tensor]]) -> None:
+    network = model(sampler=sampler, regions=4096, proposals=50)  # more than exist
     losses = network.losses(torch.randn(2, 3, SIZE, SIZE), targets)
     assert set(losses) == {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"}
     torch.stack(list(losses.values())).sum().backward()
@@ -219,7 +219,7 @@ def test_no_proposals_at_all(deterministic: bool) -> None:
 
 
 def test_ohem_selects_the_highest_losses() -> None:
-    network = model(sampling="ohem", regions=16)
+    network = model(sampler="ohem", regions=16)
     branch: RegionBranch = network.network.branch
     pixels, truth = torch.randn(1, 3, SIZE, SIZE), GroundTruth.collate([SOME], [(SIZE, SIZE)])
     with torch.no_grad():
@@ -261,7 +261,9 @@ def test_restoring_the_random_state_restores_the_sample() -> None:
 def test_options_and_their_refusal() -> None:
     for options in ({"refine": "off"}, {"refine": "none"}, {"refine": "conv"}, {"box_loss": "smooth_l1"}):
         model(**options).losses(torch.randn(1, 3, SIZE, SIZE), [SOME])
-    for option in ("sampling", "refine", "box_loss"):
+    with pytest.raises(ValueError, match="no sampler 'nothing'; there are random, balanced, article, ohem"):
+        model(sampler="nothing")
+    for option in ("refine", "box_loss"):
         with pytest.raises(ValueError, match=f"{option}='nothing'"):
             model(**{option: "nothing"})
 
@@ -286,8 +288,9 @@ def test_detections_are_decoded_by_the_coder() -> None:
 
 
 def test_fast_rcnn_on_proposals_of_faster_rcnn_equals_its_second_stage() -> None:
-    faster = model(sampling="ohem").network
-    network = fast_rcnn(3, "test_resnet", channels=16, hidden=32, sampling="ohem", box_loss="balanced_l1").train()
+    faster = model(sampler="ohem").network
+    small = {"backbone": "test_resnet", "channels": 16, "hidden": 32}
+    network = create_model("fast_rcnn_r18_fpn", 3, sampler="ohem", box_loss="balanced_l1", **small).network.train()
     network.backbone.load_state_dict(faster.backbone.state_dict())
     faster.neck = faster.neck[0]
     network.neck.load_state_dict(faster.neck.state_dict())
@@ -315,12 +318,12 @@ BOXES = {
 }
 
 
-@pytest.mark.parametrize("sampling", ["random", "balanced", "article", "ohem"])
+@pytest.mark.parametrize("sampler", ["random", "balanced", "article", "ohem"])
 @pytest.mark.parametrize("truth", [SOME, NONE, CROWD], ids=["some", "no objects", "all ignored"])
-def test_fast_rcnn_with_invalid_proposals(sampling: str, truth: dict[str, Tensor]) -> None:
+def test_fast_rcnn_with_invalid_proposals(sampler: str, truth: dict[str, Tensor]) -> None:
     torch.manual_seed(0)
     small = {"backbone": "test_resnet", "image_size": SIZE, "channels": 16, "hidden": 32}
-    network = create_model("fast_rcnn_r18_fpn", 3, sampling=sampling, **small).train()
+    network = create_model("fast_rcnn_r18_fpn", 3, sampler=sampler, **small).train()
     pixels = torch.randn(2, 3, SIZE, SIZE)
     for name, boxes in BOXES.items():
         network.zero_grad()

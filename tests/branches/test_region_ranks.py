@@ -32,12 +32,12 @@ def batch_of(rank: int, crowd: bool) -> Batch:
 
 @pytest.mark.parametrize("crowd", [False, True], ids=["no objects", "all ignored"])
 @pytest.mark.parametrize(
-    ("name", "sampling"), [("faster_rcnn", "random"), ("libra_faster_rcnn", "balanced"), ("fast_rcnn", "ohem")]
+    ("name", "sampler"), [("faster_rcnn", "random"), ("libra_faster_rcnn", "balanced"), ("fast_rcnn", "ohem")]
 )
-def test_a_rank_without_anything(name: str, sampling: str, crowd: bool) -> None:
+def test_a_rank_without_anything(name: str, sampler: str, crowd: bool) -> None:
     def work(processes: Processes) -> None:
         torch.manual_seed(0)
-        network = create_model(f"{name}_r18_fpn", 3, sampling=sampling, **SMALL).network.train()
+        network = create_model(f"{name}_r18_fpn", 3, sampler=sampler, **SMALL).network.train()
         parallel = DistributedDataParallel(network)
         torch.manual_seed(1 + processes.rank)
         output = parallel(batch_of(processes.rank, crowd), Progress())

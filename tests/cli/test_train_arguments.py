@@ -206,4 +206,7 @@ def test_every_short_option_is_an_option_of_train() -> None:
     assert set(SHORT_OPTIONS.values()) <= {*setting_paths(Recipe), *MODEL_OPTIONS}
 
 
-MODEL_OPTIONS = {f"model.options.{name}" for name in ("assigner", "score_threshold", "nms_threshold", "max_detections")}
+MODEL_OPTIONS = {
+    f"model.options.{name}"
+    for name in ("assigner", "sampler", "criterion", "score_threshold", "nms_threshold", "max_detections")
+}

@@ -30,10 +30,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_demo_data(tmp_path_factory.mktemp("data") / "scenes", train=6, val=1, size=64)
 
 
-def recipe(sampling: str = "random", seed: int = 0) -> Recipe:
+def recipe(sampler: str = "random", seed: int = 0) -> Recipe:
     settings = {
         "model.backbone_weights": "none",
-        "model.options": {**OPTIONS, "sampling": sampling},
+        "model.options": {**OPTIONS, "sampler": sampler},
         "data.batch_size": 2,
         "data.workers": 0,
         "data.val": "none",
@@ -98,12 +98,12 @@ def test_killed_in_the_middle_and_resumed_ends_the_same_to_the_bit(tmp_path: Pat
     assert all(len(first) == 2 * 32 and max(first) > 200 for first, _ in drawn.values()), "there was a choice"
 
 
-@pytest.mark.parametrize(("sampling", "seed"), [("random", 1), ("balanced", 0)])
+@pytest.mark.parametrize(("sampler", "seed"), [("random", 1), ("balanced", 0)])
 def test_another_seed_or_sampler_samples_otherwise(
-    tmp_path: Path, scenes: Path, whole: Path, sampling: str, seed: int
+    tmp_path: Path, scenes: Path, whole: Path, sampler: str, seed: int
 ) -> None:
     """The comparison above can fail."""
-    assert run(tmp_path / "other", scenes, recipe(sampling, seed)) == 0
+    assert run(tmp_path / "other", scenes, recipe(sampler, seed)) == 0
     ours, theirs = samples(whole), samples(tmp_path / "other")
     assert all(ours[step] != theirs[step] for step in range(STEPS))
     weights = [read_safely(out / "last.pt")["weights"] for out in (whole, tmp_path / "other")]

@@ -40,7 +40,7 @@ class Arguments:
     """Show the loss weights of every prior of a detector."""
 
     models: Positional[tuple[str, ...]]
-    """Model files, run folders, NAME=WEIGHTS or NAME; after the first also names of assigners (atss, sim_ota, …)."""
+    """Model files, run folders, NAME=WEIGHTS or NAME; after the first also assigners (atss, "atss(topk=15)", …)."""
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
     split: str | None = None

@@ -45,17 +45,23 @@ def select_images(image_set: ImageSet, count: int) -> Iterator[AnnotatedImage]:
 def load_methods(words: Sequence[str], image_set: ImageSet, device: str, notes: list[str]) -> list[Method]:
     """Load the models and assigners that ``words`` name, each with a unique name; adds to ``notes``."""
     from poise.lab.methods import Method, unique_names, with_assigner
-    from poise.models.assigners import ASSIGNERS
 
     methods: list[Method] = []
     for word in words:
-        if methods and word in ASSIGNERS and not Path(word).exists():
+        if methods and not Path(word).exists() and _is_assigner(word):
             methods.append(with_assigner(methods[0], word))
             continue
         model = _load_model(word, image_set, device, notes)
         methods.append(Method(_display_name(word, model), model, _data_classes(model, image_set)))
     names = unique_names([method.name for method in methods])
     return [replace(method, name=name) for name, method in zip(names, methods, strict=True)]
+
+
+def _is_assigner(word: str) -> bool:
+    """Whether a word is the name of an assigner, alone or with options as in ``atss(topk=15)``."""
+    from poise.models.assigners import ASSIGNERS
+
+    return word.partition("(")[0].strip() in ASSIGNERS
 
 
 def _load_model(word: str, image_set: ImageSet, device: str, notes: list[str]) -> Any:

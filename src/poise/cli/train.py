@@ -49,7 +49,11 @@ class Arguments:
     backbone_weights: str = ""
     """Weights of the backbone: imagenet (downloaded), none (random) or a file (model.backbone_weights)."""
     assigner: str | None = None
-    """Another assigner for a dense detector, such as atss or task_aligned (model.options assigner)."""
+    """Another assigner for a dense detector: atss, or with options "atss(topk=15)" (model.options assigner)."""
+    sampler: str | None = None
+    """Another sampler of regions for a two-stage detector: ohem, or "ohem(size=256)" (model.options sampler)."""
+    criterion: str | None = None
+    """Another criterion: varifocal, or "centerness(box_weight=1.0)" (model.options criterion)."""
     score_threshold: float | None = None
     """Score below which validation drops detections (model.options score_threshold)."""
     nms_threshold: float | None = None

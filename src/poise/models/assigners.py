@@ -1,4 +1,4 @@
-"""Another assigner for a dense detector: ``create_model(name, assigner="atss")``.
+"""Another assigner for a dense detector: ``create_model(name, assigner="atss")`` or ``assigner=ATSS(topk=15)``.
 
 An assigner is compatible with a detector if its result is of the type that the criterion takes (a hard ``Assignment``,
 or ``PairWeights``), which both declare in their signatures, and if the head has the priors that it needs.
@@ -17,6 +17,7 @@ from poise.assign import (
     ATSS,
     OTA,
     PAA,
+    Assigner,
     AutoAssign,
     CenterRegion,
     DualWeighting,
@@ -28,9 +29,10 @@ from poise.assign import (
     TaskAligned,
 )
 from poise.detectors import DenseBranch
+from poise.models.notation import Part
+from poise.models.values import build_part, to_part
 from poise.nn.layers import AnchorGrid
 from poise.structures import Assignment, PairWeights, Progress, value_at
-from poise.suggestions import did_you_mean
 
 ANCHOR_SCALE = 8.0  # strides, as in ATSS's article: square anchors that heads of points get for IoU-based assigners
 
@@ -60,31 +62,45 @@ ASSIGNERS: dict[str, Choice] = {
 }
 
 
-def swap_assigner(network: nn.Module, name: str, model: str) -> None:
-    """Replace the assigner of ``network`` by ``name``, with its published settings.
+def swap_assigner(network: nn.Module, assigner: str | Part | Assigner, model: str) -> bool:
+    """Replace the assigner of ``network``.
 
-    A network that already has an assigner of this kind keeps its own. For assigners that need anchors, the priors of
-    point-based heads become square anchors of 8 strides; the decoding of their boxes does not change.
+    A bare name stands for the assigner with its published settings, or for the network's own if it is of this kind. A
+    value, or a name with options, is used exactly as given. For assigners that need anchors, the priors of point-based
+    heads become square anchors of 8 strides; the decoding of their boxes does not change.
+
+    Args:
+        assigner: ``"atss"``, ``"atss(topk=15)"`` or ``ATSS(topk=15)``.
+        model: name of the model, for messages.
+
+    Returns:
+        whether the assigner was replaced.
 
     Raises:
-        ValueError: the name is unknown, or the assigner is not compatible; the message gives the reason and those that
-            are.
+        ValueError: the name is unknown, an option is wrong, or the assigner is not compatible; the message gives the
+            reason and those that are.
     """
-    if name not in ASSIGNERS:
-        raise ValueError(f"no assigner '{name}'{did_you_mean(name, ASSIGNERS)}; there are {', '.join(ASSIGNERS)}")
-    reason = incompatibility(network, name)
+    part = to_part(assigner, "assigner", builders())
+    built = build_part(part, "assigner", builders())
+    reason = incompatibility(network, part.name, built)
     if reason:
         compatible = [other for other in ASSIGNERS if not incompatibility(network, other)]
         raise ValueError(
-            f"assigner '{name}' is not compatible with '{model}': {reason}; "
+            f"assigner '{part.name}' is not compatible with '{model}': {reason}; "
             f"compatible are: {', '.join(compatible) or 'none'}"
         )
     branch: Any = network.branch
-    if ASSIGNERS[name].needs.startswith("anchors") and branch.head.grid.scales == (1.0,):
+    if ASSIGNERS[part.name].needs.startswith("anchors") and branch.head.grid.scales == (1.0,):
         branch.head.grid = replace(branch.head.grid, scales=(ANCHOR_SCALE,))
-    assigner = ASSIGNERS[name].make()
-    if not _same_kind(value_at(branch.assigner, Progress.final()), assigner):
-        branch.assigner = assigner
+    if part.options is None and _same_kind(value_at(branch.assigner, Progress.final()), built):
+        return False
+    branch.assigner = built
+    return True
+
+
+def builders() -> dict[str, Callable[..., Any]]:
+    """Return the class or function of each assigner by name."""
+    return {name: choice.make for name, choice in ASSIGNERS.items()}
 
 
 def _same_kind(own: Any, other: Any) -> bool:
@@ -94,20 +110,19 @@ def _same_kind(own: Any, other: Any) -> bool:
     return type(own) is type(other)
 
 
-def incompatibility(network: nn.Module, name: str) -> str:
-    """Return why the assigner ``name`` cannot be used in ``network``, or an empty string."""
+def incompatibility(network: nn.Module, name: str, assigner: Any = None) -> str:
+    """Return why an assigner cannot be used in ``network``, or an empty string.
+
+    Args:
+        name: of the assigner.
+        assigner: the assigner; None: the one with published settings.
+    """
     branch = getattr(network, "branch", None)
     if not isinstance(branch, DenseBranch):
         return "it is not a dense detector (its priors are proposals or queries)"
-    assigner = ASSIGNERS[name].make()
-    criterion = value_at(branch.criterion, Progress.final())
-    returned, needed = _hint(assigner, "return"), _hint(criterion, "assignment")
-    if not issubclass(returned, needed) and issubclass(returned, PairWeights) and issubclass(needed, PairWeights):
-        return "its losses need pair weights of another kind"
-    if not issubclass(returned, needed):
-        hard, soft = "one object per prior", "weights of all pairs of priors and objects"
-        kinds = [soft if issubclass(kind, PairWeights) else hard for kind in (returned, needed)]
-        return "it returns {}, the losses need {}".format(*kinds)
+    assigner = ASSIGNERS[name].make() if assigner is None else assigner
+    if reason := assignment_mismatch(assigner, branch.criterion):
+        return reason
     grid = getattr(branch.head, "grid", None)
     if not isinstance(grid, AnchorGrid):
         return "its head has no regular grid of priors"
@@ -117,6 +132,19 @@ def incompatibility(network: nn.Module, name: str) -> str:
     if levels is not None and len(grid.strides) > levels:
         return f"its size ranges are for {levels} levels, the head has {len(grid.strides)}"
     return ""
+
+
+def assignment_mismatch(assigner: Any, criterion: Any) -> str:
+    """Return why a criterion cannot read what an assigner returns, or an empty string."""
+    returned = _hint(value_at(assigner, Progress.final()), "return")
+    needed = _hint(value_at(criterion, Progress.final()), "assignment")
+    if issubclass(returned, needed):
+        return ""
+    if issubclass(returned, PairWeights) and issubclass(needed, PairWeights):
+        return "its losses need pair weights of another kind"
+    hard, soft = "one object per prior", "weights of all pairs of priors and objects"
+    kinds = [soft if issubclass(kind, PairWeights) else hard for kind in (returned, needed)]
+    return "it returns {}, the losses need {}".format(*kinds)
 
 
 def _max_levels(assigner: Any) -> int | None:

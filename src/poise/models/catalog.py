@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from poise.assign import Assigner
+from poise.criteria import Criterion
 from poise.detectors import DetectionModel
-from poise.models.assigners import swap_assigner
 from poise.models.atss import atss
 from poise.models.autoassign import autoassign
 from poise.models.co_detr import co_deformable_detr, co_dino
@@ -20,6 +21,7 @@ from poise.models.dab_detr import dab_detr
 from poise.models.deformable_detr import deformable_detr
 from poise.models.dino import dino
 from poise.models.dw import dw
+from poise.models.exchange import exchange_parts
 from poise.models.faster_rcnn import fast_rcnn, faster_rcnn
 from poise.models.fcos import fcos
 from poise.models.foveabox import foveabox
@@ -38,6 +40,7 @@ from poise.models.tood import tood
 from poise.models.vfnet import vfnet
 from poise.models.yolox import yolox
 from poise.preprocess import CAFFE, NANODET, Preprocess
+from poise.sample import Sampler
 from poise.structures import Progress
 from poise.suggestions import did_you_mean
 
@@ -200,7 +203,9 @@ def create_model(
     backbone_weights: Weights = None,
     image_size: int | Sequence[int] | None = None,
     deterministic: bool = False,
-    assigner: str | None = None,
+    assigner: str | Assigner | None = None,
+    sampler: str | Sampler | None = None,
+    criterion: str | Criterion | None = None,
     **options: Any,
 ) -> DetectionModel:
     """Build a detector.
@@ -212,7 +217,10 @@ def create_model(
             weights.
         image_size: one number (limit of both sides) or (short, long); by default as published, (800, 1333).
         deterministic: disables all random choices of training (samplers, denoising), for comparing numbers.
-        assigner: another assigner for a dense detector, a name of ``poise.models.assigners``; None: the model's own.
+        assigner: another assigner for a dense detector: a value such as ``ATSS(topk=15)``, its text ``"atss(topk=15)"``
+            or a name of ``poise.models.assigners``; None: the model's own.
+        sampler: another sampler of regions for a two-stage detector, given in the same ways.
+        criterion: another criterion for the detections, given in the same ways.
         options: keyword arguments of the builder function in ``poise.models``.
 
     Raises:
@@ -227,7 +235,7 @@ def create_model(
     known = inspect.signature(entry.builder).parameters
     if deterministic and "deterministic" in known:
         options = {**options, "deterministic": True}
-    check_options(name, entry.builder, options)
+    check_options(f"'{name}'", entry.builder, options)
     network = entry.builder(num_classes, **{**entry.fixed, "backbone_weights": backbone_weights, **options})
     preprocess = entry.preprocess
     if "caffe" in options and options["caffe"] != entry.fixed.get("caffe", False):
@@ -235,7 +243,7 @@ def create_model(
     if image_size is not None:
         preprocess = preprocess.with_size(image_size)
         options = {**options, "image_size": [preprocess.short, preprocess.long]}
-    if assigner is not None:
-        swap_assigner(network, assigner, name)
-        options = {**options, "assigner": assigner}
+    given = {"assigner": assigner, "sampler": sampler, "criterion": criterion}
+    given = {kind: part for kind, part in given.items() if part is not None}
+    options = {**options, **exchange_parts(network, name, given, options)}
     return DetectionModel(network, preprocess, name, num_classes, options, entry.progress)

@@ -8,7 +8,7 @@ IoU and trained on a sample: 256 anchors, at most half of them positive, and 512
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -26,15 +26,9 @@ from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.layers import AnchorGrid
 from poise.nn.necks.fpn import FPN, SubsampledLevel
 from poise.nn.roi_align import RegionAlign
-from poise.sample import Sampler, TakeAll, libra_article_sampler, libra_sampler, ohem_sampler, random_sampler
+from poise.sample import Sampler, TakeAll, random_sampler
 
 Part = TypeVar("Part")
-SAMPLING: dict[str, Callable[[int], Sampler]] = {
-    "random": random_sampler,
-    "balanced": libra_sampler,  # Libra R-CNN, published code
-    "article": libra_article_sampler,  # Libra R-CNN, article
-    "ohem": ohem_sampler,
-}
 BOX_LOSSES: dict[str, ElementLoss] = {
     "l1": losses.l1,
     "smooth_l1": losses.smooth_l1,
@@ -52,7 +46,6 @@ def faster_rcnn(
     caffe: bool = False,
     channels: int = 256,
     hidden: int = 1024,
-    sampling: str = "random",
     box_loss: str = "l1",
     anchors: int = 256,
     regions: int = 512,
@@ -67,7 +60,6 @@ def faster_rcnn(
     Args:
         caffe: the stride of a stage is in its first 1x1 convolution (backbone weights converted from Caffe).
         hidden: width of the fully connected layers.
-        sampling: of regions: ``random``, ``balanced`` and ``article`` (Libra R-CNN), or ``ohem``.
         box_loss: of regions: ``l1``, ``smooth_l1``, ``balanced_l1`` or ``balanced_l1_0.11``.
         anchors, regions: samples of the two stages in an image.
         proposals: of an image, from the first stage to the second.
@@ -77,7 +69,7 @@ def faster_rcnn(
     body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
     first = proposal_stage(neck, None if deterministic else random_sampler(anchors, 0.5), proposals)
-    sampler = TakeAll() if deterministic else choose("sampling", SAMPLING, sampling)(regions)
+    sampler = TakeAll() if deterministic else random_sampler(regions)
     postprocess = RegionPostProcess(score_threshold, nms_threshold, max_detections)
     second = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
     return PyramidDetector(body, neck, RegionBranch(first, second))
@@ -92,7 +84,6 @@ def fast_rcnn(
     caffe: bool = False,
     channels: int = 256,
     hidden: int = 1024,
-    sampling: str = "random",
     box_loss: str = "l1",
     regions: int = 512,
     score_threshold: float = 0.05,
@@ -108,7 +99,7 @@ def fast_rcnn(
     """
     body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
-    sampler = TakeAll() if deterministic else choose("sampling", SAMPLING, sampling)(regions)
+    sampler = TakeAll() if deterministic else random_sampler(regions)
     postprocess = RegionPostProcess(score_threshold, nms_threshold, max_detections)
     stage = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
     return RegionDetector(body, neck, stage)

@@ -14,7 +14,7 @@ from poise.boxes import DeltaCoder
 from poise.branches.region import RegionBranch, RegionPostProcess
 from poise.criteria import AnchorCriterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.faster_rcnn import BOX_LOSSES, SAMPLING, choose, proposal_stage, region_stage
+from poise.models.faster_rcnn import BOX_LOSSES, choose, proposal_stage, region_stage
 from poise.models.parts import Weights, pyramid
 from poise.nn.backbones.timm_features import Backbone
 from poise.nn.heads.anchor import AnchorHead
@@ -22,7 +22,7 @@ from poise.nn.layers import retina_anchors
 from poise.nn.necks.balanced_pyramid import BalancedPyramid
 from poise.nn.necks.fpn import FPN, SubsampledLevel
 from poise.postprocess import PostProcess
-from poise.sample import TakeAll, random_sampler
+from poise.sample import TakeAll, libra_sampler, random_sampler
 
 
 def libra_faster_rcnn(
@@ -34,7 +34,6 @@ def libra_faster_rcnn(
     caffe: bool = False,
     channels: int = 256,
     hidden: int = 1024,
-    sampling: str = "balanced",
     refine: str = "non_local",
     box_loss: str = "balanced_l1",
     anchors: int = 256,
@@ -48,7 +47,6 @@ def libra_faster_rcnn(
     """Build Faster R-CNN with the three changes.
 
     Args:
-        sampling: of regions; ``random`` is Faster R-CNN's.
         refine: of the balanced feature pyramid: ``non_local``, ``conv`` or ``none``; ``off`` leaves the pyramid as it
             is.
         box_loss: of regions; ``l1`` is Faster R-CNN's.
@@ -58,7 +56,7 @@ def libra_faster_rcnn(
     body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
     levels = FPN(body.channels, body.strides, channels, SubsampledLevel())
     first = proposal_stage(levels, None if deterministic else random_sampler(anchors, 0.5, 5), proposals)
-    sampler = TakeAll() if deterministic else choose("sampling", SAMPLING, sampling)(regions)
+    sampler = TakeAll() if deterministic else libra_sampler(regions)
     postprocess = RegionPostProcess(score_threshold, nms_threshold, max_detections)
     second = region_stage(levels, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
     return PyramidDetector(body, balanced(levels, 2, refine), RegionBranch(first, second))

@@ -11,6 +11,7 @@ from typing import Any
 
 from poise.recipes.settings import Recipe
 from poise.recipes.short_options import settings_by_path, with_options
+from poise.recipes.values import stored_value
 from poise.storage import read_yaml
 
 
@@ -128,4 +129,4 @@ def _varied(recipe: Recipe, variant: Variant, seed: int) -> Recipe:
 def _written(value: Any) -> str:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return "(" + " ".join(map(str, value)) + ")"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(stored_value(value))

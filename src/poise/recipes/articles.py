@@ -91,12 +91,12 @@ TABLES: dict[str, ArticleTable] = {
         "libra_faster_rcnn_r18_fpn",
         _rows(
             {
-                "Faster R-CNN": _options(sampling="random", refine="off", box_loss="l1"),
-                "+ OHEM": _options(sampling="ohem", refine="off", box_loss="l1"),
-                "+ IoU-balanced sampling": _options(sampling="balanced", refine="off", box_loss="l1"),
-                "+ article's sampling": _options(sampling="article", refine="off", box_loss="l1"),
-                "+ BFP": _options(sampling="random", refine="non_local", box_loss="l1"),
-                "+ balanced L1": _options(sampling="random", refine="off", box_loss="balanced_l1"),
+                "Faster R-CNN": _options(sampler="random", refine="off", box_loss="l1"),
+                "+ OHEM": _options(sampler="ohem", refine="off", box_loss="l1"),
+                "+ IoU-balanced sampling": _options(sampler="balanced", refine="off", box_loss="l1"),
+                "+ article's sampling": _options(sampler="article", refine="off", box_loss="l1"),
+                "+ BFP": _options(sampler="random", refine="non_local", box_loss="l1"),
+                "+ balanced L1": _options(sampler="random", refine="off", box_loss="balanced_l1"),
                 "Libra R-CNN": {},
             }
         ),

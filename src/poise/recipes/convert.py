@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from poise.recipes.settings import Recipe
+from poise.recipes.values import OptionValue, stored_value
 from poise.storage import read_yaml, write_text_atomically
 from poise.suggestions import closest, did_you_mean
 
@@ -109,6 +110,8 @@ def _plain(value: Any) -> Any:
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
     """Convert ``value`` to the annotated type, or raise ``ValueError`` with the expected type."""
+    if kind == OptionValue:
+        value = stored_value(value)
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return from_dict(value, kind, where)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from poise.recipes.augment import AugmentSettings
-from poise.recipes.values import OptionValue
+from poise.recipes.values import OptionValue, stored_value
 
 MIN_IMAGE_SIZE = 32  # stride of the coarsest feature map of a backbone
 
@@ -24,9 +24,11 @@ class ModelSettings:
     image_size: tuple[int, ...] = ()
     """(limit of both sides,) or (short, long); empty: as published (800, 1333)."""
     options: dict[str, OptionValue] = field(default_factory=dict)
-    """Keyword arguments of the model's builder function: numbers, words, true, false, None, (4, 5)."""
+    """Keyword arguments of ``create_model``: numbers, words, true, false, None, (4, 5), parts such as atss(topk=15)."""
 
     def __post_init__(self) -> None:
+        options = {name: stored_value(value) for name, value in self.options.items()}
+        object.__setattr__(self, "options", options)  # parts as text
         _require(len(self.image_size) <= 2, f"model.image_size={self.image_size} must be one number or (short, long)")
         small = f"model.image_size={self.image_size}: sides must be at least {MIN_IMAGE_SIZE} pixels"
         _require(all(size >= MIN_IMAGE_SIZE for size in self.image_size), small)

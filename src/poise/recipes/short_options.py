@@ -21,6 +21,8 @@ SHORT_OPTIONS = {
     "backbone_weights": "model.backbone_weights",
     "image_size": "model.image_size",
     "assigner": "model.options.assigner",
+    "sampler": "model.options.sampler",
+    "criterion": "model.options.criterion",
     "score_threshold": "model.options.score_threshold",
     "nms_threshold": "model.options.nms_threshold",
     "max_detections": "model.options.max_detections",

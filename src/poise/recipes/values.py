@@ -27,6 +27,19 @@ def parse_value(text: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def stored_value(value: Any) -> Any:
+    """Return the value of a model option as data: an assigner, sampler or criterion becomes its text.
+
+    Raises:
+        ValueError: the value is neither a literal nor a part with a name.
+    """
+    if value is None or isinstance(value, (bool, int, float, str, tuple, list, dict)):
+        return value
+    from poise.models.exchange import part_text  # needs PyTorch, which plain values do not
+
+    return part_text(value)
+
+
 def split_values(text: str) -> list[str]:
     """Split a text at the commas that are not within brackets or quotes.
 

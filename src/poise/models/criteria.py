@@ -1,0 +1,128 @@
+"""Another criterion for a detector: ``create_model("atss_r50_fpn", criterion="centerness(box_weight=1.0)")``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from typing import Any, get_type_hints
+
+from torch import nn
+
+from poise.criteria import (
+    AnchorCriterion,
+    CenternessCriterion,
+    DistributionCriterion,
+    RegionBoxCriterion,
+    RegionCriterion,
+    SetCriterion,
+    atss_criterion,
+    fcos_criterion,
+    nanodet_plus_criterion,
+)
+from poise.criteria.auto_assign import AutoAssignCriterion
+from poise.criteria.bags import FreeAnchorCriterion
+from poise.criteria.distribution import gflv2_criterion
+from poise.criteria.dual_weighting import DualWeightingCriterion
+from poise.criteria.fovea import FoveaCriterion
+from poise.criteria.ota import OTACriterion
+from poise.criteria.paa import PAACriterion
+from poise.criteria.rep_points import RepPointsCriterion
+from poise.criteria.task_aligned import TaskAlignedCriterion
+from poise.criteria.varifocal import VarifocalCriterion
+from poise.criteria.yolox import YOLOXCriterion
+from poise.detectors import DenseBranch, QueryDetector
+from poise.models.notation import Part
+from poise.models.options import option_types
+from poise.models.samplers import region_stage_of
+from poise.models.values import build_part, made_type
+from poise.structures import Predictions, Progress, QueryPredictions, value_at
+
+
+def _published(criterion: Any) -> Callable[..., Any]:
+    """The class of a criterion with the values of this one as defaults."""
+    made: type = type(criterion)
+    return partial(made, **{field.name: getattr(criterion, field.name) for field in fields(criterion)})
+
+
+CRITERIA: dict[str, Callable[..., Any]] = {
+    "anchor": AnchorCriterion,
+    "centerness": CenternessCriterion,
+    "fcos": _published(fcos_criterion()),
+    "atss": _published(atss_criterion()),
+    "distribution": DistributionCriterion,
+    "gflv2": _published(gflv2_criterion()),
+    "nanodet_plus": _published(nanodet_plus_criterion()),
+    "varifocal": VarifocalCriterion,
+    "task_aligned": TaskAlignedCriterion,
+    "fovea": FoveaCriterion,
+    "rep_points": RepPointsCriterion,
+    "paa": PAACriterion,
+    "ota": OTACriterion,
+    "yolox": YOLOXCriterion,
+    "dual_weighting": DualWeightingCriterion,
+    "auto_assign": AutoAssignCriterion,
+    "free_anchor": FreeAnchorCriterion,
+    "region": RegionCriterion,
+    "region_box": RegionBoxCriterion,
+    "set_prediction": SetCriterion,
+}
+
+
+def swap_criterion(network: nn.Module, part: Part, model: str) -> bool:
+    """Replace the criterion of the detections by another, with the encoding of boxes of the model's own.
+
+    That is the criterion of a dense head, of the second stage, or of the decoder. A bare name keeps the model's own
+    criterion if it is of this kind.
+
+    Returns:
+        whether the criterion was replaced.
+
+    Raises:
+        ValueError: the criterion is unknown, or it reads what the head does not predict.
+    """
+    holder = _holder(network)
+    if holder is None:
+        raise ValueError(f"criterion='{part}': '{model}' has no criterion that can be replaced")
+    own = value_at(holder.criterion, Progress.final())
+    made = made_type(CRITERIA[part.name]) if part.name in CRITERIA else None
+    reason = "" if made is None else _mismatch(holder, own, made)
+    if reason:
+        raise ValueError(f"criterion '{part.name}' is not compatible with '{model}': {reason}")
+    coder = getattr(own, "coder", None)
+    criterion = build_part(part, "criterion", CRITERIA, {} if coder is None else {"coder": coder})
+    if part.options is None and type(own) is type(criterion):
+        return False
+    holder.criterion = criterion
+    return True
+
+
+def _mismatch(holder: Any, own: Any, made: type) -> str:
+    """Why a criterion of the type ``made`` cannot read the predictions of a head, or an empty string."""
+    read, predicted = _read_by(made), _predicted_by(holder)
+    if not issubclass(predicted, read):
+        return f"it reads {read.__name__}, the head returns {predicted.__name__}; its own is {type(own).__name__}"
+    wanted, coder = option_types(made).get("coder"), getattr(own, "coder", None)
+    if isinstance(wanted, type) and not isinstance(coder, wanted):
+        return f"its boxes are encoded as {wanted.__name__}, those of the head as {type(coder).__name__}"
+    return ""
+
+
+def _holder(network: nn.Module) -> Any:
+    """The module whose ``criterion`` is that of the detections."""
+    if isinstance(network, QueryDetector):
+        return network
+    branch = getattr(network, "branch", None)
+    return branch if isinstance(branch, DenseBranch) else region_stage_of(network)
+
+
+def _predicted_by(holder: Any) -> type:
+    if isinstance(holder, QueryDetector):
+        return QueryPredictions
+    predicted = get_type_hints(type(holder.head).forward).get("return", Predictions)
+    return predicted if isinstance(predicted, type) else Predictions
+
+
+def _read_by(criterion: type) -> type:
+    read = get_type_hints(criterion.__call__).get("predictions", Predictions)
+    return read if isinstance(read, type) else Predictions

@@ -1,0 +1,101 @@
+"""Parts that ``create_model`` exchanges: ``assigner``, ``sampler`` and ``criterion``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from poise.detectors import DenseBranch
+from poise.models.assigners import assignment_mismatch, builders, swap_assigner
+from poise.models.criteria import CRITERIA, swap_criterion
+from poise.models.notation import Part
+from poise.models.options import option_types
+from poise.models.samplers import SAMPLERS, swap_sampler
+from poise.models.values import to_part
+
+ASSIGNER_OPTIONS = "topk radius sigma alpha beta initial_epochs temperature iterations threshold bag bag_threshold"
+ASSIGNER_OPTIONS += " bag_topk mu mu_total location detach_weights overlap_function gamma1"
+CRITERION_OPTIONS = "class_loss box_loss box_weight class_weight l1_epoch gamma2 negative detach_importance"
+OWN_OPTIONS = {  # options of models that set a part of theirs, which another part would not read
+    "assigner": ASSIGNER_OPTIONS.split(),
+    "criterion": [*CRITERION_OPTIONS.split(), "initial_epochs"],
+    "sampler": ["regions"],
+}
+SAME = {"regions": "size"}  # names that options of models and of parts have for one thing
+
+
+def exchange_parts(
+    network: nn.Module, model: str, given: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, str]:
+    """Exchange parts of a network.
+
+    Args:
+        model: its name, for messages.
+        given: parts or their texts, by ``assigner``, ``sampler`` and ``criterion``.
+        options: the options of the model that were given beside them.
+
+    Returns:
+        The texts of the parts, which rebuild them.
+
+    Raises:
+        ValueError: an unknown or incompatible part, a wrong option of it, or an option that is given twice.
+    """
+    known = registries()
+    parts = {kind: to_part(value, kind, known[kind]) for kind, value in given.items()}
+    replaced = {}
+    if "criterion" in parts:  # first: it decides which assigners are compatible
+        replaced["criterion"] = swap_criterion(network, parts["criterion"], model)
+    if "sampler" in parts:
+        replaced["sampler"] = swap_sampler(network, parts["sampler"], model)
+    if "assigner" in parts:
+        replaced["assigner"] = swap_assigner(network, parts["assigner"], model)
+    elif replaced.get("criterion"):
+        _check_assignment(network, parts["criterion"], model)
+    for kind, part in parts.items():
+        if replaced[kind] and not (kind == "sampler" and part.options is None):
+            _refuse_second(kind, part, known[kind][part.name], options)
+    return {kind: str(part) for kind, part in parts.items()}
+
+
+def registries() -> dict[str, Mapping[str, Callable[..., Any]]]:
+    """Return the classes and functions of exchangeable parts by kind and name."""
+    return {"assigner": builders(), "sampler": SAMPLERS, "criterion": CRITERIA}
+
+
+def part_text(value: Any) -> str:
+    """Return the text of an assigner, sampler or criterion, from which an equal one is built.
+
+    Raises:
+        ValueError: the value is none of them.
+    """
+    reasons = []
+    for kind, known in registries().items():
+        try:
+            return str(to_part(value, kind, known))
+        except ValueError as error:
+            reasons.append(str(error))
+    raise ValueError(reasons[0])
+
+
+def _check_assignment(network: nn.Module, criterion: Part, model: str) -> None:
+    branch = getattr(network, "branch", None)
+    if isinstance(branch, DenseBranch) and (reason := assignment_mismatch(branch.assigner, branch.criterion)):
+        raise ValueError(
+            f"criterion '{criterion.name}' is not compatible with '{model}' and its assigner: {reason}; give an "
+            "assigner too"
+        )
+
+
+def _refuse_second(kind: str, part: Part, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options of the part that was replaced."""
+    for option in [name for name in OWN_OPTIONS[kind] if name in options]:
+        name, value = SAME.get(option, option), options[option]
+        if name in (part.options or {}):
+            raise ValueError(f"{name} is given twice: in {kind}='{part}' and as {option}={value!r}; leave one out")
+        better = Part(part.name, {**(part.options or {}), name: value})
+        cure = f"write {kind}='{better}'" if name in option_types(build) else "leave it out"
+        raise ValueError(
+            f"{option}={value!r} belongs to the {kind} of the model, which {kind}='{part}' replaces: {cure}"
+        )

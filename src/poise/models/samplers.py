@@ -1,0 +1,59 @@
+"""Another sampler for the regions of a two-stage detector: ``create_model(name, sampler="ohem")``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from poise.branches.region import RegionBranch, RegionStage
+from poise.models.notation import Part
+from poise.models.values import build_part
+from poise.sample import (
+    PositiveNegativeSampler,
+    Sampler,
+    TakeAll,
+    libra_article_sampler,
+    libra_sampler,
+    ohem_sampler,
+    random_sampler,
+)
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "random": random_sampler,
+    "balanced": libra_sampler,  # Libra R-CNN, published code
+    "article": libra_article_sampler,  # Libra R-CNN, article
+    "ohem": ohem_sampler,
+    "take_all": TakeAll,
+    "positive_negative": PositiveNegativeSampler,
+}
+
+
+def region_stage_of(network: nn.Module) -> RegionStage | None:
+    """Return the second stage of a two-stage detector; None for other detectors."""
+    branch = getattr(network, "branch", None)
+    stage = branch.region if isinstance(branch, RegionBranch) else branch
+    return stage if isinstance(stage, RegionStage) else None
+
+
+def swap_sampler(network: nn.Module, part: Part, model: str) -> bool:
+    """Replace the sampler of regions; a bare name keeps the number of regions of the model.
+
+    Deterministic models keep theirs, which takes all regions.
+
+    Returns:
+        whether the sampler was replaced.
+
+    Raises:
+        ValueError: the sampler is unknown, or the model has no sampler of regions.
+    """
+    stage = region_stage_of(network)
+    if stage is None:
+        raise ValueError(f"sampler='{part}': '{model}' is not a two-stage detector, it trains on all of its priors")
+    own = stage.sampler
+    size = {"size": own.size} if isinstance(own, PositiveNegativeSampler) and part.options is None else {}
+    sampler = build_part(part, "sampler", SAMPLERS, size)
+    if isinstance(own, TakeAll):
+        return False
+    stage.sampler = sampler
+    return True
