@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
 from poise.boxes import clip, pairwise_iou
-from poise.structures import Detections, Predictions
+from poise.structures import Detections, Predictions, RegionPredictions
 
 
 def topk_pairs(scores: Tensor, level_sizes: Sequence[int], topk: int | None) -> Tensor:
@@ -114,7 +115,12 @@ class SoftNMSPostProcess:
     @torch.no_grad()
     def __call__(self, logits: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
         """Return detections; arguments as of ``TopKPostProcess``."""
-        found = TopKPostProcess(self.candidates)(logits, boxes, sizes)
+        return self.detections(logits.float().sigmoid(), boxes, sizes)
+
+    @torch.no_grad()
+    def detections(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
+        """Return detections of scores (B,Q,C), the sigmoids of the logits."""
+        found = TopKPostProcess(self.candidates).detections(scores, boxes, sizes)
         scores, index = soft_nms(found, self.iou_threshold, self.min_score, self.max_detections)
         boxes = found.boxes.gather(1, index[..., None].expand(-1, -1, 4))
         return Detections(boxes, scores.clamp(min=0), found.labels.gather(1, index), scores > 0)
@@ -149,9 +155,14 @@ class TopKPostProcess:
     @torch.no_grad()
     def __call__(self, logits: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
         """Return detections of logits (B,Q,C) and boxes (B,Q,4), clipped to heights and widths ``sizes`` (B,2)."""
-        scores = logits.float().sigmoid().flatten(1)
-        best = scores.topk(min(self.max_detections, scores.shape[1]), 1)
-        query, labels = best.indices // logits.shape[2], best.indices % logits.shape[2]
+        return self.detections(logits.float().sigmoid(), boxes, sizes)
+
+    @torch.no_grad()
+    def detections(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
+        """Return detections of scores (B,Q,C), the sigmoids of the logits."""
+        flat = scores.flatten(1)
+        best = flat.topk(min(self.max_detections, flat.shape[1]), 1)
+        query, labels = best.indices // scores.shape[2], best.indices % scores.shape[2]
         boxes = clip(boxes.float().gather(1, query[..., None].expand(-1, -1, 4)), sizes)
         return Detections(boxes, best.values, labels, boxes.isfinite().all(2) & best.values.isfinite())
 
@@ -191,6 +202,40 @@ def classwise_nms(
     return Detections(
         boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores.gather(1, index), labels.gather(1, index), valid
     )
+
+
+@dataclass(frozen=True)
+class RegionPostProcess:
+    """Post-processing of the second stage of two-stage detectors: score threshold, NMS of each class, top-k."""
+
+    score_threshold: float = 0.05  # (region, class) pairs at or below this are dropped
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1) or self.max_detections < 1:
+            raise ValueError(f"{self}: score_threshold and nms_threshold lie in [0,1], max_detections is at least 1")
+
+    @torch.no_grad()
+    def __call__(self, predictions: RegionPredictions, decoder: Any, valid: Tensor, sizes: Tensor) -> Detections:
+        """Return detections; each class of a region has its own box, decoded by ``decoder``.
+
+        Args:
+            valid: (B,S) bool, regions that are not padding.
+            sizes: (B,2) height and width of the images.
+        """
+        boxes = decoder.decode(predictions.priors.boxes[:, :, None], predictions.deltas)
+        return self.detections(torch.where(valid[..., None], predictions.threshold_scores(), 0.0), boxes, sizes)
+
+    @torch.no_grad()
+    def detections(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> Detections:
+        """Return detections of scores (B,S,C), 0 for padding, and boxes (B,S,C|1,4); ``sizes`` as above."""
+        batch, regions, classes = scores.shape
+        boxes = clip(boxes.expand(-1, -1, classes, -1).flatten(1, 2), sizes)
+        labels = torch.arange(classes, device=scores.device).repeat(regions).expand(batch, -1)
+        usable = (scores > self.score_threshold).flatten(1) & boxes.isfinite().all(-1)
+        limits = (self.nms_threshold, self.max_detections)
+        return classwise_nms(boxes, scores.flatten(1), labels, usable, *limits, nms_in_sort_order)
 
 
 def score_voting(found: Detections, boxes: Tensor, scores: Tensor, sigma: float, min_iou: float = 0.01) -> Detections:

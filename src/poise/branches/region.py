@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from poise.boxes import clip
-from poise.postprocess import classwise_nms, nms_in_sort_order
+from poise.postprocess import RegionPostProcess
 from poise.sample import restrict_to_sample
 from poise.structures import (
     Assignment,
@@ -22,7 +22,6 @@ from poise.structures import (
     Predictions,
     Priors,
     Progress,
-    RegionPredictions,
     StepOutput,
     value_at,
 )
@@ -152,36 +151,6 @@ class ProposalStage(nn.Module):
     def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
         """Return proposals of images of ``sizes`` (B,2), height and width before padding."""
         return self.inference_postprocess(self.head(maps), sizes)
-
-
-@dataclass(frozen=True)
-class RegionPostProcess:
-    """Turns predictions of the second stage into detections: score threshold, NMS of each class, top-k of the image."""
-
-    score_threshold: float = 0.05  # (region, class) pairs at or below this are dropped
-    nms_threshold: float = 0.5
-    max_detections: int = 100
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1) or self.max_detections < 1:
-            raise ValueError(f"{self}: score_threshold and nms_threshold lie in [0,1], max_detections is at least 1")
-
-    @torch.no_grad()
-    def __call__(self, predictions: RegionPredictions, decoder: Any, valid: Tensor, sizes: Tensor) -> Detections:
-        """Return detections; each class of a region has its own box, decoded by ``decoder``.
-
-        Args:
-            valid: (B,S) bool, regions that are not padding.
-            sizes: (B,2) height and width of the images.
-        """
-        scores = predictions.threshold_scores()
-        batch, regions, classes = scores.shape
-        boxes = decoder.decode(predictions.priors.boxes[:, :, None], predictions.deltas)
-        boxes = clip(boxes.expand(-1, -1, classes, -1).flatten(1, 2), sizes)
-        labels = torch.arange(classes, device=scores.device).repeat(regions).expand(batch, -1)
-        usable = ((scores > self.score_threshold) & valid[..., None]).flatten(1) & boxes.isfinite().all(-1)
-        limits = (self.nms_threshold, self.max_detections)
-        return classwise_nms(boxes, scores.flatten(1), labels, usable, *limits, nms_in_sort_order)
 
 
 class RegionStage(nn.Module):

@@ -164,7 +164,7 @@ class QueryDetector(nn.Module):
     def encode(self, pixels: Tensor, sizes: Tensor) -> Tokens:
         """Return the memory, the encoder's output tokens; arguments as of ``predict``."""
         maps = self.neck(self.backbone(pixels))
-        return self.encoder(self.tokenizer(maps, sizes, (int(pixels.shape[2]), int(pixels.shape[3]))))
+        return self.encoder(self.tokenizer(maps, sizes, (pixels.shape[2], pixels.shape[3])))
 
     def compute_losses(
         self,

@@ -13,7 +13,7 @@ from torch import nn
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder
 from poise.branches.proposals import ProposalPostProcessByImage
-from poise.branches.region import ProposalPostProcess, ProposalStage, RegionBranch, RegionPostProcess, RegionStage
+from poise.branches.region import ProposalPostProcess, ProposalStage, RegionBranch, RegionStage
 from poise.criteria import ProposalCriterion, RegionBoxCriterion
 from poise.detectors.collaboration import (
     AuxiliaryHead,
@@ -28,6 +28,7 @@ from poise.models.parts import check_choice
 from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.layers import retina_anchors
 from poise.nn.roi_align import RegionAlign
+from poise.postprocess import RegionPostProcess
 from poise.sample import TakeAll, random_sampler
 
 FINEST_SCALE = 14.0  # times the finest stride, px: regions up to twice this side are read from the finest level

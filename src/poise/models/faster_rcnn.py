@@ -16,7 +16,7 @@ from poise import losses
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder
 from poise.branches.proposals import ProposalPostProcessByImage
-from poise.branches.region import ProposalPostProcess, ProposalStage, RegionBranch, RegionPostProcess, RegionStage
+from poise.branches.region import ProposalPostProcess, ProposalStage, RegionBranch, RegionStage
 from poise.criteria.region import ElementLoss, ProposalCriterion, RegionCriterion
 from poise.detectors import PyramidDetector
 from poise.detectors.region import RegionDetector
@@ -26,6 +26,7 @@ from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.layers import AnchorGrid
 from poise.nn.necks.fpn import FPN, SubsampledLevel
 from poise.nn.roi_align import RegionAlign
+from poise.postprocess import RegionPostProcess
 from poise.sample import Sampler, TakeAll, random_sampler
 
 Part = TypeVar("Part")

@@ -11,7 +11,7 @@ from torch import nn
 
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder
-from poise.branches.region import RegionBranch, RegionPostProcess
+from poise.branches.region import RegionBranch
 from poise.criteria import AnchorCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.faster_rcnn import BOX_LOSSES, choose, proposal_stage, region_stage
@@ -21,7 +21,7 @@ from poise.nn.heads.anchor import AnchorHead
 from poise.nn.layers import retina_anchors
 from poise.nn.necks.balanced_pyramid import BalancedPyramid
 from poise.nn.necks.fpn import FPN, SubsampledLevel
-from poise.postprocess import PostProcess
+from poise.postprocess import PostProcess, RegionPostProcess
 from poise.sample import TakeAll, libra_sampler, random_sampler
 
 

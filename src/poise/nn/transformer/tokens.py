@@ -69,7 +69,7 @@ class Tokenizer(nn.Module):
             grid = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1)
             centers.append(grid.flatten(0, 1) / ratio[:, None])
         values = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1)
-        shapes = tuple((int(level.shape[2]), int(level.shape[3])) for level in maps)
+        shapes = tuple((level.shape[2], level.shape[3]) for level in maps)
         return Tokens(
             values,
             torch.cat(positions, 1),
