@@ -13,6 +13,7 @@ import torch
 from poise.api.folders import free_folder
 from poise.api.opening import PathLike, choose_device, open_model, refuse_options
 from poise.api.options import label_of
+from poise.api.thresholds import best_thresholds
 from poise.api.training import load_best, start_settings
 from poise.api.warnings import ProposalsWarning, SplitWarning, warn_random_weights
 from poise.detectors import DetectionModel
@@ -105,7 +106,7 @@ class Detector:
         source: Source,
         *,
         stream: bool = False,
-        score_threshold: float = 0.3,
+        score_threshold: float | Literal["best"] = 0.3,
         nms_threshold: float | None = None,
         max_detections: int | None = None,
         classes: Sequence[str | int] | None = None,
@@ -121,7 +122,8 @@ class Detector:
             source: path of an image, folder, glob pattern or video; number of a camera; bytes of an image file, or an
                 open one; PIL image; (H,W,3) RGB uint8 array (of BGR: ``array[..., ::-1]``); (3,H,W) tensor; iterable.
             stream: return an iterator that reads and predicts as it is consumed: for videos and endless sources.
-            score_threshold: detections with a lower score are dropped.
+            score_threshold: detections with a lower score are dropped. ``"best"``: for each class the threshold of
+                the highest F1 in the validation of the run that the model file is in.
             nms_threshold: IoU above which the lower-scored of two boxes of a class is dropped; by default the
                 model's own. Models without NMS refuse it.
             max_detections: detections per image; by default the model's own (100 for most).
@@ -141,6 +143,10 @@ class Detector:
         if not self.trained:
             warn_random_weights(self.model.name)
         self.model.check_proposals(are_given=False)
+        by_class: torch.Tensor | None = None
+        if isinstance(score_threshold, str):
+            by_class = best_thresholds(score_threshold, self._file, self.class_names)
+            score_threshold = float(by_class.min())
         model = with_postprocess_options(
             self.model,
             score_threshold=score_threshold,
@@ -156,14 +162,20 @@ class Detector:
             augmentation=None if tta is None else wanted_views(tta),
         )
         labels_kept = None if classes is None else torch.tensor([label_of(one, self.class_names) for one in classes])
-        results = self._results(detections, labels_kept)
+        results = self._results(detections, labels_kept, by_class)
         return results if stream else list(results)
 
-    def _results(self, detections: Iterator[Any], labels_kept: torch.Tensor | None) -> Iterator[Result]:
+    def _results(
+        self, detections: Iterator[Any], labels_kept: torch.Tensor | None, thresholds: torch.Tensor | None
+    ) -> Iterator[Result]:
         names, ids = self.model.class_names, self.model.category_ids
         for frame, (boxes, scores, labels) in detections:
-            if labels_kept is not None:
-                keep = torch.isin(labels, labels_kept)
+            if labels_kept is not None or thresholds is not None:
+                keep = torch.ones_like(labels, dtype=torch.bool)
+                if labels_kept is not None:
+                    keep &= torch.isin(labels, labels_kept)
+                if thresholds is not None:
+                    keep &= scores >= thresholds[labels]
                 boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
             yield Result(Boxes(boxes), scores, labels, frame.image, names, ids, frame.path, frame.number)
 

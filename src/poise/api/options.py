@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from poise.suggestions import did_you_mean
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class PredictOptions(TypedDict, total=False):
     """Keyword arguments of ``Detector.predict`` besides ``stream``; that method explains them."""
 
-    score_threshold: float
+    score_threshold: float | Literal["best"]
     nms_threshold: float | None
     max_detections: int | None
     classes: Sequence[str | int] | None

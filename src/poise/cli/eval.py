@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from poise.cli.arguments import CommandLineError
+
 if TYPE_CHECKING:
     from poise.api import Detector
+    from poise.evaluate import Analysis, Evaluation
+
+PICTURES = 8  # of each kind that --analyze writes
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class Arguments:
     """Faulty records (poise check lists them): stop, or leave them out and report their number."""
     json: bool = False
     """Print the metrics as JSON, in [0,1]; tables are in percent."""
+    analyze: bool = False
+    """Analyze the errors: types of errors, score thresholds, calibration, slices, worst images, likely label errors.
+    Writes analysis.json, figures, pictures and report.html to --out."""
+    out: Path | None = None
+    """The folder of --analyze; by default runs/analysis, runs/analysis-2, …"""
     save_json: Path | None = None
     """Write the detections as COCO results, with the category ids of the data set."""
     proposals: Path | None = None
@@ -60,6 +70,8 @@ def run(arguments: Arguments) -> int:
     from poise.data import choose_split
     from poise.evaluate import write_results
 
+    if arguments.out is not None and not arguments.analyze:
+        raise CommandLineError("--out is the folder of --analyze; give --analyze as well")
     detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
     choice = choose_split(arguments.data, arguments.split)
     if choice.note:
@@ -91,15 +103,34 @@ def run(arguments: Arguments) -> int:
         print("\r\x1b[K", end="", file=sys.stderr)
     if arguments.save_json is not None:
         write_results(result.detections, arguments.save_json)
+    analysis, folder = _analyze(result, arguments, choice.name) if arguments.analyze else (None, None)
     if arguments.json:
-        speed = {"seconds_per_image": result.seconds_per_image}
-        print(json.dumps({**result.metrics.to_dict(), **speed}, indent=1, ensure_ascii=False))
+        numbers = {**result.metrics.to_dict(), "seconds_per_image": result.seconds_per_image}
+        numbers |= {} if analysis is None else {"analysis": analysis.to_dict()}
+        print(json.dumps(numbers, indent=1, ensure_ascii=False))
         return 0
     print(result.metrics.table())
     print(f"{result.images} images, {1000 * result.seconds_per_image:.1f} ms per image on {detector.device}")
+    if analysis is not None:
+        print(f"\n{analysis.table()}\n{folder}: report.html, analysis.json, figures and pictures")
     if arguments.save_json is not None:
         print(f"detections: {arguments.save_json}")
     return 0
+
+
+def _analyze(result: Evaluation, arguments: Arguments, split: str) -> tuple[Analysis, Path]:
+    """Write the analysis and its page."""
+    from poise.api import free_folder
+    from poise.cli.page import write_page
+    from poise.data import open_data
+    from poise.engine.pictures import write_evaluation
+
+    folder = arguments.out or free_folder(Path("runs"), "analysis")
+    folder.mkdir(parents=True, exist_ok=True)
+    images = open_data(arguments.data, split, arguments.on_bad_data)
+    analysis = write_evaluation(folder, result, images, PICTURES)
+    write_page(folder, f"{Path(arguments.checkpoint).name} on {arguments.data.name}, {split}")
+    return analysis, folder
 
 
 def _save_proposals(detector: Detector, arguments: Arguments, split: str) -> int:

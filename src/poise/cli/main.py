@@ -24,6 +24,7 @@ COMMANDS = {
     "shard": "Write a data set as tar shards with packed annotations",
     "check": "Report the faults of a data set",
     "eval": "Evaluate a trained model with the COCO and LVIS metrics",
+    "compare": "Say whether one trained model is better than another, by class and image by image",
     "predict": "Detect objects in images, folders and videos",
     "export": "Export a trained model to ONNX Runtime, OpenVINO, ncnn or ExecuTorch",
     "lab": "Show the loss weights of every prior of a detector: a page for the browser, comparisons, statistics",

@@ -11,6 +11,8 @@ from typing import Any
 
 from PIL import Image
 
+from poise.cli.page_analysis import FIGURES as ANALYSIS_FIGURES
+from poise.cli.page_analysis import advice, analysis_tables
 from poise.evaluate.history import read_history
 from poise.evaluate.metrics import percent
 from poise.storage import write_text_atomically
@@ -71,7 +73,7 @@ figure:target .close { display: block !important; position: fixed; top: .5rem; r
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 td, th { white-space: nowrap; padding: .25rem .9rem; border-bottom: 1px solid var(--line); text-align: right }
-td:first-child, th:first-child { text-align: left }
+td:first-child, th:first-child { text-align: left; white-space: normal; overflow-wrap: normal; min-width: 7rem }
 pre { overflow: auto; overflow-wrap: normal }
 """
 
@@ -87,30 +89,48 @@ def write_page(folder: Path, title: str = "") -> Path:
     """
     title = title or folder.name
     metrics, captions = _read(folder / "metrics.json"), _read(folder / "captions.json")
+    analysis = _read(folder / "analysis.json")
     body = [
         f"<h1>{html.escape(title)}</h1>",
         _header(folder, metrics),
         _cards(metrics),
         _classes(metrics),
-        _section("Truth and detections", [_pair(path, captions) for path in _numbered(folder, "val")]),
-        _section(
+        section(
+            "What to do next",
+            [figure_of(folder / name, text) for name, text in ANALYSIS_FIGURES.items()],
+            advice(analysis),
+        ),
+        analysis_tables(analysis),
+        section(
+            "Likely label errors",
+            [figure_of(path, captions.get(path.name, path.name)) for path in _numbered(folder, "label")],
+            "Red: confident detections of objects that are not annotated, or annotated as another class. "
+            "Yellow, dashed: the annotation of the other class.",
+            "figures columns",
+        ),
+        section("Truth and detections", [pair_of(path, captions) for path in _numbered(folder, "val")]),
+        section(
             "Images with most errors",
-            [_figure(path, captions.get(path.name, path.name)) for path in _numbered(folder, "errors")],
+            [figure_of(path, captions.get(path.name, path.name)) for path in _numbered(folder, "errors")],
             "Red: false positives with their scores. Yellow, dashed: missed objects. Gray: true positives.",
             "figures columns",
         ),
-        _section("Training", [_figure(folder / name, text, wide=True) for name, text in CURVES.items()]),
-        _section(f"Figures of {_best(metrics)}", [_figure(folder / name, text) for name, text in FIGURES.items()]),
-        _section(
+        section("Training", [figure_of(folder / name, text, wide=True) for name, text in CURVES.items()]),
+        section(f"Figures of {_best(metrics)}", [figure_of(folder / name, text) for name, text in FIGURES.items()]),
+        section(
             "Training batches after augmentation",
-            [_figure(path, f"step {i + 1}") for i, path in enumerate(_numbered(folder, "train_batch"))],
+            [figure_of(path, f"step {i + 1}") for i, path in enumerate(_numbered(folder, "train_batch"))],
         ),
         _recipe(folder / "recipe.yaml"),
     ]
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{html.escape(title)}</title>"
-    page = f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
-    write_text_atomically(folder / "report.html", page)
+    write_text_atomically(folder / "report.html", page_of(title, body))
     return folder / "report.html"
+
+
+def page_of(title: str, body: Sequence[str]) -> str:
+    """The text of a page in the style of the reports, light and dark."""
+    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{html.escape(title)}</title>"
+    return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -122,7 +142,7 @@ def _numbered(folder: Path, stem: str) -> list[Path]:
 
 
 def _best(metrics: Mapping[str, Any]) -> str:
-    return f"best.pt, epoch {metrics['epoch']}" if "epoch" in metrics else "best.pt"
+    return f"best.pt, epoch {metrics['epoch']}" if "epoch" in metrics else metrics.get("checkpoint", "best.pt")
 
 
 def _header(folder: Path, metrics: Mapping[str, Any]) -> str:
@@ -167,13 +187,14 @@ def _classes(metrics: Mapping[str, Any]) -> str:
     return f"<h2>Classes, {_best(metrics)}</h2><div class=scroll><table>{head}{rows}</table></div>"
 
 
-def _section(heading: str, figures: Sequence[str], text: str = "", layout: str = "figures") -> str:
+def section(heading: str, figures: Sequence[str], text: str = "", layout: str = "figures") -> str:
+    """A heading, a note and figures; empty without figures."""
     content = "".join(figures)
     note = f"<p>{text}</p>" if text else ""
     return f"<h2>{heading}</h2>{note}<div class='{layout}'>{content}</div>" if content else ""
 
 
-def _figure(path: Path, caption: str, wide: bool = False) -> str:
+def figure_of(path: Path, caption: str, wide: bool = False) -> str:
     """The picture inside the page, so that the page is one file; a click opens it in full size."""
     if not path.is_file():
         return ""
@@ -185,16 +206,14 @@ def _figure(path: Path, caption: str, wide: bool = False) -> str:
     )
 
 
-def _pair(path: Path, captions: Mapping[str, str]) -> str:
-    """A picture of two halves, truth and detections, that stand one above the other on a narrow screen."""
+def pair_of(path: Path, captions: Mapping[str, str], parts: tuple[str, str] = ("truth", "detections")) -> str:
+    """A picture of two halves that stand one above the other on a narrow screen."""
     with Image.open(path) as picture:
         width, height = picture.size
     text, name = html.escape(captions.get(path.name, path.name), quote=True), path.stem
     style = f"background-image: url({_data(path)}); aspect-ratio: {width} / {2 * height}; --width: {width // 2}px"
     styles = f"<style>#{name} .half {{ {style} }}</style>"  # once for both halves
-    halves = "".join(
-        f"<div class=half role=img aria-label='{part} of {text}'></div>" for part in ("truth", "detections")
-    )
+    halves = "".join(f"<div class=half role=img aria-label='{part} of {text}'></div>" for part in parts)
     return (
         f"{styles}<figure id='{name}' class=wide><a class=pair href='#{name}'>{halves}</a>"
         f"<a class=close href='#_' title=close>×</a><figcaption>{text}</figcaption></figure>"

@@ -36,8 +36,9 @@ class Arguments:
     """The output folder; by default runs/predict, runs/predict-2, …"""
     weights: Path | None = None
     """With a model's name instead of a file: a checkpoint that the original project published."""
-    score_threshold: float = 0.3
-    """Detections with a lower score are dropped."""
+    score_threshold: float | Literal["best"] = 0.3
+    """Detections with a lower score are dropped. best: for each class the threshold of the highest F1 in the validation
+    of the run (metrics.json)."""
     nms_threshold: float | None = None
     """IoU from which NMS drops the lower-scored of two boxes of a class; by default the model's own."""
     max_detections: int | None = None

@@ -15,7 +15,8 @@ from torch import Tensor
 from poise.data import ImageSet
 from poise.detectors import DetectionModel
 from poise.draw import draw_boxes, grid
-from poise.evaluate import Evaluation, confidence_curve, match_by_score, worst_images
+from poise.evaluate import Analysis, Evaluation, match_by_score, worst_images, write_analysis_figures
+from poise.evaluate.analysis import describe
 from poise.evaluate.figures import write_figures
 from poise.evaluate.history import plot_history
 from poise.evaluate.pictures import FONT_SIZE, draw_comparison, draw_errors, fit
@@ -25,7 +26,7 @@ from poise.structures import Batch
 
 MAX_IN_GRID = 16
 CELL = 480  # pixels of the longer side of an image in the grid of a training batch
-METRICS, CAPTIONS = "metrics.json", "captions.json"
+METRICS, CAPTIONS, ANALYSIS = "metrics.json", "captions.json", "analysis.json"
 
 
 def draw_training_batch(batch: Batch, model: DetectionModel, path: Path) -> None:
@@ -70,22 +71,30 @@ def draw_curves(folder: Path) -> None:
 
 
 def write_evaluation(
-    folder: Path, evaluation: Evaluation, truth: Mapping[str, Any], image_set: ImageSet, limit: int, epoch: int
-) -> None:
-    """Write the metrics of ``best.pt``, figures, images with detections beside the truth, and those with most errors.
+    folder: Path, evaluation: Evaluation, image_set: ImageSet, limit: int, epoch: int | None = None
+) -> Analysis:
+    """Write metrics, analysis and figures of an evaluation, and pictures: images with detections beside the truth,
+    images with most errors, likely label errors.
 
     Args:
-        evaluation: of ``best.pt``.
-        truth: COCO dictionary of ``image_set``, with the images in the same order.
-        limit: number of images of each kind; of the former, those with most objects.
-        epoch: of ``best.pt``, from 1.
+        image_set: the images, in the order of those of ``evaluation.truth``.
+        limit: number of images of each kind; of the first, those with most objects.
+        epoch: of the model file, from 1.
+
+    Returns:
+        The analysis, which ``analysis.json`` contains.
     """
-    matches = match_by_score(truth, evaluation.detections)
-    numbers = {"epoch": epoch, "split": image_set.name, **evaluation.metrics.to_dict()}
-    numbers["best_f1"] = confidence_curve(matches).best() or None
+    truth = evaluation.truth
+    matches, analysis = match_by_score(truth, evaluation.detections), evaluation.analyze()
+    numbers = {"split": image_set.name, **evaluation.metrics.to_dict(), **stored_thresholds(analysis)}
+    numbers |= {} if epoch is None else {"epoch": epoch}
     write_text_atomically(folder / METRICS, json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(analysis.to_dict(), indent=1, ensure_ascii=False)
+    write_text_atomically(folder / ANALYSIS, text + "\n")
     write_figures(truth, evaluation.detections, evaluation.curves, folder)
+    write_analysis_figures(analysis, folder)
     captions = _draw_detections(folder, evaluation, truth, image_set, limit)
+    captions |= _draw_label_errors(folder, analysis, evaluation, image_set, limit)
     names = {record["id"]: str(record.get("name", record["id"])) for record in truth["categories"]}
     position = {record["id"]: i for i, record in enumerate(truth["images"])}
     records = (evaluation.detections, truth["annotations"])
@@ -98,6 +107,35 @@ def write_evaluation(
         file = image_set[index].path.name
         captions[f"errors_{number}.jpg"] = f"{file}: {len(missed)} missed, {len(false)} false, {len(true)} found"
     write_text_atomically(folder / CAPTIONS, json.dumps(captions, indent=1, ensure_ascii=False) + "\n")
+    return analysis
+
+
+def stored_thresholds(analysis: Analysis) -> dict[str, Any]:
+    """``best_f1`` over all classes and ``thresholds`` by class name, as in ``metrics.json``; None where undefined."""
+    best = analysis.threshold
+    numbers = {key: getattr(best, key) for key in ("threshold", "precision", "recall", "f1")}
+    by_class = {one.name: None if math.isnan(one.threshold) else one.threshold for one in analysis.thresholds}
+    return {"best_f1": None if math.isnan(best.f1) else numbers, "thresholds": by_class}
+
+
+def _draw_label_errors(
+    folder: Path, analysis: Analysis, evaluation: Evaluation, image_set: ImageSet, limit: int
+) -> dict[str, str]:
+    """Draw the images with the most confident label errors: detections in red, annotations in yellow."""
+    truth = evaluation.truth
+    position = {record["id"]: i for i, record in enumerate(truth["images"])}
+    names = {record["id"]: str(record.get("name", record["id"])) for record in truth["categories"]}
+    images = list(dict.fromkeys(one.image_id for one in analysis.label_errors))[:limit]
+    captions = {}
+    for number, image_id in enumerate(images):
+        errors = [one for one in analysis.label_errors if one.image_id == image_id]
+        found = [evaluation.detections[one.detection] for one in errors]
+        annotated = [truth["annotations"][one.annotation] for one in errors if one.annotation is not None]
+        index = position[image_id]
+        picture = draw_errors(image_set.read(index), [], found, annotated, names)
+        picture.save(folder / f"label_{number}.jpg", quality=90)
+        captions[f"label_{number}.jpg"] = f"{image_set[index].path.name}: {'; '.join(map(describe, errors[:3]))}"
+    return captions
 
 
 def _draw_detections(

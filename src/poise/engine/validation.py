@@ -86,8 +86,7 @@ def draw_run(training: Training, validation: Validation | None) -> None:
     best = training.state.best
     if validation is not None and validation.best is not None and best is not None:
         limit = training.recipe.evaluate.pictures
-        folder, images = training.folder, validation.image_set
-        write_evaluation(folder, validation.best, validation.truth, images, limit, epoch=best[1])
+        write_evaluation(training.folder, validation.best, validation.image_set, limit, epoch=best[1])
 
 
 def write_record(

@@ -1,12 +1,22 @@
 """Evaluation of detectors: COCO and LVIS metrics, results as JSON, figures."""
 
+from poise.evaluate.analysis import Analysis, analyze
+from poise.evaluate.analysis_figures import write_analysis_figures
 from poise.evaluate.classes import ClassWarning, match_categories
 from poise.evaluate.coco import CocoResult, Curves, measure_coco
+from poise.evaluate.comparison import Comparison, compare
 from poise.evaluate.confusion import Confusion, confusion_matrix
 from poise.evaluate.figures import write_figures
 from poise.evaluate.history import plot_history, read_history
 from poise.evaluate.lvis import LvisResult, is_lvis, measure_lvis
-from poise.evaluate.matching import ConfidenceCurve, DetectionMatches, confidence_curve, match_by_score, worst_images
+from poise.evaluate.matching import (
+    ConfidenceCurve,
+    DetectionMatches,
+    confidence_curve,
+    image_errors,
+    match_by_score,
+    worst_images,
+)
 from poise.evaluate.metrics import ClassMetrics, Counts, LvisMetrics, Metrics, percent
 from poise.evaluate.pictures import draw_comparison, draw_errors
 from poise.evaluate.proposals import ProposalRecall, write_proposals
@@ -14,9 +24,10 @@ from poise.evaluate.results import coco_results, read_results, write_results
 from poise.evaluate.run import Evaluation, evaluate, predict_batches, to_original
 
 __all__ = [
-    "ClassMetrics", "ClassWarning", "CocoResult", "ConfidenceCurve", "Confusion", "Counts", "Curves",
-    "DetectionMatches", "Evaluation", "LvisMetrics", "LvisResult", "Metrics", "ProposalRecall", "coco_results",
-    "confidence_curve", "confusion_matrix", "draw_comparison", "draw_errors", "evaluate", "is_lvis", "match_by_score",
-    "match_categories", "measure_coco", "measure_lvis", "percent", "plot_history", "predict_batches", "read_history",
-    "read_results", "to_original", "worst_images", "write_figures", "write_proposals", "write_results",
+    "Analysis", "ClassMetrics", "ClassWarning", "CocoResult", "Comparison", "ConfidenceCurve", "Confusion", "Counts",
+    "Curves", "DetectionMatches", "Evaluation", "LvisMetrics", "LvisResult", "Metrics", "ProposalRecall", "analyze",
+    "coco_results", "compare", "confidence_curve", "confusion_matrix", "draw_comparison", "draw_errors", "evaluate",
+    "image_errors", "is_lvis", "match_by_score", "match_categories", "measure_coco", "measure_lvis", "percent",
+    "plot_history", "predict_batches", "read_history", "read_results", "to_original", "worst_images",
+    "write_analysis_figures", "write_figures", "write_proposals", "write_results",
 ]  # fmt: skip

@@ -148,6 +148,13 @@ def read_curves(evaluator: hotcoco.COCOeval, truth: TruthColumns) -> Curves:
     )
 
 
+def mean_precision(evaluator: hotcoco.COCOeval, area: int = 0) -> tuple[float, float]:
+    """AP over IoU 0.50:0.95 and AP50 of one area range; NaN without objects."""
+    result: dict[str, Array] = evaluator.eval or {}  # the stub allows None before accumulate()
+    precision = result["precision"][:, :, :, area, -1]
+    return _mean(precision), _mean(precision[0])
+
+
 def class_metrics(
     truth: TruthColumns,
     detected: DetectionColumns,

@@ -15,7 +15,7 @@ import hotcoco
 
 from poise.evaluate.coco import Curves, class_metrics, counts, read_curves, run_evaluator, to_hotcoco
 from poise.evaluate.metrics import LvisMetrics
-from poise.evaluate.truth import TruthColumns, detection_columns, truth_columns
+from poise.evaluate.truth import DetectionColumns, TruthColumns, detection_columns, truth_columns
 
 MAX_DETECTIONS = 300  # an image, all classes together
 LVIS_METRICS = (
@@ -50,16 +50,18 @@ def measure_lvis(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any
     """
     columns = truth_columns(truth)
     detected = detection_columns(detections, columns)
-    frequencies = _frequencies(truth, columns)
-    gold, results = to_hotcoco(
-        columns, detected, _federation(truth, columns), [{"frequency": frequency} for frequency in frequencies]
-    )
-    results = results.cap_detections_per_image(MAX_DETECTIONS)
-    evaluator = hotcoco.COCOeval(gold, results, "bbox", lvis_style=True)
+    evaluator = lvis_evaluator(truth, columns, detected)
     numbers = run_evaluator(evaluator, LVIS_METRICS)
     curves = read_curves(evaluator, columns)
-    classes = class_metrics(columns, detected, curves, frequencies)
+    classes = class_metrics(columns, detected, curves, _frequencies(truth, columns))
     return LvisResult(LvisMetrics(**numbers, classes=classes, counts=counts(columns, detected)), curves)
+
+
+def lvis_evaluator(truth: Mapping[str, Any], columns: TruthColumns, detected: DetectionColumns) -> hotcoco.COCOeval:
+    """hotcoco's evaluator by LVIS's rules, not yet run."""
+    frequencies = [{"frequency": frequency} for frequency in _frequencies(truth, columns)]
+    gold, results = to_hotcoco(columns, detected, _federation(truth, columns), frequencies)
+    return hotcoco.COCOeval(gold, results.cap_detections_per_image(MAX_DETECTIONS), "bbox", lvis_style=True)
 
 
 def _frequencies(truth: Mapping[str, Any], columns: TruthColumns) -> list[str]:

@@ -32,6 +32,16 @@ class DetectionMatches:
         """Annotations that are objects to be found, (m,) bool."""
         return ~(self.truth.crowd | self.truth.ignore)
 
+    def counts_by_image(self, score: float) -> Array:
+        """True positives, false positives and missed objects of each image at a score threshold, (I,3) int64."""
+        confident = self.detected.scores >= score
+        right = confident & (self.index >= 0)
+        missed = self.valid.copy()
+        missed[self.index[right]] = False
+        images = self.detected.image[right], self.detected.image[confident & self.false_positives]
+        columns = (*images, self.truth.image[missed])
+        return np.stack([np.bincount(column, minlength=len(self.truth.image_ids)) for column in columns], 1)
+
 
 def match_by_score(
     truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou: float = 0.5
@@ -77,7 +87,7 @@ def _match_image(truth: TruthColumns, detected: DetectionColumns, objects: Array
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceCurve:
-    """Precision, recall and F1 of all classes together over the score threshold, each in [0,1]."""
+    """Precision, recall and F1 over the score threshold, each in [0,1]."""
 
     thresholds: Array  # (k,) scores in descending order
     precision: Array  # (k,) of the detections with at least that score
@@ -93,10 +103,17 @@ class ConfidenceCurve:
         return {name: float(values[i]) for name, values in names.items()}
 
 
-def confidence_curve(matches: DetectionMatches) -> ConfidenceCurve:
-    """Precision = TP / (TP + FP), recall = TP / objects, F1 = 2 TP / (TP + FP + objects) at every score."""
-    objects = int(matches.valid.sum())
-    counted = ~matches.ignored
+def confidence_curve(matches: DetectionMatches, category: int | None = None) -> ConfidenceCurve:
+    """Precision = TP / (TP + FP), recall = TP / objects, F1 = 2 TP / (TP + FP + objects) at every score.
+
+    Args:
+        category: position of a class; by default of all classes together.
+    """
+    wanted, counted = matches.valid, ~matches.ignored
+    if category is not None:
+        wanted = wanted & (matches.truth.category == category)
+        counted = counted & (matches.detected.category == category)
+    objects = int(wanted.sum())
     scores, right = matches.detected.scores[counted], matches.index[counted] >= 0
     order = np.argsort(-scores, kind="stable")
     scores, right = scores[order], right[order]
@@ -125,20 +142,20 @@ class ImageErrors:
 
 def worst_images(matches: DetectionMatches, limit: int, score: float = 0.3) -> list[ImageErrors]:
     """The images with most errors at a score threshold, at most ``limit``, those with most errors first."""
-    detected, truth = matches.detected, matches.truth
-    confident = detected.scores >= score
-    hit = np.zeros(len(truth.image), bool)
-    hit[matches.index[confident & (matches.index >= 0)]] = True
-    false, missed = confident & matches.false_positives, matches.valid & ~hit
-    size = len(truth.image_ids)
-    counts = np.bincount(detected.image[false], minlength=size) + np.bincount(truth.image[missed], minlength=size)
+    counts = matches.counts_by_image(score)[:, 1:].sum(1)
     worst = [int(i) for i in np.argsort(-counts, kind="stable")[:limit] if counts[i]]
-    return [
-        ImageErrors(
-            image,
-            tuple(np.flatnonzero((detected.image == image) & confident & (matches.index >= 0)).tolist()),
-            tuple(np.flatnonzero((detected.image == image) & false).tolist()),
-            tuple(np.flatnonzero((truth.image == image) & missed).tolist()),
-        )
-        for image in worst
-    ]
+    return [image_errors(matches, image, score) for image in worst]
+
+
+def image_errors(matches: DetectionMatches, image: int, score: float) -> ImageErrors:
+    """True positives, false positives and missed objects of the image at position ``image`` at a score threshold."""
+    confident = (matches.detected.image == image) & (matches.detected.scores >= score)
+    right = confident & (matches.index >= 0)
+    missed = matches.valid & (matches.truth.image == image)
+    missed[matches.index[right]] = False
+    return ImageErrors(
+        image,
+        tuple(np.flatnonzero(right).tolist()),
+        tuple(np.flatnonzero(confident & matches.false_positives).tolist()),
+        tuple(np.flatnonzero(missed).tolist()),
+    )

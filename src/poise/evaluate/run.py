@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from poise.distributed import active, rank, world_size
+from poise.evaluate.analysis import Analysis, analyze
 from poise.evaluate.classes import match_categories
 from poise.evaluate.coco import Curves, measure_coco
 from poise.evaluate.limits import warn_of_crowded_images
@@ -46,6 +47,11 @@ class Evaluation:
     detections: list[Result] = field(repr=False)  # COCO results with the data set's ids; empty on ranks other than 0
     seconds_per_image: float  # network, NMS and copy to the CPU; mean over this rank's images, without reading them
     images: int
+    truth: Mapping[str, Any] = field(repr=False)  # COCO dictionary
+
+    def analyze(self) -> Analysis:
+        """Error types, best thresholds, calibration, slices, images and likely label errors; on rank 0 only."""
+        return analyze(self.truth, self.detections)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +95,7 @@ def evaluate(
     gathered = _gather(predicted)
     if rank() == 0:
         warn_of_crowded_images(truth, max_detections_of(model))
-    return _measure_on_rank_0(lambda: _measure(gathered or {}, truth, measure), predicted)
+    return _measure_on_rank_0(lambda: _measure(gathered or {}, truth, measure), predicted, truth)
 
 
 def predict_batches(
@@ -202,7 +208,9 @@ def _measure(
     return measure(truth, detections), detections
 
 
-def _measure_on_rank_0(measure: Callable[[], tuple[HasMetrics, list[Result]]], predicted: RankResults) -> Evaluation:
+def _measure_on_rank_0(
+    measure: Callable[[], tuple[HasMetrics, list[Result]]], predicted: RankResults, truth: Mapping[str, Any]
+) -> Evaluation:
     """Compute the metrics on rank 0 and broadcast them, or the error, so that no rank waits forever."""
     images = len(predicted.results)
     speed = predicted.seconds / max(images, 1)
@@ -219,4 +227,4 @@ def _measure_on_rank_0(measure: Callable[[], tuple[HasMetrics, list[Result]]], p
         measured = box[0]
     if isinstance(measured, ValueError):
         raise measured
-    return Evaluation(measured.metrics, measured.curves, detections, speed, measured.metrics.counts.images)
+    return Evaluation(measured.metrics, measured.curves, detections, speed, measured.metrics.counts.images, truth)

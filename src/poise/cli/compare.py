@@ -1,0 +1,134 @@
+"""``poise compare``: whether one trained model is better than another, by class and image by image."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from poise.data import ImageSet
+    from poise.evaluate import Comparison, Evaluation
+
+PICTURES = 6  # images drawn where the second is better, and as many where it is worse
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Compare two trained models on the same images: poise compare FIRST SECOND --data PATH.
+
+    Prints the difference of AP with a bootstrap interval, of all classes and of each class. Writes comparison.json,
+    figures, pictures and report.html to a folder.
+    """
+
+    first: Positional[str]
+    """A model file, a run folder or an exported file."""
+    second: Positional[str]
+    """The model that is compared with the first."""
+    data: Path
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    split: str | None = None
+    """Split of the data set; by default val, else test, else the only split."""
+    draws: int = 1000
+    """Data sets of images drawn with replacement, from which the intervals are computed."""
+    confidence: float = 0.95
+    """Confidence of the intervals."""
+    seed: int = 0
+    """Seed of the draws."""
+    out: Path | None = None
+    """The output folder; by default runs/compare, runs/compare-2, …"""
+    batch_size: int = 8
+    """Images per forward pass."""
+    workers: int = 0
+    """Number of processes that read images."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
+    on_bad_data: Literal["error", "skip"] = "error"
+    """Faulty records (poise check lists them): stop, or leave them out."""
+    json: bool = False
+    """Print the comparison as JSON, in [0,1]; tables are in percent."""
+
+
+def run(arguments: Arguments) -> int:
+    """Evaluate both models, compare them, and write the page."""
+    from poise.api import free_folder
+    from poise.cli.compare_page import write_comparison_page
+    from poise.data import choose_split, open_data
+    from poise.evaluate import compare
+    from poise.evaluate.comparison_figures import write_comparison_figures
+    from poise.storage import write_text_atomically
+
+    choice = choose_split(arguments.data, arguments.split)
+    if choice.note:
+        print(f"note: {choice.note}", file=sys.stderr)
+    evaluations = [_evaluate(source, arguments, choice.name) for source in (arguments.first, arguments.second)]
+    comparison = compare(
+        evaluations[0].truth,
+        evaluations[0].detections,
+        evaluations[1].detections,
+        names=(arguments.first, arguments.second),
+        draws=arguments.draws,
+        seed=arguments.seed,
+        confidence=arguments.confidence,
+    )
+    folder = arguments.out or free_folder(Path("runs"), "compare")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False)
+    write_text_atomically(folder / "comparison.json", text + "\n")
+    write_comparison_figures(comparison, folder)
+    images = open_data(arguments.data, choice.name, arguments.on_bad_data)
+    captions = _draw(comparison, evaluations, images, folder)
+    write_comparison_page(folder, comparison, captions, f"{arguments.data.name}, {choice.name}")
+    print(text if arguments.json else f"{comparison.table()}\n{folder}: report.html, comparison.json, figures")
+    return 0
+
+
+def _evaluate(source: str, arguments: Arguments, split: str) -> Evaluation:
+    from poise.api import Detector
+
+    return Detector(source, arguments.device).val(
+        arguments.data,
+        split,
+        batch_size=arguments.batch_size,
+        workers=arguments.workers,
+        on_bad_data=arguments.on_bad_data,
+    )
+
+
+def _draw(
+    comparison: Comparison, evaluations: list[Evaluation], images: ImageSet, folder: Path
+) -> dict[str, dict[str, str]]:
+    """Draw the errors of both on the images that differ most; returns the captions of the files by kind."""
+    from poise.draw import side_by_side
+    from poise.evaluate import draw_errors, image_errors, match_by_score
+
+    truth = evaluations[0].truth
+    matches = [match_by_score(truth, one.detections) for one in evaluations]
+    names = {record["id"]: str(record.get("name", record["id"])) for record in truth["categories"]}
+    place = {record["id"]: i for i, record in enumerate(truth["images"])}
+    row = {image_id: i for i, image_id in enumerate(matches[0].truth.image_ids)}
+    better = [one for one in comparison.images if one.fewer_errors > 0][:PICTURES]
+    worse = [one for one in reversed(comparison.images) if one.fewer_errors < 0][:PICTURES]
+    captions: dict[str, dict[str, str]] = {"better": {}, "worse": {}}
+    for kind, chosen in (("better", better), ("worse", worse)):
+        for number, one in enumerate(chosen):
+            pictures: list[Any] = []
+            for evaluation, matched, threshold in zip(evaluations, matches, comparison.thresholds, strict=True):
+                errors = image_errors(matched, row[one.image_id], threshold.threshold)
+                found, false = (
+                    [evaluation.detections[i] for i in rows] for rows in (errors.true_positives, errors.false_positives)
+                )
+                missed = [truth["annotations"][i] for i in errors.missed]
+                pictures.append(draw_errors(images.read(place[one.image_id]), found, false, missed, names))
+            titles = [f"{name}: {f} false, {m} missed" for name, f, m in zip(ORDER, one.false, one.missed, strict=True)]
+            name = f"{kind}_{number}.jpg"
+            side_by_side(pictures, titles, font_size=20).save(folder / name, quality=90)
+            captions[kind][name] = images[place[one.image_id]].path.name
+    return captions
+
+
+ORDER = ("first", "second")

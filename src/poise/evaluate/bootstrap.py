@@ -1,0 +1,142 @@
+"""A paired bootstrap interval of the difference between the AP of two evaluations, over their images.
+
+COCO's matching of an image does not depend on other images. So a data set in which images are drawn with replacement is
+evaluated by weighting each detection and object by how often its image was drawn, without matching again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hotcoco
+import numpy as np
+
+from poise.evaluate.coco import to_hotcoco
+from poise.evaluate.lvis import is_lvis, lvis_evaluator
+from poise.evaluate.truth import Array, detection_columns, truth_columns
+
+RECALLS = np.linspace(0, 1, 101)
+AREAS = [[0.0, 1e10]]  # all sizes
+FLAGS = ("dtMatched", "dtIgnore")  # hotcoco's names of matched and ignored detections
+
+
+@dataclass(frozen=True, eq=False)
+class ImageMatches:
+    """What AP needs of an evaluation: detections in descending order of score, and the objects of each image."""
+
+    image: Array  # (n,) int64 position of the image
+    category: Array  # (n,) int64 position of the class
+    right: Array  # (n,T) bool: matched with an object at each IoU threshold
+    ignored: Array  # (n,T) bool: neither a true nor a false positive
+    objects: Array  # (I,C) int64 objects to be found
+
+
+def image_matches(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> ImageMatches:
+    """COCO's (LVIS's on LVIS data) matching at its ten IoU thresholds, with its limit of detections per image.
+
+    Args:
+        truth: COCO dictionary.
+        detections: COCO results.
+    """
+    columns = truth_columns(truth)
+    detected = detection_columns(detections, columns)
+    if is_lvis(truth):
+        evaluator = lvis_evaluator(truth, columns, detected)
+    else:
+        evaluator = hotcoco.COCOeval(*to_hotcoco(columns, detected), "bbox")
+        evaluator.params.area_rng, evaluator.params.area_rng_lbl = AREAS, ["all"]
+    evaluator.evaluate()
+    limit, thresholds = evaluator.params.max_dets[-1], len(evaluator.params.iou_thrs)
+    objects = np.zeros((len(columns.image_ids), len(columns.names)), np.int64)
+    parts: list[tuple[Array, ...]] = []
+    for one in evaluator.eval_imgs:
+        if one is None or one["aRng"][1] < AREAS[0][1] or one["aRng"][0] > 0:
+            continue
+        image, category = one["image_id"] - 1, one["category_id"] - 1
+        objects[image, category] = len(one["gtIgnore"]) - sum(one["gtIgnore"])
+        scores = np.array(one["dtScores"][:limit], np.float64)
+        matched, ignored = (np.array(one[key], bool).reshape(thresholds, -1) for key in FLAGS)
+        right = (matched & ~ignored)[:, :limit].T
+        where = np.full(len(scores), image), np.full(len(scores), category)
+        parts.append((scores, *where, right, ignored[:, :limit].T))
+    empty = (np.zeros(0), np.zeros(0, int), np.zeros(0, int), *[np.zeros((0, thresholds), bool)] * 2)
+    scores, image, category, right, ignored = (np.concatenate(p) for p in zip(*(parts or [empty]), strict=True))
+    order = np.argsort(-scores, kind="stable")
+    return ImageMatches(image[order], category[order], right[order], ignored[order], objects)
+
+
+def class_precision(matches: ImageMatches, weights: Array) -> Array:
+    """AP of each class, (C,), when image i occurs ``weights[i]`` times; NaN for a class that then has no objects."""
+    total = weights @ matches.objects.astype(float)
+    values = np.full(len(total), np.nan)
+    for category in np.flatnonzero(total):
+        rows = matches.category == category
+        weight = weights[matches.image[rows]].astype(float)[:, None]
+        right = np.cumsum(weight * matches.right[rows], 0)
+        wrong = np.cumsum(weight * ~(matches.right[rows] | matches.ignored[rows]), 0)
+        values[category] = _interpolated(right, wrong, total[category])
+    return values
+
+
+def average_precision(matches: ImageMatches, weights: Array) -> float:
+    """AP when image i occurs ``weights[i]`` times: the mean over the classes that then have objects, or NaN."""
+    values = class_precision(matches, weights)
+    known = np.isfinite(values)
+    return float(values[known].mean()) if known.any() else float("nan")
+
+
+def _interpolated(right: Array, wrong: Array, objects: float) -> float:
+    """Mean over thresholds and 101 recalls of the highest precision at that recall or a higher one."""
+    if not len(right):
+        return 0.0
+    precision = right / np.maximum(right + wrong, np.finfo(float).eps)
+    envelope = np.maximum.accumulate(precision[::-1], 0)[::-1]
+    total = 0.0
+    for t in range(right.shape[1]):
+        first = np.searchsorted(right[:, t] / objects, RECALLS, side="left")
+        total += envelope[first[first < len(envelope)], t].sum()
+    return float(total / (right.shape[1] * len(RECALLS)))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference of AP in [-1,1] and its bootstrap interval; NaN where it is undefined."""
+
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """``better`` or ``worse`` where the interval does not contain 0, else ``not distinguishable``."""
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "not distinguishable"
+
+
+def paired_differences(first: ImageMatches, second: ImageMatches, draws: int, seed: int = 0) -> Array:
+    """AP(second) - AP(first) of each class of ``draws`` data sets of images drawn with replacement, (draws,C).
+
+    Draw k takes as many images as there are, the same for both, with ``numpy.random.default_rng(seed)``. A class
+    without objects in a draw is NaN there.
+    """
+    images = len(first.objects)
+    if len(second.objects) != images:
+        raise ValueError(f"evaluations of {images} and of {len(second.objects)} images cannot be paired")
+    generator = np.random.default_rng(seed)
+    differences = np.empty((draws, first.objects.shape[1]))
+    for k in range(draws):
+        weights = np.bincount(generator.integers(0, images, images), minlength=images)
+        differences[k] = class_precision(second, weights) - class_precision(first, weights)
+    return differences
+
+
+def interval(difference: float, drawn: Array, confidence: float = 0.95) -> Interval:
+    """The percentile interval of drawn differences, (draws,); draws where it is undefined are left out."""
+    known = drawn[np.isfinite(drawn)]
+    if not len(known) or difference != difference:
+        return Interval(difference, float("nan"), float("nan"))
+    low, high = np.percentile(known, [50 * (1 - confidence), 50 * (1 + confidence)])
+    return Interval(difference, float(low), float(high))
