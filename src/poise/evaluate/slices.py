@@ -134,8 +134,8 @@ def _images(
     slices = []
     for name, mask in parts.items():
         objects = int((valid & mask[columns.image]).sum())
-        ap = [float(measured[name][key]) if objects else NAN for key in ("AP", "AP50")]
-        slices.append(Slice(group, name, *ap, objects, int(mask.sum())))
+        ap, ap50 = (float(measured[name][key]) if objects else NAN for key in ("AP", "AP50"))
+        slices.append(Slice(group, name, ap, ap50, objects, int(mask.sum())))
     return tuple(slices)
 
 
