@@ -21,6 +21,7 @@ COMMANDS = {
     "ablate": "Train variants of a recipe and compare them in a table",
     "recipes": "List the recipes",
     "models": "List the models",
+    "weights": "List, fetch and verify the weights that the original projects published",
     "shard": "Write a data set as tar shards with packed annotations",
     "check": "Report the faults of a data set",
     "eval": "Evaluate a trained model with the COCO and LVIS metrics",

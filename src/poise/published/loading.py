@@ -63,7 +63,7 @@ def load_published(
     Raises:
         ValueError: the file has no weights, no key fits, or a tensor has another shape.
     """
-    plain = _plain_state(_read(source) if isinstance(source, (str, Path)) else source)
+    plain = plain_state(_read(source) if isinstance(source, (str, Path)) else source)
     rules = rules_of(model.name)
     if rules is None:
         raise ValueError(f"no published checkpoints are known for '{model.name}'")
@@ -133,12 +133,12 @@ def _read(path: str | Path) -> Mapping[str, object]:
     return content
 
 
-def _plain_state(content: Mapping[str, object]) -> dict[str, Tensor]:
+def plain_state(content: Mapping[str, object]) -> dict[str, Tensor]:
     """Return the weights of a checkpoint, without prefixes of wrappers."""
     for nest in ("ema_state_dict", "ema", "state_dict", "model"):
         inner = content.get(nest)
         if isinstance(inner, Mapping):
-            return _plain_state(inner)
+            return plain_state(inner)
     state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     averaged = {key: value for key, value in state.items() if key.startswith("avg_model.")}  # Lightning's form
     for prefix, part in (("avg_model.", averaged), ("model.", state)):

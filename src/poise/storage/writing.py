@@ -41,6 +41,22 @@ def save_atomically(
     _write_atomically(path, fill, Path(keep) if keep is not None else None)
 
 
+def save_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors and texts about them as safetensors, with the same guarantee as :func:`save_atomically`.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        tensors: by name, each contiguous and with memory of its own.
+        metadata: texts by name, for the head of the file.
+    """
+    from safetensors.torch import save
+
+    content = save(dict(tensors), {"format": "pt", **(metadata or {})})
+    _write_atomically(Path(path), lambda file: file.write(content), None)
+
+
 def write_text_atomically(path: str | os.PathLike[str], text: str | Iterable[str]) -> None:
     """Write ``text`` (UTF-8), in one piece or as it comes, with the same guarantee as :func:`save_atomically`.
 
@@ -67,7 +83,7 @@ class _Written(io.BufferedRandom):
             raise
 
 
-def _write_atomically(path: Path, fill: Callable[[_Written], None], keep: Path | None) -> None:
+def _write_atomically(path: Path, fill: Callable[[_Written], object], keep: Path | None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.", suffix=".part")
@@ -84,7 +100,7 @@ def _write_atomically(path: Path, fill: Callable[[_Written], None], keep: Path |
         raise OSError(error.errno, why, str(path)) from error
 
 
-def _fill_and_sync(file: _Written, fill: Callable[[_Written], None]) -> None:
+def _fill_and_sync(file: _Written, fill: Callable[[_Written], object]) -> None:
     with contextlib.closing(file):
         try:
             fill(file)
