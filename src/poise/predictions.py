@@ -57,6 +57,10 @@ class Predictions:
         """Return the scores (B,N,C) in [0,1] of detections."""
         return self.threshold_scores()
 
+    def log_scores(self) -> Tensor:
+        """Return ln of the scores (B,N,C), with finite gradients also where a score underflows."""
+        return logsigmoid(self.logits)
+
     def finite(self, index: Tensor | None = None) -> Tensor:
         """Return at which priors all predictions are finite, (B,N) bool; assigners match no other prior.
 
@@ -118,6 +122,9 @@ class QualityPredictions(Predictions):
     def scores(self) -> Tensor:
         return self.threshold_scores() * self.quality.sigmoid()[..., None]
 
+    def log_scores(self) -> Tensor:
+        return logsigmoid(self.logits) + logsigmoid(self.quality)[..., None]
+
 
 @dataclass(frozen=True)
 class JointPredictions(QualityPredictions):
@@ -148,8 +155,7 @@ class GeometricPredictions(QualityPredictions):
         return self.threshold_scores()
 
     def log_scores(self) -> Tensor:
-        """Return ln of the scores (B,N,C), with finite gradients also where the score underflows."""
-        return (logsigmoid(self.logits) + logsigmoid(self.quality)[..., None]) / 2
+        return super().log_scores() / 2
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,9 @@ class RegionPredictions(Predictions):
 
     def threshold_scores(self) -> Tensor:
         return self.all_logits().softmax(-1)[..., :-1]
+
+    def log_scores(self) -> Tensor:
+        return self.all_logits().log_softmax(-1)[..., :-1]
 
     def all_logits(self) -> Tensor:
         """Return the logits (B,N,C+1), background last."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -189,6 +189,7 @@ def value_at(value: Any, progress: Progress) -> Any:
 class Assignment:
     """The object that each prior is assigned to."""
 
+    carries_gradient: ClassVar[bool] = False  # whether losses reach the predictions through the assignment
     index: Tensor  # (B,N) int64 into G, always safe to gather
     positive: Tensor  # (B,N) bool
     ignored: Tensor  # (B,N) bool, neither positive nor negative
@@ -225,6 +226,7 @@ class PairWeights:
     Where few of very many priors have positive weights, ``positive`` stores those of the listed priors alone.
     """
 
+    carries_gradient: ClassVar[bool] = False  # whether losses reach the predictions through the assignment
     positive: Tensor  # (B,N,G) float32 >= 0; (B,K,G) of the priors ``prior_index``
     negative: Tensor  # (B,N,C) float32 >= 0
     prior_index: Tensor | None = field(default=None, kw_only=True)  # (B,K,G) int64 into N; None: all priors

@@ -15,7 +15,7 @@ from torchvision.ops import box_iou, generalized_box_iou
 
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.center_priors import GaussianCenterPrior
-from poise.assign.free_anchor import FreeAnchor, as_topk
+from poise.assign.free_anchor import FreeAnchor, as_topk, offsets_of_head
 from poise.boxes import DeltaCoder
 from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.criteria.bags import FreeAnchorCriterion
@@ -123,7 +123,7 @@ def near_objects(predictions: DeltaPredictions, truth: GroundTruth, seed: int) -
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_free_anchor_as_written_out(count: int) -> None:
-    truth, rule = hard_truth(count, count), FreeAnchor(topk=20)
+    truth, rule = hard_truth(count, count), FreeAnchor(topk=20, offsets=offsets_of_head)
     predictions = predictions_of(DeltaPredictions, 1, count, ANCHORS)
     assert isinstance(predictions, DeltaPredictions)
     predictions = near_objects(predictions, truth, count)
@@ -148,7 +148,7 @@ def test_offsets_of_boxes_where_a_head_predicts_none() -> None:
     plain = predictions_of(Predictions, 1, 1, square_anchors(STRIDES, 4.0))
     deltas = coder.encode(plain.priors.boxes, plain.boxes)
     with_offsets = DeltaPredictions(plain.priors, plain.logits, plain.boxes, deltas)
-    found, expected = FreeAnchor()(plain, truth), FreeAnchor()(with_offsets, truth)
+    found, expected = FreeAnchor()(plain, truth), FreeAnchor(offsets=offsets_of_head)(with_offsets, truth)
     assert torch.equal(found.likelihood, expected.likelihood)
 
 

@@ -35,7 +35,8 @@ class Fovea:
         priors, start, levels = predictions.priors, 0, []
         if len(priors.level_sizes) > len(self.ranges):
             raise ValueError(f"{self} serves {len(self.ranges)} levels, the head has {len(priors.level_sizes)}")
-        cells = (priors.centers[0].float() / priors.strides[:, None]).floor()  # (N,2): column, row
+        centers = priors.centers[0].float() / priors.strides[:, None]  # of a cell: its corner or its middle, rounded
+        cells = (centers + 0.25).floor()  # (N,2): column, row
         for size, (low, high) in zip(priors.level_sizes, self.ranges, strict=False):
             level, stride = cells[start : start + size], priors.strides[start]
             points = Priors(level.repeat(1, 2)[None], torch.ones_like(level[:, 0]), (size,))

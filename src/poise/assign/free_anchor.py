@@ -29,12 +29,24 @@ def as_topk(pairs: Pairs, iou: Tensor, count: int) -> Tensor:
     return pairs.to_dense(iou).topk(count, -1, sorted=False).indices
 
 
+def offsets_of_boxes(predictions: Predictions, coder: DeltaCoder) -> Tensor:
+    """Encode the predicted boxes of any head, (B,N,4)."""
+    return coder.encode(predictions.priors.boxes.float(), predictions.boxes.float())
+
+
+def offsets_of_head(predictions: Predictions, coder: DeltaCoder) -> Tensor:
+    """Return the offsets that an anchor head predicts, (B,N,4); they are encoded by ``coder``."""
+    if isinstance(predictions, DeltaPredictions):
+        return predictions.deltas.float()
+    return offsets_of_boxes(predictions, coder)
+
+
 @dataclass(frozen=True)
 class FreeAnchor:
     """Soft assignment from anchors and predictions; ``positive`` lists the ``topk`` anchors of each bag.
 
     Anchors beyond an image's padding may be in a bag. Anchors with predictions that are not finite have no positive
-    weight, and their boxes find nothing. For heads that predict no offsets, those of their boxes are taken.
+    weight, and their boxes find nothing.
     """
 
     topk: int = 50  # anchors in a bag
@@ -43,6 +55,7 @@ class FreeAnchor:
     coder: DeltaCoder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
     beta: float = 0.11  # of the smooth L1 loss of offsets
     box_weight: float = 0.75  # of that loss in the likelihood of an anchor
+    offsets: Callable[[Predictions, DeltaCoder], Tensor] = offsets_of_boxes  # or ``offsets_of_head``
 
     def __post_init__(self) -> None:
         if self.topk < 1 or not 0 <= self.threshold < 1 or self.beta <= 0 or self.box_weight < 0:
@@ -77,13 +90,9 @@ class FreeAnchor:
         pairs = from_index(bag, predictions.boxes.shape[1])
         score = pairs.class_scores(predictions, truth.labels)
         target = self.coder.encode(pairs.from_priors(predictions.priors.boxes.float()), pairs.from_objects(truth.boxes))
-        loss = smooth_l1_loss(pairs.from_priors(self._offsets(predictions)), target, reduction="none", beta=self.beta)
+        offsets = self.offsets(predictions, self.coder)
+        loss = smooth_l1_loss(pairs.from_priors(offsets), target, reduction="none", beta=self.beta)
         return (score * (-self.box_weight * loss.sum(1)).exp()).view_as(bag)
-
-    def _offsets(self, predictions: Predictions) -> Tensor:
-        if isinstance(predictions, DeltaPredictions):
-            return predictions.deltas.float()
-        return self.coder.encode(predictions.priors.boxes.float(), predictions.boxes.float())
 
     @torch.no_grad()
     def _negative(self, predictions: Predictions, finite: Tensor, truth: GroundTruth) -> Tensor:

@@ -20,6 +20,7 @@ from poise.structures import PairWeights
 class BagWeights(PairWeights):
     """``positive`` and ``negative`` without gradient, and the likelihood of each object's bag."""
 
+    carries_gradient = True
     likelihood: Tensor  # (B,G) in [0,1]: the weighted mean; carries gradient
     mass: Tensor  # (B,G): size of the bag, the number of its priors or the sum of their center priors
 

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 from torch.utils.checkpoint import checkpoint
 
 from poise.assign.dual_weighting import DualWeights
 from poise.boxes import giou
 from poise.criteria.protocol import LossWeights, masked_sum, normalizer, sum_by_class
 from poise.pairwise import from_mask, object_slices
-from poise.structures import GroundTruth, QualityPredictions
+from poise.structures import GroundTruth, Predictions
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,9 @@ class DualWeightingCriterion:
         if self.gamma < 0:
             raise ValueError(f"DualWeightingCriterion(gamma={self.gamma}): gamma must not be negative")
 
-    def __call__(
-        self, predictions: QualityPredictions, assignment: DualWeights, truth: GroundTruth
-    ) -> dict[str, Tensor]:
+    def __call__(self, predictions: Predictions, assignment: DualWeights, truth: GroundTruth) -> dict[str, Tensor]:
         """Return ``loss_cls_pos``, ``loss_loc`` and ``loss_cls_neg``."""
-        log_scores = logsigmoid(predictions.logits) + logsigmoid(predictions.quality)[..., None]
-        scores = predictions.scores()
+        scores, log_scores = predictions.scores(), predictions.log_scores()
         positive, negative, scale, negative_normalizer = self._weights(scores, assignment, truth)
         negative_entropy = -torch.log1p(-scores.clamp(max=1 - 1e-7))  # -ln(1 - s), finite at s = 1
         return {
@@ -92,7 +88,7 @@ class DualWeightingCriterion:
             "loss_cls_neg": (negative * negative_entropy).sum() / negative_normalizer,
         }
 
-    def weights(self, predictions: QualityPredictions, assignment: DualWeights, truth: GroundTruth) -> LossWeights:
+    def weights(self, predictions: Predictions, assignment: DualWeights, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses; ``pairs`` has the positive weights by object."""
         positive, negative, scale, negative_normalizer = self._weights(predictions.scores(), assignment, truth)
         pairs = assignment.positive * scale

@@ -17,12 +17,37 @@ from poise.criteria.protocol import (
     masked_sum,
     num_positives_clamped,
 )
-from poise.structures import Assignment, GroundTruth, Priors, RefinedPredictions
+from poise.structures import Assignment, GroundTruth, PairWeights, Priors, RefinedPredictions
+
+
+@dataclass(frozen=True)
+class InitialPointsCriterion:
+    """Smooth L1 loss of the initial boxes at their own positives, divided by the number of these.
+
+    Args:
+        assigner: assigner of the initial boxes.
+        weight: weight of the loss.
+        unit: boxes are compared in units of this many strides.
+        beta: of the smooth L1 loss.
+    """
+
+    assigner: Callable[[RefinedPredictions, GroundTruth], Assignment] = NearestPoint()
+    weight: float = 0.5
+    unit: float = 4.0
+    beta: float = 0.11
+
+    def __call__(
+        self, predictions: RefinedPredictions, assignment: Assignment | PairWeights, truth: GroundTruth
+    ) -> dict[str, Tensor]:
+        """Return ``loss_pts_init``; ``assignment``, that of the refined boxes, is not used."""
+        own = self.assigner(predictions, truth)
+        loss = box_loss(predictions.initial_boxes, predictions.priors, own, truth, self.unit, self.beta)
+        return {"loss_pts_init": masked_sum(loss, own.positive * (self.weight / num_positives_clamped(own)))}
 
 
 @dataclass(frozen=True)
 class RepPointsCriterion:
-    """Losses of classes and refined boxes by the assignment, and of initial boxes by that of ``initial_assigner``.
+    """Losses of classes and refined boxes by the assignment, and of initial boxes by that of ``initial``.
 
     Each loss is divided by its own number of positives, at least one per image. These are averaged over ranks, so that
     the result does not depend on how many there are (in the original code it does).
@@ -30,8 +55,7 @@ class RepPointsCriterion:
     Args:
         class_loss: elementwise loss of logits and targets (B,N,C).
         soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
-        initial_assigner: assigner of the initial boxes.
-        initial_weight: weight of the loss of initial boxes.
+        initial: criterion of the initial boxes.
         refined_weight: weight of the loss of refined boxes.
         unit: boxes are compared in units of this many strides.
         beta: of the smooth L1 loss.
@@ -39,8 +63,7 @@ class RepPointsCriterion:
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
     soft_label: Callable[[RefinedPredictions, Assignment, Tensor], Tensor | float] = hard_label
-    initial_assigner: Callable[[RefinedPredictions, GroundTruth], Assignment] = NearestPoint()
-    initial_weight: float = 0.5
+    initial: InitialPointsCriterion = InitialPointsCriterion()
     refined_weight: float = 1.0
     unit: float = 4.0
     beta: float = 0.11
@@ -49,15 +72,12 @@ class RepPointsCriterion:
         self, predictions: RefinedPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_pts_init`` and ``loss_pts_refine``."""
-        priors, initial = predictions.priors, self.initial_assigner(predictions, truth)
         targets = self.targets(predictions, assignment, truth)
         class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
-        initial_weights = initial.positive * (self.initial_weight / num_positives_clamped(initial))
-        initial_loss = self._box_loss(predictions.initial_boxes, priors, initial, truth)
-        refined_loss = self._box_loss(predictions.boxes, priors, assignment, truth)
+        refined_loss = box_loss(predictions.boxes, predictions.priors, assignment, truth, self.unit, self.beta)
         return {
             "loss_cls": masked_sum(class_loss, targets.class_weights),
-            "loss_pts_init": masked_sum(initial_loss, initial_weights),
+            **self.initial(predictions, assignment, truth),
             "loss_pts_refine": masked_sum(refined_loss, targets.box_weights),
         }
 
@@ -77,7 +97,10 @@ class RepPointsCriterion:
         class_loss = self.class_loss(predictions.logits, targets.class_targets)
         return loss_weights_from_logits(targets, class_loss, predictions.logits)
 
-    def _box_loss(self, boxes: Tensor, priors: Priors, assignment: Assignment, truth: GroundTruth) -> Tensor:
-        """Return the sum over x1, y1, x2, y2, (B,N)."""
-        unit = self.unit * priors.strides[:, None]
-        return losses.smooth_l1(boxes / unit, assignment.boxes(truth) / unit, self.beta).sum(2)
+
+def box_loss(
+    boxes: Tensor, priors: Priors, assignment: Assignment, truth: GroundTruth, unit: float, beta: float
+) -> Tensor:
+    """Return the smooth L1 loss of boxes in units of ``unit`` strides, summed over x1, y1, x2, y2, (B,N)."""
+    sides = unit * priors.strides[:, None]
+    return losses.smooth_l1(boxes / sides, assignment.boxes(truth) / sides, beta).sum(2)

@@ -25,14 +25,28 @@ class DenseBranch(nn.Module):
         assigner: ``(predictions, truth) -> Assignment`` or ``PairWeights``, or ``SwitchAtEpoch`` of two of them.
         criterion: ``(predictions, assignment, truth) -> losses``, or ``SwitchAtEpoch`` of two of them.
         postprocess: ``(predictions, sizes) -> Detections``.
+        hard_criterion: criterion for an ``Assignment``, if ``criterion`` takes ``PairWeights``; for use with another
+            assigner.
+        initial_criterion: criterion of the initial boxes of a head that predicts two boxes, for use with the criterion
+            of another assigner.
     """
 
-    def __init__(self, head: nn.Module, assigner: Any, criterion: Any, postprocess: PostProcess) -> None:
+    def __init__(
+        self,
+        head: nn.Module,
+        assigner: Any,
+        criterion: Any,
+        postprocess: PostProcess,
+        hard_criterion: Any = None,
+        initial_criterion: Any = None,
+    ) -> None:
         super().__init__()
         self.head = head
         self.assigner = assigner
         self.criterion = criterion
         self.postprocess = postprocess
+        self.hard_criterion = criterion if hard_criterion is None else hard_criterion
+        self.initial_criterion = initial_criterion
 
     def forward(
         self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress, guidance: Predictions | None = None
@@ -44,18 +58,21 @@ class DenseBranch(nn.Module):
             truth: objects of the batch.
             progress: steps and epochs done.
             guidance: predictions of an assign guidance module at the same priors. The assigner reads them instead of
-                the head's, and they get the same losses, named ``aux_...``.
+                the head's, and they get the same losses, named ``aux_...``. An assignment that carries gradient trains
+                the predictions that it was computed from, so that head and guide then have one each.
         """
         predictions = self.head(maps)
         assigner, criterion = value_at(self.assigner, progress), value_at(self.criterion, progress)
         with torch.autocast(truth.boxes.device.type, enabled=False):
-            assignment = assigner(predictions if guidance is None else guidance, truth)
+            guided = assignment = assigner(predictions if guidance is None else guidance, truth)
+            if guidance is not None and guided.carries_gradient:
+                assignment = assigner(predictions, truth)
             losses = criterion(predictions, assignment, truth)
             matches = {"dense": Match(predictions, assignment, criterion=criterion)}
             if guidance is not None:
-                guide_losses = criterion(guidance, assignment, truth)
+                guide_losses = criterion(guidance, guided, truth)
                 losses.update({f"aux_{name}": loss for name, loss in guide_losses.items()})
-                matches["guide"] = Match(guidance, assignment, criterion=criterion)
+                matches["guide"] = Match(guidance, guided, criterion=criterion)
         return StepOutput(losses, matches)
 
     def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:

@@ -1,7 +1,7 @@
 """Another assigner for a dense detector: ``create_model(name, assigner="atss")`` or ``assigner=ATSS(topk=15)``.
 
-An assigner is compatible with a detector if its result is of the type that the criterion takes (a hard ``Assignment``,
-or ``PairWeights``), which both declare in their signatures, and if the head has the priors that it needs.
+An assigner comes with a criterion that fits (``poise.models.schemes``). It is compatible with a detector if the head
+has the priors that it reads.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Any
 
 from torch import nn
 
@@ -28,11 +28,12 @@ from poise.assign import (
     SimOTA,
     TaskAligned,
 )
+from poise.assign.best_anchor import BestAnchor
 from poise.detectors import DenseBranch
 from poise.models.notation import Part
+from poise.models.schemes import Incompatible, scheme_for, use_scheme
 from poise.models.values import build_part, to_part
-from poise.nn.layers import AnchorGrid
-from poise.structures import Assignment, PairWeights, Progress, value_at
+from poise.structures import Progress, value_at
 
 ANCHOR_SCALE = 8.0  # strides, as in ATSS's article: square anchors that heads of points get for IoU-based assigners
 
@@ -63,7 +64,7 @@ ASSIGNERS: dict[str, Choice] = {
 
 
 def swap_assigner(network: nn.Module, assigner: str | Part | Assigner, model: str) -> bool:
-    """Replace the assigner of ``network``.
+    """Replace the assigner of ``network``, and its criterion if it does not fit the new assignments.
 
     A bare name stands for the assigner with its published settings, or for the network's own if it is of this kind. A
     value, or a name with options, is used exactly as given. For assigners that need anchors, the priors of point-based
@@ -94,7 +95,7 @@ def swap_assigner(network: nn.Module, assigner: str | Part | Assigner, model: st
         branch.head.grid = replace(branch.head.grid, scales=(ANCHOR_SCALE,))
     if part.options is None and _same_kind(value_at(branch.assigner, Progress.final()), built):
         return False
-    branch.assigner = built
+    use_scheme(branch, scheme_for(branch, built))
     return True
 
 
@@ -120,48 +121,15 @@ def incompatibility(network: nn.Module, name: str, assigner: Any = None) -> str:
     branch = getattr(network, "branch", None)
     if not isinstance(branch, DenseBranch):
         return "it is not a dense detector (its priors are proposals or queries)"
-    assigner = ASSIGNERS[name].make() if assigner is None else assigner
-    if reason := assignment_mismatch(assigner, branch.criterion):
-        return reason
-    grid = getattr(branch.head, "grid", None)
-    if not isinstance(grid, AnchorGrid):
-        return "its head has no regular grid of priors"
-    if isinstance(assigner, (CenterRegion, Fovea)) and grid.count > 1:
-        return f"its head has {grid.count} priors per cell, which would be positive together"
-    levels = _max_levels(assigner)
-    if levels is not None and len(grid.strides) > levels:
-        return f"its size ranges are for {levels} levels, the head has {len(grid.strides)}"
+    try:
+        scheme_for(branch, ASSIGNERS[name].make() if assigner is None else assigner)
+    except Incompatible as reason:
+        return str(reason)
     return ""
 
 
-def assignment_mismatch(assigner: Any, criterion: Any) -> str:
-    """Return why a criterion cannot read what an assigner returns, or an empty string."""
-    returned = _hint(value_at(assigner, Progress.final()), "return")
-    needed = _hint(value_at(criterion, Progress.final()), "assignment")
-    if issubclass(returned, needed):
-        return ""
-    if issubclass(returned, PairWeights) and issubclass(needed, PairWeights):
-        return "its losses need pair weights of another kind"
-    hard, soft = "one object per prior", "weights of all pairs of priors and objects"
-    kinds = [soft if issubclass(kind, PairWeights) else hard for kind in (returned, needed)]
-    return "it returns {}, the losses need {}".format(*kinds)
-
-
-def _max_levels(assigner: Any) -> int | None:
-    """Return the number of levels for which an assigner has size ranges, or None if it has none."""
-    if isinstance(assigner, CenterRegion):
-        return len(assigner.limits) + 1
-    return len(assigner.ranges) if isinstance(assigner, Fovea) else None
-
-
-def _hint(part: Any, what: str) -> type:
-    """Return the type that the call of an assigner or a criterion declares (``Assignment`` if it is not a class)."""
-    declared = get_type_hints(type(part).__call__).get(what, Assignment)
-    return declared if isinstance(declared, type) else Assignment
-
-
 def markdown_table(networks: Mapping[str, nn.Module]) -> str:
-    """Return a table of compatible assigners as Markdown: a row for each of ``networks`` (by family), then reasons."""
+    """Return a table of all assigners on ``networks`` (by family) as Markdown, then remarks on some pairs."""
     notes: dict[str, str] = {}
     head = f"| detector | {' | '.join(f'`{name}`' for name in ASSIGNERS)} |"
     lines = [head, "|---" * (len(ASSIGNERS) + 1) + "|"]
@@ -170,8 +138,21 @@ def markdown_table(networks: Mapping[str, nn.Module]) -> str:
         cells = []
         for name in ASSIGNERS:
             reason = incompatibility(network, name)
-            if reason:
-                notes.setdefault(reason, str(len(notes) + 1))
-            cells.append(f"no ({notes[reason]})" if reason else "yes")
+            found = [reason] if reason else remarks(network, name)
+            numbers = [notes.setdefault(note, str(len(notes) + 1)) for note in found]
+            cells.append(("no" if reason else "yes") + (f" ({', '.join(numbers)})" if numbers else ""))
         lines.append(f"| `{family}` | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"({number}) {reason}" + "  " for reason, number in notes.items())]) + "\n"
+    return "\n".join([*lines, "", *(f"({number}) {note}" + "  " for note, number in notes.items())]) + "\n"
+
+
+def remarks(network: nn.Module, name: str) -> list[str]:
+    """Return what a user must know about a compatible assigner on the dense detector ``network``."""
+    branch: Any = network.branch
+    scheme = scheme_for(branch, ASSIGNERS[name].make())
+    found = []
+    if scheme.criterion is not branch.criterion:
+        own = scheme.criterion is branch.hard_criterion
+        found.append("with the losses of FCOS or RetinaNet" if own else "with the losses of the assigner's article")
+    if isinstance(scheme.assigner, BestAnchor):
+        found.append("the best anchor of each cell stands for the cell")
+    return found

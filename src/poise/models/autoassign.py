@@ -9,6 +9,7 @@ decreases with the IoU of its box.
 from __future__ import annotations
 
 from poise.assign.auto_assign import AutoAssign
+from poise.criteria import fcos_criterion
 from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
@@ -40,5 +41,6 @@ def autoassign(
         AutoAssign(head.center_prior),
         AutoAssignCriterion(),
         PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+        hard_criterion=fcos_criterion(),
     )
     return PyramidDetector(body, neck, branch)

@@ -16,7 +16,7 @@ from torch import nn
 from poise.assign import ATSS, OTA, CenterRegion, Fovea, MaxIoU, TaskAligned
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.dual_weighting import DualWeighting
-from poise.assign.free_anchor import FreeAnchor, as_topk, lowest_first
+from poise.assign.free_anchor import FreeAnchor, as_topk, lowest_first, offsets_of_head
 from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.boxes import DeltaCoder, LogDistances
@@ -28,7 +28,7 @@ from poise.criteria.dual_weighting import DualWeightingCriterion
 from poise.criteria.fovea import FoveaCriterion
 from poise.criteria.ota import OTACriterion
 from poise.criteria.paa import PAACriterion
-from poise.criteria.rep_points import RepPointsCriterion
+from poise.criteria.rep_points import InitialPointsCriterion, RepPointsCriterion
 from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.detectors import DenseBranch
@@ -177,7 +177,8 @@ def freeanchor_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
     """Build FreeAnchor with bags of 50 of RetinaNet's anchors."""
     coder, grid = DeltaCoder((0.1, 0.1, 0.2, 0.2)), retina_anchors(spec.strides)
     head = AnchorHead(spec.channels, spec.num_classes, grid, coder, depth=1)
-    assigner = FreeAnchor(50, as_topk if spec.deterministic else lowest_first, coder=coder)
+    choose = as_topk if spec.deterministic else lowest_first
+    assigner = FreeAnchor(50, choose, coder=coder, offsets=offsets_of_head)
     return AuxiliaryBranch(
         DenseBranch(head, assigner, FreeAnchorCriterion(), PostProcess(0.0, 0.5)), CellFeatures(grid.count)
     )
@@ -187,7 +188,7 @@ def reppoints_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
     """Build RepPoints: its first boxes are supervised at the nearest point, its second ones by the IoU of the first."""
     head = RepPointsHead(spec.channels, spec.num_classes, point_grid(spec.strides, 0.0), depth=1)
     assigner = FirstBoxOverlap(MaxIoU(0.5, 0.4, 0.0, divisor=1))
-    criterion = RepPointsCriterion(initial_assigner=NearestPoint(divisor=1))
+    criterion = RepPointsCriterion(initial=InitialPointsCriterion(NearestPoint(divisor=1)))
     return AuxiliaryBranch(DenseBranch(head, assigner, criterion, PostProcess(0.0, 0.5)))
 
 

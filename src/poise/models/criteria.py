@@ -35,8 +35,9 @@ from poise.detectors import DenseBranch, QueryDetector
 from poise.models.notation import Part
 from poise.models.options import option_types
 from poise.models.samplers import region_stage_of
+from poise.models.schemes import plain_criterion, use_criterion
 from poise.models.values import build_part, made_type
-from poise.structures import Predictions, Progress, QueryPredictions, value_at
+from poise.structures import Predictions, QueryPredictions
 
 
 def _published(criterion: Any) -> Callable[..., Any]:
@@ -84,7 +85,7 @@ def swap_criterion(network: nn.Module, part: Part, model: str) -> bool:
     holder = _holder(network)
     if holder is None:
         raise ValueError(f"criterion='{part}': '{model}' has no criterion that can be replaced")
-    own = value_at(holder.criterion, Progress.final())
+    own = plain_criterion(holder.criterion)
     made = made_type(CRITERIA[part.name]) if part.name in CRITERIA else None
     reason = "" if made is None else _mismatch(holder, own, made)
     if reason:
@@ -93,7 +94,10 @@ def swap_criterion(network: nn.Module, part: Part, model: str) -> bool:
     criterion = build_part(part, "criterion", CRITERIA, {} if coder is None else {"coder": coder})
     if part.options is None and type(own) is type(criterion):
         return False
-    holder.criterion = criterion
+    if isinstance(holder, DenseBranch):
+        use_criterion(holder, criterion)
+    else:
+        holder.criterion = criterion
     return True
 
 

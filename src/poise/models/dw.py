@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 from poise.assign.center_priors import CenterPriorFunction, ThresholdedCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU, box_likelihood, overlap_power
+from poise.criteria import fcos_criterion
 from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeightFactors
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, check_choice, pyramid
@@ -111,4 +112,4 @@ def dw(
     assigner = DualWeighting(bags[bag], beta, mu, mu_total, LOCATIONS[location], overlap, detach_weights)
     criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], detach_importance)
     post = PostProcess(score_threshold, nms_threshold, min_size=-1, max_detections=max_detections)
-    return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, post))
+    return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, post, fcos_criterion()))

@@ -8,11 +8,12 @@ from typing import Any
 from torch import nn
 
 from poise.detectors import DenseBranch
-from poise.models.assigners import assignment_mismatch, builders, swap_assigner
+from poise.models.assigners import builders, swap_assigner
 from poise.models.criteria import CRITERIA, swap_criterion
 from poise.models.notation import Part
 from poise.models.options import option_types
 from poise.models.samplers import SAMPLERS, swap_sampler
+from poise.models.schemes import assignment_mismatch
 from poise.models.values import to_part
 
 ASSIGNER_OPTIONS = "topk radius sigma alpha beta initial_epochs temperature iterations threshold bag bag_threshold"
@@ -45,14 +46,16 @@ def exchange_parts(
     known = registries()
     parts = {kind: to_part(value, kind, known[kind]) for kind, value in given.items()}
     replaced = {}
-    if "criterion" in parts:  # first: it decides which assigners are compatible
-        replaced["criterion"] = swap_criterion(network, parts["criterion"], model)
-    if "sampler" in parts:
-        replaced["sampler"] = swap_sampler(network, parts["sampler"], model)
+    own_criterion = _dense_criterion(network)
     if "assigner" in parts:
         replaced["assigner"] = swap_assigner(network, parts["assigner"], model)
-    elif replaced.get("criterion"):
+    if _dense_criterion(network) is not own_criterion:
+        _refuse_criterion_options(parts["assigner"], options)
+    if "criterion" in parts:  # last: in place of the criterion that the assigner brings
+        replaced["criterion"] = swap_criterion(network, parts["criterion"], model)
         _check_assignment(network, parts["criterion"], model)
+    if "sampler" in parts:
+        replaced["sampler"] = swap_sampler(network, parts["sampler"], model)
     for kind, part in parts.items():
         if replaced[kind] and not (kind == "sampler" and part.options is None):
             _refuse_second(kind, part, known[kind][part.name], options)
@@ -79,12 +82,26 @@ def part_text(value: Any) -> str:
     raise ValueError(reasons[0])
 
 
+def _dense_criterion(network: nn.Module) -> Any:
+    branch = getattr(network, "branch", None)
+    return branch.criterion if isinstance(branch, DenseBranch) else None
+
+
 def _check_assignment(network: nn.Module, criterion: Part, model: str) -> None:
     branch = getattr(network, "branch", None)
     if isinstance(branch, DenseBranch) and (reason := assignment_mismatch(branch.assigner, branch.criterion)):
         raise ValueError(
             f"criterion '{criterion.name}' is not compatible with '{model}' and its assigner: {reason}; give an "
-            "assigner too"
+            "assigner that returns them, or leave the criterion out"
+        )
+
+
+def _refuse_criterion_options(assigner: Part, options: Mapping[str, Any]) -> None:
+    """Refuse options of the criterion that an assigner has replaced by the one that it brings."""
+    for option in [name for name in OWN_OPTIONS["criterion"] if name in options]:
+        raise ValueError(
+            f"{option}={options[option]!r} belongs to the criterion of the model, which assigner='{assigner}' replaces "
+            "by its own: leave it out"
         )
 
 

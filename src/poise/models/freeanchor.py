@@ -7,8 +7,9 @@ over all anchors to the best anchor. The negative weight of an anchor decreases 
 
 from __future__ import annotations
 
-from poise.assign.free_anchor import FreeAnchor, as_topk, lowest_first
+from poise.assign.free_anchor import FreeAnchor, as_topk, lowest_first, offsets_of_head
 from poise.boxes import DeltaCoder
+from poise.criteria import AnchorCriterion
 from poise.criteria.bags import FreeAnchorCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, pyramid
@@ -46,7 +47,7 @@ def freeanchor(
     coder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
     head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth)
     choose = as_topk if deterministic else lowest_first
-    assigner = FreeAnchor(topk, choose, threshold, coder)
+    assigner = FreeAnchor(topk, choose, threshold, coder, offsets=offsets_of_head)
     return PyramidDetector(
         body,
         neck,
@@ -55,5 +56,6 @@ def freeanchor(
             assigner,
             FreeAnchorCriterion(),
             PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+            hard_criterion=AnchorCriterion(coder),
         ),
     )

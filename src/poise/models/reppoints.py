@@ -65,5 +65,6 @@ def reppoints(
             FirstBoxOverlap(),
             criterion,
             PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+            initial_criterion=criterion.initial,
         ),
     )

@@ -12,12 +12,14 @@ from poise import losses
 from poise.assign import MaxIoU
 from poise.assign.center_priors import GaussianCenterPrior, ThresholdedCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import LinearIoU, NormalizedIoU, box_likelihood, overlap_power
-from poise.assign.free_anchor import as_topk, lowest_first
+from poise.assign.free_anchor import as_topk, lowest_first, offsets_of_boxes, offsets_of_head
+from poise.assign.rep_points import NearestPoint
 from poise.boxes import DeltaCoder
 from poise.criteria.distribution import iou_label, qfl_of_joint_scores, qfl_of_logits, quality_label
 from poise.criteria.dual_weighting import NegativeWeightFactors
 from poise.criteria.fovea import LogDistances, fovea_focal
 from poise.criteria.protocol import hard_label, num_positives, num_positives_clamped
+from poise.criteria.rep_points import InitialPointsCriterion
 from poise.criteria.set_prediction import iou_of_normalized_boxes
 from poise.models.notation import Part, parse_part
 from poise.models.options import check_options, option_types
@@ -30,12 +32,14 @@ FUNCTIONS = (
     *(losses.focal, losses.quality_focal, losses.varifocal, losses.smooth_l1, losses.l1, losses.balanced_l1),
     *(losses.iou, losses.giou, losses.diou, losses.ciou, fovea_focal, qfl_of_logits, qfl_of_joint_scores),
     *(hard_label, iou_label, quality_label, iou_of_normalized_boxes, num_positives, num_positives_clamped),
-    *(box_likelihood, overlap_power, lowest_first, as_topk),
+    *(box_likelihood, overlap_power, lowest_first, as_topk, offsets_of_boxes, offsets_of_head),
     *(NegativeWeightFactors.probability_and_importance, NegativeWeightFactors.probability_only),
     *(NegativeWeightFactors.importance_only, NegativeWeightFactors.neither, NegativeWeightFactors.complement),
 )
 VALUES: dict[str, Build] = {  # what options of parts may be besides literals: classes, and functions by their own name
     "max_iou": MaxIoU,
+    "nearest_point": NearestPoint,
+    "initial_points": InitialPointsCriterion,
     "gaussian_center_prior": GaussianCenterPrior,
     "thresholded_center_prior": ThresholdedCenterPrior,
     "top_k_center_prior": TopKCenterPrior,

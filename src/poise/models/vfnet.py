@@ -14,6 +14,7 @@ from typing import Literal
 
 from poise import losses
 from poise.assign import ATSS
+from poise.criteria.initial_boxes import InitialBoxCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.parts import Weights, check_choice, pyramid
@@ -88,4 +89,6 @@ def vfnet(
     postprocess = PostProcess(
         score_threshold, nms_threshold, preselect=PRESELECT[preselect], max_detections=max_detections
     )
-    return PyramidDetector(body, neck, DenseBranch(head, ATSS(topk), CRITERIA[class_loss], postprocess))
+    initial = InitialBoxCriterion() if refine else None
+    branch = DenseBranch(head, ATSS(topk), CRITERIA[class_loss], postprocess, initial_criterion=initial)
+    return PyramidDetector(body, neck, branch)
