@@ -1,8 +1,8 @@
 """Plug-ins: packages that add their own parts to the dictionaries of poise by the functions ``poise.register_…``.
 
 A package is imported as a plug-in if it declares an entry point of the group ``poise.plugins``, and not before a name
-is looked up that poise does not have itself. A broken plug-in is named in a warning and left out. What a checkpoint says
-never causes an import.
+is looked up that poise does not have itself. A broken plug-in is named in a warning and left out. The package that a
+checkpoint names is never imported for it.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def require_interface(version: int) -> None:
     """
     if version != INTERFACE:
         older = "poise" if version > INTERFACE else "the package"
-        raise ImportError(f"written for version {version} of poise's plug-in interface, this is {INTERFACE}: update {older}")
+        raise ImportError(
+            f"written for version {version} of poise's plug-in interface, this is {INTERFACE}: update {older}"
+        )
 
 
 def _find(kind: str, name: str) -> _Added | None:

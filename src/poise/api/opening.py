@@ -13,6 +13,7 @@ import torch
 from poise.detectors import DetectionModel
 from poise.export import is_exported, load_exported
 from poise.models import create_model, list_models
+from poise.models.catalog import is_model
 from poise.models.files import find_model_file, load_model
 from poise.published import load_published
 from poise.storage import DamagedFile
@@ -45,7 +46,7 @@ def open_model(source: PathLike, weights: PathLike | None = None, options: Mappi
             without the name of its model.
     """
     options = options or {}
-    if str(source) in list_models() and not Path(source).exists():
+    if not Path(source).exists() and is_model(str(source)):
         return _from_name(str(source), weights, options)
     refuse_options("a file", weights, options)
     if is_exported(source) and not Path(source).is_dir():

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from poise.nn.backbones.published_names import timm_names
 from poise.nn.deformable import make_deformable
+from poise.plugins import load_plugins
 from poise.storage import load_weights
 
 TORCHVISION_WEIGHTS = {  # ImageNet weights that published detectors start from
@@ -64,6 +65,8 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         pretrained = weights == "imagenet"
+        if not timm.is_model(name.partition(".")[0]):
+            load_plugins()
         self.plugged = name in BACKBONES
         self.body: Any = _plugged(name, stages, pretrained) if self.plugged else _features(name, stages, pretrained)
         channels = self.body.channels if self.plugged else self.body.feature_info.channels()
@@ -89,7 +92,7 @@ class Backbone(nn.Module):
         """Apply the published ``frozen_stages`` and ``norm_eval`` where they are ``None``; called after loading
         weights."""
         default_frozen, default_norm = self.default_options
-        self.frozen_stages = 1 if default_frozen else self.frozen_stages
+        self.frozen_stages = (-1 if self.plugged else 1) if default_frozen else self.frozen_stages
         self.norm_eval = True if default_norm else self.norm_eval
         self._freeze()
 
@@ -110,9 +113,8 @@ class Backbone(nn.Module):
 
     def _make_deformable(self, stages: Sequence[int], gated: bool) -> None:
         """Replace 3x3 convolutions by deformable ones that keep their weights."""
-        if not stages:
-            return
-        modules = {entry["reduction"]: entry["module"].replace(".", "_") for entry in self.body.feature_info.info}
+        info = [] if self.plugged else self.body.feature_info.info
+        modules = {entry["reduction"]: entry["module"].replace(".", "_") for entry in info}
         for stage in stages:
             module = getattr(self.body, modules.get(2**stage, ""), None)
             if module is None or not make_deformable(module, gated):
@@ -122,8 +124,10 @@ class Backbone(nn.Module):
                 )
 
     def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0 or self.plugged:
+        if self.frozen_stages < 0:
             return []
+        if self.plugged:
+            raise ValueError(f"frozen_stages={self.frozen_stages}: the stages of this backbone are unknown; give -1")
         info = [entry for entry in self.body.feature_info.info if entry["reduction"] >= 4]
         if self.frozen_stages > len(info):
             raise ValueError(
@@ -169,7 +173,9 @@ def _plugged(name: str, stages: Sequence[int], pretrained: bool) -> Any:
         raise ValueError(f"backbone '{name}' has no ImageNet weights: give backbone_weights 'none' or a file")
     body = BACKBONES[name](tuple(stages))
     if len(getattr(body, "channels", ())) != len(stages):
-        raise ValueError(f"backbone '{name}': its attribute channels must have {len(stages)} numbers, one of each stage")
+        raise ValueError(
+            f"backbone '{name}': its attribute channels must have {len(stages)} numbers, one of each stage"
+        )
     return body
 
 
