@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -19,15 +19,24 @@ from poise.models.catalog import BACKBONES, NAMES, Entry
 from poise.models.criteria import CRITERIA
 from poise.models.one_stage import one_stage
 from poise.models.samplers import SAMPLERS
+from poise.models.schemes import SOFT_CRITERIA
+from poise.models.values import made_type
 from poise.nn.backbones import timm_features
 from poise.plugins import add
 from poise.preprocess import Preprocess
 from poise.recipes import Recipe
 from poise.recipes.catalog import RECIPES
 from poise.sample import Sampler
+from poise.structures import PairWeights
 
 
-def register_assigner(name: str, build: Callable[..., Assigner], *, needs_anchors: bool = False) -> None:
+def register_assigner(
+    name: str,
+    build: Callable[..., Assigner],
+    *,
+    needs_anchors: bool = False,
+    criterion: Callable[[], Criterion] | None = None,
+) -> None:
     """Add an assigner: ``create_model(…, assigner="name(option=value)")``, ``--assigner name``.
 
     Args:
@@ -35,8 +44,18 @@ def register_assigner(name: str, build: Callable[..., Assigner], *, needs_anchor
             have defaults. The return type of the call, ``Assignment`` or a kind of ``PairWeights``, decides which
             criteria can read it.
         needs_anchors: the IoU of the priors is read; heads of points then get square anchors.
+        criterion: for an assigner with a kind of ``PairWeights`` of its own: the criterion that it brings along.
     """
     add("assigner", ASSIGNERS, name, Choice(build, "anchors" if needs_anchors else "predictions"), _caller())
+    made = made_type(build)
+    if criterion is not None and made is not None:
+        returned = get_type_hints(vars(made)["__call__"]).get("return")
+        if not (isinstance(returned, type) and issubclass(returned, PairWeights) and returned is not PairWeights):
+            raise ValueError(
+                f"assigner '{name}': a criterion comes along with a class of PairWeights of your own, which the call "
+                f"of {made.__name__} must declare as its return type; other assigners use the criterion of the model"
+            )
+        SOFT_CRITERIA.setdefault(returned, criterion)
 
 
 def register_sampler(name: str, build: Callable[..., Sampler]) -> None:
