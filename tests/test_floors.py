@@ -19,7 +19,6 @@ FLOORS = (
         "draw",
         "fonts",
         "suggestions",
-        "plugins",
         "version",
     ),
     ("losses", "pairwise", "postprocess"),

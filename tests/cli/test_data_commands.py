@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from poise.cli import main
-from poise.cli.demo import affordable_epochs, fastest_precision
+from poise.cli.demo import affordable_epochs, fastest_precision, step_time
+from poise.data.loader import TrainLoader
+from poise.recipes import with_settings
 from poise.recipes.demo import demo
 
 
@@ -19,6 +23,18 @@ def test_demo_data_is_a_coco_data_set(tmp_path: Path, capsys: pytest.CaptureFixt
     truth = json.loads((out / "annotations" / "instances_train.json").read_text())
     assert len(truth["images"]) == 3
     assert all((out / "train" / image["file_name"]).is_file() for image in truth["images"])
+
+
+def test_demo_data_has_two_sets_of_classes(tmp_path: Path) -> None:
+    names = []
+    for classes in ("shapes", "more_shapes"):
+        out = tmp_path / classes
+        words = ["--train", "1", "--val", "1", "--size", "64", "--classes", classes]
+        assert main(["demo-data", str(out), *words]) == 0
+        truth = json.loads((out / "annotations" / "instances_train.json").read_text())
+        names.append({one["name"] for one in truth["categories"]})
+    assert len(names[0]) == 8 and len(names[1]) == 16
+    assert not names[0] & names[1]
 
 
 def test_demo_data_does_not_touch_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,20 +84,42 @@ def test_demo_runs_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     metrics = json.loads((out / "metrics.json").read_text())
     assert f"AP {100 * metrics['ap']:.1f}" in printed
+    assert "started from the network inside the package" in printed
+    assert "weights from demo" in printed
     page = (out / "report.html").read_text()
     assert "<h2>Classes, best.pt, epoch 1</h2>" in page
     assert all(name in page for name in ("star", "gear", "crescent"))
 
 
 def test_demo_takes_the_time_it_is_given() -> None:
-    """A step of 0.1 s, 40 % on top, 100 steps an epoch; and no time still gives one epoch."""
+    """Steps of 0.1 s, 100 of them an epoch; and no time still gives one epoch."""
     assert affordable_epochs(0.1, 100, 0.0) == 1
-    assert affordable_epochs(0.1, 100, 141.0) == 10
+    assert affordable_epochs(0.1, 100, 101.0) == 10
 
 
 def test_demo_takes_the_faster_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"fp32": 0.3, "bf16": 0.2}
-    monkeypatch.setattr("poise.cli.demo._step_time", lambda recipe, precision: seconds[precision])
+    monkeypatch.setattr("poise.cli.demo.step_time", lambda recipe: seconds[recipe.train.precision])
     assert fastest_precision(demo()) == ("bf16", 0.2)
     seconds["bf16"] = 0.4
     assert fastest_precision(demo()) == ("fp32", 0.3)
+
+
+def test_time_of_a_step_includes_images_and_optimizer(demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock advances by 1 s when it is read and by 5 s for each batch that is loaded."""
+    clock = [0.0]
+
+    def read(loader: Any, epoch: int) -> Iterator[Any]:
+        for batch in original(loader, epoch):
+            clock[0] += 5.0
+            yield batch
+
+    def tick() -> float:
+        clock[0] += 1.0
+        return clock[0]
+
+    original = TrainLoader.epoch
+    monkeypatch.setattr(TrainLoader, "epoch", read)
+    monkeypatch.setattr("poise.cli.demo.time.monotonic", tick)
+    settings = {"data.path": str(demo_data), "data.batch_size": 2, "model.image_size": (64,)}
+    assert step_time(with_settings(demo(), settings)) == 6.0

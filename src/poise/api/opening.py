@@ -13,9 +13,9 @@ import torch
 from poise.detectors import DetectionModel
 from poise.export import is_exported, load_exported
 from poise.models import create_model, list_models
-from poise.models.catalog import is_model
-from poise.models.files import find_model_file, load_model
+from poise.models.files import find_model_file, is_model_file, load_model
 from poise.published import load_published
+from poise.published.demo import named_weights
 from poise.storage import DamagedFile
 from poise.suggestions import did_you_mean
 
@@ -36,8 +36,9 @@ def open_model(source: PathLike, weights: PathLike | None = None, options: Mappi
     """Open the model that ``source`` names.
 
     Args:
-        source: a model file or run folder of poise, an exported file, or the name of a model.
-        weights: with a name: a checkpoint that the original project published.
+        source: a model file or run folder of poise, an exported file, the name of a model, or ``demo`` (the network
+            inside the package).
+        weights: with a name: a checkpoint that the original project published, a model file, or ``demo``.
         options: with a name: keyword arguments of ``create_model``.
 
     Raises:
@@ -46,7 +47,8 @@ def open_model(source: PathLike, weights: PathLike | None = None, options: Mappi
             without the name of its model.
     """
     options = options or {}
-    if not Path(source).exists() and is_model(str(source)):
+    source = named_weights(source)
+    if str(source) in list_models() and not Path(source).exists():
         return _from_name(str(source), weights, options)
     refuse_options("a file", weights, options)
     if is_exported(source) and not Path(source).is_dir():
@@ -85,6 +87,13 @@ def choose_device(device: str | torch.device) -> torch.device:
 def _from_name(name: str, weights: PathLike | None, options: Mapping[str, Any]) -> Opened:
     if weights is None:
         return Opened(create_model(name, **options), trained=False)
+    file = Path(named_weights(weights))
+    if is_model_file(file):
+        refuse_options(f"weights={str(weights)!r}", None, options)
+        model = load_model(file)
+        if model.name != name:
+            raise ValueError(f"weights={str(weights)!r} are of the model '{model.name}', not of '{name}'")
+        return Opened(model, file)
     model = create_model(name, **{**options, "backbone_weights": None})  # the checkpoint holds the backbone too
-    load_published(model, Path(weights))
-    return Opened(model, Path(weights))
+    load_published(model, file)
+    return Opened(model, file)

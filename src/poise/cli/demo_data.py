@@ -30,13 +30,15 @@ class Arguments:
     """Seed of all random numbers."""
     style: Literal["hard", "plain"] = "hard"
     """hard: objects from 8 pixels, crowds, much clutter; plain: larger objects, which are learned quickly."""
+    classes: Literal["shapes", "more_shapes"] = "shapes"
+    """shapes: eight (disc, ring, star, …); more_shapes: sixteen others (heart, arrow, house, …)."""
 
 
 def run(arguments: Arguments) -> int:
     """Write the data and print its path."""
     from poise.data.demo import write_demo_data
 
-    settings = arguments.seed, arguments.size, arguments.style, arguments.test
+    settings = arguments.seed, arguments.size, arguments.style, arguments.test, arguments.classes
     write_demo_data(arguments.out, arguments.train, arguments.val, *settings)
     test = f", {arguments.test} test images" if arguments.test else ""
     print(f"{arguments.out}: {arguments.train} training and {arguments.val} validation images{test}, COCO layout")

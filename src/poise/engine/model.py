@@ -17,8 +17,9 @@ from poise.data.repeats import images_of_classes
 from poise.detectors import DetectionModel, QueryDetector
 from poise.engine.class_transfer import transfer
 from poise.models import create_model
-from poise.models.files import find_model_file, load_model
+from poise.models.files import find_model_file, is_model_file, load_model
 from poise.published import load_published
+from poise.published.demo import DEMO, named_weights
 from poise.recipes import ModelSettings, Recipe
 
 
@@ -131,7 +132,7 @@ def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str
 
 def _is_published(source: str) -> bool:
     """Return whether ``model.weights`` names a published checkpoint rather than a file of poise."""
-    return Path(source).suffix in (".pth", ".ckpt", ".safetensors")
+    return Path(source).suffix in (".pth", ".ckpt", ".safetensors") and not is_model_file(source)
 
 
 def _start_weights(model: DetectionModel, source: str) -> tuple[str, list[str]]:
@@ -142,13 +143,18 @@ def _start_weights(model: DetectionModel, source: str) -> tuple[str, list[str]]:
     if _is_published(source):
         report = load_published(model, source, remap_classes=True)
         return f"weights from {source}: {report}", list(report.missing)
-    file = find_model_file(source)
+    file = find_model_file(named_weights(source))
     loaded, own = load_model(file), model.state_dict()
     transferred = transfer(model, loaded.state_dict(), loaded.class_names)
+    rest = sorted(set(own) - set(transferred.weights))
+    if source == DEMO and any("backbone." in name for name in rest):
+        raise ValueError(
+            f"model.weights demo: that network is '{loaded.name}', whose backbone '{model.name}' does not have; train "
+            f"{loaded.name}, or a model with its backbone (--model.options backbone test_resnet)"
+        )
     if not transferred.weights:
         raise ValueError(f"model.weights: no tensor of {file} fits {model.name}; is it of another kind of model?")
     model.load_state_dict(transferred.weights, strict=False)
-    rest = sorted(set(own) - set(transferred.weights))
-    notes = [f"weights from {file}: {len(transferred.weights)} tensors", str(transferred)]
+    notes = [f"weights from {source}: {len(transferred.weights)} tensors", str(transferred)]
     notes += [f"initialized: {', '.join(rest[:6])}"] if rest else []
     return "; ".join(note for note in notes if note), rest

@@ -39,7 +39,6 @@ from poise.models.retinanet import retinanet
 from poise.models.tood import tood
 from poise.models.vfnet import vfnet
 from poise.models.yolox import yolox
-from poise.plugins import load_plugins
 from poise.preprocess import CAFFE, NANODET, Preprocess
 from poise.sample import Sampler
 from poise.structures import Progress
@@ -122,6 +121,7 @@ NAMES: dict[str, Entry] = {
     "retinanet_x101_64x4d_fpn": Entry(retinanet, {"backbone": "resnext101_64x4d"}),
     **_on_backbones("fcos", fcos),
     **_on_backbones("atss", atss),
+    "atss_tiny_fpn": Entry(atss, {"backbone": "test_resnet", "channels": 64, "depth": 1}, Preprocess().with_size(320)),
     **_on_backbones("gfl", gfl),
     "gfl_r101_dcn_fpn": Entry(gfl, {"backbone": "resnet101", "deformable_stages": (3, 4, 5)}),
     "gfl_x101_32x4d_fpn": Entry(gfl, {"backbone": "resnext101_32x4d"}),
@@ -194,15 +194,7 @@ NAMES: dict[str, Entry] = {
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of ``create_model`` that match a shell pattern, sorted."""
-    load_plugins()
     return sorted(fnmatch.filter(NAMES, pattern))
-
-
-def is_model(name: str) -> bool:
-    """Return whether ``create_model`` knows the name. Plug-ins are imported for names that poise does not have."""
-    if name not in NAMES:
-        load_plugins()
-    return name in NAMES
 
 
 def create_model(
@@ -235,7 +227,7 @@ def create_model(
     Raises:
         ValueError: an unknown name or option (the message suggests the nearest), or a value out of range.
     """
-    if not is_model(name):
+    if name not in NAMES:
         raise ValueError(f"no model '{name}'{did_you_mean(name, NAMES)}; poise.list_models() lists them")
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes}: at least one class is needed")

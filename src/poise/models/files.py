@@ -2,69 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from poise.nn.backbones.timm_features import Backbone
-from poise.plugins import origin_of
-from poise.storage import DamagedFile, read_safely, save_atomically
+from poise.storage import DamagedFile, load_weights, read_metadata, read_safely, save_atomically
 
 if TYPE_CHECKING:
     from poise.detectors.model import DetectionModel
 
 FORMAT = "poise-1"
-
-
-class MissingPackage(ValueError):
-    """A model file uses parts of packages that are missing or have changed."""
-
-    def __init__(self, file: Path, packages: Sequence[str], error: Exception) -> None:
-        modules = [package.partition(" ")[0] for package in packages]
-        super().__init__(
-            f"{file}: {error}. The file was written with {', '.join(packages)}, which it cannot load itself: install "
-            f"this package, or import it first ('import {modules[0]}' in Python, 'poise --import {modules[0]} …' on "
-            "the command line)"
-        )
-
-
-def require_packages(description: Mapping[str, Any], file: Path) -> None:
-    """Check that the model of a description has a known name.
-
-    Raises:
-        MissingPackage: it has not; the message names the package that has it.
-    """
-    from poise.models.catalog import is_model  # the catalog builds networks, which this module only describes
-
-    packages = description.get("packages", ())
-    if packages and not is_model(description["name"]):
-        raise MissingPackage(file, packages, ValueError(f"no model '{description['name']}'"))
+METADATA = "poise"  # entry of a safetensors header: format and description of the model as JSON
 
 
 def describe(model: DetectionModel) -> dict[str, Any]:
     """Return the description that rebuilds ``model`` without its weights: name, classes and options."""
     backbone = getattr(model.network, "backbone", None)
     resolved = backbone.resolved_options() if isinstance(backbone, Backbone) else {}
-    description = {
+    return {
         "name": model.name,
         "num_classes": model.num_classes,
         "options": {**model.options, **resolved},
         "class_names": list(model.class_names),
         "category_ids": list(model.category_ids),
     }
-    return {**description, "packages": packages_of(description)}
-
-
-def packages_of(description: Mapping[str, Any]) -> list[str]:
-    """Return the packages, with versions, whose plug-ins a described model uses."""
-    options = description["options"]
-    parts = [(kind, options[kind]) for kind in ("assigner", "sampler", "criterion", "backbone") if kind in options]
-    names = [(kind, str(text).partition("(")[0]) for kind, text in parts]
-    origins = (origin_of(kind, name) for kind, name in [("model", description["name"]), *names])
-    return list(dict.fromkeys(str(origin) for origin in origins if origin is not None))
 
 
 def save_model(model: DetectionModel, path: str | os.PathLike[str], extra: dict[str, Any] | None = None) -> None:
@@ -87,7 +52,8 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
 
     Args:
         path: a model file or checkpoint (``best.pt``, ``last.pt``), with or without ``.pt``, or a run folder with one
-            of them (``best.pt`` first). Averaged weights are used where a run has them.
+            of them (``best.pt`` first). Averaged weights are used where a run has them. A safetensors file whose header
+            describes the model (:func:`is_model_file`) is read as well.
         device: device of the model.
 
     Returns:
@@ -98,7 +64,7 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
         DamagedFile: the file is truncated, altered, or not a model file.
     """
     file = find_model_file(path)
-    payload = read_safely(file)
+    payload = _read_safetensors(file) if file.suffix == ".safetensors" else read_safely(file)
     if payload.get("format") != FORMAT:
         found = f"its format is {payload.get('format')!r}, not {FORMAT!r}"
         raise DamagedFile(file, found, "Update poise, or save the model again with this version")
@@ -106,14 +72,26 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
         model = build(payload["model"])
         model.load_state_dict(payload["weights"])
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        if packages := payload["model"].get("packages"):
-            raise MissingPackage(file, packages, error) from error
         raise DamagedFile(
             file,
             f"it describes no model of this version ({str(error).splitlines()[0][:200] if str(error) else error!r})",
             "Load it with the version of poise that wrote it, or train again",
         ) from error
     return model.to(device).eval()
+
+
+def is_model_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a safetensors file describes its model, so that :func:`load_model` reads it."""
+    return Path(path).suffix == ".safetensors" and Path(path).is_file() and METADATA in read_metadata(path)
+
+
+def _read_safetensors(file: Path) -> dict[str, Any]:
+    """Return what :func:`save_model` would have written."""
+    try:
+        description = json.loads(read_metadata(file).get(METADATA, "{}"))
+    except ValueError as error:
+        raise DamagedFile(file, "its header is not readable", "Copy it again from its source") from error
+    return {**description, "weights": load_weights(file)} if isinstance(description, dict) else {}
 
 
 def build(description: dict[str, Any]) -> DetectionModel:

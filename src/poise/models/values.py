@@ -23,7 +23,6 @@ from poise.criteria.rep_points import InitialPointsCriterion
 from poise.criteria.set_prediction import iou_of_normalized_boxes
 from poise.models.notation import Part, parse_part
 from poise.models.options import check_options, option_types
-from poise.plugins import with_origins
 from poise.sample import OHEM, InstanceBalanced, IoUBalanced, RandomSelection
 from poise.suggestions import did_you_mean
 
@@ -94,8 +93,7 @@ def build_part(part: Part, kind: str, known: Mapping[str, Build], context: Mappi
         ValueError: an unknown name, an unknown option or a wrong value; the message lists the known ones.
     """
     if part.name not in known:
-        names = ", ".join(with_origins(kind, known))
-        raise ValueError(f"no {kind} '{part.name}'{did_you_mean(part.name, known)}; there are {names}")
+        raise ValueError(f"no {kind} '{part.name}'{did_you_mean(part.name, known)}; there are {', '.join(known)}")
     build, owner = known[part.name], f"{kind} '{part.name}'"
     options = {option: _resolved(value, owner) for option, value in (part.options or {}).items()}
     check_options(owner, build, options)

@@ -6,8 +6,7 @@ import fnmatch
 import importlib
 from collections.abc import Callable
 
-from poise.models.catalog import NAMES as MODELS
-from poise.plugins import load_plugins
+from poise.models import list_models
 from poise.recipes import (
     atss,
     autoassign,
@@ -66,7 +65,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 def list_recipes(pattern: str = "*") -> list[str]:
     """List the published recipes that match a shell pattern, sorted. The name of every model is a recipe as well."""
-    load_plugins()
     return sorted(fnmatch.filter(RECIPES, pattern))
 
 
@@ -85,15 +83,13 @@ def get_recipe(name: str) -> Recipe:
     Raises:
         ValueError: no such name; a similar one is suggested.
     """
-    if ":" in name:
-        return _own_recipe(name)
-    if name not in RECIPES and name not in MODELS:
-        load_plugins()
     if name in RECIPES:
         return RECIPES[name]()
-    if name in MODELS:
+    if name in list_models():
         return finetune(name)
-    known = [*RECIPES, *MODELS]
+    if ":" in name:
+        return _own_recipe(name)
+    known = [*RECIPES, *list_models()]
     raise ValueError(f"no recipe or model '{name}'{did_you_mean(name, known)}; 'poise recipes' lists them")
 
 

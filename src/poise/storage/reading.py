@@ -76,6 +76,21 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the texts in the header of a ``.safetensors`` file.
+
+    Raises:
+        DamagedFile: it is no such file.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, *_MALFORMED) as error:
+        raise DamagedFile(path, f"it is no safetensors file ({error})", "Copy it again from its source") from error
+
+
 def _load_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
     from safetensors.torch import load_file
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-from poise.data.demo.shapes import CLASSES, CLUTTER, Outline, coverage, placed
+from poise.data.demo.more_shapes import MORE_CLASSES
+from poise.data.demo.shapes import CLASSES, CLUTTER, Draw, Outline, coverage, placed
 from poise.data.demo.textures import background, expose, surface
 
 CLASS_NAMES = tuple(CLASSES)
-DRAWINGS = tuple(CLASSES.values())
+SHAPES = {"shapes": CLASSES, "more_shapes": MORE_CLASSES}  # sets of classes, by the name of the set
 LEAST_VISIBLE = 0.3  # objects of which less is seen become ignore regions …
 LEAST_SEEN = 0.05  # … and of which even less is seen are not annotated
 LEAST_EXTENT = 5  # pixels of the longer side of what is seen, for an object to be annotated
@@ -60,6 +62,7 @@ class DemoScene:
 class _Canvas:
     """A picture under construction: its colors, and which object each pixel shows."""
 
+    drawings: tuple[Draw, ...]  # of the classes
     picture: np.ndarray  # (H,W,3) float32
     owner: np.ndarray  # (H,W) int32, number of the object, or NOTHING
     labels: list[int] = field(default_factory=list)
@@ -67,10 +70,16 @@ class _Canvas:
     crowds: list[DemoObject] = field(default_factory=list)
 
 
-def demo_scene(rng: np.random.Generator, size: int = 320, style: SceneStyle = STYLES["hard"]) -> DemoScene:
-    """A random scene whose longer side is at most ``size`` pixels."""
+def demo_scene(
+    rng: np.random.Generator,
+    size: int = 320,
+    style: SceneStyle = STYLES["hard"],
+    classes: Mapping[str, Draw] = CLASSES,
+) -> DemoScene:
+    """A random scene whose longer side is at most ``size`` pixels, with objects of the classes."""
     height, width = _extent(rng, size)
-    canvas = _Canvas(background(rng, height, width), np.full((height, width), NOTHING, np.int32))
+    drawings = tuple(classes.values())
+    canvas = _Canvas(drawings, background(rng, height, width), np.full((height, width), NOTHING, np.int32))
     scale = size / 320
     kind = rng.random()
     crowded = style.empty <= kind < style.empty + style.crowded
@@ -85,7 +94,7 @@ def demo_scene(rng: np.random.Generator, size: int = 320, style: SceneStyle = ST
     stack = [(wanted, True) for wanted in sizes]
     stack += [(rng.uniform(14, 110) * scale, False) for _ in range(rng.integers(*style.clutter))]
     for wanted, is_object in sorted(stack, key=lambda item: -item[0] * rng.uniform(0.5, 1.5)):
-        label = int(rng.integers(len(DRAWINGS))) if is_object else NOTHING
+        label = int(rng.integers(len(drawings))) if is_object else NOTHING
         _add(canvas, rng, min(wanted, 0.95 * min(height, width)), label)
     return DemoScene(expose(rng, canvas.picture), (*_objects(canvas), *canvas.crowds))
 
@@ -104,7 +113,7 @@ def _sizes(rng: np.random.Generator, count: int, least: float, most: float) -> n
 
 def _add(canvas: _Canvas, rng: np.random.Generator, size: float, label: int) -> None:
     """Paint an object of a class, or clutter, at a random place, which may be cut by the border."""
-    draw = DRAWINGS[label] if label != NOTHING else CLUTTER[rng.integers(len(CLUTTER))]
+    draw = canvas.drawings[label] if label != NOTHING else CLUTTER[rng.integers(len(CLUTTER))]
     cover = coverage(placed(draw(rng), size, rng))
     high, wide = cover.shape
     height, width = canvas.owner.shape
@@ -149,13 +158,13 @@ def _skin(rng: np.random.Generator, height: int, width: int, under: np.ndarray) 
 def _swarm(canvas: _Canvas, rng: np.random.Generator, scale: float) -> None:
     """A crowd of tiny objects of one class, too many to annotate one by one: a single crowd region."""
     height, width = canvas.owner.shape
-    label = int(rng.integers(len(DRAWINGS)))
+    label = int(rng.integers(len(canvas.drawings)))
     high, wide = int(rng.uniform(50, 90) * scale), int(rng.uniform(60, 120) * scale)
     y, x = int(rng.integers(0, max(height - high, 1))), int(rng.integers(0, max(width - wide, 1)))
     before = canvas.owner.copy()
     count = len(canvas.labels)
     for _ in range(rng.integers(30, 60)):
-        outline: Outline = placed(DRAWINGS[label](rng), rng.uniform(6, 11) * scale, rng)
+        outline: Outline = placed(canvas.drawings[label](rng), rng.uniform(6, 11) * scale, rng)
         cover = coverage(outline)
         _paint(canvas, rng, cover, y + int(rng.integers(0, high)), x + int(rng.integers(0, wide)), label)
     shown = canvas.owner >= count

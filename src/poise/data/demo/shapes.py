@@ -17,7 +17,7 @@ def _circle(radius: float = 1.0, x: float = 0.0, y: float = 0.0, corners: int = 
     return np.stack((x + radius * np.cos(angle), y + radius * np.sin(angle)), 1)
 
 
-def _wheel(radii: np.ndarray) -> Points:
+def wheel(radii: np.ndarray) -> Points:
     """Corners at equal angles and the given distances from the center."""
     angle = np.arange(len(radii)) * (2 * np.pi / len(radii))
     return np.stack((radii * np.cos(angle), radii * np.sin(angle)), 1)
@@ -36,14 +36,14 @@ def square(rng: np.random.Generator) -> Outline:
 
 
 def triangle(rng: np.random.Generator) -> Outline:
-    return [(_wheel(rng.uniform(0.9, 1.1, 3)), True)]
+    return [(wheel(rng.uniform(0.9, 1.1, 3)), True)]
 
 
 def star(rng: np.random.Generator) -> Outline:
     """Four to seven points."""
     radii = np.ones(2 * rng.integers(4, 8))
     radii[1::2] = rng.uniform(0.36, 0.5)
-    return [(_wheel(radii), True)]
+    return [(wheel(radii), True)]
 
 
 def cross(rng: np.random.Generator) -> Outline:
@@ -61,7 +61,7 @@ def gear(rng: np.random.Generator) -> Outline:
     """Seven to eleven teeth, mostly around a hole."""
     teeth = rng.integers(7, 12)
     radii = np.tile([1.0, 1.0, 0.74, 0.74], teeth)
-    outline: Outline = [(_wheel(radii), True)]
+    outline: Outline = [(wheel(radii), True)]
     return [*outline, (_circle(rng.uniform(0.2, 0.36)), False)] if rng.random() < 0.6 else outline
 
 
@@ -81,7 +81,7 @@ def blob(rng: np.random.Generator) -> Outline:
     """Clutter: a closed wavy outline."""
     angle = np.arange(48) * (2 * np.pi / 48)
     radii = 0.7 + sum(rng.uniform(-0.22, 0.22) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5))
-    return [(_wheel(np.maximum(radii, 0.15)), True)]
+    return [(wheel(np.maximum(radii, 0.15)), True)]
 
 
 def bar(rng: np.random.Generator) -> Outline:

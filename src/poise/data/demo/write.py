@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from poise.data.demo.scenes import CLASS_NAMES, STYLES, DemoScene, SceneStyle, demo_scene
+from poise.data.demo.scenes import SHAPES, STYLES, DemoScene, demo_scene
 
 VERSION = 2  # raised when the same settings give other pictures
 SPLITS = ("train", "val", "test")
@@ -28,6 +28,7 @@ def write_demo_data(
     size: int = 320,
     style: str = "hard",
     test: int = 0,
+    classes: str = "shapes",
 ) -> Path:
     """Write detection scenes with COCO annotations; existing data of the same settings is kept as it is.
 
@@ -43,6 +44,7 @@ def write_demo_data(
         style: ``"hard"`` (objects from 8 px, crowds, much clutter), or ``"plain"`` (objects of 40 to 80 px), which a
             small network learns within minutes.
         test: images of a test split; 0: none.
+        classes: ``"shapes"`` (disc, ring, star, … eight) or ``"more_shapes"`` (heart, arrow, house, … sixteen others).
 
     Returns:
         The folder.
@@ -58,10 +60,14 @@ def write_demo_data(
         )
     if style not in STYLES:
         raise ValueError(f"style='{style}' is none of {', '.join(STYLES)}")
+    if classes not in SHAPES:
+        raise ValueError(f"classes='{classes}' is none of {', '.join(SHAPES)}")
     out = Path(out)
     settings = {"version": VERSION, "train": train, "val": val, "seed": seed, "size": size, "style": style}
     if test:
         settings["test"] = test
+    if classes != "shapes":
+        settings["classes"] = classes
     if _is_done(out, settings):
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -106,19 +112,20 @@ def _write(folder: Path, settings: dict[str, Any]) -> None:
             continue
         (folder / split).mkdir()
         scenes = [(settings["seed"], number, index) for index in range(settings[split])]
-        document = _document(folder / split, scenes, settings["size"], STYLES[settings["style"]])
+        document = _document(folder / split, scenes, settings)
         path = folder / "annotations" / f"instances_{split}.json"
         path.write_text(json.dumps(document), encoding="utf-8")
     (folder / MARKER).write_text(json.dumps(settings), encoding="utf-8")
 
 
-def _document(folder: Path, seeds: list[tuple[int, int, int]], size: int, style: SceneStyle) -> dict[str, Any]:
+def _document(folder: Path, seeds: list[tuple[int, int, int]], settings: dict[str, Any]) -> dict[str, Any]:
     """Write the images of a split and return its annotations as a COCO document."""
+    style, classes = STYLES[settings["style"]], SHAPES[settings.get("classes", "shapes")]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, parts in enumerate(seeds, 1):
         rng = np.random.default_rng(parts)
-        scene = demo_scene(rng, size, style)
+        scene = demo_scene(rng, settings["size"], style, classes)
         name = f"{number:06d}.jpg"
         image_id = number + SPLIT_IDS * parts[1]
         (folder / name).write_bytes(_jpeg(scene, quality=int(rng.integers(80, 96))))
@@ -128,7 +135,7 @@ def _document(folder: Path, seeds: list[tuple[int, int, int]], size: int, style:
         "info": {"description": "poise demo data: generated scenes, free of rights"},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": k, "name": name, "supercategory": "shape"} for k, name in enumerate(CLASS_NAMES, 1)],
+        "categories": [{"id": k, "name": name, "supercategory": "shape"} for k, name in enumerate(classes, 1)],
     }
 
 
