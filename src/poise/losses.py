@@ -1,4 +1,4 @@
-"""Elementwise losses in float32, neither reduced nor weighted; criteria weight and sum them.
+"""Elementwise losses in float32, neither reduced nor weighted, and the sums and normalizers by which criteria do both.
 
 Classification losses take logits and targets of one shape, with p = sigmoid(logits). Box losses take (...,4) xyxy boxes
 and return (...).
@@ -7,12 +7,15 @@ and return (...).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from poise import boxes
+from poise.distributed import mean_over_ranks
+from poise.structures import Assignment
 
 
 def focal(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -156,3 +159,31 @@ def diou(prediction: Tensor, target: Tensor) -> Tensor:
 def ciou(prediction: Tensor, target: Tensor) -> Tensor:
     """Return 1 - CIoU."""
     return 1 - boxes.ciou(prediction, target)
+
+
+def hard_label(predictions: Any, assignment: Assignment, objects: Tensor) -> float:
+    """Return the class target 1 for every positive, independent of its box."""
+    return 1.0
+
+
+def normalizer(value: Tensor, minimum: float = 1.0) -> Tensor:
+    """Return the divisor of a loss sum: ``value`` averaged over ranks, then clamped to at least ``minimum``."""
+    value = value.detach().float()
+    if distributed.is_available() and distributed.is_initialized():
+        value = mean_over_ranks(value)
+    return value.clamp(min=minimum)
+
+
+def num_positives(assignment: Assignment) -> Tensor:
+    """Return the number of positives of the batch as a normalizer."""
+    return normalizer(assignment.positive.sum())
+
+
+def num_positives_clamped(assignment: Assignment) -> Tensor:
+    """Return the number of positives, counting at least one in every image, as a normalizer (RetinaNet, ATSS, GFL)."""
+    return normalizer(assignment.positive.sum(1).clamp(min=1).sum())
+
+
+def masked_sum(loss: Tensor, weight: Tensor) -> Tensor:
+    """Sum ``loss * weight`` over the elements with a nonzero weight; the others may hold any value, even NaN."""
+    return (loss.where(weight != 0, 0.0) * weight).sum()

@@ -255,7 +255,7 @@ def test_degenerate_and_duplicate_objects_give_finite_results(name: str) -> None
 def test_chunks_of_objects_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, truth = scene(name, [40, 25], 13)
     whole = ASSIGNERS[name](predictions, truth)
-    monkeypatch.setattr("poise.pairwise.devices.PLANE_ELEMENTS", 2 * predictions.boxes.shape[1] * 7)
+    monkeypatch.setattr("poise.pairwise.build.PLANE_ELEMENTS", 2 * predictions.boxes.shape[1] * 7)
     for a, b in zip(tensors(whole), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
         assert torch.equal(a, b)
 
@@ -264,6 +264,6 @@ def test_dense_pairs_equal_sparse_ones(name: str, monkeypatch: pytest.MonkeyPatc
     """A CPU lists pairs, an accelerator computes all of them."""
     predictions, truth = scene(name, [40, 0, 7], 18, crowd=True)
     sparse = ASSIGNERS[name](predictions, truth)
-    monkeypatch.setattr("poise.pairwise.devices.allows_dynamic_shapes", lambda device: False)
+    monkeypatch.setattr("poise.pairwise.pairs.allows_dynamic_shapes", lambda device: False)
     for a, b in zip(tensors(sparse), tensors(ASSIGNERS[name](predictions, truth)), strict=True):
         assert torch.equal(a, b)

@@ -178,7 +178,7 @@ def test_weights_have_gradients_unless_detached() -> None:
 def test_many_objects_are_streamed_with_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, gradients = truth_of([40, 25], 1), []
     for stream in (1 << 25, 5000):
-        monkeypatch.setattr("poise.pairwise.devices.PLANE_ELEMENTS", stream)
+        monkeypatch.setattr("poise.pairwise.build.PLANE_ELEMENTS", stream)
         predictions = predictions_of(JointPredictions, 2, 0, POINTS)
         predictions.boxes.requires_grad_()
         losses = DualWeightingCriterion()(predictions, DualWeighting()(predictions, truth), truth)

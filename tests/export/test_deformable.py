@@ -9,7 +9,7 @@ from torchvision.ops import deform_conv2d
 
 from poise.export.deformable import plain_deform_conv2d
 from poise.export.graph import program_of
-from poise.nn.deformable import DeformableConv
+from poise.nn.layers import DeformableConv
 
 
 @pytest.mark.parametrize(

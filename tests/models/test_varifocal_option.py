@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import iou
-from poise.criteria.protocol import normalizer, num_positives, num_positives_clamped
+from poise.losses import normalizer, num_positives, num_positives_clamped
 from poise.models import create_model
 from poise.recipes import get_recipe
 from poise.structures import Assignment, Batch, GroundTruth, Progress

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from poise.nn.backbones.timm_features import Backbone
-from poise.nn.deformable import DeformableConv, make_deformable
+from poise.nn.backbones.timm_features import Backbone, make_deformable
 from poise.nn.kernels.deformable_sampling import deform_conv_in_bags
-from poise.nn.layers import init_towers, tower
+from poise.nn.layers import DeformableConv, init_towers, tower
 
 
 def bilinear(image: Tensor, y: float, x: float) -> Tensor:

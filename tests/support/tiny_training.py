@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from poise.criteria.protocol import normalizer
 from poise.data.sampling import EpochPlan
 from poise.engine.checkpoints import read_last
 from poise.engine.display import SilentDisplay
@@ -25,6 +24,7 @@ from poise.engine.processes import Processes, process_group
 from poise.engine.reproduce import seed_all
 from poise.engine.state import TrainingState
 from poise.engine.train import Training
+from poise.losses import normalizer
 from poise.recipes import DataSettings, EvaluateSettings, OptimizerSettings, Recipe, ScheduleSettings, TrainSettings
 from poise.structures import Batch, GroundTruth, Progress, StepOutput
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.conflicts import highest_value_wins
 from poise.boxes import distance_inside, iou
-from poise.pairwise import nearest_per_level, only_finite
+from poise.pairwise import highest_value_wins, nearest_per_level, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions
 
 

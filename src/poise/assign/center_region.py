@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.conflicts import BestObject
 from poise.boxes import area, distance_inside_center
-from poise.pairwise import Objects, Pairs, chunks_of_objects, inside, only_finite
+from poise.pairwise import BestObject, Objects, Pairs, chunks_of_objects, inside, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 

@@ -1,19 +1,54 @@
-"""Dynamic k: each object takes its cheapest priors, as many as its best predictions suggest (OTA, SimOTA)."""
+"""Dynamic k: each object takes its cheapest priors, as many as its best predictions suggest (OTA, SimOTA).
+
+Holds what OTA, SimOTA, dynamic soft labels and PAA share: the classification cost of a pair and the choice of k priors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
-from poise.assign.conflicts import BestObject
 from poise.boxes import iou
-from poise.pairwise import Objects, Pairs, chunks_of_objects, inside, smallest
+from poise.pairwise import BestObject, Objects, Pairs, accumulate_dtype, chunks_of_objects, inside, smallest
 from poise.structures import Assignment, GroundTruth, Priors
 
 LARGEST = 3e38  # costs above count as this, so that infinity means that a pair is not allowed
 PairCosts = tuple[Objects, Pairs, Tensor, Tensor]  # costs and IoU of the pairs, (B,g,N)
+
+
+class ClassCost:
+    """The classification cost of a pair: a loss summed over all classes, whose target is 1 at the object's class.
+
+    Only the object's own class differs from the cost of background. That term is exchanged, so that no (B,G,N,C)
+    tensor is made.
+
+    Args:
+        values: (B,N,C) logits or scores.
+        absent: elementwise loss of values whose target is 0.
+    """
+
+    def __init__(self, values: Tensor, absent: Callable[[Tensor], Tensor]) -> None:
+        self.values = values.mT.contiguous().mT  # one plane a class
+        self.absent = absent(self.values)
+        self.background = self.absent.sum(2, dtype=accumulate_dtype(values.device)).float()  # (B,N)
+
+    def __call__(self, pairs: Pairs, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cost of all classes but the object's own, of classes (B,g), and the values at that class."""
+        others = pairs.from_priors(self.background) - pairs.from_classes(self.absent, labels)
+        return others, pairs.from_classes(self.values, labels)
+
+
+def focal_of_absent(logits: Tensor, alpha: float, gamma: float) -> Tensor:
+    """The focal loss of logits whose target is 0."""
+    return logits.sigmoid().pow_(gamma).mul_(softplus(logits)).mul_(1 - alpha)
+
+
+def focal_of_present(logits: Tensor, alpha: float, gamma: float) -> Tensor:
+    """The focal loss of logits whose target is 1."""
+    return (-logits).sigmoid().pow_(gamma).mul_(softplus(-logits)).mul_(alpha)
 
 
 def take_cheapest(costs: Iterable[PairCosts], boxes: Tensor, truth: GroundTruth, topk: int) -> Assignment:

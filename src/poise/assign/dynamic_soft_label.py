@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.assign.class_cost import ClassCost
-from poise.assign.dynamic_k import PairCosts, inside_any, take_cheapest
+from poise.assign.dynamic_k import ClassCost, PairCosts, inside_any, take_cheapest
 from poise.boxes import iou
 from poise.pairwise import CompactPriors, Objects, Pairs, all_pairs, chunks_of_objects, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
@@ -49,11 +48,8 @@ class DynamicSoftLabel:
         for objects in chunks_of_objects(truth, usable.shape[1], dense=True):
             pairs = all_pairs(objects.valid, usable)
             label = iou(pairs.from_priors(predictions.boxes), pairs.from_objects(objects.boxes))
-
-            def quality_focal_loss(z: Tensor, label: Tensor = label) -> Tensor:
-                return (label - z.sigmoid()).square() * (softplus(z) - z * label)
-
-            cost = class_cost(pairs, objects.labels, present=quality_focal_loss)
+            others, z = class_cost(pairs, objects.labels)
+            cost = others + (label - z.sigmoid()).square() * (softplus(z) - z * label)  # quality focal loss
             cost = cost - self.iou_weight * (label + 1e-7).log()
             if self.center_radius is not None:
                 distance = _center_distance(predictions.priors, objects, pairs)

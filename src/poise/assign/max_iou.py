@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from poise.assign.conflicts import BestObject
 from poise.boxes import pairwise_iof
-from poise.pairwise import TINY, chunks_of_objects, only_finite, overlapping
+from poise.pairwise import TINY, BestObject, chunks_of_objects, only_finite, overlapping
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 

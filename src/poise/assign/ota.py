@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from poise.assign.class_cost import ClassCost, focal_of_absent, focal_of_present
-from poise.assign.dynamic_k import dynamic_k_of
+from poise.assign.dynamic_k import ClassCost, dynamic_k_of, focal_of_absent, focal_of_present
 from poise.assign.sinkhorn import Routes, Transport
 from poise.boxes import distance_inside, distance_inside_center, iou
 from poise.pairwise import (
@@ -66,8 +65,8 @@ class OTA:
             supplies.append(dynamic_k * (objects.valid & usable.any(1, keepdim=True)))
             pairs = pairs.or_if_empty(usable[:, None] & objects.valid[..., None])
             overlap = iou(pairs.from_priors(boxes), pairs.from_objects(objects.boxes)).clamp(min=LEAST_IOU)
-            cost = class_cost(pairs, objects.labels, present=lambda z: focal_of_present(z, self.alpha, self.gamma))
-            cost = cost - self.iou_weight * overlap.log()  # eq. 2
+            others, z = class_cost(pairs, objects.labels)
+            cost = others + focal_of_present(z, self.alpha, self.gamma) - self.iou_weight * overlap.log()  # eq. 2
             routes.append(Routes(objects, pairs, cost / self.temperature))
         supply = torch.cat(supplies, 1)
         background = (priors - supply.sum(1)).clamp(min=0)  # eq. 5

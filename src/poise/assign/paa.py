@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from poise.assign.class_cost import focal_of_absent, focal_of_present
+from poise.assign.dynamic_k import focal_of_absent, focal_of_present
 from poise.assign.max_iou import MaxIoU
 from poise.assign.mixture import low_component
 from poise.boxes import giou

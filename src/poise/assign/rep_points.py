@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from poise.assign.conflicts import highest_value_wins
 from poise.assign.max_iou import MaxIoU
-from poise.pairwise import all_pairs, chunks_of_objects
+from poise.pairwise import all_pairs, chunks_of_objects, highest_value_wins
 from poise.structures import Assignment, GroundTruth, Priors, RefinedPredictions
 
 SMALLEST = 1e-6  # px: sides of objects count as at least this

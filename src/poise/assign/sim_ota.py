@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.class_cost import ClassCost
-from poise.assign.dynamic_k import PairCosts, take_cheapest
+from poise.assign.dynamic_k import ClassCost, PairCosts, take_cheapest
 from poise.boxes import distance_inside, distance_inside_center, iou
 from poise.pairwise import (
     CompactPriors,
@@ -59,8 +58,8 @@ class SimOTA:
         for objects in chunks_of_objects(truth, usable.shape[1], dense=True):
             pairs = all_pairs(objects.valid, usable)
             overlap = iou(pairs.from_priors(predictions.boxes), pairs.from_objects(objects.boxes))
-            cost = class_cost(pairs, objects.labels, present=lambda p: -p.log().clamp(min=LEAST_LOG))
-            cost = cost - self.iou_weight * (overlap + 1e-7).log()
+            others, score = class_cost(pairs, objects.labels)
+            cost = others - score.log().clamp(min=LEAST_LOG) - self.iou_weight * (overlap + 1e-7).log()
             in_box, in_center = self._distances(predictions.priors, objects, pairs)
             yield objects, pairs, cost + OUTSIDE * (torch.minimum(in_box, in_center) <= 0), overlap
 

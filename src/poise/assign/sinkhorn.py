@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from poise.assign.conflicts import BestObject
-from poise.pairwise import Objects, Pairs
+from poise.pairwise import BestObject, Objects, Pairs
 
 LEAST = 1e-8  # added to supply and demand before the logarithm, as in the original
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.conflicts import BestObject, highest_value_wins
 from poise.boxes import distance_inside, iou
-from poise.pairwise import chunks_of_objects, from_index, from_mask, overlapping
+from poise.pairwise import BestObject, chunks_of_objects, from_index, from_mask, highest_value_wins, overlapping
 from poise.structures import Assignment, GroundTruth, Predictions
 
 

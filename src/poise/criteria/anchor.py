@@ -9,14 +9,8 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import DeltaCoder
-from poise.criteria.protocol import (
-    LossWeights,
-    Targets,
-    hard_label,
-    loss_weights_from_logits,
-    masked_sum,
-    num_positives_clamped,
-)
+from poise.criteria.protocol import LossWeights, Targets, loss_weights_from_logits
+from poise.losses import hard_label, masked_sum, num_positives_clamped
 from poise.structures import Assignment, DeltaPredictions, GroundTruth
 
 ElementLoss = Callable[[Tensor, Tensor], Tensor]

@@ -15,15 +15,8 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import encode_distances, iou
-from poise.criteria.protocol import (
-    LossWeights,
-    Targets,
-    loss_weights,
-    masked_sum,
-    normalizer,
-    num_positives,
-    num_positives_clamped,
-)
+from poise.criteria.protocol import LossWeights, Targets, loss_weights
+from poise.losses import masked_sum, normalizer, num_positives, num_positives_clamped
 from poise.structures import (
     Assignment,
     DistributionPredictions,

@@ -13,15 +13,8 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import LogDistances
-from poise.criteria.protocol import (
-    LossWeights,
-    Targets,
-    hard_label,
-    loss_weights_from_logits,
-    masked_sum,
-    normalizer,
-    num_positives,
-)
+from poise.criteria.protocol import LossWeights, Targets, loss_weights_from_logits
+from poise.losses import hard_label, masked_sum, normalizer, num_positives
 from poise.structures import Assignment, DeltaPredictions, GroundTruth
 
 

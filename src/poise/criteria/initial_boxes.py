@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from poise.criteria.dual_weighting import box_loss
-from poise.criteria.protocol import Criterion, LossWeights, normalizer
+from poise.criteria.protocol import Criterion, LossWeights
+from poise.losses import normalizer
 from poise.structures import GroundTruth, PairWeights, RefinedPredictions
 
 

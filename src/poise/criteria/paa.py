@@ -14,14 +14,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import iou
-from poise.criteria.protocol import (
-    LossWeights,
-    Targets,
-    loss_weights_from_logits,
-    masked_sum,
-    normalizer,
-    num_positives,
-)
+from poise.criteria.protocol import LossWeights, Targets, loss_weights_from_logits
+from poise.losses import masked_sum, normalizer, num_positives
 from poise.structures import Assignment, GroundTruth, QualityPredictions
 
 

@@ -1,4 +1,4 @@
-"""The interface of criteria, and the steps that their losses share.
+"""The interface of criteria, and the weights that they report.
 
 A criterion is a frozen dataclass that turns predictions and their assignment into a few named scalars. Each scalar is
 weighted (a training step minimizes their sum), has the name it has in the original code, is finite for finite inputs,
@@ -17,12 +17,10 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from poise.distributed import mean_over_ranks
-from poise.pairwise import object_slices
-from poise.structures import Assignment, GroundTruth
+from poise.structures import GroundTruth
 
 
 class Targets(NamedTuple):
@@ -79,34 +77,6 @@ class ScaledCriterion:
         return self.criterion.weights(predictions, assignment, truth).times(self.factor)
 
 
-def hard_label(predictions: Any, assignment: Assignment, objects: Tensor) -> float:
-    """Return the class target 1 for every positive, independent of its box."""
-    return 1.0
-
-
-def normalizer(value: Tensor, minimum: float = 1.0) -> Tensor:
-    """Return the divisor of a loss sum: ``value`` averaged over ranks, then clamped to at least ``minimum``."""
-    value = value.detach().float()
-    if distributed.is_available() and distributed.is_initialized():
-        value = mean_over_ranks(value)
-    return value.clamp(min=minimum)
-
-
-def num_positives(assignment: Assignment) -> Tensor:
-    """Return the number of positives of the batch as a normalizer."""
-    return normalizer(assignment.positive.sum())
-
-
-def num_positives_clamped(assignment: Assignment) -> Tensor:
-    """Return the number of positives, counting at least one in every image, as a normalizer (RetinaNet, ATSS, GFL)."""
-    return normalizer(assignment.positive.sum(1).clamp(min=1).sum())
-
-
-def masked_sum(loss: Tensor, weight: Tensor) -> Tensor:
-    """Sum ``loss * weight`` over the elements with a nonzero weight; the others may hold any value, even NaN."""
-    return (loss.where(weight != 0, 0.0) * weight).sum()
-
-
 def loss_weights(targets: Targets, loss: Tensor, entropy: Tensor) -> LossWeights:
     """Return the weights of a classification loss that is a factor times the cross entropy with its targets.
 
@@ -124,13 +94,3 @@ def loss_weights_from_logits(targets: Targets, loss: Tensor, logits: Tensor) -> 
     """Return ``loss_weights`` where p = sigmoid(logits)."""
     entropy = binary_cross_entropy_with_logits(logits, targets.class_targets, reduction="none")
     return loss_weights(targets, loss, entropy)
-
-
-def sum_by_class(positive: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Sum pair weights (B,N,G) over the objects of each class ``labels`` (B,G), giving (B,N,C)."""
-    batch, priors, objects = positive.shape
-    total = positive.new_zeros(batch, num_classes, priors)
-    for part in object_slices(batch, priors, objects, planes_alive=8):
-        weight = positive[..., part].transpose(1, 2)
-        total = total.scatter_add(1, labels[:, part, None].expand_as(weight), weight)
-    return total.transpose(1, 2)

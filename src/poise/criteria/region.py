@@ -11,7 +11,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from poise import losses
 from poise.boxes import DeltaCoder
-from poise.criteria.protocol import LossWeights, Targets, masked_sum
+from poise.criteria.protocol import LossWeights, Targets
+from poise.losses import masked_sum
 from poise.structures import Assignment, DeltaPredictions, GroundTruth, RegionPredictions
 
 ElementLoss = Callable[[Tensor, Tensor], Tensor]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import cxcywh_to_xyxy, iou, normalize_boxes
-from poise.criteria.protocol import LossWeights, Targets, hard_label, loss_weights_from_logits, normalizer
+from poise.criteria.protocol import LossWeights, Targets, loss_weights_from_logits
+from poise.losses import hard_label, normalizer
 from poise.structures import Assignment, GroundTruth, QueryPredictions
 
 

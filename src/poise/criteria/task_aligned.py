@@ -9,7 +9,8 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import centerness
-from poise.criteria.protocol import LossWeights, Targets, loss_weights, masked_sum, normalizer
+from poise.criteria.protocol import LossWeights, Targets, loss_weights
+from poise.losses import masked_sum, normalizer
 from poise.structures import Assignment, GeometricPredictions, GroundTruth
 
 

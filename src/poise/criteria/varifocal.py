@@ -16,14 +16,8 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import EPS, iou
-from poise.criteria.protocol import (
-    LossWeights,
-    Targets,
-    loss_weights_from_logits,
-    masked_sum,
-    normalizer,
-    num_positives,
-)
+from poise.criteria.protocol import LossWeights, Targets, loss_weights_from_logits
+from poise.losses import masked_sum, normalizer, num_positives
 from poise.structures import Assignment, GroundTruth, Predictions, RefinedPredictions
 
 

@@ -10,7 +10,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import DeltaCoder, iou
-from poise.criteria.protocol import LossWeights, Targets, masked_sum, num_positives
+from poise.criteria.protocol import LossWeights, Targets
+from poise.losses import masked_sum, num_positives
 from poise.structures import Assignment, GroundTruth, JointDeltaPredictions
 
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from poise.criteria.protocol import LossWeights, sum_by_class
+from poise.criteria.protocol import LossWeights
 from poise.detectors.model import DetectionModel, Target, check_targets
 from poise.lab.views import ImageView, ObjectView
+from poise.pairwise import sum_by_class
 from poise.sample import restrict_to_sample
 from poise.structures import (
     Assignment,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.criteria.distribution import iou_label
-from poise.criteria.protocol import hard_label
+from poise.losses import hard_label
 from poise.nn.backbones.eva import Eva, SimplePyramid
 from poise.nn.backbones.shufflenet import ShuffleNetV2
 from poise.nn.backbones.swin import Swin

@@ -18,9 +18,9 @@ from poise.boxes import DeltaCoder
 from poise.criteria.distribution import iou_label, qfl_of_joint_scores, qfl_of_logits, quality_label
 from poise.criteria.dual_weighting import NegativeWeightFactors
 from poise.criteria.fovea import LogDistances, fovea_focal
-from poise.criteria.protocol import hard_label, num_positives, num_positives_clamped
 from poise.criteria.rep_points import InitialPointsCriterion
 from poise.criteria.set_prediction import iou_of_normalized_boxes
+from poise.losses import hard_label, num_positives, num_positives_clamped
 from poise.models.notation import Part, parse_part
 from poise.models.options import check_options, option_types
 from poise.sample import OHEM, InstanceBalanced, IoUBalanced, RandomSelection

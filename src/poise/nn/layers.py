@@ -1,4 +1,4 @@
-"""Layers of necks and dense heads: 3x3 convolution, towers, output convolutions, and grids of priors."""
+"""Layers of necks and dense heads: convolutions, towers, output convolutions, and grids of priors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from poise.nn.deformable import DeformableConv
+from poise.nn.kernels.deformable_sampling import deform
 from poise.nn.kernels.winograd import conv3x3
 from poise.structures import Priors
 
@@ -53,6 +53,64 @@ def winograd_is_faster(levels: Sequence[Tensor], weight: Tensor) -> bool:
         return False
     tiles = sum(batch * -(-height // 4) * -(-width // 4) for batch, _, height, width in (x.shape for x in levels))
     return tiles >= MIN_TILES
+
+
+class DeformableConv(nn.Module):
+    """Deformable convolution (Dai et al. 2017; Zhu et al. 2019) with one offset group.
+
+    Offsets and masks are predicted by a convolution of the input. Offsets start at 0, so it starts as the plain
+    convolution; with masks, which start at 1/2, as half of it.
+
+    Args:
+        gated: weight each tap by a mask in [0,1] (DCNv2); otherwise taps are only moved (DCNv1).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        gated: bool = True,
+    ) -> None:
+        super().__init__()
+        self.stride, self.padding, self.dilation, self.taps = stride, padding, dilation, kernel * kernel
+        self.weight = nn.Parameter(torch.empty(channels, in_channels // groups, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+        bound = 1 / math.sqrt(in_channels // groups * kernel * kernel)
+        nn.init.uniform_(self.weight, -bound, bound)
+        outputs = (3 if gated else 2) * self.taps
+        self.conv_offset = nn.Conv2d(in_channels, outputs, kernel, stride, padding, dilation)
+        nn.init.zeros_(self.conv_offset.weight)
+        nn.init.zeros_(self.conv_offset.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B,C,H,W) to (B,C',H',W'); predicted offsets are (y, x) of each tap in row-major order."""
+        predicted = self.conv_offset(x)
+        offset, logits = predicted[:, : 2 * self.taps], predicted[:, 2 * self.taps :]
+        mask = logits.sigmoid() if logits.shape[1] else None
+        return deform(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
+
+    @staticmethod
+    def of(conv: nn.Conv2d, gated: bool = True) -> DeformableConv:
+        """Return a deformable convolution with the shape and the weights of a plain one."""
+        deformable = DeformableConv(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size[0],
+            conv.stride[0],
+            int(conv.padding[0]),
+            conv.dilation[0],
+            conv.groups,
+            conv.bias is not None,
+            gated,
+        )
+        deformable.load_state_dict(conv.state_dict(), strict=False)
+        return deformable
 
 
 class SharedLayers(nn.Sequential):

@@ -10,7 +10,7 @@ from torchvision.ops import roi_align
 
 from poise.boxes import area
 from poise.nn.kernels.roi_align_cpu import roi_align_levels
-from poise.pairwise import devices
+from poise.pairwise import pairs
 
 
 class RegionAlign(nn.Module):
@@ -37,7 +37,7 @@ class RegionAlign(nn.Module):
         boxes = regions.flatten(0, 1).float()
         image = torch.arange(len(regions), device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions.shape[1])
         level = self.levels(boxes)
-        if devices.allows_dynamic_shapes(boxes.device):
+        if pairs.allows_dynamic_shapes(boxes.device):
             finite = level.isfinite()
             boxes, level = torch.where(finite[:, None], boxes, 0.0), torch.where(finite, level, 0.0).long()
             return roi_align_levels(maps, self.strides, level, image.long(), boxes, self.size)

@@ -2,26 +2,34 @@
 
 An assigner compares every object with every prior, although about one pair in a hundred matters. Accelerators and
 captured graphs compute all pairs with a mask (:mod:`poise.pairwise.dense`); a CPU lists the pairs that matter
-(:mod:`poise.pairwise.sparse`). Both give the same results, bit by bit. Assigners and criteria import this interface
+(:mod:`poise.pairwise.pairs`). Both give the same results, bit by bit. Assigners and criteria import this interface
 only; :mod:`poise.pairwise.build` chooses the storage.
 
 Shapes: B images, g objects of a chunk (of G), N priors, C classes, P listed pairs.
 """
 
-from poise.pairwise.build import all_pairs, best_iou, from_index, from_mask, inside, overlapping
-from poise.pairwise.devices import (
+from poise.pairwise.build import (
+    BestObject,
     Objects,
-    accumulate_dtype,
-    allows_dynamic_shapes,
+    all_pairs,
+    best_iou,
     chunks_of_objects,
+    from_index,
+    from_mask,
+    highest_value_wins,
+    inside,
+    nearest_per_level,
     none_left,
     object_slices,
+    only_finite,
+    overlapping,
+    sum_by_class,
 )
-from poise.pairwise.finite import CompactPriors, only_finite
-from poise.pairwise.pairs import TINY, Pairs
-from poise.pairwise.topk import nearest_per_level, smallest, sort_keys
+from poise.pairwise.dense import CompactPriors
+from poise.pairwise.pairs import TINY, Pairs, accumulate_dtype, allows_dynamic_shapes, smallest, sort_keys
 
 __all__ = [
+    "BestObject",
     "TINY",
     "CompactPriors",
     "Objects",
@@ -33,6 +41,7 @@ __all__ = [
     "chunks_of_objects",
     "from_index",
     "from_mask",
+    "highest_value_wins",
     "inside",
     "nearest_per_level",
     "none_left",
@@ -41,4 +50,5 @@ __all__ = [
     "overlapping",
     "smallest",
     "sort_keys",
+    "sum_by_class",
 ]

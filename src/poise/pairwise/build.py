@@ -1,27 +1,80 @@
-"""Builds pairs; the only place that chooses between dense and sparse storage."""
+"""Builds pairs, chunk by chunk of the objects, and decides which object wins a prior that several claim.
+
+The only place that chooses between dense and sparse storage. The planes (B,g,N) of a chunk stay within a number of
+elements. Three rules for conflicts occur in the papers: the highest value wins, the smallest area wins, the cheapest
+object wins. The last two are the first with the negative area and the negative cost. Ties go to the lowest index of the
+object.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from poise.boxes import distance_inside, intersect, iou, planar
-from poise.pairwise import devices
+from poise.pairwise import pairs as storage
 from poise.pairwise.dense import DensePairs
-from poise.pairwise.devices import Objects, chunks_of_objects
-from poise.pairwise.pairs import Pairs
-from poise.pairwise.sparse import SparsePairs
-from poise.structures import GroundTruth, Priors
+from poise.pairwise.pairs import Pairs, SparsePairs, positions, smallest
+from poise.structures import GroundTruth, Predictions, Priors
 
+PLANE_ELEMENTS = 1 << 25  # of all (B,g,N) planes of a chunk together
+CACHED_ELEMENTS = 1 << 20  # of one dense plane on a CPU: planes that stay in its cache are read several times as fast
+LISTED_SHARE = 8  # at most one pair in so many is listed
 BLOCK_BITS = 5  # 32 neighboring priors
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Consecutive objects of every image."""
+
+    boxes: Tensor  # (B,g,4) xyxy pixels
+    labels: Tensor  # (B,g)
+    valid: Tensor  # (B,g) bool
+    part: slice  # of the G objects
+
+    @property
+    def index(self) -> Tensor:
+        """The number of each object among all G, (g,) int64."""
+        return torch.arange(self.part.start, self.part.stop, device=self.labels.device)
+
+
+def plane_elements(device: torch.device, *, dense: bool) -> int:
+    """Return how many elements the planes (B,g,N) of a chunk may have; on a CPU few if all pairs are computed."""
+    if not storage.allows_dynamic_shapes(device):
+        return PLANE_ELEMENTS
+    return min(PLANE_ELEMENTS, CACHED_ELEMENTS) if dense else LISTED_SHARE * PLANE_ELEMENTS
+
+
+def object_slices(
+    batch: int, priors: int, objects: int, *, planes_alive: int = 1, elements: int | None = None
+) -> list[slice]:
+    """Slice the object axis so that ``planes_alive`` planes (B,g,N) have at most ``elements`` (``PLANE_ELEMENTS``)."""
+    size = max(1, (elements or PLANE_ELEMENTS) // max(1, batch * priors * planes_alive))
+    return [slice(start, min(start + size, objects)) for start in range(0, objects, size)]
+
+
+def chunks_of_objects(
+    truth: GroundTruth, priors: int, planes_alive: int = 1, *, dense: bool = False
+) -> Iterator[Objects]:
+    """Yield the objects in chunks.
+
+    Args:
+        priors: N.
+        planes_alive: planes (B,g,N) that exist at the same time.
+        dense: whether all pairs are computed on a CPU as well (:func:`poise.pairwise.all_pairs`), one plane at a time.
+    """
+    (batch, objects), elements = truth.labels.shape, plane_elements(truth.labels.device, dense=dense)
+    for part in object_slices(batch, priors, objects, planes_alive=1 if dense else planes_alive, elements=elements):
+        yield Objects(truth.boxes[:, part], truth.labels[:, part], truth.valid[:, part], part)
 
 
 def from_mask(mask: Tensor) -> Pairs:
     """Return the pairs of a mask (B,g,N)."""
-    return SparsePairs.from_mask(mask) if devices.allows_dynamic_shapes(mask.device) else DensePairs(mask)
+    return SparsePairs.from_mask(mask) if storage.allows_dynamic_shapes(mask.device) else DensePairs(mask)
 
 
 def all_pairs(valid: Tensor, usable: Tensor) -> DensePairs:
@@ -35,6 +88,48 @@ def from_index(index: Tensor, priors: int) -> SparsePairs:
     owner = torch.arange(batch * objects, device=index.device)[:, None].expand(-1, count)
     first = torch.arange(batch, device=index.device)[:, None, None] * priors
     return SparsePairs(torch.Size((batch, objects, priors)), owner.flatten(), (index + first).flatten())
+
+
+@dataclass(frozen=True)
+class BestObject:
+    """The object of the highest value at each prior, over chunks of objects."""
+
+    value: Tensor  # (B,N) float32, -infinity where no object claims the prior
+    index: Tensor  # (B,N) int64 into G, 0 where no object claims the prior
+
+    @staticmethod
+    def none(shape: Sequence[int], device: torch.device) -> BestObject:
+        """Before any object is seen; ``shape`` is (B,N)."""
+        value = torch.full(tuple(shape), -torch.inf, device=device)
+        return BestObject(value, torch.zeros_like(value, dtype=torch.int64))
+
+    def update(self, pairs: Pairs, values: Tensor, objects: Objects) -> BestObject:
+        """Let the next objects claim priors with ``values`` of pairs."""
+        value, index = pairs.argmax_by_prior(values)
+        better = value > self.value
+        return BestObject(torch.maximum(value, self.value), torch.where(better, index + objects.part.start, self.index))
+
+    @property
+    def found(self) -> Tensor:
+        """Priors that an object claims, (B,N) bool."""
+        return self.value > -torch.inf
+
+
+def highest_value_wins(prior: Tensor, value: Tensor, positive: Tensor, num_priors: int) -> BestObject:
+    """Return the object of the highest value at each prior, from the candidates of each object.
+
+    Args:
+        prior: (B,G,K) int64 into the N priors, an object's candidates.
+        value: (B,G,K) of the candidates.
+        positive: (B,G,K) bool, the candidates that claim their prior.
+    """
+    (batch, objects, _), flat = prior.shape, prior.flatten(1)
+    value = torch.where(positive, value, -torch.inf).flatten(1)
+    highest = value.new_full((batch, num_priors), -torch.inf).scatter_reduce(1, flat, value, "amax")
+    number = torch.arange(objects, device=prior.device)[:, None].expand_as(prior).flatten(1)
+    number = torch.where(value == highest.gather(1, flat), number, objects)
+    index = torch.full_like(highest, objects, dtype=torch.int64).scatter_reduce(1, flat, number, "amin")
+    return BestObject(highest, torch.where(highest > -torch.inf, index, 0))
 
 
 def inside(priors: Priors, objects: Objects) -> Pairs:
@@ -57,6 +152,16 @@ def overlapping(boxes: Tensor, objects: Objects, usable: Tensor | None = None) -
     return pairs, iou(pairs.from_priors(boxes), pairs.from_objects(objects.boxes))
 
 
+def sum_by_class(positive: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Sum pair weights (B,N,G) over the objects of each class ``labels`` (B,G), giving (B,N,C)."""
+    batch, priors, objects = positive.shape
+    total = positive.new_zeros(batch, num_classes, priors)
+    for part in object_slices(batch, priors, objects, planes_alive=8):
+        weight = positive[..., part].transpose(1, 2)
+        total = total.scatter_add(1, labels[:, part, None].expand_as(weight), weight)
+    return total.transpose(1, 2)
+
+
 def best_iou(boxes: Tensor, truth: GroundTruth) -> Tensor:
     """Return the greatest IoU of each prior's box (B,N,4) with an object, (B,N)."""
     best = torch.zeros_like(boxes[..., 0], dtype=torch.float32)
@@ -68,7 +173,7 @@ def best_iou(boxes: Tensor, truth: GroundTruth) -> Tensor:
 
 def _related(boxes: Tensor, objects: Objects, related: Callable[[Tensor, Tensor], Tensor]) -> Pairs:
     """Return the pairs of valid objects and boxes of priors (1|B,N,4) that are ``related``."""
-    if devices.allows_dynamic_shapes(boxes.device):
+    if storage.allows_dynamic_shapes(boxes.device):
         return _search(boxes, objects, related)
     return DensePairs(related(planar(boxes)[:, None], objects.boxes[:, :, None]) & objects.valid[..., None])
 
@@ -87,14 +192,61 @@ def _search(boxes: Tensor, objects: Objects, related: Callable[[Tensor, Tensor],
     high = sides[:, None, :, 2:].nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(-1)
     start, end = objects.boxes[:, :, None].split(2, -1)
     near = torch.minimum(high - start, end - low).amin(-1) > 0
-    row = devices.positions(near & objects.valid[..., None])
+    row = positions(near & objects.valid[..., None])
     owner = row // blocks  # (R,) into B * g
     number = row - owner * blocks  # (R,) into the S blocks of an image
     image = owner // count
     hulls = sides.contiguous().flatten(0, 1).index_select(0, number if len(boxes) < batch else number + image * blocks)
     wanted = objects.boxes.flatten(0, 1).index_select(0, owner)[:, None]
-    found = devices.positions(related(hulls.mT, wanted))
+    found = positions(related(hulls.mT, wanted))
     row = found >> BLOCK_BITS
     first = image * priors + (number << BLOCK_BITS)  # prior of each row, into B * N
     prior = first.index_select(0, row) + (found & block - 1)
     return SparsePairs(torch.Size((batch, count, priors)), owner.index_select(0, row), prior)
+
+
+def nearest_per_level(priors: Priors, boxes: Tensor, topk: int, usable: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the ``topk`` nearest priors of each level and object; ties go to the lowest index.
+
+    Args:
+        boxes: (B,G,4) objects.
+        usable: (B,N) bool, priors that may be taken; all.
+
+    Returns:
+        Index into the N priors and whether a prior is usable, both (B,G,K) with K the sum over levels of at most
+        ``topk``.
+    """
+    x, y = planar(priors.centers.float()).unbind(-1)
+    if usable is not None:
+        x = torch.where(usable, x, torch.inf)
+    center, elements = (boxes[..., :2] + boxes[..., 2:]) / 2, plane_elements(boxes.device, dense=True)
+    found, start = [], 0
+    for size in priors.level_sizes:
+        level, chunks = slice(start, start + size), []
+        for part in object_slices(len(boxes), size, boxes.shape[1], elements=elements):
+            across = center[:, part, None, 0] - x[:, None, level]
+            along = center[:, part, None, 1] - y[:, None, level]
+            chunks.append(smallest(along.square_().addcmul_(across, across), min(topk, size))[1] + start)
+        found.append(torch.cat(chunks, 1))
+        start += size
+    index = torch.cat(found, 2)
+    if usable is None:
+        return index, torch.ones_like(index, dtype=torch.bool)
+    return index, usable[:, None].expand(-1, index.shape[1], -1).gather(2, index)
+
+
+def only_finite(predictions: Predictions, mask: Tensor) -> Tensor:
+    """Return the priors of ``mask`` (B,N) whose predictions are all finite numbers."""
+    if not storage.allows_dynamic_shapes(mask.device):
+        return mask & predictions.finite()
+    finite, among = torch.zeros_like(mask), positions(mask)
+    finite.view(-1)[among] = predictions.finite(among)
+    return finite
+
+
+def none_left(running: Tensor) -> bool:
+    """Return whether all elements are known to be False, so that an iteration may stop early.
+
+    Always False where looking at the values would synchronize.
+    """
+    return storage.allows_dynamic_shapes(running.device) and not running.any()

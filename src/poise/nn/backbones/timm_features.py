@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from poise.nn.backbones.published_names import timm_names
-from poise.nn.deformable import make_deformable
+from poise.nn.layers import DeformableConv
 from poise.storage import load_weights
 
 TORCHVISION_WEIGHTS = {  # ImageNet weights that published detectors start from
@@ -194,6 +194,21 @@ def _unpool_first_stage(body: nn.Module) -> None:
         pool = getattr(module, "pool", None)
         if isinstance(pool, nn.AvgPool2d) and pool.stride in (1, (1, 1)):
             module.pool = nn.Identity()
+
+
+def make_deformable(stage: nn.Module, gated: bool = True) -> int:
+    """Replace the 3x3 convolutions of a ResNet, ResNeXt or Res2Net stage by deformable ones; return their number."""
+    replaced = 0
+    for block in list(stage.modules()):
+        conv = getattr(block, "conv2", None)
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+            block.conv2 = DeformableConv.of(conv, gated)
+            replaced += 1
+        convs = getattr(block, "convs", None)
+        if isinstance(convs, nn.ModuleList):
+            block.convs = nn.ModuleList([DeformableConv.of(c, gated) if isinstance(c, nn.Conv2d) else c for c in convs])
+            replaced += len(convs)
+    return replaced
 
 
 def tensors_of(content: dict[str, Any]) -> dict[str, Tensor]:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import decode_distances
-from poise.nn.deformable import DeformableConv, deform
+from poise.nn.kernels.deformable_sampling import deform
 from poise.nn.layers import (
     AnchorGrid,
     ConvNorm,
+    DeformableConv,
     Scales,
     flatten_levels,
     init_towers,

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.ops import deform_conv2d
 
 Shape = tuple[int, int]  # height and width of a level
 
@@ -106,6 +107,32 @@ def _neighbors(position: Tensor, cells: Tensor) -> list[tuple[Tensor, Tensor]]:
         inside = index.minimum(cells - 1).clamp(min=0)
         neighbors.append((inside, torch.where(inside == index, weight, 0.0)))
     return neighbors
+
+
+def deform(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 1,
+    dilation: int = 1,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Compute ``torchvision.ops.deform_conv2d`` in the precision of the weight, also inside autocast; returns x's
+    dtype.
+
+    In eager mode on a CPU a faster kernel computes convolutions of one group.
+    """
+    dtype = weight.dtype
+    in_bags = x.device.type == "cpu" and dtype in (torch.float32, torch.float64) and x.numel() and offset.numel()
+    in_bags = in_bags and x.shape[1] == weight.shape[1]
+    in_bags = in_bags and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    kernel = deform_conv_in_bags if in_bags else deform_conv2d
+    mask = None if mask is None else mask.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        output = kernel(x.to(dtype), offset.to(dtype), weight, bias, stride, padding, dilation, mask)
+    return output.to(x.dtype)
 
 
 def deform_conv_in_bags(
