@@ -19,6 +19,7 @@ FLOORS = (
         "draw",
         "fonts",
         "suggestions",
+        "plugins",
         "version",
     ),
     ("losses", "pairwise", "postprocess"),

@@ -12,11 +12,21 @@ from poise.version import __version__
 
 if TYPE_CHECKING:
     from poise.api import Detector
+    from poise.api.register import (
+        register_assigner,
+        register_backbone,
+        register_criterion,
+        register_head,
+        register_model,
+        register_recipe,
+        register_sampler,
+    )
     from poise.detectors import DetectionModel
     from poise.losses import VarifocalLoss
     from poise.models import create_model, list_models
     from poise.models.files import load_model as load
     from poise.models.files import save_model as save
+    from poise.plugins import require_interface
     from poise.preprocess import Preprocess
     from poise.published import LoadReport, load_published
     from poise.storage import DamagedFile
@@ -58,6 +68,14 @@ __all__ = [
     "Match",
     "StepOutput",
     "Detections",
+    "register_assigner",
+    "register_sampler",
+    "register_criterion",
+    "register_head",
+    "register_backbone",
+    "register_model",
+    "register_recipe",
+    "require_interface",
 ]
 
 _HOMES = {
@@ -72,7 +90,9 @@ _HOMES = {
     "Preprocess": "poise.preprocess",
     "DamagedFile": "poise.storage",
     "VarifocalLoss": "poise.losses",
+    "require_interface": "poise.plugins",
 }
+_HOMES |= {name: "poise.api.register" for name in __all__ if name.startswith("register_")}
 
 
 def __getattr__(name: str) -> Any:

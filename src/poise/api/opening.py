@@ -13,6 +13,7 @@ import torch
 from poise.detectors import DetectionModel
 from poise.export import is_exported, load_exported
 from poise.models import create_model, list_models
+from poise.models.catalog import is_model
 from poise.models.files import find_model_file, is_model_file, load_model
 from poise.published import load_published
 from poise.published.demo import named_weights
@@ -48,7 +49,7 @@ def open_model(source: PathLike, weights: PathLike | None = None, options: Mappi
     """
     options = options or {}
     source = named_weights(source)
-    if str(source) in list_models() and not Path(source).exists():
+    if not Path(source).exists() and is_model(str(source)):
         return _from_name(str(source), weights, options)
     refuse_options("a file", weights, options)
     if is_exported(source) and not Path(source).is_dir():

@@ -60,19 +60,21 @@ def load_methods(words: Sequence[str], image_set: ImageSet, device: str, notes: 
 def _is_assigner(word: str) -> bool:
     """Whether a word is the name of an assigner, alone or with options as in ``atss(topk=15)``."""
     from poise.models.assigners import ASSIGNERS
+    from poise.models.catalog import is_model
 
-    return word.partition("(")[0].strip() in ASSIGNERS
+    name = word.partition("(")[0].strip()
+    return name in ASSIGNERS or (not is_model(name) and name in ASSIGNERS)  # is_model() imports plug-ins
 
 
 def _load_model(word: str, image_set: ImageSet, device: str, notes: list[str]) -> Any:
     """The model that a word of the command line names, in evaluation mode."""
     from poise.api import Detector
-    from poise.models import list_models
+    from poise.models.catalog import is_model
 
     name, sign, weights = word.partition("=")
-    if sign and name in list_models():
+    if sign and is_model(name):
         return Detector(_load_published(name, weights, notes), device).model
-    if word in list_models() and not Path(word).exists():
+    if not Path(word).exists() and is_model(word):
         notes.append(f"{word} has random weights: this is the first step of a training")
         detector = Detector(word, device, num_classes=len(image_set.categories))
         detector.model.set_classes(image_set.class_names, image_set.category_ids)

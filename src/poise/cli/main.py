@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", module=rf"({OTHERS})(\.|$)")
     words = [word for word in words if word != "--debug"]
     try:
-        return _dispatch(words)
+        return _dispatch(_import_packages(words))
     except CommandLineError as error:
         return _print_error(error, USAGE, debug)
     except KeyboardInterrupt:
@@ -91,6 +91,25 @@ def _dispatch(words: list[str]) -> int:
     if hasattr(command, "parse"):  # train, ablate, lab: the options depend on the first argument
         return command.run(command.parse(rest))
     return command.run(parse(command.Arguments, f"poise {name}", rest))
+
+
+def _import_packages(words: list[str]) -> list[str]:
+    """Import the packages that ``--import`` names before the command, and return the words after them."""
+    while words and words[0].partition("=")[0] == "--import":
+        _, sign, package = words[0].partition("=")
+        package, words = (package, words[1:]) if sign else ("".join(words[1:2]), words[2:])
+        if not package:
+            raise CommandLineError("--import needs the name of a package: poise --import my_package COMMAND …")
+        sys.path.insert(0, os.getcwd())  # the user's package may be in the current folder
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name != package.partition(".")[0]:
+                raise
+            raise CommandLineError(
+                f"--import {package}: there is no such package here or among the installed ones"
+            ) from error
+    return words
 
 
 def _print_help() -> None:

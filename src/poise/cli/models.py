@@ -21,9 +21,10 @@ class Arguments:
 def run(arguments: Arguments) -> int:
     """Print one name per line."""
     from poise.models import list_models
+    from poise.plugins import with_origins
 
     names = list_models(arguments.pattern)
     if not names:
         raise ValueError(f"no model matches '{arguments.pattern}'; poise models lists all {len(list_models())}")
-    print(json.dumps(names, indent=1) if arguments.json else "\n".join(names))
+    print(json.dumps(names, indent=1) if arguments.json else "\n".join(with_origins("model", names)))
     return 0

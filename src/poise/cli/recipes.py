@@ -26,6 +26,7 @@ class Arguments:
 def run(arguments: Arguments) -> int:
     """Print a line or the settings of each recipe."""
     from poise.models import list_models
+    from poise.plugins import with_origins
     from poise.recipes import describe_recipe, get_recipe, list_recipes, to_dict
 
     names = list_recipes(arguments.pattern)
@@ -38,8 +39,9 @@ def run(arguments: Arguments) -> int:
     elif arguments.json:
         print(json.dumps({name: describe_recipe(name) for name in names}, indent=1))
     else:
-        width = max(map(len, names))
-        print("\n".join(f"{name:<{width}}  {describe_recipe(name)}" for name in names))
+        shown = dict(zip(names, with_origins("recipe", names), strict=True))
+        width = max(map(len, shown.values()))
+        print("\n".join(f"{shown[name]:<{width}}  {describe_recipe(name)}" for name in names))
     return 0
 
 

@@ -30,7 +30,7 @@ from poise.engine.state import TrainingState
 from poise.engine.stopping import EXIT_CODES
 from poise.engine.train import Training
 from poise.engine.validation import Validation, draw_run, write_record
-from poise.models.files import describe
+from poise.models.files import describe, require_packages
 from poise.recipes import Recipe, differences, save_recipe
 from poise.storage import write_text_atomically
 
@@ -116,6 +116,8 @@ def _train(
     given: DetectionModel | None,
 ) -> RunResult:
     checkpoint, notes = _checkpoint(folder) if resume else (None, [])
+    if checkpoint is not None:
+        require_packages(checkpoint["model"], folder / LAST)
     train_set, val_set, remarks = open_sets(recipe.data)
     seed_all(recipe.train.seed, 0)  # the same model in every process
     model, loaded = build_model(recipe, train_set, fresh=checkpoint is None, given=given)

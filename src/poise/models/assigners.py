@@ -33,6 +33,7 @@ from poise.detectors import DenseBranch
 from poise.models.notation import Part
 from poise.models.schemes import Incompatible, scheme_for, use_scheme
 from poise.models.values import build_part, to_part
+from poise.plugins import load_plugins
 from poise.structures import Progress, value_at
 
 ANCHOR_SCALE = 8.0  # strides, as in ATSS's article: square anchors that heads of points get for IoU-based assigners
@@ -82,6 +83,8 @@ def swap_assigner(network: nn.Module, assigner: str | Part | Assigner, model: st
             reason and those that are.
     """
     part = to_part(assigner, "assigner", builders())
+    if part.name not in ASSIGNERS:
+        load_plugins()
     built = build_part(part, "assigner", builders())
     reason = incompatibility(network, part.name, built)
     if reason:

@@ -39,6 +39,7 @@ from poise.models.retinanet import retinanet
 from poise.models.tood import tood
 from poise.models.vfnet import vfnet
 from poise.models.yolox import yolox
+from poise.plugins import load_plugins
 from poise.preprocess import CAFFE, NANODET, Preprocess
 from poise.sample import Sampler
 from poise.structures import Progress
@@ -194,7 +195,15 @@ NAMES: dict[str, Entry] = {
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of ``create_model`` that match a shell pattern, sorted."""
+    load_plugins()
     return sorted(fnmatch.filter(NAMES, pattern))
+
+
+def is_model(name: str) -> bool:
+    """Return whether ``create_model`` knows the name. Plug-ins are imported for names that poise does not have."""
+    if name not in NAMES:
+        load_plugins()
+    return name in NAMES
 
 
 def create_model(
@@ -227,7 +236,7 @@ def create_model(
     Raises:
         ValueError: an unknown name or option (the message suggests the nearest), or a value out of range.
     """
-    if name not in NAMES:
+    if not is_model(name):
         raise ValueError(f"no model '{name}'{did_you_mean(name, NAMES)}; poise.list_models() lists them")
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes}: at least one class is needed")

@@ -37,6 +37,7 @@ from poise.models.options import option_types
 from poise.models.samplers import region_stage_of
 from poise.models.schemes import plain_criterion, use_criterion
 from poise.models.values import build_part, made_type
+from poise.plugins import load_plugins
 from poise.structures import Predictions, QueryPredictions
 
 
@@ -85,6 +86,8 @@ def swap_criterion(network: nn.Module, part: Part, model: str) -> bool:
     holder = _holder(network)
     if holder is None:
         raise ValueError(f"criterion='{part}': '{model}' has no criterion that can be replaced")
+    if part.name not in CRITERIA:
+        load_plugins()
     own = plain_criterion(holder.criterion)
     made = made_type(CRITERIA[part.name]) if part.name in CRITERIA else None
     reason = "" if made is None else _mismatch(holder, own, made)

@@ -58,7 +58,7 @@ def exchange_parts(
         replaced["sampler"] = swap_sampler(network, parts["sampler"], model)
     for kind, part in parts.items():
         if replaced[kind] and not (kind == "sampler" and part.options is None):
-            _refuse_second(kind, part, known[kind][part.name], options)
+            _refuse_second(kind, part, registries()[kind][part.name], options)
     return {kind: str(part) for kind, part in parts.items()}
 
 

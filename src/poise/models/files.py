@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from poise.nn.backbones.timm_features import Backbone
+from poise.plugins import origin_of
 from poise.storage import DamagedFile, load_weights, read_metadata, read_safely, save_atomically
 
 if TYPE_CHECKING:
@@ -19,17 +21,52 @@ FORMAT = "poise-1"
 METADATA = "poise"  # entry of a safetensors header: format and description of the model as JSON
 
 
+class MissingPackage(ValueError):
+    """A model file uses parts of packages that are missing or have changed."""
+
+    def __init__(self, file: Path, packages: Sequence[str], error: Exception) -> None:
+        modules = [package.partition(" ")[0] for package in packages]
+        super().__init__(
+            f"{file}: {error}. The file was written with {', '.join(packages)}, which it cannot load itself: install "
+            f"this package, or import it first ('import {modules[0]}' in Python, 'poise --import {modules[0]} …' on "
+            "the command line)"
+        )
+
+
+def require_packages(description: Mapping[str, Any], file: Path) -> None:
+    """Check that the model of a description has a known name.
+
+    Raises:
+        MissingPackage: it has not; the message names the package that has it.
+    """
+    from poise.models.catalog import is_model  # the catalog builds networks, which this module only describes
+
+    packages = description.get("packages", ())
+    if packages and not is_model(description["name"]):
+        raise MissingPackage(file, packages, ValueError(f"no model '{description['name']}'"))
+
+
 def describe(model: DetectionModel) -> dict[str, Any]:
     """Return the description that rebuilds ``model`` without its weights: name, classes and options."""
     backbone = getattr(model.network, "backbone", None)
     resolved = backbone.resolved_options() if isinstance(backbone, Backbone) else {}
-    return {
+    description = {
         "name": model.name,
         "num_classes": model.num_classes,
         "options": {**model.options, **resolved},
         "class_names": list(model.class_names),
         "category_ids": list(model.category_ids),
     }
+    return {**description, "packages": packages_of(description)}
+
+
+def packages_of(description: Mapping[str, Any]) -> list[str]:
+    """Return the packages, with versions, whose plug-ins a described model uses."""
+    options = description["options"]
+    parts = [(kind, options[kind]) for kind in ("assigner", "sampler", "criterion", "backbone") if kind in options]
+    names = [(kind, str(text).partition("(")[0]) for kind, text in parts]
+    origins = (origin_of(kind, name) for kind, name in [("model", description["name"]), *names])
+    return list(dict.fromkeys(str(origin) for origin in origins if origin is not None))
 
 
 def save_model(model: DetectionModel, path: str | os.PathLike[str], extra: dict[str, Any] | None = None) -> None:
@@ -72,6 +109,8 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
         model = build(payload["model"])
         model.load_state_dict(payload["weights"])
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        if packages := payload["model"].get("packages"):
+            raise MissingPackage(file, packages, error) from error
         raise DamagedFile(
             file,
             f"it describes no model of this version ({str(error).splitlines()[0][:200] if str(error) else error!r})",

@@ -9,6 +9,7 @@ from torch import nn
 from poise.branches.region import RegionBranch, RegionStage
 from poise.models.notation import Part
 from poise.models.values import build_part
+from poise.plugins import load_plugins
 from poise.sample import (
     PositiveNegativeSampler,
     Sampler,
@@ -50,6 +51,8 @@ def swap_sampler(network: nn.Module, part: Part, model: str) -> bool:
     stage = region_stage_of(network)
     if stage is None:
         raise ValueError(f"sampler='{part}': '{model}' is not a two-stage detector, it trains on all of its priors")
+    if part.name not in SAMPLERS:
+        load_plugins()
     own = stage.sampler
     size = {"size": own.size} if isinstance(own, PositiveNegativeSampler) and part.options is None else {}
     sampler = build_part(part, "sampler", SAMPLERS, size)

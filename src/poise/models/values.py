@@ -23,6 +23,7 @@ from poise.criteria.set_prediction import iou_of_normalized_boxes
 from poise.losses import hard_label, num_positives, num_positives_clamped
 from poise.models.notation import Part, parse_part
 from poise.models.options import check_options, option_types
+from poise.plugins import with_origins
 from poise.sample import OHEM, InstanceBalanced, IoUBalanced, RandomSelection
 from poise.suggestions import did_you_mean
 
@@ -93,7 +94,8 @@ def build_part(part: Part, kind: str, known: Mapping[str, Build], context: Mappi
         ValueError: an unknown name, an unknown option or a wrong value; the message lists the known ones.
     """
     if part.name not in known:
-        raise ValueError(f"no {kind} '{part.name}'{did_you_mean(part.name, known)}; there are {', '.join(known)}")
+        names = ", ".join(with_origins(kind, known))
+        raise ValueError(f"no {kind} '{part.name}'{did_you_mean(part.name, known)}; there are {names}")
     build, owner = known[part.name], f"{kind} '{part.name}'"
     options = {option: _resolved(value, owner) for option, value in (part.options or {}).items()}
     check_options(owner, build, options)

@@ -6,7 +6,8 @@ import fnmatch
 import importlib
 from collections.abc import Callable
 
-from poise.models import list_models
+from poise.models.catalog import NAMES as MODELS
+from poise.plugins import load_plugins
 from poise.recipes import (
     atss,
     autoassign,
@@ -65,6 +66,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 def list_recipes(pattern: str = "*") -> list[str]:
     """List the published recipes that match a shell pattern, sorted. The name of every model is a recipe as well."""
+    load_plugins()
     return sorted(fnmatch.filter(RECIPES, pattern))
 
 
@@ -83,13 +85,15 @@ def get_recipe(name: str) -> Recipe:
     Raises:
         ValueError: no such name; a similar one is suggested.
     """
-    if name in RECIPES:
-        return RECIPES[name]()
-    if name in list_models():
-        return finetune(name)
     if ":" in name:
         return _own_recipe(name)
-    known = [*RECIPES, *list_models()]
+    if name not in RECIPES and name not in MODELS:
+        load_plugins()
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name in MODELS:
+        return finetune(name)
+    known = [*RECIPES, *MODELS]
     raise ValueError(f"no recipe or model '{name}'{did_you_mean(name, known)}; 'poise recipes' lists them")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from poise.nn.backbones.published_names import timm_names
 from poise.nn.layers import DeformableConv
+from poise.plugins import load_plugins
 from poise.storage import load_weights
 
 TORCHVISION_WEIGHTS = {  # ImageNet weights that published detectors start from
@@ -26,8 +27,12 @@ TORCHVISION_WEIGHTS = {  # ImageNet weights that published detectors start from
 }
 
 
+BACKBONES: dict[str, Callable[[Sequence[int]], nn.Module]] = {}
+"""Networks of plug-ins (``poise.register_backbone``); all other names are timm's."""
+
+
 class Backbone(nn.Module):
-    """Feature maps of a timm network.
+    """Feature maps of a timm network, or of one that a plug-in registered.
 
     Args:
         name: a timm model name, for example ``resnet50``.
@@ -60,8 +65,12 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         pretrained = weights == "imagenet"
-        self.body: Any = _features(name, stages, pretrained)
-        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
+        if not timm.is_model(name.partition(".")[0]):
+            load_plugins()
+        self.plugged = name in BACKBONES
+        self.body: Any = _plugged(name, stages, pretrained) if self.plugged else _features(name, stages, pretrained)
+        channels = self.body.channels if self.plugged else self.body.feature_info.channels()
+        self.channels: tuple[int, ...] = tuple(channels)
         self.strides: tuple[int, ...] = tuple(2**stage for stage in stages)
         self.default_options = (frozen_stages is None, norm_eval is None)
         self.frozen_stages = -1 if frozen_stages is None else frozen_stages
@@ -83,7 +92,7 @@ class Backbone(nn.Module):
         """Apply the published ``frozen_stages`` and ``norm_eval`` where they are ``None``; called after loading
         weights."""
         default_frozen, default_norm = self.default_options
-        self.frozen_stages = 1 if default_frozen else self.frozen_stages
+        self.frozen_stages = (-1 if self.plugged else 1) if default_frozen else self.frozen_stages
         self.norm_eval = True if default_norm else self.norm_eval
         self._freeze()
 
@@ -104,7 +113,8 @@ class Backbone(nn.Module):
 
     def _make_deformable(self, stages: Sequence[int], gated: bool) -> None:
         """Replace 3x3 convolutions by deformable ones that keep their weights."""
-        modules = {entry["reduction"]: entry["module"].replace(".", "_") for entry in self.body.feature_info.info}
+        info = [] if self.plugged else self.body.feature_info.info
+        modules = {entry["reduction"]: entry["module"].replace(".", "_") for entry in info}
         for stage in stages:
             module = getattr(self.body, modules.get(2**stage, ""), None)
             if module is None or not make_deformable(module, gated):
@@ -116,6 +126,8 @@ class Backbone(nn.Module):
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
+        if self.plugged:
+            raise ValueError(f"frozen_stages={self.frozen_stages}: the stages of this backbone are unknown; give -1")
         info = [entry for entry in self.body.feature_info.info if entry["reduction"] >= 4]
         if self.frozen_stages > len(info):
             raise ValueError(
@@ -149,6 +161,22 @@ class Backbone(nn.Module):
     def _norm_parameters(self) -> list[nn.Parameter]:
         norms = [module for module in self.body.modules() if isinstance(module, _BatchNorm)]
         return [parameter for norm in norms for parameter in norm.parameters()]
+
+
+def _plugged(name: str, stages: Sequence[int], pretrained: bool) -> Any:
+    """Return the network of a plug-in.
+
+    Raises:
+        ValueError: ImageNet weights, which only timm's networks have, or a network without ``channels``.
+    """
+    if pretrained:
+        raise ValueError(f"backbone '{name}' has no ImageNet weights: give backbone_weights 'none' or a file")
+    body = BACKBONES[name](tuple(stages))
+    if len(getattr(body, "channels", ())) != len(stages):
+        raise ValueError(
+            f"backbone '{name}': its attribute channels must have {len(stages)} numbers, one of each stage"
+        )
+    return body
 
 
 def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:

@@ -1,0 +1,130 @@
+"""Functions by which a package adds its own parts to poise; each adds one entry to a dictionary.
+
+The package calls them when it is imported. It is named wherever its parts are listed, and in the files of models that
+use them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, get_type_hints
+
+from torch import nn
+
+from poise.assign import Assigner
+from poise.criteria import Criterion
+from poise.models.assigners import ASSIGNERS, Choice
+from poise.models.catalog import BACKBONES, NAMES, Entry
+from poise.models.criteria import CRITERIA
+from poise.models.one_stage import one_stage
+from poise.models.samplers import SAMPLERS
+from poise.models.schemes import SOFT_CRITERIA
+from poise.models.values import made_type
+from poise.nn.backbones import timm_features
+from poise.plugins import add
+from poise.preprocess import Preprocess
+from poise.recipes import Recipe
+from poise.recipes.catalog import RECIPES
+from poise.sample import Sampler
+from poise.structures import PairWeights
+
+
+def register_assigner(
+    name: str,
+    build: Callable[..., Assigner],
+    *,
+    needs_anchors: bool = False,
+    criterion: Callable[[], Criterion] | None = None,
+) -> None:
+    """Add an assigner: ``create_model(…, assigner="name(option=value)")``, ``--assigner name``.
+
+    Args:
+        build: a frozen dataclass with ``__call__(predictions, truth)``, or a function that returns one. All options
+            have defaults. The return type of the call, ``Assignment`` or a kind of ``PairWeights``, decides which
+            criteria can read it.
+        needs_anchors: the IoU of the priors is read; heads of points then get square anchors.
+        criterion: for an assigner with a kind of ``PairWeights`` of its own: the criterion that it brings along.
+    """
+    add("assigner", ASSIGNERS, name, Choice(build, "anchors" if needs_anchors else "predictions"), _caller())
+    made = made_type(build)
+    if criterion is not None and made is not None:
+        returned = get_type_hints(vars(made)["__call__"]).get("return")
+        if not (isinstance(returned, type) and issubclass(returned, PairWeights) and returned is not PairWeights):
+            raise ValueError(
+                f"assigner '{name}': a criterion comes along with a class of PairWeights of your own, which the call "
+                f"of {made.__name__} must declare as its return type; other assigners use the criterion of the model"
+            )
+        SOFT_CRITERIA.setdefault(returned, criterion)
+
+
+def register_sampler(name: str, build: Callable[..., Sampler]) -> None:
+    """Add a sampler of regions for two-stage detectors; ``build`` as in :func:`register_assigner`."""
+    add("sampler", SAMPLERS, name, build, _caller())
+
+
+def register_criterion(name: str, build: Callable[..., Criterion]) -> None:
+    """Add a criterion.
+
+    Args:
+        build: as in :func:`register_assigner`. The types of ``predictions`` and ``assignment`` in its ``__call__``
+            decide which heads and assigners it is compatible with. An option ``coder`` gets the model's own encoding of
+            boxes.
+    """
+    add("criterion", CRITERIA, name, build, _caller())
+
+
+def register_head(
+    name: str,
+    head: Callable[..., nn.Module],
+    *,
+    assigner: Assigner,
+    criterion: Criterion,
+    preprocess: Preprocess | None = None,
+) -> None:
+    """Add a one-stage detector ``NAME_r50_fpn`` for each backbone of poise.
+
+    Args:
+        head: ``head(channels, num_classes, strides, **options)`` builds the module ``head(maps) -> Predictions``. Its
+            options become options of the model. With an attribute ``grid``, an ``AnchorGrid``, other assigners can be
+            given.
+        assigner, criterion: those of the model by default.
+        preprocess: image size and normalization; by default those of most models.
+    """
+    builder = one_stage(head, assigner, criterion)
+    for short, backbone in BACKBONES.items():
+        entry = Entry(builder, {"backbone": backbone}, preprocess or Preprocess())
+        add("model", NAMES, f"{name}_{short}_fpn", entry, _caller())
+
+
+def register_backbone(name: str, build: Callable[[Sequence[int]], nn.Module]) -> None:
+    """Add a backbone: ``create_model("fcos_r50_fpn", backbone="name")``, ``--model.options backbone name``.
+
+    Args:
+        build: ``build(stages)`` returns a module from pixels (B,3,H,W) to one map of each stage, finest first; stage s
+            has stride 2^s. Its attribute ``channels`` has the number of channels of each map.
+    """
+    add("backbone", timm_features.BACKBONES, name, build, _caller())
+
+
+def register_model(name: str, builder: Callable[..., nn.Module], *, preprocess: Preprocess | None = None) -> None:
+    """Add a model: ``create_model("name")``, and its fine-tuning recipe of the same name.
+
+    Args:
+        builder: ``builder(num_classes, *, backbone_weights=None, **options)`` returns a detector, such as a
+            ``PyramidDetector``: ``network(batch, progress) -> StepOutput`` and ``network.predict(pixels, sizes)``. Its
+            keyword arguments are the options of the model.
+        preprocess: image size and normalization; by default those of most models.
+    """
+    add("model", NAMES, name, Entry(builder, {}, preprocess or Preprocess()), _caller())
+
+
+def register_recipe(name: str, function: Callable[[], Recipe]) -> None:
+    """Add a recipe: ``poise train name``. The first line of the docstring stands in ``poise recipes``."""
+    add("recipe", RECIPES, name, function, _caller())
+
+
+def _caller() -> str:
+    """Name of the module that called a function of this module."""
+    frame: Any = sys._getframe(2)
+    return str(frame.f_globals.get("__name__", ""))
