@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": "Say whether one trained model is better than another, by class and image by image",
     "predict": "Detect objects in images, folders and videos",
     "export": "Export a trained model to ONNX Runtime, OpenVINO, ncnn or ExecuTorch",
+    "push": "Upload a trained model with a model card to the Hugging Face Hub",
     "lab": "Show the loss weights of every prior of a detector: a page for the browser, comparisons, statistics",
     "sampling": "Show which negatives the samplers of a two-stage model choose",
 }

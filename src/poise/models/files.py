@@ -12,7 +12,8 @@ import torch
 
 from poise.nn.backbones.timm_features import Backbone
 from poise.plugins import origin_of
-from poise.storage import DamagedFile, load_weights, read_metadata, read_safely, save_atomically
+from poise.storage import DamagedFile, load_weights, read_metadata, read_safely, save_atomically, save_safetensors
+from poise.storage.hub import MODEL_FILE, fetch_from_hub, is_hub_address
 
 if TYPE_CHECKING:
     from poise.detectors.model import DetectionModel
@@ -74,23 +75,28 @@ def save_model(model: DetectionModel, path: str | os.PathLike[str], extra: dict[
 
     Args:
         model: result of ``create_model``.
-        path: the file, usually ``*.pt``.
+        path: the file, usually ``*.pt``; ``*.safetensors`` is written with the description as JSON in its header.
         extra: further entries of the file, such as metrics; ``format``, ``model`` and ``weights`` are reserved.
     """
     taken = {"format", "model", "weights"} & set(extra or {})
     if taken:
         raise ValueError(f"extra must not contain {sorted(taken)}: these entries describe the model itself")
     weights = {name: value.detach() for name, value in model.state_dict().items()}
-    save_atomically(path, {"format": FORMAT, "model": describe(model), "weights": weights, **(extra or {})})
+    description = {"format": FORMAT, "model": describe(model), **(extra or {})}
+    if Path(path).suffix == ".safetensors":
+        apart = {name: value.contiguous().clone() for name, value in weights.items()}  # modules may have a tensor twice
+        save_safetensors(path, apart, {METADATA: json.dumps(description)})
+    else:
+        save_atomically(path, {**description, "weights": weights})
 
 
 def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> DetectionModel:
-    """Rebuild a model with its class names from a file of :func:`save_model` or from a run folder.
+    """Rebuild a model with its class names from a file of :func:`save_model`, a run folder or the Hugging Face Hub.
 
     Args:
         path: a model file or checkpoint (``best.pt``, ``last.pt``), with or without ``.pt``, or a run folder with one
             of them (``best.pt`` first). Averaged weights are used where a run has them. A safetensors file whose header
-            describes the model (:func:`is_model_file`) is read as well.
+            describes the model (:func:`is_model_file`) is read as well, and ``hf://owner/name[@revision]``.
         device: device of the model.
 
     Returns:
@@ -137,17 +143,24 @@ def build(description: dict[str, Any]) -> DetectionModel:
     """Build the model of a description by :func:`describe`, with random weights."""
     from poise.models import create_model  # the package imports this module
 
-    options = {**description["options"], "backbone_weights": None}
+    options = {name: _as_tuple(value) for name, value in description["options"].items()}  # JSON has no tuples
+    options["backbone_weights"] = None
     model = create_model(description["name"], num_classes=description["num_classes"], **options)
     model.set_classes(tuple(description["class_names"]), tuple(description["category_ids"]))
     return model
 
 
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(one) for one in value) if isinstance(value, list) else value
+
+
 def find_model_file(path: str | os.PathLike[str]) -> Path:
     """Return the model file of ``path`` (see :func:`load_model`)."""
+    if is_hub_address(path):
+        return fetch_from_hub(str(path))
     path = Path(path)
     if path.is_dir():
-        candidates = [path / "best.pt", path / "last.pt", path / "previous.pt"]
+        candidates = [path / "best.pt", path / "last.pt", path / "previous.pt", path / MODEL_FILE]
     else:
         candidates = [path, path.with_name(path.name + ".pt")]
     for candidate in candidates:

@@ -13,7 +13,7 @@ from typing import IO, Any
 import torch
 from safetensors import SafetensorError
 
-from poise.storage.seal import ARCHIVE, flaw
+from poise.storage.seal import ARCHIVE, TENSORS_HASH, flaw, hash_of_tensors
 
 _FOREIGN = "Use a file written by poise; weights of other projects are read by poise.load_published"
 _TORN = "Use an earlier file (a run keeps previous.pt beside last.pt) or copy the file again from its source"
@@ -94,10 +94,15 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def _load_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
     from safetensors.torch import load_file
 
+    expected = read_metadata(path).get(TENSORS_HASH)
     try:
-        return load_file(path)
+        content = load_file(path)
     except (SafetensorError, *_MALFORMED) as error:
         raise DamagedFile(path, f"it is no safetensors file ({error})", "Copy it again from its source") from error
+    with open(path, "rb") as file:
+        if expected is not None and hash_of_tensors(file) != expected:
+            raise DamagedFile(path, "its checksum does not match: the content was altered or damaged", _TORN)
+    return content
 
 
 def _load(file: IO[bytes], path: str | os.PathLike[str], cure: str) -> Any:

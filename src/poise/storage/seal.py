@@ -10,6 +10,7 @@ from typing import IO
 MARK = b"poise-sha256:"
 COMMENT = len(MARK) + 64  # bytes of the archive comment: the mark and a hexadecimal SHA-256
 ARCHIVE = b"PK\x03\x04"  # how a zip archive begins
+TENSORS_HASH = "tensors_sha256"  # text in the header of a safetensors file of poise
 _END_RECORD = b"PK\x05\x06"  # "end of central directory" of a zip archive, 22 bytes without its comment
 _CHUNK = 1 << 20
 
@@ -22,6 +23,17 @@ def seal(file: IO[bytes]) -> None:
     digest = _digest(file, size)
     file.seek(size)
     file.write(MARK + digest)
+
+
+def hash_of_tensors(file: IO[bytes]) -> str:
+    """Return the hexadecimal SHA-256 of the tensors of a safetensors file: of all bytes after its header."""
+    file.seek(0)
+    (header,) = struct.unpack("<Q", file.read(8))
+    file.seek(8 + header)
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def flaw(file: IO[bytes]) -> tuple[str, bool]:

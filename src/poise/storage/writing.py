@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.storage.seal import seal
+from poise.storage.seal import TENSORS_HASH, hash_of_tensors, seal
 
 
 def save_atomically(
@@ -44,7 +44,7 @@ def save_atomically(
 def save_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors and texts about them as safetensors, with the same guarantee as :func:`save_atomically`.
+    """Write tensors, their checksum and texts about them as safetensors, as safely as :func:`save_atomically`.
 
     Args:
         path: the file; its folder is made where it is missing.
@@ -53,7 +53,9 @@ def save_safetensors(
     """
     from safetensors.torch import save
 
-    content = save(dict(tensors), {"format": "pt", **(metadata or {})})
+    texts = {"format": "pt", **(metadata or {})}
+    digest = hash_of_tensors(io.BytesIO(save(dict(tensors), texts)))  # it does not depend on the texts
+    content = save(dict(tensors), {**texts, TENSORS_HASH: digest})
     _write_atomically(Path(path), lambda file: file.write(content), None)
 
 
