@@ -16,7 +16,7 @@ from poise.branches.proposals import ProposalPostProcessByImage, proposals_from_
 from poise.branches.region import ProposalPostProcess, RegionBranch, add_ground_truth, assign_regions, only_finite
 from poise.models import create_model
 from poise.models.faster_rcnn import fast_rcnn
-from poise.nn.roi_align import RegionAlign
+from poise.nn.kernels.roi_align import RegionAlign
 from poise.structures import Batch, Detections, GroundTruth, Predictions, Priors, Progress
 
 SIZE = 96

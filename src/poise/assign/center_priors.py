@@ -21,14 +21,13 @@ CenterPriorFunction = Callable[[Priors, Objects, Pairs], Tensor]
 def gaussian(priors: Priors, boxes: Tensor, mean: Tensor, sigma: Tensor, pairs: Pairs) -> Tensor:
     """Gaussian of the distance from the center in strides, around ``mean`` with width ``sigma``, both (B,G,2)."""
     strides = pairs.from_priors(priors.strides[None])
-
-    def exponent(axis: int) -> Tensor:
-        center = (boxes[..., axis] + boxes[..., axis + 2]) / 2
-        steps = (pairs.from_priors(priors.centers[..., axis].float()) - pairs.from_objects(center)) / strides
-        width = pairs.from_objects(2 * sigma[..., axis].square())
-        return (steps - pairs.from_objects(mean[..., axis])).square() / width
-
-    return (-(exponent(0) + exponent(1))).exp()
+    x, y = pairs.from_priors(priors.centers.float()).unbind(-1)
+    center_x, center_y = pairs.from_objects((boxes[..., :2] + boxes[..., 2:]) / 2).unbind(-1)
+    mean_x, mean_y = pairs.from_objects(mean).unbind(-1)
+    width_x, width_y = pairs.from_objects(2 * sigma.square()).unbind(-1)
+    across = ((x - center_x) / strides - mean_x).square() / width_x
+    along = ((y - center_y) / strides - mean_y).square() / width_y
+    return (-(across + along)).exp()
 
 
 class CenterPrior(nn.Module):

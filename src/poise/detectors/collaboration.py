@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from poise.boxes import normalize_boxes
 from poise.criteria.protocol import ScaledCriterion
-from poise.nn.roi_align import RegionAlign
+from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.transformer.layers import inverse_sigmoid
 from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
 from poise.nn.transformer.tokens import Tokens

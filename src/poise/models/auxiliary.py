@@ -26,8 +26,8 @@ from poise.detectors.collaboration import (
 from poise.models.auxiliary_dense import DENSE, AuxiliaryBranch, AuxiliarySpec
 from poise.models.parts import check_choice
 from poise.nn.heads.region import ProposalHead, RegionHead
+from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.layers import retina_anchors
-from poise.nn.roi_align import RegionAlign
 from poise.postprocess import RegionPostProcess
 from poise.sample import TakeAll, random_sampler
 

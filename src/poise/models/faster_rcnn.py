@@ -23,9 +23,9 @@ from poise.detectors.region import RegionDetector
 from poise.models.parts import Weights
 from poise.nn.backbones.timm_features import Backbone
 from poise.nn.heads.region import ProposalHead, RegionHead
+from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.layers import AnchorGrid
 from poise.nn.necks.fpn import FPN, SubsampledLevel
-from poise.nn.roi_align import RegionAlign
 from poise.postprocess import RegionPostProcess
 from poise.sample import Sampler, TakeAll, random_sampler
 

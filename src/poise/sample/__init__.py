@@ -1,17 +1,17 @@
 """Samplers: the selection of the assigned priors that the losses use."""
 
-from poise.sample.balanced import InstanceBalanced, IoUBalanced
-from poise.sample.combined import (
+from poise.sample.balanced import InstanceBalanced, IoUBalanced, libra_article_sampler, libra_sampler
+from poise.sample.ohem import OHEM, ohem_sampler
+from poise.sample.sampler import (
     PositiveNegativeSampler,
     RandomSelection,
-    libra_article_sampler,
-    libra_sampler,
-    ohem_sampler,
+    Sampler,
+    SelectionRequest,
+    SelectionRule,
+    TakeAll,
     random_sampler,
+    restrict_to_sample,
 )
-from poise.sample.ohem import OHEM
-from poise.sample.protocol import Sampler, SelectionRequest, SelectionRule, restrict_to_sample
-from poise.sample.take_all import TakeAll
 
 __all__ = [
     "SelectionRule",

@@ -24,7 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from poise.sample.protocol import SelectionRequest, select_topk
+from poise.sample.sampler import PositiveNegativeSampler, SelectionRequest, select_topk
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,19 @@ class InstanceBalanced:
         selected = selected | _fill(pool, selected, request.count, request.keys(), request.max_count)
         few = request.candidates.sum(1) <= request.count
         return torch.where(few[:, None], request.candidates, selected)
+
+
+def libra_sampler(size: int = 512, positive_fraction: float = 0.25) -> PositiveNegativeSampler:
+    """Return the sampler of Libra R-CNN's published code, which differs from the article."""
+    return PositiveNegativeSampler(size, positive_fraction, positives=InstanceBalanced(), negatives=IoUBalanced())
+
+
+def libra_article_sampler(
+    size: int = 512, positive_fraction: float = 0.25, negative_threshold: float = 0.5
+) -> PositiveNegativeSampler:
+    """Return the sampler of Libra R-CNN's article: bins over the IoU of all negatives, exact numbers."""
+    negatives = IoUBalanced(floor=-1.0, top=negative_threshold)
+    return PositiveNegativeSampler(size, positive_fraction, positives=InstanceBalanced(exact=True), negatives=negatives)
 
 
 def _fill(pool: Tensor, selected: Tensor, count: Tensor, keys: Tensor, max_count: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from poise.sample.protocol import SelectionRequest, select_topk
+from poise.sample.sampler import PositiveNegativeSampler, SelectionRequest, select_topk
 
 
 @dataclass(frozen=True)
@@ -22,3 +22,8 @@ class OHEM:
             raise ValueError("OHEM() ranks priors by their loss: call the sampler with loss=(B,N)")
         keys = request.loss.nan_to_num(nan=0.0).clamp(min=0)
         return select_topk(request.candidates, keys, request.count, request.max_count)
+
+
+def ohem_sampler(size: int = 512, positive_fraction: float = 0.25) -> PositiveNegativeSampler:
+    """Return online hard example mining of both kinds."""
+    return PositiveNegativeSampler(size, positive_fraction, positives=OHEM(), negatives=OHEM())

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
+from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.layers import AnchorGrid, Conv3x3, ConvNorm, flatten_levels, single
-from poise.nn.roi_align import RegionAlign
 from poise.structures import DeltaPredictions, Priors, RegionPredictions
 
 

@@ -176,10 +176,12 @@ class DeformableDecoder(nn.Module):
             head: Any = self.prediction_heads[min(i, len(self.prediction_heads) - 1)]
             class_logits, offsets = head(x if self.norm is None else self.norm(x))
             logits.append(class_logits)
-            boxes.append(refine_boxes(start, offsets, self.eps))
+            refined = refine_boxes(start, offsets, self.eps)
+            boxes.append(refined)
             if self.refine != "none":
-                offsets = offsets if self.norm is None else head.box_offsets(x)
-                refined = refine_boxes(references, offsets, self.eps)
+                if self.norm is not None or self.refine == "twice":
+                    offsets = offsets if self.norm is None else head.box_offsets(x)
+                    refined = refine_boxes(references, offsets, self.eps)
                 references = refined.detach()
                 start = refined if self.refine == "twice" else references
         return DecoderOutput(torch.stack(logits), torch.stack(boxes))

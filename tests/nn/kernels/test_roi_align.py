@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from poise.nn.kernels.roi_align_cpu import roi_align_levels
+from poise.nn.kernels.roi_align import roi_align_levels
 
 SHAPES, STRIDES = ((32, 48), (16, 24), (8, 12), (1, 1)), (4, 8, 16, 128)
 

@@ -1,4 +1,4 @@
-"""Interfaces of samplers and selection rules, and the steps that they share.
+"""The sampler of two-stage detectors, a selection rule for positives and one for negatives, and their interfaces.
 
 A sampler ``(assignment, generator, loss) -> Sample`` selects a fixed number of priors for the losses, with a mask where
 there are fewer. It consists of *selection rules*, which select a number of candidates. Both are frozen dataclasses.
@@ -8,8 +8,8 @@ random numbers only from the generator that they are given: the same generator s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -95,3 +95,79 @@ def restrict_to_sample(assignment: Assignment, sample: Sample) -> Assignment:
     """Return the assignment of the sampled priors (B,S); masked ones are ignored."""
     taken = assignment.take(sample.index)
     return replace(taken, positive=taken.positive & sample.mask, ignored=taken.ignored | ~sample.mask)
+
+
+@dataclass(frozen=True)
+class RandomSelection:
+    """Select candidates at random, without replacement (Girshick 2015)."""
+
+    needs_loss: ClassVar[bool] = False
+
+    def __call__(self, request: SelectionRequest) -> Tensor:
+        """Return the selected candidates (B,N) bool."""
+        return select_topk(request.candidates, request.keys(), request.count, request.max_count)
+
+
+@dataclass(frozen=True)
+class PositiveNegativeSampler:
+    """Select up to ``size`` priors per image: at most ``positive_fraction`` of them positive, the rest negative.
+
+    ``negatives_per_positive`` >= 0 also limits the negatives to that many for each selected positive (at least one
+    positive is counted). With too few candidates the sample is smaller.
+    """
+
+    size: int = 512
+    positive_fraction: float = 0.25
+    negatives_per_positive: float = -1.0
+    positives: SelectionRule = field(default_factory=RandomSelection)
+    negatives: SelectionRule = field(default_factory=RandomSelection)
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 <= self.positive_fraction <= 1:
+            raise ValueError(
+                f"PositiveNegativeSampler(size={self.size}, positive_fraction={self.positive_fraction}): "
+                "size must be >= 1, positive_fraction in [0,1]"
+            )
+
+    @property
+    def needs_loss(self) -> bool:
+        """Whether one of the selection rules reads the losses."""
+        return self.positives.needs_loss or self.negatives.needs_loss
+
+    @torch.no_grad()
+    def __call__(
+        self, assignment: Assignment, generator: torch.Generator | None = None, loss: Tensor | None = None
+    ) -> Sample:
+        """Return the sample of an assignment; ``loss`` (B,N) is needed with ``needs_loss``."""
+        max_positives = int(self.size * self.positive_fraction)
+        count = torch.full_like(assignment.index[:, 0], max_positives)
+        positive = self.positives(
+            SelectionRequest(assignment.positive, count, max_positives, assignment, generator, loss)
+        )
+        num_positives = positive.sum(1)
+        count = self.size - num_positives
+        if self.negatives_per_positive >= 0:
+            count = torch.minimum(count, (self.negatives_per_positive * num_positives.clamp(min=1)).long())
+        negative = self.negatives(SelectionRequest(assignment.negative, count, self.size, assignment, generator, loss))
+        return to_sample(positive, negative, self.size)
+
+
+def random_sampler(
+    size: int = 512, positive_fraction: float = 0.25, negatives_per_positive: float = -1.0
+) -> PositiveNegativeSampler:
+    """Return the sampler of Faster R-CNN: both kinds at random."""
+    return PositiveNegativeSampler(size, positive_fraction, negatives_per_positive)
+
+
+@dataclass(frozen=True)
+class TakeAll:
+    """Select all positives and all negatives, for comparisons without random numbers."""
+
+    needs_loss: ClassVar[bool] = False
+
+    def __call__(
+        self, assignment: Assignment, generator: torch.Generator | None = None, loss: Tensor | None = None
+    ) -> Sample:
+        """Return all priors, with a mask of those that are not ignored."""
+        index = torch.arange(assignment.index.shape[1], device=assignment.index.device)
+        return Sample(index.expand_as(assignment.index), ~assignment.ignored)

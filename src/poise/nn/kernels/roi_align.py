@@ -1,4 +1,4 @@
-"""RoIAlign (He et al. 2017) for CPUs, computed as one embedding bag over the cells of all pyramid levels.
+"""RoIAlign (He et al. 2017) on a feature pyramid, on CPUs as one embedding bag over the cells of all levels.
 
 Bilinear sampling is linear and separable: a bin of a region reads a run of rows times a run of columns, each with fixed
 weights. A bin is therefore a weighted sum of cells, which ``embedding_bag`` computes for all channels at once, forward
@@ -10,8 +10,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import roi_align
+
+from poise.boxes import area
+from poise.pairwise import pairs
+
+
+class RegionAlign(nn.Module):
+    """RoIAlign that reads each region from the pyramid level of its size (FPN: Lin et al. 2017, eq. 1).
+
+    A region of side ``finest_scale`` * 2^k is read from level k. Where dynamic shapes cost a synchronization (on
+    accelerators and in captured graphs), every level reads all regions: regions of other levels become empty boxes,
+    whose features are zero, and the levels are summed. On a CPU each region is read from its own level alone. Both give
+    the same features up to rounding.
+
+    Args:
+        strides: of the levels that are read, finest first.
+        size: bins along each side of a region.
+        finest_scale: px, a region up to twice this side is read from the first level.
+    """
+
+    def __init__(self, strides: Sequence[int], size: int = 7, finest_scale: float = 56.0) -> None:
+        super().__init__()
+        self.strides, self.size, self.finest_scale = tuple(strides), size, finest_scale
+
+    def forward(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
+        """Return features (B*S,C,size,size) float32 of regions (B,S,4), xyxy pixels, of maps (B,C,H_l,W_l)."""
+        maps = [values.float() for values in maps[: len(self.strides)]]
+        boxes = regions.flatten(0, 1).float()
+        image = torch.arange(len(regions), device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions.shape[1])
+        level = self.levels(boxes)
+        if pairs.allows_dynamic_shapes(boxes.device):
+            finite = level.isfinite()
+            boxes, level = torch.where(finite[:, None], boxes, 0.0), torch.where(finite, level, 0.0).long()
+            return roi_align_levels(maps, self.strides, level, image.long(), boxes, self.size)
+        features: list[Tensor] = []
+        for i, (values, stride) in enumerate(zip(maps, self.strides, strict=True)):
+            rois = torch.cat((image[:, None], torch.where((level == i)[:, None], boxes, 0.0)), 1)
+            read = roi_align(values, rois, self.size, 1 / stride, aligned=True)
+            features = [features[0].add_(read)] if features else [read]
+        return features[0]
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """Return the level (...,) float32 that each box (...,4) is read from."""
+        scale = area(boxes).clamp(min=0).sqrt()
+        return (scale / self.finest_scale + 1e-6).log2().floor().clamp(0, len(self.strides) - 1)
 
 
 def roi_align_levels(
