@@ -89,6 +89,11 @@ def load_plugins() -> None:
             )
 
 
+def added_names(kind: str) -> list[str]:
+    """Return the names that packages have registered so far."""
+    return [one.name for one in _added if one.kind == kind]
+
+
 def origin_of(kind: str, name: str) -> Origin | None:
     """Return the package that registered a name; None for poise's own."""
     found = _find(kind, name)

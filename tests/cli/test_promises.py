@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import huggingface_hub.constants
 import huggingface_hub.utils
 import pytest
@@ -105,8 +106,11 @@ def test_weights_are_fetched_only_where_the_recipe_says_so(
             raise OSError("the network is off")
         return create(name, *arguments, pretrained=pretrained, **more)
 
+    asked: list[str] = []
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda address, **_: asked.append(address))
     monkeypatch.setattr(timm, "create_model", fetching)
     assert main([*words, "--model.backbone-weights", "imagenet"]) == 1
+    assert len(asked) <= 1 and all("/timm/resnet18.tv_in1k/" in address for address in asked)
     assert fetched == ["resnet18.tv_in1k"] and "or 'none'" in capsys.readouterr().err
 
 

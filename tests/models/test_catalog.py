@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,6 +88,33 @@ def test_without_a_network_the_cure_is_named(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match="could not be fetched.*'none'"):
         create_model("atss_r18_fpn", backbone_weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "address"),
+    [
+        ("atss_r18_fpn", {}, "https://huggingface.co/timm/resnet18.tv_in1k/resolve/main/model.safetensors"),
+        ("nanodet_plus_m_320", {}, "https://download.pytorch.org/models/shufflenetv2_x1-5666bf0f80.pth"),
+        ("dino_5scale_swin_t", {}, "swin_tiny_patch4_window7_224.ms_in1k/resolve/main/model.safetensors"),
+    ],
+)
+def test_an_unreachable_network_is_one_quick_message(
+    name: str, options: dict[str, Any], address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried: list[object] = []
+
+    def refuse(*arguments: object, **more: object) -> None:
+        tried.append(arguments)
+        raise OSError("the network is off")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    with pytest.raises(ValueError) as caught:
+        create_model(name, backbone_weights="imagenet", **options)
+    assert len(tried) == 1, "one attempt, without repetitions"
+    assert address in str(caught.value) and "network is off" in str(caught.value)
+    assert "--model.backbone-weights none" in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
 def test_a_saved_model_trains_on_as_it_was_trained(tmp_path: Path) -> None:

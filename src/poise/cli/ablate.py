@@ -14,6 +14,7 @@ from tyro.conf import FlagConversionOff, Positional, arg
 from poise.cli import train
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
+from poise.cli.help import HELP_WORDS, CommandHelp
 from poise.recipes import Recipe, get_recipe, load_recipe
 from poise.recipes.ablation import Ablation, grid, load_ablation
 from poise.recipes.articles import TABLES
@@ -60,18 +61,30 @@ class Arguments:
     recipe: Annotated[Recipe, arg(name=""), FlagConversionOff] = field(default_factory=Recipe, metadata={"flat": True})
 
 
+HELP = CommandHelp(
+    usual=("data", "vary", "file", "seeds", "out", "epochs", "batch_size", "image_size", "device", "config", "list"),
+    examples=(
+        "poise ablate atss_r18_fpn --data photos --vary assigner=atss,sim_ota --seeds 0 1 2",
+        "poise ablate atss_r18_fpn --data photos --vary model.options.topk=5,9 lr=0.0002,0.0005",
+    ),
+)
+
+
 def parse(words: Sequence[str]) -> Arguments:
     """Parse the arguments, with the named recipe as default."""
     name = words[0] if words and not words[0].startswith("-") else ""
     config = train.value_of(words, "--config")
-    if not name and not config and not {"-h", "--help", "--list"} & set(words):
+    if not name and not config and not {*HELP_WORDS, "--list"} & set(words):
         raise CommandLineError(
             "poise ablate needs a table, model or recipe first; poise ablate --list shows the tables"
         )
     if ":" in name:
         sys.path.insert(0, os.getcwd())  # the user's module is in the current folder
     start = load_recipe(config) if config else _recipe_of(name)
-    return parse_words(Arguments, "poise ablate", train.with_python_booleans(words), Arguments(name=name, recipe=start))
+    default = Arguments(name=name, recipe=start)
+    if set(HELP_WORDS) & set(words):
+        words = [word for word in words if word in HELP_WORDS]
+    return parse_words(Arguments, "poise ablate", train.with_python_booleans(words), default, HELP)
 
 
 def _recipe_of(name: str) -> Recipe:

@@ -6,10 +6,11 @@ import contextlib
 import io
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+from poise.cli.help import HELP_WORDS, CommandHelp, render_help
 from poise.suggestions import did_you_mean
 
 Parsed = TypeVar("Parsed")
@@ -19,7 +20,14 @@ class CommandLineError(ValueError):
     """The command line is not valid; the message names the wrong part and the cure."""
 
 
-def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parsed | None = None) -> Parsed:
+def parse(
+    kind: type[Parsed],
+    program: str,
+    words: Sequence[str],
+    default: Parsed | None = None,
+    details: CommandHelp | None = None,
+    shown: Mapping[str, Any] | None = None,
+) -> Parsed:
     """Fill the dataclass ``kind`` from the words of a command line.
 
     Args:
@@ -28,16 +36,20 @@ def parse(kind: type[Parsed], program: str, words: Sequence[str], default: Parse
         words: the command line after ``program``.
         default: values of options that are not given; by default those of the fields. Entries of tables
             (``--model.options topk 9``) are added to those of the default.
+        details: usual options and examples, for the help.
+        shown: values that the help shows as defaults, by option, where they are not those of ``default``.
 
     Raises:
         CommandLineError: an unknown option, a value of another type, or a missing argument.
         SystemExit: after ``--help`` was printed.
     """
+    wanted = list(words)
+    if set(HELP_WORDS) & set(wanted):
+        print(render_help(kind, program, details or CommandHelp(), "--help-all" in wanted, default, shown))
+        raise SystemExit(0)
+    refuse_unknown(wanted, set(option_names(kind)), program)
     import tyro
 
-    wanted = list(words)
-    if not {"-h", "--help"} & set(wanted):
-        refuse_unknown(wanted, set(option_names(kind)), program)
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):

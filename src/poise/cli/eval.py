@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from poise.cli.arguments import CommandLineError
+from poise.cli.help import CommandHelp
 
 if TYPE_CHECKING:
     from poise.api import Detector
@@ -62,6 +63,16 @@ class Arguments:
     """Evaluate an auxiliary head of a Co-DETR (atss, faster_rcnn, …) instead of its decoder."""
     save_proposals: Path | None = None
     """Write the proposals of a two-stage model (of others the detections) to this file, without evaluation."""
+
+
+HELP = CommandHelp(
+    usual=("data", "split", "weights", "batch_size", "workers", "device", "on_bad_data", "tta", "save_json", "json"),
+    examples=(
+        "poise eval runs/atss_r18_fpn --data photos",
+        "poise eval runs/atss_r18_fpn --data photos --split test --tta 0.75,1,1.5,flip",
+        "poise eval vfnet_r50_fpn --data coco --weights vfnet_r50_coco.pth --save-json found.json",
+    ),
+)
 
 
 def run(arguments: Arguments) -> int:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from poise.cli.help import CommandHelp
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -47,6 +49,16 @@ class Arguments:
 
 MAX_IMAGES = 8
 MAX_CALIBRATION = 128
+
+
+HELP = CommandHelp(
+    usual=("format", "out", "weights", "images", "precision", "calibrate", "nms", "raw", "dynamic"),
+    examples=(
+        "poise export runs/atss_r18_fpn                                    # ONNX",
+        "poise export runs/atss_r18_fpn --format openvino --precision int8 --calibrate photos/",
+        "poise predict runs/atss_r18_fpn/best.onnx photos/",
+    ),
+)
 
 
 def run(arguments: Arguments) -> int:

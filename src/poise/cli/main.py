@@ -91,7 +91,8 @@ def _dispatch(words: list[str]) -> int:
     command: Any = importlib.import_module(f"poise.cli.{name.replace('-', '_')}")
     if hasattr(command, "parse"):  # train, ablate, lab: the options depend on the first argument
         return command.run(command.parse(rest))
-    return command.run(parse(command.Arguments, f"poise {name}", rest))
+    details = getattr(command, "HELP", None)
+    return command.run(parse(command.Arguments, f"poise {name}", rest, details=details))
 
 
 def _import_packages(words: list[str]) -> list[str]:
@@ -125,7 +126,8 @@ def _print_help() -> None:
         table.add_row(f"  [cyan]{name}[/]", summary)
     console.print(table)
     console.print(
-        "\n[cyan]poise COMMAND --help[/] explains a command; --debug shows the traceback of an error; --version."
+        "\n[cyan]poise COMMAND --help[/] explains the usual options of a command, [cyan]--help-all[/] all of them; "
+        "--debug shows the traceback of an error; --version."
     )
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
+from poise.cli.help import CommandHelp
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -63,6 +65,19 @@ class Arguments:
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     json: bool = False
     """Print the detections as JSON instead of one line per image."""
+
+
+HELP = CommandHelp(
+    usual=(
+        *("out", "weights", "score_threshold", "nms_threshold", "max_detections", "classes", "show_scores"),
+        *("tile", "tta", "batch_size", "on_bad_image", "device", "json"),
+    ),
+    examples=(
+        "poise predict runs/atss_r18_fpn photos/ --classes cat dog --score-threshold 0.5",
+        "poise predict runs/atss_r18_fpn aerial.tif --tile 640",
+        "poise predict vfnet_r50_fpn photo.jpg --weights vfnet_r50_coco.pth",
+    ),
+)
 
 
 def run(arguments: Arguments) -> int:

@@ -14,6 +14,8 @@ from tyro.conf import FlagConversionOff, Positional, arg
 
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
+from poise.cli.help import HELP_WORDS, CommandHelp
+from poise.models.table import check_early
 from poise.recipes import Recipe, get_recipe, load_recipe
 from poise.recipes.short_options import SHORT_OPTIONS, with_options
 
@@ -79,21 +81,38 @@ class Arguments:
     recipe: Annotated[Recipe, arg(name=""), FlagConversionOff] = field(default_factory=Recipe, metadata={"flat": True})
 
 
+HELP = CommandHelp(
+    usual=(
+        *("data", "out", "epochs", "batch_size", "image_size", "lr", "weights", "backbone_weights", "assigner"),
+        *("seed", "workers", "device", "precision", "on_bad_data", "config", "resume", "max_detections"),
+        *("data.val_share", "model.options"),
+    ),
+    examples=(
+        "poise train atss_r18_fpn --data photos --epochs 30      # fine-tune on your data",
+        "poise train vfnet_r50_fpn --data photos --weights vfnet_r50_coco.pth",
+        "poise train fcos_r50_fpn_1x --data coco                 # a published recipe",
+        "poise train atss_r18_fpn --data photos --assigner sim_ota --model.options channels 128",
+        "poise train --resume --out runs/atss_r18_fpn            # continue a stopped run",
+    ),
+)
+
+
 def parse(words: Sequence[str]) -> Arguments:
     """Parse the arguments, with the named recipe as default."""
     name = words[0] if words and not words[0].startswith("-") else ""
     config, out, resume = value_of(words, "--config"), value_of(words, "--out"), "--resume" in words
-    if resume and not out and not {"-h", "--help"} & set(words):
-        raise CommandLineError("--resume needs --out FOLDER, the run folder to continue")
-    if {"-h", "--help"} & set(words):
+    if ":" in name:
+        sys.path.insert(0, os.getcwd())  # the user's module is in the current folder
+    if set(HELP_WORDS) & set(words):
         start = get_recipe(name) if name else Recipe()
+        words = [word for word in words if word in HELP_WORDS]
+    elif resume and not out:
+        raise CommandLineError("--resume needs --out FOLDER, the run folder to continue")
     elif name and config:
         raise CommandLineError(f"give a name ('{name}') or --config {config}, not both")
     elif config:
         start = load_recipe(config)
     elif name:
-        if ":" in name:
-            sys.path.insert(0, os.getcwd())  # the user's module is in the current folder
         start = get_recipe(name)
     elif resume and out:
         if not (Path(out) / "recipe.yaml").is_file():
@@ -101,7 +120,20 @@ def parse(words: Sequence[str]) -> Arguments:
         start = load_recipe(Path(out) / "recipe.yaml")
     else:
         raise CommandLineError("poise train needs a model or recipe first (poise train atss_r18_fpn --data PATH)")
-    return parse_words(Arguments, "poise train", with_python_booleans(words), Arguments(name=name, recipe=start))
+    default, program = Arguments(name=name, recipe=start), f"poise train {name}".rstrip()
+    return parse_words(Arguments, program, with_python_booleans(words), default, HELP, values_of_short_options(start))
+
+
+def values_of_short_options(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of a recipe by the names of the short options."""
+    values: dict[str, Any] = {}
+    for name, path in SHORT_OPTIONS.items():
+        group, _, rest = path.partition(".")
+        value = getattr(recipe, group)
+        for part in rest.split("."):
+            value = value.get(part) if isinstance(value, dict) else getattr(value, part)
+        values[name] = value
+    return values
 
 
 def with_python_booleans(words: Sequence[str]) -> list[str]:
@@ -122,7 +154,9 @@ def value_of(words: Sequence[str], option: str) -> str:
 def resolve(arguments: Any) -> Recipe:
     """Return the recipe with the short options applied that were given."""
     given = {name: getattr(arguments, name, None) for name in SHORT_OPTIONS}
-    return with_options(arguments.recipe, {name: value for name, value in given.items() if value not in (None, "")})
+    recipe = with_options(arguments.recipe, {name: value for name, value in given.items() if value not in (None, "")})
+    check_early(recipe.model.name, recipe.model.options)
+    return recipe
 
 
 def run(arguments: Arguments) -> int:
@@ -130,6 +164,9 @@ def run(arguments: Arguments) -> int:
     recipe = resolve(arguments)
     if not recipe.data.path:
         raise CommandLineError("poise train needs --data PATH (poise demo-data OUT makes some to try)")
+    from poise.data import splits
+
+    splits(recipe.data.path)  # a wrong path is an error before PyTorch is loaded
     from poise.cli.page import write_page
     from poise.engine.run import train
 

@@ -6,8 +6,8 @@ import fnmatch
 import importlib
 from collections.abc import Callable
 
-from poise.models.catalog import NAMES as MODELS
-from poise.plugins import load_plugins
+from poise.models.table import model_rows
+from poise.plugins import added_names, load_plugins
 from poise.recipes import (
     atss,
     autoassign,
@@ -87,13 +87,14 @@ def get_recipe(name: str) -> Recipe:
     """
     if ":" in name:
         return _own_recipe(name)
-    if name not in RECIPES and name not in MODELS:
+    if name not in RECIPES and name not in model_rows():
         load_plugins()
+    models = [*model_rows(), *added_names("model")]
     if name in RECIPES:
         return RECIPES[name]()
-    if name in MODELS:
+    if name in models:
         return finetune(name)
-    known = [*RECIPES, *MODELS]
+    known = [*RECIPES, *models]
     raise ValueError(f"no recipe or model '{name}'{did_you_mean(name, known)}; 'poise recipes' lists them")
 
 

@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from safetensors import SafetensorError
 
 from poise.storage.seal import ARCHIVE, TENSORS_HASH, flaw, hash_of_tensors
@@ -107,6 +106,8 @@ def _load_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _load(file: IO[bytes], path: str | os.PathLike[str], cure: str) -> Any:
     """The content of a ``torch.save`` file, which may hold nothing but plain data and tensors."""
+    import torch  # reading text needs none of it
+
     file.seek(0)
     try:
         if file.read(4) == ARCHIVE and (why := _trick(file)):

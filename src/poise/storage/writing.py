@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from poise.storage.seal import TENSORS_HASH, hash_of_tensors, seal
 
 
@@ -31,6 +28,8 @@ def save_atomically(
         TypeError: the payload holds something else (it could not be read back safely).
         OSError: the disk is full or the folder cannot be written, with the file's name; the old file is unharmed.
     """
+    import torch  # writing text needs none of it
+
     path = Path(path)
     _check_plain(payload, path.name)
 
@@ -145,6 +144,8 @@ def sync_folder(folder: Path) -> None:
 
 def _check_plain(value: Any, where: str) -> None:
     """Refuse what ``weights_only`` loading would refuse, before an unreadable file is written."""
+    import torch
+
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_plain(key, f"a key of {where}")
@@ -154,7 +155,7 @@ def _check_plain(value: Any, where: str) -> None:
     elif isinstance(value, Sequence) and type(value) in (list, tuple, torch.Size):
         for position, item in enumerate(value):
             _check_plain(item, f"{where}[{position}]")
-    elif not isinstance(value, (Tensor, torch.dtype)):
+    elif not isinstance(value, (torch.Tensor, torch.dtype)):
         raise TypeError(
             f"{where} is a {type(value).__name__}; only tensors, numbers, strings, lists and dicts are stored"
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 from torch.utils.checkpoint import checkpoint
 
+from poise.nn.backbones.download import create_pretrained
 from poise.nn.backbones.timm_features import load_backbone_weights
 
 PATCH = 16  # px a token
@@ -132,12 +133,11 @@ def _transformer(name: str, pretrained: bool, drop_path: float) -> Any:
     """
     options: dict[str, Any] = {"patch_size": PATCH, "img_size": PATCH * GRID, "drop_path_rate": drop_path}
     try:
-        body: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"backbone '{name}': {str(error).splitlines()[0]} (timm.list_models('eva02_*') lists the networks; without "
-            "a network connection give a file of weights, or none)"
-        ) from error
+        create = create_pretrained if pretrained else timm.create_model
+        body: Any = create(name, num_classes=0, **options)
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"backbone '{name}': {first} (timm.list_models('eva02_*') lists the networks)") from error
     body.cls_token = None
     for attention in (block.attn for block in body.blocks):
         attention.num_prefix_tokens = 0

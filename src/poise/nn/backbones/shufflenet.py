@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from poise.nn.activations import with_leaky_activations
+from poise.nn.backbones.download import cannot_fetch
 from poise.nn.backbones.timm_features import tensors_of
 from poise.storage import load_weights
 
@@ -81,8 +82,7 @@ def _download(published: Any) -> dict[str, Tensor]:
         state: dict[str, Tensor] = published.get_state_dict(progress=True)
     except OSError as error:
         raise ValueError(
-            f"ImageNet weights of ShuffleNetV2 could not be fetched ({error}). Without a network give the path of a "
-            "weights file as backbone_weights, or 'none' to start from random numbers"
+            cannot_fetch("ShuffleNetV2", published.url, getattr(error, "reason", None) or error)
         ) from error
     return state
 

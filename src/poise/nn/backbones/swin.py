@@ -12,6 +12,7 @@ from timm.models.swin_transformer import SwinTransformerBlock, window_partition,
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from poise.nn.backbones.download import create_pretrained
 from poise.nn.backbones.timm_features import load_backbone_weights
 
 PATCH = 4  # px a token
@@ -90,10 +91,10 @@ def _features(name: str, stages: Sequence[int], pretrained: bool, drop_path: flo
     """
     options: dict[str, Any] = {"strict_img_size": False, "always_partition": True, "drop_path_rate": drop_path}
     wanted = [stage - 2 for stage in stages]
+    if pretrained:
+        return create_pretrained(name, features_only=True, out_indices=wanted, **options)
     try:
-        return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=wanted, **options)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"backbone '{name}': {str(error).splitlines()[0]} (timm.list_models('swin_*') lists the networks; without "
-            "a network connection give a file of weights, or none)"
-        ) from error
+        return timm.create_model(name, features_only=True, out_indices=wanted, **options)
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"backbone '{name}': {first} (timm.list_models('swin_*') lists the networks)") from error

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from poise.nn.backbones.download import create_pretrained
 from poise.nn.backbones.published_names import timm_names
 from poise.nn.layers import DeformableConv
 from poise.plugins import load_plugins
@@ -196,16 +196,7 @@ def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:
     wanted = [reductions.index(2**stage) for stage in stages]
     if not pretrained:
         return timm.create_model(name, features_only=True, pretrained=False, out_indices=wanted)
-    source = TORCHVISION_WEIGHTS.get(name, name)
-    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # no usage statistics
-    try:
-        return timm.create_model(source, features_only=True, pretrained=True, out_indices=wanted)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"ImageNet weights of '{source}' could not be fetched ({str(error).splitlines()[0]}). Without a "
-            "network give the path of a weights file as backbone_weights, or 'none' (None in Python) to start "
-            "from random numbers"
-        ) from error
+    return create_pretrained(TORCHVISION_WEIGHTS.get(name, name), features_only=True, out_indices=wanted)
 
 
 def _stride_in_first(body: nn.Module) -> None:
