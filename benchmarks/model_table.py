@@ -22,8 +22,11 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 import poise
+from poise.models.assigners import ASSIGNERS
 from poise.models.catalog import NAMES, Entry
+from poise.models.criteria import CRITERIA
 from poise.models.roles import without_training_parts
+from poise.models.samplers import SAMPLERS
 from poise.models.table import FILE, KINDS, OF_EVERY_MODEL
 from poise.storage import write_text_atomically
 from poise.structures import Detections
@@ -109,7 +112,8 @@ def table(known: dict[str, Any]) -> dict[str, Any]:
         counts = known[name][2:4] if name in known else [parameters_of(name), gflops_of(name)]
         models[name] = [family, backbone_of(entry), *counts, size]
         print(name, *models[name], flush=True)
-    return {"options": options, "models": dict(sorted(models.items()))}
+    parts = {"assigner": list(ASSIGNERS), "sampler": list(SAMPLERS), "criterion": list(CRITERIA)}
+    return {"parts": parts, "options": options, "models": dict(sorted(models.items()))}
 
 
 def as_text(content: dict[str, Any]) -> str:

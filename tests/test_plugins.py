@@ -124,13 +124,16 @@ def test_a_plugin_is_imported_when_its_name_is_looked_up(install: Packages) -> N
 
 def test_lists_say_where_a_name_comes_from(install: Packages, capsys: pytest.CaptureFixture[str]) -> None:
     install("ours", PACKAGE)
-    assert main(["models", "ours_r18*"]) == 0 and main(["recipes", "ours*"]) == 0
+    assert main(["models", "ours_r18*", "--names"]) == 0 and main(["recipes", "ours*"]) == 0
     assert (
         capsys.readouterr().out
         == "ours_r18_fpn (package ours 0.1)\nours_quick (package ours 0.1)  Quick settings of ours.\n"
     )
     assert main(["models", "ours_r18*", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == ["ours_r18_fpn"]
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["package"], row["published_ap"]) == ("ours_r18_fpn", "ours 0.1", None)
+    assert main(["models", "ours_r18*"]) == 0
+    assert "ours_r18_fpn (package ours 0.1)" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"no assigner 'list'; there are max_iou, .*, near \(package ours 0.1\)"):
         poise.create_model("fcos_r18_fpn", 3, assigner="list", **SMALL)
 
@@ -205,7 +208,7 @@ def test_import_on_the_command_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert main(["models", "ours_r18*"]) == 1
-    assert main(["--import", "ours", "models", "ours_r18*"]) == 0
+    assert main(["--import", "ours", "models", "ours_r18*", "--names"]) == 0
     assert capsys.readouterr().out == "ours_r18_fpn (package ours 0.1)\n"
     assert main(["--import", "nowhere_at_all", "models"]) == 2
     assert "--import nowhere_at_all: there is no such package" in capsys.readouterr().err

@@ -75,10 +75,10 @@ def test_debug_shows_where(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_is_not_an_error_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(pattern: str) -> list[str]:
+    def interrupted() -> dict[str, object]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("poise.models.list_models", interrupted)
+    monkeypatch.setattr("poise.cli.models.model_rows", interrupted)
     assert main(["models"]) == 130
     assert "interrupted" in capsys.readouterr().err
 

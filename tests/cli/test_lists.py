@@ -9,17 +9,37 @@ import pytest
 
 import poise
 from poise.cli import main
+from poise.cli.models import START
+from poise.published.table import checkpoints
 from poise.recipes import get_recipe, list_recipes, load_recipe
 
 
 def test_models_by_pattern(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "atss_*"]) == 0
+    assert main(["models", "atss_*", "--names"]) == 0
     assert capsys.readouterr().out.split() == poise.list_models("atss_*")
+    assert main(["models", "atss_*"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[0] == "name" and [line.split()[0] for line in lines] == poise.list_models("atss_*")
+    assert next(line for line in lines if line.startswith("atss_r50_fpn ")).split()[-2:] == ["39.4", "coco"]
 
 
 def test_models_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == poise.list_models()
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == poise.list_models()
+    assert {row["start_here"] for row in rows} == {None, *START}
+    for row in rows:
+        assert row["parameters_m"] > 0 and row["gflops"] > 0 and len(row["image_size"]) == 2
+        assert (row["published_ap"] is None) == (not row["weights"])
+
+
+def test_models_begin_with_where_to_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "start here"
+    assert all(line.split(":")[0].endswith(f"  {name}") for line, name in zip(lines[1:], START.values(), strict=False))
+    published = [one.box_ap for one in checkpoints()]
+    assert f"published AP {max(published)}" in lines[3], "best accuracy is the best published"
 
 
 def test_recipes_have_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,8 +194,28 @@ def test_linked_folder_out_of_the_root(tmp_path: Path) -> None:
     (root / "train").rename(tmp_path / "elsewhere")
     os.symlink(tmp_path / "elsewhere", root / "train")
     assert found(root)["image-outside-root"] == 2
-    with pytest.raises(BadData, match="image-outside-root"):
+    with pytest.raises(BadData, match=r"image-outside-root(.|\n)*--follow-links"):
         open_data(root)
+    assert len(open_data(root, follow_links=True)) == 2
+    assert not check_data(root, follow_links=True).dropped
+    assert found(root)["image-outside-root"] == 2, "the next opening refuses links again"
+
+
+def test_links_to_folders_of_images_are_followed_once(tmp_path: Path) -> None:
+    """Layouts that are found by walking the folders, and a link to a folder that holds it."""
+    root = write_yolo(tmp_path / "data", {"a": "0 0.5 0.5 0.2 0.2", "b": None})
+    for name in ("images", "labels"):
+        (root / name / "train").rename(tmp_path / name)
+        os.symlink(tmp_path / name, root / name / "train")
+    os.symlink(root, root / "images" / "again")
+    with pytest.raises(ValueError, match="--follow-links"):
+        open_data(root, "train")
+    images = open_data(root, "train", follow_links=True)
+    assert [images.path(i).name for i in range(len(images))] == ["a.png", "b.png"] and images.num_objects == 1
+    content = coco_content()
+    content["images"][0]["file_name"] = "../../x.png"
+    with pytest.raises(BadData, match="1 image-outside-root"):
+        open_data(write_coco(tmp_path / "dots", content), follow_links=True)
 
 
 def test_images_in_two_splits(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.write_data import write_coco
+from support.write_data import coco_content, write_coco, write_yolo
 
-from poise.data import DataError, SplitChoice, choose_split, open_data
+from poise.data import DataError, SplitChoice, choose_split, open_data, open_for_evaluation
 from poise.data.demo import write_demo_data
 from poise.data.hold_out import hold_out
 from poise.engine.sources import open_sets
@@ -60,6 +60,23 @@ def test_training_with_held_out_images(tmp_path: Path) -> None:
         open_sets(DataSettings(str(tmp_path), val_share=0.25))
     with pytest.raises(ValueError, match="val_share=0.9"):
         DataSettings(val_share=0.9)
+
+
+def test_an_evaluation_takes_the_images_that_the_training_held_out(tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "data", coco_content(6))
+    _, val, _ = open_sets(DataSettings(str(data), val_share=0.34))
+    run = tmp_path / "run"
+    run.mkdir()
+    assert val is not None and len(val) == 2
+    (run / "val_images.txt").write_text("".join(f"{val[i].path.name}\n" for i in range(2)))
+    images, note = open_for_evaluation(data, run=run)
+    assert images.image_ids() == val.image_ids() and "the 2 images of split 'train' that the training held out" in note
+    whole, note = open_for_evaluation(data, "train", run)
+    assert len(whole) == 6 and not note
+    assert len(open_for_evaluation(data)[0]) == 6
+    other = write_yolo(tmp_path / "other", {"a": None, "b": "0 0.5 0.5 0.2 0.2"})
+    images, note = open_for_evaluation(other, run=run)
+    assert len(images) == 2 and note == choose_split(other).note, "other data is evaluated as a whole"
 
 
 def test_the_run_folder_lists_the_held_out_images(tmp_path: Path) -> None:

@@ -88,6 +88,11 @@ class Detector:
         """Names of the classes, by label."""
         return self.model.class_names
 
+    @property
+    def run_folder(self) -> Path | None:
+        """Folder of the weights, such as a run folder; None for a model by name."""
+        return None if self._file is None else self._file.parent
+
     def __repr__(self) -> str:
         state = "" if self.trained else ", random weights"
         return f"<Detector {self.model.name}, num_classes={self.model.num_classes}, on {self.device}{state}>"
@@ -226,12 +231,13 @@ class Detector:
 
     def val(
         self,
-        data: PathLike,
+        data: PathLike | ImageSet,
         split: str | None = None,
         *,
         batch_size: int = 8,
         workers: int = 0,
         on_bad_data: Literal["error", "skip"] = "error",
+        follow_links: bool = False,
         proposals: PathLike | None = None,
         proposals_limit: int = 2000,
         head: str = "",
@@ -242,11 +248,13 @@ class Detector:
         """Evaluate on a data set: COCO's metrics, and LVIS's on LVIS data.
 
         Args:
-            data: folder or file in COCO, YOLO, Pascal VOC or LVIS layout.
-            split: name of the split; by default ``val``, else ``test``, else the only split (with a ``SplitWarning``).
+            data: folder or file in COCO, YOLO, Pascal VOC or LVIS layout, or images of ``poise.data.open_data``.
+            split: name of the split; by default ``val``, else ``test``, else, with a ``SplitWarning``, the images that
+                the training held out (``data.val_share``), else the only split.
             batch_size: images that go through the network at once; the metrics do not depend on it.
             workers: processes that read images.
             on_bad_data: ``"skip"`` leaves out the faulty records that ``poise check`` lists.
+            follow_links: read what links in the data folder lead to; otherwise they are refused.
             proposals: file of proposals (COCO results), for models that need them (``fast_rcnn_*``).
             proposals_limit: number of the best proposals of an image that are used.
             head: evaluate this auxiliary head of a Co-DETR (``"atss"``) instead of the decoder.
@@ -263,8 +271,9 @@ class Detector:
         model = with_head(self.model, head) if head else self.model
         model = with_postprocess_options(model, max_detections=max_detections)
         loading: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
-        rest: dict[str, Any] = {"on_bad_data": on_bad_data, "proposals": proposals, "proposals_limit": proposals_limit}
-        images, loader = self.batches(data, split, **loading, **rest)
+        opening: dict[str, Any] = {"on_bad_data": on_bad_data, "follow_links": follow_links}
+        regions: dict[str, Any] = {"proposals": proposals, "proposals_limit": proposals_limit}
+        images, loader = self.batches(data, split, **loading, **opening, **regions)
         truth = images.to_coco()
         measure = measure_with(truth, max_detections)
         if tta is not None:
@@ -276,25 +285,28 @@ class Detector:
 
     def batches(
         self,
-        data: PathLike,
+        data: PathLike | ImageSet,
         split: str | None = None,
         *,
         batch_size: int = 8,
         workers: int = 0,
         on_bad_data: Literal["error", "skip"] = "error",
+        follow_links: bool = False,
         proposals: PathLike | None = None,
         proposals_limit: int = 2000,
     ) -> tuple[ImageSet, EvaluationLoader]:
         """Open a data set and a loader of its images as this model takes them; arguments as in :meth:`val`."""
-        from poise.data import choose_split, evaluation_loader, open_data, with_proposals
+        from poise.data import ImageSet, evaluation_loader, open_for_evaluation, with_proposals
 
         if not self.trained:
             warn_random_weights(self.model.name)
         self.model.check_proposals(proposals is not None)
-        choice = choose_split(Path(data), split)
-        if choice.note:
-            warnings.warn(choice.note, SplitWarning, stacklevel=3)
-        images = open_data(Path(data), choice.name, on_bad_data)
+        if isinstance(data, ImageSet):
+            images = data
+        else:
+            images, note = open_for_evaluation(Path(data), split, self.run_folder, on_bad_data, follow_links)
+            if note:
+                warnings.warn(note, SplitWarning, stacklevel=3)
         if proposals is not None:
             images, remarks = with_proposals(images, Path(proposals), proposals_limit, on_bad_data)
             for remark in remarks:

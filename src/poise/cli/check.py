@@ -20,6 +20,8 @@ class Arguments:
     """Read only the headers of the images; truncated files and duplicates are not found."""
     workers: int | None = None
     """Threads that decode images; by default one per core."""
+    follow_links: bool = False
+    """Read what links in the data folder lead to; otherwise such links are refused."""
     json: bool = False
     """Print the whole report as JSON."""
 
@@ -30,7 +32,7 @@ def run(arguments: Arguments) -> int:
 
     shown = sys.stderr.isatty() and not arguments.json
     progress = _show_progress if shown else None
-    report = check_data(arguments.data, not arguments.quick, progress, arguments.workers)
+    report = check_data(arguments.data, not arguments.quick, progress, arguments.workers, arguments.follow_links)
     if shown:
         print("\r\x1b[K", end="", file=sys.stderr)
     print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False) if arguments.json else render(report))

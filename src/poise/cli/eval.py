@@ -15,6 +15,7 @@ from poise.cli.help import CommandHelp
 
 if TYPE_CHECKING:
     from poise.api import Detector
+    from poise.data import ImageSet
     from poise.evaluate import Analysis, Evaluation
 
 PICTURES = 8  # of each kind that --analyze writes
@@ -32,7 +33,8 @@ class Arguments:
     weights: Path | None = None
     """With the name of a model: a checkpoint that the original project published."""
     split: str | None = None
-    """Split of the data set; by default val, else test, else the only split."""
+    """Split of the data set; by default val, else test, else the images that the training held out, else the only
+    split."""
     batch_size: int = 8
     """Images per forward pass; the metrics do not depend on it."""
     workers: int = 0
@@ -41,6 +43,8 @@ class Arguments:
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     on_bad_data: Literal["error", "skip"] = "error"
     """Faulty records (poise check lists them): stop, or leave them out and report their number."""
+    follow_links: bool = False
+    """Read what links in the data folder lead to; otherwise such links are refused."""
     json: bool = False
     """Print the metrics as JSON, in [0,1]; tables are in percent."""
     analyze: bool = False
@@ -78,17 +82,18 @@ HELP = CommandHelp(
 def run(arguments: Arguments) -> int:
     """Evaluate and print the metrics."""
     from poise.api import Detector
-    from poise.data import choose_split
+    from poise.data import open_for_evaluation
     from poise.evaluate import write_results
 
     if arguments.out is not None and not arguments.analyze:
         raise CommandLineError("--out is the folder of --analyze; give --analyze as well")
     detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
-    choice = choose_split(arguments.data, arguments.split)
-    if choice.note:
-        print(f"note: {choice.note}", file=sys.stderr)
+    opening = (arguments.split, detector.run_folder, arguments.on_bad_data, arguments.follow_links)
+    images, note = open_for_evaluation(arguments.data, *opening)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
     if arguments.save_proposals is not None:
-        return _save_proposals(detector, arguments, choice.name)
+        return _save_proposals(detector, arguments, images)
     shown = sys.stderr.isatty() and not arguments.json
     done = 0
 
@@ -98,8 +103,7 @@ def run(arguments: Arguments) -> int:
         print(f"\r{done} images", end="", file=sys.stderr, flush=True)
 
     result = detector.val(
-        arguments.data,
-        choice.name,
+        images,
         batch_size=arguments.batch_size,
         workers=arguments.workers,
         on_bad_data=arguments.on_bad_data,
@@ -129,30 +133,27 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def _analyze(result: Evaluation, arguments: Arguments, split: str) -> tuple[Analysis, Path]:
+def _analyze(result: Evaluation, arguments: Arguments, images: ImageSet) -> tuple[Analysis, Path]:
     """Write the analysis and its page."""
     from poise.api import free_folder
     from poise.cli.page import write_page
-    from poise.data import open_data
     from poise.engine.pictures import write_evaluation
 
     folder = arguments.out or free_folder(Path("runs"), "analysis")
     folder.mkdir(parents=True, exist_ok=True)
-    images = open_data(arguments.data, split, arguments.on_bad_data)
     analysis = write_evaluation(folder, result, images, PICTURES)
-    write_page(folder, f"{Path(arguments.checkpoint).name} on {arguments.data.name}, {split}")
+    write_page(folder, f"{Path(arguments.checkpoint).name} on {arguments.data.name}, {images.name}")
     return analysis, folder
 
 
-def _save_proposals(detector: Detector, arguments: Arguments, split: str) -> int:
+def _save_proposals(detector: Detector, arguments: Arguments, images: ImageSet) -> int:
     """Write the proposals and print their recall."""
     from poise.evaluate import write_proposals
 
     if arguments.save_json is not None:
         raise ValueError("--save-proposals writes proposals instead of detections; give --save-json in a second run")
     images, loader = detector.batches(
-        arguments.data,
-        split,
+        images,
         batch_size=arguments.batch_size,
         workers=arguments.workers,
         on_bad_data=arguments.on_bad_data,

@@ -33,7 +33,8 @@ VALUES = {  # what stands for the value of an option, by the last part of its na
     "vary": "SETTING=VALUES",
 }
 KINDS: dict[Any, str] = {int: "N", float: "X", Path: "PATH", bool: "true|false", str: "NAME"}  # … or by its type
-WIDEST, LEFT = 100, 25  # columns of the whole text, and of the names of options
+WIDEST, LEFT = 100, 24  # columns of the whole text, and of the names of options
+SETTING = re.compile(r" \((model|data|schedule|optimizer|train|evaluate)\.[^)]*\)")  # not in the short help
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def render_help(
         lines += [*textwrap.wrap(paragraph, width), ""]
     group = ""
     for one in shown:
-        if one.group != group:
+        if everything and one.group != group:
             group = one.group
             lines += ["", group]
         lines += _lines(one, everything, (defaults or {}).get(one.name), width)
@@ -107,8 +108,8 @@ def render_help(
 
 
 def _lines(option: Option, everything: bool, default: Any, width: int) -> list[str]:
-    text = option.text if everything else first_sentence(option.text)
-    value = _shown(default) or option.default
+    text = option.text if everything else SETTING.sub("", first_sentence(option.text))
+    value = (_shown(default) if option.value else "") or option.default
     text = f"{text} [{value}]" if value else text
     start = f"  {option.spelled:<{LEFT - 4}}  "
     return textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * LEFT) or [start.rstrip()]

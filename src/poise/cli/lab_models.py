@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def open_images(arguments: Any, notes: list[str]) -> ImageSet:
-    """Open the split that the arguments select (``data``, ``split``, ``on_bad_data``); adds to ``notes``.
+    """Open the split that the arguments select (``data``, ``split``, …); adds to ``notes``.
 
     Raises:
         ValueError: the split has no images.
     """
     from poise.data import choose_split, open_data
 
-    choice = choose_split(arguments.data, arguments.split)
-    image_set = open_data(arguments.data, choice.name, arguments.on_bad_data)
+    choice = choose_split(arguments.data, arguments.split, follow_links=arguments.follow_links)
+    image_set = open_data(arguments.data, choice.name, arguments.on_bad_data, arguments.follow_links)
     if not len(image_set):
         raise ValueError(f"{arguments.data}: split {choice.name!r} has no images")
     if choice.note:

@@ -50,6 +50,8 @@ class Arguments:
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     on_bad_data: Literal["error", "skip"] = "error"
     """Faulty records (poise check lists them): stop, or leave them out."""
+    follow_links: bool = False
+    """Read what links in the data folder lead to; otherwise such links are refused."""
 
 
 @dataclass(frozen=True)

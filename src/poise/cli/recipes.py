@@ -25,12 +25,12 @@ class Arguments:
 
 def run(arguments: Arguments) -> int:
     """Print a line or the settings of each recipe."""
-    from poise.models import list_models
-    from poise.plugins import with_origins
+    from poise.models.table import model_rows
+    from poise.plugins import added_names, with_origins
     from poise.recipes import describe_recipe, get_recipe, list_recipes, to_dict
 
     names = list_recipes(arguments.pattern)
-    if not names and arguments.pattern in list_models():
+    if not names and arguments.pattern in (*model_rows(), *added_names("model")):
         names = [arguments.pattern]
     if not names:
         raise ValueError(f"no recipe matches '{arguments.pattern}'; poise recipes lists all {len(list_recipes())}")

@@ -35,6 +35,8 @@ class Arguments:
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     on_bad_data: Literal["error", "skip"] = "error"
     """Faulty records (poise check lists them): stop, or leave them out."""
+    follow_links: bool = False
+    """Read what links in the data folder lead to; otherwise such links are refused."""
     json: bool = False
     """Print the fractions as JSON."""
 
@@ -50,8 +52,8 @@ def run(arguments: Arguments) -> int:
     if min(arguments.images, arguments.batch_size) < 1:
         raise ValueError(f"--images {arguments.images} --batch-size {arguments.batch_size}: both must be at least 1")
     detector = Detector(arguments.checkpoint, arguments.device)
-    split = choose_split(arguments.data, arguments.split, ("train", "val", "test"))
-    image_set = open_data(arguments.data, split.name, on_bad_data=arguments.on_bad_data)
+    split = choose_split(arguments.data, arguments.split, ("train", "val", "test"), arguments.follow_links)
+    image_set = open_data(arguments.data, split.name, arguments.on_bad_data, arguments.follow_links)
     loader = evaluation_loader(image_set, detector.model.preprocess, batch_size=arguments.batch_size)
     batches = islice(loader, -(-arguments.images // arguments.batch_size))
     with torch.random.fork_rng():

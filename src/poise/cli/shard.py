@@ -25,6 +25,8 @@ class Arguments:
     """Splits to write; all of them by default."""
     megabytes: int = 512
     """Approximate size of a shard in megabytes."""
+    follow_links: bool = False
+    """Read what links in the data folder lead to; otherwise such links are refused."""
 
 
 def run(arguments: Arguments) -> int:
@@ -34,8 +36,8 @@ def run(arguments: Arguments) -> int:
     from poise.data import open_data, splits
     from poise.data.shards import write_shards
 
-    for split in arguments.split or splits(arguments.data):
-        image_set = open_data(arguments.data, split)
+    for split in arguments.split or splits(arguments.data, arguments.follow_links):
+        image_set = open_data(arguments.data, split, follow_links=arguments.follow_links)
         with Progress(transient=True) as progress:
             bar = progress.add_task(split, total=len(image_set))
             paths = write_shards(image_set, arguments.out, arguments.megabytes, partial(progress.advance, bar))

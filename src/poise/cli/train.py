@@ -35,23 +35,23 @@ class Arguments:
     name: Positional[str] = ""
     """Model, recipe or module:function."""
     data: str = ""
-    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout (data.path)."""
+    """Folder or file in COCO, YOLO, VOC or LVIS layout (data.path)."""
     out: Path | None = None
-    """The run folder; by default runs/NAME, runs/NAME-2, …"""
+    """Run folder; by default runs/NAME, runs/NAME-2 and so on."""
     epochs: int | None = None
-    """Passes over the data; the milestones of the schedule move along (schedule.epochs)."""
+    """Passes over the data (schedule.epochs). The milestones of the schedule move along."""
     batch_size: int | None = None
-    """Images of one optimizer step, all processes together (data.batch_size)."""
+    """Images of one step, all processes together (data.batch_size)."""
     lr: float | None = None
-    """Learning rate, used as given whatever the batch size (optimizer.lr, with optimizer.lr_batch_size 0)."""
+    """Learning rate (optimizer.lr). It is used as given, whatever the batch size (optimizer.lr_batch_size 0)."""
     image_size: int | None = None
     """Limit of both sides of an image in pixels (model.image_size)."""
     weights: str = ""
-    """Model file, run folder or published checkpoint from which the whole model starts (model.weights)."""
+    """Model file, run or published checkpoint to start from (model.weights). It holds the whole model."""
     backbone_weights: str = ""
-    """Weights of the backbone: imagenet (downloaded), none (random) or a file (model.backbone_weights)."""
+    """imagenet (downloaded), none or a file (model.backbone_weights). Weights of the backbone; none: random."""
     assigner: str | None = None
-    """Another assigner for a dense detector: atss, or with options "atss(topk=15)" (model.options assigner)."""
+    """Another assigner, such as "atss(topk=15)" (model.options assigner). It is for dense detectors."""
     sampler: str | None = None
     """Another sampler of regions for a two-stage detector: ohem, or "ohem(size=256)" (model.options sampler)."""
     criterion: str | None = None
@@ -67,24 +67,35 @@ class Arguments:
     workers: int | None = None
     """Processes that load images (data.workers)."""
     on_bad_data: Literal["error", "skip"] | None = None
-    """Faulty records, which poise check lists: stop, or leave them out (data.on_bad_data)."""
+    """Records that poise check lists: stop, or skip (data.on_bad_data)."""
+    follow_links: bool = False
+    """Read what links in the data folder lead to (data.follow_links). Otherwise such links are refused."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Precision of the network's computation (train.precision)."""
+    """Precision of computation (train.precision)."""
     lab_every: int | None = None
     """Steps between two measurements of the assignment, written to lab.csv and TensorBoard (train.lab_every)."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1, …; auto: a GPU if there is one."""
     config: Path | None = None
-    """A recipe as YAML file, such as recipe.yaml of a run folder."""
+    """A recipe as YAML, such as recipe.yaml of a run folder."""
     resume: bool = False
-    """Continue the run in --out from its last checkpoint, exactly."""
+    """Continue the run in --out exactly, from its last checkpoint."""
     recipe: Annotated[Recipe, arg(name=""), FlagConversionOff] = field(default_factory=Recipe, metadata={"flat": True})
 
 
 HELP = CommandHelp(
     usual=(
         *("data", "out", "epochs", "batch_size", "image_size", "lr", "weights", "backbone_weights", "assigner"),
-        *("seed", "workers", "device", "precision", "on_bad_data", "config", "resume", "max_detections"),
+        *(
+            "seed",
+            "workers",
+            "device",
+            "precision",
+            "on_bad_data",
+            "follow_links",
+            "config",
+            "resume",
+        ),
         *("data.val_share", "model.options"),
     ),
     examples=(
@@ -154,7 +165,8 @@ def value_of(words: Sequence[str], option: str) -> str:
 def resolve(arguments: Any) -> Recipe:
     """Return the recipe with the short options applied that were given."""
     given = {name: getattr(arguments, name, None) for name in SHORT_OPTIONS}
-    recipe = with_options(arguments.recipe, {name: value for name, value in given.items() if value not in (None, "")})
+    given = {name: value for name, value in given.items() if value is not None and value is not False and value != ""}
+    recipe = with_options(arguments.recipe, given)
     check_early(recipe.model.name, recipe.model.options)
     return recipe
 
@@ -166,7 +178,7 @@ def run(arguments: Arguments) -> int:
         raise CommandLineError("poise train needs --data PATH (poise demo-data OUT makes some to try)")
     from poise.data import splits
 
-    splits(recipe.data.path)  # a wrong path is an error before PyTorch is loaded
+    splits(recipe.data.path, recipe.data.follow_links)  # a wrong path is an error before PyTorch is loaded
     from poise.cli.page import write_page
     from poise.engine.run import train
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from poise.data.demo import write_demo_data
     from poise.data.errors import BadData, BadImage, DataError
     from poise.data.faults import FAULT_KINDS, Fault, FaultKind
+    from poise.data.hold_out import open_for_evaluation
     from poise.data.image_set import Category, ImageRecord, ImageSet
     from poise.data.images import image_size, read_image
     from poise.data.loader import evaluation_loader, train_loader
@@ -32,6 +33,7 @@ _ROOMS = {
     "loader": ("evaluation_loader", "train_loader"),
     "demo": ("write_demo_data",),
     "proposals": ("with_proposals",),
+    "hold_out": ("open_for_evaluation",),
     "opening": ("SplitChoice", "TrainingSplits", "choose_split", "open_data", "splits", "training_splits"),
 }
 _FILE_OF = {name: file for file, names in _ROOMS.items() for name in names}
@@ -41,6 +43,7 @@ __all__ = [
     "splits",
     "training_splits",
     "choose_split",
+    "open_for_evaluation",
     "SplitChoice",
     "TrainingSplits",
     "ImageSet",

@@ -70,7 +70,11 @@ class CheckReport:
 
 
 def check_data(
-    path: str | Path, full: bool = True, progress: Progress | None = None, workers: int | None = None
+    path: str | Path,
+    full: bool = True,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    follow_links: bool = False,
 ) -> CheckReport:
     """Read all splits of a data set and report every fault.
 
@@ -79,11 +83,12 @@ def check_data(
         full: decode every image and compare contents between splits; else only read the headers.
         progress: called with split, images done and images in all.
         workers: threads that decode; by default all cores.
+        follow_links: as in :func:`poise.data.open_data`.
 
     Raises:
         DataError: there is no data set.
     """
-    readers, faults = find_splits(path), Faults()
+    readers, faults = find_splits(path, follow_links), Faults()
     trained = _trained(path, tuple(readers))
     sets = _open(readers, faults)
     inspections = {name: _inspect(image_set, full, progress, workers) for name, image_set in sets.items()}

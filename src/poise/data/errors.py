@@ -8,6 +8,7 @@ from pathlib import Path
 
 from poise.data.faults import Fault
 
+FOLLOW = "--follow-links reads what links lead to, in Python follow_links=True"
 SHOWN = 20  # faults that a message spells out
 
 
@@ -46,5 +47,7 @@ class BadData(DataError):
         lines += [f"  {fault}" for fault in self.faults[:SHOWN]]
         if len(self.faults) > SHOWN:
             lines.append(f"  ... and {len(self.faults) - SHOWN} more; `poise check` counts them all")
+        if any(fault.kind == "image-outside-root" for fault in self.faults):
+            lines.append(f"Links that lead out of the folder: {FOLLOW}.")
         lines.append('Correct the files, or leave out exactly these: --on-bad-data skip, in Python on_bad_data="skip".')
         return "\n".join(lines)

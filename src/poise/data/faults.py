@@ -46,7 +46,7 @@ _KINDS = (
     FaultKind("annotations-unreadable", "an annotation file of a split cannot be read at all", "the split is refused"),
     FaultKind("image-malformed", "an image record without usable id or file name", "the record is left out"),
     FaultKind("image-missing", "the image file does not exist", _IMAGE),
-    FaultKind("image-outside-root", "the path leads out of the data folder ('..' or a link)", _IMAGE),
+    FaultKind("image-outside-root", "the path leads out of the data folder ('..', or a link: --follow-links)", _IMAGE),
     FaultKind("image-empty", "the image file has 0 bytes", _IMAGE),
     FaultKind("image-unsupported", "the file is not JPEG, PNG, BMP, WEBP or TIFF, or of an unknown depth", _IMAGE),
     FaultKind("image-unreadable", "the image file cannot be decoded", _IMAGE),

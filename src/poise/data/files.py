@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import unicodedata
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 
-from poise.data.errors import DataError
+from poise.data.errors import FOLLOW, DataError
 
 MEBIBYTE = 1 << 20
+_follow_links: ContextVar[bool] = ContextVar("_follow_links", default=False)
+
+
+@contextlib.contextmanager
+def following_links(follow: bool) -> Iterator[None]:
+    """While data is opened, accept links in a data folder that lead elsewhere (``follow``), or refuse them."""
+    token = _follow_links.set(follow)
+    try:
+        yield
+    finally:
+        _follow_links.reset(token)
+
+
+def links_are_followed() -> bool:
+    """Return whether links that lead out of a data folder are accepted."""
+    return _follow_links.get()
 
 
 def is_inside(root: Path, path: Path) -> bool:
-    """Whether ``path``, links followed, lies in ``root``."""
+    """Whether ``path``, links followed, lies in ``root``; while links are followed, its name alone decides."""
     try:
+        if links_are_followed():
+            return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
         return path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL byte
         return False
@@ -25,7 +46,7 @@ def require_inside(root: Path, path: Path) -> Path:
     if not is_inside(root, path):
         raise DataError(
             f"{path}: leads out of the data folder {root} ('..' or a link); move the files into the data folder, "
-            "or give the folder that holds everything"
+            f"or give the folder that holds everything ({FOLLOW})"
         )
     return path
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
+from poise.data.files import links_are_followed
+
 IMAGE_WORDS = frozenset({"image", "images", "img", "imgs", "jpegimages", "pictures", "photos"})
 LABEL_WORDS = frozenset(
     {"label", "labels", "annotation", "annotations", "annots", "annot", "ann", "anns", "xml", "xmls", "txt", "txts"}
@@ -65,7 +67,7 @@ def find_folder(parent: Path, names: Iterable[str]) -> Path | None:
 
 
 class FileTree:
-    """All files below a root, listed when they are first needed; hidden ones and linked folders are left out."""
+    """All files below a root, listed when they are first needed, without hidden ones and by default linked folders."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -74,8 +76,13 @@ class FileTree:
     def folders(self) -> dict[str, list[str]]:
         """File names of each folder, by its path relative to the root (``"."``: the root itself)."""
         found = {}
-        for folder, inner, files in os.walk(self.root):
+        links = links_are_followed()
+        for folder, inner, files in os.walk(self.root, followlinks=links):
             inner[:] = sorted(name for name in inner if not is_junk(name))
+            if links:  # a link to a folder that holds it would never end
+                here = os.path.realpath(folder)
+                above = {os.path.realpath(os.path.join(folder, name)): name for name in inner}
+                inner[:] = sorted(name for path, name in above.items() if not f"{here}/".startswith(f"{path}/"))
             relative = Path(folder).relative_to(self.root).as_posix()
             found[relative] = sorted(name for name in files if not is_junk(name))
         return found

@@ -1,11 +1,16 @@
-"""Hold out images of a training split for validation, deterministically and without a file."""
+"""Hold out images of a training split for validation, deterministically; and find them again for an evaluation."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 from poise.data.image_set import ImageSet
+from poise.data.opening import choose_split, open_data
+
+VAL_IMAGES = "val_images.txt"  # of a run folder: the file names of the images that were held out, one a line
 
 
 def hold_out(image_set: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
@@ -29,3 +34,35 @@ def hold_out(image_set: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
     held = set(order[:number])
     train = image_set.subset([i for i in range(count) if i not in held])
     return train, replace(image_set.subset(sorted(held)), name="val", skipped=())
+
+
+def open_for_evaluation(
+    path: str | Path,
+    split: str | None = None,
+    run: Path | None = None,
+    on_bad_data: Literal["error", "skip"] = "error",
+    follow_links: bool = False,
+) -> tuple[ImageSet, str]:
+    """Open the images on which a model is evaluated.
+
+    Args:
+        path, on_bad_data, follow_links: as in :func:`poise.data.open_data`.
+        split: name of the split; ``None``: ``val``, else ``test``, else the images that the training of the model held
+            out of the only split, else that split.
+        run: folder of the run that trained the model.
+
+    Returns:
+        the images, and a note for the user, or an empty string.
+    """
+    choice = choose_split(path, split, follow_links=follow_links)
+    images = open_data(path, choice.name, on_bad_data, follow_links)
+    listed = run / VAL_IMAGES if run is not None else None
+    if split is not None or listed is None or not listed.is_file():
+        return images, choice.note
+    names = set(listed.read_text(encoding="utf-8").splitlines())
+    held = [i for i in range(len(images)) if images.path(i).name in names]
+    if not held:
+        return images, choice.note
+    count = f"{len(held)} of the {len(names)}" if len(held) < len(names) else f"the {len(held)}"
+    note = f"evaluating {count} images of split {choice.name!r} that the training held out ({listed})"
+    return replace(images.subset(held), name="val"), f"{note}; --split {choice.name} takes all"

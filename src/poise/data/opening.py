@@ -12,6 +12,7 @@ from typing import Literal
 from poise.data import coco, voc, voc_layouts, yolo
 from poise.data.errors import BadData, DataError
 from poise.data.faults import FaultLog
+from poise.data.files import following_links
 from poise.data.folders import SPLIT_WORDS, FileTree, find_folder, is_junk, plain_split, plain_splits
 from poise.data.image_set import ImageSet
 from poise.data.packed import find_packed
@@ -47,18 +48,20 @@ class SplitChoice:
     note: str = ""  # for the user, where the first preferred split does not exist
 
 
-def splits(path: str | Path) -> tuple[str, ...]:
+def splits(path: str | Path, follow_links: bool = False) -> tuple[str, ...]:
     """Names of the splits of a data set, ``train``, ``val`` and ``test`` first; ``DataError`` if it is none."""
-    return tuple(find_splits(path))
+    return tuple(find_splits(path, follow_links))
 
 
-def training_splits(path: str | Path, train: str | None = None, val: str | None = None) -> TrainingSplits:
+def training_splits(
+    path: str | Path, train: str | None = None, val: str | None = None, follow_links: bool = False
+) -> TrainingSplits:
     """The splits to use where the user named none, or only one of them.
 
     Training: ``train``, else ``trainval``, else the only split. Validation: ``val``, else ``test``, else the training
     split itself, with a note.
     """
-    return choose_splits(path, splits(path), train, val)
+    return choose_splits(path, splits(path, follow_links), train, val)
 
 
 def choose_splits(path: str | Path, names: tuple[str, ...], train: str | None, val: str | None) -> TrainingSplits:
@@ -78,18 +81,23 @@ def choose_splits(path: str | Path, names: tuple[str, ...], train: str | None, v
 
 
 def choose_split(
-    path: str | Path, split: str | None = None, preferred: tuple[str, ...] = ("val", "test")
+    path: str | Path,
+    split: str | None = None,
+    preferred: tuple[str, ...] = ("val", "test"),
+    follow_links: bool = False,
 ) -> SplitChoice:
     """Choose the split of a data set that a command uses: one rule for all commands.
 
     Args:
         path: folder or file of the data set.
         split: name of the split; ``None`` takes the first of ``preferred`` that exists, else the only split.
+        preferred: splits in the order of preference.
+        follow_links: as in :func:`open_data`.
 
     Raises:
         DataError: no such split, or several splits of which none is preferred; the message names ``--split``.
     """
-    names = splits(path)
+    names = splits(path, follow_links)
     if split is not None:
         return SplitChoice(_known(path, split, names))
     name = _first(names, preferred)
@@ -99,7 +107,12 @@ def choose_split(
     return SplitChoice(name, "" if name == preferred[0] else f"no split {preferred[0]!r}: using {name!r}")
 
 
-def open_data(path: str | Path, split: str | None = None, on_bad_data: Literal["error", "skip"] = "error") -> ImageSet:
+def open_data(
+    path: str | Path,
+    split: str | None = None,
+    on_bad_data: Literal["error", "skip"] = "error",
+    follow_links: bool = False,
+) -> ImageSet:
     """Open one split of a COCO, LVIS, YOLO or Pascal VOC data set as it is. Nothing is written.
 
     Images are looked for, but not decoded (``poise.data.check_data`` does that).
@@ -110,6 +123,7 @@ def open_data(path: str | Path, split: str | None = None, on_bad_data: Literal["
             only one.
         on_bad_data: ``"error"`` refuses a split with faulty records; ``"skip"`` leaves out exactly these and lists
             them in ``ImageSet.skipped``.
+        follow_links: read files and folders that links in the data folder lead to, wherever they are.
 
     Raises:
         BadData: faulty records, with ``on_bad_data="error"``; lists them.
@@ -117,7 +131,7 @@ def open_data(path: str | Path, split: str | None = None, on_bad_data: Literal["
     """
     if on_bad_data not in ("error", "skip"):
         raise ValueError(f'on_bad_data is {on_bad_data!r}; use "error" or "skip"')
-    found = find_splits(path)
+    found = find_splits(path, follow_links)
     name = _known(path, split, tuple(found)) if split else _only(path, tuple(found))
     image_set = found[name](FaultLog())
     if image_set.skipped and on_bad_data == "error":
@@ -130,9 +144,19 @@ def open_data(path: str | Path, split: str | None = None, on_bad_data: Literal["
     return image_set
 
 
-def find_splits(path: str | Path) -> dict[str, Read]:
+def find_splits(path: str | Path, follow_links: bool = False) -> dict[str, Read]:
     """A function for each split that reads it and logs its faults."""
-    root = Path(path)
+    with following_links(follow_links):
+        found = _find_splits(Path(path))
+    return {name: partial(_read, read, follow_links) for name, read in found.items()}
+
+
+def _read(read: Read, follow_links: bool, log: FaultLog) -> ImageSet:
+    with following_links(follow_links):
+        return read(log)
+
+
+def _find_splits(root: Path) -> dict[str, Read]:
     if not root.exists():
         raise DataError(f"{root}: does not exist; give the folder of a data set, a COCO .json or a YOLO .yaml")
     root = root.resolve()

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from poise.data.errors import DataError
+from poise.data.errors import FOLLOW, DataError
 from poise.data.files import is_inside, read_bytes
 from poise.data.folders import FileTree
 
@@ -78,7 +78,7 @@ def parse(content: bytes) -> Element:
 def read_tree(root: Path, label: str) -> Element:
     """The tree of a file by its path relative to ``root``, inside which it must lie."""
     if not is_inside(root, root / label):
-        raise DataError("leads out of the data folder")
+        raise DataError(f"leads out of the data folder ({FOLLOW})")
     return parse(read_bytes(root / label))
 
 

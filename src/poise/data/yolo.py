@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from poise.data.assemble import RawSplit, assemble
-from poise.data.errors import BadImage, DataError
+from poise.data.errors import FOLLOW, BadImage, DataError
 from poise.data.faults import FaultLog
 from poise.data.files import MEBIBYTE, is_inside, read_text, require_inside
 from poise.data.folders import SPLIT_WORDS, FileTree, files_below, plain_splits
@@ -168,7 +168,8 @@ def _split_path(description: Description, root: Path, part: str) -> Path:
     path = next((one for one in candidates if os.path.exists(one) and is_inside(root, one)), None)
     if path is None:
         raise DataError(
-            f"{description.file}: {part} is neither a folder nor a list of images inside {root}; correct the path"
+            f"{description.file}: {part} is neither a folder nor a list of images inside {root}; correct the path "
+            f"(of links: {FOLLOW})"
         )
     return path
 
@@ -233,7 +234,7 @@ def _add_image(found: RawSplit, lines: Lines, labels: LabelFinder, image: str, r
 
 def _read_label(root: Path, label: str) -> str:
     if not is_inside(root, root / label):
-        raise DataError("leads out of the data folder")
+        raise DataError(f"leads out of the data folder ({FOLLOW})")
     return read_text(root / label)
 
 

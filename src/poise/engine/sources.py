@@ -19,15 +19,16 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
     if not settings.path:
         raise ValueError("no data set: give the folder or file (--data PATH, or data.path in the recipe)")
     wanted = settings.val if settings.val != "none" else settings.train
-    names = training_splits(settings.path, settings.train or None, wanted or None)
-    train_set = open_data(settings.path, names.train, settings.on_bad_data)
+    links = settings.follow_links
+    names = training_splits(settings.path, settings.train or None, wanted or None, links)
+    train_set = open_data(settings.path, names.train, settings.on_bad_data, links)
     val_set: ImageSet | None = None
     remarks: list[str] = []
     if settings.val_share:
         train_set, val_set = _hold_out(settings, names, train_set)
         remarks.append(f"{len(val_set)} of the images of split {names.train!r} are held out for validation")
     elif settings.val != "none":
-        val_set = open_data(settings.path, names.val, settings.on_bad_data)
+        val_set = open_data(settings.path, names.val, settings.on_bad_data, links)
         remarks += [names.note] if names.note else []
     remarks += [
         _skipped(image_set) for image_set in (train_set, val_set) if image_set is not None and image_set.skipped

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from poise.data import ImageSet
+from poise.data.hold_out import VAL_IMAGES
 from poise.data.loader import evaluation_loader
 from poise.detectors import DetectionModel
 from poise.engine.pictures import draw_curves, write_evaluation
@@ -28,7 +29,7 @@ from poise.models.files import load_model
 from poise.recipes import Recipe
 from poise.storage import write_text_atomically
 
-RECORD, VAL_IMAGES = "run.json", "val_images.txt"
+RECORD = "run.json"
 
 
 class Validation:

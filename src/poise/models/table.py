@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from poise.models.notation import parse_part
+from poise.plugins import added_names, load_plugins
 from poise.suggestions import did_you_mean
 
 FILE = Path(__file__).with_name("table.json")
@@ -22,7 +24,8 @@ KINDS = {  # JSON name of an option's type: its Python types, and the type in wo
     "str": ((str,), "a word"),
     "None": ((type(None),), "None"),
 }
-OF_EVERY_MODEL = ("assigner", "deterministic", "image_size")  # options of ``create_model`` itself
+PARTS = ("assigner", "sampler", "criterion")
+OF_EVERY_MODEL = (*PARTS, "deterministic", "image_size")  # options of ``create_model`` itself
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def check_early(name: str, options: Mapping[str, Any]) -> None:
         return
     known = builder_options(name)
     for option, value in options.items():
+        if option in PARTS and isinstance(value, str):
+            _check_part(option, value)
         if option in OF_EVERY_MODEL:
             continue
         if option not in known:
@@ -83,3 +88,14 @@ def check_early(name: str, options: Mapping[str, Any]) -> None:
         if kinds and not any(type(value) in KINDS[kind][0] for kind in kinds):
             wanted = " or ".join(KINDS[kind][1] for kind in kinds)
             raise ValueError(f"{option}={value!r} of '{name}' must be {wanted}")
+
+
+def _check_part(kind: str, text: str) -> None:
+    """Check the name of an assigner, sampler or criterion; plug-ins are imported only if poise does not have it."""
+    part, known = parse_part(text), _content()["parts"][kind]
+    if part.name in known:
+        return
+    load_plugins()
+    known = [*known, *added_names(kind)]
+    if part.name not in known:
+        raise ValueError(f"no {kind} '{part.name}'{did_you_mean(part.name, known)}; there are {', '.join(known)}")

@@ -24,7 +24,8 @@ class ModelSettings:
     image_size: tuple[int, ...] = ()
     """(limit of both sides,) or (short, long); empty: as published (800, 1333)."""
     options: dict[str, OptionValue] = field(default_factory=dict)
-    """Keyword arguments of ``create_model``: numbers, words, true, false, None, (4, 5), parts such as atss(topk=15)."""
+    """Options of the model, such as channels 128. Arguments of ``create_model``: numbers, words, true, false, None,
+    (4, 5), parts such as atss(topk=15)."""
 
     def __post_init__(self) -> None:
         options = {name: stored_value(value) for name, value in self.options.items()}
@@ -45,11 +46,13 @@ class DataSettings:
     val: str = ""
     """Name of the validation split; empty: val, else test, else the training split; none: no validation."""
     val_share: float = 0.0
-    """Fraction of the training images, in [0, 0.5], that are held out for validation where the data set has no
-    validation split. Images are drawn by their file names, so every run on the data holds out the same ones; the run
+    """Fraction of images held out for validation. It lies in [0, 0.5] and is for data sets without a validation split.
+    Images are drawn by their file names, so every run on the data holds out the same ones; the run
     folder lists them in ``val_images.txt``."""
     on_bad_data: Literal["error", "skip"] = "error"
     """Faulty records, which ``poise check`` lists: stop with the list, or leave them out."""
+    follow_links: bool = False
+    """Read files and folders that links in the data folder lead to, wherever they are; otherwise they are refused."""
     keep_empty: bool = True
     """Train on images without objects, as background; published COCO recipes leave them out."""
     min_side: int = 0
@@ -88,14 +91,19 @@ class OptimizerSettings:
     """The optimizer and its parameter groups."""
 
     name: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
     lr: float = 0.01
     """Learning rate for a batch of ``lr_batch_size`` images."""
     lr_batch_size: int = 16
     """The rate is multiplied by batch_size / lr_batch_size (linear scaling); 0: ``lr`` is used as given."""
     momentum: float = 0.9
+    """sgd: factor of the last step in the next one."""
     nesterov: bool = False
+    """sgd: Nesterov momentum."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """adamw: decay of the averages of the gradient and of its square."""
     weight_decay: float = 1e-4
+    """Factor of L2 regularization (sgd) or of decoupled decay (adamw)."""
     norm_decay_multiplier: float = 1.0
     """Factor of ``weight_decay`` for weights and biases of normalization layers; 0: no decay."""
     bias_decay_multiplier: float = 1.0
@@ -119,10 +127,13 @@ class ScheduleSettings:
     """Number of epochs and learning rate schedule."""
 
     epochs: int = 12
+    """Passes over the training images."""
     kind: Literal["multistep", "cosine", "flat_cosine", "flat_linear", "constant"] = "multistep"
+    """Course of the learning rate after the warm-up."""
     milestones: tuple[int, ...] = (8, 11)
     """multistep: the rate is multiplied by ``gamma`` after each of these epochs."""
     gamma: float = 0.1
+    """multistep: factor of the rate at a milestone."""
     flat_fraction: float = 0.5
     """flat_cosine, flat_linear: fraction of the training before the rate begins to fall."""
     min_lr_ratio: float = 0.0
@@ -130,7 +141,9 @@ class ScheduleSettings:
     by_epoch: bool = False
     """cosine: the rate changes once per epoch instead of every step."""
     warmup: Literal["linear", "constant"] = "linear"
+    """Course of the rate during the warm-up."""
     warmup_steps: int = 500
+    """Number of optimizer steps of the warm-up; 0: none."""
     warmup_ratio: float = 0.001
     """Factor of the rate at the beginning of the warm-up (throughout it, if constant)."""
     warmup_max_fraction: float = 1.0
@@ -149,6 +162,7 @@ class TrainSettings:
     """The training loop."""
 
     seed: int = 0
+    """Seed of all random numbers."""
     accumulate: int = 1
     """Gradient accumulation: parts into which each process splits its images of a batch; gradients are averaged."""
     clip_norm: float = 0.0
@@ -157,11 +171,13 @@ class TrainSettings:
     """Federated loss of a DETR (LVIS uses 50): number of classes in each classification loss, the ones present and
     others drawn with probability proportional to the square root of their number of images; 0: all classes."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of the network's computation: fp32, or autocast to bf16 or fp16 (with a gradient scaler)."""
     ema_decay: float = 0.0
     """Decay of the exponential moving average (EMA) of parameters and buffers, usually 0.9998; 0: no EMA."""
     ema_ramp: Literal["exponential", "ratio", "none"] = "exponential"
     """Decay at a step: times 1 - exp(-(1+step)/ema_ramp_steps), at most (1+step)/(10+step), or constant."""
     ema_ramp_steps: float = 2000.0
+    """Optimizer steps over which an exponential ramp rises."""
     checkpoint_backbone: bool = False
     """Activation checkpointing: store only the outputs of the backbone's stages and recompute the rest in the backward
     pass. Uses less memory and more time. For backbones without batch normalization (Swin)."""
@@ -171,6 +187,7 @@ class TrainSettings:
     compile: bool = False
     """Compile the network with ``torch.compile``."""
     channels_last: bool = False
+    """Store feature maps with channels last (NHWC)."""
     deterministic: bool = False
     """Use deterministic algorithms on a GPU as well; on the CPU they are always used."""
     sync_batch_norm: bool = False

@@ -15,6 +15,7 @@ SHORT_OPTIONS = {
     "batch_size": "data.batch_size",
     "workers": "data.workers",
     "on_bad_data": "data.on_bad_data",
+    "follow_links": "data.follow_links",
     "proposals": "data.proposals",
     "model": "model.name",
     "weights": "model.weights",
