@@ -118,7 +118,7 @@ def run(arguments: Arguments) -> int:
         print("\r\x1b[K", end="", file=sys.stderr)
     if arguments.save_json is not None:
         write_results(result.detections, arguments.save_json)
-    analysis, folder = _analyze(result, arguments, choice.name) if arguments.analyze else (None, None)
+    analysis, folder = _analyze(result, arguments, images) if arguments.analyze else (None, None)
     if arguments.json:
         numbers = {**result.metrics.to_dict(), "seconds_per_image": result.seconds_per_image}
         numbers |= {} if analysis is None else {"analysis": analysis.to_dict()}

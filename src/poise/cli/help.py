@@ -65,7 +65,9 @@ class Option:
     @property
     def spelled(self) -> str:
         """``--epochs N``, or ``NAME`` of a positional argument."""
-        return self.name.upper() if self.positional else f"--{self.name.replace('_', '-')} {self.value}".rstrip()
+        if self.positional:
+            return self.value or self.name.upper()
+        return f"--{self.name.replace('_', '-')} {self.value}".rstrip()
 
 
 def render_help(
@@ -135,7 +137,7 @@ def options_of(kind: type, default: Any = None, prefix: str = "", group: str = "
         positional = any(marker in extras for marker in markers)
         flag = plain is bool and not prefix
         name = f"no_{field.name}" if flag and field.default is True else f"{prefix}{field.name}"
-        placeholder = "" if flag or positional else _value(field.name, plain)
+        placeholder = "" if flag or (positional and get_origin(plain) is not Literal) else _value(field.name, plain)
         shown = "" if flag or positional else _shown(value)
         yield Option(name, placeholder, texts.get(field.name, ""), shown, required, positional, group)
     for nested, plain, value in inner:

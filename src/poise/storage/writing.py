@@ -9,9 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poise.storage.seal import TENSORS_HASH, hash_of_tensors, seal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def save_atomically(
