@@ -96,7 +96,7 @@ def without_storage() -> Iterator[None]:
 
     with (
         mock.patch("poise.nn.transformer.deformable.sample_levels", sampled),
-        mock.patch("poise.nn.deformable.deform_conv2d", plain),
+        mock.patch("poise.nn.kernels.deformable_sampling.deform_conv2d", plain),
         mock.patch("torch.autocast", return_value=contextlib.nullcontext()),
     ):
         yield
