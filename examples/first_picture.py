@@ -56,11 +56,11 @@ def draw_weights(axes: Any, view: ImageView, scale: float) -> int:
     return count
 
 
-def draw(run: Path, index: int, path: Path, assigners: tuple[str, str]) -> None:
-    """Draw three panels for image ``index`` of the validation split of the run's data."""
-    detector = poise.Detector(run, "cpu")
+def draw(source: str, folder: Path, index: int, path: Path, assigners: tuple[str, str]) -> None:
+    """Draw three panels for image ``index`` of the validation split of a data set."""
+    detector = poise.Detector(source, "cpu")
     model = detector.model
-    data = open_data(run / "data", "val")
+    data = open_data(folder, "val")
     record, pixels = data[index], data.read(index)
     found = detector.predict(record.path, score_threshold=SCORE)[0]
     keep = ~(record.crowd | record.ignore)
@@ -93,12 +93,13 @@ def draw(run: Path, index: int, path: Path, assigners: tuple[str, str]) -> None:
 def main() -> None:
     """Parse the arguments and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="run folder of poise demo")
+    parser.add_argument("model", help="run folder or model file of a dense detector")
+    parser.add_argument("data", type=Path, help="data set")
     parser.add_argument("out", type=Path, help="the picture")
     parser.add_argument("--image", type=int, default=0, help="number of the validation image")
     parser.add_argument("--assigners", nargs=2, default=("atss", "task_aligned"), help="two assigners")
     arguments = parser.parse_args()
-    draw(arguments.run, arguments.image, arguments.out, tuple(arguments.assigners))
+    draw(arguments.model, arguments.data, arguments.image, arguments.out, tuple(arguments.assigners))
 
 
 if __name__ == "__main__":
