@@ -155,9 +155,9 @@ def test_settings_of_a_training() -> None:
 
 def test_a_training_starts_from_what_the_detector_is(model_file: Path) -> None:
     detector = Detector(model_file, device="cpu")
-    loaded = start_settings(detector.model, given=False, file=model_file, backbone_weights=None)
+    loaded = start_settings(detector.model, given=False, weights=str(model_file), backbone_weights=None)
     assert loaded["model.weights"] == str(model_file) and loaded["model.image_size"] == (64, 64)
-    named = start_settings(poise.create_model("atss_r18_fpn"), given=False, file=None, backbone_weights=None)
+    named = start_settings(poise.create_model("atss_r18_fpn"), given=False, weights=None, backbone_weights=None)
     assert named == {"model.name": "atss_r18_fpn"}
 
 
@@ -215,7 +215,7 @@ def test_tuples_and_none_are_values_of_options(tmp_path: Path) -> None:
     words = ["vfnet_r18_fpn", "--model.options", "deformable_stages", "(4, 5)", "topk", "9", "backbone", "None"]
     assert resolve(parse(words)).model.options == {**options, "backbone": None}
     detector = Detector("vfnet_r18_fpn", device="cpu", num_classes=2, deformable_stages=(4, 5))
-    start = start_settings(detector.model, given=False, file=None, backbone_weights=None)
+    start = start_settings(detector.model, given=False, weights=None, backbone_weights=None)
     assert with_options(recipe, start).model.options == {"deformable_stages": (4, 5)}
 
 

@@ -13,7 +13,8 @@ from poise.data import open_data
 from poise.data.demo import CLASS_NAMES, write_demo_data
 from poise.data.demo.scenes import SHAPES
 from poise.engine.model import build_model
-from poise.published.demo import SHA256, demo_weights, named_weights
+from poise.published.demo import SHA256, demo_weights
+from poise.published.sources import locate_weights
 from poise.recipes import get_recipe, with_settings
 
 
@@ -58,10 +59,12 @@ def test_another_model_or_options_are_refused() -> None:
 
 def test_a_file_named_demo_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert named_weights("demo") == demo_weights()
-    (tmp_path / "demo").mkdir()
-    assert named_weights("demo") == "demo"
-    assert named_weights("other") == "other"
+    (tmp_path / "demo").mkdir()  # a folder of data, for example
+    assert locate_weights("demo", "atss_tiny_fpn") == demo_weights()
+    (tmp_path / "demo" / "best.pt").touch()
+    assert locate_weights("demo", "atss_tiny_fpn") == Path("demo/best.pt")
+    with pytest.raises(ValueError, match="no weights 'other'"):
+        locate_weights("other", "atss_tiny_fpn")
 
 
 def test_trainings_of_the_tiny_model_start_from_it(other_scenes: Path) -> None:

@@ -61,9 +61,12 @@ class Detector:
 
         Args:
             source: a model file or run folder of poise, an exported file (``*.onnx``, ``*.xml``, ``*.param``,
-                ``*.pte``), the name of a model (``poise.list_models()``), or a model.
+                ``*.pte``), ``"hf://owner/name"`` or ``"hf://owner/name@revision"``, the name of a model
+                (``poise.list_models()``), or a model.
             device: ``"auto"`` selects a GPU where there is one.
-            weights: with a name: a checkpoint that the original project published.
+            weights: with a name: ``"coco"`` (the published checkpoint of the model, which is fetched), the original's
+                name of another one, ``"demo"``, a file of poise or of the original project, a run folder, or
+                ``"hf://owner/name"``.
             options: with a name: keyword arguments of ``poise.create_model`` (``num_classes``, ``image_size``, …).
 
         Raises:
@@ -72,7 +75,8 @@ class Detector:
         """
         self.device = choose_device(device)
         self.trained = True
-        self._file: Path | None = None  # weights from which a training starts
+        self._file: Path | None = None  # of the weights
+        self._weights: str | None = None  # from which a training starts
         self._given = isinstance(source, DetectionModel)  # a training keeps this model and its parts
         self._backbone = options.get("backbone_weights")
         if isinstance(source, DetectionModel):
@@ -80,7 +84,8 @@ class Detector:
             model = source
         else:
             opened = open_model(source, weights, options)
-            model, self._file, self.trained = opened.model, opened.file, opened.trained
+            model, self.trained = opened.model, opened.trained
+            self._file, self._weights = opened.file, opened.weights
         self.model = model.to(self.device).eval()
 
     @property
@@ -217,12 +222,12 @@ class Detector:
             raise ValueError("resume=True needs out=, the folder of the run to continue")
         name = self.model.name
         given = self.model if self._given else None
-        start = start_settings(self.model, given is not None, self._file, self._backbone)
+        start = start_settings(self.model, given is not None, self._weights, self._backbone)
         plan = with_options(with_options(get_recipe(recipe or name), start), settings)
         folder = Path(out) if out is not None else free_folder(Path("runs"), name)
         result = train(plan, data=Path(data), out=folder, resume=resume, device=str(self.device), model=given)
         if result.best.is_file():
-            self._file, self.trained = result.best, True
+            self._file, self._weights, self.trained = result.best, str(result.best), True
             if given is None:
                 self.model = load_model(result.best, self.device)
             else:

@@ -10,14 +10,14 @@ from poise.storage import read_safely
 
 
 def start_settings(
-    model: DetectionModel, given: bool, file: Path | None, backbone_weights: str | None
+    model: DetectionModel, given: bool, weights: str | None, backbone_weights: str | None
 ) -> dict[str, Any]:
     """Return the settings, by path, that make a training start from a detector.
 
     Args:
         model: the detector's model.
         given: the detector was made from a model, which is trained itself.
-        file: the weights from which the training starts, if they are in a file.
+        weights: from which the training starts, as ``model.weights``; None if they are random.
         backbone_weights: with a detector made by name: as in ``poise.create_model``.
     """
     options = dict(model.options)
@@ -26,8 +26,8 @@ def start_settings(
         settings["model.image_size"] = tuple(options.pop("image_size"))
     if given:
         settings["model.backbone_weights"] = "none"
-    elif file is not None:
-        settings.update({"model.weights": str(file), "model.backbone_weights": "none"})
+    elif weights is not None:
+        settings.update({"model.weights": weights, "model.backbone_weights": "none"})
     elif backbone_weights is not None:
         settings["model.backbone_weights"] = backbone_weights
     return {**settings, "model.options": options} if options else settings

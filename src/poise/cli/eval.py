@@ -30,8 +30,9 @@ class Arguments:
     --weights."""
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
-    weights: Path | None = None
-    """With the name of a model: a checkpoint that the original project published."""
+    weights: str | None = None
+    """Weights of a named model: coco, demo, a file, a run or hf://owner/name. coco is the published checkpoint,
+    which is fetched; the original's name of another one is accepted, too."""
     split: str | None = None
     """Split of the data set; by default val, else test, else the images that the training held out, else the only
     split."""

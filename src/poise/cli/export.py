@@ -25,8 +25,9 @@ class Arguments:
 
     checkpoint: Positional[str]
     """A model file (best.pt, last.pt), a run folder (its best weights), or a model's name with --weights."""
-    weights: Path | None = None
-    """With a model's name instead of a file: a checkpoint that the original project published."""
+    weights: str | None = None
+    """Weights of a named model: coco, demo, a file, a run or hf://owner/name. coco is the published checkpoint,
+    which is fetched; the original's name of another one is accepted, too."""
     out: Path | None = None
     """The file to write; by default the name of the checkpoint with .onnx, .xml, .ncnn.param or .pte."""
     format: Literal["onnx", "openvino", "ncnn", "executorch"] = "onnx"
@@ -69,7 +70,7 @@ def run(arguments: Arguments) -> int:
     opened = open_model(arguments.checkpoint, arguments.weights)
     if not opened.trained:
         raise ValueError(f"'{arguments.checkpoint}' has random weights: give --weights FILE, or a model file")
-    path = arguments.out or default_path(opened.file or Path(arguments.checkpoint), arguments.format)
+    path = arguments.out or default_path(opened.file or Path(opened.model.name), arguments.format)
     path.parent.mkdir(parents=True, exist_ok=True)
     print(f"writing {path} and comparing it with PyTorch", file=sys.stderr, flush=True)
     agreement = export_model(

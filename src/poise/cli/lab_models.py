@@ -84,15 +84,21 @@ def _load_model(word: str, image_set: ImageSet, device: str, notes: list[str]) -
 
 def _load_published(name: str, weights: str, notes: list[str]) -> Any:
     """A model with published weights; without its guide where the file does not contain one."""
+    from poise.api.opening import open_model
     from poise.models import create_model
     from poise.published import load_published
+    from poise.published.sources import checkpoint_named, is_original, locate_weights
 
-    model = create_model(name)
-    report = load_published(model, weights)
+    one, file = checkpoint_named(weights, name), locate_weights(weights, name)
+    if not is_original(file):
+        return open_model(name, weights).model
+    options = one.options if one is not None else {}
+    model = create_model(name, **options)
+    report = load_published(model, file)
     if any(key.startswith("guide.") for key in report.missing):
         notes.append(f"{Path(weights).name} has no guide: the predictions of the head decide the assignment")
-        model = create_model(name, guide_depth=0)
-        report = load_published(model, weights)
+        model = create_model(name, **{**options, "guide_depth": 0})
+        report = load_published(model, file)
     if report.missing:
         count = len(report.missing)
         notes.append(f"{Path(weights).name} does not set {count} tensor{'' if count == 1 else 's'} of {name}: random")

@@ -29,15 +29,16 @@ class Arguments:
     """
 
     checkpoint: Positional[str]
-    """A model file (best.pt, last.pt), a run folder (its best weights), an exported file, or a model's name with
-    --weights."""
+    """A model file (best.pt, last.pt), a run folder (its best weights), an exported file, hf://owner/name, demo, or a
+    model's name with --weights."""
     source: Positional[tuple[str, ...]]
     """Images, folders, globs in quotes, video files, or a camera's number such as 0, which records until Ctrl-C
     (videos and cameras need the extra poise[video])."""
     out: Path | None = None
     """The output folder; by default runs/predict, runs/predict-2, …"""
-    weights: Path | None = None
-    """With a model's name instead of a file: a checkpoint that the original project published."""
+    weights: str | None = None
+    """Weights of a named model: coco, demo, a file, a run or hf://owner/name. coco is the published checkpoint,
+    which is fetched; the original's name of another one is accepted, too."""
     score_threshold: float | Literal["best"] = 0.3
     """Detections with a lower score are dropped. best: for each class the threshold of the highest F1 in the validation
     of the run (metrics.json)."""

@@ -47,7 +47,8 @@ class Arguments:
     image_size: int | None = None
     """Limit of both sides of an image in pixels (model.image_size)."""
     weights: str = ""
-    """Model file, run or published checkpoint to start from (model.weights). It holds the whole model."""
+    """Start of the model: coco, demo, a file, a run or hf://owner/name (model.weights). coco is the published
+    checkpoint, which is fetched; the original's name of another one is accepted, too."""
     backbone_weights: str = ""
     """imagenet (downloaded), none or a file (model.backbone_weights). Weights of the backbone; none: random."""
     assigner: str | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ from poise.data.repeats import images_of_classes
 from poise.detectors import DetectionModel, QueryDetector
 from poise.engine.class_transfer import transfer
 from poise.models import create_model
-from poise.models.files import find_model_file, is_model_file, load_model
+from poise.models.files import load_model
 from poise.published import load_published
-from poise.published.demo import DEMO, named_weights
+from poise.published.demo import DEMO
+from poise.published.sources import checkpoint_named, is_original, locate_weights, names_original
 from poise.recipes import ModelSettings, Recipe
 
 
@@ -65,7 +65,7 @@ def _copy(given: DetectionModel, train_set: ImageSet) -> tuple[DetectionModel, s
 def _from_recipe(settings: ModelSettings, train_set: ImageSet, fresh: bool) -> tuple[DetectionModel, list[str]]:
     """The named model; weights of the backbone are fetched only if ``weights`` do not hold the backbone."""
     backbone = None if settings.backbone_weights in ("none", "") else settings.backbone_weights
-    pretrained = backbone is not None or _is_published(settings.weights)
+    pretrained = backbone is not None or (settings.weights and names_original(settings.weights, settings.name))
 
     def build(backbone_weights: str | None) -> DetectionModel:
         model = named_model(settings, len(train_set.class_names), backbone_weights)
@@ -118,7 +118,8 @@ def checkpoint_backbone(model: DetectionModel) -> None:
 
 def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str | None = None) -> DetectionModel:
     """Build the model that the settings name, with random weights except for the given ones of the backbone."""
-    size, options = settings.image_size or None, dict[str, Any](settings.options)
+    one = checkpoint_named(settings.weights, settings.name) if settings.weights else None
+    size, options = settings.image_size or None, {**(one.options if one else {}), **settings.options}
     if taken := {"name", "num_classes", "backbone_weights", "image_size"} & options.keys():
         raise ValueError(f"model.options: {', '.join(sorted(taken))} is a setting of its own, or follows from the data")
     return create_model(
@@ -130,20 +131,15 @@ def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str
     )
 
 
-def _is_published(source: str) -> bool:
-    """Return whether ``model.weights`` names a published checkpoint rather than a file of poise."""
-    return Path(source).suffix in (".pth", ".ckpt", ".safetensors") and not is_model_file(source)
-
-
 def _start_weights(model: DetectionModel, source: str) -> tuple[str, list[str]]:
-    """Fill a model from a file of poise or a published checkpoint; classes are matched by name.
+    """Fill a model from the weights that ``source`` names; classes are matched by name.
 
     Returns a note for the user, and the names of the tensors that the file does not hold.
     """
-    if _is_published(source):
-        report = load_published(model, source, remap_classes=True)
-        return f"weights from {source}: {report}", list(report.missing)
-    file = find_model_file(named_weights(source))
+    one, file = checkpoint_named(source, model.name), locate_weights(source, model.name)
+    if is_original(file):
+        report = load_published(model, file, remap_classes=True)
+        return f"weights from {one.original if one else source}: {report}", list(report.missing)
     loaded, own = load_model(file), model.state_dict()
     transferred = transfer(model, loaded.state_dict(), loaded.class_names)
     rest = sorted(set(own) - set(transferred.weights))

@@ -6,7 +6,6 @@ It is ``atss_tiny_fpn``, trained on generated scenes with other classes than tho
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 DEMO = "demo"  # the word
@@ -16,8 +15,3 @@ SHA256 = "eb1cdae86de5e3d63274f0a71a5a2eae7bf5ee633542cecdd35ca3914409ab62"
 def demo_weights() -> Path:
     """Return the file of the network, a model file that ``poise.load`` reads."""
     return Path(__file__).with_name("demo.safetensors")
-
-
-def named_weights(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """Return the file of the network for the word ``demo``, unless there is a file of that name; else ``source``."""
-    return demo_weights() if str(source) == DEMO and not Path(source).exists() else source

@@ -27,6 +27,7 @@ class LoadReport:
     ] = ()  # parameters that keep their initial values because the number of classes differs
     remapped: tuple[str, ...] = ()  # parameters of which the rows of classes with the same name were loaded
     remapped_classes: tuple[str, ...] = ()  # names of those classes
+    new_classes: tuple[str, ...] = ()  # names of the other classes, whose rows keep their initial values
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} tensors loaded"]
@@ -35,6 +36,7 @@ class LoadReport:
             ("missing", self.missing),
             ("initialized for other classes", self.reinitialized),
             ("classes matched by name", self.remapped_classes),
+            ("new classes", self.new_classes),
         ):
             if keys:
                 lines.append(f"{len(keys)} {what}: {', '.join(keys[:10])}{' …' if len(keys) > 10 else ''}")
@@ -105,7 +107,9 @@ def load_published(
     backbone.freeze_as_pretrained()  # type: ignore[union-attr,operator]
     missing = [name for name in own if name not in filled and name not in reinitialized]
     kept = tuple(name for name in model.class_names if name in shared)
-    return LoadReport(tuple(loaded), tuple(unexpected), tuple(missing), tuple(reinitialized), tuple(remapped), kept)
+    new = tuple(name for name in model.class_names if name not in shared) if reinitialized or remapped else ()
+    changed = tuple(reinitialized), tuple(remapped)
+    return LoadReport(tuple(loaded), tuple(unexpected), tuple(missing), *changed, kept, new)
 
 
 def _by_name(

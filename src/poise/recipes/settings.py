@@ -20,7 +20,8 @@ class ModelSettings:
     backbone_weights: str = "none"
     """``none`` (random), ``imagenet`` (downloaded by timm), or a file of backbone weights."""
     weights: str = ""
-    """Model file, run folder or published checkpoint from which the whole model starts; empty: none."""
+    """Start of the whole model: ``coco`` (its published checkpoint, fetched), the original's name of another one,
+    ``demo``, a file of poise or of the original project, a run folder, or ``hf://owner/name``; empty: none."""
     image_size: tuple[int, ...] = ()
     """(limit of both sides,) or (short, long); empty: as published (800, 1333)."""
     options: dict[str, OptionValue] = field(default_factory=dict)
