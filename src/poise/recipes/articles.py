@@ -72,6 +72,17 @@ TABLES: dict[str, ArticleTable] = {
         "dw_r18_fpn",
         _rows({f"beta {b}, mu {m}": _options(beta=float(b), mu=float(m)) for b in (3, 5, 7) for m in (3, 5, 8)}),
     ),
+    "dw_on_other_heads": ArticleTable(
+        "dual weighting instead of the own schemes of RetinaNet, ATSS, GFL and FCOS, on their heads",
+        "atss_r18_fpn",
+        _rows(
+            {
+                f"{title}{scheme}": {"model.name": f"{name}_r18_fpn", **options}
+                for title, name in {"RetinaNet": "retinanet", "ATSS": "atss", "GFL": "gfl", "FCOS": "fcos"}.items()
+                for scheme, options in {"": {}, " + DW": _options(assigner="dual_weighting")}.items()
+            }
+        ),
+    ),
     "vfnet_parts": ArticleTable(
         "VarifocalNet's loss, star features and refinement",
         "vfnet_r18_fpn",
