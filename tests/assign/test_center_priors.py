@@ -58,7 +58,9 @@ def slow_free_anchor(predictions: DeltaPredictions, truth: GroundTruth, rule: Fr
     }
 
 
-def slow_auto_assign(predictions: QualityPredictions, truth: GroundTruth, sigma: float) -> dict[str, Tensor]:
+def slow_auto_assign(
+    predictions: QualityPredictions, truth: GroundTruth, sigma: float, weights: str = "likelihood"
+) -> dict[str, Tensor]:
     boxes, labels = objects_of(truth)
     centers, strides = predictions.priors.centers[0].tolist(), predictions.priors.strides.tolist()
     predicted = predictions.boxes[0].double()
@@ -79,7 +81,11 @@ def slow_auto_assign(predictions: QualityPredictions, truth: GroundTruth, sigma:
         priors = torch.tensor(prior, dtype=torch.float64)
         values = scores[inside, label] * (-5 * (1 - generalized[g, inside])).exp()
         confidence = (3 * values).exp() * priors
-        positive.append(negative_log((confidence * values).sum() / confidence.sum()))
+        weighed = confidence / confidence.sum() if weights == "likelihood" else (confidence / confidence.sum()).detach()
+        if weights == "loss":
+            positive.append((weighed * negative_log(values)).sum())
+        else:
+            positive.append(negative_log((weighed * values).sum()))
         mass.append(priors.sum())
         lowest, highest = min(fit), max(fit)
         for n, value in zip(inside, fit, strict=True):
@@ -133,14 +139,16 @@ def test_free_anchor_as_written_out(count: int) -> None:
     assert count < 10 or float(assignment.negative.min()) == 0, "a box of the scene must find its object"
 
 
+@pytest.mark.parametrize("weights", ["likelihood", "detached", "loss"])
 @pytest.mark.parametrize("count", COUNTS)
-def test_auto_assign_as_written_out(count: int) -> None:
+def test_auto_assign_as_written_out(count: int, weights: str) -> None:
     truth = hard_truth(count, count)
     predictions = predictions_of(QualityPredictions, 1, count, POINTS)
     assert isinstance(predictions, QualityPredictions)
     leaves = with_gradient(predictions, "logits", "boxes", "quality")
-    assignment = AutoAssign(GaussianCenterPrior(1.5))(predictions, truth)
-    compare(AutoAssignCriterion()(predictions, assignment, truth), slow_auto_assign(predictions, truth, 1.5), leaves)
+    rule = AutoAssign(GaussianCenterPrior(1.5), detached=weights != "likelihood", geometric=weights == "loss")
+    expected = slow_auto_assign(predictions, truth, 1.5, weights)
+    compare(AutoAssignCriterion()(predictions, rule(predictions, truth), truth), expected, leaves)
 
 
 def test_offsets_of_boxes_where_a_head_predicts_none() -> None:

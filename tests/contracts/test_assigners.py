@@ -14,8 +14,8 @@ from torch import Tensor
 
 from poise.assign import ATSS, OTA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
 from poise.assign.auto_assign import AutoAssign
-from poise.assign.center_priors import TopKCenterPrior
-from poise.assign.dual_weighting import DualWeighting, LinearIoU, overlap_power
+from poise.assign.center_priors import DistanceCenterPrior, TopKCenterPrior
+from poise.assign.dual_weighting import BySize, DualWeighting, LinearIoU, NormalizedIoU, overlap_power
 from poise.assign.free_anchor import FreeAnchor
 from poise.assign.hungarian import Hungarian
 from poise.assign.paa import PAA
@@ -57,6 +57,14 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "dual_weighting_article": DualWeighting(
         TopKCenterPrior(9), mu_total=5.0, location=overlap_power, negative_probability=LinearIoU()
     ),
+    "dual_weighting_by_size": DualWeighting(
+        DistanceCenterPrior(2.0),
+        BySize(2.0, 5.0),
+        BySize(1.0, 6.0),
+        negative_probability=NormalizedIoU(BySize(1.0, 3.0)),
+        bag_bounds_negatives=True,
+    ),
+    "auto_assign_geometric": AutoAssign(detached=True, geometric=True),
 }
 KINDS: dict[str, type[Predictions]] = {  # where an assigner needs more than QualityPredictions
     "first_box_overlap": RefinedPredictions,

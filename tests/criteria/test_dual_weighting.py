@@ -21,6 +21,7 @@ from poise.structures import GroundTruth, JointPredictions, Priors
 
 NUMBERS = golden("dw_loss")
 LEVELS = tuple(int(count) for count in golden("assigners")["num_level_priors"])
+NO_OBJECTS = Objects(torch.zeros(1, 1, 4), torch.zeros(1, 1).long(), torch.ones(1, 1).bool(), slice(0, 1))
 SCENES = sorted({key.split("_")[0] for key in NUMBERS if key.startswith("s")})
 
 
@@ -106,14 +107,14 @@ def test_the_articles_weights_of_an_object_sum_to_one() -> None:
 
 def test_the_articles_overlap_function() -> None:
     overlap = torch.tensor([[[0.0, 0.3, 0.5, 0.7, 0.95, 1.0]]])
-    value = LinearIoU()(overlap, DensePairs(overlap > 0))[0, 0]
+    value = LinearIoU()(overlap, DensePairs(overlap > 0), NO_OBJECTS)[0, 0]
     between = (0.95**2 - 0.7**2) / (0.95**2 - 0.5**2)
     torch.testing.assert_close(value, torch.tensor([1.0, 1.0, 1.0, between, 0.0, 0.0]))
 
 
 def test_the_normalized_overlap_function_gives_the_best_prior_probability_0() -> None:
     overlap = torch.tensor([[[0.2, 0.6, 0.8, 0.9]]])
-    value = NormalizedIoU()(overlap, DensePairs(torch.tensor([[[True, True, True, False]]])))[0, 0]
+    value = NormalizedIoU()(overlap, DensePairs(torch.tensor([[[True, True, True, False]]])), NO_OBJECTS)[0, 0]
     assert value[0] == 1 and 0 < float(value[1]) < 1 and float(value[2]) == pytest.approx(0, abs=1e-6)
 
 

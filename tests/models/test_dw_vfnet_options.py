@@ -13,12 +13,15 @@ from poise.models import create_model
 SMALL: dict[str, Any] = {"channels": 16, "depth": 1}
 BOXES = torch.tensor([[4.0, 6.0, 40.0, 50.0], [20.0, 10.0, 60.0, 30.0]])
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    *[("dw", {"bag": bag}) for bag in ("soft_center", "distance", "topk")],
+    *[("dw", {"bag": bag}) for bag in ("soft_center", "distance", "radius", "topk")],
+    *[("dw", {"form": "article", "bag": bag}) for bag in ("soft_center", "radius", "topk")],
+    ("dw", {"beta_small": 3.0, "mu_small": 2.0, "gamma1_small": 1.0}),
     *[("dw", {"negative": kind}) for kind in ("both", "probability", "importance", "neither", "complement")],
     ("dw", {"overlap_function": "linear", "gamma1": 1.0, "gamma2": 1.0}),
     ("dw", {"location": "iou", "beta": 3.0, "mu": 4.0, "mu_total": 4.0}),
     ("dw", {"detach_weights": False, "detach_importance": True}),
     ("dw", {"refine": False}),
+    *[("autoassign", {"weights": kind}) for kind in ("detached", "loss")],
     *[("vfnet", {"class_loss": kind}) for kind in ("varifocal", "quality_focal", "focal")],
     *[(family, {"class_loss": "varifocal"}) for family in ("retinanet", "atss")],
     ("vfnet", {"star": False}),
@@ -68,6 +71,8 @@ def test_deformable_variants_build_and_train() -> None:
 @pytest.mark.parametrize(
     ("family", "option", "value"),
     [
+        ("dw", "form", "paper"),
+        ("autoassign", "weights", "score"),
         ("dw", "bag", "everything"),
         ("dw", "negative", "none"),
         ("dw", "location", "diou"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from poise.assign.center_priors import CenterPriorFunction, GaussianCenterPrior
-from poise.assign.likelihood import CenteredBags
+from poise.assign.likelihood import CenteredBags, negative_log
 from poise.boxes import giou
 from poise.pairwise import TINY, Objects, best_iou, chunks_of_objects, inside
 from poise.structures import GroundTruth, Predictions
@@ -30,6 +30,8 @@ class AutoAssign:
     center_prior: CenterPriorFunction = GaussianCenterPrior(1.0)
     beta: float = 5.0  # weight of the box in the likelihood of a prior
     sharpness: float = 3.0  # of the confidence weight, exp(sharpness * likelihood)
+    detached: bool = False  # whether the weights have no gradient (DW's article, section 4.1)
+    geometric: bool = False  # a geometric mean: the weights are those of the losses -ln p, not of the likelihoods p
 
     def __post_init__(self) -> None:
         if min(self.beta, self.sharpness) < 0:
@@ -47,7 +49,13 @@ class AutoAssign:
             likelihood = torch.where(likelihood.isfinite(), likelihood, 0.0)
             weight = (self.sharpness * likelihood).exp() * prior * (likelihood > 0)  # C(P) G(d), eq. 5 and 6
             weight = weight / pairs.from_objects(pairs.sum_by_object(weight).clamp(min=TINY))  # eq. 7
-            return pairs.to_dense(weight.detach()), pairs.sum_by_object(weight * likelihood), pairs.sum_by_object(prior)
+            weight = weight.detach() if self.detached else weight
+            if self.geometric:
+                mean = (-pairs.sum_by_object(weight * negative_log(likelihood))).exp()
+                mean = mean * (pairs.max_by_object(weight.detach()) > 0)  # 0 for an object without a candidate
+            else:
+                mean = pairs.sum_by_object(weight * likelihood)
+            return pairs.to_dense(weight.detach()), mean, pairs.sum_by_object(prior)
 
         chunks = list(chunks_of_objects(truth, boxes.shape[1], planes_alive=8))
         if len(chunks) > 1 and torch.is_grad_enabled():  # computed again in the backward pass instead of stored

@@ -81,6 +81,23 @@ class ThresholdedCenterPrior:
 
 
 @dataclass(frozen=True)
+class DistanceCenterPrior:
+    """All priors within ``radius`` strides of the object's center, with equal weight."""
+
+    radius: float = 1.5
+
+    def __post_init__(self) -> None:
+        if self.radius <= 0:
+            raise ValueError(f"DistanceCenterPrior(radius={self.radius}): the radius in strides must be positive")
+
+    def __call__(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
+        x1, y1, x2, y2 = pairs.from_objects(objects.boxes).unbind(-1)
+        x, y = pairs.from_priors(priors.centers.float()).unbind(-1)
+        distance = (x - (x1 + x2) / 2).square() + (y - (y1 + y2) / 2).square()
+        return (distance < (self.radius * pairs.from_priors(priors.strides[None])).square()).float()
+
+
+@dataclass(frozen=True)
 class TopKCenterPrior:
     """The ``topk`` priors of each level that are nearest to the object's center, with equal weight."""
 

@@ -10,8 +10,8 @@ from typing import Any, get_type_hints
 
 from poise import losses
 from poise.assign import MaxIoU
-from poise.assign.center_priors import GaussianCenterPrior, ThresholdedCenterPrior, TopKCenterPrior
-from poise.assign.dual_weighting import LinearIoU, NormalizedIoU, box_likelihood, overlap_power
+from poise.assign.center_priors import DistanceCenterPrior, GaussianCenterPrior, ThresholdedCenterPrior, TopKCenterPrior
+from poise.assign.dual_weighting import BySize, LinearIoU, NormalizedIoU, box_likelihood, overlap_power
 from poise.assign.free_anchor import as_topk, lowest_first, offsets_of_boxes, offsets_of_head
 from poise.assign.rep_points import NearestPoint
 from poise.boxes import DeltaCoder
@@ -43,7 +43,9 @@ VALUES: dict[str, Build] = {  # what options of parts may be besides literals: c
     "initial_points": InitialPointsCriterion,
     "gaussian_center_prior": GaussianCenterPrior,
     "thresholded_center_prior": ThresholdedCenterPrior,
+    "distance_center_prior": DistanceCenterPrior,
     "top_k_center_prior": TopKCenterPrior,
+    "by_size": BySize,
     "normalized_iou": NormalizedIoU,
     "linear_iou": LinearIoU,
     "delta_coder": DeltaCoder,
