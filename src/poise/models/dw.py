@@ -11,10 +11,11 @@ is the article in one word; the options are the rows of the article's tables (do
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import astuple, dataclass
+from typing import Any, Literal, get_args
 
 from poise.assign.center_priors import (
+    CenterPrior,
     CenterPriorFunction,
     DistanceCenterPrior,
     ThresholdedCenterPrior,
@@ -108,72 +109,82 @@ def dw(
     """DW on a feature pyramid.
 
     Args:
-        deformable_stages: stages of the backbone with DCNv2.
-        deformable_towers: DCNv2 in the last layer of both towers.
+        deformable_stages, deformable_towers: DCNv2 in stages of the backbone, and in the last layer of both towers.
         refine: box refinement at learned boundary points.
         form: "code" (as published) or "article": the values of ``mu_total``, ``location``, ``overlap_function``,
             ``detach_importance`` and ``bag_bounds_negatives`` that are not given.
         bag: the candidate bag: "soft_center" weights points by the center prior, "distance" takes those where it is
             larger than ``bag_threshold``, "radius" those within ``bag_radius`` strides of the center, "topk" the
             ``bag_topk`` nearest of each level.
-        bag_bounds_negatives: whether points outside of the bag are plain negatives, with probability 1 ("article"); in
-            the code the probability decreases with the IoU in the whole object.
-        beta: exponent of the box in the consistency, score * exp(-beta * GIoU loss), or score * IoU ** beta (as in the
-            article) with ``location`` "iou".
+        bag_bounds_negatives: whether points outside of the bag are plain negatives, with probability 1 (article).
+        beta: exponent of the box in the consistency, score * exp(-beta * GIoU loss), or score * IoU ** beta (article)
+            with ``location`` "iou".
         mu: factor in the exponent of the positive weight, exp(mu * consistency) * consistency.
-        mu_total: the same in the sum that divides it; 3 in the code. With None in the article's form it is ``mu``, and
-            the weights of an object sum to 1; otherwise ``mu`` also scales the loss.
+        mu_total: the same in the sum that divides it: 3 in the code, ``mu`` in the article (weights sum to 1).
         detach_weights: whether positive weights have no gradient.
-        overlap_function: from IoU ** ``gamma1`` to the probability of being a negative: "normalized" by object (as
-            in the code), or "linear" through (0.5, 1) and (0.95, 0) (as in the article).
-        gamma2: exponent of the score in the importance; ``detach_importance`` stops its gradient.
+        overlap_function: from IoU ** ``gamma1`` to the probability of being a negative: "normalized" by object (code),
+            or "linear" through (0.5, 1) and (0.95, 0) (article).
+        gamma2: exponent of the score in the importance; ``detach_importance`` stops its gradient (article).
         negative: factors of the negative weight inside objects; "complement" is 1 - positive weight.
-        beta_small, mu_small, gamma1_small: values for objects of at most 32 px (the root of the area), from which they
-            change to ``beta``, ``mu`` and ``gamma1`` at 96 px; by default the same. Lower values keep more samples of
-            small objects.
+        beta_small, mu_small, gamma1_small: values for objects of at most 32 px (the root of the area), which change to
+            ``beta``, ``mu`` and ``gamma1`` at 96 px; None: the same. Lower values keep more samples of small objects.
         box_weight: weight of the box loss relative to the positive classification loss.
         openable_sides: let the gradient reopen box sides that the published ReLU has closed (set by fine-tuning).
     """
-    check_choice("form", form, FORMS)
-    given = FORMS[form]
-    mu_total = given.mu_total if mu_total is None else mu_total
-    location = given.location if location is None else location
-    overlap_function = given.overlap_function if overlap_function is None else overlap_function
-    detach_importance = given.detach_importance if detach_importance is None else detach_importance
-    bounded = given.bag_bounds_negatives if bag_bounds_negatives is None else bag_bounds_negatives
-    check_choice("bag", bag, get_args(BagName))
+    own = resolved_form(form, mu_total, location, overlap_function, detach_importance, bag_bounds_negatives)
     check_choice("negative", negative, NEGATIVES)
-    check_choice("overlap_function", overlap_function, OVERLAPS)
-    check_choice("location", location, LOCATIONS)
-    body = Backbone(
-        backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, deformable_stages=deformable_stages
-    )
+    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, True, False, deformable_stages)
     neck = pyramid(body, channels, from_input=False, relu=True)
     refinement = BoundaryRefinement(channels, openable_sides) if refine else None
     grid = point_grid(neck.strides, 0.5)
     head = DualWeightingHead(
         channels, num_classes, grid, refinement, depth, deformable=deformable_towers, openable_sides=openable_sides
     )
-    bags: dict[str, CenterPriorFunction] = {
-        "soft_center": head.center_prior,
-        "distance": ThresholdedCenterPrior(head.center_prior, bag_threshold),
-        "radius": DistanceCenterPrior(bag_radius),
-        "topk": TopKCenterPrior(bag_topk),
-    }
-    sharpness = by_size(mu_small, mu)
-    assigner = DualWeighting(
-        bags[bag],
-        by_size(beta_small, beta),
-        sharpness,
-        sharpness if mu_total is None else mu_total,
-        LOCATIONS[location],
-        OVERLAPS[overlap_function](by_size(gamma1_small, gamma1)),
-        detach_weights,
-        bounded,
-    )
-    criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], detach_importance)
+    center_prior = candidate_bag(bag, head.center_prior, bag_threshold, bag_radius, bag_topk)
+    parameters = by_size(beta_small, beta), by_size(mu_small, mu), by_size(gamma1_small, gamma1)
+    assigner = weighting(own, center_prior, *parameters, detach_weights)
+    criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], own.detach_importance)
     post = PostProcess(score_threshold, nms_threshold, min_size=-1, max_detections=max_detections)
     return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, post, fcos_criterion()))
+
+
+def resolved_form(name: FormName, *given: Any) -> Form:
+    """Return a form, in which the values ``given`` in the order of its fields replace its own unless they are None."""
+    check_choice("form", name, FORMS)
+    form = Form(*(own if value is None else value for own, value in zip(astuple(FORMS[name]), given, strict=True)))
+    check_choice("overlap_function", form.overlap_function, OVERLAPS)
+    check_choice("location", form.location, LOCATIONS)
+    return form
+
+
+def weighting(
+    form: Form, center_prior: CenterPriorFunction, beta: Parameter, mu: Parameter, gamma: Parameter, detached: bool
+) -> DualWeighting:
+    """Return the assigner of a form."""
+    return DualWeighting(
+        center_prior,
+        beta,
+        mu,
+        mu if form.mu_total is None else form.mu_total,
+        LOCATIONS[form.location],
+        OVERLAPS[form.overlap_function](gamma),
+        detached,
+        form.bag_bounds_negatives,
+    )
+
+
+def candidate_bag(
+    name: BagName, center_prior: CenterPrior, threshold: float, radius: float, topk: int
+) -> CenterPriorFunction:
+    """Return the center prior of a candidate bag; the arguments after ``center_prior`` are those of the other bags."""
+    check_choice("bag", name, get_args(BagName))
+    bags: dict[str, CenterPriorFunction] = {
+        "soft_center": center_prior,
+        "distance": ThresholdedCenterPrior(center_prior, threshold),
+        "radius": DistanceCenterPrior(radius),
+        "topk": TopKCenterPrior(topk),
+    }
+    return bags[name]
 
 
 def by_size(small: float | None, large: float) -> Parameter:
