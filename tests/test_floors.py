@@ -29,7 +29,7 @@ FLOORS = (
     ("models",),
     ("recipes", "published"),
     ("data", "evaluate", "engine", "inference", "lab", "export"),
-    ("api", "cli"),
+    ("api", "cli", "testing"),
 )  # fmt: skip
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from contracts.data_dependence import DataDependence
 from support.slow import slow_but, slow_if
 from torch import Tensor
 
-from poise.branches.proposals import proposals_from_boxes
 from poise.detectors import DetectionModel
-from poise.models import create_model
-from poise.structures import Batch, Detections, GroundTruth, Progress
+from poise.structures import Batch, GroundTruth, Progress
+from poise.testing.data_dependence import DataDependence
+from poise.testing.models import CHECKS, Build, build, empty, given_to, regions_of, scene
 
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "channels": 32, "depth": 1}
 SMALL_REGION: dict[str, Any] = {"backbone": "test_resnet", "channels": 32, "hidden": 64}
@@ -80,99 +81,13 @@ everything = pytest.mark.parametrize("name", MODELS)
 
 
 def small(name: str, seed: int = 0) -> DetectionModel:
-    torch.manual_seed(seed)
-    return create_model(name, num_classes=3, image_size=96, **MODELS[name])
-
-
-def scene(seed: int = 0) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    pixels = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(seed))
-    boxes = torch.tensor([[8.0, 8.0, 56.0, 60.0], [40.0, 30.0, 90.0, 90.0]])
-    return pixels, [
-        {"boxes": boxes, "labels": torch.tensor([0, 2])},
-        {"boxes": boxes[:1] + 20, "labels": torch.tensor([1])},
-    ]
-
-
-def given_to(model: DetectionModel, images: int = 2) -> dict[str, list[Tensor]]:
-    """The same regions of every image, for models that find none themselves."""
-    if not model.needs_proposals:
-        return {}
-    corner = torch.rand(30, 2, generator=torch.Generator().manual_seed(0)) * 60
-    random = torch.cat((corner, corner + 10 + corner.flip(0) / 3), 1)
-    near = scene()[1][0]["boxes"] + torch.tensor([2.0, -2.0, 3.0, 0.0])
-    return {"proposals": [torch.cat((near, near[:1] + 20, random))] * images}
-
-
-def regions_of(model: DetectionModel, images: int = 2) -> dict[str, Detections]:
-    """The same as a batch holds them."""
-    return {name: proposals_from_boxes(boxes) for name, boxes in given_to(model, images).items()}
-
-
-def empty(targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    return [{key: value[:0] for key, value in target.items()} for target in targets]
+    return build(name, MODELS[name], seed)
 
 
 @everything
-@pytest.mark.parametrize("objects", [True, False])
-def test_every_parameter_gets_a_finite_gradient(name: str, objects: bool) -> None:
-    model = small(name).train()
-    pixels, targets = scene()
-    losses = model.losses(pixels, targets if objects else empty(targets), **given_to(model))
-    torch.stack(list(losses.values())).sum().backward()
-    for key, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), key
-
-
-@everything
-def test_losses_whatever_the_mode_and_detections_whatever_the_mode(name: str) -> None:
-    model = small(name)
-    pixels, targets = scene()
-    for mode in (True, False):
-        model.train(mode)
-        losses = model.losses(pixels, targets, **given_to(model))
-        assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
-        found = model.detect(pixels, **given_to(model))
-        assert [set(image) for image in found] == [{"boxes", "scores", "labels"}] * 2
-
-
-@everything
-def test_torchvision_call(name: str) -> None:
-    model = small(name)
-    images = [torch.rand(3, 70, 110), torch.rand(3, 120, 50)]
-    targets = [{"boxes": torch.tensor([[5.0, 5.0, 60.0, 50.0]]), "labels": torch.tensor([2])}] * 2
-    losses = model.train()(images, targets, **given_to(model))
-    assert isinstance(losses, dict) and all(loss.requires_grad for loss in losses.values())
-    with torch.no_grad():
-        for found, image in zip(model.eval()(images, **given_to(model)), images, strict=True):
-            assert isinstance(found, dict)
-            assert found["boxes"].shape == (len(found["scores"]), 4) and found["labels"].dtype == torch.int64
-            assert bool((found["boxes"][:, 2] <= image.shape[2] + 1e-3).all())
-            assert bool((found["boxes"][:, 3] <= image.shape[1] + 1e-3).all())
-
-
-@everything
-def test_an_image_alone_is_detected_as_in_a_batch(name: str) -> None:
-    model = small(name).eval()
-    pixels, _ = scene(3)
-    for i, found in enumerate(model.detect(pixels, **given_to(model))):
-        alone = model.detect(pixels[i : i + 1], **given_to(model, 1))[0]
-        torch.testing.assert_close(alone["scores"], found["scores"], rtol=1e-4, atol=1e-5)
-
-
-@everything
-def test_state_dict_and_options_rebuild_the_model(name: str) -> None:
-    model = small(name, seed=1)
-    again = create_model(model.name, num_classes=model.num_classes, **model.options)
-    again.load_state_dict(model.state_dict())
-    pixels, targets = scene()
-    losses = []
-    for one in (model.eval(), again.eval()):
-        torch.manual_seed(2)  # of what is sampled
-        losses.append(one.losses(pixels, targets, **given_to(one)))
-    for key, loss in losses[0].items():
-        assert torch.equal(loss, losses[1][key])
-    assert again.preprocess == model.preprocess
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_contract(name: str, check: Callable[[Build], None]) -> None:
+    check(partial(build, name, MODELS[name]))
 
 
 @everything
@@ -206,15 +121,6 @@ def test_one_graph_from_pixels_to_losses_whatever_the_number_of_objects(name: st
         for key, loss in model.network(batch, Progress()).losses.items():
             torch.testing.assert_close(compiled(batch, Progress()).losses[key], loss)
     assert len(graphs) == 1
-
-
-@everything
-def test_half_precision_step(name: str) -> None:
-    model = small(name).train()
-    pixels, targets = scene()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = model.losses(pixels, targets, **given_to(model))
-    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
 
 
 @pytest.mark.parametrize("name", slow_if(MODELS, SLOW_LEARNERS))

@@ -1,4 +1,4 @@
-"""Counting the operations of a step whose value or shape the host must wait for."""
+"""Count the operations of a step whose value or shape the host must wait for."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ WAITING = {
 class DataDependence(TorchDispatchMode):
     """Counts data-dependent operations: ``item``, ``nonzero``, boolean indexing, ``unique``, ``equal``, NMS.
 
-    What is counted is what an accelerator, which would have to wait, is asked to do: pairs are not listed, as they
-    are on a CPU (``assign.pairs``).
+    Operations are counted as on an accelerator: all pairs with a mask instead of the lists of a CPU.
     """
 
     def __init__(self) -> None:
