@@ -29,6 +29,20 @@ def test_files_with_nested_and_prefixed_weights(nest: str, state: dict[str, Tens
     assert torch.equal(model.network.branch.head.classes.bias, state["bbox_head.atss_cls.bias"])
 
 
+def test_averaged_weights_are_taken(tmp_path: Path) -> None:
+    """MMEngine swaps both when it saves: ``state_dict`` is averaged; other projects name the average ``ema``."""
+    key = "bbox_head.atss_cls.bias"
+    averaged, last = {key: torch.full((80,), 1.0)}, {key: torch.full((80,), 2.0)}
+    model = create_model("atss_r18_fpn", channels=32)
+    for content in (
+        {"state_dict": averaged, "ema_state_dict": {f"module.{key}": last[key]}},
+        {"ema": averaged, "model": last},
+    ):
+        load_published(model, content)
+        assert model.network.branch.head.classes.bias.eq(1).all()
+        load_published(model, last)
+
+
 def test_unused_and_unfilled_keys_are_reported(state: dict[str, Tensor]) -> None:
     short = {key: value for key, value in state.items() if "atss_centerness" not in key}
     report = load_published(create_model("atss_r50_fpn"), {**short, "bbox_head.surplus.weight": torch.ones(1)})

@@ -21,7 +21,7 @@ VALUES = {  # what stands for the value of an option, by the last part of its na
     "path": "PATH",
     "out": "PATH",
     "device": "DEVICE",
-    "weights": "FILE",
+    "weights": "WEIGHTS",
     "backbone_weights": "W",
     "config": "FILE",
     "proposals": "FILE",
@@ -31,6 +31,7 @@ VALUES = {  # what stands for the value of an option, by the last part of its na
     "file": "FILE",
     "tta": "LIST",
     "vary": "SETTING=VALUES",
+    "mirror": "ADDRESS",
 }
 KINDS: dict[Any, str] = {int: "N", float: "X", Path: "PATH", bool: "true|false", str: "NAME"}  # … or by its type
 WIDEST, LEFT = 100, 24  # columns of the whole text, and of the names of options

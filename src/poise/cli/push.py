@@ -7,10 +7,12 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from poise.cli.help import CommandHelp
+
 
 @dataclass(frozen=True)
 class Arguments:
-    """Upload the model of a run with a model card: poise push RUN hf://owner/name
+    """Upload the model of a run with a model card to the Hugging Face Hub.
 
     Then poise.load, poise.Detector, and every command with a checkpoint take hf://owner/name. Log in first: hf auth
     login.
@@ -26,6 +28,14 @@ class Arguments:
     """Create the repository as a private one."""
     out: Path | None = None
     """Write the files to this folder and upload nothing."""
+
+
+HELP = CommandHelp(
+    examples=(
+        "poise push runs/first hf://owner/name --license apache-2.0",
+        "poise push runs/first hf://owner/name --out card",
+    )
+)
 
 
 def run(arguments: Arguments) -> int:

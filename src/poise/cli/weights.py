@@ -9,18 +9,20 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
+from poise.cli.help import CommandHelp
+
 
 @dataclass(frozen=True)
 class Arguments:
-    """Published weights: list them, fetch one, verify a file, or print the folder where fetched weights are kept.
+    """List, fetch and verify the weights that the original projects published.
 
-    poise weights list [PATTERN]; get NAME; verify FILE; where. NAME is a model or the original's name of a checkpoint.
+    Fetched weights are kept in the user's cache folder, which where prints.
     """
 
     action: Positional[Literal["list", "get", "verify", "where"]]
-    """What to do."""
+    """What to do: list the table, get a checkpoint, verify a file, or print where fetched files are."""
     name: Positional[str] = ""
-    """list: a shell pattern in quotes; get: a model or checkpoint; verify: a file."""
+    """A pattern in quotes for list, a model or checkpoint for get, a file for verify."""
     mirror: str = ""
     """Address or folder that get tries before the public hosts; by default that of POISE_WEIGHTS_MIRROR."""
     unverified: bool = False
@@ -29,6 +31,17 @@ class Arguments:
     """Let list show the checkpoints that fit no model of poise, with the reasons."""
     json: bool = False
     """Print JSON."""
+
+
+HELP = CommandHelp(
+    examples=(
+        "poise weights list 'vfnet_*'",
+        "poise weights get vfnet_r50_fpn",
+        "poise weights get nanodet_plus_m_320 --unverified",
+        "poise weights verify vfnet_r50_fpn_1x_coco_20201027-38db6f58.pth",
+        "poise weights where",
+    )
+)
 
 
 def run(arguments: Arguments) -> int:

@@ -138,8 +138,11 @@ def _read(path: str | Path) -> Mapping[str, object]:
 
 
 def plain_state(content: Mapping[str, object]) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint, without prefixes of wrappers."""
-    for nest in ("ema_state_dict", "ema", "state_dict", "model"):
+    """Return the weights of a checkpoint, the averaged ones if there are any, without prefixes of wrappers.
+
+    MMEngine's hook stores the averaged weights as ``state_dict``, and those of the last step as ``ema_state_dict``.
+    """
+    for nest in ("ema", "state_dict", "ema_state_dict", "model"):
         inner = content.get(nest)
         if isinstance(inner, Mapping):
             return plain_state(inner)
