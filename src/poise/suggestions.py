@@ -1,4 +1,4 @@
-"""Suggestions for misspelled names in error messages. Every message with "did you mean" comes from here."""
+"""Words of messages: suggestions for misspelled names (every "did you mean" comes from here), and counts."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``, did you mean 'x'?`` for the closest known name, or an empty string."""
     match = closest(word, known)
     return f", did you mean '{match}'?" if match else ""
+
+
+def plural(number: int, noun: str) -> str:
+    """Format a count with its noun: ``1 class``, ``2 classes``."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"

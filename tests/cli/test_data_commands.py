@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from support.write_data import coco_content, write_coco
 
 from poise.cli import main
+from poise.cli.check_pictures import IMAGES, choose_images, draw_record
 from poise.cli.demo import affordable_epochs, fastest_precision, step_time
+from poise.data import open_data
 from poise.data.loader import TrainLoader
+from poise.draw import to_picture
+from poise.evaluate.pictures import fit
 from poise.recipes import with_settings
 from poise.recipes.demo import demo
 
@@ -68,6 +74,28 @@ def test_check_fails_where_something_would_be_dropped(tmp_path: Path, capsys: py
     assert "image-empty" in [finding["kind"] for finding in report["findings"]]
     assert main(["check", str(out), "--quick"]) == 3
     assert "000002.jpg" in capsys.readouterr().out
+
+
+def test_check_draws_what_was_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = coco_content(40)
+    content["annotations"][35]["iscrowd"] = 1
+    content["annotations"][0]["bbox"] = [1, 1, 0, 5]
+    data = write_coco(tmp_path / "data", content)
+    assert main(["check", str(data), "--quick", "--pictures", str(tmp_path / "seen")]) == 3
+    page = (tmp_path / "seen" / "index.html").read_text()
+    assert str(tmp_path / "seen" / "index.html") in capsys.readouterr().out
+    assert page.count("<img") == IMAGES and "40 images, 39 objects, 1 faulty record left out" in page
+    images = open_data(data, "train", "skip")
+    chosen = choose_images(images)
+    assert 35 in chosen, "the only crowd region is shown"
+    for index in (35, 1):
+        plain = to_picture(images.read(index))
+        drawn = np.asarray(draw_record(images[index], plain, images.class_names)).astype(int)
+        before = np.asarray(fit(plain)[0]).astype(int)
+        x, y, right, bottom = (images[index].boxes[0] * drawn.shape[1] / plain.width).round().astype(int)
+        changed = np.abs(drawn - before).sum(-1)[y : bottom + 1, x] > 0
+        assert changed.any() and changed.mean() < 0.9 if index == 35 else changed.mean() > 0.9, "crowds are dashed"
+        assert (right, bottom) < (drawn.shape[1], drawn.shape[0])
 
 
 def test_check_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

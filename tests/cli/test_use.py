@@ -17,6 +17,7 @@ from support.tiny import TINY_MODEL
 
 import poise
 from poise.cli import main
+from poise.cli.progress import ImageCounter, clock
 from poise.recipes import load_recipe
 from poise.storage import read_safely
 
@@ -217,3 +218,38 @@ def test_published_weights_are_read_by_predict_and_export(tmp_path: Path, capsys
     assert "checkpoint of an original project" in said and "--weights" in said and "truncated" not in said
     assert main(["export", "nanodet_plus_m_320", "--out", str(tmp_path / "model.onnx")]) == 1
     assert "has random weights: give --weights FILE" in capsys.readouterr().err
+
+
+def test_other_names_of_the_same_classes_are_given_on_the_command_line(
+    trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the option, and with it the metrics are those of before."""
+    data = tmp_path / "data"
+    shutil.copytree(demo_data, data)
+    for file in (data / "annotations").glob("*.json"):
+        content = json.loads(file.read_text())
+        for category in content["categories"]:
+            category["name"] = f"other {category['name']}"
+        file.write_text(json.dumps(content))
+    on = ["--data", str(data), "--device", "cpu", "--json"]
+    assert main(["eval", str(trained), *on]) == 1
+    assert "--class-names NAME" in capsys.readouterr().err
+    names = [f"other {name}" for name in poise.load(trained).class_names]
+    assert main(["eval", str(trained), *on, "--class-names", *names]) == 0
+    renamed = json.loads(capsys.readouterr().out)
+    assert main(["eval", str(trained), "--data", str(demo_data), "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ap"] == renamed["ap"]
+    assert main(["eval", str(trained), *on, "--class-names", "one"]) == 1
+    assert "1 names" in capsys.readouterr().err
+
+
+def test_progress_counts_images_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter([0.0, 10.0, 30.0])
+    monkeypatch.setattr("poise.cli.progress.time.monotonic", lambda: next(now))
+    counter = ImageCounter(40, shown=True)
+    counter(10)
+    counter(20)
+    assert "10/40 images, 0:30 left" in (said := capsys.readouterr().err) and "30/40 images, 0:10 left" in said
+    assert clock(3725) == "1:02:05"

@@ -151,6 +151,8 @@ def test_a_model_on_images_and_on_a_data_set(tmp_path: Path) -> None:
     plain = detector.val(data, batch_size=2)
     same = detector.val(data, batch_size=2, tta=TestTimeAugmentation((1.0,), flip=False, overlap=1.0))
     assert same.detections == plain.detections
-    assert detector.val(data, batch_size=2, tta="0.5,1,flip").detections != plain.detections
+    counted: list[int] = []
+    assert detector.val(data, batch_size=2, tta="0.5,1,flip", progress=counted.append).detections != plain.detections
+    assert sum(counted) == plain.images
     with pytest.raises(ValueError, match="exclude each other"):
         list(detector.predict([images[0]], tile=64, tta="flip"))

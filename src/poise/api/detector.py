@@ -264,7 +264,7 @@ class Detector:
             proposals_limit: number of the best proposals of an image that are used.
             head: evaluate this auxiliary head of a Co-DETR (``"atss"``) instead of the decoder.
             tta: test-time augmentation, as in :meth:`predict`.
-            progress: called with the number of images after each batch (without ``tta``).
+            progress: called with the number of images after each batch.
             max_detections: detections per image of the model; if more than 100, AP with so many per class is added.
 
         Raises:
@@ -285,7 +285,7 @@ class Detector:
             from poise.data import evaluation_loader
 
             loaders = partial(evaluation_loader, images, **loading)
-            return evaluate_views(model, wanted_views(tta), loaders, truth, self.device, measure)
+            return evaluate_views(model, wanted_views(tta), loaders, truth, self.device, measure, progress)
         return evaluate(model, loader, truth, device=self.device, measure=measure, progress=progress)
 
     def batches(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from poise.boxes import iou_and_giou, normalize_boxes
@@ -84,6 +83,8 @@ def cheapest_queries(cost: Tensor) -> Tensor:
     Infinite costs are never matched. Synchronizes with the device (one of the listed exceptions); an operator of its
     own, so that a compiled step stays one graph.
     """
+    from scipy.optimize import linear_sum_assignment  # not at the top: predictions do without SciPy
+
     found = torch.full((cost.shape[0], cost.shape[2]), -1, dtype=torch.int64)
     for matrix, queries in zip(cost.cpu().numpy(), found.numpy(), strict=True):
         possible = np.isfinite(matrix)

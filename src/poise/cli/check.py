@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from poise.cli.check_pictures import write_pictures
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -20,6 +22,8 @@ class Arguments:
     """Read only the headers of the images; truncated files and duplicates are not found."""
     workers: int | None = None
     """Threads that decode images; by default one per core."""
+    pictures: Path | None = None
+    """Draw images of every split with what was read of them (boxes, classes, crowds) into this folder."""
     follow_links: bool = False
     """Read what links in the data folder lead to; otherwise such links are refused."""
     json: bool = False
@@ -36,6 +40,9 @@ def run(arguments: Arguments) -> int:
     if shown:
         print("\r\x1b[K", end="", file=sys.stderr)
     print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False) if arguments.json else render(report))
+    if arguments.pictures is not None:
+        page = write_pictures(arguments.data, arguments.pictures, arguments.follow_links)
+        print(f"pictures of what was read: {page}", file=sys.stderr if arguments.json else sys.stdout)
     return report.exit_code
 
 

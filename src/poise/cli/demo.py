@@ -10,6 +10,8 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from poise.suggestions import plural
+
 if TYPE_CHECKING:
     from poise.recipes import Recipe
 
@@ -72,7 +74,9 @@ def run(arguments: Arguments) -> int:
     start = (
         "random weights" if arguments.from_scratch else "the network inside the package (other scenes, other classes)"
     )
-    print(f"AP {percent(metrics.ap)}, AP50 {percent(metrics.ap50)} after {epochs} epochs, {minutes:.1f} minutes")
+    print(
+        f"AP {percent(metrics.ap)}, AP50 {percent(metrics.ap50)} after {plural(epochs, 'epoch')}, {minutes:.1f} minutes"
+    )
     print(f"started from {start}")
     print(f"report: {page}")
     print(f"try: poise predict {out} '{data / 'val'}/*.jpg' --show-scores --score-threshold 0.2")

@@ -12,6 +12,8 @@ from tyro.conf import Positional
 
 from poise.cli.arguments import CommandLineError
 from poise.cli.help import CommandHelp
+from poise.cli.progress import ImageCounter
+from poise.suggestions import plural
 
 if TYPE_CHECKING:
     from poise.api import Detector
@@ -30,6 +32,8 @@ class Arguments:
     --weights."""
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    class_names: tuple[str, ...] = ()
+    """Names for the model's classes, in the order of its labels, where it has none or others."""
     weights: str | None = None
     """Weights of a named model: coco, demo, a file, a run or hf://owner/name. coco is the published checkpoint,
     which is fetched; the original's name of another one is accepted, too."""
@@ -89,20 +93,15 @@ def run(arguments: Arguments) -> int:
     if arguments.out is not None and not arguments.analyze:
         raise CommandLineError("--out is the folder of --analyze; give --analyze as well")
     detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
+    if arguments.class_names:
+        detector.model.set_classes(arguments.class_names, detector.model.category_ids)
     opening = (arguments.split, detector.run_folder, arguments.on_bad_data, arguments.follow_links)
     images, note = open_for_evaluation(arguments.data, *opening)
     if note:
         print(f"note: {note}", file=sys.stderr)
     if arguments.save_proposals is not None:
         return _save_proposals(detector, arguments, images)
-    shown = sys.stderr.isatty() and not arguments.json
-    done = 0
-
-    def show_progress(images: int) -> None:
-        nonlocal done
-        done += images
-        print(f"\r{done} images", end="", file=sys.stderr, flush=True)
-
+    counter = ImageCounter(len(images), False if arguments.json else None)
     result = detector.val(
         images,
         batch_size=arguments.batch_size,
@@ -113,10 +112,9 @@ def run(arguments: Arguments) -> int:
         head=arguments.head,
         tta=arguments.tta,
         max_detections=arguments.max_detections,
-        progress=show_progress if shown else None,
+        progress=counter,
     )
-    if shown:
-        print("\r\x1b[K", end="", file=sys.stderr)
+    counter.close()
     if arguments.save_json is not None:
         write_results(result.detections, arguments.save_json)
     analysis, folder = _analyze(result, arguments, images) if arguments.analyze else (None, None)
@@ -126,7 +124,7 @@ def run(arguments: Arguments) -> int:
         print(json.dumps(numbers, indent=1, ensure_ascii=False))
         return 0
     print(result.metrics.table())
-    print(f"{result.images} images, {1000 * result.seconds_per_image:.1f} ms per image on {detector.device}")
+    print(f"{plural(result.images, 'image')}, {1000 * result.seconds_per_image:.1f} ms per image on {detector.device}")
     if analysis is not None:
         print(f"\n{analysis.table()}\n{folder}: report.html, analysis.json, figures and pictures")
     if arguments.save_json is not None:
@@ -169,7 +167,7 @@ def _save_proposals(detector: Detector, arguments: Arguments, images: ImageSet) 
         counts = {"images": coverage.images, "proposals": coverage.proposals, "objects": coverage.objects}
         print(json.dumps({**counts, **recall}, indent=1))
         return 0
-    print(f"{coverage.proposals} proposals of {coverage.images} images: {path}")
-    print(f"recall of {coverage.objects} objects: {100 * recall['recall_50']:.1f} at IoU 0.50", end=", ")
+    print(f"{plural(coverage.proposals, 'proposal')} of {plural(coverage.images, 'image')}: {path}")
+    print(f"recall of {plural(coverage.objects, 'object')}: {100 * recall['recall_50']:.1f} at IoU 0.50", end=", ")
     print(f"{100 * recall['recall_50_95']:.1f} averaged over IoU 0.50 to 0.95")
     return 0

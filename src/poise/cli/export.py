@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from poise.cli.help import CommandHelp
+from poise.cli.progress import elapsed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,19 +72,19 @@ def run(arguments: Arguments) -> int:
         raise ValueError(f"'{arguments.checkpoint}' has random weights: give --weights FILE, or a model file")
     path = arguments.out or default_path(opened.file or Path(opened.model.name), arguments.format)
     path.parent.mkdir(parents=True, exist_ok=True)
-    print(f"writing {path} and comparing it with PyTorch", file=sys.stderr, flush=True)
-    agreement = export_model(
-        opened.model,
-        path,
-        _images(arguments.images, MAX_IMAGES) if arguments.images else _scenes(),
-        format=arguments.format,
-        nms=arguments.nms,
-        raw=arguments.raw,
-        dynamic=arguments.dynamic,
-        precision=arguments.precision,
-        calibration=_images(arguments.calibrate, MAX_CALIBRATION),
-        min_agreement=arguments.min_agreement,
-    )
+    with elapsed(f"writing {path} and comparing it with PyTorch"):
+        agreement = export_model(
+            opened.model,
+            path,
+            _images(arguments.images, MAX_IMAGES) if arguments.images else _scenes(),
+            format=arguments.format,
+            nms=arguments.nms,
+            raw=arguments.raw,
+            dynamic=arguments.dynamic,
+            precision=arguments.precision,
+            calibration=_images(arguments.calibrate, MAX_CALIBRATION),
+            min_agreement=arguments.min_agreement,
+        )
     size = sum(file.stat().st_size for file in FORMATS[arguments.format].files(path))
     print(f"{path}: {size / 1e6:.1f} MB; compared with PyTorch: {agreement}")
     return 0

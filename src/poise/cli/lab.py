@@ -14,7 +14,7 @@ from poise.cli import measurements
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
 from poise.cli.lab_models import load_methods, open_images, select_images
-from poise.suggestions import did_you_mean
+from poise.suggestions import did_you_mean, plural
 
 if TYPE_CHECKING:
     from poise.data import ImageSet
@@ -137,7 +137,7 @@ def _write_page(page: LabPage, arguments: Arguments) -> int:
     write_text_atomically(arguments.out, text)
     count = len(page.image_data)
     size = arguments.out.stat().st_size / 1e6
-    print(f"{count} image{'' if count == 1 else 's'}, {size:.1f} MB: {arguments.out}")
+    print(f"{plural(count, 'image')}, {size:.1f} MB: {arguments.out}")
     for note in page.all_notes():
         print(f"note: {note}")
     return 0
@@ -162,7 +162,8 @@ def _write_statistics(page: LabPage, arguments: Arguments) -> int:
         draw_supervision(methods, figure, f"{stage}: {', '.join(methods)}", page.class_names)
     for one in numbers["stages"]:
         positives = f"{one['positives_per_object']:.1f} positives per object, {one['without_positive']} without"
-        print(f"{one['method']}, {one['stage']}: {one['objects']} objects in {one['images']} images, {positives}")
+        counts = f"{plural(one['objects'], 'object')} in {plural(one['images'], 'image')}"
+        print(f"{one['method']}, {one['stage']}: {counts}, {positives}")
     for note in page.all_notes():
         print(f"note: {note}")
     print(f"stats.json, stats.csv, objects.csv and figures: {arguments.out}")

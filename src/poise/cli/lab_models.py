@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from poise.suggestions import plural
+
 if TYPE_CHECKING:
     from poise.data import ImageSet
     from poise.lab.annotated_image import AnnotatedImage
@@ -101,7 +103,7 @@ def _load_published(name: str, weights: str, notes: list[str]) -> Any:
         report = load_published(model, file)
     if report.missing:
         count = len(report.missing)
-        notes.append(f"{Path(weights).name} does not set {count} tensor{'' if count == 1 else 's'} of {name}: random")
+        notes.append(f"{Path(weights).name} does not set {plural(count, 'tensor')} of {name}: random")
     return model
 
 

@@ -17,6 +17,7 @@ from tyro.conf import Positional
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
 from poise.cli.lab_models import load_methods, open_images, select_images
+from poise.suggestions import plural
 
 if TYPE_CHECKING:
     from poise.lab.annotated_image import AnnotatedImage
@@ -174,7 +175,7 @@ def _separation_line(name: str, one: Separation) -> str:
     if not one.images:
         return f"{name}: no image could be measured ({left_out})"
     means = f"mean score {one.mean('inside'):.3f} in objects, {one.mean('outside'):.3f} outside"
-    return f"{name}: contrast {one.mean('contrast'):.4f}, {means}; {one.images} images ({left_out})"
+    return f"{name}: contrast {one.mean('contrast'):.4f}, {means}; {plural(one.images, 'image')} ({left_out})"
 
 
 def discriminability(arguments: Any, methods: Sequence[Method], images: Iterable[AnnotatedImage]) -> MeasurementResult:
@@ -212,7 +213,7 @@ def instability(arguments: Arguments, methods: Sequence[Method], images: Iterabl
     lines = [
         f"{one['before']} to {one['after']}, {one['stage']}: the object of {one['instability']:.2f} of "
         f"{one['priors']} priors per image changes, {100 * one['objects_rematched']:.1f} % of "
-        f"{one['objects']} objects are matched with other priors"
+        f"{plural(one['objects'], 'object')} are matched with other priors"
         for one in numbers
     ]
     return MeasurementResult({"steps": numbers}, {"instability": rows}, lines)
@@ -243,7 +244,7 @@ def distances(arguments: Arguments, methods: Sequence[Method], images: Iterable[
 
 def _conflict_line(name: str, numbers: Mapping[str, Any]) -> str:
     distance = ", ".join(f"{head} {'-' if v is None else f'{v:.3f}'}" for head, v in numbers["distance"].items())
-    images = f"{numbers['images']} images (left out: {numbers['without_objects']} without objects)"
+    images = f"{plural(numbers['images'], 'image')} (left out: {numbers['without_objects']} without objects)"
     return f"{name}: distance to the other heads {distance}; {images}"
 
 
@@ -258,7 +259,7 @@ def queries(arguments: Arguments, methods: Sequence[Method], images: Iterable[An
     lines = []
     for name, one in numbers.items():
         counts = ", ".join(f"{count:.1f} {kind}" for kind, count in one["queries_per_image"].items())
-        left_out = f"{one['images']} images (left out: {one['without_objects']} without objects)"
+        left_out = f"{plural(one['images'], 'image')} (left out: {one['without_objects']} without objects)"
         lines.append(f"{name}: queries per image: {counts}; {left_out}")
         for head, distance in one["distance"].items():
             near, far = (distance[f"to_{kind}"]["all_pairs"] for kind in ("positive", "negative"))

@@ -16,6 +16,7 @@ from poise.cli.page_analysis import advice, analysis_tables
 from poise.evaluate.history import read_history
 from poise.evaluate.metrics import percent
 from poise.storage import write_text_atomically
+from poise.suggestions import plural
 
 HEADLINES = {
     "ap": "AP, IoU 0.50:0.95",
@@ -155,7 +156,9 @@ def _header(folder: Path, metrics: Mapping[str, Any]) -> str:
         "model": run.get("model"),
         "data": ", ".join([run["data"], *data]) if run else None,
         "started": run.get("started"),
-        "training": f"{len(history['epoch'])} epochs, {minutes:.1f} minutes" if history.get("epoch") else None,
+        "training": f"{plural(len(history['epoch']), 'epoch')}, {minutes:.1f} minutes"
+        if history.get("epoch")
+        else None,
         "machine": run.get("machine"),
         "metrics and figures": f"{_best(metrics)}, split {metrics.get('split', 'val')}" if metrics else None,
     }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from poise.cli.help import CommandHelp
+from poise.suggestions import plural
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,6 +37,8 @@ class Arguments:
     (videos and cameras need the extra poise[video])."""
     out: Path | None = None
     """The output folder; by default runs/predict, runs/predict-2, …"""
+    class_names: tuple[str, ...] = ()
+    """Names for the model's classes, in the order of its labels, where it has none or others."""
     weights: str | None = None
     """Weights of a named model: coco, demo, a file, a run or hf://owner/name. coco is the published checkpoint,
     which is fetched; the original's name of another one is accepted, too."""
@@ -89,6 +92,8 @@ def run(arguments: Arguments) -> int:
     if not arguments.source:
         raise ValueError("poise predict needs at least one image, folder, glob or video after the checkpoint")
     detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
+    if arguments.class_names:
+        detector.model.set_classes(arguments.class_names, detector.model.category_ids)
     if arguments.drop_heads:
         detector.drop_training_parts()
     folder = arguments.out or free_folder(Path("runs"), "predict")
@@ -103,7 +108,9 @@ def run(arguments: Arguments) -> int:
         print(text)
     else:
         objects = sum(len(record["detections"]) for record in records)
-        print(f"{objects} objects in {len(records)} images; pictures and detections.json in {folder}")
+        print(
+            f"{plural(objects, 'object')} in {plural(len(records), 'image')}; pictures and detections.json in {folder}"
+        )
     return 0
 
 
@@ -181,7 +188,7 @@ def _pictures_of(
     except KeyboardInterrupt:
         if not camera:
             raise
-        print(f"\nstopped after {len(records)} frames", file=sys.stderr)
+        print(f"\nstopped after {plural(len(records), 'frame')}", file=sys.stderr)
     if sys.stderr.isatty():
         print(file=sys.stderr)
 

@@ -10,6 +10,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from poise.suggestions import plural
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -67,5 +69,5 @@ def run(arguments: Arguments) -> int:
     print(negatives.table())
     if split.note:
         print(f"note: {split.note}")
-    print(f"{negatives.images} images; figure: {path}")
+    print(f"{plural(negatives.images, 'image')}; figure: {path}")
     return 0

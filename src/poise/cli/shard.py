@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from poise.suggestions import plural
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -43,7 +45,8 @@ def run(arguments: Arguments) -> int:
             paths = write_shards(image_set, arguments.out, arguments.megabytes, partial(progress.advance, bar))
         size = sum(path.stat().st_size for path in paths) / 1e6
         print(
-            f"{split}: {len(image_set)} images, {image_set.num_objects} objects in {len(paths)} shards, {size:.1f} MB"
+            f"{split}: {plural(len(image_set), 'image')}, {plural(image_set.num_objects, 'object')} in "
+            f"{plural(len(paths), 'shard')}, {size:.1f} MB"
         )
     print(f"try: poise train atss_r18_fpn --data {arguments.out}")
     return 0

@@ -206,8 +206,8 @@ def _report(result: RunResult) -> None:
     if result.stopped_by:
         print(f"stopped by {result.stopped_by} after epoch {result.epochs}; poise train --resume --out {result.out}")
         return
-    from poise.engine.startup import plural
     from poise.evaluate.metrics import percent
+    from poise.suggestions import plural
 
     numbers = "  ".join(f"{name} {percent(value)}" for name, value in list(result.metrics.items())[:3])
     best = f"; best epoch {result.best_epoch}: {numbers}" if result.metrics else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from poise.data.check import CheckReport, Finding
 from poise.data.statistics import SplitStatistics
+from poise.suggestions import plural
 
 MAX_CLASSES = 100  # lines of the table of classes
 
@@ -21,8 +22,8 @@ def render(report: CheckReport) -> str:
 
 def _split(s: SplitStatistics) -> list[str]:
     return [
-        f"  {s.images} images, {s.images_without_objects} of them without objects",
-        f"  {s.objects} objects, {s.crowd} crowd regions, {s.ignored} to ignore",
+        f"  {plural(s.images, 'image')}, {s.images_without_objects} of them without objects",
+        f"  {plural(s.objects, 'object')}, {plural(s.crowd, 'crowd region')}, {s.ignored} to ignore",
         f"  {s.mean_objects_per_image:.1f} objects an image, at most {s.most_objects_per_image}",
         f"  {s.small} small (area below 32 x 32), {s.medium} medium, {s.large} large (from 96 x 96)",
         *(f"  {line}" for line in s.read_as),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from poise.data.faults import Fault
+from poise.suggestions import plural
 
 FOLLOW = "--follow-links reads what links lead to, in Python follow_links=True"
 SHOWN = 20  # faults that a message spells out
@@ -43,7 +44,7 @@ class BadData(DataError):
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {kind}" for kind, count in Counter(f.kind for f in self.faults).most_common())
-        lines = [f"{self.root}: {len(self.faults)} faulty records ({counts})"]
+        lines = [f"{self.root}: {plural(len(self.faults), 'faulty record')} ({counts})"]
         lines += [f"  {fault}" for fault in self.faults[:SHOWN]]
         if len(self.faults) > SHOWN:
             lines.append(f"  ... and {len(self.faults) - SHOWN} more; `poise check` counts them all")

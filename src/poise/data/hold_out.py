@@ -9,6 +9,7 @@ from typing import Literal
 
 from poise.data.image_set import ImageSet
 from poise.data.opening import choose_split, open_data
+from poise.suggestions import plural
 
 VAL_IMAGES = "val_images.txt"  # of a run folder: the file names of the images that were held out, one a line
 
@@ -27,7 +28,7 @@ def hold_out(image_set: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
     """
     count = len(image_set)
     if count < 2:
-        raise ValueError(f"split {image_set.name!r} has {count} image(s): none can be held out for validation")
+        raise ValueError(f"split {image_set.name!r} has {plural(count, 'image')}: none can be held out for validation")
     digests = [hashlib.sha256(image_set[i].path.name.encode()).digest() for i in range(count)]
     order = sorted(range(count), key=lambda i: (digests[i], i))
     number = min(max(1, round(share * count)), count - 1)

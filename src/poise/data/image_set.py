@@ -12,6 +12,7 @@ import numpy as np
 from poise.data.columns import BoxColumn, Ragged, Strings
 from poise.data.faults import Fault
 from poise.data.images import MAX_PIXELS, read_image
+from poise.suggestions import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +135,8 @@ class ImageSet(Sequence[ImageRecord]):
         return np.repeat(np.arange(len(self)), self.objects_per_image)
 
     def __repr__(self) -> str:
-        counts = f"{len(self)} images, {self.num_objects} objects, {len(self.categories)} classes"
+        counted = {"image": len(self), "object": self.num_objects, "class": len(self.categories)}
+        counts = ", ".join(plural(number, noun) for noun, number in counted.items())
         return f"<ImageSet '{self.name}' of {self.root}, {self.format}: {counts}>"
 
     def __len__(self) -> int:

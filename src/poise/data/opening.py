@@ -17,6 +17,7 @@ from poise.data.folders import SPLIT_WORDS, FileTree, find_folder, is_junk, plai
 from poise.data.image_set import ImageSet
 from poise.data.packed import find_packed
 from poise.data.yolo_plain import describe_plain
+from poise.suggestions import plural
 
 Read = Callable[[FaultLog], ImageSet]
 ORDER = ("train", "val", "test", "trainval")
@@ -139,7 +140,8 @@ def open_data(
     if image_set.skipped and not image_set.num_objects:
         raise DataError(
             f"{path}: nothing is left of split {name!r}: {len(image_set.skipped)} faulty records would be skipped and "
-            f"{len(image_set)} images without any object remain (the first fault: {image_set.skipped[0]}); correct it"
+            f"{plural(len(image_set), 'image')} without any object remain (the first fault: {image_set.skipped[0]}); "
+            "correct it"
         )
     return image_set
 

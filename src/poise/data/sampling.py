@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.data.augment.chance import seed_of
+from poise.suggestions import plural
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -72,7 +73,7 @@ class EpochPlan:
             )
         if not self.batches_per_epoch:
             raise ValueError(
-                f"{self.count} images make no batch of {self.batch_size} for {self.world_size} processes: "
+                f"{plural(self.count, 'image')} make no batch of {self.batch_size} for {self.world_size} processes: "
                 "use a smaller batch, fewer processes, or drop_last=False"
             )
 

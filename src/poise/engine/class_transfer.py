@@ -11,6 +11,7 @@ from torch import Tensor
 from poise.detectors import DetectionModel
 from poise.models import create_model
 from poise.published.classes import class_rows, remap_rows
+from poise.suggestions import plural
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Transfer:
     def __str__(self) -> str:
         if not self.new and not self.matched:
             return ""
-        parts = [f"{len(self.matched)} classes matched by name{_listed(self.matched)}"]
+        parts = [f"{plural(len(self.matched), 'class')} matched by name{_listed(self.matched)}"]
         return ", ".join([*parts, *([f"{len(self.new)} new{_listed(self.new)}"] if self.new else [])])
 
 

@@ -21,6 +21,7 @@ from poise.published import load_published
 from poise.published.demo import DEMO
 from poise.published.sources import checkpoint_named, is_original, locate_weights, names_original
 from poise.recipes import ModelSettings, Recipe
+from poise.suggestions import plural
 
 
 def build_model(
@@ -151,6 +152,6 @@ def _start_weights(model: DetectionModel, source: str) -> tuple[str, list[str]]:
     if not transferred.weights:
         raise ValueError(f"model.weights: no tensor of {file} fits {model.name}; is it of another kind of model?")
     model.load_state_dict(transferred.weights, strict=False)
-    notes = [f"weights from {source}: {len(transferred.weights)} tensors", str(transferred)]
+    notes = [f"weights from {source}: {plural(len(transferred.weights), 'tensor')}", str(transferred)]
     notes += [f"initialized: {', '.join(rest[:6])}"] if rest else []
     return "; ".join(note for note in notes if note), rest

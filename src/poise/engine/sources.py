@@ -7,6 +7,7 @@ from poise.data.hold_out import hold_out
 from poise.data.image_set import different_classes
 from poise.data.repeats import repeated
 from poise.recipes import DataSettings
+from poise.suggestions import plural
 
 
 def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[str]]:
@@ -26,7 +27,7 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
     remarks: list[str] = []
     if settings.val_share:
         train_set, val_set = _hold_out(settings, names, train_set)
-        remarks.append(f"{len(val_set)} of the images of split {names.train!r} are held out for validation")
+        remarks.append(f"{len(val_set)} of the images of split {names.train!r} held out for validation")
     elif settings.val != "none":
         val_set = open_data(settings.path, names.val, settings.on_bad_data, links)
         remarks += [names.note] if names.note else []
@@ -89,8 +90,8 @@ def _with_proposals(
 def _require_objects(settings: DataSettings, train_set: ImageSet) -> None:
     if len(train_set) and not (~(train_set.objects.crowd | train_set.objects.ignore)).any():
         raise ValueError(
-            f"{settings.path}: split '{train_set.name}' has {len(train_set)} images but no object to train on; see "
-            "with poise check whether its annotations were found"
+            f"{settings.path}: split '{train_set.name}' has {plural(len(train_set), 'image')} but no object to train "
+            "on; see with poise check whether its annotations were found"
         )
 
 
@@ -107,4 +108,4 @@ def _unlabeled(image_set: ImageSet | None) -> str:
 
 def _skipped(image_set: ImageSet) -> str:
     examples = "; ".join(str(fault) for fault in image_set.skipped[:3])
-    return f"{image_set.name}: {len(image_set.skipped)} faulty records are skipped, for example {examples}"
+    return f"{image_set.name}: {plural(len(image_set.skipped), 'faulty record')} skipped, for example {examples}"

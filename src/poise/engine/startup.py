@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from poise.data import ImageSet
 from poise.engine.display import Display
 from poise.engine.train import Training
+from poise.suggestions import plural
 
 
 def greet(training: Training, notes: list[str], train_set: ImageSet, val_set: ImageSet | None) -> None:
@@ -42,9 +43,3 @@ def _single_image_batch(training: Training, images: int) -> list[str]:
         f"the last batch of an epoch has {plural(last, 'image')}, from which batch normalization estimates its "
         "statistics; --data.drop-last true leaves it out"
     ]
-
-
-def plural(number: int, noun: str) -> str:
-    """Format a count with its noun: ``1 class``, ``2 classes``."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}{ending}"

@@ -6,6 +6,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from poise.suggestions import plural
+
+CURE = "--class-names NAME … in the order of the model's labels, in Python model.set_classes(names)"
+
 
 class ClassWarning(UserWarning):
     """Model and data set have only some classes in common."""
@@ -36,9 +40,11 @@ def match_categories(
 
 def _by_position(count: int, given: Sequence[tuple[int, str]]) -> list[int | None]:
     if count != len(given):
+        listed = [name for _, name in given]
         raise ValueError(
-            f"the model has {count} classes without names and the data {len(given)} categories; "
-            "name the classes with model.set_classes(names, category_ids)"
+            f"the model has {plural(count, 'class')} without names and the data {len(given)}: {_listed(listed)}. "
+            f"If the data has some of the model's classes, name all of the model's: {CURE}. If not, train the model on "
+            "them: poise train MODEL --weights FILE --data PATH"
         )
     return [number for number, _ in given]
 
@@ -50,8 +56,8 @@ def _report(class_names: Sequence[str], matched: Sequence[int | None], given: Se
     if len(not_in_data) == len(class_names):
         raise ValueError(
             f"model and data have no class in common: the model has {_listed(class_names)}, the data "
-            f"{_listed(not_in_model)}; if they are the same classes under other names, set the names of the data with "
-            "model.set_classes(names, category_ids)"
+            f"{_listed(not_in_model)}. If they are the same classes under other names, give those of the data: {CURE}. "
+            "If not, train the model on them: poise train MODEL --weights FILE --data PATH"
         )
     if not_in_data:
         warnings.warn(

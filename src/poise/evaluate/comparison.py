@@ -13,6 +13,7 @@ from poise.evaluate.bootstrap import Interval, average_precision, class_precisio
 from poise.evaluate.bootstrap import paired_differences as differences_of_draws
 from poise.evaluate.matching import DetectionMatches, match_by_score
 from poise.evaluate.metrics import NAN, jsonable, percent
+from poise.suggestions import plural
 
 DRAWS = 1000
 
@@ -79,7 +80,7 @@ class Comparison:
         for one in self.classes:
             both = f"{percent(one.ap[0]):>5}  {percent(one.ap[1]):>6}"
             lines.append(f"{one.name:<{width}}  {both}  {_points(one.interval):<29}  {one.objects:>7}")
-        lines += ["", f"{len(self.images)} images: the second has fewer errors on {better}, more on {worse}"]
+        lines += ["", f"{plural(len(self.images), 'image')}: the second has fewer errors on {better}, more on {worse}"]
         return "\n".join(lines)
 
 

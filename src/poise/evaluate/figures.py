@@ -25,6 +25,7 @@ from poise.evaluate.panels import (
     sequential_colors,
 )
 from poise.evaluate.truth import Array, detection_columns, truth_columns
+from poise.suggestions import plural
 
 MAX_LINES = 20  # classes with a colored line; with more classes only the mean is named
 
@@ -144,7 +145,7 @@ def plot_labels(truth: Mapping[str, Any], path: PathLike, limit: int = 30) -> Pa
     bars.barh(range(len(largest)), counts[largest], color=[class_line_color(int(k)) for k in largest])
     bars.set_yticks(range(len(largest)), [names[k] for k in largest], fontsize=8)
     bars.invert_yaxis()
-    bars.set(xlabel="objects", title=f"{valid.sum()} objects of {len(columns.names)} classes")
+    bars.set(xlabel="objects", title=f"{plural(int(valid.sum()), 'object')} of {plural(len(columns.names), 'class')}")
     extent = np.maximum(columns.sizes[columns.image[valid]], 1)
     boxes = columns.boxes[valid]
     middle, side = (boxes[:, :2] + boxes[:, 2:] / 2) / extent, boxes[:, 2:] / extent

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from poise.suggestions import plural
+
 NAN = float("nan")
 NOT_NUMBERS = ("classes", "counts", "beyond")  # fields of metrics
 
@@ -161,7 +163,11 @@ def text_table(numbers: dict[str, float], classes: Sequence[ClassMetrics], count
         figures = f"{values}  {one.objects:>7}  {one.images:>6}  {one.detections:>10}"
         lines.append(f"{one.name:<{width}}  {figures}")
     ignored = f", {counts.ignored} ignored regions" if counts.ignored else ""
-    lines += ["", f"{counts.images} images, {counts.objects} objects{ignored}, {counts.detections} detections"]
+    lines += [
+        "",
+        f"{plural(counts.images, 'image')}, {plural(counts.objects, 'object')}{ignored}, "
+        f"{plural(counts.detections, 'detection')}",
+    ]
     return "\n".join(lines)
 
 

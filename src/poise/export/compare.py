@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from poise.boxes import pairwise_iou
+from poise.suggestions import plural
 
 BEST = 100  # priors of an image whose boxes are compared if no score passes the threshold
 CONFIDENT = 0.3  # detections with at least this score must have a counterpart …
@@ -58,7 +59,7 @@ class ExportComparison:
         missing = f", {self.unmatched} without a counterpart" if self.unmatched else ""
         medians = f" (half of them by less than {self.typical})" if self.typical else ""
         return (
-            f"{self.compared} {what} on {self.images} images{missing}; "
+            f"{self.compared} {what} on {plural(self.images, 'image')}{missing}; "
             f"boxes differ by at most {self.boxes:.2g} px, scores by {self.scores:.2g}{medians}"
         )
 

@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from poise.suggestions import plural
+
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".flv")
 
 SPARE_FRAMES = 2  # that a sound file may lack of what its header counts (edit lists)
@@ -88,7 +90,7 @@ def open_camera(number: int) -> Iterator[Tensor]:
 def _ends_early(path: Path, count: int, promised: int) -> DamagedVideo:
     whole = f" of {promised}" if promised else ""
     return DamagedVideo(
-        f"{path} ends early: {count} frames{whole} could be decoded. Copy it again, or take what is there "
+        f"{path} ends early: {plural(count, 'frame')}{whole} could be decoded. Copy it again, or take what is there "
         "(--on-bad-image skip; on_bad_image='skip')"
     )
 

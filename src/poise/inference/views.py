@@ -97,11 +97,13 @@ def evaluate_views(
     truth: Mapping[str, Any],
     device: torch.device | str,
     measure: Measure | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """``poise.evaluate.evaluate`` of what is found in several views; ``loader_of`` makes the loader of one size.
 
     Args:
         loader_of: ``(preprocess, alike_under=…) -> loader``, see ``poise.data.evaluation_loader``.
+        progress: called with the number of images after each batch.
 
     Raises:
         ValueError: the model is given its regions, which lie on one size.
@@ -115,7 +117,7 @@ def evaluate_views(
 
     sizes = settings.sizes(model.preprocess)
     batches = viewed_batches([loader_of(size, alike_under=sizes) for size in sizes])
-    return evaluate(model, batches, truth, device=device, measure=measure, predict=predict)
+    return evaluate(model, batches, truth, device=device, measure=measure, predict=predict, progress=progress)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from poise.nn.transformer.deformable import DeformableAttention
 from poise.nn.transformer.queries import DecoderOutput
 from poise.nn.transformer.tokens import Shape
 from poise.structures import Batch
+from poise.suggestions import plural
 
 
 class NoCrossAttention(ValueError):
@@ -100,7 +101,9 @@ def positive_query_attention(
         queries = network.inference_queries(memory)
         output: DecoderOutput = network.decoder(queries, memory)
     if not -len(calls) <= layer < len(calls):
-        raise ValueError(f"layer {layer}: the decoder of '{name}' has {len(calls)} layers, 0 to {len(calls) - 1}")
+        raise ValueError(
+            f"layer {layer}: the decoder of '{name}' has {plural(len(calls), 'layer')}, 0 to {len(calls) - 1}"
+        )
     last = DecoderOutput(output.logits[-1:].float(), output.boxes[-1:].float())
     positive = network.assigner(to_predictions(last, queries.references, batch.truth.sizes), batch.truth).positive
     module, inputs = calls[layer]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from poise.branches.region import RegionBranch, add_ground_truth, assign_regions, only_finite
 from poise.sample import Sampler, libra_article_sampler, libra_sampler, random_sampler
 from poise.structures import Assignment, Batch
+from poise.suggestions import plural
 
 ALL_NEGATIVES = "all negatives"
 EDGES = (0.0, 0.05, *(i / 10 for i in range(1, 6)))  # IoU bins of tables and figures
@@ -127,7 +128,7 @@ def draw_negatives(negatives: SampledNegatives, path: str | os.PathLike[str], bi
     axes.set_xlim(0, 0.5)
     axes.set_xlabel("highest IoU with an object")
     axes.set_ylabel("fraction of the negatives, %")
-    axes.set_title(f"Sampled negatives of {negatives.images} images", fontsize=10)
+    axes.set_title(f"Sampled negatives of {plural(negatives.images, 'image')}", fontsize=10)
     axes.legend(fontsize=8, frameon=False)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from poise.published.classes import class_rows, names_of, remap_rows
 from poise.published.coco import name_classes
 from poise.published.keys import prepared, rules_of, translate
 from poise.storage import load_weights
+from poise.suggestions import plural
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class LoadReport:
     new_classes: tuple[str, ...] = ()  # names of the other classes, whose rows keep their initial values
 
     def __str__(self) -> str:
-        lines = [f"{len(self.loaded)} tensors loaded"]
+        lines = [f"{plural(len(self.loaded), 'tensor')} loaded"]
         for what, keys in (
             ("unexpected keys", self.unexpected),
             ("missing", self.missing),

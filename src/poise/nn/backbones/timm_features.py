@@ -16,6 +16,7 @@ from poise.nn.backbones.published_names import timm_names
 from poise.nn.layers import DeformableConv
 from poise.plugins import load_plugins
 from poise.storage import load_weights
+from poise.suggestions import plural
 
 TORCHVISION_WEIGHTS = {  # ImageNet weights that published detectors start from
     "resnet18": "resnet18.tv_in1k",
@@ -131,7 +132,7 @@ class Backbone(nn.Module):
         info = [entry for entry in self.body.feature_info.info if entry["reduction"] >= 4]
         if self.frozen_stages > len(info):
             raise ValueError(
-                f"frozen_stages={self.frozen_stages}: the backbone has {len(info)} stages (-1 freezes none)"
+                f"frozen_stages={self.frozen_stages}: the backbone has {plural(len(info), 'stage')} (-1 freezes none)"
             )
         last = info[self.frozen_stages - 1]["module"].replace(".", "_") if self.frozen_stages else None
         frozen = []
