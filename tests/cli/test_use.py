@@ -165,7 +165,7 @@ def test_predict_in_tiles(trained: Path, demo_data: Path, tmp_path: Path, capsys
     image = str(demo_data / "val" / "000001.jpg")
     words = ["predict", str(trained), image, "--out", str(tmp_path), "--tile", "64", "--device", "cpu"]
     assert main(words) == 0
-    assert "1 images" in capsys.readouterr().out
+    assert "1 image;" in capsys.readouterr().out
 
 
 def test_predict_names_a_bad_image(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,7 +151,7 @@ def test_training_needs_objects(tmp_path: Path) -> None:
 
 def test_skipping_everything_is_refused(tmp_path: Path) -> None:
     write_yolo(tmp_path, {"a": "0 32 24 10 10\n", "b": ""})
-    with pytest.raises(DataError, match="nothing is left of split 'train': 1 faulty records would be skipped"):
+    with pytest.raises(DataError, match="nothing is left of split 'train': 1 faulty record would be skipped"):
         open_data(tmp_path, on_bad_data="skip")
     with pytest.raises(DataError, match="nothing is left"):
         start(tmp_path, on_bad_data="skip")

@@ -83,10 +83,10 @@ FAULTS = {
 def test_what_cannot_be_used_is_refused_or_left_out_and_named(root: Path, tmp_path: Path, kind: str) -> None:
     images, good = open_data(root, "train"), [one(10 + i, 2, 2, 9, 9) for i in range(4)]
     path = file_of(tmp_path, *good, FAULTS[kind])
-    with pytest.raises(DataError, match="1 proposals cannot be used .*for example image .*on_bad_data"):
+    with pytest.raises(DataError, match="1 proposal cannot be used .*for example image .*on_bad_data"):
         with_proposals(images, path)
     found, remarks = with_proposals(images, path, on_bad_data="skip")
-    assert len(remarks) == 1 and "1 proposals cannot be used" in remarks[0] and "left out" in remarks[0]
+    assert len(remarks) == 1 and "1 proposal cannot be used" in remarks[0] and "left out" in remarks[0]
     assert [len(record.proposals) for record in found if record.proposals is not None] == [1] * 4
 
 

@@ -73,7 +73,7 @@ def test_common_classes_are_carried_over_and_others_start_anew(kind: str, tmp_pa
     trained = make(kind, "ant", "bee", "cricket").eval()
     save_model(trained, tmp_path / "model.pt")
     model, note = start(kind, tmp_path / "model.pt", "wasp", "cricket")
-    assert "1 classes matched by name (cricket), 1 new (wasp)" in note
+    assert "1 class matched by name (cricket), 1 new (wasp)" in note
     ours, theirs = model.state_dict(), trained.state_dict()
     rows = [name for name in class_parameters(model) if len(theirs[name]) - len(ours[name]) == 1]  # one a class
     assert rows

@@ -22,6 +22,7 @@ from poise.data.errors import DataError
 from poise.data.files import size_of_file
 from poise.data.image_set import ImageSet
 from poise.data.values import integral
+from poise.suggestions import plural
 
 SHOWN = 3  # examples that a message names
 SIDES = "x, y, width, height"
@@ -164,9 +165,8 @@ def _remarks(path: Path, rows: ProposalRows, total: int, on_bad_data: str) -> li
     faults = {kind: count for kind, count in rows.faults.items() if count}
     if faults:
         kinds = ", ".join(f"{count} {kind}" for kind, count in faults.items())
-        text = (
-            f"{path}: {sum(faults.values())} proposals cannot be used ({kinds}), for example {'; '.join(rows.examples)}"
-        )
+        count = plural(sum(faults.values()), "proposal")
+        text = f"{path}: {count} cannot be used ({kinds}), for example {'; '.join(rows.examples)}"
         if on_bad_data == "error":
             raise DataError(
                 f'{text}. Correct the file, or leave them out: --on-bad-data skip, or on_bad_data="skip" in Python'
