@@ -96,7 +96,7 @@ def test_commands_name_options_that_exist() -> None:
     for page, words in found:
         command = " ".join(words[:2]) if words[0] in ("lab", "weights") else words[0]
         if command not in helps:
-            run = [sys.executable, "-m", "poise", *command.split(), "--help"]
+            run = [sys.executable, "-m", "poise", *command.split(), "--help-all"]
             shown = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
             assert shown.returncode == 0, shown.stderr
             helps[command] = shown.stdout + shown.stderr

@@ -139,8 +139,8 @@ def open_data(
         raise BadData(path, image_set.skipped)
     if image_set.skipped and not image_set.num_objects:
         raise DataError(
-            f"{path}: nothing is left of split {name!r}: {plural(len(image_set.skipped), 'faulty record')} would be skipped and "
-            f"{plural(len(image_set), 'image')} without any object remain (the first fault: {image_set.skipped[0]}); "
+            f"{path}: nothing is left of split {name!r}: {plural(len(image_set.skipped), 'faulty record')} would be "
+            f"skipped and {plural(len(image_set), 'image')} without any object remain (the first fault: {image_set.skipped[0]}); "
             "correct it"
         )
     return image_set
