@@ -36,8 +36,8 @@ class Arguments:
     """Number of epochs, instead of --minutes."""
     from_scratch: bool = False
     """Start from random weights."""
-    images: int = 800
-    """Number of training images to generate; a fifth as many are added for validation."""
+    images: int = 1200
+    """Number of training images to generate; an eighth as many are added for validation."""
     seed: int = 0
     """Seed of all random numbers."""
     device: str = "auto"
@@ -57,7 +57,7 @@ def run(arguments: Arguments) -> int:
     started = time.monotonic()
     out = arguments.out or free_folder(Path("runs"), "demo")
     print(f"generating scenes in {out / 'data'}", flush=True)
-    val = max(1, arguments.images // 5)
+    val = max(1, arguments.images // 8)
     data = write_demo_data(out / "data", arguments.images, val, arguments.seed, SIZE, style="plain")
     seconds = TRAINING_FRACTION * (60 * arguments.minutes - (time.monotonic() - started))
     recipe = with_settings(demo(1, arguments.from_scratch), {"data.path": str(data), "train.seed": arguments.seed})

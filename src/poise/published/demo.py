@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 DEMO = "demo"  # the word
-SHA256 = "eb1cdae86de5e3d63274f0a71a5a2eae7bf5ee633542cecdd35ca3914409ab62"
+SHA256 = "5d28172296543d384b5fe24482d10d65e3c65e48d8c2e101295afe45b4d8d4cc"
 
 
 def demo_weights() -> Path:

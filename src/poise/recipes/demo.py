@@ -41,7 +41,7 @@ def demo(epochs: int = 20, from_scratch: bool = False) -> Recipe:
     )
 
 
-def demo_network(epochs: int = 40) -> Recipe:
+def demo_network(epochs: int = 14) -> Recipe:
     """The recipe of the network of ``--weights demo``: the demo's model on 5,000 scenes of sixteen other classes.
 
     The rate stays constant, so that the averaged weights of every epoch are usable, and training can be ended anywhere.

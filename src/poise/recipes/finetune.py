@@ -26,7 +26,7 @@ TINY = "atss_tiny_fpn"  # the model of the network inside the package
 def finetune(model: str, epochs: int = 50, image_size: int | None = None) -> Recipe:
     """AdamW with a cosine over ``epochs``, EMA and mild augmentation, from an ImageNet backbone.
 
-    ``atss_tiny_fpn`` starts from the network inside the package instead.
+    ``atss_tiny_fpn`` starts from the network inside the package instead, with smaller batches at a higher rate.
 
     Args:
         model: a name of ``poise.list_models()``.
@@ -45,10 +45,10 @@ def finetune(model: str, epochs: int = 50, image_size: int | None = None) -> Rec
             image_size=(image_size or (320 if tiny else 640),),
             options=_training_options(model),
         ),
-        data=DataSettings(batch_size=16),
+        data=DataSettings(batch_size=8 if tiny else 16),
         augment=AugmentSettings(flip=0.5, photometric=0.5),
         optimizer=OptimizerSettings(
-            "adamw", lr=5e-4, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
+            "adamw", lr=4e-3 if tiny else 5e-4, weight_decay=0.05, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
         ),
         schedule=ScheduleSettings(
             epochs, "cosine", milestones=(), min_lr_ratio=0.01, warmup_steps=500, warmup_max_fraction=0.1
