@@ -46,7 +46,7 @@ def test_classes_are_not_those_of_the_demo() -> None:
 
 def test_detects_objects_of_scenes_that_it_has_not_seen(scenes: Path) -> None:
     detector = poise.Detector("atss_tiny_fpn", "cpu", weights="demo")
-    assert detector.val(scenes, "val").metrics.ap50 > 0.15
+    assert detector.val(scenes, "val").metrics.ap50 > 0.35
     assert poise.Detector("demo", "cpu").class_names == detector.class_names
 
 
