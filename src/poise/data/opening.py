@@ -140,8 +140,8 @@ def open_data(
     if image_set.skipped and not image_set.num_objects:
         raise DataError(
             f"{path}: nothing is left of split {name!r}: {plural(len(image_set.skipped), 'faulty record')} would be "
-            f"skipped and {plural(len(image_set), 'image')} without any object remain (the first fault: {image_set.skipped[0]}); "
-            "correct it"
+            f"skipped and {plural(len(image_set), 'image')} without any object remain (the first fault: "
+            f"{image_set.skipped[0]}); correct it"
         )
     return image_set
 
