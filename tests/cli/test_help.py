@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ from poise.cli.arguments import option_names
 from poise.cli.help import first_sentence, options_of
 from poise.cli.train import Arguments
 from poise.models.catalog import NAMES
+from poise.models.option_texts import option_texts
 from poise.models.table import builder_options, check_early, model_rows
 from poise.recipes import get_recipe
 
@@ -55,6 +57,22 @@ def test_the_help_shows_the_values_of_the_recipe(capsys: pytest.CaptureFixture[s
     shown = help_of(capsys, "train", "atss_r50_fpn_1x", "--help")
     assert re.search(rf"--epochs N .*\[{recipe.schedule.epochs}\]", " ".join(shown.split()))
     assert f"[{recipe.data.batch_size}]" in shown
+
+
+@pytest.mark.parametrize("name", ["dw_r18_fpn", "libra_retinanet_r18_fpn", "co_dino_r18", "nanodet_plus_m_320"])
+def test_the_whole_help_has_the_options_of_the_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their names and defaults are those of the builder."""
+    shown = help_of(capsys, "train", name, "--help-all").partition(f"Options of {name}")[2]
+    parameters = list(inspect.signature(NAMES[name].builder).parameters.values())[1:]
+    own = [one for one in parameters if one.name != "backbone_weights"]
+    for one in own:
+        assert re.search(rf"^  {one.name}\b", shown, re.MULTILINE)
+    texts = option_texts(name)
+    assert [option for option, _, _ in texts] == [one.name for one in own]
+    assert all(value in ("", str(one.default)) for one, (_, value, _) in zip(own, texts, strict=True))
+    if name.startswith("dw"):
+        unexplained = {option for option, _, text in texts if not text}
+        assert {"form", "beta", "mu", "mu_total", "bag", "gamma2", "beta_small"}.isdisjoint(unexplained)
 
 
 def test_a_sentence_ends_at_its_full_stop() -> None:

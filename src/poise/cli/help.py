@@ -15,6 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from poise.models.option_texts import option_texts
+
 HELP_WORDS = ("-h", "--help", "--help-all")
 VALUES = {  # what stands for the value of an option, by the last part of its name …
     "data": "PATH",
@@ -45,10 +47,12 @@ class CommandHelp:
     Attributes:
         usual: options of the short help, such as ``data.val_share``; empty: all.
         examples: command lines.
+        model: name of a built-in model whose options the whole help explains.
     """
 
     usual: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,10 @@ def render_help(
             group = one.group
             lines += ["", group]
         lines += _lines(one, everything, (defaults or {}).get(one.name), width)
+    if everything and details.model:
+        lines += ["", f"Options of {details.model} in --model.options NAME VALUE …"]
+        for name, value, text in option_texts(details.model):
+            lines += _wrapped(name, f"{text} [{value}]" if value else text, width)
     if details.examples:
         lines += ["", "examples:", *(f"  {example}" for example in details.examples)]
     if len(shown) < len(options):
@@ -114,7 +122,11 @@ def _lines(option: Option, everything: bool, default: Any, width: int) -> list[s
     text = option.text if everything else SETTING.sub("", first_sentence(option.text))
     value = (_shown(default) if option.value else "") or option.default
     text = f"{text} [{value}]" if value else text
-    start = f"  {option.spelled:<{LEFT - 4}}  "
+    return _wrapped(option.spelled, text, width)
+
+
+def _wrapped(name: str, text: str, width: int) -> list[str]:
+    start = f"  {name:<{LEFT - 4}}  "
     return textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * LEFT) or [start.rstrip()]
 
 

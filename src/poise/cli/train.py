@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from tyro.conf import FlagConversionOff, Positional, arg
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
 from poise.cli.help import HELP_WORDS, CommandHelp
-from poise.models.table import check_early
+from poise.models.table import check_early, model_rows
 from poise.recipes import Recipe, get_recipe, load_recipe
 from poise.recipes.short_options import SHORT_OPTIONS, with_options
 
@@ -133,7 +133,9 @@ def parse(words: Sequence[str]) -> Arguments:
     else:
         raise CommandLineError("poise train needs a model or recipe first (poise train atss_r18_fpn --data PATH)")
     default, program = Arguments(name=name, recipe=start), f"poise train {name}".rstrip()
-    return parse_words(Arguments, program, with_python_booleans(words), default, HELP, values_of_short_options(start))
+    details = replace(HELP, model=start.model.name if start.model.name in model_rows() else "")
+    words, values = with_python_booleans(words), values_of_short_options(start)
+    return parse_words(Arguments, program, words, default, details, values)
 
 
 def values_of_short_options(recipe: Recipe) -> dict[str, Any]:
