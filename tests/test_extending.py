@@ -86,7 +86,7 @@ def test_a_package_outside_of_poise_from_wheel_to_lab(tmp_path: Path) -> None:
     offline = ["--no-deps", "--no-index"]
     run = subprocess.run
     built = run(
-        [*pip, "wheel", *offline, "--no-build-isolation", "-w", "wheels", "source"], cwd=tmp_path, capture_output=True
+        [*pip, "wheel", *offline, "--no-build-isolation", "-w", "wheels", "./source"], cwd=tmp_path, capture_output=True
     )
     assert built.returncode == 0, built.stderr.decode()
     wheel = next((tmp_path / "wheels").glob("*.whl"))

@@ -10,19 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import poise
 from poise import plugins
 from poise.cli.main import main
+from poise.data import DataError, open_data, splits
+from poise.data.augment import build_pipeline, make_scene
+from poise.data.augment.pipeline import AUGMENTATIONS
+from poise.data.opening import FORMATS
+from poise.evaluate.extra import METRICS, MeasureWithExtra, check_metrics
 from poise.models.assigners import ASSIGNERS
 from poise.models.catalog import NAMES
 from poise.models.files import MissingPackage
-from poise.recipes import get_recipe
+from poise.preprocess import Preprocess
+from poise.recipes import AugmentSettings, get_recipe
 from poise.recipes.catalog import RECIPES
 from poise.storage import read_safely, save_atomically
+from poise.testing import BrokenContract, check_dataset_format
 
 PACKAGE = '''
 from dataclasses import dataclass
@@ -75,7 +84,7 @@ class Packages:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.modules = folder, set(sys.modules)
-        self.registries: list[Any] = [ASSIGNERS, NAMES, RECIPES]
+        self.registries: list[Any] = [ASSIGNERS, NAMES, RECIPES, FORMATS, AUGMENTATIONS, METRICS]
         self.before = [dict(registry) for registry in self.registries]
 
     def __call__(self, name: str, text: str, version: str = "0.1", plugin: bool = True) -> None:
@@ -212,6 +221,107 @@ def test_import_on_the_command_line(
     assert capsys.readouterr().out == "ours_r18_fpn (package ours 0.1)\n"
     assert main(["--import", "nowhere_at_all", "models"]) == 2
     assert "--import nowhere_at_all: there is no such package" in capsys.readouterr().err
+
+
+FORMAT = '''
+import csv
+from pathlib import Path
+
+import torch
+
+import poise
+from torchvision.transforms import v2
+
+
+def splits(path):
+    return [file.stem for file in sorted(path.glob("*.boxes"))] if path.is_dir() else []
+
+
+def read(path, split):
+    rows = list(csv.reader((path / f"{split}.boxes").open()))
+    names = sorted({row[0] for row in rows})
+    box = lambda row: [float(row[1]), float(row[2]), WIDTH, float(row[4])]
+    return {
+        "images": [{"id": i, "file_name": name, "width": 64, "height": 48} for i, name in enumerate(names)],
+        "annotations": [
+            {"id": i, "image_id": names.index(row[0]), "category_id": 1, "bbox": box(row)} for i, row in enumerate(rows)
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+
+
+def share_found(truth, detections):
+    """Objects for each detection."""
+    return len(truth["annotations"]) / max(len(detections), 1)
+
+
+poise.register_dataset_format("boxes", splits=splits, read=read)
+poise.register_augmentation("gray", lambda probability=1.0: v2.RandomGrayscale(probability))
+poise.register_metric("objects_per_detection", share_found)
+'''
+
+
+def write_boxes(folder: Path) -> Path:
+    folder.mkdir()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    for name in ("a.png", "b.png"):
+        image.save(folder / name)
+    for split in ("train", "val"):
+        (folder / f"{split}.boxes").write_text("a.png,4,5,20,20\nb.png,10,6,12,30\n")
+    return folder
+
+
+def test_a_data_set_format_of_a_plugin(install: Packages, tmp_path: Path) -> None:
+    install("formats", FORMAT.replace("WIDTH", "float(row[3])"))
+    data = write_boxes(tmp_path / "data")
+    assert splits(data) == ("train", "val")
+    train = open_data(data, "train")
+    assert train.format == "boxes" and train[0].boxes.tolist() == [[4, 5, 24, 25]] and train.class_names == ("thing",)
+    check_dataset_format(data, "boxes")
+    (data / "train.boxes").write_text("c.png,4,5,20,20\n")
+    with pytest.raises(DataError, match=r"split 'train' of .*read as 'boxes' \(formats 0.1\)"):
+        open_data(data, "train")
+    with pytest.raises(DataError, match=r"formats of plug-ins: boxes \(package formats 0.1\)"):
+        open_data(tmp_path)
+
+
+def test_a_format_with_a_fault_breaks_its_contract(install: Packages, tmp_path: Path) -> None:
+    install("formats", FORMAT.replace("WIDTH", "-float(row[3])"))
+    with pytest.raises(BrokenContract, match="data set format"):
+        check_dataset_format(write_boxes(tmp_path / "data"))
+
+
+def test_an_augmentation_of_a_plugin(install: Packages) -> None:
+    install("formats", FORMAT)
+    scene = make_scene(
+        torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8), torch.tensor([[1.0, 2, 30, 30]]), torch.tensor([0])
+    )
+    for text, gray in (("gray", True), ("gray(probability=0.0)", False)):
+        pipeline = build_pipeline(AugmentSettings(flip=0.0, extra=(text,)), Preprocess().with_size(40))
+        image = pipeline(scene, lambda: scene)["image"]
+        assert bool((image[0] == image[1]).all()) is gray
+    with pytest.raises(
+        ValueError, match=r"no augmentation 'grey', did you mean 'gray'\?; there are gray \(package formats 0.1\)"
+    ):
+        build_pipeline(AugmentSettings(extra=("grey",)), Preprocess())
+    with pytest.raises(ValueError, match="augmentation 'gray' has no option 'share'; it has probability"):
+        build_pipeline(AugmentSettings(extra=("gray(share=1)",)), Preprocess())
+
+
+def test_a_metric_of_a_plugin(install: Packages, tmp_path: Path) -> None:
+    install("formats", FORMAT.replace("WIDTH", "float(row[3])"))
+    truth = open_data(write_boxes(tmp_path / "data"), "val").to_coco()
+    found = [
+        {"image_id": image["id"], "category_id": 1, "bbox": [1, 1, 9, 9], "score": 0.5} for image in truth["images"]
+    ]
+    check_metrics(["objects_per_detection"])
+    metrics = MeasureWithExtra(("objects_per_detection",))(truth, found).metrics
+    assert metrics.numbers()["objects_per_detection"] == 1.0 and "objects_per_detection" in metrics.table()
+    assert type(metrics).from_dict(metrics.to_dict()).extra == metrics.extra
+    with pytest.raises(
+        ValueError, match=r"no metric 'objects', .*there are objects_per_detection \(package formats 0.1\)"
+    ):
+        check_metrics(["objects"])
 
 
 class Tiny(nn.Module):

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from poise.api import Detector
     from poise.api.register import (
         register_assigner,
+        register_augmentation,
         register_backbone,
         register_criterion,
+        register_dataset_format,
         register_head,
+        register_metric,
         register_model,
         register_recipe,
         register_sampler,
@@ -75,6 +78,9 @@ __all__ = [
     "register_backbone",
     "register_model",
     "register_recipe",
+    "register_dataset_format",
+    "register_augmentation",
+    "register_metric",
     "require_interface",
 ]
 

@@ -18,7 +18,9 @@ from poise.api.training import load_best, start_settings
 from poise.api.warnings import ProposalsWarning, SplitWarning, warn_random_weights
 from poise.detectors import DetectionModel
 from poise.evaluate import Evaluation, evaluate
+from poise.evaluate.extra import MeasureWithExtra, check_metrics
 from poise.evaluate.limits import measure_with
+from poise.evaluate.run import Measure
 from poise.inference import Boxes, Result, Tiling, detect_frames, frames_of
 from poise.inference.sources import MAX_PIXELS, OnBadImage, Source
 from poise.inference.views import TestTimeAugmentation, evaluate_views, wanted_views
@@ -249,6 +251,7 @@ class Detector:
         tta: str | TestTimeAugmentation | None = None,
         progress: Callable[[int], None] | None = None,
         max_detections: int | None = None,
+        metrics: Sequence[str] = (),
     ) -> Evaluation:
         """Evaluate on a data set: COCO's metrics, and LVIS's on LVIS data.
 
@@ -266,6 +269,7 @@ class Detector:
             tta: test-time augmentation, as in :meth:`predict`.
             progress: called with the number of images after each batch.
             max_detections: detections per image of the model; if more than 100, AP with so many per class is added.
+            metrics: names of metrics of plug-ins, computed as well.
 
         Raises:
             NoSuchHead: the model has no such head; its heads are named.
@@ -280,7 +284,10 @@ class Detector:
         regions: dict[str, Any] = {"proposals": proposals, "proposals_limit": proposals_limit}
         images, loader = self.batches(data, split, **loading, **opening, **regions)
         truth = images.to_coco()
-        measure = measure_with(truth, max_detections)
+        measure: Measure | None = measure_with(truth, max_detections)
+        if metrics:
+            check_metrics(metrics)
+            measure = MeasureWithExtra(tuple(metrics), measure)
         if tta is not None:
             from poise.data import evaluation_loader
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from torch import nn
 
 from poise.assign import Assigner
 from poise.criteria import Criterion
+from poise.data.augment.pipeline import AUGMENTATIONS
+from poise.data.opening import FORMATS, DatasetFormat
+from poise.evaluate.extra import METRICS, Metric
 from poise.models.assigners import ASSIGNERS, Choice
 from poise.models.catalog import BACKBONES, NAMES, Entry
 from poise.models.criteria import CRITERIA
@@ -122,6 +126,42 @@ def register_model(name: str, builder: Callable[..., nn.Module], *, preprocess: 
 def register_recipe(name: str, function: Callable[[], Recipe]) -> None:
     """Add a recipe: ``poise train name``. The first line of the docstring stands in ``poise recipes``."""
     add("recipe", RECIPES, name, function, _caller())
+
+
+def register_dataset_format(
+    name: str, *, splits: Callable[[Path], Sequence[str]], read: Callable[[Path, str], dict[str, Any]]
+) -> None:
+    """Add a layout of data sets: all commands then read it. It is tried where none of poise's layouts is found.
+
+    Args:
+        splits: ``splits(path)`` returns the names of the splits (``train``, ``val``, …), or nothing where the path has
+            another layout.
+        read: ``read(path, split)`` returns a split as a COCO dictionary: ``images`` with ``id``, ``file_name`` from the
+            path, ``width`` and ``height``, ``annotations`` with ``image_id``, ``category_id`` and ``bbox``, and
+            ``categories``. It is checked like a COCO file.
+    """
+    add("dataset format", FORMATS, name, DatasetFormat(splits, read), _caller())
+
+
+def register_augmentation(name: str, build: Callable[..., Callable[[Any], Any]]) -> None:
+    """Add an augmentation of training images: ``--augment.extra "name(option=value)"``.
+
+    Args:
+        build: ``build(**options)`` returns a function from a scene to a scene: a dictionary with ``image`` (3,H,W),
+            ``boxes`` (n,4), both tv_tensors, ``labels`` and flags, so that transforms of torchvision.transforms.v2 fit.
+            The image keeps its size. Random numbers are drawn from PyTorch's generator, so that runs can be repeated.
+    """
+    add("augmentation", AUGMENTATIONS, name, build, _caller())
+
+
+def register_metric(name: str, function: Metric) -> None:
+    """Add a metric: ``--evaluate.metric name`` selects ``best.pt`` by it, ``poise eval --metrics name`` computes it.
+
+    Args:
+        function: ``function(truth, detections)`` returns a number in [0,1] from the truth as a COCO dictionary and the
+            detections as COCO results.
+    """
+    add("metric", METRICS, name, function, _caller())
 
 
 def _caller() -> str:

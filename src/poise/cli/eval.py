@@ -68,6 +68,8 @@ class Arguments:
     max_detections: int | None = None
     """Detections per image of the model, and, if more than 100, per image and class in AP: a table AP@N is added to the
     twelve metrics, which always count 100."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of plug-ins that are computed as well (docs/extending.md)."""
     head: str = ""
     """Evaluate an auxiliary head of a Co-DETR (atss, faster_rcnn, …) instead of its decoder."""
     save_proposals: Path | None = None
@@ -112,6 +114,7 @@ def run(arguments: Arguments) -> int:
         head=arguments.head,
         tta=arguments.tta,
         max_detections=arguments.max_detections,
+        metrics=arguments.metrics,
         progress=counter,
     )
     counter.close()

@@ -121,9 +121,42 @@ def read(name: str, tree: FileTree, file: Path, folders: Sequence[Path], log: Fa
         folders: where its images could be, the likeliest first.
         log: collects the faults.
     """
-    annotations, root = Annotations(), tree.root
-    content = parse(require_inside(root, file), annotations)
-    found = RawSplit(source=file.relative_to(root).as_posix())
+    annotations = Annotations()
+    content = parse(require_inside(tree.root, file), annotations)
+    return _assemble(name, tree, content, annotations, file.relative_to(tree.root).as_posix(), folders, log)
+
+
+def read_dictionary(name: str, tree: FileTree, content: Any, source: str, log: FaultLog) -> ImageSet:
+    """One split from a COCO dictionary that a plug-in read, with the checks of COCO files.
+
+    Args:
+        name: of the split.
+        tree: the files of the data set; image files are named from its root.
+        content: ``images``, ``annotations`` and ``categories``.
+        source: what the dictionary was read from, for messages.
+        log: collects the faults.
+    """
+    annotations = Annotations()
+    try:
+        plain = json.loads(json.dumps(content), object_hook=annotations.take)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{source}: is no COCO dictionary of numbers, strings, lists and dictionaries ({error})"
+        ) from error
+    _require_lists(plain, source)
+    return _assemble(name, tree, plain, annotations, source, [tree.root], log)
+
+
+def _assemble(
+    name: str,
+    tree: FileTree,
+    content: dict[str, Any],
+    annotations: Annotations,
+    source: str,
+    folders: Sequence[Path],
+    log: FaultLog,
+) -> ImageSet:
+    found = RawSplit(source=source)
     found.categories = _categories(content["categories"], found.source, log)
     lvis = _add_images(content["images"], found, log)
     lvis = lvis or any(category.frequency for category in found.categories)
@@ -131,7 +164,7 @@ def read(name: str, tree: FileTree, file: Path, folders: Sequence[Path], log: Fa
     found.stated = dict(zip(found.files, stated, strict=True))
     annotations.number(log, found.source)
     _add_objects(content["annotations"], annotations, found, log)
-    return assemble(name, root, "lvis" if lvis else "coco", found, log)
+    return assemble(name, tree.root, "lvis" if lvis else "coco", found, log)
 
 
 def parse(file: Path, annotations: Annotations) -> dict[str, Any]:
@@ -152,10 +185,14 @@ def parse(file: Path, annotations: Annotations) -> dict[str, Any]:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{file}: is not valid JSON ({error}); write or download it again") from error
+    _require_lists(content, str(file))
+    return content
+
+
+def _require_lists(content: Any, source: str) -> None:
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in lists):
-        raise DataError(f"{file}: is not COCO JSON: it needs the lists {', '.join(lists)}")
-    return content
+        raise DataError(f"{source}: is not COCO JSON: it needs the lists {', '.join(lists)}")
 
 
 def _categories(records: list[Any], source: str, log: FaultLog) -> list[Category]:

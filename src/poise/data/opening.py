@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from poise.data import coco, voc, voc_layouts, yolo
 from poise.data.errors import BadData, DataError
@@ -17,11 +17,23 @@ from poise.data.folders import SPLIT_WORDS, FileTree, find_folder, is_junk, plai
 from poise.data.image_set import ImageSet
 from poise.data.packed import find_packed
 from poise.data.yolo_plain import describe_plain
+from poise.plugins import load_plugins, origin_of, with_origins
 from poise.suggestions import plural
 
 Read = Callable[[FaultLog], ImageSet]
 ORDER = ("train", "val", "test", "trainval")
 ROBOFLOW = "_annotations.coco.json"
+
+
+@dataclass(frozen=True)
+class DatasetFormat:
+    """A layout of data sets that a plug-in reads."""
+
+    splits: Callable[[Path], Sequence[str]]  # names of the splits of a path; empty where it has another layout
+    read: Callable[[Path, str], dict[str, Any]]  # a split as a COCO dictionary
+
+
+FORMATS: dict[str, DatasetFormat] = {}  # of plug-ins (``poise.register_dataset_format``), tried after those of poise
 LOOKED_FOR = """what was looked for:
   shards of poise: {train,val,test}.annotations.npz
   YOLO: data.yaml (or another .yaml with names: and train:), or classes.txt with images/ and labels/, or obj.data
@@ -170,9 +182,24 @@ def _find_splits(root: Path) -> dict[str, Read]:
         found = found or _find_coco(tree, _only_file(root))
     elif not found and root.suffix.lower() == ".json":
         found = _one_json(root)
+    found = found or _find_plugged(root, tree)
     if not found:
-        raise DataError(f"{root}: no data set found here; {LOOKED_FOR}")
+        own = f"\n  formats of plug-ins: {', '.join(with_origins('dataset format', FORMATS))}" if FORMATS else ""
+        raise DataError(f"{root}: no data set found here; {LOOKED_FOR}{own}")
     return {name: found[name] for name in sorted(found, key=lambda n: (ORDER.index(n) if n in ORDER else 9, n))}
+
+
+def _find_plugged(root: Path, tree: FileTree) -> dict[str, Read]:
+    load_plugins()
+    for name, form in FORMATS.items():
+        if splits := tuple(form.splits(root)):
+            return {split: partial(_read_plugged, name, form, root, tree, split) for split in splits}
+    return {}
+
+
+def _read_plugged(name: str, form: DatasetFormat, root: Path, tree: FileTree, split: str, log: FaultLog) -> ImageSet:
+    source = f"split '{split}' of {root}, read as '{name}' ({origin_of('dataset format', name)})"
+    return replace(coco.read_dictionary(split, tree, form.read(root, split), source, log), format=name)
 
 
 def _find_yolo(path: Path, tree: FileTree) -> dict[str, Read]:

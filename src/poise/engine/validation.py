@@ -23,9 +23,11 @@ from poise.engine.processes import Processes
 from poise.engine.step import PRECISIONS
 from poise.engine.train import Training, metric_value
 from poise.evaluate import Evaluation, LvisMetrics, Metrics, evaluate, is_lvis
+from poise.evaluate.extra import METRICS, MeasureWithExtra
 from poise.evaluate.limits import measure_with
 from poise.evaluate.metrics import NOT_NUMBERS
 from poise.models.files import load_model
+from poise.plugins import load_plugins, with_origins
 from poise.recipes import Recipe
 from poise.storage import write_text_atomically
 
@@ -62,7 +64,11 @@ class Validation:
         if self.measure is not None:
             known += [f"{name}@{recipe.evaluate.max_detections}" for name in ("ap", "ap50", "ap75", "ar")]
         if recipe.evaluate.metric not in known:
-            raise ValueError(f"evaluate.metric='{recipe.evaluate.metric}' is none of {', '.join(known)}")
+            load_plugins()
+            if recipe.evaluate.metric not in METRICS:
+                names = [*known, *with_origins("metric", METRICS)]
+                raise ValueError(f"evaluate.metric='{recipe.evaluate.metric}' is none of {', '.join(names)}")
+            self.measure = MeasureWithExtra((recipe.evaluate.metric,), self.measure)
 
     def __call__(self) -> Mapping[str, float]:
         evaluation = self._evaluate(self.model)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from poise.suggestions import plural
 
 NAN = float("nan")
-NOT_NUMBERS = ("classes", "counts", "beyond")  # fields of metrics
+NOT_NUMBERS = ("classes", "counts", "beyond", "extra")  # fields of metrics
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Metrics:
     classes: tuple[ClassMetrics, ...]
     counts: Counts
     beyond: MetricsBeyondCoco | None = None  # where more than 100 detections per image and class count
+    extra: dict[str, float] = field(default_factory=dict)  # metrics of plug-ins
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
@@ -84,11 +85,13 @@ class Metrics:
         classes = tuple(ClassMetrics(**_with_nan(one)) for one in values["classes"])
         beyond = values.get("beyond")
         beyond = None if beyond is None else MetricsBeyondCoco(**_with_nan(beyond))
-        return cls(**{**known, "classes": classes, "counts": Counts(**values["counts"]), "beyond": beyond})
+        extra = _with_nan(values.get("extra", {}))
+        whole = {"classes": classes, "counts": Counts(**values["counts"]), "beyond": beyond, "extra": extra}
+        return cls(**{**known, **whole})
 
     def numbers(self) -> dict[str, float]:
         """The metrics over all classes by name, in [0,1]; those beyond 100 detections as ``ap@300``."""
-        return {**headline(self), **(self.beyond.numbers() if self.beyond is not None else {})}
+        return {**headline(self), **(self.beyond.numbers() if self.beyond is not None else {}), **self.extra}
 
     def to_dict(self) -> dict[str, Any]:
         """All metrics in [0,1] as values for JSON; undefined ones are ``None``."""
@@ -119,10 +122,11 @@ class LvisMetrics:
     ar_large: float
     classes: tuple[ClassMetrics, ...]
     counts: Counts
+    extra: dict[str, float] = field(default_factory=dict)  # metrics of plug-ins
 
     def numbers(self) -> dict[str, float]:
         """The metrics over all classes by name, in [0,1]."""
-        return headline(self)
+        return {**headline(self), **self.extra}
 
     def to_dict(self) -> dict[str, Any]:
         """All metrics in [0,1] as values for JSON; undefined ones are ``None``."""

@@ -97,7 +97,7 @@ def build_part(part: Part, kind: str, known: Mapping[str, Build], context: Mappi
     """
     if part.name not in known:
         names = ", ".join(with_origins(kind, known))
-        raise ValueError(f"no {kind} '{part.name}'{did_you_mean(part.name, known)}; there are {names}")
+        raise ValueError(f"no {kind} '{part.name}'{did_you_mean(part.name, known)}; there are {names or 'none'}")
     build, owner = known[part.name], f"{kind} '{part.name}'"
     options = {option: _resolved(value, owner) for option, value in (part.options or {}).items()}
     check_options(owner, build, options)

@@ -50,6 +50,8 @@ class AugmentSettings:
     """Probability of blending with a second image."""
     copy_paste: float = 0.0
     """Probability of pasting boxes of a second image."""
+    extra: tuple[str, ...] = ()
+    """Augmentations of plug-ins, applied last and in this order, such as ``gray(probability=0.1)``."""
     plain_epochs: int = 0
     """Number of last epochs without mosaic, mixup and copy-paste."""
 

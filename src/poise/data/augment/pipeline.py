@@ -20,6 +20,9 @@ from poise.data.augment.geometry import (
 )
 from poise.data.augment.mixing import copy_paste, mixup, mosaic, paste_in_place
 from poise.data.augment.scene import Scene, size_of, skipped
+from poise.models.notation import parse_part
+from poise.models.values import build_part
+from poise.plugins import load_plugins
 from poise.preprocess import Preprocess
 from poise.recipes.augment import AugmentSettings
 
@@ -29,9 +32,20 @@ Pipeline = Callable[[Scene, Callable[[], Scene]], Scene]
 """Takes a scene and a function that draws another scene of the data set."""
 
 
+AUGMENTATIONS: dict[str, Callable[..., Callable[[Scene], Scene]]] = {}  # of ``poise.register_augmentation``
+
+
 def build_pipeline(settings: AugmentSettings, preprocess: Preprocess) -> TrainingPipeline:
-    """The augmentation that ``settings`` describe, ending at the image size that ``preprocess`` asks for."""
-    return TrainingPipeline(settings, preprocess)
+    """The augmentation that ``settings`` describe, ending at the image size that ``preprocess`` asks for.
+
+    Raises:
+        ValueError: an augmentation in ``settings.extra`` is unknown, or has a wrong option.
+    """
+    parts = [parse_part(text) for text in settings.extra]
+    if any(part.name not in AUGMENTATIONS for part in parts):
+        load_plugins()
+    extra = tuple(build_part(part, "augmentation", AUGMENTATIONS) for part in parts)
+    return TrainingPipeline(settings, preprocess, extra)
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,7 @@ class TrainingPipeline:
 
     settings: AugmentSettings
     preprocess: Preprocess
+    extra: tuple[Callable[[Scene], Scene], ...] = ()
 
     def __call__(self, scene: Scene, partner: Callable[[], Scene]) -> Scene:
         chances = self.settings
@@ -90,7 +105,10 @@ class TrainingPipeline:
     def _colored(self, scene: Scene) -> Scene:
         chances = self.settings
         scene = recolor(scene, chances.recolor) if chances.recolor else scene
-        return v2.RandomPhotometricDistort()(scene) if happens(chances.photometric) else scene
+        scene = v2.RandomPhotometricDistort()(scene) if happens(chances.photometric) else scene
+        for transform in self.extra:
+            scene = transform(scene)
+        return scene
 
     def plain(self) -> TrainingPipeline:
         """The same without what mixes images (for the last epochs)."""
