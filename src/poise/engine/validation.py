@@ -26,6 +26,7 @@ from poise.evaluate import Evaluation, LvisMetrics, Metrics, evaluate, is_lvis
 from poise.evaluate.extra import METRICS, MeasureWithExtra
 from poise.evaluate.limits import measure_with
 from poise.evaluate.metrics import NOT_NUMBERS
+from poise.evaluate.run import Measure
 from poise.models.files import load_model
 from poise.plugins import load_plugins, with_origins
 from poise.recipes import Recipe
@@ -59,7 +60,7 @@ class Validation:
         self.best: Evaluation | None = None  # of best.pt; None where an earlier process made it
         self.best_value = -math.inf if best is None else best[0]
         self.metric = recipe.evaluate.metric
-        self.measure = measure_with(self.truth, recipe.evaluate.max_detections)
+        self.measure: Measure | None = measure_with(self.truth, recipe.evaluate.max_detections)
         known = [f.name for f in fields(LvisMetrics if is_lvis(self.truth) else Metrics) if f.name not in NOT_NUMBERS]
         if self.measure is not None:
             known += [f"{name}@{recipe.evaluate.max_detections}" for name in ("ap", "ap50", "ap75", "ar")]

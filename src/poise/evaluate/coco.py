@@ -81,7 +81,8 @@ def measure_coco(
     warn_of_crowded_classes(columns, max(max_detections, COCO_LIMIT))
     curves = read_curves(evaluator, columns)
     classes = class_metrics(columns, detected, curves)
-    return CocoResult(Metrics(**numbers, classes=classes, counts=counts(columns, detected), beyond=beyond), curves)
+    found = counts(columns, detected)
+    return CocoResult(Metrics(**numbers, classes=classes, counts=found, beyond=beyond, extra={}), curves)
 
 
 def _beyond(evaluator: hotcoco.COCOeval, max_detections: int) -> MetricsBeyondCoco:

@@ -54,7 +54,7 @@ def measure_lvis(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any
     numbers = run_evaluator(evaluator, LVIS_METRICS)
     curves = read_curves(evaluator, columns)
     classes = class_metrics(columns, detected, curves, _frequencies(truth, columns))
-    return LvisResult(LvisMetrics(**numbers, classes=classes, counts=counts(columns, detected)), curves)
+    return LvisResult(LvisMetrics(**numbers, classes=classes, counts=counts(columns, detected), extra={}), curves)
 
 
 def lvis_evaluator(truth: Mapping[str, Any], columns: TruthColumns, detected: DetectionColumns) -> hotcoco.COCOeval:
