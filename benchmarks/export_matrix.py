@@ -3,9 +3,11 @@
     python benchmarks/export_matrix.py nanodet_plus_m_320=nanodet-plus-m_320.pth --images "photos/*.jpg" \
         --calibrate "others/*.jpg" --formats onnx openvino ncnn executorch --precisions fp32 fp16 int8
     python benchmarks/export_matrix.py atss_r18_fpn fcos_r18_fpn --size 128 --images "photos/*.jpg"
+    python benchmarks/export_matrix.py runs/*/best.pt --images "photos/*.jpg" --forms decoded nms
 
-Models without weights are random; their class layers are scaled so that scores of all sizes occur. Prints a Markdown
-table, row by row; what is refused, or fails the comparison, is a row with the reason.
+Names that end in .pt are model files of poise. One-stage models without weights are random; their class layers are
+scaled so that scores of all sizes occur. Prints a Markdown table, row by row; what is refused, or fails the comparison,
+is a row with the reason.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ def enliven(model: DetectionModel, images: list[Tensor]) -> None:
 
 
 def built(name: str, weights: str, size: int | None, images: list[Tensor]) -> DetectionModel:
+    if name.endswith(".pt"):
+        return poise.load(name)
     torch.manual_seed(0)
     model = poise.create_model(name, image_size=size)
     if weights:
@@ -83,7 +87,9 @@ def pictures(pattern: str, most: int) -> list[Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", help="NAME or NAME=WEIGHTS, a published checkpoint")
+    parser.add_argument(
+        "models", nargs="+", help="NAME, NAME=WEIGHTS (a published checkpoint), or a model file of poise"
+    )
     parser.add_argument("--images", required=True, help="a pattern; the first 8 are compared")
     parser.add_argument("--calibrate", default="", help="a pattern; the first 64 calibrate int8")
     parser.add_argument("--formats", nargs="+", default=["onnx", "openvino"], choices=list(FORMATS))

@@ -127,23 +127,31 @@ class SoftNMSPostProcess:
 
 
 def soft_nms(found: Detections, iou_threshold: float, min_score: float, max_detections: int) -> tuple[Tensor, Tensor]:
-    """Apply linear soft-NMS within classes.
+    """Apply linear soft-NMS within classes; returns ``decay_scores``."""
+    factor = decay_factors(found.boxes, found.labels, iou_threshold)
+    return decay_scores(torch.where(found.valid, found.scores, -1.0), factor, min_score, max_detections)
+
+
+def decay_factors(boxes: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """Return the factors (B,P,P) by which each of the boxes (B,P,4) lowers the scores of the others of its class."""
+    iou = pairwise_iou(boxes, boxes) * (labels[:, :, None] == labels[:, None])
+    return torch.where(iou >= iou_threshold, 1 - iou, 1.0)
+
+
+def decay_scores(scores: Tensor, factor: Tensor, min_score: float, max_detections: int) -> tuple[Tensor, Tensor]:
+    """Take the highest of the scores (B,P) again and again, each time multiplying the others by its ``factor`` (B,P,P).
 
     Returns:
         decayed scores (B,K) in descending order, -1 where no detection is left, and their indices (B,K).
     """
-    same_class = found.labels[:, :, None] == found.labels[:, None]
-    iou = pairwise_iou(found.boxes, found.boxes) * same_class
-    factor = torch.where(iou >= iou_threshold, 1 - iou, 1.0)
-    remaining = torch.where(found.valid, found.scores, -1.0)
-    scores, index = [], []
+    remaining, decayed, index = scores, [], []
     for _ in range(min(max_detections, remaining.shape[1])):
         best = remaining.max(1, keepdim=True)
-        scores.append(best.values)
+        decayed.append(best.values)
         index.append(best.indices)
         remaining = remaining * factor.gather(1, best.indices[..., None].expand(-1, -1, factor.shape[1])).squeeze(1)
         remaining = torch.where(remaining < min_score, -1.0, remaining).scatter(1, best.indices, -1.0)
-    return torch.cat(scores, 1), torch.cat(index, 1)
+    return torch.cat(decayed, 1), torch.cat(index, 1)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def _traced_once() -> Iterator[None]:
         weights = hashlib.sha256()
         for name, value in plan.model.state_dict().items():
             weights.update(name.encode() + value.numpy().tobytes())
-        model, shape = plan.model, tuple(plan.example().shape)
+        model, shape = plan.model, tuple(plan.examples()["pixels"].shape)
         key = (model.name, str(model.options), weights.hexdigest(), shape, plan.dynamic, *plan.traced_names())
         if key not in graphs:
             graphs[key] = trace(plan).SerializeToString()

@@ -17,7 +17,6 @@ from poise.cli import main
 from poise.detectors import DetectionModel
 from poise.export import ExportComparison, ExportMismatch, export_model, load_exported
 from poise.export.compare import FULL
-from poise.models import create_model
 from poise.models.files import save_model
 
 onnx = pytest.importorskip("onnx")
@@ -143,9 +142,25 @@ def test_impossible_exports_are_refused(settings: dict[str, Any], message: str, 
         export_model(exporting.nanodet(), tmp_path / "x.onnx", **{"images": images(), **settings})
 
 
-def test_two_stage_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not a one-stage model"):
-        export_model(create_model("faster_rcnn_r18_fpn", num_classes=2), tmp_path / "x.onnx", images())
+def test_metadata_that_this_version_cannot_read(
+    nanodet: tuple[DetectionModel, Path, ExportComparison], tmp_path: Path
+) -> None:
+    content = onnx.load(nanodet[1])
+    (entry,), path = content.metadata_props, tmp_path / "other.onnx"
+    about = json.loads(entry.value)
+    for change, message in (
+        ({"format": "poise-export-99"}, r"newer version of poise.*update poise, or export the checkpoint again"),
+        ({"format": "poise-export-1"}, "has the format 'poise-export-1'.*export it again"),
+        ({"model": {**about["model"], "class_names": ["cat"]}}, "names 1 classes.* the model has 3 classes: export it"),
+    ):
+        entry.value = json.dumps({**about, **change})
+        path.write_bytes(content.SerializeToString())
+        with pytest.raises(ValueError, match=rf"other\.onnx: .*{message}"):
+            load_exported(path)
+    del content.metadata_props[:]
+    path.write_bytes(content.SerializeToString())
+    with pytest.raises(ValueError, match=r"not exported by poise.*poise export"):
+        load_exported(path)
 
 
 def test_files_that_poise_did_not_write(tmp_path: Path) -> None:

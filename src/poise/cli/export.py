@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Export a one-stage model: poise export CHECKPOINT
+    """Export a detector: poise export CHECKPOINT
 
     The file is run with its runtime and compared with PyTorch, and it is kept only if both agree.
     poise predict and poise eval accept the file like a checkpoint.
@@ -35,9 +35,9 @@ class Arguments:
     images: tuple[str, ...] = ()
     """Images, folders or globs for the comparison (the first 8 are used); by default generated scenes."""
     nms: bool = False
-    """Include score threshold and NMS: the file returns the detections of one image."""
+    """Include the post-processing (threshold and NMS; of query detectors top-k): the file returns detections."""
     raw: bool = False
-    """Exclude decoding: the file returns the outputs of the head's layers."""
+    """Exclude decoding: the file returns the outputs of the head's layers (one-stage models)."""
     dynamic: bool = False
     """Accept any batch size, height and width (multiples of 32) instead of one fixed size."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"

@@ -1,4 +1,4 @@
-"""Export one-stage models to other runtimes; each file is compared with PyTorch."""
+"""Export detectors to other runtimes; each file is compared with PyTorch."""
 
 from poise.export.compare import ExportComparison, ExportMismatch
 from poise.export.formats import FORMATS, default_path

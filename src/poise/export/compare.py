@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from poise.boxes import pairwise_iou
@@ -95,23 +96,40 @@ def _finite(value: float) -> float:
 
 
 def compare_detections(
-    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float, tolerance: Tolerance
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float, tolerance: Tolerance, most: int
 ) -> ExportComparison:
-    """Compare ``boxes`` (k,4), ``scores``, ``labels`` (k,) of an image, except close to the threshold."""
+    """Match ``boxes`` (k,4), ``scores``, ``labels`` (k,) of an image one to one, except close to a cut.
+
+    A cut is the threshold, or the lowest score of an image that has ``most`` detections.
+    """
     boxes, scores = _differences(ours, theirs)
     cost = torch.maximum(boxes / tolerance.boxes, scores / tolerance.scores)
     cost = cost.where(ours["labels"][:, None] == theirs["labels"][None], torch.inf)
+    cuts = [threshold, *(float(side["scores"].min()) for side in (ours, theirs) if len(side["scores"]) >= most)]
     result = ExportComparison(1, 0, 0.0, 0.0)
     for side, table, transposed in ((ours, cost, False), (theirs, cost.T, True)):
-        confident = side["scores"] > threshold + tolerance.scores
-        found, box_difference, score_difference = _matched(
-            table, confident, 1.0, (boxes.T, scores.T) if transposed else (boxes, scores)
+        confident = side["scores"] > max(cuts) + tolerance.scores
+        differences = (boxes.T, scores.T) if transposed else (boxes, scores)
+        found, box_difference, score_difference = _matched_one_to_one(
+            table[confident], [d[confident] for d in differences]
         )
-        unmatched = int((confident & ~found).sum())
         result = result.merged(
-            ExportComparison(0, int(confident.sum()), _largest(box_difference), _largest(score_difference), unmatched)
+            ExportComparison(
+                0, int(confident.sum()), _largest(box_difference), _largest(score_difference), int((~found).sum())
+            )
         )
     return result
+
+
+def _matched_one_to_one(cost: Tensor, differences: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Match as many rows as possible to different columns at costs up to 1; return as ``_matched``."""
+    accepted = cost <= 1
+    rows, columns = (torch.from_numpy(i) for i in linear_sum_assignment(torch.where(accepted, cost, 1e3).numpy()))
+    kept = accepted[rows, columns]
+    found = torch.zeros(len(cost), dtype=torch.bool)
+    found[rows[kept]] = True
+    boxes, scores = (values[rows[kept], columns[kept]] for values in differences)
+    return found, boxes, scores
 
 
 class DetectionMatcher:

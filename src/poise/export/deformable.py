@@ -1,4 +1,4 @@
-"""Deformable convolution from standard operators, which replaces torchvision's operator in exported graphs."""
+"""Deformable convolution and stable sorting from standard operators, which replace them in exported graphs."""
 
 from __future__ import annotations
 
@@ -56,4 +56,14 @@ def _tap_positions(length: int, kernel: int, stride: int, padding: int, dilation
     return (outputs[:, None] + taps).flatten()
 
 
-DECOMPOSITIONS: dict[Any, Any] = {torch.ops.torchvision.deform_conv2d.default: plain_deform_conv2d}
+def plain_sort(
+    x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> tuple[Tensor, Tensor]:
+    """``torch.sort`` by ``topk``, whose ties the runtimes leave in order."""
+    return x.topk(x.shape[dim], dim, largest=descending)
+
+
+DECOMPOSITIONS: dict[Any, Any] = {
+    torch.ops.torchvision.deform_conv2d.default: plain_deform_conv2d,
+    torch.ops.aten.sort.stable: plain_sort,
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def _lowered(plan: Plan) -> bytes:
 
     program = plan.program(half=plan.metadata.precision == "fp16")
     if plan.metadata.precision == "int8":
-        program = _quantized(program, plan.calibration, plan.example())
+        program = _quantized(program, plan.calibration, tuple(plan.examples().values()))
     logging.disable(logging.WARNING)
     try:
         return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
@@ -39,7 +39,7 @@ def _lowered(plan: Plan) -> bytes:
 
 
 def _quantized(
-    program: torch.export.ExportedProgram, calibration: Sequence[Tensor], pixels: Tensor
+    program: torch.export.ExportedProgram, calibration: Sequence[Mapping[str, Tensor]], examples: tuple[Tensor, ...]
 ) -> torch.export.ExportedProgram:
     """Quantize convolutions to 8 bits with one scale per channel of the weights; the rest keeps its precision."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -53,9 +53,9 @@ def _quantized(
     quantizer.set_operator_type(torch.ops.aten.conv2d.default, settings)
     observed = prepare_pt2e(program.module(), quantizer)
     with torch.no_grad():
-        for image in calibration:
-            observed(image)
-        return torch.export.export(convert_pt2e(observed), (pixels,))
+        for inputs in calibration:
+            observed(*inputs.values())
+        return torch.export.export(convert_pt2e(observed), examples)
 
 
 def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
@@ -72,7 +72,7 @@ def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
     except RuntimeError as error:
         raise ValueError(f"{path} is not a usable ExecuTorch file: {error}") from error
 
-    def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
-        return [value.clone() for value in method.execute([pixels])]
+    def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        return [value.clone() for value in method.execute([*inputs.values()])]
 
     return metadata, run

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from poise.detectors import DetectionModel
+from poise.export import queries
 from poise.export.deformable import DECOMPOSITIONS
-from poise.export.metadata import ExportMetadata, Outputs, Precision, describe
+from poise.export.metadata import ExportMetadata, Kind, Outputs, Precision, describe
 from poise.export.raw import recorded
+from poise.export.regions import FromProposals, TwoStage
+from poise.export.sampling import replaced, sample_by_grid
+from poise.nn.transformer import deformable
 from poise.structures import Predictions
+
+PROPOSALS = 64  # of the example that Fast R-CNN is traced with
 
 
 class Decoded(nn.Module):
@@ -49,48 +56,62 @@ class HalfPrecision(nn.Module):
         super().__init__()
         self.part = copy.deepcopy(part).half()
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        return tuple(output.float() for output in self.part(pixels.half()))
+    def forward(self, pixels: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
+        return tuple(output.float() for output in self.part(pixels.half(), *more))
 
 
-def one_stage(model: DetectionModel) -> Any:
-    """Return the network of a one-stage model.
+def kind_of(model: DetectionModel) -> Kind:
+    """Return what the predictions of the model belong to.
 
     Raises:
-        ValueError: not a one-stage model.
+        ValueError: a network of another form.
     """
     network: Any = model.network
-    if model.needs_proposals:
-        raise ValueError(
-            f"'{model.name}' needs proposals, for which an exported file has no input; export a one-stage model "
-            "(atss_r18_fpn)"
-        )
     branch = getattr(network, "branch", None)
-    if not (hasattr(network, "neck") and hasattr(branch, "head") and hasattr(branch, "postprocess")):
-        raise ValueError(f"'{model.name}' is not a one-stage model; only those can be exported")
-    return network
+    if hasattr(network, "inference_queries"):
+        return "queries"
+    if model.needs_proposals or hasattr(branch, "propose"):
+        return "regions"
+    if hasattr(network, "neck") and hasattr(branch, "head") and hasattr(branch, "postprocess"):
+        return "dense"
+    raise ValueError(f"the network of '{model.name}' is neither one-stage nor two-stage nor of the DETR family")
+
+
+def postprocess_of(model: DetectionModel) -> Any:
+    """Return the post-processing of the model's predictions."""
+    network: Any = model.network
+    stage = network if kind_of(model) == "queries" else getattr(network.branch, "region", network.branch)
+    return stage.postprocess
 
 
 @torch.no_grad()
 def metadata_of(model: DetectionModel, outputs: Outputs, dynamic: bool, precision: Precision) -> ExportMetadata:
-    """Return the metadata of the file to write; runs the model once."""
-    network = one_stage(model)
-    height, width = fixed_size(model)
-    maps = network.neck(network.backbone(torch.zeros(1, 3, height, width)))
-    sample, flat = recorded(network.branch.head, maps)
-    if outputs == "raw":
-        names = tuple(f"head_{number}" for number in range(len(flat)))
-    elif outputs == "detections":
-        names = ("boxes", "scores", "labels")
-    else:
-        names = ("boxes", "scores", *(() if torch.equal(sample.threshold_scores(), sample.scores()) else ("gate",)))
+    """Return the metadata of the file to write; runs a dense model once."""
+    network: Any = model.network
+    kind, (height, width) = kind_of(model), fixed_size(model)
+    levels: tuple[tuple[int, int], ...] = ()
+    channels, inputs = 0, ["pixels", "sizes"]
+    names: tuple[str, ...] = ("boxes", "scores", "labels") if outputs == "detections" else ("boxes", "scores")
+    if kind == "dense":
+        maps = network.neck(network.backbone(torch.zeros(1, 3, height, width)))
+        sample, flat = recorded(network.branch.head, maps)
+        levels, channels = levels_of(sample, height, width), maps[0].shape[1]
+        inputs = ["pixels", "size"] if outputs == "detections" and model.preprocess.keep_ratio else ["pixels"]
+        if outputs == "raw":
+            names = tuple(f"head_{number}" for number in range(len(flat)))
+        elif outputs == "decoded" and not torch.equal(sample.threshold_scores(), sample.scores()):
+            names = (*names, "gate")
+    elif model.needs_proposals:
+        inputs.append("proposals")
     return ExportMetadata(
+        kind,
         describe(model),
         model.preprocess,
-        network.branch.postprocess,
-        levels_of(sample, height, width),
-        maps[0].shape[1],
+        postprocess_of(model),
+        levels,
+        channels,
         outputs,
+        tuple(inputs),
         names,
         None if dynamic else (height, width),
         precision,
@@ -115,7 +136,13 @@ def fixed_size(model: DetectionModel) -> tuple[int, int]:
 
 
 def part_of(model: DetectionModel, metadata: ExportMetadata) -> nn.Module:
-    """Return the module to trace. It does not contain NMS, which some formats add to the graph."""
+    """Return the module to trace; that of a dense detector without NMS, which some formats add to the graph."""
+    inside, dynamic = metadata.outputs == "detections", metadata.size is None
+    if metadata.kind == "queries":
+        return queries.Decoded(model.network, inside).eval()
+    if metadata.kind == "regions":
+        fast = model.needs_proposals
+        return (FromProposals(model.network, inside) if fast else TwoStage(model.network, inside, dynamic)).eval()
     if metadata.outputs == "raw":
         return Raw(model.network).eval()
     return Decoded(model.network, gated(model)).eval()
@@ -123,32 +150,53 @@ def part_of(model: DetectionModel, metadata: ExportMetadata) -> nn.Module:
 
 @torch.no_grad()
 def gated(model: DetectionModel) -> bool:
-    """Return whether the score threshold is applied to other values than the scores."""
-    network, (height, width) = one_stage(model), fixed_size(model)
-    sample = network.branch.head(network.neck(network.backbone(torch.zeros(1, 3, height, width))))
+    """Return whether the score threshold of a dense model is applied to other values than the scores."""
+    network, (height, width) = model.network, fixed_size(model)
+    sample: Any = network.branch.head(network.neck(network.backbone(torch.zeros(1, 3, height, width))))  # type: ignore[operator,union-attr]
     return not torch.equal(sample.threshold_scores(), sample.scores())
 
 
 def traced_names(model: DetectionModel, metadata: ExportMetadata) -> list[str]:
     """Return the names of the outputs of :func:`part_of`."""
-    if metadata.outputs != "detections":
+    if metadata.kind != "dense" or metadata.outputs != "detections":
         return list(metadata.names)
     return ["boxes", "scores", *(["gate"] if gated(model) else [])]
 
 
-def example_of(model: DetectionModel, metadata: ExportMetadata) -> Tensor:
-    """Return pixels to trace with. With dynamic sizes, sides of 1 cell or equal sides would be traced as constants."""
+def traced_inputs(metadata: ExportMetadata) -> list[str]:
+    """Return the names of the inputs of :func:`part_of`."""
+    return ["pixels"] if metadata.kind == "dense" else list(metadata.inputs)
+
+
+def examples_of(model: DetectionModel, metadata: ExportMetadata) -> dict[str, Tensor]:
+    """Return inputs to trace with. With dynamic sizes, sides of 1 cell or equal sides would be traced as constants."""
     height, width = fixed_size(model)
-    if metadata.size is not None:
-        return torch.zeros(1, 3, height, width)
-    coarsest = max(stride for stride, _ in metadata.levels)
-    return torch.zeros(2, 3, max(height, 3 * coarsest), max(width + coarsest, 4 * coarsest))
+    pixels = torch.zeros(1, 3, height, width)
+    if metadata.size is None:
+        coarsest = max([64, *(stride for stride, _ in metadata.levels)])
+        batch = 1 if metadata.one_by_one else 2
+        pixels = torch.zeros(batch, 3, max(height, 3 * coarsest), max(width + coarsest, 4 * coarsest))
+    sizes = torch.tensor([pixels.shape[2:]] * len(pixels), dtype=torch.float32)
+    proposals = torch.tensor([0.0, 0.0, 32.0, 32.0]).expand(len(pixels), PROPOSALS, 4)
+    values = {"pixels": pixels, "sizes": sizes, "proposals": proposals}
+    return {name: values[name] for name in traced_inputs(metadata)}
 
 
-def program_of(part: nn.Module, pixels: Tensor, dynamic: bool = False) -> torch.export.ExportedProgram:
-    """Trace a module; deformable convolutions are decomposed into standard operators."""
+def program_of(
+    part: nn.Module, examples: Mapping[str, Tensor] | Tensor, dynamic: bool = False
+) -> torch.export.ExportedProgram:
+    """Trace a module.
+
+    Deformable convolution and deformable attention are decomposed into standard operators. ``dynamic``: of any height
+    and width, and of any batch size if the examples are several images. The number of proposals may always differ.
+    """
     free = torch.export.Dim.DYNAMIC
-    shapes = ({0: free, 2: free, 3: free},) if dynamic else None
-    with torch.no_grad():
-        program = torch.export.export(part, (pixels,), dynamic_shapes=shapes)
+    named = {"pixels": examples} if isinstance(examples, Tensor) else dict(examples)
+    batch = {0: free} if dynamic and len(named["pixels"]) > 1 else {}
+    sides = {2: free, 3: free} if dynamic else {}
+    dimensions = {"pixels": {**batch, **sides}, "sizes": batch, "proposals": {**batch, 1: free}}
+    shapes = tuple(dimensions[name] or None for name in named)
+    with torch.no_grad(), replaced(deformable, "sample_levels", sample_by_grid):
+        program = torch.export.export(part, tuple(named.values()), dynamic_shapes=shapes if any(shapes) else None)
+    queries.without_stacks(program)
     return program.run_decompositions(DECOMPOSITIONS)

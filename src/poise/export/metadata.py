@@ -13,8 +13,10 @@ from poise.detectors import DetectionModel
 from poise.preprocess import Preprocess
 
 KEY = "poise"  # entry of the file's metadata
-FORMAT = "poise-export-2"
+NO_METADATA = "it has no metadata about classes and preprocessing: export its checkpoint again (poise export)"
+FORMAT, VERSION = "poise-export-", 3
 
+Kind = Literal["dense", "regions", "queries"]
 Outputs = Literal["decoded", "detections", "raw"]
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -24,23 +26,28 @@ class ExportMetadata:
     """Description of an exported model without its network.
 
     ``outputs`` of the file are ``decoded`` boxes and scores of every prior, the ``detections`` of one image, or the
-    ``raw`` outputs of the head's layers.
+    ``raw`` outputs of the head's layers. The ``kind`` is that of the predictions: of dense priors, of regions
+    (two-stage detectors), or of queries.
     """
 
+    kind: Kind
     model: dict[str, Any]  # name, num_classes, options, class_names, category_ids
     preprocess: Preprocess
     postprocess: Any  # a dataclass of ``poise.postprocess``
-    levels: tuple[tuple[int, int], ...]  # stride and predictions per cell of each level
-    channels: int  # of the feature maps
+    levels: tuple[tuple[int, int], ...]  # stride and predictions per cell of each level; none unless dense
+    channels: int  # of the feature maps; 0 unless dense
     outputs: Outputs
+    inputs: tuple[
+        str, ...
+    ]  # ``pixels`` and perhaps ``size`` (2,) or ``sizes`` (B,2) before padding, ``proposals`` (B,S,4)
     names: tuple[str, ...]  # of the outputs, in order
     size: tuple[int, int] | None  # height and width of the input; None: any batch, height and width
     precision: Precision
 
     @property
-    def takes_size(self) -> bool:
-        """Whether the image's size before padding is a second input of the file."""
-        return self.outputs == "detections" and self.preprocess.keep_ratio
+    def one_by_one(self) -> bool:
+        """Whether the file takes one image at a time."""
+        return self.size is not None or self.kind == "queries"
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return height and width of each feature map for an input of this size."""
@@ -55,7 +62,7 @@ class ExportMetadata:
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         content["preprocess"] = asdict(self.preprocess)
         content["postprocess"] = _encoded_postprocess(self.postprocess)
-        return json.dumps({"format": FORMAT, **content})
+        return json.dumps({"format": f"{FORMAT}{VERSION}", **content})
 
     @staticmethod
     def from_text(text: str) -> ExportMetadata:
@@ -68,11 +75,23 @@ class ExportMetadata:
             content = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"its metadata is damaged ({error}): export it again") from error
-        found = content.pop("format", None) if isinstance(content, dict) else None
-        if found != FORMAT:
-            raise ValueError(f"its metadata has the format {found!r}, not {FORMAT!r}: export it again")
+        found = str(content.pop("format", None)) if isinstance(content, dict) else "none"
+        number = found.removeprefix(FORMAT)
+        if found.startswith(FORMAT) and number.isdecimal() and int(number) > VERSION:
+            raise ValueError(
+                f"a newer version of poise wrote it (format {number}; this version reads {VERSION}): update poise, or "
+                "export the checkpoint again with this version"
+            )
+        if found != f"{FORMAT}{VERSION}":
+            raise ValueError(f"its metadata has the format '{found}', not '{FORMAT}{VERSION}': export it again")
         content["preprocess"] = Preprocess(**_tuples(content["preprocess"]))
         content["postprocess"] = _decoded_postprocess(content["postprocess"])
+        about = content["model"]
+        if not about["num_classes"] == len(about["class_names"]) == len(about["category_ids"]):
+            raise ValueError(
+                f"its metadata names {len(about['class_names'])} classes and {len(about['category_ids'])} category "
+                f"ids, but the model has {about['num_classes']} classes: export it again"
+            )
         content["levels"] = tuple((int(stride), int(count)) for stride, count in content["levels"])
         return ExportMetadata(**_tuples(content))
 

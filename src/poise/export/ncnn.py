@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ def write(plan: Plan, path: Path) -> None:
     """
     import pnnx
 
-    pixels, folder = plan.example(), path.parent
+    examples, folder = [*plan.examples().values()], path.parent
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit warns that it is deprecated
-        traced = torch.jit.trace(_with_known_operators(plan.program()), (pixels,), check_trace=False)
+        traced = torch.jit.trace(_with_known_operators(plan.program()), tuple(examples), check_trace=False)
     traced.save(str(folder / f"{CONVERTED}.pt"))
-    shape = ",".join(map(str, pixels.shape))
-    command = [pnnx.EXEC_PATH, f"{CONVERTED}.pt", f"inputshape=[{shape}]f32"]
+    shapes = ",".join(f"[{','.join(map(str, value.shape))}]f32" for value in examples)
+    command = [pnnx.EXEC_PATH, f"{CONVERTED}.pt", f"inputshape={shapes}"]
     command.append(f"fp16={int(plan.metadata.precision == 'fp16')}")
     done = _run(command, folder)
     param, weights = (folder / f"{CONVERTED}.ncnn.{kind}" for kind in ("param", "bin"))
@@ -90,9 +91,10 @@ def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
     if net.load_param(str(path)) or net.load_model(str(companion(path, ".bin"))):
         raise ValueError(f"{path} is not a usable ncnn file (its layers are listed above, where ncnn lacks some)")
 
-    def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
-        extractor, image = net.create_extractor(), pixels[0].numpy()
-        extractor.input("in0", ncnn.Mat(image).clone())
+    def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        extractor = net.create_extractor()
+        for number, value in enumerate(inputs.values()):
+            extractor.input(f"in{number}", ncnn.Mat(value[0].numpy()).clone())
         found = []
         for number in range(len(metadata.names)):
             code, value = extractor.extract(f"out{number}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from poise.export.metadata import KEY, ExportMetadata
+from poise.export.metadata import KEY, NO_METADATA, ExportMetadata
 from poise.export.packages import MissingPackage
 from poise.export.plan import Plan
 
@@ -35,24 +35,28 @@ def graph_of(plan: Plan, folder: Path, precision: str | None = None) -> Any:
         content = _halved(content)
     if precision == "int8":
         content = _quantized(content, plan.calibration, folder)
-    if plan.metadata.outputs == "detections":
+    if plan.metadata.kind == "dense" and plan.metadata.outputs == "detections":
         from poise.export.suppression import append_suppression
 
-        size = None if plan.metadata.takes_size else plan.metadata.size
+        size = None if "size" in plan.metadata.inputs else plan.metadata.size
         content = append_suppression(content, plan.metadata.postprocess, size)
     return content
 
 
 def _trace(plan: Plan) -> Any:
+    from poise.export.onnx_operators import translations
+
+    examples = plan.examples()
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # the exporter uses deprecated calls
         program = torch.onnx.export(
             plan.program(),
-            (plan.example(),),
+            tuple(examples.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["pixels"],
+            input_names=list(examples),
             output_names=plan.traced_names(),
+            custom_translation_table=translations(),
             verbose=False,
         )
     assert program is not None
@@ -109,18 +113,18 @@ def after_layers(content: Any) -> list[Any]:
     return last
 
 
-def _quantized(content: Any, calibration: Sequence[Tensor], folder: Path) -> Any:
+def _quantized(content: Any, calibration: Sequence[Mapping[str, Tensor]], folder: Path) -> Any:
     """Quantize weights (one scale per channel) and activations to 8 bits, with ranges from the calibration."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.remaining: Iterator[Tensor] = iter(calibration)
+            self.remaining: Iterator[Mapping[str, Tensor]] = iter(calibration)
 
         def get_next(self) -> dict[str, Any] | None:
-            pixels = next(self.remaining, None)
-            return None if pixels is None else {"pixels": pixels.numpy()}
+            inputs = next(self.remaining, None)
+            return None if inputs is None else {name: value.numpy() for name, value in inputs.items()}
 
     source, target = folder / "full.onnx", folder / "quantized.onnx"
     source.write_bytes(content.SerializeToString())
@@ -155,11 +159,11 @@ def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
         raise ValueError(f"{path} is not a usable ONNX file: {str(error).splitlines()[0]}") from error
     about = session.get_modelmeta().custom_metadata_map
     if KEY not in about:
-        raise ValueError(f"{path} was not exported by poise: it has no metadata about the preprocessing")
+        raise ValueError(f"{path} was not exported by poise: {NO_METADATA}")
 
-    def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
-        more = {} if size is None else {"size": size.numpy()}
-        return [torch.from_numpy(value) for value in session.run(None, {"pixels": pixels.numpy(), **more})]
+    def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        return [torch.from_numpy(value) for value in found]
 
     return ExportMetadata.from_text(about[KEY]), run
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from poise.export.metadata import KEY, ExportMetadata
+from poise.export.metadata import KEY, NO_METADATA, ExportMetadata
 from poise.export.onnx import full_precision_nodes, graph_of
 from poise.export.plan import Plan
 
@@ -30,14 +30,14 @@ def write(plan: Plan, path: Path) -> None:
     openvino.save_model(model, path, compress_to_fp16=plan.metadata.precision == "fp16")
 
 
-def _quantized(model: Any, excluded: Sequence[str], calibration: Sequence[Tensor]) -> Any:
+def _quantized(model: Any, excluded: Sequence[str], calibration: Sequence[Mapping[str, Tensor]]) -> Any:
     """Quantize after training with NNCF; the nodes ``excluded`` stay in full precision."""
     import nncf
 
     known = {operator.get_friendly_name() for operator in model.get_ops()}
     scope = nncf.IgnoredScope(names=[name for name in excluded if name in known])
     nncf.set_log_level(logging.ERROR)
-    data = nncf.Dataset([pixels.numpy() for pixels in calibration])
+    data = nncf.Dataset([{name: value.numpy() for name, value in inputs.items()} for inputs in calibration])
     return nncf.quantize(
         model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(calibration), ignored_scope=scope
     )
@@ -53,7 +53,7 @@ def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
     except RuntimeError as error:
         raise ValueError(f"{path} is not a usable OpenVINO file: {_reason(error)}") from error
     if not model.has_rt_info(KEY):
-        raise ValueError(f"{path} was not exported by poise: it has no metadata about the preprocessing")
+        raise ValueError(f"{path} was not exported by poise: {NO_METADATA}")
     metadata = ExportMetadata.from_text(str(model.get_rt_info(KEY).value))
     hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     hints["INFERENCE_PRECISION_HINT"] = "f32"  # otherwise newer processors use bfloat16, with errors of pixels
@@ -61,8 +61,8 @@ def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
         hints["INFERENCE_NUM_THREADS"] = threads
     request = core.compile_model(model, "CPU", hints).create_infer_request()
 
-    def run(pixels: Tensor, size: Tensor | None) -> list[Tensor]:
-        found = request.infer({"pixels": pixels.numpy(), **({} if size is None else {"size": size.numpy()})})
+    def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        found = request.infer({name: value.numpy() for name, value in inputs.items()})
         return [torch.from_numpy(found[name].copy()) for name in metadata.names]
 
     return metadata, run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from poise.models.files import build
 from poise.postprocess import classwise_nms
 from poise.structures import Batch, Detections, Predictions, Priors, Progress, StepOutput
 
-Session = Callable[[Tensor, "Tensor | None"], list[Tensor]]
-"""From pixels (of the file's size) and perhaps the size (2,) before padding to the file's outputs."""
+Session = Callable[[Mapping[str, Tensor]], list[Tensor]]
+"""From the file's inputs by name, pixels of the file's size first, to its outputs."""
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
@@ -54,7 +54,10 @@ def load_exported(path: str | os.PathLike[str], threads: int = 0) -> DetectionMo
             what = "no exported model at" if file == path else f"{path.name} is incomplete without its file"
             raise FileNotFoundError(f"{what} {file}")
     require_packages(*kind.running)
-    metadata, session = kind.module().open_file(path, threads)
+    try:
+        metadata, session = kind.module().open_file(path, threads)
+    except ValueError as error:
+        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
     network = ExportedNetwork(metadata, session)
     about = metadata.model
     model = DetectionModel(network, metadata.preprocess, about["name"], about["num_classes"], about["options"])
@@ -87,18 +90,34 @@ class ExportedNetwork(nn.Module):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         raise ValueError("an exported file cannot be trained: train its checkpoint")
 
-    def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
+    @property
+    def needs_proposals(self) -> bool:
+        """Whether the file takes proposals (Fast R-CNN)."""
+        return "proposals" in self.metadata.inputs
+
+    def predict(self, pixels: Tensor, sizes: Tensor, proposals: Detections | None = None) -> Detections:
         """Detect in (B,3,H,W) normalized pixels of images with ``sizes`` (B,2), height and width before padding."""
-        device, pixels, sizes = pixels.device, self.padded(pixels.cpu()), sizes.cpu()
-        if self.metadata.outputs == "detections":
+        device, pixels, sizes, metadata = pixels.device, self.padded(pixels.cpu()), sizes.cpu(), self.metadata
+        if metadata.kind != "dense":
+            found = self._of_regions_or_queries(pixels, sizes, proposals)
+        elif metadata.outputs == "detections":
             found = self._suppressed(pixels, sizes)
         else:
-            found = self.metadata.postprocess(self.predictions(pixels), sizes)
+            found = metadata.postprocess(self.predictions(pixels), sizes)
         return Detections(*(value.to(device) for value in (found.boxes, found.scores, found.labels, found.valid)))
 
+    def _of_regions_or_queries(self, pixels: Tensor, sizes: Tensor, proposals: Detections | None) -> Detections:
+        more = {"sizes": sizes.float()}
+        if proposals is not None:
+            more["proposals"] = torch.where(proposals.valid[..., None], proposals.boxes, 0.0).cpu()
+        found = self.outputs({"pixels": pixels, **more})
+        if self.metadata.outputs != "detections":
+            return self.metadata.postprocess.detections(found["scores"], found["boxes"], sizes)
+        return Detections(found["boxes"], found["scores"], found["labels"], found["scores"] > 0)
+
     def predictions(self, pixels: Tensor) -> Predictions:
-        """Return the predictions of every prior for pixels of the file's size; not for files with NMS."""
-        found = self.outputs(pixels)
+        """Return the predictions of every prior for pixels of the file's size; for dense files without NMS."""
+        found = self.outputs({"pixels": pixels})
         height, width = pixels.shape[2:]
         if self.metadata.outputs == "raw":
             shapes = self.metadata.level_shapes(height, width)
@@ -121,21 +140,24 @@ class ExportedNetwork(nn.Module):
             )
         return functional.pad(pixels, (0, right, 0, below))
 
-    def outputs(self, pixels: Tensor, size: Tensor | None = None) -> dict[str, Tensor]:
-        """Run the file on pixels of its size, image by image if its size is fixed.
-
-        ``size`` (2,) is height and width before padding, an input of some files with NMS.
-        """
-        parts = pixels.split(1) if self.metadata.size else [pixels]
-        more = size.float() if size is not None and self.metadata.takes_size else None
-        values = [self.session(part.contiguous(), more) for part in parts]
+    def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the file on inputs (B,...), pixels of its size first, image by image if it takes one."""
+        count = 1 if self.metadata.one_by_one else len(inputs["pixels"])
+        parts = zip(*(value.split(count) for value in inputs.values()), strict=True)
+        values = [self._run(dict(zip(inputs, part, strict=True))) for part in parts]
         return {
             name: torch.cat(column) for name, column in zip(self.metadata.names, zip(*values, strict=True), strict=True)
         }
 
+    def _run(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        return self.session({name: value.contiguous() for name, value in inputs.items()})
+
     def _suppressed(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Run a file with NMS on each image; clip the detections and pad them to a batch."""
-        images = [self.outputs(part, size) for part, size in zip(pixels.split(1), sizes, strict=True)]
+        images, takes_size = list[dict[str, Tensor]](), "size" in self.metadata.inputs
+        for part, size in zip(pixels.split(1), sizes, strict=True):
+            values = self._run({"pixels": part, **({"size": size.float()} if takes_size else {})})
+            images.append(dict(zip(self.metadata.names, values, strict=True)))
         width = max(1, *(len(image["scores"]) for image in images))
         boxes, scores, labels = (
             torch.stack([functional.pad(image[name], shape(width - len(image["scores"]))) for image in images])

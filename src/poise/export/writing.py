@@ -26,7 +26,7 @@ from poise.export.compare import (
     compare_outputs,
 )
 from poise.export.formats import FORMATS, Format
-from poise.export.graph import metadata_of, one_stage
+from poise.export.graph import kind_of, metadata_of, postprocess_of, traced_inputs
 from poise.export.metadata import ExportMetadata, Outputs, Precision
 from poise.export.plan import Plan
 from poise.export.runtime import ExportedNetwork, load_exported
@@ -49,14 +49,14 @@ def export_model(
     """Export a model to another runtime and compare the results.
 
     Args:
-        model: a one-stage model.
+        model: a detector; proposals of Fast R-CNN are an input of the file.
         path: the file (``*.onnx``, ``*.xml``, ``*.param``, ``*.pte``); it appears only if the comparison succeeds.
         images: RGB (3,H,W) images for the comparison, preferably with objects of the model's classes.
         format: ``"onnx"``, ``"openvino"``, ``"ncnn"`` or ``"executorch"``.
-        nms: include score threshold and non-maximum suppression: the file takes one image and returns ``boxes``
-            (K,4), ``scores`` and ``labels`` (K,), best first. If the model keeps the aspect ratio of images, it has a
+        nms: include score threshold and non-maximum suppression. A file of a one-stage model takes one image and
+            returns ``boxes`` (K,4), ``scores`` and ``labels`` (K,), best first. If it keeps the aspect ratio, it has a
             second input ``size`` (2,), height and width before padding. Without ``nms`` the outputs are ``boxes``
-            (B,N,4) and ``scores`` (B,N,C).
+            (B,N,4) and ``scores`` (B,N,C). For two-stage and query detectors see docs/export.md.
         raw: exclude decoding: ``head_0``, ``head_1``, … (B,N,·) are the concatenated outputs of the head's layers.
         dynamic: accept any batch size, height and width (multiples of the model's divisor).
         precision: of weights and computation; inputs and outputs stay fp32.
@@ -70,15 +70,25 @@ def export_model(
     Raises:
         ExportMismatch: the results differ by more than 0.1 px or 0.001 (fp16, int8: 1 px or 0.01), or agree less than
             ``min_agreement``; no file is kept.
-        ValueError: not a one-stage model, no images, or settings that exclude each other or are not supported.
+        ValueError: no images, or settings that exclude each other or are not supported.
         ImportError: the extra for the format is not installed.
     """
     kind = FORMATS.get(format)
     if kind is None:
         raise ValueError(f"format={format!r}: one of {', '.join(FORMATS)}")
-    network, path = one_stage(model), Path(path)
-    _check(kind, path, images, nms, raw, dynamic, precision, calibration, min_agreement)
-    if nms and (type(network.branch.postprocess) is not PostProcess or network.branch.postprocess.voting_sigma):
+    form, post, path = kind_of(model), postprocess_of(model), Path(path)
+    _check(kind, path, images, nms, raw, dynamic and form == "dense", precision, calibration, min_agreement)
+    if raw and form != "dense":
+        raise ValueError(
+            f"'{model.name}' has no raw outputs: proposals and queries are made from decoded boxes inside the file; "
+            "leave out raw"
+        )
+    if form == "regions" and format in ("ncnn", "executorch"):
+        raise ValueError(
+            f"'{model.name}' cannot be written as {format}: it has no operators for the NMS of proposals "
+            "(NonMaxSuppression) and for RoIAlign on the level of each region (NonZero); use onnx or openvino"
+        )
+    if form == "dense" and nms and (type(post) is not PostProcess or post.voting_sigma):
         raise ValueError(
             f"the post-processing of '{model.name}' is more than threshold and NMS and cannot be exported: "
             "leave out nms, then poise applies it to the outputs of the file"
@@ -89,7 +99,7 @@ def export_model(
     model.eval()
     try:
         metadata = metadata_of(model, outputs, dynamic, precision)
-        plan = Plan(model, metadata, [_prepared(model, metadata, image)[0] for image in calibration])
+        plan = Plan(model, metadata, [_named(metadata, *_prepared(model, metadata, image)) for image in calibration])
         return _write_and_compare(plan, kind, path, images, min_agreement)
     finally:
         model.train(training)
@@ -115,7 +125,9 @@ def _check(
     if nms and raw:
         raise ValueError("a file returns either detections or the raw outputs of the head: leave out nms or raw")
     if nms and dynamic:
-        raise ValueError("a file with NMS takes one image of a fixed size: leave out nms or dynamic")
+        raise ValueError(
+            "a file of a one-stage model with NMS takes one image of a fixed size: leave out nms or dynamic"
+        )
     if (precision == "int8") != bool(len(calibration)):
         raise ValueError("int8 needs images for its calibration (--calibrate PATH), and other precisions have none")
     if min_agreement is not None and (precision == "fp32" or not 0 < min_agreement <= 1):
@@ -189,7 +201,7 @@ def counterparts(model: DetectionModel, exported: DetectionModel, images: Sequen
     matcher = DetectionMatcher()
     for image in images:
         pixels, sizes = _prepared(model, network.metadata, image)
-        matcher.add(model.detect(pixels, sizes)[0], exported.detect(pixels, sizes)[0])
+        matcher.add(*(_detections(one, pixels, sizes)[0] for one in (model, exported)))
     return matcher.comparison()
 
 
@@ -202,16 +214,39 @@ def _prepared(model: DetectionModel, metadata: ExportMetadata, image: Tensor) ->
     return pixels, sizes
 
 
+def _named(metadata: ExportMetadata, pixels: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+    """Return the inputs of the traced graph."""
+    values = {"pixels": pixels, "sizes": sizes.float(), "proposals": torch.stack([windows(size) for size in sizes])}
+    return {name: values[name] for name in traced_inputs(metadata)}
+
+
+def windows(size: Tensor) -> Tensor:
+    """Return boxes (N,4) of three sizes all over an image of ``size`` (2,), the proposals of a comparison."""
+    boxes = []
+    for parts in (2, 4, 8):
+        first = torch.arange(2 * parts - 1) / (2 * parts)
+        y, x = torch.meshgrid(first, first, indexing="ij")
+        boxes.append(torch.stack((x, y, x + 1 / parts, y + 1 / parts), -1).flatten(0, 1))
+    return torch.cat(boxes) * size.flip(0).repeat(2)
+
+
+def _detections(model: DetectionModel, pixels: Tensor, sizes: Tensor) -> list[dict[str, Tensor]]:
+    """Return the detections of each image; those of Fast R-CNN from ``windows``."""
+    return model.detect(pixels, sizes, [windows(size) for size in sizes] if model.needs_proposals else None)
+
+
 @torch.no_grad()
 def _compared(model: DetectionModel, exported: DetectionModel, pixels: Tensor, sizes: Tensor) -> ExportComparison:
     network: Any = exported.network
     ours: Any = model.network
     metadata = network.metadata
-    threshold = metadata.postprocess.score_threshold
-    if metadata.outputs == "detections":
+    threshold = getattr(metadata.postprocess, "score_threshold", 0.0)
+    if metadata.outputs == "detections" or metadata.kind != "dense":
         tolerance = FULL if metadata.precision == "fp32" else HALF
-        found, theirs = (one.detect(pixels, sizes)[0] for one in (model, exported))
-        return compare_detections(found, theirs, threshold, tolerance)
+        most, result = metadata.postprocess.max_detections, EMPTY
+        for found, theirs in zip(*(_detections(one, pixels, sizes) for one in (model, exported)), strict=True):
+            result = result.merged(compare_detections(found, theirs, threshold, tolerance, most))
+        return result
     decoded: Any = ours.branch.head(ours.neck(ours.backbone(pixels)))
     here, there = ({"boxes": p.boxes, "scores": p.scores()} for p in (decoded, network.predictions(pixels)))
     return compare_outputs(here, there, threshold)

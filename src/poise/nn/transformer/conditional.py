@@ -206,7 +206,7 @@ class PointQueries(nn.Module):
         self.embedding, self.point = nn.Embedding(count, channels), MLP(channels, channels, 2, 2)
 
     def forward(self, tokens: Tokens) -> Queries:
-        positions = self.embedding.weight.expand(len(tokens.values), -1, -1)
+        positions = self.embedding.weight.expand(tokens.values.shape[0], -1, -1)
         return Queries(torch.zeros_like(positions), self.point(positions).float().sigmoid(), positions)
 
 
@@ -218,7 +218,7 @@ class AnchorQueries(nn.Module):
         self.channels, self.anchors = channels, nn.Embedding(count, 4)
 
     def forward(self, tokens: Tokens) -> Queries:
-        boxes = self.anchors.weight.float().sigmoid().expand(len(tokens.values), -1, -1)
+        boxes = self.anchors.weight.float().sigmoid().expand(tokens.values.shape[0], -1, -1)
         return Queries(boxes.new_zeros(*boxes.shape[:2], self.channels), boxes)
 
 

@@ -126,7 +126,7 @@ class LearnedQueries(nn.Module):
 
     def forward(self, tokens: Tokens, count: int | None = None) -> Queries:
         """Return the first ``count`` queries; None: all."""
-        positions, content = self.embedding.weight[:count].expand(len(tokens.values), -1, -1).chunk(2, -1)
+        positions, content = self.embedding.weight[:count].expand(tokens.values.shape[0], -1, -1).chunk(2, -1)
         return Queries(content, self.reference_points(positions).float().sigmoid(), positions)
 
 
@@ -214,7 +214,7 @@ def token_proposals(tokens: Tokens) -> tuple[Tensor, Tensor]:
     counts = [height * width for height, width in tokens.shapes]
     device = tokens.centers.device
     side = torch.cat([torch.full((n, 2), 0.05 * 2.0**i, device=device) for i, n in enumerate(counts)])
-    boxes = torch.cat((tokens.centers, side.expand(len(tokens.centers), -1, -1)), -1)
+    boxes = torch.cat((tokens.centers, side.expand(tokens.centers.shape[0], -1, -1)), -1)
     usable = ((boxes > 0.01) & (boxes < 0.99)).all(-1) & ~tokens.padding_mask
     start = inverse_sigmoid(boxes, 1e-6)
     return torch.where(usable[..., None], start, torch.inf), usable
@@ -240,7 +240,7 @@ class MixedQueries(nn.Module):
         self.content = nn.Embedding(count, channels)
 
     def forward(self, boxes: Tensor) -> Queries:
-        content = self.content.weight[: boxes.shape[1]].expand(len(boxes), -1, -1)
+        content = self.content.weight[: boxes.shape[1]].expand(boxes.shape[0], -1, -1)
         return Queries(content, boxes)
 
 
