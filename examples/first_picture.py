@@ -23,7 +23,7 @@ from poise.models.assigners import swap_assigner
 
 COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00a5b5", "#d4a900", "#f032e6", "#8a5a2b", "#5a6b7b")
 SCORE = 0.3  # least score of a detection that is drawn
-LARGEST = 180.0  # area in square points of the disc of an object's prior with the largest weight
+LARGEST = 110.0  # area in square points of the disc of an object's prior with the largest weight
 
 
 def weights_of(model: Any, image: torch.Tensor, target: dict[str, torch.Tensor], assigner: str) -> ImageView:
@@ -40,11 +40,10 @@ def draw_boxes(axes: Any, boxes: np.ndarray, texts: list[str], colors: list[str]
         axes.text(left, max(top, 12), text, color="white", fontsize=9, va="bottom", bbox=style)
 
 
-def draw_weights(axes: Any, view: ImageView, scale: float) -> int:
-    """Draw every prior of the finest level as a dot and every positive as a disc; returns the number of positives."""
+def draw_weights(axes: Any, view: ImageView, scale: float) -> None:
+    """Draw every prior of the finest level as a dot, and those with a positive weight as discs of that area."""
     centers = scale * (view.priors[:, :2] + view.priors[:, 2:]).numpy() / 2
     axes.scatter(*centers[: int(len(centers) * 0.75)].T, s=1.2, c="white", alpha=0.35, lw=0)
-    count = 0
     for number in view.object_indices:
         one, color = view.object_view(number), COLORS[number % len(COLORS)]
         left, top, right, bottom = scale * view.objects[number].numpy()
@@ -52,8 +51,6 @@ def draw_weights(axes: Any, view: ImageView, scale: float) -> int:
         kept = one.positive > 0
         sizes = LARGEST * (one.positive[kept] / one.positive.max().clamp(min=1e-12)).numpy()
         axes.scatter(*centers[kept.numpy()].T, s=sizes, c=color, alpha=0.85, ec="white", lw=0.6)
-        count += int(kept.sum())
-    return count
 
 
 def draw(source: str, folder: Path, index: int, path: Path, assigners: tuple[str, str]) -> None:
@@ -67,7 +64,7 @@ def draw(source: str, folder: Path, index: int, path: Path, assigners: tuple[str
     target = {"boxes": torch.from_numpy(record.boxes[keep]), "labels": torch.from_numpy(record.labels[keep])}
     height, width = pixels.shape[1:]
     prepared = model.preprocess.target_size(height, width)
-    image, dim = pixels.permute(1, 2, 0).numpy(), 0.45
+    image, dim = pixels.permute(1, 2, 0).numpy(), 0.6
     gray = np.repeat(image.mean(2, keepdims=True) * dim, 3, 2).astype(np.uint8)
 
     figure = Figure(figsize=(12, 12 / 3 * height / width + 0.42), layout="constrained")
@@ -79,12 +76,12 @@ def draw(source: str, folder: Path, index: int, path: Path, assigners: tuple[str
     colors = [COLORS[int(number) % len(COLORS)] for number in overlap.argmax(1)]
     panels[0].imshow(image)
     draw_boxes(panels[0], boxes, captions, colors)
-    panels[0].set_title("detections", fontsize=13)
+    panels[0].set_title("detections", fontsize=12)
     for axes, assigner in zip(panels[1:], assigners, strict=True):
         view = weights_of(model, pixels, target, assigner)
         axes.imshow(gray)
-        count = draw_weights(axes, view, width / prepared[1])
-        axes.set_title(f"weights of the priors: {assigner}, {count} positives", fontsize=13)
+        draw_weights(axes, view, width / prepared[1])
+        axes.set_title(f"positive weights of the priors: {assigner}", fontsize=12)
     for axes in panels:
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     figure.savefig(path, dpi=100)
@@ -97,7 +94,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="data set")
     parser.add_argument("out", type=Path, help="the picture")
     parser.add_argument("--image", type=int, default=0, help="number of the validation image")
-    parser.add_argument("--assigners", nargs=2, default=("atss", "task_aligned"), help="two assigners")
+    parser.add_argument("--assigners", nargs=2, default=("atss", "dual_weighting"), help="two assigners")
     arguments = parser.parse_args()
     draw(arguments.model, arguments.data, arguments.image, arguments.out, tuple(arguments.assigners))
 

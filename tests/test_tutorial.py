@@ -68,6 +68,9 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     detected = poise.Detector("runs/photos", "cpu").predict("photos/val/000001.jpg", score_threshold=0.3)[0]
     assert names["detections"], "nothing to compare"
     assert sorted(name for name, _, _ in names["detections"]) == sorted(detected.names)
-    best = max(names["detections"], key=lambda one: one[1])
-    assert best[2] == pytest.approx(detected.boxes.xyxy[0].tolist(), abs=3.0)
-    assert best[1] == pytest.approx(float(detected.scores[0]), abs=0.05)
+    expected = dict(
+        zip(detected.names, zip(detected.boxes.xyxy.tolist(), detected.scores.tolist(), strict=True), strict=True)
+    )
+    for name, score, box in names["detections"]:  # resized by another library, and padded to the size of the file
+        assert box == pytest.approx(expected[name][0], abs=8.0)
+        assert score == pytest.approx(expected[name][1], abs=0.05)
