@@ -13,6 +13,7 @@ FLOORS = (
         "boxes",
         "predictions",
         "structures",
+        "protocols",
         "distributed",
         "storage",
         "preprocess",
@@ -36,6 +37,9 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NEIGHBORS = {
     # floor 0: structures hold predictions
     ("structures", "predictions"),
+    # floor 0: protocols are written in structures; a match names its criterion
+    ("protocols", "structures"),
+    ("structures", "protocols"),
     # floor 0: captions have fonts
     ("draw", "fonts"),
     # floor 4: a detector is built from branches

@@ -15,9 +15,9 @@ All structures are frozen dataclasses of tensors. They share five conventions:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,9 @@ from poise.predictions import (
     RefinedPredictions,
     RegionPredictions,
 )
+
+if TYPE_CHECKING:
+    from poise.protocols import LossFunction, WeighsLosses
 
 __all__ = [
     "Assignment",
@@ -68,10 +71,10 @@ __all__ = [
 T = TypeVar("T")
 
 
-def map_tensors(value: T, function: Any) -> T:
+def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
     """Apply ``function`` to every tensor of a structure of this module, recursively."""
     if isinstance(value, Tensor):
-        return function(value)
+        return function(value)  # type: ignore[return-value]  # a Tensor for a Tensor
     if isinstance(value, (GroundTruth, Priors, Predictions, Assignment, PairWeights, Sample, Batch, Detections)):
         return replace(value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
     return value
@@ -170,15 +173,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class SwitchAtEpoch:
+class SwitchAtEpoch(Generic[T]):
     """A part that changes once: ``before`` during the first ``epoch`` epochs, ``after`` from then on."""
 
-    before: Any
-    after: Any
+    before: T
+    after: T
     epoch: int
 
 
-def value_at(value: Any, progress: Progress) -> Any:
+def value_at(value: T | SwitchAtEpoch[T], progress: Progress) -> T:
     """Return ``value``, or the part that a ``SwitchAtEpoch`` selects at ``progress``."""
     if isinstance(value, SwitchAtEpoch):
         return value.after if progress.epoch >= value.epoch else value.before
@@ -271,7 +274,7 @@ class Match:
 
     predictions: Predictions
     assignment: Assignment | PairWeights
-    criterion: Any = field(default=None, kw_only=True)  # whose ``weights`` are those of the losses; None: unknown
+    criterion: LossFunction | WeighsLosses | None = field(default=None, kw_only=True)  # the second: known to the lab
     sample: Sample | None = field(default=None, kw_only=True)  # priors that the losses use; None: all
     truth: GroundTruth | None = field(default=None, kw_only=True)  # targets, where they are not the batch's objects
 

@@ -8,10 +8,10 @@ from support.parity import golden
 from torch import Tensor
 
 from poise.assign import ATSS, MaxIoU
-from poise.assign.protocol import Assigner
 from poise.assign.sim_ota import SimOTA
 from poise.assign.task_aligned import TaskAligned
 from poise.boxes import iou
+from poise.protocols import Assigner
 from poise.structures import GroundTruth, Predictions, Priors
 
 NUMBERS = golden("assigners")

@@ -11,9 +11,9 @@ from poise.assign.hungarian import Hungarian
 from poise.assign.max_iou import MaxIoU
 from poise.assign.ota import OTA
 from poise.assign.paa import PAA
-from poise.assign.protocol import Assigner
 from poise.assign.sim_ota import SimOTA
 from poise.assign.task_aligned import TaskAligned
+from poise.protocols import Assigner
 
 __all__ = [
     "ATSS",

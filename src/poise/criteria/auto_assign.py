@@ -9,7 +9,7 @@ from torch import Tensor
 
 from poise.assign.likelihood import CenteredBags
 from poise.criteria.bags import bag_losses, bag_weights
-from poise.criteria.protocol import LossWeights
+from poise.protocols import LossWeights
 from poise.structures import GroundTruth, Predictions
 
 

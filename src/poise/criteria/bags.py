@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from poise.assign.likelihood import BagWeights, negative_log, negative_log_rest
-from poise.criteria.protocol import LossWeights
 from poise.losses import masked_sum, normalizer
 from poise.pairwise import sum_by_class
+from poise.protocols import LossWeights
 from poise.structures import GroundTruth, Predictions
 
 

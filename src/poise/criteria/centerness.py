@@ -10,8 +10,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import centerness
-from poise.criteria.protocol import LossWeights, Targets, loss_weights_from_logits
+from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import hard_label, masked_sum, normalizer, num_positives, num_positives_clamped
+from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, QualityPredictions
 
 

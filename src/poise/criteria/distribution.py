@@ -15,8 +15,9 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import encode_distances, iou
-from poise.criteria.protocol import LossWeights, Targets, loss_weights
+from poise.criteria.protocol import Targets, loss_weights
 from poise.losses import masked_sum, normalizer, num_positives, num_positives_clamped
+from poise.protocols import LossWeights
 from poise.structures import (
     Assignment,
     DistributionPredictions,

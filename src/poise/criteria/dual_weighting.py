@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from poise.assign.dual_weighting import DualWeights
 from poise.boxes import giou
-from poise.criteria.protocol import LossWeights
 from poise.losses import masked_sum, normalizer
 from poise.pairwise import from_mask, object_slices, sum_by_class
+from poise.protocols import LossWeights
 from poise.structures import GroundTruth, Predictions
 
 

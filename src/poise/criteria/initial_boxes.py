@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from poise.criteria.dual_weighting import box_loss
-from poise.criteria.protocol import Criterion, LossWeights
 from poise.losses import normalizer
+from poise.protocols import Criterion, LossFunction, LossWeights
 from poise.structures import GroundTruth, PairWeights, RefinedPredictions
 
 
@@ -31,7 +31,7 @@ class WithInitialBoxes:
     """The losses of ``criterion``, which reads the refined boxes, and of ``initial``, which reads the initial ones."""
 
     criterion: Criterion
-    initial: Criterion
+    initial: LossFunction
 
     def __call__(
         self, predictions: RefinedPredictions, assignment: PairWeights, truth: GroundTruth

@@ -14,8 +14,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import iou
-from poise.criteria.protocol import LossWeights, Targets, loss_weights_from_logits
+from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import masked_sum, normalizer, num_positives
+from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, QualityPredictions
 
 

@@ -13,14 +13,15 @@ the elementwise losses by their cross entropy, so that no weight is written twic
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from poise.structures import GroundTruth
+from poise.protocols import LossWeights, WeighsLosses
+from poise.structures import GroundTruth, Match
 
 
 class Targets(NamedTuple):
@@ -32,49 +33,23 @@ class Targets(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LossWeights:
-    """Weights of ``-ln p``, of ``-ln(1 - p)`` and of the elementwise box loss in the losses of one stage."""
-
-    positive: Tensor  # (B,N,C) >= 0, of -ln p
-    negative: Tensor  # (B,N,C) >= 0, of -ln(1 - p)
-    regression: Tensor  # (B,N) >= 0, of the box loss (of the refined box, where a head predicts two)
-    background: Tensor | None = None  # (B,N) >= 0, of -ln p(background), where a head predicts it separately
-    pairs: Tensor | None = None  # (B,N,G) >= 0, ``positive`` by object, where a prior may have several objects
-
-    @property
-    def negatives(self) -> Tensor:
-        """Negative weight of each prior, summed over all classes and the background, (B,N)."""
-        total = self.negative.sum(2)
-        return total if self.background is None else total + self.background
-
-    def times(self, factor: float) -> LossWeights:
-        """Weights of the same losses multiplied by ``factor``."""
-        parts = (getattr(self, f.name) for f in fields(self))
-        return LossWeights(*(None if part is None else part * factor for part in parts))  # type: ignore[arg-type]
-
-
-class Criterion(Protocol):
-    """``(predictions, assignment, truth) -> {name: weighted scalar}``, and the weights within these scalars."""
-
-    def __call__(self, predictions: Any, assignment: Any, truth: GroundTruth) -> dict[str, Tensor]:
-        """Return the weighted loss terms by name."""
-        ...
-
-    def weights(self, predictions: Any, assignment: Any, truth: GroundTruth) -> LossWeights:
-        """Return how much each prior counts in the losses."""
-        ...
-
-
-@dataclass(frozen=True)
 class ScaledCriterion:
     """Reports the weights of a criterion whose losses are multiplied by ``factor`` elsewhere."""
 
-    criterion: Any
+    criterion: WeighsLosses
     factor: float
 
     def weights(self, predictions: Any, assignment: Any, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the multiplied losses."""
         return self.criterion.weights(predictions, assignment, truth).times(self.factor)
+
+
+def scaled_match(match: Match, factor: float) -> Match:
+    """Return a match whose losses are multiplied by ``factor``."""
+    criterion = match.criterion
+    return (
+        replace(match, criterion=ScaledCriterion(criterion, factor)) if isinstance(criterion, WeighsLosses) else match
+    )
 
 
 def loss_weights(targets: Targets, loss: Tensor, entropy: Tensor) -> LossWeights:

@@ -11,8 +11,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from poise import losses
 from poise.boxes import DeltaCoder
-from poise.criteria.protocol import LossWeights, Targets
+from poise.criteria.protocol import Targets
 from poise.losses import masked_sum
+from poise.protocols import LossWeights
 from poise.structures import Assignment, DeltaPredictions, GroundTruth, RegionPredictions
 
 ElementLoss = Callable[[Tensor, Tensor], Tensor]

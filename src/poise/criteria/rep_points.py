@@ -9,8 +9,9 @@ from torch import Tensor
 
 from poise import losses
 from poise.assign.rep_points import NearestPoint
-from poise.criteria.protocol import LossWeights, Targets, loss_weights_from_logits
+from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import hard_label, masked_sum, num_positives_clamped
+from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, PairWeights, Priors, RefinedPredictions
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import cxcywh_to_xyxy, iou, normalize_boxes
-from poise.criteria.protocol import LossWeights, Targets, loss_weights_from_logits
+from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import hard_label, normalizer
+from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, QueryPredictions
 
 

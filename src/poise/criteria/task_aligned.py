@@ -9,8 +9,9 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import centerness
-from poise.criteria.protocol import LossWeights, Targets, loss_weights
+from poise.criteria.protocol import Targets, loss_weights
 from poise.losses import masked_sum, normalizer
+from poise.protocols import LossWeights
 from poise.structures import Assignment, GeometricPredictions, GroundTruth
 
 

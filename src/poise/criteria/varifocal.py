@@ -16,8 +16,9 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import EPS, iou
-from poise.criteria.protocol import LossWeights, Targets, loss_weights_from_logits
+from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import masked_sum, normalizer, num_positives
+from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, Predictions, RefinedPredictions
 
 

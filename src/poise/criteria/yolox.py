@@ -10,8 +10,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import DeltaCoder, iou
-from poise.criteria.protocol import LossWeights, Targets
+from poise.criteria.protocol import Targets
 from poise.losses import masked_sum, num_positives
+from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, JointDeltaPredictions
 
 

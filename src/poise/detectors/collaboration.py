@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from poise.boxes import normalize_boxes
-from poise.criteria.protocol import ScaledCriterion
+from poise.criteria.protocol import scaled_match
 from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.transformer.layers import inverse_sigmoid
 from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
@@ -204,9 +204,7 @@ class Collaboration(nn.Module):
                 unnumbered = "rpn" in term and term not in losses  # as in the original, which has one RPN at most
                 losses[term if unnumbered else f"{term}{number}"] = loss * self.weight
             for name, match in output.matches.items():
-                weighted = hasattr(match.criterion, "weights")
-                criterion = ScaledCriterion(match.criterion, self.weight) if weighted else match.criterion
-                matches[f"{head.name}/{name}"] = replace(match, criterion=criterion)
+                matches[f"{head.name}/{name}"] = scaled_match(match, self.weight)
             queries.append(head.positive_queries(output.matches[head.match_name], maps, truth, number))
         return StepOutput(losses, matches), queries
 

@@ -8,13 +8,23 @@ with that assignment.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from poise.postprocess import PostProcess
-from poise.structures import Batch, Detections, GroundTruth, Match, Predictions, Progress, StepOutput, value_at
+from poise.protocols import Assigner, Backbone, Branch, Criterion, Head, LossFunction, Neck
+from poise.structures import (
+    Batch,
+    Detections,
+    GroundTruth,
+    Match,
+    Predictions,
+    Progress,
+    StepOutput,
+    SwitchAtEpoch,
+    value_at,
+)
 
 
 class DenseBranch(nn.Module):
@@ -33,12 +43,12 @@ class DenseBranch(nn.Module):
 
     def __init__(
         self,
-        head: nn.Module,
-        assigner: Any,
-        criterion: Any,
+        head: Head,
+        assigner: Assigner | SwitchAtEpoch[Assigner],
+        criterion: Criterion | SwitchAtEpoch[Criterion],
         postprocess: PostProcess,
-        hard_criterion: Any = None,
-        initial_criterion: Any = None,
+        hard_criterion: Criterion | SwitchAtEpoch[Criterion] | None = None,
+        initial_criterion: LossFunction | None = None,
     ) -> None:
         super().__init__()
         self.head = head
@@ -79,6 +89,10 @@ class DenseBranch(nn.Module):
         """Return the detections of pyramid maps; ``sizes`` (B,2) are heights and widths of the images."""
         return self.postprocess(self.head(maps), sizes)
 
+    def propose(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
+        """Return the detections: a one-stage branch has no other proposals."""
+        return self.predict(maps, sizes)
+
 
 class PyramidDetector(nn.Module):
     """Backbone, neck and one branch (dense, or two-stage).
@@ -86,10 +100,11 @@ class PyramidDetector(nn.Module):
     ``forward`` returns losses and ``predict`` detections, both in training mode and in evaluation mode.
     """
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, branch: nn.Module) -> None:
+    needs_proposals = False
+
+    def __init__(self, backbone: Backbone, neck: Neck, branch: Branch) -> None:
         super().__init__()
-        self.backbone, self.neck = backbone, neck
-        self.branch: Any = branch
+        self.backbone, self.neck, self.branch = backbone, neck, branch
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return losses and matches of a batch."""
@@ -100,8 +115,7 @@ class PyramidDetector(nn.Module):
 
         Arguments as of ``predict``.
         """
-        propose = getattr(self.branch, "propose", self.branch.predict)
-        return propose(self.neck(self.backbone(pixels)), sizes)
+        return self.branch.propose(self.neck(self.backbone(pixels)), sizes)
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Return the detections of normalized pixels.
@@ -116,11 +130,11 @@ class PyramidDetector(nn.Module):
 class AssignGuidanceModule(nn.Module):
     """A neck of its own, and a head that reads the detector's pyramid concatenated with that neck's, level by level."""
 
-    def __init__(self, neck: nn.Module, head: nn.Module) -> None:
+    def __init__(self, neck: Neck, head: Head) -> None:
         super().__init__()
         self.neck, self.head = neck, head
 
-    def forward(self, maps: Sequence[Tensor], pyramid: Sequence[Tensor]) -> Predictions:
+    def forward(self, maps: list[Tensor], pyramid: list[Tensor]) -> Predictions:
         """Return the predictions that guide the assigner.
 
         Args:
@@ -139,8 +153,15 @@ class GuidedDetector(nn.Module):
         detached: whether gradients of the guide stop before backbone and neck; a bool or ``SwitchAtEpoch``.
     """
 
+    needs_proposals = False
+
     def __init__(
-        self, backbone: nn.Module, neck: nn.Module, branch: DenseBranch, guide: nn.Module, detached: Any
+        self,
+        backbone: Backbone,
+        neck: Neck,
+        branch: DenseBranch,
+        guide: AssignGuidanceModule,
+        detached: bool | SwitchAtEpoch[bool],
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.branch, self.guide = backbone, neck, branch, guide

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from poise.boxes import denormalize_boxes
-from poise.criteria.protocol import ScaledCriterion
+from poise.criteria.protocol import scaled_match
 from poise.detectors.collaboration import Collaboration
 from poise.nn.transformer.denoising import ContrastiveDenoising
 from poise.nn.transformer.queries import (
@@ -237,8 +237,7 @@ def merge_outputs(steps: Sequence[StepOutput]) -> StepOutput:
 def scale_output(output: StepOutput, weight: float) -> StepOutput:
     """Multiply all losses, and the loss weights that the matches report, by ``weight``."""
     losses = {name: loss * weight for name, loss in output.losses.items()}
-    matches = {name: replace(m, criterion=ScaledCriterion(m.criterion, weight)) for name, m in output.matches.items()}
-    return StepOutput(losses, matches)
+    return StepOutput(losses, {name: scaled_match(match, weight) for name, match in output.matches.items()})
 
 
 def layer_loss_names(layers: int, last: str) -> list[str]:

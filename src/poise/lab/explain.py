@@ -19,10 +19,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from poise.criteria.protocol import LossWeights
 from poise.detectors.model import DetectionModel, Target, check_targets
 from poise.lab.views import ImageView, ObjectView
 from poise.pairwise import sum_by_class
+from poise.protocols import LossWeights, WeighsLosses
 from poise.sample import restrict_to_sample
 from poise.structures import (
     Assignment,
@@ -169,14 +169,17 @@ def run_step(network: nn.Module, batch: Batch, progress: Progress, seed: int = 0
 @torch.no_grad()
 def explain_output(output: StepOutput, truth: GroundTruth, name: str = "this model") -> Explanation:
     """:func:`explain` for the output of a training step."""
-    matches = {stage: match for stage, match in output.matches.items() if hasattr(match.criterion, "weights")}
-    if not matches:
+    stages = {
+        stage: _stage(stage, match, match.criterion, truth)
+        for stage, match in output.matches.items()
+        if isinstance(match.criterion, WeighsLosses)
+    }
+    if not stages:
         known = ", ".join(output.matches) or "none"
         raise NoLossWeights(
             f"'{name}' is a model without weights to explain: none of its stages ({known}) has a criterion with a "
             "method 'weights' (see docs/lab.md); all models of poise have one"
         )
-    stages = {stage: _stage(stage, match, truth) for stage, match in matches.items()}
     return Explanation(stages, output.losses, truth, tuple(stage for stage in output.matches if stage not in stages))
 
 
@@ -189,8 +192,7 @@ def explain_assignments(output: StepOutput, truth: GroundTruth) -> Explanation:
     """
     if not output.matches:
         raise NoLossWeights("a model without weights to explain: its step has no matches (see docs/lab.md)")
-    plain = {stage: replace(match, criterion=UnitWeights()) for stage, match in output.matches.items()}
-    stages = {stage: _stage(stage, match, truth) for stage, match in plain.items()}
+    stages = {stage: _stage(stage, match, UnitWeights(), truth) for stage, match in output.matches.items()}
     return Explanation(stages, output.losses, truth, tuple(stages))
 
 
@@ -225,12 +227,12 @@ def _batch_of(model: DetectionModel, images: Sequence[Tensor] | Tensor, targets:
     return model.batch(pixels, scaled, sizes)
 
 
-def _stage(name: str, match: Match, truth: GroundTruth) -> Stage:
+def _stage(name: str, match: Match, criterion: WeighsLosses, truth: GroundTruth) -> Stage:
     predictions, assignment, sample = match.predictions, match.assignment, match.sample
     truth = truth if match.truth is None else match.truth
     if sample is not None and isinstance(assignment, Assignment):
         sampled = restrict_to_sample(assignment, sample)
-        weights = match.criterion.weights(predictions.take(sample.index), sampled, truth)
+        weights = criterion.weights(predictions.take(sample.index), sampled, truth)
         count = assignment.index.shape[1]
         parts = (weights.positive, weights.negative, weights.regression, weights.background)
         scattered = (None if part is None else _scatter_samples(part, sample.index, count) for part in parts)
@@ -238,7 +240,7 @@ def _stage(name: str, match: Match, truth: GroundTruth) -> Stage:
         in_loss = _scatter_samples(sample.mask, sample.index, count) & ~assignment.ignored
         assignment = replace(assignment, positive=assignment.positive & in_loss)
     else:
-        weights = match.criterion.weights(predictions, assignment, truth)
+        weights = criterion.weights(predictions, assignment, truth)
         in_loss = ~assignment.ignored if isinstance(assignment, Assignment) else torch.ones_like(weights.regression) > 0
     hard = assignment.hard() if isinstance(assignment, PairWeights) else assignment
     index = torch.where(hard.positive, hard.index, -1)

@@ -44,6 +44,7 @@ from poise.nn.heads.star import StarConv, StarHead, StarRefinement, distance_sca
 from poise.nn.heads.task_aligned import TaskAlignedHead
 from poise.nn.layers import point_grid, retina_anchors, square_anchors
 from poise.postprocess import PostProcess, topk_priors
+from poise.protocols import Assigner, Criterion
 from poise.structures import SwitchAtEpoch
 
 
@@ -144,8 +145,8 @@ def tood_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
     """Build TOOD with a shared tower of two layers, the fewest that its layer attention can weight; ATSS for four
     epochs."""
     head = TaskAlignedHead(spec.channels, spec.num_classes, square_anchors(spec.strides), depth=2)
-    assigner = SwitchAtEpoch(ATSS(9, divisor=1), TaskAligned(divisor=1), 4)
-    criterion = SwitchAtEpoch(InitialCriterion(), TaskAlignedCriterion(), 4)
+    assigner: SwitchAtEpoch[Assigner] = SwitchAtEpoch(ATSS(9, divisor=1), TaskAligned(divisor=1), 4)
+    criterion: SwitchAtEpoch[Criterion] = SwitchAtEpoch(InitialCriterion(), TaskAlignedCriterion(), 4)
     return AuxiliaryBranch(DenseBranch(head, assigner, criterion, PostProcess(0.0, 0.6, clip_margin=None)))
 
 

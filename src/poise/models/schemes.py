@@ -21,9 +21,9 @@ from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.criteria.bags import FreeAnchorCriterion
 from poise.criteria.dual_weighting import DualWeightingCriterion
 from poise.criteria.initial_boxes import WithInitialBoxes
-from poise.criteria.protocol import Criterion
 from poise.detectors import DenseBranch
 from poise.nn.layers import AnchorGrid
+from poise.protocols import Criterion
 from poise.structures import Assignment, PairWeights, Progress, value_at
 
 SOFT_CRITERIA: dict[type[PairWeights], Callable[[], Criterion]] = {

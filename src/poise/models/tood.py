@@ -15,6 +15,7 @@ from poise.nn.backbones.timm_features import Backbone
 from poise.nn.heads.task_aligned import TaskAlignedHead
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess
+from poise.protocols import Assigner, Criterion
 from poise.structures import SwitchAtEpoch
 
 
@@ -45,8 +46,8 @@ def tood(
     body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
     neck = pyramid(body, channels, from_input=False, relu=False)
     head = TaskAlignedHead(channels, num_classes, square_anchors(neck.strides), depth)
-    assigner = SwitchAtEpoch(ATSS(9), TaskAligned(topk, alpha, beta), initial_epochs)
-    criterion = SwitchAtEpoch(InitialCriterion(), TaskAlignedCriterion(), initial_epochs)
+    assigner: SwitchAtEpoch[Assigner] = SwitchAtEpoch(ATSS(9), TaskAligned(topk, alpha, beta), initial_epochs)
+    criterion: SwitchAtEpoch[Criterion] = SwitchAtEpoch(InitialCriterion(), TaskAlignedCriterion(), initial_epochs)
     return PyramidDetector(
         body,
         neck,

@@ -17,6 +17,7 @@ from poise.nn.heads.decoupled import DecoupledHead
 from poise.nn.layers import point_grid
 from poise.nn.necks.fpn import FPN, NoLevels
 from poise.postprocess import PostProcess
+from poise.protocols import Criterion
 from poise.structures import SwitchAtEpoch
 
 MAX_LOG = 16.0  # upper bound of log sizes, far above any box, so that finite outputs give finite boxes
@@ -49,6 +50,8 @@ def yolox(
     neck = FPN(body.channels, body.strides, channels, NoLevels())
     coder = DeltaCoder(max_log_ratio=MAX_LOG)
     head = DecoupledHead(channels, num_classes, point_grid(neck.strides, 0.0), coder, depth)
-    criterion = SwitchAtEpoch(YOLOXCriterion(coder), YOLOXCriterion(coder, offset_weight=1.0), l1_epoch)
+    criterion: SwitchAtEpoch[Criterion] = SwitchAtEpoch(
+        YOLOXCriterion(coder), YOLOXCriterion(coder, offset_weight=1.0), l1_epoch
+    )
     postprocess = PostProcess(score_threshold, nms_threshold, max_detections=max_detections)
     return PyramidDetector(body, neck, DenseBranch(head, SimOTA(topk, radius, shift=0.5), criterion, postprocess))
