@@ -46,10 +46,9 @@ class ScaledCriterion:
 
 def scaled_match(match: Match, factor: float) -> Match:
     """Return a match whose losses are multiplied by ``factor``."""
-    criterion = match.criterion
-    return (
-        replace(match, criterion=ScaledCriterion(criterion, factor)) if isinstance(criterion, WeighsLosses) else match
-    )
+    if not isinstance(match.criterion, WeighsLosses):
+        return match
+    return replace(match, criterion=ScaledCriterion(match.criterion, factor))
 
 
 def loss_weights(targets: Targets, loss: Tensor, entropy: Tensor) -> LossWeights:
