@@ -212,8 +212,8 @@ def test_tuples_and_none_are_values_of_options(tmp_path: Path) -> None:
     recipe = with_options(finetune("vfnet_r18_fpn"), {"model": {"options": options}})
     save_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml").model.options == options
-    words = ["vfnet_r18_fpn", "--model.options", "deformable_stages", "(4, 5)", "topk", "9", "backbone", "None"]
-    assert resolve(parse(words)).model.options == {**options, "backbone": None}
+    words = ["vfnet_r18_fpn", "--model.options", "deformable_stages", "(4, 5)", "topk", "9", "frozen_stages", "None"]
+    assert resolve(parse(words)).model.options == {**options, "frozen_stages": None}
     detector = Detector("vfnet_r18_fpn", device="cpu", num_classes=2, deformable_stages=(4, 5))
     start = start_settings(detector.model, given=False, weights=None, backbone_weights=None)
     assert with_options(recipe, start).model.options == {"deformable_stages": (4, 5)}

@@ -63,6 +63,12 @@ class Assigner(Protocol):
     def __call__(self, predictions: Any, truth: GroundTruth) -> Assignment | PairWeights: ...
 
 
+class HardAssigner(Protocol):
+    """An ``Assigner`` that assigns each prior to one object at most."""
+
+    def __call__(self, predictions: Any, truth: GroundTruth) -> Assignment: ...
+
+
 @dataclass(frozen=True)
 class LossWeights:
     """Weights of ``-ln p``, of ``-ln(1 - p)`` and of the elementwise box loss in the losses of one stage."""

@@ -21,8 +21,8 @@ from poise.evaluate import Evaluation, evaluate
 from poise.evaluate.extra import MeasureWithExtra, check_metrics
 from poise.evaluate.limits import measure_with
 from poise.evaluate.run import Measure
-from poise.inference import Boxes, Result, Tiling, detect_frames, frames_of
-from poise.inference.sources import MAX_PIXELS, OnBadImage, Source
+from poise.inference import MAX_PIXELS, Boxes, Result, Tiling, detect_frames, frames_of
+from poise.inference.sources import OnBadImage, Source
 from poise.inference.views import TestTimeAugmentation, evaluate_views, wanted_views
 from poise.models.files import load_model, save_model
 from poise.models.postprocess_options import with_postprocess_options

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
 from poise.boxes import clip
+from poise.criteria.region import RegionCriterion
+from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.postprocess import RegionPostProcess
-from poise.sample import restrict_to_sample
+from poise.protocols import Criterion, HardAssigner
+from poise.sample import Sampler, restrict_to_sample
 from poise.structures import (
     Assignment,
     Detections,
@@ -23,6 +25,7 @@ from poise.structures import (
     Priors,
     Progress,
     StepOutput,
+    SwitchAtEpoch,
     value_at,
 )
 
@@ -121,10 +124,10 @@ class ProposalStage(nn.Module):
 
     def __init__(
         self,
-        head: nn.Module,
-        assigner: Any,
-        sampler: Any,
-        criterion: Any,
+        head: ProposalHead,
+        assigner: HardAssigner | SwitchAtEpoch[HardAssigner],
+        sampler: Sampler | SwitchAtEpoch[Sampler],
+        criterion: Criterion | SwitchAtEpoch[Criterion],
         *,
         training_postprocess: ProposalPostProcess,
         inference_postprocess: ProposalPostProcess,
@@ -157,7 +160,12 @@ class RegionStage(nn.Module):
     """The second stage (Fast R-CNN: Girshick 2015): box head with assigner, sampler and criterion."""
 
     def __init__(
-        self, head: nn.Module, assigner: Any, sampler: Any, criterion: Any, postprocess: RegionPostProcess
+        self,
+        head: RegionHead,
+        assigner: HardAssigner | SwitchAtEpoch[HardAssigner],
+        sampler: Sampler | SwitchAtEpoch[Sampler],
+        criterion: RegionCriterion | SwitchAtEpoch[RegionCriterion],
+        postprocess: RegionPostProcess,
     ) -> None:
         super().__init__()
         self.head, self.assigner, self.sampler, self.criterion = head, assigner, sampler, criterion
@@ -230,7 +238,7 @@ def add_ground_truth(proposals: Detections, truth: GroundTruth) -> Detections:
     )
 
 
-def assign_regions(assigner: Any, regions: Detections, truth: GroundTruth) -> Assignment:
+def assign_regions(assigner: HardAssigner, regions: Detections, truth: GroundTruth) -> Assignment:
     """Assign regions that start with the G objects; each object is assigned to itself, invalid regions are ignored."""
     count, objects = regions.boxes.shape[1], truth.valid.shape[1]
     priors = Priors(regions.boxes, torch.ones(count, device=regions.boxes.device), (count,))

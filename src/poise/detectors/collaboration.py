@@ -231,7 +231,8 @@ class CoarserLevelAdapter(nn.Sequential):
         super().__init__(*_conv_norm(channels, 2))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        return [*maps, super().forward(maps[-1])]
+        conv, norm = self
+        return [*maps, norm(conv(maps[-1]))]
 
 
 class SingleScaleAdapter(nn.Module):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from poise.assign import Hungarian
 from poise.boxes import denormalize_boxes
+from poise.criteria import SetCriterion
 from poise.criteria.protocol import scaled_match
 from poise.detectors.collaboration import Collaboration
 from poise.nn.transformer.denoising import ContrastiveDenoising
@@ -22,8 +23,9 @@ from poise.nn.transformer.queries import (
     concatenate_with_mask,
     split_queries,
 )
-from poise.nn.transformer.tokens import Tokens
+from poise.nn.transformer.tokens import Tokenizer, Tokens
 from poise.postprocess import SoftNMSPostProcess, TopKPostProcess
+from poise.protocols import Backbone, Neck
 from poise.structures import (
     Assignment,
     Batch,
@@ -76,14 +78,14 @@ class QueryDetector(nn.Module):
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        neck: nn.Module,
-        tokenizer: nn.Module,
+        backbone: Backbone,
+        neck: Neck,
+        tokenizer: Tokenizer,
         encoder: nn.Module,
         queries: nn.Module,
         decoder: nn.Module,
-        assigner: Any,
-        criterion: Any,
+        assigner: Hungarian,
+        criterion: SetCriterion,
         postprocess: TopKPostProcess | SoftNMSPostProcess,
         denoising: ContrastiveDenoising | None = None,
         collaboration: Collaboration | None = None,
@@ -189,6 +191,7 @@ class QueryDetector(nn.Module):
             steps.append(self._layer_losses(proposals, references, one_class, self.group_assigner, *names))
         elif proposals is not None:
             match_names = ["encoder", *match_names]
+        parts: list[tuple[Queries, DecoderOutput, Assignment | Matcher, str, list[str], float]]
         parts = [(queries, matched, self.group_assigner, "{}", match_names, 1.0)]
         for part, output in zip(supervised, outputs, strict=True):
             parts.append((part.queries, output, part.assignment, part.loss_name, [part.match_name], part.weight))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from poise.boxes import clip
-from poise.branches.region import only_finite
+from poise.branches.region import RegionStage, only_finite
+from poise.protocols import Backbone, Neck
 from poise.structures import Batch, Detections, Progress, StepOutput
 
 
@@ -31,11 +31,10 @@ class RegionDetector(nn.Module):
     needs_proposals = True
 
     def __init__(
-        self, backbone: nn.Module, neck: nn.Module, branch: nn.Module, generator: torch.Generator | None = None
+        self, backbone: Backbone, neck: Neck, branch: RegionStage, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        self.backbone, self.neck, self.generator = backbone, neck, generator
-        self.branch: Any = branch
+        self.backbone, self.neck, self.branch, self.generator = backbone, neck, branch, generator
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return losses and matches of a batch with proposals.

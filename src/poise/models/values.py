@@ -14,10 +14,10 @@ from poise.assign.center_priors import DistanceCenterPrior, GaussianCenterPrior,
 from poise.assign.dual_weighting import BySize, LinearIoU, NormalizedIoU, box_likelihood, overlap_power
 from poise.assign.free_anchor import as_topk, lowest_first, offsets_of_boxes, offsets_of_head
 from poise.assign.rep_points import NearestPoint
-from poise.boxes import DeltaCoder
+from poise.boxes import DeltaCoder, LogDistances
 from poise.criteria.distribution import iou_label, qfl_of_joint_scores, qfl_of_logits, quality_label
 from poise.criteria.dual_weighting import NegativeWeightFactors
-from poise.criteria.fovea import LogDistances, fovea_focal
+from poise.criteria.fovea import fovea_focal
 from poise.criteria.rep_points import InitialPointsCriterion
 from poise.criteria.set_prediction import iou_of_normalized_boxes
 from poise.losses import hard_label, num_positives, num_positives_clamped

@@ -8,11 +8,11 @@ from poise.recipes.settings import (
     EvaluateSettings,
     ModelSettings,
     OptimizerSettings,
-    OptionValue,
     Recipe,
     ScheduleSettings,
     TrainSettings,
 )
+from poise.recipes.values import OptionValue
 
 
 def _training_options(model: str) -> dict[str, OptionValue]:
