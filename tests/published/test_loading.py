@@ -29,7 +29,7 @@ def test_files_with_nested_and_prefixed_weights(nest: str, state: dict[str, Tens
     assert torch.equal(model.network.branch.head.classes.bias, state["bbox_head.atss_cls.bias"])
 
 
-def test_averaged_weights_are_taken(tmp_path: Path) -> None:
+def test_averaged_weights_are_taken() -> None:
     """MMEngine swaps both when it saves: ``state_dict`` is averaged; other projects name the average ``ema``."""
     key = "bbox_head.atss_cls.bias"
     averaged, last = {key: torch.full((80,), 1.0)}, {key: torch.full((80,), 2.0)}
