@@ -92,7 +92,8 @@ def register_head(
         head: ``head(channels, num_classes, strides, **options)`` builds the module ``head(maps) -> Predictions``. Its
             options become options of the model. With an attribute ``grid``, an ``AnchorGrid``, other assigners can be
             given.
-        assigner, criterion: those of the model by default.
+        assigner: that of the model by default.
+        criterion: that of the model by default.
         preprocess: image size and normalization; by default those of most models.
     """
     builder = one_stage(head, assigner, criterion)
