@@ -36,7 +36,7 @@ class Claim:
     compared: tuple[str, ...]
     others: tuple[str, ...] = ()
     data: tuple[str, ...] = ("bccd", "scenes")
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     seeds: tuple[int, ...] = (0, 1, 2)
     limits: tuple[DataLimits, ...] = (DataLimits(72, 4), DataLimits(10, 1))
 
