@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -52,7 +53,11 @@ def test_nothing_is_downloaded_where_the_weights_hold_the_backbone(
         assert not pretrained, "asked for a download"
         return create(name, *arguments, pretrained=pretrained, **more)
 
+    def look_up(address: str, **more: object) -> None:
+        raise AssertionError(f"asked for a download of {address}")
+
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", look_up)
     model, notes = build_model(recipe, classes, fresh=True)
     key = "network.branch.head.classes.bias"
     assert torch.equal(model.state_dict()[key], trained.state_dict()[key])
