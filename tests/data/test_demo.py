@@ -48,7 +48,9 @@ def test_a_lone_objects_box_encloses_what_changed_in_the_picture() -> None:
     """Paint one object over a known ground: the annotation must be the extent of the pixels that changed."""
     for label in range(len(CLASS_NAMES)):
         rng = np.random.default_rng(label)
-        canvas = composing._Canvas(np.full((90, 90, 3), 100, np.float32), np.full((90, 90), -1, np.int32))
+        canvas = composing._Canvas(
+            tuple(CLASSES.values()), np.full((90, 90, 3), 100, np.float32), np.full((90, 90), -1, np.int32)
+        )
         composing._add(canvas, rng, 50.0, label)
         (found,) = composing._objects(canvas)
         changed = np.abs(canvas.picture - 100).max(2) > 20
@@ -63,7 +65,7 @@ def test_hidden_objects_become_ignore_regions_and_then_nothing() -> None:
         owner = np.full((40, 40), -1, np.int32)
         owner[10:30, 10:30] = 0
         owner[10:30, 10 : 10 + hidden_columns] = -1
-        canvas = composing._Canvas(np.zeros((40, 40, 3), np.float32), owner, [2], [400])
+        canvas = composing._Canvas((), np.zeros((40, 40, 3), np.float32), owner, [2], [400])
         return [found.crowd for found in composing._objects(canvas)]
 
     assert [outcome(columns) for columns in (0, 13, 15, 20)] == [[False], [False], [True], []]

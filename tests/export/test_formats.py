@@ -76,7 +76,7 @@ def test_raw_outputs_are_decoded_outside(name: str, tmp_path: Path) -> None:
     path, agreement = exported(tmp_path, name, model, raw=True)
     assert agreement.compared > 0
     file = load_exported(path)
-    outputs = file.network.outputs(torch.zeros(1, 3, 64, 64))  # type: ignore[operator]
+    outputs = file.network.outputs({"pixels": torch.zeros(1, 3, 64, 64)})  # type: ignore[operator]
     assert [output.shape[2] for output in outputs.values()] == [3, 32]  # classes, bins of four sides
     with torch.no_grad():
         for ours, theirs in zip(model(images()), file(images()), strict=True):

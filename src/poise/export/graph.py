@@ -70,7 +70,7 @@ def kind_of(model: DetectionModel) -> Kind:
     branch = getattr(network, "branch", None)
     if hasattr(network, "inference_queries"):
         return "queries"
-    if model.needs_proposals or hasattr(branch, "propose"):
+    if model.needs_proposals or hasattr(branch, "region"):
         return "regions"
     if hasattr(network, "neck") and hasattr(branch, "head") and hasattr(branch, "postprocess"):
         return "dense"

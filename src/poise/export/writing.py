@@ -30,6 +30,7 @@ from poise.export.graph import kind_of, metadata_of, postprocess_of, traced_inpu
 from poise.export.metadata import ExportMetadata, Outputs, Precision
 from poise.export.plan import Plan
 from poise.export.runtime import ExportedNetwork, load_exported
+from poise.nn.necks.balanced_pyramid import BalancedPyramid
 from poise.postprocess import PostProcess
 
 
@@ -82,6 +83,11 @@ def export_model(
         raise ValueError(
             f"'{model.name}' has no raw outputs: proposals and queries are made from decoded boxes inside the file; "
             "leave out raw"
+        )
+    if dynamic and any(isinstance(module, BalancedPyramid) for module in model.modules()):
+        raise ValueError(
+            f"'{model.name}' cannot be written for any size: its balanced feature pyramid pools to the size of a level "
+            "(AdaptiveMaxPool), for which no runtime has an operator; leave out dynamic"
         )
     if form == "regions" and format in ("ncnn", "executorch"):
         raise ValueError(
@@ -187,8 +193,7 @@ def compare(model: DetectionModel, exported: DetectionModel, images: Sequence[Te
     for number, image in enumerate(images):
         pixels, sizes = _prepared(model, network.metadata, image)
         if network.metadata.size is None and number == 0:
-            step = model.preprocess.divisor
-            larger = functional.pad(pixels, (0, 2 * step, 0, step)).repeat(2, 1, 1, 1)
+            larger = _enlarged(pixels, model.preprocess.divisor).repeat(2, 1, 1, 1)
             result = result.merged(_compared(model, exported, larger, sizes.repeat(2, 1)))
         result = result.merged(_compared(model, exported, pixels, sizes))
     return result
@@ -212,6 +217,15 @@ def _prepared(model: DetectionModel, metadata: ExportMetadata, image: Tensor) ->
     if metadata.size is not None:
         pixels = functional.pad(pixels, (0, metadata.size[1] - pixels.shape[3], 0, metadata.size[0] - pixels.shape[2]))
     return pixels, sizes
+
+
+def _enlarged(pixels: Tensor, step: int) -> Tensor:
+    """Return pixels (1,3,H + step,W + 2 step): mirror images instead of padding, in which scores would be equal.
+
+    Equal scores of proposals are ordered by each runtime in its own way.
+    """
+    row = torch.cat((pixels, pixels.flip(3), pixels.flip(2)), 3)
+    return torch.cat((row, row.flip(2) / 2), 2)[:, :, : pixels.shape[2] + step, : pixels.shape[3] + 2 * step]
 
 
 def _named(metadata: ExportMetadata, pixels: Tensor, sizes: Tensor) -> dict[str, Tensor]:

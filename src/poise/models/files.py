@@ -115,7 +115,8 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
         model = build(payload["model"])
         model.load_state_dict(payload["weights"])
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        if packages := payload["model"].get("packages"):
+        description = payload.get("model")
+        if packages := description.get("packages") if isinstance(description, dict) else None:
             raise MissingPackage(file, packages, error) from error
         raise DamagedFile(
             file,
