@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support import tiny_training
 
 from poise.engine.locks import locked
-from poise.engine.patience import Ending, decay, ending
+from poise.engine.patience import Ending, decay, early_stop, ending, last_epoch
 from poise.recipes import EvaluateSettings, Recipe, ScheduleSettings, TrainSettings
 from poise.storage import read_safely
 from poise.structures import Progress
@@ -103,12 +103,20 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
 SCORES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
 
 
-def train(out: Path, at_step: int = -1, in_save: int = -1, in_validation: int = -1) -> None:
-    """A training whose metric is given for each epoch; ended by the rule after 8 + 2 of 40 epochs."""
+def train(
+    out: Path, at_step: int = -1, in_save: int = -1, in_validation: int = -1, early: int = 0, minutes: float = 0
+) -> None:
+    """A training whose metric is given for each epoch; ended by the rule after 8 + 2 of 40 epochs.
+
+    With ``early`` by early stopping instead, of a schedule with milestones.
+    """
     torch.use_deterministic_algorithms(True)
     recipe = tiny_training.tiny_recipe()
     schedule = ScheduleSettings(40, "constant", milestones=(), warmup_steps=2)
-    recipe = replace(recipe, schedule=schedule, train=replace(recipe.train, patience=0.3))
+    if early or minutes:
+        schedule = ScheduleSettings(5 if minutes else 40, "multistep", milestones=(4,), warmup_steps=2)
+    settings = {"early_stopping": early, "max_minutes": minutes} if early or minutes else {"patience": 0.3}
+    recipe = replace(recipe, schedule=schedule, train=replace(recipe.train, **settings))  # type: ignore[arg-type]
     with locked(out):
         training = tiny_training.tiny_training(out, recipe, count=16)
 
@@ -167,3 +175,63 @@ def test_a_finished_run_ends_again_at_once(tmp_path: Path, undisturbed: Path) ->
     for _ in range(2):
         assert in_a_process(lambda: train(tmp_path)) == 0
     assert_equal(read_safely(undisturbed / "last.pt"), read_safely(tmp_path / "last.pt"))
+
+
+def impatient(epochs: int, limit: int = 1000) -> Recipe:
+    return Recipe(schedule=ScheduleSettings(limit), train=TrainSettings(early_stopping=epochs))
+
+
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, float("nan")]), min_size=1, max_size=30), st.integers(1, 6))
+def test_early_stopping_against_its_literal_form(values: list[float], limit: int) -> None:
+    expected = None
+    for epoch in range(1, len(values) + 1):
+        known = [-1.0 if value != value else value for value in values[:epoch]]
+        if expected is None and epoch - (known.index(max(known)) + 1) >= limit:
+            expected = epoch
+    rows = rows_of(values)
+    assert early_stop(rows, impatient(limit)) == expected
+    assert last_epoch(rows, impatient(limit, 20)) == min(20, expected or 20)
+    assert early_stop(rows, Recipe()) is None
+
+
+def test_epochs_without_validation_count() -> None:
+    rows = rows_of([0.5, 0.4, 0.3], every=2)
+    assert early_stop(rows, impatient(3)) == 6 and early_stop(rows, impatient(5)) is None
+    with pytest.raises(ValueError, match="early_stopping needs validations"):
+        replace(impatient(3), evaluate=EvaluateSettings(every=0))
+
+
+@pytest.fixture(scope="module")
+def stopped_early(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("early")
+    assert in_a_process(lambda: train(folder, early=3)) == 0
+    return folder
+
+
+@pytest.mark.parametrize("kill", [{"in_validation": 8}, {"at_step": 15}, {"in_save": 24}, {"in_save": 25}])
+def test_killed_around_early_stopping(tmp_path: Path, stopped_early: Path, kill: dict[str, int]) -> None:
+    """The best epoch is the fifth; after the eighth the training ends, killed or not, and ends again at once."""
+    assert len(table(stopped_early)) == 8
+    status = in_a_process(lambda: train(tmp_path, early=3, **kill))
+    assert status == -signal.SIGKILL or kill.get("in_save") == 25
+    for _ in range(2):
+        assert in_a_process(lambda: train(tmp_path, early=3)) == 0
+        assert_equal(read_safely(stopped_early / "last.pt"), read_safely(tmp_path / "last.pt"))
+    assert table(tmp_path) == table(stopped_early)
+
+
+def test_a_run_out_of_time_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path) -> None:
+    """A limit of no time: each part takes one step or none, and the weights of the first are validated."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert in_a_process(lambda: train(whole, minutes=1e6)) == 0
+    assert in_a_process(lambda: train(parts, minutes=1e-9)) == 0
+    stored = read_safely(parts / "last.pt") if (parts / "last.pt").exists() else None
+    assert stored is None or (stored["training"]["step"] <= 1 and stored["training"]["best"] is None)
+    assert (parts / "best.pt").is_file()
+    assert in_a_process(lambda: train(parts, minutes=1e6)) == 0
+    for name in ("last.pt", "best.pt"):
+        assert_equal(
+            {k: v for k, v in read_safely(whole / name).items() if k != "training"},
+            {k: v for k, v in read_safely(parts / name).items() if k != "training"},
+        )
+    assert table(whole) == table(parts) and len(table(parts)) == 5

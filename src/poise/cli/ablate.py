@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagConversionOff, Positional, arg
 
@@ -48,7 +48,7 @@ class Arguments:
     """Folder of the runs and tables; by default runs/ablate-NAME. Runs in it are continued."""
     epochs: int | None = None
     """Passes over the data (schedule.epochs)."""
-    batch_size: int | None = None
+    batch_size: int | Literal["auto"] | None = None
     """Images of one optimizer step (data.batch_size)."""
     image_size: int | None = None
     """Limit of both sides of an image in pixels (model.image_size)."""

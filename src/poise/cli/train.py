@@ -40,8 +40,8 @@ class Arguments:
     """Run folder; by default runs/NAME, runs/NAME-2 and so on."""
     epochs: int | None = None
     """Passes over the data (schedule.epochs). The milestones of the schedule move along."""
-    batch_size: int | None = None
-    """Images of one step, all processes together (data.batch_size)."""
+    batch_size: int | Literal["auto"] | None = None
+    """Images of one step, all processes together; auto: as many as fit the memory (data.batch_size)."""
     lr: float | None = None
     """Learning rate (optimizer.lr). It is used as given, whatever the batch size (optimizer.lr_batch_size 0)."""
     image_size: int | None = None
@@ -75,6 +75,8 @@ class Arguments:
     """Precision of computation (train.precision)."""
     lab_every: int | None = None
     """Steps between two measurements of the assignment, written to lab.csv and TensorBoard (train.lab_every)."""
+    loggers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
+    """Services that also get the numbers of TensorBoard (train.loggers)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, …; auto: a GPU if there is one."""
     config: Path | None = None
@@ -168,7 +170,8 @@ def value_of(words: Sequence[str], option: str) -> str:
 def resolve(arguments: Any) -> Recipe:
     """Return the recipe with the short options applied that were given."""
     given = {name: getattr(arguments, name, None) for name in SHORT_OPTIONS}
-    given = {name: value for name, value in given.items() if value is not None and value is not False and value != ""}
+    given = {name: value for name, value in given.items() if value not in ("", (), {}) and value is not None}
+    given = {name: value for name, value in given.items() if value is not False}
     recipe = with_options(arguments.recipe, given)
     check_early(recipe.model.name, recipe.model.options)
     return recipe
@@ -206,7 +209,9 @@ def folder_for(arguments: Arguments, recipe: Recipe) -> Path:
 
 def _report(result: RunResult) -> None:
     if result.stopped_by:
-        print(f"stopped by {result.stopped_by} after epoch {result.epochs}; poise train --resume --out {result.out}")
+        more = " --train.max-minutes N" if result.stopped_by == "train.max_minutes" else ""
+        done = f"stopped by {result.stopped_by} after epoch {result.epochs}"
+        print(f"{done}; poise train --resume --out {result.out}{more} continues")
         return
     from poise.evaluate.metrics import percent
     from poise.suggestions import plural

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from poise.data import BadImage, ImageSet
 from poise.data.loader import evaluation_loader
 from poise.detectors import DetectionModel
 from poise.distributed import single_process
 from poise.engine.health import Position
+from poise.engine.loggers import Logger
 from poise.engine.logs import to_csv
 from poise.engine.processes import Processes
 from poise.engine.state import TrainingState
@@ -108,7 +108,7 @@ class AssignmentMonitor:
         for name, sums in found.items():
             self.sums[name] = add_tallies([self.sums.get(name, {}), sums])
 
-    def write(self, position: Position, events: SummaryWriter | None) -> None:
+    def write(self, position: Position, events: Logger | None) -> None:
         """Write the measurement of the last step; every process must call this."""
         if position.step % self.every or self.unsupported:
             return
@@ -119,7 +119,7 @@ class AssignmentMonitor:
             found = {name: summarize(one) for name, one in sums.items()}
             self._write(found, position, position.epoch + 1, "batch", events)
 
-    def probe(self, position: Position, events: SummaryWriter | None) -> None:
+    def probe(self, position: Position, events: Logger | None) -> None:
         """Measure the probe's images after an epoch, in the first process."""
         if not (self.processes.first and self.images) or self.unsupported:
             return
@@ -159,14 +159,15 @@ class AssignmentMonitor:
         position: Position,
         epoch: int,
         source: str,
-        events: SummaryWriter | None,
+        events: Logger | None,
     ) -> None:
         rows = []
         for name, values in found.items():
             key_columns = {"step": position.step, "epoch": epoch, "source": source, "stage": name}
             rows.append({**key_columns, **{key: float(f"{value:.6g}") for key, value in values.items()}})
-            for key, value in values.items() if events is not None else ():
-                events.add_scalar(f"lab_{source}/{name}/{key}", value, position.step)  # type: ignore[union-attr]
+            if events is not None:
+                logged = {f"lab_{source}/{name}/{key}": float(value) for key, value in values.items()}
+                events.scalars(logged, position.step)
         if rows:
             self.table.add(rows)
 

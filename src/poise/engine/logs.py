@@ -1,4 +1,4 @@
-"""Collect losses on the device, read them once per interval, and write results.csv, TensorBoard and the display."""
+"""Collect losses on the device, read them once per interval, and write results.csv, loggers and the display."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from poise.engine.display import Display, Status
 from poise.engine.health import StepRecord
+from poise.engine.loggers import Logger, open_loggers
 from poise.engine.meter import Meter
 from poise.engine.processes import Processes
 from poise.engine.state import TrainingState
 from poise.evaluate.metrics import percent
+from poise.recipes import Recipe
 from poise.storage import write_text_atomically
 
 
@@ -34,13 +35,13 @@ class TrainingLog:
         self.interval = Meter()
         self.last = state.position
         self.intervals, self.seconds_per_step = 0, 0.0
-        self.events: SummaryWriter | None = None
+        self.events: Logger | None = None  # of the first process
 
-    def open(self) -> None:
+    def open(self, recipe: Recipe) -> None:
         """Open the files; entries beyond the state's step, from a run that was killed, are dropped."""
         self.interval = Meter()
         if self.processes.first:
-            self.events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.state.position.step)
+            self.events = open_loggers(recipe, self.folder, self.state.position.step)
             self._write_rows()
 
     def add(self, record: StepRecord) -> None:
@@ -85,13 +86,12 @@ class TrainingLog:
         )
         self.display.status(status)
         if self.events is not None:
-            for name, value in means.sums.items():
-                self.events.add_scalar(f"loss/{name}", value, done)
-            self.events.add_scalar("loss/total", sum(means.sums.values()), done)
-            self.events.add_scalar("train/lr", self.state.rate, done)
-            self.events.add_scalar("train/images_per_second", status.images_per_second, done)
+            values = {f"loss/{name}": value for name, value in means.sums.items()}
+            values |= {"loss/total": sum(means.sums.values()), "train/lr": self.state.rate}
+            values["train/images_per_second"] = status.images_per_second
             if means.nonfinite:
-                self.events.add_scalar("train/nonfinite_predictions", means.nonfinite, done)
+                values["train/nonfinite_predictions"] = means.nonfinite
+            self.events.scalars(values, done)
         self.interval = Meter()
 
     def _time_step(self, seconds: float) -> None:
@@ -115,8 +115,7 @@ class TrainingLog:
         self.state.rows.append(row)
         self.display.message(summary(row, self.epochs))
         if self.events is not None:
-            for name, value in metrics.items():
-                self.events.add_scalar(f"val/{name}", value, step)
+            self.events.scalars({f"val/{name}": float(value) for name, value in metrics.items()}, step)
             self.events.flush()
             self._write_rows()
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from poise.criteria.class_weights import with_class_weights
 from poise.criteria.federated import FederatedLoss
 from poise.data import ImageSet
 from poise.data.repeats import images_of_classes
@@ -21,7 +24,7 @@ from poise.published import load_published
 from poise.published.demo import DEMO
 from poise.published.sources import checkpoint_named, is_original, locate_weights, names_original
 from poise.recipes import ModelSettings, Recipe
-from poise.suggestions import plural
+from poise.suggestions import did_you_mean, plural
 
 
 def build_model(
@@ -45,6 +48,11 @@ def build_model(
         checkpoint_backbone(model)
     if recipe.train.federated_classes:
         federate(model, images_of_classes(train_set), recipe.train.federated_classes)
+    if recipe.train.class_weights:
+        weights = class_weights(recipe.train.class_weights, train_set)
+        weight_classes(model, weights)
+        largest = sorted(zip(model.class_names, weights.tolist(), strict=True), key=lambda one: -abs(one[1] - 1))[:8]
+        notes.append("class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in largest))
     return model, notes
 
 
@@ -100,6 +108,37 @@ def federate(model: DetectionModel, images: np.ndarray, classes: int) -> None:
     network.criterion = replace(network.criterion, class_loss=loss)
 
 
+def class_weights(wanted: Mapping[str, float] | str, train_set: ImageSet) -> Tensor:
+    """The weight of each class, (C,) float32.
+
+    Args:
+        wanted: weights by class name (others: 1), or ``balanced``: objects / (classes * objects of the class), between
+            0.1 and 10, and 1 for a class without objects.
+
+    Raises:
+        ValueError: a name that is no class of the data.
+    """
+    names = train_set.class_names
+    if isinstance(wanted, str):
+        objects = train_set.objects
+        labels = objects.labels[~(objects.crowd | objects.ignore)]
+        counts = np.bincount(labels, minlength=len(names))
+        balanced = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        return torch.from_numpy(np.where(counts > 0, balanced.clip(0.1, 10.0), 1.0)).float()
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"train.class_weights: the data has no class '{name}'{did_you_mean(name, names)}")
+    return torch.tensor([wanted.get(name, 1.0) for name in names])
+
+
+def weight_classes(model: DetectionModel, weights: Tensor) -> None:
+    """Weight the classes in the classification loss of every head, auxiliary ones included."""
+    for module in model.network.modules():
+        criterion = getattr(module, "criterion", None)
+        if criterion is not None:
+            module.criterion = with_class_weights(criterion, weights)
+
+
 def checkpoint_backbone(model: DetectionModel) -> None:
     """Recompute the activations of the backbone's stages in the backward pass (activation checkpointing).
 
@@ -121,6 +160,10 @@ def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str
     """Build the model that the settings name, with random weights except for the given ones of the backbone."""
     one = checkpoint_named(settings.weights, settings.name) if settings.weights else None
     size, options = settings.image_size or None, {**(one.options if one else {}), **settings.options}
+    if settings.frozen_stages is not None:
+        if "frozen_stages" in settings.options:
+            raise ValueError("model.frozen_stages and model.options frozen_stages are the same: give one of them")
+        options["frozen_stages"] = settings.frozen_stages
     if taken := {"name", "num_classes", "backbone_weights", "image_size"} & options.keys():
         raise ValueError(f"model.options: {', '.join(sorted(taken))} is a setting of its own, or follows from the data")
     return create_model(

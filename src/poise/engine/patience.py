@@ -1,4 +1,4 @@
-"""Training until the validation metric stops rising: a pure function of the rows of ``results.csv``.
+"""Training until the validation metric stops rising: pure functions of the rows of ``results.csv``.
 
 Nothing is stored for it, so a resumed run decides as the interrupted one would have.
 """
@@ -51,6 +51,34 @@ def ending(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> Ending | None:
         if epoch >= latest:
             return Ending(latest, limit, not _has_stopped(validated, recipe.train.patience / 100))
     return None
+
+
+def early_stop(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> int | None:
+    """The epoch after which ``train.early_stopping`` ends a training, or None while it is open.
+
+    It is the first validated epoch that is at least so many epochs after the best one (the earliest of equal ones).
+
+    Args:
+        rows: rows of ``results.csv``, one per epoch done.
+    """
+    limit, name = recipe.train.early_stopping, f"val/{recipe.evaluate.metric}"
+    best, best_epoch = -math.inf, 0
+    for row in rows if limit else ():
+        if row.get(name) in (None, ""):
+            continue
+        epoch, value = int(row["epoch"]), float(row[name])
+        value = value if math.isfinite(value) else -1.0
+        if value > best:
+            best, best_epoch = value, epoch
+        elif epoch - best_epoch >= limit:
+            return epoch
+    return None
+
+
+def last_epoch(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> int:
+    """The last epoch as far as it is known: ``schedule.epochs``, or less by patience or early stopping."""
+    end, stop = ending(rows, recipe), early_stop(rows, recipe)
+    return min(recipe.schedule.epochs if end is None else end.epochs, recipe.schedule.epochs if stop is None else stop)
 
 
 def decay(end: Ending | None, step: int, steps_per_epoch: int) -> float:

@@ -15,9 +15,11 @@ from poise.data import ImageSet
 from poise.data.loader import train_loader
 from poise.detectors import DetectionModel
 from poise.engine.assignment_monitor import AssignmentMonitor
+from poise.engine.batch_size import choose_batch_size
 from poise.engine.checkpoints import BEST, LAST, PREVIOUS, drop_previous, read_last
 from poise.engine.display import make_display
 from poise.engine.locks import FolderInUse, locked
+from poise.engine.loggers import require_loggers
 from poise.engine.logs import TrainingLog
 from poise.engine.model import build_model
 from poise.engine.pictures import draw_training_batch
@@ -45,7 +47,7 @@ class RunResult:
     metrics: dict[str, float]  # of the best epoch; empty without validation
     best_epoch: int | None  # counted from 1
     epochs: int  # done
-    stopped_by: str | None = None  # name of the signal that stopped it; --resume continues
+    stopped_by: str | None = None  # the signal that stopped it, or train.max_minutes; --resume continues
 
     @property
     def finished(self) -> bool:
@@ -53,7 +55,7 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0 if finished, 143 after SIGTERM, 130 after SIGINT (128 + number of the signal)."""
+        """0 if finished or out of time, 143 after SIGTERM, 130 after SIGINT (128 + number of the signal)."""
         return 0 if self.stopped_by is None else EXIT_CODES[self.stopped_by]
 
     @property
@@ -93,9 +95,11 @@ def train(
         ValueError: the recipe does not fit the data, or the folder has another run (``FolderInUse`` if it is active).
         TrainingDiverged: a loss was not finite.
         OutOfMemory: the message names the settings to lower.
+        MissingLogger: a logger's package is not installed; the message names the extra.
     """
     if data is not None:
         recipe = replace(recipe, data=replace(recipe.data, path=str(data)))
+    require_loggers(recipe.train.loggers)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; a run needs a folder")
@@ -122,6 +126,11 @@ def _train(
     seed_all(recipe.train.seed, 0)  # the same model in every process
     model, loaded = build_model(recipe, train_set, fresh=checkpoint is None, given=given)
     model.check_proposals(train_set.proposals is not None)
+    if not recipe.data.batch_size:
+        before = None if checkpoint is None else checkpoint["training"]["recipe"]["data"]["batch_size"]
+        batch_size, note = choose_batch_size(recipe, model, train_set, processes, before)
+        recipe = replace(recipe, data=replace(recipe.data, batch_size=batch_size))
+        remarks.append(note)
     seed_all(recipe.train.seed, processes.rank)
     if recipe.train.sync_batch_norm and processes.world_size > 1 and processes.device.type == "cuda":
         model.network = nn.SyncBatchNorm.convert_sync_batchnorm(model.network)

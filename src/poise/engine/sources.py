@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from poise.data import ImageSet, TrainingSplits, open_data, training_splits, with_proposals
+from poise.data.background import limit_background
 from poise.data.hold_out import hold_out
 from poise.data.image_set import different_classes
 from poise.data.repeats import repeated
@@ -43,6 +44,10 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
         train_set = train_set.filtered(settings.min_side, drop_empty=not settings.keep_empty)
         if len(train_set) < total:
             remarks.append(f"the recipe's filter leaves out {total - len(train_set)} of {total} training images")
+    if settings.background_share < 1:
+        before, train_set = len(train_set), limit_background(train_set, settings.background_share)
+        kept = int((train_set.objects_per_image == 0).sum())
+        remarks.append(f"background: {kept} images without objects are used, {before - len(train_set)} are left out")
     if settings.repeat_threshold:
         train_set, distinct = repeated(train_set, settings.repeat_threshold), len(train_set)
         remarks.append(

@@ -21,7 +21,7 @@ def greet(training: Training, notes: list[str], train_set: ImageSet, val_set: Im
     epochs = f"{plural(recipe.schedule.epochs, 'epoch')} of {plural(training.steps_per_epoch, 'step')}"
     display.message(f"{recipe.model.name}: {parameters:.1f} M parameters, {classes}, on {where}")
     display.message(f"{plural(len(train_set), 'training image')}, {validation}; {epochs}; run folder {training.folder}")
-    if position.epoch >= recipe.schedule.epochs:
+    if position.epoch >= training.epochs:
         display.message(
             f"all {plural(position.epoch, 'epoch')} are done already; --epochs with a larger number trains on"
         )

@@ -36,6 +36,7 @@ class TrainingState:
         self.position = Position()
         self.batches_per_epoch: int | None = None  # to which the position refers; None at the start
         self.rate = 0.0  # learning rate of the last step
+        self.seconds = 0.0  # of training and validation so far
         self.best: tuple[float, int] | None = None  # metric and epoch, counted from 1
         self.rows: list[dict[str, Any]] = []  # of results.csv
         self.meter = Meter()  # of the current epoch
@@ -53,6 +54,7 @@ class TrainingState:
             **tensors,
             "scaler": self.scaler.state_dict(),
             "rate": self.rate,
+            "seconds": self.seconds,
             "step": self.position.step,
             "epoch": self.position.epoch,
             "batch": self.position.batch,
@@ -79,6 +81,7 @@ class TrainingState:
         self.position = Position(payload["step"], payload["epoch"], payload["batch"])
         self.batches_per_epoch = payload["batches_per_epoch"]
         self.rate = payload["rate"]
+        self.seconds = payload.get("seconds", 0.0)
         self.best = (payload["best"][0], payload["best"][1]) if payload["best"] else None
         self.rows = list(payload["rows"])
         self.lab = payload.get("lab")

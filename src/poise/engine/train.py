@@ -31,7 +31,7 @@ from poise.engine.logs import TrainingLog
 from poise.engine.processes import Processes
 from poise.engine.state import FORMAT, TrainingState
 from poise.engine.step import Stepper
-from poise.engine.stopping import StopRequest
+from poise.engine.stopping import TIME_LIMIT, StopRequest
 from poise.recipes import Recipe
 from poise.storage import save_atomically
 from poise.structures import Batch
@@ -68,6 +68,7 @@ class Training:
     file_of: Callable[[int], str] = str  # file of an image by its index, for messages
     draw_batch: Callable[[Batch, int], None] | None = None  # called with the first batches of the run and their step
     monitor: AssignmentMonitor | None = None  # measures the assignment
+    began: float = field(default_factory=time.monotonic)  # of the whole run, as if its parts followed each other
 
     def run(self) -> str | None:
         """Train to the end or to a signal, whose name is returned; a checkpoint is saved in both cases.
@@ -76,7 +77,7 @@ class Training:
             TrainingDiverged: a loss or gradient was not finite; ``failed.pt`` is the state before that step.
             OutOfMemory: the message names the settings to lower.
         """
-        self.log.open()
+        self.log.open(self.recipe)
         if self.monitor is not None:
             self.monitor.open(self.state.position)
         with StopRequest() as stop:
@@ -100,11 +101,14 @@ class Training:
         base = schedule.base_rate(self.recipe.optimizer, self.recipe.data.batch_size)
         steps_per_epoch = self.steps_per_epoch
         saved = time.monotonic()
+        self.began = saved - state.seconds
 
         for epoch in range(state.position.epoch, plan.epochs):
             end = self._ending()
             if epoch >= self.epochs:
                 return None
+            if self.processes.any(self._over_time())[0]:
+                return self._time_is_over()
             state.network.train()
             for batches in self._groups(epoch, state.position.batch, stop):
                 if self.draw_batch is not None and state.position.step < TRAINING_BATCHES:
@@ -122,16 +126,18 @@ class Training:
                 show = step % settings.log_every == 0
                 late = settings.save_minutes > 0 and time.monotonic() - saved > 60 * settings.save_minutes
                 due = settings.save_every > 0 and step % settings.save_every == 0
-                stopping, late = self.processes.any(stop.signal is not None, late)
-                if show or stopping or late or due or self.processes.device.type == "cpu":
+                stopping, late, over = self.processes.any(stop.signal is not None, late, self._over_time())
+                if show or stopping or late or over or due or self.processes.device.type == "cpu":
                     self._check()
                 if show:
                     self.log.show()
-                if stopping or late or due:
+                if stopping or late or over or due:
                     self.save()
                     saved = time.monotonic()
                 if stopping:
                     return self._stopped(stop)
+                if over and self.state.position.batch < self.loader.batches_per_epoch:
+                    return self._time_is_over()
 
             if self.processes.any(state.position.batch < self.loader.batches_per_epoch)[0]:
                 self.save()  # the signal stopped the data workers as well
@@ -156,6 +162,10 @@ class Training:
         if end is not None and self.state.position.epoch == end.start:
             why = "the limit is near" if end.still_rising else f"{self.recipe.evaluate.metric} has stopped rising"
             self.log.display.message(f"{why}: the rate falls linearly until epoch {end.epochs}")
+        if patience.early_stop(self.state.rows, self.recipe) == self.state.position.epoch:
+            best = f" (best epoch: {self.state.best[1]})" if self.state.best else ""
+            waited = f"{self.recipe.evaluate.metric} has not risen for {self.recipe.train.early_stopping} epochs"
+            self.log.display.message(f"{waited}{best}: the training ends")
         remaining = self.epochs * self.steps_per_epoch - self.scheduled_step
         self.log.epochs, self.log.steps = self.epochs, self.state.position.step + remaining
         return end
@@ -168,14 +178,29 @@ class Training:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the whole training: ``schedule.epochs``, or fewer by ``train.patience``."""
-        end = patience.ending(self.state.rows, self.recipe)
-        return self.recipe.schedule.epochs if end is None else end.epochs
+        """Epochs of the whole training: ``schedule.epochs``, or fewer by patience or early stopping."""
+        return patience.last_epoch(self.state.rows, self.recipe)
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch; the last one takes the remaining batches."""
         return -(-self.loader.batches_per_epoch // self.recipe.train.accumulate)
+
+    def _over_time(self) -> bool:
+        limit = self.recipe.train.max_minutes
+        return limit > 0 and time.monotonic() - self.began > 60 * limit
+
+    def _time_is_over(self) -> str:
+        """End by ``train.max_minutes``; without a validation so far, the weights are validated and become ``best.pt``.
+
+        They are not part of the checkpoint, so a resumed run goes on as if it had not been stopped.
+        """
+        if self.state.best is None:
+            metrics = self.evaluate() if self.validate is not None else {}
+            epoch = self.state.position.epoch + 1
+            self.state.best = (metric_value(metrics, self.recipe.evaluate.metric), epoch)
+            self._keep_model(BEST, metrics, epoch)
+        return TIME_LIMIT
 
     def _groups(self, epoch: int, start_batch: int, stop: StopRequest) -> Iterator[list[Batch]]:
         """Iterate over the parts of each optimizer step, without changing the global random generators."""
@@ -268,6 +293,7 @@ class Training:
 
     def save(self, name: str | None = None) -> None:
         """Write a checkpoint; every process must call this."""
+        self.state.seconds = time.monotonic() - self.began
         per_process, tensors = self.state.per_process(self.processes), self.state.tensors()
         if self.processes.first:
             payload = {**self._model_file(tensors), "training": self.state.payload(self.recipe, tensors, per_process)}

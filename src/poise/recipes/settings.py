@@ -24,6 +24,9 @@ class ModelSettings:
     ``demo``, a file of poise or of the original project, a run folder, or ``hf://owner/name``; empty: none."""
     image_size: tuple[int, ...] = ()
     """(limit of both sides,) or (short, long); empty: as published (800, 1333)."""
+    frozen_stages: int | None = None
+    """Stages of the backbone that are not trained: k freezes the stem and the first k stages, 0 the stem, -1 nothing;
+    empty: the model's own (1 with ImageNet weights, -1 without)."""
     options: dict[str, OptionValue] = field(default_factory=dict)
     """Options of the model, such as channels 128. Arguments of ``create_model``: numbers, words, true, false, None,
     (4, 5), parts such as atss(topk=15)."""
@@ -34,6 +37,8 @@ class ModelSettings:
         _require(len(self.image_size) <= 2, f"model.image_size={self.image_size} must be one number or (short, long)")
         small = f"model.image_size={self.image_size}: sides must be at least {MIN_IMAGE_SIZE} pixels"
         _require(all(size >= MIN_IMAGE_SIZE for size in self.image_size), small)
+        least = self.frozen_stages is None or self.frozen_stages >= -1
+        _require(least, f"model.frozen_stages={self.frozen_stages} must be at least -1")
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ class DataSettings:
     """Read files and folders that links in the data folder lead to, wherever they are; otherwise they are refused."""
     keep_empty: bool = True
     """Train on images without objects, as background; published COCO recipes leave them out."""
+    background_share: float = 1.0
+    """Largest share of images without objects among the training images, in [0, 1]; more of them are left out, chosen
+    by their file names. 1: all are used."""
     min_side: int = 0
     """Leave out training images with a side shorter than this many pixels; published COCO recipes use 32."""
     repeat_threshold: float = 0.0
@@ -64,7 +72,8 @@ class DataSettings:
     group_by_aspect: bool = False
     """Make batches of only wide or only tall images, as MMDetection does, which need less padding."""
     batch_size: int = 16
-    """Images of one optimizer step, over all processes and accumulated parts."""
+    """Images of one optimizer step, over all processes and accumulated parts; 0 (--batch-size auto): as many as fit the
+    memory of the GPU, or 8 and fewer on a CPU (docs/training.md)."""
     eval_batch_size: int = 8
     """Images of one validation batch in each process."""
     workers: int = 4
@@ -79,7 +88,9 @@ class DataSettings:
     """Number of the best proposals of an image that are used."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, f"data.batch_size={self.batch_size} must be at least 1")
+        _require(self.batch_size >= 0, f"data.batch_size={self.batch_size} must be at least 1, or 0 (auto)")
+        share = self.background_share
+        _require(0 <= share <= 1, f"data.background_share={share} must lie in [0, 1]")
         _require(self.eval_batch_size >= 1, f"data.eval_batch_size={self.eval_batch_size} must be at least 1")
         _require(0 <= self.val_share <= 0.5, f"data.val_share={self.val_share} must lie in [0, 0.5]")
         _require(self.workers >= 0, f"data.workers={self.workers} cannot be negative")
@@ -197,8 +208,18 @@ class TrainSettings:
     """Percentage points by which ``evaluate.metric`` must have risen over the last quarter of the training so far; when
     it has not, the rate falls linearly to 0 over a fifth of the epochs so far and the training ends (docs/training.md).
     ``schedule.epochs`` limits the whole; ``schedule.kind`` must be constant. 0: ``schedule.epochs`` alone."""
+    early_stopping: int = 0
+    """Epochs without a better ``evaluate.metric`` after which the training ends, with any schedule; 0: never."""
+    max_minutes: float = 0.0
+    """Minutes of training and validation, over all parts of a resumed run, after which it is stopped with a checkpoint;
+    0: no limit."""
+    class_weights: dict[str, float] | Literal["balanced"] = field(default_factory=dict)
+    """Weights of classes in the classification loss, by name (others: 1), or balanced: inversely proportional to the
+    number of objects, between 0.1 and 10."""
     log_every: int = 20
     """Steps between two status lines and TensorBoard entries."""
+    loggers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
+    """Services that also get the numbers of TensorBoard; each needs its extra, such as poise[wandb]."""
     save_every: int = 0
     """Steps between two checkpoints within an epoch; 0: by time only. Every epoch ends with one."""
     save_minutes: float = 10.0
@@ -226,9 +247,14 @@ class TrainSettings:
             ("lab_every", 0),
             ("lab_images", 0),
             ("patience", 0),
+            ("early_stopping", 0),
+            ("max_minutes", 0),
         ):
             _require(getattr(self, name) >= least, f"train.{name}={getattr(self, name)} must be at least {least}")
         _require(0 <= self.ema_decay < 1, f"train.ema_decay={self.ema_decay} must lie in [0, 1)")
+        if isinstance(self.class_weights, dict):
+            for name, weight in self.class_weights.items():
+                _require(weight >= 0, f"train.class_weights: {name}={weight} cannot be negative")
 
 
 @dataclass(frozen=True)
@@ -263,12 +289,12 @@ class Recipe:
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
 
     def __post_init__(self) -> None:
+        kind, validated = self.schedule.kind, self.evaluate.every > 0 and self.data.val != "none"
         if self.train.patience:
-            kind, every = self.schedule.kind, self.evaluate.every
             _require(kind == "constant", f"train.patience needs schedule.kind='constant', not '{kind}'")
-            _require(
-                every > 0 and self.data.val != "none", "train.patience needs validations: evaluate.every, data.val"
-            )
+            _require(validated, "train.patience needs validations: evaluate.every, data.val")
+        if self.train.early_stopping:
+            _require(validated, "train.early_stopping needs validations: evaluate.every, data.val")
 
     def with_epochs(self, epochs: int) -> Recipe:
         """Return the recipe with another number of epochs; the milestones are moved in proportion."""

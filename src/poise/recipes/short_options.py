@@ -32,6 +32,7 @@ SHORT_OPTIONS = {
     "seed": "train.seed",
     "precision": "train.precision",
     "lab_every": "train.lab_every",
+    "loggers": "train.loggers",
 }
 """Short name to the path of the setting. ``epochs`` also moves the milestones, and ``lr`` is used without scaling."""
 
@@ -61,6 +62,8 @@ def settings_by_path(options: Mapping[str, Any]) -> dict[str, Any]:
             changes.update({f"{name}.{inner}": item for inner, item in value.items()})
             continue
         path = full_name(name)
+        if path == "data.batch_size" and value == "auto":
+            value = 0
         changes[path] = (value,) if path == "model.image_size" and type(value) is int else value
         if name == "lr":
             changes.setdefault("optimizer.lr_batch_size", 0)  # the rate is used as given, whatever the batch
