@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from poise import create_model, losses
 from poise.criteria import CenternessCriterion, RegionCriterion, SetCriterion
 from poise.criteria.class_weights import ClassWeighted, scale_gradient, with_class_weights
-from poise.criteria.protocol import masked_sum
 from poise.engine.batch_size import forward_and_backward, generated_batch
 from poise.engine.model import class_weights, weight_classes
+from poise.losses import masked_sum
 from poise.structures import Assignment, GroundTruth, Progress, QueryPredictions, RegionPredictions
 
 WEIGHTS = torch.tensor([0.5, 3.0, 0.0])

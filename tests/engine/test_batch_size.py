@@ -33,7 +33,7 @@ def test_an_image_is_measured_at_its_largest_size() -> None:
 @pytest.mark.parametrize(("images", "accumulate", "expected"), [(1000, 1, 8), (40, 1, 4), (5, 1, 2), (1000, 4, 8)])
 def test_the_rule_of_cpus(images: int, accumulate: int, expected: int) -> None:
     recipe = with_settings(with_options(Recipe(), {"batch_size": "auto"}), {"train.accumulate": accumulate})
-    assert recipe.data.batch_size == 0
+    assert recipe.data.batch_size == "auto"
     processes, data = Processes(torch.device("cpu")), range(images)
     none: Any = None
     size, note = choose_batch_size(recipe, none, data, processes)  # type: ignore[arg-type]

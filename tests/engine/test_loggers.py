@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -91,18 +92,33 @@ def test_nested_settings_are_flat() -> None:
     assert list(flat({"a": {"b": 1, "c": {}}, "d": [2]})) == [("a.b", 1), ("a.c", {}), ("d", [2])]
 
 
+def wandb_records(file: Path) -> list[bytes]:
+    """Records of a ``.wandb`` file: a header of 7 bytes, then LevelDB's log format in blocks of 32 KB."""
+    data, position, records, parts = file.read_bytes(), 7, [], b""
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # complete, or the last part
+            records.append(parts)
+            parts = b""
+    return records
+
+
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="needs poise[wandb]")
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     train(tmp_path / "run", "wandb")
     (file,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
-    store, scores, config = DataStore(), {}, {}
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
+    scores, config = {}, {}
+    for data in wandb_records(file):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}

@@ -62,7 +62,7 @@ def run(arguments: Arguments) -> int:
     seconds = TRAINING_FRACTION * (60 * arguments.minutes - (time.monotonic() - started))
     recipe = with_settings(demo(1, arguments.from_scratch), {"data.path": str(data), "train.seed": arguments.seed})
     precision, step = fastest_precision(recipe)
-    epochs = arguments.epochs or affordable_epochs(step, -(-arguments.images // recipe.data.batch_size), seconds)
+    epochs = arguments.epochs or affordable_epochs(step, -(-arguments.images // recipe.data.images_per_step), seconds)
     recipe = with_settings(recipe, {"schedule.epochs": epochs, "train.precision": precision})
     result = train(recipe, out=out, device=arguments.device)
     if not result.finished:
@@ -113,7 +113,7 @@ def step_time(recipe: Recipe) -> float:
     model.network.train().to(memory_format=torch.channels_last)
     processes = Processes(torch.device("cpu"))
     stepper = Stepper(TrainingState(model.network, recipe, processes.device), processes, recipe.train)
-    loader = train_loader(images, recipe.augment, model.preprocess, batch_size=recipe.data.batch_size)
+    loader = train_loader(images, recipe.augment, model.preprocess, batch_size=recipe.data.images_per_step)
     times = []
     for batch in islice(loader.epoch(0), WARM_STEPS + TIMED_STEPS):
         stepper([batch])

@@ -1,4 +1,4 @@
-"""``data.batch_size: 0`` (``--batch-size auto``): as many images as fit the memory of the device."""
+"""``data.batch_size: auto``: as many images as fit the memory of the device."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHARE_OF_MEMORY = 0.85  # that a step may take of the free memory; images and ob
 
 
 def choose_batch_size(
-    recipe: Recipe, model: DetectionModel, train_set: ImageSet, processes: Processes, before: int | None = None
+    recipe: Recipe, model: DetectionModel, train_set: ImageSet, processes: Processes, before: int | str | None = None
 ) -> tuple[int, str]:
     """Images of one optimizer step, and a note for the user.
 
@@ -40,7 +40,7 @@ def choose_batch_size(
     Raises:
         ValueError: on a GPU, for a model that reads proposals.
     """
-    if before:
+    if isinstance(before, int):
         return before, f"batch size {before}, as before"
     parts = processes.world_size * recipe.train.accumulate
     if processes.device.type != "cuda":
@@ -48,7 +48,7 @@ def choose_batch_size(
         why = "on a CPU, memory is not the limit: 8, or fewer for at least 10 steps per epoch"
         return size * parts, f"batch size {size * parts} ({why}; --batch-size N replaces it)"
     if train_set.proposals is not None:
-        raise ValueError("data.batch_size: 0 (auto) is not for models that read proposals; give a number")
+        raise ValueError("data.batch_size: auto is not for models that read proposals; give a number")
     free, _ = torch.cuda.mem_get_info(processes.device)
     budget = SHARE_OF_MEMORY * free
     objects = int(np.percentile(train_set.objects_per_image, 95)) if len(train_set) else 0

@@ -126,7 +126,7 @@ def _train(
     seed_all(recipe.train.seed, 0)  # the same model in every process
     model, loaded = build_model(recipe, train_set, fresh=checkpoint is None, given=given)
     model.check_proposals(train_set.proposals is not None)
-    if not recipe.data.batch_size:
+    if recipe.data.batch_size == "auto":
         before = None if checkpoint is None else checkpoint["training"]["recipe"]["data"]["batch_size"]
         batch_size, note = choose_batch_size(recipe, model, train_set, processes, before)
         recipe = replace(recipe, data=replace(recipe.data, batch_size=batch_size))
@@ -169,7 +169,7 @@ def _training(
     train_set: ImageSet,
     progress_display: str,
 ) -> Training:
-    if recipe.data.batch_size % recipe.train.accumulate:
+    if recipe.data.images_per_step % recipe.train.accumulate:
         raise ValueError(
             f"data.batch_size={recipe.data.batch_size} is not a multiple of train.accumulate={recipe.train.accumulate}"
         )
@@ -177,7 +177,7 @@ def _training(
         train_set,
         recipe.augment,
         model.preprocess,
-        batch_size=recipe.data.batch_size // recipe.train.accumulate,
+        batch_size=recipe.data.images_per_step // recipe.train.accumulate,
         seed=recipe.train.seed,
         workers=recipe.data.workers,
         rank=processes.rank,

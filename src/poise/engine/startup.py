@@ -34,7 +34,7 @@ def greet(training: Training, notes: list[str], train_set: ImageSet, val_set: Im
 def _single_image_batch(training: Training, images: int) -> list[str]:
     """A note if the last batch of an epoch has one image and batch normalization is trained."""
     recipe, processes = training.recipe, training.processes.world_size
-    part = recipe.data.batch_size // recipe.train.accumulate
+    part = recipe.data.images_per_step // recipe.train.accumulate
     last = images % part or part
     trained = any(isinstance(m, _BatchNorm) and m.training for m in training.state.network.train().modules())
     if recipe.data.drop_last or last > processes or part <= processes or not trained:

@@ -90,7 +90,7 @@ class Training:
                     raise
                 recipe = self.recipe
                 size, settings = recipe.model.image_size, recipe.train
-                advice = memory_advice(recipe.data.batch_size, settings.accumulate, settings.precision, size)
+                advice = memory_advice(recipe.data.images_per_step, settings.accumulate, settings.precision, size)
                 raise OutOfMemory(f"{self.processes.device}: {advice}") from error
             finally:
                 self.log.close()
@@ -98,7 +98,7 @@ class Training:
     def _epochs(self, stop: StopRequest) -> str | None:
         state, settings, plan = self.state, self.recipe.train, self.recipe.schedule
         stepper = Stepper(state, self.processes, settings)
-        base = schedule.base_rate(self.recipe.optimizer, self.recipe.data.batch_size)
+        base = schedule.base_rate(self.recipe.optimizer, self.recipe.data.images_per_step)
         steps_per_epoch = self.steps_per_epoch
         saved = time.monotonic()
         self.began = saved - state.seconds

@@ -71,9 +71,9 @@ class DataSettings:
     this threshold is repeated sqrt(repeat_threshold / f) times per epoch, rounded up; 0: every image once."""
     group_by_aspect: bool = False
     """Make batches of only wide or only tall images, as MMDetection does, which need less padding."""
-    batch_size: int = 16
-    """Images of one optimizer step, over all processes and accumulated parts; 0 (--batch-size auto): as many as fit the
-    memory of the GPU, or 8 and fewer on a CPU (docs/training.md)."""
+    batch_size: int | Literal["auto"] = 16
+    """Images of one optimizer step, over all processes and accumulated parts; auto: as many as fit the memory of the
+    GPU, or 8 and fewer on a CPU (docs/training.md)."""
     eval_batch_size: int = 8
     """Images of one validation batch in each process."""
     workers: int = 4
@@ -87,8 +87,16 @@ class DataSettings:
     proposals_limit: int = 2000
     """Number of the best proposals of an image that are used."""
 
+    @property
+    def images_per_step(self) -> int:
+        """``batch_size``, once ``auto`` has been replaced by a number."""
+        if self.batch_size == "auto":
+            raise ValueError("data.batch_size='auto' is chosen at the start of a training; give a number")
+        return self.batch_size
+
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 0, f"data.batch_size={self.batch_size} must be at least 1, or 0 (auto)")
+        number = self.batch_size == "auto" or self.batch_size >= 1
+        _require(number, f"data.batch_size={self.batch_size} must be at least 1")
         share = self.background_share
         _require(0 <= share <= 1, f"data.background_share={share} must lie in [0, 1]")
         _require(self.eval_batch_size >= 1, f"data.eval_batch_size={self.eval_batch_size} must be at least 1")

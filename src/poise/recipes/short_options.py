@@ -62,8 +62,6 @@ def settings_by_path(options: Mapping[str, Any]) -> dict[str, Any]:
             changes.update({f"{name}.{inner}": item for inner, item in value.items()})
             continue
         path = full_name(name)
-        if path == "data.batch_size" and value == "auto":
-            value = 0
         changes[path] = (value,) if path == "model.image_size" and type(value) is int else value
         if name == "lr":
             changes.setdefault("optimizer.lr_batch_size", 0)  # the rate is used as given, whatever the batch
