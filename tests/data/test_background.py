@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from poise.data.columns import Strings
 from poise.data.background import limit_background
+from poise.data.columns import Strings
 from poise.data.image_set import Category, ImageColumns, ImageSet, ObjectColumns
 from poise.recipes import DataSettings
 
