@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.criteria.protocol import LossWeights
 from poise.criteria.region import ProposalCriterion
+from poise.protocols import LossWeights
 from poise.structures import GroundTruth, RegionPredictions, SwitchAtEpoch
 
 
