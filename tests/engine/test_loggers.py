@@ -11,6 +11,7 @@ import pytest
 from support.tiny_training import tiny_recipe, tiny_training
 
 from poise.cli import main
+from poise.data.demo import write_demo_data
 from poise.engine import loggers
 from poise.engine.loggers import IDS, MissingLogger, flat, require_loggers
 from poise.recipes import Recipe, with_settings
@@ -78,10 +79,11 @@ def test_no_logger_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_missing_logger_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    data = write_demo_data(tmp_path / "scenes", train=2, val=1, size=64)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingLogger, match=r"pip install 'poise\[mlflow\]'"):
         require_loggers(["mlflow"])
-    words = ["train", "atss_r18_fpn", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--loggers", "trackio"]
+    words = ["train", "atss_r18_fpn", "--data", str(data), "--out", str(tmp_path / "run"), "--loggers", "trackio"]
     assert main(words) == 1
     assert "pip install 'poise[trackio]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
