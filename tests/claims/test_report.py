@@ -91,10 +91,10 @@ def test_a_missing_seed_is_not_finished(finished: tuple[Path, dict[str, Any]]) -
 def test_tables(finished: tuple[Path, dict[str, Any]]) -> None:
     _, results = finished
     text = "\n".join(claim_rows(CLAIM, results))
-    assert "| DW | 90.0 ± 0.0 | 90.0 ± 0.0 |" in text and "| 1040 | 6 | 3 | 0.0005 |  |" in text
+    assert "| DW | 90.0 ± 0.0 | 90.0 ± 0.0 |" in text and "| 1040 | 6 | 3 | 0.001 |  |" in text
     assert "| TOOD | 30.0 | 30.0 |" in text, "one seed has no spread"
     assert next(line for line in text.splitlines() if line.startswith("| FCOS")).endswith("| still rising |")
-    assert "| scheme | 0.0005 | 0.001 | 0.002 |" in text
+    assert "| scheme | 0.001 | 0.002 | 0.004 |" in text
     assert "| DW | 5.00 | - | - | - | - | 1.50 | - |" in text, "the mean of three seeds, and what the lab did not see"
     assert hours(results).startswith(f"CPU hours so far: (1) {0.1 * len(results):.1f},")
 
