@@ -18,7 +18,7 @@ import record
 import torch
 from torch import Tensor
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models import create_model
 from poise.models.roles import without_training_parts
 

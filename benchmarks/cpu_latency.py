@@ -30,7 +30,7 @@ from torchvision.ops import nms
 import poise
 from poise.boxes import clip
 from poise.data.images import SUFFIXES, read_image
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.export import FORMATS, ExportMismatch, default_path, export_model, load_exported
 from poise.structures import Predictions
 

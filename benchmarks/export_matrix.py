@@ -24,7 +24,7 @@ from torch import Tensor
 
 import poise
 from poise.data.images import read_image
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.export import FORMATS, default_path, export_model
 
 

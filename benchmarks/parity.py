@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.parity import golden, gradient_norms, image, relative, targets
 from test_parity import MODELS, SIZE, model_of
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.published.keys import rules_of, translate
 
 

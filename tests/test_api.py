@@ -20,8 +20,8 @@ from poise.assign import MaxIoU
 from poise.cli.train import parse, resolve
 from poise.data import write_demo_data
 from poise.data.demo.shapes import CLASSES
+from poise.detection_model import with_postprocess_options
 from poise.inference import Result, Tiling
-from poise.models.postprocess_options import with_postprocess_options
 from poise.recipes import finetune, load_recipe, save_recipe
 from poise.recipes.short_options import settings_by_path, with_options
 

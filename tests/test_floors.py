@@ -23,7 +23,7 @@ FLOORS = (
         "plugins",
         "version",
     ),
-    ("losses", "pairwise", "postprocess"),
+    ("losses", "pairwise", "postprocess", "detection_model"),
     ("assign", "sample"),
     ("criteria", "nn"),
     ("branches", "detectors"),

@@ -15,7 +15,7 @@ from support.server import serving
 
 import poise
 from poise.cli.main import main
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models.files import describe
 from poise.recipes import get_recipe, load_recipe, save_recipe, with_settings
 from poise.storage import DamagedFile

@@ -15,7 +15,7 @@ from support.parity import checkpoint, evaluated, golden, gradient_norms, image,
 from support.slow import slow_but
 from torch import Tensor
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models import create_model
 from poise.published import load_published
 from poise.published.keys import rules_of, translate

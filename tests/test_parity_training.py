@@ -18,7 +18,7 @@ from poise.data.augment import build_pipeline
 from poise.data.dataset import DetectionDataset
 from poise.data.images import read_image
 from poise.data.loader import TrainLoader
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.engine.health import StepRecord
 from poise.engine.processes import Processes
 from poise.engine.state import TrainingState

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         register_recipe,
         register_sampler,
     )
-    from poise.detectors import DetectionModel
+    from poise.detection_model import DetectionModel
     from poise.losses import VarifocalLoss
     from poise.models import create_model, list_models
     from poise.models.files import load_model as load
@@ -92,7 +92,7 @@ _HOMES = {
     "load_published": "poise.published",
     "LoadReport": "poise.published",
     "Detector": "poise.api",
-    "DetectionModel": "poise.detectors",
+    "DetectionModel": "poise.detection_model",
     "Preprocess": "poise.preprocess",
     "DamagedFile": "poise.storage",
     "VarifocalLoss": "poise.losses",

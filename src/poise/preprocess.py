@@ -146,3 +146,15 @@ NANODET = Preprocess(  # of NanoDet: stretched to a square, BGR
     keep_ratio=False,
     corner_aligned=True,
 )
+
+
+def to_original(boxes: Tensor, size: Tensor, height: float, width: float) -> Tensor:
+    """Scale boxes (n,4) xyxy from the network's input to pixels of the original image, and clip them to it.
+
+    Args:
+        size: (2,) height and width of the image in the network's input. Width and height are scaled separately, since
+            resizing rounds each to whole pixels.
+    """
+    extent = boxes.new_tensor([width, height, width, height])
+    scaled = boxes * (extent / size.to(boxes).flip(0).repeat(2))
+    return torch.minimum(scaled.clamp(min=0), extent)

@@ -12,8 +12,9 @@ from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder, pairwise_iou
-from poise.branches.proposals import ProposalPostProcessByImage, proposals_from_boxes
+from poise.branches.proposals import ProposalPostProcessByImage
 from poise.branches.region import ProposalPostProcess, RegionBranch, add_ground_truth, assign_regions, only_finite
+from poise.detection_model import proposals_from_boxes
 from poise.models import create_model
 from poise.models.faster_rcnn import fast_rcnn
 from poise.nn.kernels.roi_align import RegionAlign

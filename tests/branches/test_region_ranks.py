@@ -9,7 +9,7 @@ import torch
 from engine.test_distributed import assert_one_gradient, on_ranks
 from torch.nn.parallel import DistributedDataParallel
 
-from poise.branches.proposals import proposals_from_boxes
+from poise.detection_model import proposals_from_boxes
 from poise.engine.processes import Processes
 from poise.models import create_model
 from poise.structures import Batch, GroundTruth, Progress

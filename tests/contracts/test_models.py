@@ -12,7 +12,7 @@ import torch
 from support.slow import slow_but, slow_if
 from torch import Tensor
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.structures import Batch, GroundTruth, Progress
 from poise.testing.data_dependence import DataDependence
 from poise.testing.models import CHECKS, Build, build, empty, given_to, regions_of, scene

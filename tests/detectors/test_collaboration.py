@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from poise.boxes import normalize_boxes
-from poise.detectors import DetectionModel, QueryDetector
+from poise.detection_model import DetectionModel
+from poise.detectors import QueryDetector
 from poise.detectors.collaboration import hard_assignment
 from poise.models import create_model
 from poise.models.auxiliary import AUXILIARY

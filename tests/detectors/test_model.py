@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models import create_model
 from poise.structures import Progress
 

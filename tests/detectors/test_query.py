@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.assign import hungarian
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models import create_model
 from poise.structures import Batch, GroundTruth, Progress
 

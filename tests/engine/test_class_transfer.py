@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from poise import Detector
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.engine.class_transfer import class_parameters, transfer
 from poise.engine.model import build_model
 from poise.models import create_model

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.engine.model import checkpoint_backbone
 from poise.models import create_model
 

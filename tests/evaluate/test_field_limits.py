@@ -119,7 +119,7 @@ def test_the_model_gives_as_many_as_asked_for(model: Path, data: Path, capsys: p
 
 @pytest.mark.parametrize("name", ["atss_r18_fpn", "faster_rcnn_r18_fpn", "deformable_detr_r18", "nanodet_plus_m_320"])
 def test_every_kind_of_model_has_the_option(name: str) -> None:
-    from poise.models.postprocess_options import max_detections_of
+    from poise.detection_model import max_detections_of
 
     assert max_detections_of(create_model(name, 2, max_detections=37)) == 37
 

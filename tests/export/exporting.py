@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models import create_model
 
 NANODET: dict[str, Any] = {"backbone": "shufflenetv2_0.5x", "channels": 16, "depth": 1, "guide_depth": 1}

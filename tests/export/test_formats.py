@@ -12,7 +12,7 @@ from export.exporting import SMALL, images, lively, nanodet, same
 from support.slow import slow_but
 
 from poise.api import Detector
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.export import FORMATS, ExportComparison, ExportMismatch, default_path, export_model, load_exported
 from poise.export.compare import FULL, HALF
 

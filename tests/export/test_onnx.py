@@ -14,7 +14,7 @@ from PIL import Image
 
 from poise.api import Detector
 from poise.cli import main
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.export import ExportComparison, ExportMismatch, export_model, load_exported
 from poise.export.compare import FULL
 from poise.models.files import save_model

@@ -12,7 +12,7 @@ from export.exporting import images, same
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, roi_align
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.export import export_model, load_exported
 from poise.export.compare import FULL, compare_detections
 from poise.export.graph import metadata_of, part_of

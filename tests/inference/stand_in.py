@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.preprocess import Preprocess
 from poise.structures import Detections
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.lab.attention import (
     NoCrossAttention,
     deformable_attention_maps,

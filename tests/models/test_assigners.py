@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from poise.detectors import DenseBranch, DetectionModel
+from poise.detection_model import DetectionModel
+from poise.detectors import DenseBranch
 from poise.models import create_model, list_models
 from poise.models.assigners import ASSIGNERS, markdown_table, swap_assigner
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.ops import box_convert, box_iou
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models import create_model
 from poise.published import load_published
 from poise.published.keys import rules_of, translate

@@ -12,7 +12,7 @@ import torch
 import poise
 from poise.cli import main
 from poise.data.demo import write_demo_data
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models import create_model
 from poise.models.roles import NoSuchHead, head_names, with_head, without_training_parts
 

@@ -21,7 +21,7 @@ from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.criteria.bags import FreeAnchorCriterion
 from poise.criteria.dual_weighting import DualWeightingCriterion
 from poise.criteria.initial_boxes import WithInitialBoxes
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models import create_model
 from poise.models.assigners import ASSIGNERS, swap_assigner
 from poise.models.schemes import Incompatible, scheme_for, use_scheme

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poise.assign import Hungarian
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.detectors.query import layer_loss_names, to_predictions
 from poise.models import create_model
 from poise.models.roles import without_training_parts

@@ -19,7 +19,7 @@ from poise.api import RandomWeightsWarning
 from poise.api.opening import open_model
 from poise.cli.main import main
 from poise.data import open_data, write_demo_data
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.engine.model import build_model
 from poise.models.files import describe, save_model
 from poise.published import coco, table

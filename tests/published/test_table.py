@@ -11,7 +11,7 @@ import torch
 from support.parity import GOLDEN
 from support.slow import slow_but
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models import create_model, list_models
 from poise.models.catalog import NAMES
 from poise.models.options import check_options

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.evaluate.metrics import percent
 from poise.published.cache import file_hash
 from poise.recipes import Recipe

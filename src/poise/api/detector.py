@@ -16,7 +16,7 @@ from poise.api.options import label_of
 from poise.api.thresholds import best_thresholds
 from poise.api.training import load_best, start_settings
 from poise.api.warnings import ProposalsWarning, SplitWarning, warn_random_weights
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel, with_postprocess_options
 from poise.evaluate import Evaluation, evaluate
 from poise.evaluate.extra import MeasureWithExtra, check_metrics
 from poise.evaluate.limits import measure_with
@@ -25,7 +25,6 @@ from poise.inference import MAX_PIXELS, Boxes, Result, Tiling, detect_frames, fr
 from poise.inference.sources import OnBadImage, Source
 from poise.inference.views import TestTimeAugmentation, evaluate_views, wanted_views
 from poise.models.files import load_model, save_model
-from poise.models.postprocess_options import with_postprocess_options
 from poise.models.roles import with_head, without_training_parts
 from poise.recipes import get_recipe
 from poise.recipes.short_options import with_options

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 
 from poise.api.warnings import RandomWeightsWarning
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.export import is_exported, load_exported
 from poise.models import create_model, list_models
 from poise.models.catalog import is_model

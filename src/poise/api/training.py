@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.storage import read_safely
 
 

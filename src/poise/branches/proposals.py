@@ -1,8 +1,7 @@
-"""Proposals at inference, and proposals that come from elsewhere."""
+"""Proposals at inference."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,12 +55,3 @@ def _sorted_topk(scores: Tensor, count: int) -> Tensor:
     if len(scores) <= count:
         return torch.arange(len(scores), device=scores.device)
     return scores.sort(descending=True).indices[:count]
-
-
-def proposals_from_boxes(boxes: Sequence[Tensor]) -> Detections:
-    """Pad boxes (n_i,4) of each image, xyxy pixels, to proposals (B,K) with K the largest n_i."""
-    width = max([1, *map(len, boxes)])
-    padded = torch.stack([pad(part.reshape(-1, 4).float(), (0, 0, 0, width - len(part))) for part in boxes])
-    counts = torch.tensor([len(part) for part in boxes], device=padded.device)
-    valid = torch.arange(width, device=padded.device) < counts[:, None]
-    return Detections(padded, valid.float(), torch.zeros_like(valid, dtype=torch.int64), valid)

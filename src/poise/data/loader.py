@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from poise.branches.proposals import proposals_from_boxes
 from poise.data.augment import EvaluationPipeline, build_pipeline
 from poise.data.augment.scene import plain_boxes, without_proposals
 from poise.data.dataset import DetectionDataset, Failure, ImageRecordLike, ImageSetLike, Item, sizes_of, stated_size
 from poise.data.errors import BadImage
 from poise.data.images import image_size
 from poise.data.sampling import EpochPlan
+from poise.detection_model import proposals_from_boxes
 from poise.preprocess import Preprocess, batches_by_shape
 from poise.recipes.augment import AugmentSettings
 from poise.structures import Batch, Detections, GroundTruth

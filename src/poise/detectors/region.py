@@ -9,20 +9,9 @@ from torch import Tensor, nn
 
 from poise.boxes import clip
 from poise.branches.region import RegionStage, only_finite
+from poise.detection_model import MissingProposals
 from poise.protocols import Backbone, Neck
 from poise.structures import Batch, Detections, Progress, StepOutput
-
-
-class MissingProposals(ValueError):
-    """A detector that needs proposals got none; the message says where they come from."""
-
-    def __str__(self) -> str:
-        return (
-            "this model has no region proposal network and needs proposals as input. Name a file of them "
-            "(poise train … --data.proposals FILE, poise eval … --proposals FILE; poise eval OTHER_MODEL "
-            "--save-proposals FILE writes one), in Python model(images, proposals=[boxes, …]), or use a model "
-            "with a region proposal network, such as faster_rcnn_r50_fpn"
-        )
 
 
 class RegionDetector(nn.Module):

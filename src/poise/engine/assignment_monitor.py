@@ -16,7 +16,7 @@ import torch
 
 from poise.data import BadImage, ImageSet
 from poise.data.loader import evaluation_loader
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.distributed import single_process
 from poise.engine.health import Position
 from poise.engine.loggers import Logger

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.data import ImageSet
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.engine.health import is_out_of_memory
 from poise.engine.processes import Processes
 from poise.engine.step import PRECISIONS

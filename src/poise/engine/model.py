@@ -16,7 +16,8 @@ from poise.criteria.class_weights import with_class_weights
 from poise.criteria.federated import FederatedLoss
 from poise.data import ImageSet
 from poise.data.repeats import images_of_classes
-from poise.detectors import DetectionModel, QueryDetector
+from poise.detection_model import DetectionModel
+from poise.detectors import QueryDetector
 from poise.engine.class_transfer import transfer
 from poise.models import create_model
 from poise.models.files import load_model

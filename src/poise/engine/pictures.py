@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from poise.data import ImageSet
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.draw import draw_boxes, grid
 from poise.evaluate import Analysis, Evaluation, match_by_score, worst_images, write_analysis_figures
 from poise.evaluate.analysis import describe

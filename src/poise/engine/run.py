@@ -13,7 +13,7 @@ from torch import nn
 
 from poise.data import ImageSet
 from poise.data.loader import train_loader
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.engine.assignment_monitor import AssignmentMonitor
 from poise.engine.batch_size import choose_batch_size
 from poise.engine.checkpoints import BEST, LAST, PREVIOUS, drop_previous, read_last

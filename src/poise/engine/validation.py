@@ -17,7 +17,7 @@ import torch
 from poise.data import ImageSet
 from poise.data.hold_out import VAL_IMAGES
 from poise.data.loader import evaluation_loader
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.engine.pictures import draw_curves, write_evaluation
 from poise.engine.processes import Processes
 from poise.engine.step import PRECISIONS

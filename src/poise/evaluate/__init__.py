@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from poise.evaluate.pictures import draw_comparison, draw_errors
     from poise.evaluate.proposals import ProposalRecall, write_proposals
     from poise.evaluate.results import coco_results, read_results, write_results
-    from poise.evaluate.run import Evaluation, evaluate, predict_batches, to_original
+    from poise.evaluate.run import Evaluation, evaluate, predict_batches
 
 _ROOMS = {
     "analysis": (
@@ -97,7 +97,6 @@ _ROOMS = {
         "Evaluation",
         "evaluate",
         "predict_batches",
-        "to_original",
     ),
 }
 _FILE_OF = {name: file for file, names in _ROOMS.items() for name in names}
@@ -107,7 +106,7 @@ __all__ = [
     "Curves", "DetectionMatches", "Evaluation", "LvisMetrics", "LvisResult", "Metrics", "ProposalRecall", "analyze",
     "coco_results", "compare", "confidence_curve", "confusion_matrix", "draw_comparison", "draw_errors", "evaluate",
     "image_errors", "is_lvis", "match_by_score", "match_categories", "measure_coco", "measure_lvis", "percent",
-    "plot_history", "predict_batches", "read_history", "read_results", "to_original", "worst_images",
+    "plot_history", "predict_batches", "read_history", "read_results", "worst_images",
     "write_analysis_figures", "write_figures", "write_proposals", "write_results",
 ]  # fmt: skip
 

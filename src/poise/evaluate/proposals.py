@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from poise.boxes import pairwise_iou
 from poise.evaluate.results import coco_results
-from poise.evaluate.run import evaluation_mode, inputs, to_original
+from poise.evaluate.run import evaluation_mode, inputs
+from poise.preprocess import to_original
 from poise.storage import write_text_atomically
 from poise.structures import Batch, Detections, GroundTruth, map_tensors
 

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from poise.detection_model import max_detections_of
 from poise.distributed import active, rank, world_size
 from poise.evaluate.analysis import Analysis, analyze
 from poise.evaluate.classes import match_categories
@@ -20,7 +21,7 @@ from poise.evaluate.limits import warn_of_crowded_images
 from poise.evaluate.lvis import is_lvis, measure_lvis
 from poise.evaluate.metrics import LvisMetrics, Metrics
 from poise.evaluate.results import coco_results
-from poise.models.postprocess_options import max_detections_of
+from poise.preprocess import to_original
 from poise.structures import Batch, Detections, map_tensors
 
 Result = dict[str, Any]
@@ -168,18 +169,6 @@ def _batch_results(
         boxes = to_original(one["boxes"].float(), size, record["height"], record["width"])
         results[index] = coco_results(record["id"], boxes, one["scores"].float(), one["labels"], category_ids)
     return results
-
-
-def to_original(boxes: Tensor, size: Tensor, height: float, width: float) -> Tensor:
-    """Scale boxes (n,4) xyxy from the network's input to pixels of the original image, and clip them to it.
-
-    Args:
-        size: (2,) height and width of the image in the network's input. Width and height are scaled separately, since
-            resizing rounds each to whole pixels.
-    """
-    extent = boxes.new_tensor([width, height, width, height])
-    scaled = boxes * (extent / size.to(boxes).flip(0).repeat(2))
-    return torch.minimum(scaled.clamp(min=0), extent)
 
 
 def _gather(predicted: RankResults) -> dict[int, list[Result]] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.export import queries
 from poise.export.deformable import DECOMPOSITIONS
 from poise.export.metadata import ExportMetadata, Kind, Outputs, Precision, describe

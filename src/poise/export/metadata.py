@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 from poise import postprocess
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.preprocess import Preprocess
 
 KEY = "poise"  # entry of the file's metadata

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.export.graph import HalfPrecision, examples_of, part_of, program_of, traced_names
 from poise.export.metadata import ExportMetadata
 

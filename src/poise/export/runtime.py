@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from poise.boxes import clip
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.export.formats import FORMATS, format_of
 from poise.export.metadata import ExportMetadata
 from poise.export.packages import require_packages

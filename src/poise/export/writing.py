@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.export.compare import (
     CONFIDENT,
     EMPTY,

@@ -9,12 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from poise.detectors import DetectionModel
-from poise.evaluate import to_original
+from poise.detection_model import DetectionModel
 from poise.inference.sources import Frame
 from poise.inference.tiles import ImageDetections, Tiling, detect_tiled
 from poise.inference.views import TestTimeAugmentation, detect_views
-from poise.preprocess import batches_by_shape
+from poise.preprocess import batches_by_shape, to_original
 
 Item = TypeVar("Item")
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.evaluate import Evaluation, evaluate
 from poise.evaluate.run import Measure
 from poise.postprocess import classwise_nms, soft_nms

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from poise.detectors.model import DetectionModel, Target, check_targets
+from poise.detection_model import DetectionModel, Target, check_targets
 from poise.lab.views import ImageView, ObjectView
 from poise.pairwise import sum_by_class
 from poise.protocols import LossWeights, WeighsLosses

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from poise.detectors import DetectionModel
-from poise.detectors.model import check_targets
+from poise.detection_model import DetectionModel, check_targets
 from poise.lab.annotated_image import AnnotatedImage
 from poise.lab.explain import NoLossWeights, Stage, explain_assignments, explain_output, run_step
 from poise.models.assigners import swap_assigner

@@ -12,7 +12,7 @@ from torch import nn
 
 from poise.assign import Assigner
 from poise.criteria import Criterion
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.models.atss import atss
 from poise.models.autoassign import autoassign
 from poise.models.co_detr import co_deformable_detr, co_dino

@@ -95,7 +95,7 @@ def fast_rcnn(
     """Build Fast R-CNN: the second stage alone, on proposals that come with the batch.
 
     ``network(Batch(pixels, truth, indices, proposals=proposals), progress)`` trains, ``network.predict(pixels, sizes,
-    proposals)`` detects; ``branches.proposals.proposals_from_boxes`` makes the proposals. Arguments are those of
+    proposals)`` detects; ``poise.detection_model.proposals_from_boxes`` makes the proposals. Arguments are those of
     ``faster_rcnn``.
     """
     body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)

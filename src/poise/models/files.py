@@ -16,7 +16,7 @@ from poise.storage import DamagedFile, load_weights, read_metadata, read_safely,
 from poise.storage.hub import MODEL_FILE, fetch_from_hub, is_hub_address
 
 if TYPE_CHECKING:
-    from poise.detectors.model import DetectionModel
+    from poise.detection_model import DetectionModel
 
 FORMAT = "poise-1"
 METADATA = "poise"  # entry of a safetensors header: format and description of the model as JSON

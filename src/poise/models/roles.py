@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from poise.detectors import DetectionModel, QueryDetector
+from poise.detection_model import DetectionModel
+from poise.detectors import QueryDetector
 from poise.models.files import build, describe
 from poise.structures import Batch, Detections, Progress, StepOutput
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 
 UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # category ids between 1 and 90 that COCO's detection task leaves out
 IDS = tuple(number for number in range(1, 91) if number not in UNUSED)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel
 from poise.published.classes import class_rows, names_of, remap_rows
 from poise.published.coco import name_classes
 from poise.published.keys import prepared, rules_of, translate

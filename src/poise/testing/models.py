@@ -9,10 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from poise.branches.proposals import proposals_from_boxes
-from poise.detectors import DetectionModel
+from poise.detection_model import DetectionModel, proposals_from_boxes, with_postprocess_options
 from poise.models import create_model
-from poise.models.postprocess_options import with_postprocess_options
 from poise.structures import Detections
 from poise.testing.checks import run_checks
 

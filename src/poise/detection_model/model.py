@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import clip
-from poise.branches.proposals import proposals_from_boxes
-from poise.detectors.region import MissingProposals
+from poise.detection_model.proposals import MissingProposals, proposals_from_boxes
 from poise.preprocess import Preprocess
 from poise.structures import Batch, Detections, GroundTruth, Progress, StepOutput
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from poise.detectors import DetectionModel
+from poise.detection_model.model import DetectionModel
 
 
 def with_postprocess_options(
