@@ -14,7 +14,7 @@ from poise.assign import DynamicSoftLabel
 from poise.nn.layers import point_grid
 from poise.structures import GroundTruth, Predictions, Priors
 
-NANODET, RTMDET = DynamicSoftLabel(), DynamicSoftLabel(center_radius=3.0)
+NANODET, RTMDET = DynamicSoftLabel(), DynamicSoftLabel(distance_beta=3.0)
 
 
 @pytest.mark.parametrize("scene", range(8))
@@ -44,7 +44,7 @@ def literal(
     strides: Tensor,
     objects: Tensor,
     labels: Tensor,
-    radius: float | None,
+    assigner: DynamicSoftLabel,
 ) -> tuple[Tensor, Tensor]:
     """Object of every prior (-1: none) and its soft label, one image, one object after the other."""
     owner, quality = torch.full((len(boxes),), -1), torch.zeros(len(boxes))
@@ -56,13 +56,14 @@ def literal(
     soft = one_hot(labels, CLASSES)[None] * overlap[..., None]
     z = logits[valid, None].expand(-1, len(objects), -1)
     cost = (binary_cross_entropy_with_logits(z, soft, reduction="none") * (soft - z.sigmoid()).abs() ** 2).sum(2)
-    cost = cost - 3 * (overlap + 1e-7).log()
-    if radius is not None:
+    cost = cost - assigner.iou_weight * (overlap + 1e-7).log()
+    if assigner.distance_beta is not None:
         middle = (objects[:, :2] + objects[:, 2:]) / 2
-        cost = cost + 10 ** ((centers[valid, None] - middle).norm(dim=2) / strides[valid, None] - radius)
+        distance = (centers[valid, None] - middle).norm(dim=2) / strides[valid, None]
+        cost = cost + assigner.distance_alpha ** (distance - assigner.distance_beta)
     taken = torch.zeros_like(overlap, dtype=torch.bool)
     for g in range(len(objects)):
-        best = overlap[:, g].topk(min(13, len(valid))).values
+        best = overlap[:, g].topk(min(assigner.topk, len(valid))).values
         taken[cost[:, g].argsort(stable=True)[: max(1, int(best.sum()))], g] = True
     for row, prior in enumerate(valid.tolist()):
         if taken[row].any():
@@ -71,7 +72,7 @@ def literal(
     return owner, quality
 
 
-@pytest.mark.parametrize("assigner", [NANODET, RTMDET])
+@pytest.mark.parametrize("assigner", [NANODET, RTMDET, DynamicSoftLabel(15, 2.0, 4.0, 1.5)])
 def test_four_hundred_random_scenes_as_the_literal_reference(assigner: DynamicSoftLabel) -> None:
     outside = 0
     for seed in range(100):
@@ -89,7 +90,7 @@ def test_four_hundred_random_scenes_as_the_literal_reference(assigner: DynamicSo
                 predictions.priors.strides,
                 objects,
                 labels,
-                assigner.center_radius,
+                assigner,
             )
             assert torch.equal(torch.where(found.positive[i], found.index[i], -1), owner)
             torch.testing.assert_close(found.quality[i][owner >= 0], quality[owner >= 0])
@@ -108,7 +109,15 @@ def test_an_object_without_a_prior_inside_still_gets_one() -> None:
     assert (found.positive & (found.index == 0)).sum() == 1
 
 
-@pytest.mark.parametrize("wrong", [{"topk": 0}, {"iou_weight": -1.0}])
-def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="topk is at least 1"):
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"topk": 0}, "topk is at least 1"),
+        ({"iou_weight": -1.0}, "topk is at least 1"),
+        ({"distance_alpha": 1.0, "distance_beta": 3.0}, "must exceed 1"),
+        ({"distance_alpha": 2.0}, "has no effect without distance_beta"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, float], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         DynamicSoftLabel(**wrong)

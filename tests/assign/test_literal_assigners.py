@@ -12,6 +12,7 @@ from support.scenes import HEIGHT, STRIDES, WIDTH, hard_truth, predictions_of, t
 
 from poise.assign import ATSS, CenterRegion, MaxIoU
 from poise.nn.layers import AnchorGrid, point_grid, square_anchors
+from poise.pairwise import nearest_per_level
 from poise.structures import Assignment, GroundTruth, Predictions
 
 Box = list[float]
@@ -144,14 +145,21 @@ def test_hard_scenes(seed: int) -> None:
     assert codes(found, 0) == slow_fcos(centers, objects, 1.5, (24, 60))
 
 
-def test_atss_ties_go_to_the_lowest_index() -> None:
-    """An object centerd between cells is equally near to several."""
-    target = {"boxes": torch.tensor([[36.0, 36.0, 60.0, 60.0]]), "labels": torch.zeros(1, dtype=torch.int64)}
-    truth = GroundTruth.collate([target], [(HEIGHT, WIDTH)])
-    predictions = predictions_of(Predictions, 1, 0, square_anchors(STRIDES, 4.0))
-    found = ATSS(topk=2)(predictions, truth)
-    wanted = slow_atss(predictions.priors.boxes[0].tolist(), predictions.priors.level_sizes, objects_of(truth, 0), 2)
-    assert codes(found, 0) == wanted
+@pytest.mark.parametrize("topk", [1, 2, 3])
+def test_atss_ties_go_to_the_lowest_index(topk: int) -> None:
+    """An object centered between four anchors is equally near to all of them: the upper row first, from the left."""
+    target = {"boxes": torch.tensor([[40.0, 40.0, 64.0, 64.0]]), "labels": torch.zeros(1, dtype=torch.int64)}
+    other = {"boxes": torch.tensor([[3.0, 5.0, 31.0, 40.0]]), "labels": torch.zeros(1, dtype=torch.int64)}
+    truth = GroundTruth.collate([other, target], [(HEIGHT, WIDTH)] * 2)
+    predictions = predictions_of(Predictions, 2, 0, square_anchors(STRIDES, 4.0))
+    priors = predictions.priors
+    centers = {tuple(center): n for n, center in enumerate(priors.centers[0, : priors.level_sizes[0]].tolist())}
+    around = [centers[x, y] for y in (48.0, 56.0) for x in (48.0, 56.0)]
+    candidates = nearest_per_level(priors, truth.boxes, topk)[0][1, 0]
+    assert sorted(candidates[:topk].tolist()) == around[:topk]
+    found = ATSS(topk)(predictions, truth)
+    wanted = slow_atss(priors.boxes[0].tolist(), priors.level_sizes, objects_of(truth, 1), topk)
+    assert codes(found, 1) == wanted
 
 
 def test_max_iou_ignores_crowd_regions_when_asked() -> None:

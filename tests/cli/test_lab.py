@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from poise.cli import main
+from poise.data import open_data
 
 
 def test_show_writes_one_page_that_holds_everything(trained: Path, demo_data: Path, tmp_path: Path) -> None:
@@ -91,6 +92,33 @@ def test_the_only_split_is_used_and_named(
     assert "using the only split 'train'" in capsys.readouterr().err
     assert main(["eval", *words, "--split", "val"]) == 1
     assert "it has train" in capsys.readouterr().err
+
+
+def test_the_images_that_a_training_held_out_are_used(
+    trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ``poise eval`` does, where the data has one split and the run was trained with ``data.val_share``."""
+    shutil.copytree(demo_data, tmp_path / "data")
+    for file in (tmp_path / "data").rglob("*.json"):
+        if "train" not in file.name:
+            file.unlink()
+    names = [record.path.name for record in open_data(tmp_path / "data", "train")]
+    runs = tmp_path / "one", tmp_path / "two"
+    for run, held in zip(runs, (names[2:4], names[5:6]), strict=True):
+        shutil.copytree(trained, run)
+        (run / "val_images.txt").write_text("".join(f"{name}\n" for name in held))
+    words = [str(runs[0]), "--data", str(tmp_path / "data"), "--device", "cpu"]
+    out = ["--out", str(tmp_path / "page.html")]
+    assert main(["lab", "show", *words, *out]) == 0
+    assert "using the 2 images of split 'train' that the training held out" in capsys.readouterr().out
+    data = json.loads(re.search(r'id="data">(.*?)</script>', (tmp_path / "page.html").read_text())[1])  # type: ignore[index]
+    assert data["image_names"] == names[2:4]
+    assert main(["eval", *words]) == 0
+    assert "using the 2 images" in capsys.readouterr().err
+    assert main(["lab", "compare", str(runs[1]), *words, *out]) == 0
+    assert f"{runs[0]} held out other images than {runs[1]}" in capsys.readouterr().out
+    assert main(["lab", "show", *words, *out, "--split", "train", "--images", "0"]) == 0
+    assert "8 images, " in (text := capsys.readouterr().out) and "held out" not in text
 
 
 def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -31,7 +31,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "free_anchor": FreeAnchor(),
     "paa": PAA(),
     "dynamic_soft_label": DynamicSoftLabel(),
-    "dynamic_soft_label_rtmdet": DynamicSoftLabel(center_radius=3.0),
+    "dynamic_soft_label_rtmdet": DynamicSoftLabel(distance_beta=3.0),
     "ota": OTA(),
     "sim_ota": SimOTA(),
     "sim_ota_shifted": SimOTA(shift=0.5, topk=20),

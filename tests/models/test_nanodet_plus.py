@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.ops import box_convert, box_iou
 
+from poise.assign import DynamicSoftLabel
 from poise.detection_model import DetectionModel
 from poise.models import create_model
 from poise.published import load_published
@@ -102,6 +103,14 @@ def test_both_heads_have_the_same_assignment() -> None:
     output = model_of(stem).step(image(160, 192), targets(golden(stem), 0), None, LATE)
     assert output.matches["dense"].assignment is output.matches["guide"].assignment
     assert bool(output.matches["guide"].assignment.positive.any())
+
+
+def test_options_of_the_matching_cost() -> None:
+    model = create_model("nanodet_plus_m_320", 3, iou_weight=1.5, distance_alpha=2.0, distance_beta=3.0)
+    assert model.network.branch.assigner == DynamicSoftLabel(13, 1.5, 2.0, 3.0)
+    assert create_model("nanodet_plus_m_320", 3).network.branch.assigner == DynamicSoftLabel()
+    with pytest.raises(ValueError, match="distance_beta=3.0 belongs to the assigner of the model"):
+        create_model("nanodet_plus_m_320", 3, distance_beta=3.0, assigner="atss")
 
 
 def test_the_guides_neck_starts_as_the_necks_copy() -> None:

@@ -20,9 +20,14 @@ class ATSS:
     the mean plus the standard deviation of their IoU. Candidates at or above it with the center inside the object are
     positive. An anchor that several objects claim is assigned to the one with the highest IoU. Anchors beyond an
     image's padding are ignored.
+
+    Of anchors that are equally near to a center (in squared distance, float32), the ones with the lowest index are
+    candidates: the upper row first, in a row from left to right. The original takes ``torch.topk``, which leaves the
+    choice among equal distances to the device. Its candidates may therefore be others where an object's center lies on
+    a symmetry axis of the grid, and are the same where no distances are equal.
     """
 
-    topk: int = 9
+    topk: int = 9  # candidates of a level
     inside: float = 0.01  # px: least distance of a positive's center from the sides of the object
     divisor: int = 32  # images are padded to a multiple of it
 

@@ -1,7 +1,8 @@
 """Dynamic soft label assigner, DSLA (NanoDet-Plus; RTMDet: Lyu et al. 2022, section 3.4).
 
 The cost of a prior is the quality focal loss of its class scores with the IoU of its predicted box as the soft label,
-plus the negative logarithm of that IoU. Each object takes its cheapest priors, as many as the sum of its best IoUs.
+plus the negative logarithm of that IoU and, if wanted, a distance cost. Each object takes its cheapest priors, as many
+as the sum of its best IoUs (dynamic k).
 """
 
 from __future__ import annotations
@@ -25,16 +26,23 @@ class DynamicSoftLabel:
     """Assignment by the cost of predictions; ``quality`` is the IoU of the predicted box, the soft label.
 
     Every prior strictly inside *any* object can be taken, so that an object too small to contain a prior still gets
-    one.
+    one. The cost of a pair is that of NanoDet-Plus's article, ``C_cls + lambda * C_reg + C_dis`` with
+    ``C_reg = -ln(IoU)`` and ``C_dis = alpha ** (distance - beta)``, the distance of the prior from the object's center
+    in strides.
     """
 
     topk: int = 13
-    iou_weight: float = 3.0
-    center_radius: float | None = None  # strides; RTMDet adds 10^(distance from the center - 3), NanoDet-Plus does not
+    iou_weight: float = 3.0  # lambda of the article, ``iou_factor`` of the original
+    distance_alpha: float = 10.0  # of the distance cost
+    distance_beta: float | None = None  # strides; None: no distance cost (NanoDet-Plus); RTMDet: 3
 
     def __post_init__(self) -> None:
         if self.topk < 1 or self.iou_weight < 0:
             raise ValueError(f"{self}: topk is at least 1, iou_weight not negative")
+        if self.distance_alpha <= 1:
+            raise ValueError(f"{self}: distance_alpha must exceed 1, or the cost would not grow with the distance")
+        if self.distance_beta is None and self.distance_alpha != DynamicSoftLabel.distance_alpha:
+            raise ValueError(f"{self}: distance_alpha has no effect without distance_beta")
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
@@ -51,9 +59,9 @@ class DynamicSoftLabel:
             others, z = class_cost(pairs, objects.labels)
             cost = others + (label - z.sigmoid()).square() * (softplus(z) - z * label)  # quality focal loss
             cost = cost - self.iou_weight * (label + 1e-7).log()
-            if self.center_radius is not None:
+            if self.distance_beta is not None:
                 distance = _center_distance(predictions.priors, objects, pairs)
-                cost = cost + torch.exp2(math.log2(10) * (distance - self.center_radius))
+                cost = cost + torch.exp2(math.log2(self.distance_alpha) * (distance - self.distance_beta))
             yield objects, pairs, cost, label
 
 

@@ -44,7 +44,8 @@ class Arguments:
     data: Path
     """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
     split: str | None = None
-    """Split of the data set; by default val, else test, else the only split."""
+    """Split of the data set; by default val, else test, else the images that the training of
+    the first run held out, else the only split."""
     images: int = 8
     """Number of images, evenly spaced over the data set; 0: all (default of lab stats)."""
     out: Path = Path("lab.html")

@@ -18,18 +18,37 @@ if TYPE_CHECKING:
 def open_images(arguments: Any, notes: list[str]) -> ImageSet:
     """Open the split that the arguments select (``data``, ``split``, …); adds to ``notes``.
 
+    Without a split to validate on, these are the images that the training of the first run among ``models`` held out
+    (``data.val_share``), as in ``poise eval``.
+
     Raises:
         ValueError: the split has no images.
     """
-    from poise.data import choose_split, open_data
+    from poise.data import open_for_evaluation
+    from poise.data.hold_out import held_out_names
 
-    choice = choose_split(arguments.data, arguments.split, follow_links=arguments.follow_links)
-    image_set = open_data(arguments.data, choice.name, arguments.on_bad_data, arguments.follow_links)
+    lists = {folder: names for folder in _run_folders(arguments.models) if (names := held_out_names(folder))}
+    run = next(iter(lists), None)
+    opening = (arguments.on_bad_data, arguments.follow_links)
+    image_set, note = open_for_evaluation(arguments.data, arguments.split, run, *opening)
     if not len(image_set):
-        raise ValueError(f"{arguments.data}: split {choice.name!r} has no images")
-    if choice.note:
-        notes.append(choice.note)
+        raise ValueError(f"{arguments.data}: split {image_set.name!r} has no images")
+    if note:
+        notes.append(note)
+    if arguments.split is None and run is not None:
+        used = {image_set.path(i).name for i in range(len(image_set))}
+        notes += [
+            f"{other} held out other images than {run}: it was trained on some of those that are used"
+            for other, names in lists.items()
+            if used <= lists[run] and not used <= names
+        ]
     return image_set
+
+
+def _run_folders(words: Sequence[str]) -> list[Path]:
+    """Folders of the runs and model files among the words of the command line, ``NAME=WEIGHTS`` included."""
+    paths = [Path(word) if Path(word).exists() else Path(word.partition("=")[2]) for word in words]
+    return list(dict.fromkeys(path.parent if path.is_file() else path for path in paths if path.name))
 
 
 def select_images(image_set: ImageSet, count: int) -> Iterator[AnnotatedImage]:

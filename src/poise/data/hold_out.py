@@ -37,6 +37,12 @@ def hold_out(image_set: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
     return train, replace(image_set.subset(sorted(held)), name="val", skipped=())
 
 
+def held_out_names(run: Path) -> frozenset[str]:
+    """File names of the images that the training of a run held out; empty if it held out none."""
+    listed = run / VAL_IMAGES
+    return frozenset(listed.read_text(encoding="utf-8").splitlines()) if listed.is_file() else frozenset()
+
+
 def open_for_evaluation(
     path: str | Path,
     split: str | None = None,
@@ -57,13 +63,12 @@ def open_for_evaluation(
     """
     choice = choose_split(path, split, follow_links=follow_links)
     images = open_data(path, choice.name, on_bad_data, follow_links)
-    listed = run / VAL_IMAGES if run is not None else None
-    if split is not None or listed is None or not listed.is_file():
+    if split is not None or run is None:
         return images, choice.note
-    names = set(listed.read_text(encoding="utf-8").splitlines())
+    names = held_out_names(run)
     held = [i for i in range(len(images)) if images.path(i).name in names]
     if not held:
         return images, choice.note
     count = f"{len(held)} of the {len(names)}" if len(held) < len(names) else f"the {len(held)}"
-    note = f"evaluating {count} images of split {choice.name!r} that the training held out ({listed})"
+    note = f"using {count} images of split {choice.name!r} that the training held out ({run / VAL_IMAGES})"
     return replace(images.subset(held), name="val"), f"{note}; --split {choice.name} takes all"

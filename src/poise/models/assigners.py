@@ -56,7 +56,7 @@ ASSIGNERS: dict[str, Choice] = {
     "ota": Choice(OTA, "predictions"),
     "task_aligned": Choice(TaskAligned, "predictions"),
     "dynamic_soft_label": Choice(DynamicSoftLabel, "predictions"),
-    "dynamic_soft_label_rtmdet": Choice(partial(DynamicSoftLabel, center_radius=3.0), "predictions"),
+    "dynamic_soft_label_rtmdet": Choice(partial(DynamicSoftLabel, distance_beta=3.0), "predictions"),
     "paa": Choice(PAA, "anchors and predictions"),
     "dual_weighting": Choice(DualWeighting, "predictions; pair weights"),
     "auto_assign": Choice(AutoAssign, "predictions; bags"),
@@ -110,7 +110,7 @@ def builders() -> dict[str, Callable[..., Any]]:
 def _same_kind(own: Any, other: Any) -> bool:
     """Return whether two assigners are of one kind, independent of their settings."""
     if isinstance(own, DynamicSoftLabel) and isinstance(other, DynamicSoftLabel):  # NanoDet-Plus's and RTMDet's
-        return (own.center_radius is None) == (other.center_radius is None)
+        return (own.distance_beta is None) == (other.distance_beta is None)
     return type(own) is type(other)
 
 

@@ -18,6 +18,7 @@ from poise.models.values import to_part
 
 ASSIGNER_OPTIONS = "topk radius sigma alpha beta initial_epochs temperature iterations threshold bag bag_threshold"
 ASSIGNER_OPTIONS += " bag_topk mu mu_total location detach_weights overlap_function gamma1"
+ASSIGNER_OPTIONS += " iou_weight distance_alpha distance_beta"
 ASSIGNER_OPTIONS += " form bag_radius bag_bounds_negatives beta_small mu_small gamma1_small weights"
 CRITERION_OPTIONS = "class_loss box_loss box_weight class_weight l1_epoch gamma2 negative detach_importance"
 OWN_OPTIONS = {  # options of models that set a part of theirs, which another part would not read

@@ -34,6 +34,9 @@ def nanodet_plus(
     guide_depth: int = 4,
     detach_epoch: int = 10,
     topk: int = 13,
+    iou_weight: float = 3.0,
+    distance_alpha: float = 10.0,
+    distance_beta: float | None = None,
     bins: int = 8,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.6,
@@ -48,6 +51,9 @@ def nanodet_plus(
             ``tf_efficientnet_lite0``.
         detach_epoch: epoch from which gradients of the guide stop before backbone and neck; 0 for the whole training.
         topk: number of largest IoUs of an object whose sum is the number of its positives (dynamic k).
+        iou_weight: weight of -ln(IoU) in the cost of a pair, lambda of the article.
+        distance_alpha, distance_beta: of the distance cost ``alpha ** (distance - beta)``, with the distance of a prior
+            from the center of the object in strides; without ``distance_beta`` there is no such cost.
     """
     body = light_backbone(backbone, backbone_weights)
     neck = GhostPAN(body.channels, body.strides, channels)
@@ -55,7 +61,7 @@ def nanodet_plus(
     head = LightHead(channels, num_classes, grid, bins, depth)
     branch = DenseBranch(
         head,
-        DynamicSoftLabel(topk),
+        DynamicSoftLabel(topk, iou_weight, distance_alpha, distance_beta),
         nanodet_plus_criterion(),
         PostProcess(score_threshold, nms_threshold, topk=None, max_detections=max_detections),
     )
