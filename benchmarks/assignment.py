@@ -220,7 +220,7 @@ def main() -> None:
     print(f"{record.headline()}; {options.threads} threads, {options.clock} time, {options.batch} images\n")
     print("| assigner | objects | poise, ms an image | memory, MiB | against | same |\n|---|---:|---:|---:|---|---:|")
     rows = []
-    for name in options.assigners:
+    for name in record.track(options.assigners):
         pending = [measure(name, objects, options) for objects in options.objects]
         torch.set_num_threads(options.threads)
         for row in pending:

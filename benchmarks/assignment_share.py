@@ -102,7 +102,7 @@ def main() -> None:
         freeze_as_published(model.network)
         models[model.name] = model
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in models}
-    for turn in range(args.steps + 1):
+    for turn in record.track(range(args.steps + 1)):
         for name, model in models.items():
             result = measure(model.network, batch, model.progress, args.precision)
             if turn:

@@ -104,7 +104,7 @@ def kept(model: DetectionModel, pixels: Tensor, targets: Targets) -> float:
 def turns(calls: list[Callable[[], object]], rounds: int, clock: Callable[[], float]) -> list[float]:
     """Median seconds of each call; the first round is not counted."""
     seconds: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds + 1):
+    for _ in record.track(range(rounds + 1)):
         for call, record_of in zip(calls, seconds, strict=True):
             start = clock()
             call()

@@ -132,7 +132,7 @@ def main() -> None:
     )
     print("| case | pass | poise, ms | transformers, ms | ratio |\n|---|---|---:|---:|---:|")
     rows = []
-    for queries in (*options.queries, 0):
+    for queries in record.track((*options.queries, 0)):
         case = f"decoder, {queries} queries" if queries else f"encoder, {sum(h * w for h, w in shapes)} queries"
         rows += measured(case, inputs(shapes, queries, options), shapes, options)
     record.write(options.json, "deformable_attention", vars(options) | {"form": form}, rows)

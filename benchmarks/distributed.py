@@ -87,7 +87,7 @@ def main() -> None:
     if options.answer is not None:
         train(options)
         return
-    alone, together = seconds(1, options), seconds(2, options)
+    alone, together = (seconds(world, options) for world in record.track((1, 2)))
     print(f"{record.headline()}; one thread a process, batch {options.batch} a process, {options.size} px")
     print("| processes | s a step | images a second | of the ideal |\n|---:|---:|---:|---:|")
     print(f"| 1 | {alone:.3f} | {options.batch / alone:.2f} | |")

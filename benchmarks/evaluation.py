@@ -84,7 +84,7 @@ def timed(
 ) -> tuple[float, float, list[float]]:
     """Median seconds, median CPU seconds (on fresh copies, as pycocotools writes into its input) and the numbers."""
     seconds, busy, numbers = [], [], []
-    for _ in range(repeat):
+    for _ in record.track(range(repeat)):
         inputs = copy.deepcopy(truth), copy.deepcopy(results)
         started, worked = time.perf_counter(), time.process_time()
         numbers = function(*inputs)

@@ -65,7 +65,8 @@ def main() -> None:
         print(f"{len(image_set)} images of {data.name}, network input {options.short}/{options.long}")
         print(f"{'stage':24}{'images/s/core':>16}{'ms/image':>12}")
         rows: list[record.Row] = []
-        for name, settings in STAGES.items():
+        for name in record.track(STAGES):
+            settings = STAGES[name]
             dataset = DetectionDataset(image_set, build_pipeline(settings, preprocess))
             rate = images_per_second(dataset, Collate(preprocess), options.images)
             rows.append({"case": name, "images_per_s": rate})

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import record
 import torch
 
 from poise.data import ImageSet, open_data
@@ -94,7 +95,7 @@ def main() -> None:
         needed = args.batch * (args.steps + 1)
         scenes = write_demo_data(Path(place) / "scenes", train=max(needed, IMAGES), val=1, size=args.size)
         images = open_data(scenes, "train")
-        for name in args.models:
+        for name in record.track(args.models):
             found = measure(name, images, Path(place), args)
             share, probe = f"{100 * found['share']:.2f} %", f"{found['probe']:.2f}"
             print(f"| {name} | {found['step']:.2f} | {found['look']:.3f} | {share} | {probe} |", flush=True)

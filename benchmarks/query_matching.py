@@ -103,7 +103,12 @@ def main() -> None:
     print(f"{options.layers} layers x {options.images} images x {options.queries} queries; ms (over poise's)\n")
     known = ["poise", "scipy loop", *(["transformers"] if importlib.util.find_spec("transformers") else [])]
     print(f"| objects | {' | '.join([*known, 'solver alone'])} |\n|---:|{'---:|' * (len(known) + 1)}")
-    record.write(options.json, "query_matching", options, [measured(objects, options) for objects in options.objects])
+    record.write(
+        options.json,
+        "query_matching",
+        options,
+        [measured(objects, options) for objects in record.track(options.objects)],
+    )
 
 
 if __name__ == "__main__":

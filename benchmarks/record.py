@@ -14,14 +14,17 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
+from collections.abc import Iterable, Iterator, Sized
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 FORMAT = "poise-benchmark-1"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pycocotools", "hotcoco", "transformers", "ultralytics")
 Row = dict[str, Any]
+T = TypeVar("T")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}  # cpu: seconds of all threads together
 
 
@@ -50,6 +53,23 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def track(cases: Iterable[T], total: int | None = None) -> Iterator[T]:
+    """Yield the cases and report each on stderr as it begins: ``3/8 NAME, 00:41 so far``.
+
+    Args:
+        cases: what is measured; texts name themselves, other values are numbered.
+        total: their number, where ``cases`` has no length.
+    """
+    known = cases if isinstance(cases, Sized) else None
+    count = total if known is None else len(known)
+    start = time.perf_counter()
+    for number, case in enumerate(cases, 1):
+        minutes, seconds = divmod(int(time.perf_counter() - start), 60)
+        name = f" {case}" if isinstance(case, (str, int)) else ""
+        print(f"{number}/{count or '?'}{name}, {minutes:02d}:{seconds:02d} so far", file=sys.stderr, flush=True)
+        yield case
 
 
 def memory(what: str) -> float:

@@ -63,8 +63,8 @@ def main() -> None:
     rows: list[record.Row] = []
     with tempfile.TemporaryDirectory() as folder:
         commands = {**COMMANDS, "poise predict": ["predict", options.model, options.image, "--out", f"{folder}/out"]}
-        for case, words in commands.items():
-            times = [cpu_seconds([sys.executable, "-m", "poise", *words]) for _ in range(options.repeat)]
+        for case in record.track(commands):
+            times = [cpu_seconds([sys.executable, "-m", "poise", *commands[case]]) for _ in range(options.repeat)]
             rows.append({"case": case, "cpu_s": statistics.median(times)})
         code = f"MODEL, IMAGE, OUT = {options.model!r}, {options.image!r}, {folder!r}\n{STEPS}"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

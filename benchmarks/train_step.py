@@ -102,7 +102,7 @@ def main() -> None:
     record.add_json(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rows = [measure(name, args) for name in args.models]
+    rows = [measure(name, args) for name in record.track(args.models)]
     print(f"{record.headline()}; on {args.device}, {args.clock} time")
     print(f"{args.batch}x3x{args.size}x{args.size}, {args.objects} objects an image, {args.threads} threads")
     print("| model | poise s/step | torchvision s/step | torchvision / poise |\n|---|---:|---:|---:|")

@@ -88,7 +88,7 @@ def main() -> None:
     record.add_json(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rows = [measure(size, args) for size in args.sizes]
+    rows = [measure(size, args) for size in record.track(args.sizes)]
     print(f"{record.headline()}; on {args.device}")
     print(f"{args.batch} images, {args.objects} objects each, {args.threads} threads, median of {args.steps} turns")
     print(table(rows))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from poise.recipes import Recipe
 
 SIZE = 256  # longer side of a generated scene
-TRAINING_FRACTION = 0.92  # of the time after generating the scenes; the rest is evaluation and pictures
+TRAINING_FRACTION = 0.85  # of the time after generating the scenes; the rest is evaluation, pictures and slower steps
 WARM_STEPS, TIMED_STEPS = 2, 8  # of which the speed of a training step is the median
 
 

@@ -76,6 +76,11 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 td, th { white-space: nowrap; padding: .25rem .9rem; border-bottom: 1px solid var(--line); text-align: right }
 td:first-child, th:first-child { text-align: left; white-space: normal; overflow-wrap: normal; min-width: 7rem }
 pre { overflow: auto; overflow-wrap: normal }
+@media (max-width: 560px) {
+  table { font-size: .85rem }
+  td, th { padding: .2rem .35rem }
+  td:first-child, th:first-child { padding-left: 0 }
+}
 """
 
 
