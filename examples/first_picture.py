@@ -1,7 +1,7 @@
 """Draw the picture of the README: detections, and the positive weight of every prior under two assigners.
 
 poise demo --out runs/demo
-python examples/first_picture.py runs/demo docs/images/first_picture.png --image 3
+python examples/first_picture.py runs/demo runs/demo/data docs/images/first_picture.png --image 12
 """
 
 from __future__ import annotations
