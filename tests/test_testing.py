@@ -150,7 +150,7 @@ class BrokenBranch(DenseBranch):
 )
 def test_a_broken_model_is_noticed(fault: str, promise: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def builder(num_classes: int, backbone_weights: None = None) -> nn.Module:
-        network = fcos(num_classes, "test_resnet", channels=16, depth=1)
+        network = fcos(num_classes, backbone="test_resnet", channels=16, depth=1)
         own = network.branch
         network.branch = BrokenBranch(own.head, own.assigner, own.criterion, own.postprocess)
         network.branch.fault = fault

@@ -339,7 +339,7 @@ def test_fast_rcnn_with_invalid_proposals(sampler: str, truth: dict[str, Tensor]
 
 def test_fast_rcnn_trains_on_given_proposals_and_requires_them() -> None:
     torch.manual_seed(0)
-    network = fast_rcnn(3, "test_resnet", channels=16, hidden=64, norm_eval=True).train()
+    network = fast_rcnn(3, backbone="test_resnet", channels=16, hidden=64, norm_eval=True).train()
     truth = GroundTruth.collate([SOME, NONE], [(SIZE, SIZE)] * 2)
     pixels = torch.randn(2, 3, SIZE, SIZE)
     near = torch.cat((SOME["boxes"] + 3, random_boxes(20, 0)))

@@ -14,8 +14,9 @@ from poise.assign.auto_assign import AutoAssign
 from poise.criteria import fcos_criterion
 from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import Weights, check_choice, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import check_choice, pyramid, timm_backbone
 from poise.nn.heads.auto_assign import AutoAssignHead
 from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
@@ -28,19 +29,16 @@ WEIGHTS: dict[str, dict[str, bool]] = {
 }
 
 
+@flat_options
 def autoassign(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
     weights: WeightsName = "likelihood",
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """AutoAssign on a feature pyramid; its published checkpoints have a ``caffe`` backbone.
 
@@ -50,14 +48,14 @@ def autoassign(
             candidates, as most soft assigners have it (DW's article, section 4.1).
     """
     check_choice("weights", weights, WEIGHTS)
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=True, relu=True)
     head = AutoAssignHead(channels, num_classes, point_grid(neck.strides, 0.0), depth)
     branch = DenseBranch(
         head,
         AutoAssign(head.center_prior, **WEIGHTS[weights]),
         AutoAssignCriterion(),
-        PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
+        PostProcess(**vars(nms)),
         hard_criterion=fcos_criterion(),
     )
     return PyramidDetector(body, neck, branch)

@@ -7,6 +7,7 @@ Any branch of poise can be one: ``(maps, truth, progress) -> StepOutput``, with 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import nn
 
@@ -24,6 +25,7 @@ from poise.detectors.collaboration import (
     SingleScaleAdapter,
 )
 from poise.models.auxiliary_dense import DENSE, AuxiliaryBranch, AuxiliarySpec
+from poise.models.groups import AuxiliaryOptions
 from poise.models.parts import check_choice
 from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.kernels.roi_align import RegionAlign
@@ -73,27 +75,24 @@ AUXILIARY: dict[str, Callable[[AuxiliarySpec], AuxiliaryBranch]] = {"faster_rcnn
 
 
 def collaboration(
-    heads: str,
+    options: AuxiliaryOptions,
     spec: AuxiliarySpec,
-    *,
     query_generator: Callable[[], nn.Module],
-    sampler: PositiveQuerySampler,
-    head_weight: float,
-    query_weight: float,
+    decoder_layers: int,
     adapter: nn.Module | None = None,
 ) -> Collaboration | None:
     """Build the auxiliary heads; None where no head is named.
 
     Args:
-        heads: names separated by commas, for example ``faster_rcnn,atss``; a name may occur several times.
+        options: a name of ``auxiliary_heads`` may occur several times.
         query_generator: builds the generator of a head's customized positive queries.
-        sampler: selects the priors that become queries.
-        head_weight: of the heads' losses (lambda_2 times the number of decoder layers).
-        query_weight: of the losses of customized positive queries (lambda_1).
         adapter: makes the heads' pyramid of the memory's maps; by default ``CoarserLevelAdapter``.
     """
     built: list[AuxiliaryHead] = []
-    names = [name.strip() for name in heads.split(",") if name.strip()]
+    spec = replace(spec, regions=options.regions, region_hidden=options.region_hidden)
+    random = not spec.deterministic
+    sampler = PositiveQuerySampler(options.max_auxiliary_queries, 9, options.pad_with_negatives, random=random)
+    names = [name.strip() for name in options.auxiliary_heads.split(",") if name.strip()]
     for i, name in enumerate(names):
         check_choice("auxiliary_heads", name, AUXILIARY)
         branch = AUXILIARY[name](spec)
@@ -106,9 +105,10 @@ def collaboration(
                 query_generator=query_generator(),
                 sampler=sampler,
                 read_features=branch.read_features,
-                query_weight=query_weight,
+                query_weight=options.auxiliary_query_weight,
             )
         )
+    head_weight = options.auxiliary_head_weight * decoder_layers
     return Collaboration(adapter or CoarserLevelAdapter(spec.channels), built, head_weight) if built else None
 
 
@@ -116,12 +116,5 @@ def single_scale_collaboration(
     heads: str, spec: AuxiliarySpec, query_generator: Callable[[], nn.Module], decoder_layers: int
 ) -> Collaboration | None:
     """Build the auxiliary heads of a single-scale encoder as in the article: lambda_1 = 1, lambda_2 = 2."""
-    return collaboration(
-        heads,
-        spec,
-        query_generator=query_generator,
-        sampler=PositiveQuerySampler(random=not spec.deterministic),
-        head_weight=2.0 * decoder_layers,
-        query_weight=1.0,
-        adapter=SingleScaleAdapter(spec.channels),
-    )
+    options = AuxiliaryOptions(auxiliary_heads=heads)
+    return collaboration(options, spec, query_generator, decoder_layers, SingleScaleAdapter(spec.channels))

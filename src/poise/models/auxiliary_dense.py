@@ -56,9 +56,9 @@ class AuxiliarySpec:
     strides: tuple[int, ...]  # of the pyramid that the heads read, levels of the adapter included
     num_classes: int
     deterministic: bool  # no sampling
+    region_convs: int = 0  # 3x3 convolutions of a second stage; its boxes are class-agnostic if there are any
     regions: int = 512  # of an image that train a second stage
     region_hidden: int = 1024  # width of a second stage's fully connected layers
-    region_convs: int = 0  # 3x3 convolutions of a second stage; its boxes are class-agnostic if there are any
 
 
 @dataclass(frozen=True)

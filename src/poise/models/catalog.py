@@ -28,12 +28,12 @@ from poise.models.foveabox import foveabox
 from poise.models.freeanchor import freeanchor
 from poise.models.gfl import gfl
 from poise.models.gflv2 import gflv2
+from poise.models.groups import Weights
 from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
 from poise.models.options import check_options
 from poise.models.ota import ota
 from poise.models.paa import paa
-from poise.models.parts import Weights
 from poise.models.reppoints import reppoints
 from poise.models.retinanet import retinanet
 from poise.models.tood import tood

@@ -14,8 +14,9 @@ from poise.detectors import QueryDetector
 from poise.detectors.collaboration import PointFeatureQueryGenerator
 from poise.models.auxiliary import SINGLE_SCALE_STRIDES, single_scale_collaboration
 from poise.models.auxiliary_dense import AuxiliarySpec
-from poise.models.parts import Weights
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, TransformerOptions
+from poise.models.options import flat_options
+from poise.models.parts import timm_backbone
 from poise.nn.necks.channel_mapper import ChannelMapper
 from poise.nn.transformer.conditional import ConditionalDecoder, ConditionalDecoderLayer, PointQueries
 from poise.nn.transformer.layers import EncoderLayer, PredictionHead, TransformerEncoder, init_xavier
@@ -23,18 +24,12 @@ from poise.nn.transformer.tokens import Tokenizer
 from poise.postprocess import TopKPostProcess
 
 
+@flat_options
 def conditional_detr(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
-    channels: int = 256,
-    attention_heads: int = 8,
-    hidden: int = 2048,
-    encoder_layers: int = 6,
-    decoder_layers: int = 6,
-    queries: int = 300,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
+    transformer: TransformerOptions = TransformerOptions(),
     auxiliary_heads: str = "",
     dropout: float = 0.1,
     checkpointed_layers: int = 0,
@@ -44,19 +39,19 @@ def conditional_detr(
     """Build Conditional-DETR on the backbone's last map, stride 32.
 
     Args:
-        hidden: width of the feed-forward networks.
         auxiliary_heads: heads of Co-DETR in training, as in its article (``"atss"``, ``"faster_rcnn,atss"``).
         checkpointed_layers: number of encoder layers whose activations are recomputed in the backward pass.
         max_detections: kept in each image.
         deterministic: no dropout.
     """
     dropout = 0.0 if deterministic else dropout
-    body = Backbone(backbone, (5,), backbone_weights, frozen_stages, norm_eval, train_norm=False)
+    channels, queries = transformer.channels, transformer.queries
+    body = timm_backbone(backbone, (5,), train_norm=False)
     neck = ChannelMapper(body.channels, body.strides, channels, groups=0)
-    sizes = (channels, attention_heads, hidden)
-    encoder_stack = [EncoderLayer(*sizes, dropout) for _ in range(encoder_layers)]
+    sizes = (channels, transformer.attention_heads, transformer.hidden)
+    encoder_stack = [EncoderLayer(*sizes, dropout) for _ in range(transformer.encoder_layers)]
     encoder = TransformerEncoder([*encoder_stack], checkpointed_layers)
-    layers = [ConditionalDecoderLayer(*sizes, dropout=dropout, first=i == 0) for i in range(decoder_layers)]
+    layers = [ConditionalDecoderLayer(*sizes, dropout=dropout, first=i == 0) for i in range(transformer.decoder_layers)]
     init_xavier(encoder, *layers)
     return QueryDetector(
         backbone=body,
@@ -72,6 +67,6 @@ def conditional_detr(
             auxiliary_heads,
             AuxiliarySpec(channels, SINGLE_SCALE_STRIDES, num_classes, deterministic),
             partial(PointFeatureQueryGenerator, channels),
-            decoder_layers,
+            transformer.decoder_layers,
         ),
     )

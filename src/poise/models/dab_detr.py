@@ -16,8 +16,9 @@ from poise.detectors import QueryDetector
 from poise.detectors.collaboration import BoxQueryGenerator
 from poise.models.auxiliary import SINGLE_SCALE_STRIDES, single_scale_collaboration
 from poise.models.auxiliary_dense import AuxiliarySpec
-from poise.models.parts import Weights
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, TransformerOptions
+from poise.models.options import flat_options
+from poise.models.parts import timm_backbone
 from poise.nn.necks.channel_mapper import ChannelMapper
 from poise.nn.transformer.conditional import AnchorDecoder, AnchorQueries, ConditionalDecoderLayer, ScaledEncoder
 from poise.nn.transformer.layers import EncoderLayer, PredictionHead, init_xavier
@@ -25,18 +26,12 @@ from poise.nn.transformer.tokens import Tokenizer
 from poise.postprocess import TopKPostProcess
 
 
+@flat_options
 def dab_detr(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
-    channels: int = 256,
-    attention_heads: int = 8,
-    hidden: int = 2048,
-    encoder_layers: int = 6,
-    decoder_layers: int = 6,
-    queries: int = 300,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
+    transformer: TransformerOptions = TransformerOptions(),
     auxiliary_heads: str = "",
     dropout: float = 0.0,
     max_detections: int = 300,
@@ -45,19 +40,19 @@ def dab_detr(
     """Build DAB-DETR on the backbone's last map, stride 32.
 
     Args:
-        hidden: width of the feed-forward networks.
         auxiliary_heads: heads of Co-DETR in training, as in its article (``"atss"``, ``"faster_rcnn,atss"``).
         max_detections: kept in each image.
         deterministic: no dropout.
     """
     dropout = 0.0 if deterministic else dropout
-    body = Backbone(backbone, (5,), backbone_weights, frozen_stages, norm_eval, train_norm=False)
+    channels, queries = transformer.channels, transformer.queries
+    body = timm_backbone(backbone, (5,), train_norm=False)
     neck = ChannelMapper(body.channels, body.strides, channels, groups=0)
-    sizes = (channels, attention_heads, hidden)
-    encoder = [EncoderLayer(*sizes, dropout, nn.PReLU) for _ in range(encoder_layers)]
+    sizes = (channels, transformer.attention_heads, transformer.hidden)
+    encoder = [EncoderLayer(*sizes, dropout, nn.PReLU) for _ in range(transformer.encoder_layers)]
     layers = [
         ConditionalDecoderLayer(*sizes, dropout=dropout, first=i == 0, activation=nn.PReLU)
-        for i in range(decoder_layers)
+        for i in range(transformer.decoder_layers)
     ]
     init_xavier(*encoder, *layers)
     return QueryDetector(
@@ -74,6 +69,6 @@ def dab_detr(
             auxiliary_heads,
             AuxiliarySpec(channels, SINGLE_SCALE_STRIDES, num_classes, deterministic),
             partial(BoxQueryGenerator, channels),
-            decoder_layers,
+            transformer.decoder_layers,
         ),
     )

@@ -13,9 +13,10 @@ from typing import Literal
 from poise.assign import Hungarian
 from poise.criteria import SetCriterion
 from poise.detectors import QueryDetector
-from poise.models.parts import Weights, check_choice
+from poise.models.groups import BackboneOptions, DeformableOptions, TrainingQueryOptions
+from poise.models.options import flat_options
+from poise.models.parts import check_choice, timm_backbone
 from poise.models.training_queries import TrainingQueries
-from poise.nn.backbones.timm_features import Backbone
 from poise.nn.necks.channel_mapper import ChannelMapper
 from poise.nn.transformer.deformable import (
     DeformableAttention,
@@ -40,58 +41,41 @@ Selection = Literal["none", "first_class", "best_class"]
 SELECTIONS = {"first_class": first_class, "best_class": best_class}
 
 
+@flat_options
 def deformable_detr(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
-    channels: int = 256,
-    attention_heads: int = 8,
-    points: int = 4,
-    hidden: int = 1024,
-    encoder_layers: int = 6,
-    decoder_layers: int = 6,
-    queries: int = 300,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
+    transformer: DeformableOptions = DeformableOptions(hidden=1024),
     refine: Refinement = "none",
     select: Selection = "none",
     mixed: bool = False,
-    query_groups: int = 1,
-    one_to_many_queries: int = 0,
-    one_to_many_repeats: int = 6,
-    one_to_many_weight: float = 1.0,
+    training_queries: TrainingQueryOptions = TrainingQueryOptions(),
     dropout: float = 0.1,
-    checkpointed_layers: int = 0,
     max_detections: int = 100,
     deterministic: bool = False,
 ) -> QueryDetector:
     """Build Deformable-DETR on four levels, strides 8 to 64.
 
     Args:
-        points: sampled by each attention head on each level.
-        hidden: width of the feed-forward networks.
         refine: ``once``: the box of a decoder layer is the reference of the next (iterative box refinement); ``twice``:
             in addition, gradients of the next layer's box reach it (look forward twice); ``none``: fixed references.
         select: make queries from the encoder's best proposals: ``first_class`` scores them by their first class, which
             stands for any object (as published), ``best_class`` by their highest class, supervised with classes (as in
             DINO); ``none``: learned queries.
         mixed: take only references and positions of selected queries from their boxes and learn the content.
-        query_groups: groups of ``queries`` queries in training, each matched separately (Group-DETR).
-        one_to_many_queries: additional queries in training, matched with every object ``one_to_many_repeats`` times,
-            with losses weighted by ``one_to_many_weight`` (H-DETR); 0: none.
-        checkpointed_layers: number of encoder layers whose activations are recomputed in the backward pass.
         max_detections: kept in each image.
         deterministic: no dropout.
     """
     dropout = 0.0 if deterministic else dropout
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, train_norm=False)
+    channels = transformer.channels
+    body = timm_backbone(backbone, train_norm=False)
     neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
     check_choice("select", select, ("none", *SELECTIONS))
     levels = len(neck.strides)
-    sizes = (channels, attention_heads, levels, points, hidden, dropout)
-    encoder, layers = deformable_layers(sizes, encoder_layers, decoder_layers, checkpointed_layers)
-    heads = [PredictionHead(channels, num_classes) for _ in range(1 if refine == "none" else decoder_layers)]
-    training = TrainingQueries(queries, query_groups, one_to_many_queries, one_to_many_repeats, one_to_many_weight)
+    encoder, layers = deformable_layers(transformer, levels, dropout)
+    heads = [PredictionHead(channels, num_classes) for _ in (layers[:1] if refine == "none" else layers)]
+    training = TrainingQueries(transformer.queries, training_queries)
 
     def selection(count: int) -> SelectedQueries:
         generator = MixedPositionedQueries(channels, count) if mixed else BoxQueries(channels)
@@ -114,16 +98,13 @@ def deformable_detr(
 
 
 def deformable_layers(
-    sizes: tuple[int, int, int, int, int, float], encoder_layers: int, decoder_layers: int, checkpointed: int = 0
+    options: DeformableOptions, levels: int, dropout: float = 0.0
 ) -> tuple[TransformerEncoder, list[DeformableDecoderLayer]]:
-    """Build the encoder and the decoder layers with the original's initialization.
-
-    Args:
-        sizes: channels, attention heads, levels, points, hidden width and dropout of each layer.
-        checkpointed: encoder layers whose activations are recomputed in the backward pass.
-    """
-    encoder = TransformerEncoder([DeformableEncoderLayer(*sizes) for _ in range(encoder_layers)], checkpointed)
-    layers = [DeformableDecoderLayer(*sizes) for _ in range(decoder_layers)]
+    """Build the encoder and the decoder layers with the original's initialization."""
+    sizes = (options.channels, options.attention_heads, levels, options.points, options.hidden, dropout)
+    encoder_layers = [DeformableEncoderLayer(*sizes) for _ in range(options.encoder_layers)]
+    encoder = TransformerEncoder([*encoder_layers], options.checkpointed_layers)
+    layers = [DeformableDecoderLayer(*sizes) for _ in range(options.decoder_layers)]
     init_xavier(encoder, *layers)
     for module in (module for part in (encoder, *layers) for module in part.modules()):
         if isinstance(module, DeformableAttention):

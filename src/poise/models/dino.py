@@ -13,7 +13,9 @@ from poise.assign import Hungarian
 from poise.criteria import SetCriterion
 from poise.detectors import QueryDetector
 from poise.models.deformable_detr import deformable_layers
-from poise.models.parts import Weights, query_backbone
+from poise.models.groups import BackboneOptions, DeformableOptions, DenoisingOptions, TrainingQueryOptions
+from poise.models.options import flat_options
+from poise.models.parts import query_backbone
 from poise.models.training_queries import TrainingQueries
 from poise.nn.necks.channel_mapper import ChannelMapper
 from poise.nn.transformer.deformable import BoxPosition, DeformableDecoder
@@ -24,62 +26,40 @@ from poise.nn.transformer.tokens import Tokenizer
 from poise.postprocess import TopKPostProcess
 
 
+@flat_options
 def dino(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     drop_path: float = 0.0,
     levels: int = 4,
-    channels: int = 256,
-    attention_heads: int = 8,
-    points: int = 4,
-    hidden: int = 2048,
-    encoder_layers: int = 6,
-    decoder_layers: int = 6,
-    queries: int = 900,
-    denoising: int = 100,
-    label_noise: float = 0.5,
-    box_noise: float = 1.0,
+    transformer: DeformableOptions = DeformableOptions(queries=900),
+    denoising: DenoisingOptions = DenoisingOptions(),
     class_weight: float = 1.0,
-    query_groups: int = 1,
-    one_to_many_queries: int = 0,
-    one_to_many_repeats: int = 6,
-    one_to_many_weight: float = 1.0,
+    training_queries: TrainingQueryOptions = TrainingQueryOptions(),
     temperature: float = 20.0,
     offset: float = 0.0,
     dropout: float = 0.0,
-    checkpointed_layers: int = 0,
     max_detections: int = 300,
     deterministic: bool = False,
 ) -> QueryDetector:
-    """Build DINO.
+    """Build DINO; denoising queries attend to the first group of queries alone.
 
     Args:
         drop_path: stochastic depth of a Swin backbone.
         levels: 4 (strides 8 to 64) or 5 (strides 4 to 64).
-        points: sampled by each attention head on each level.
-        hidden: width of the feed-forward networks.
-        denoising: maximum number of pairs of denoising queries in an image; 0: none.
-        label_noise, box_noise: see ``ContrastiveDenoising``.
         class_weight: of the focal loss; the paper's improved recipe uses 2.
-        query_groups, one_to_many_queries, one_to_many_repeats, one_to_many_weight: see ``deformable_detr``; denoising
-            queries attend to the first group alone.
         temperature, offset: of the sine encodings; the improved recipe uses 10000 and -0.5.
-        checkpointed_layers: number of encoder layers whose activations are recomputed in the backward pass.
         max_detections: kept in each image.
         deterministic: no noise and no dropout.
     """
     dropout = 0.0 if deterministic else dropout
-    stages = tuple(range(7 - levels, 6))
-    body = query_backbone(backbone, stages, backbone_weights, frozen_stages, norm_eval, drop_path, deterministic)
+    channels = transformer.channels
+    body = query_backbone(backbone, tuple(range(7 - levels, 6)), drop_path=0.0 if deterministic else drop_path)
     neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
-    sizes = (channels, attention_heads, levels, points, hidden, dropout)
-    encoder, layers = deformable_layers(sizes, encoder_layers, decoder_layers, checkpointed_layers)
+    encoder, layers = deformable_layers(transformer, levels, dropout)
     heads = [PredictionHead(channels, num_classes) for _ in layers]
-    noise = (0.0, 0.0) if deterministic else (label_noise, box_noise)
-    training = TrainingQueries(queries, query_groups, one_to_many_queries, one_to_many_repeats, one_to_many_weight)
+    training = TrainingQueries(transformer.queries, training_queries)
 
     def selection(count: int) -> SelectedQueries:
         return SelectedQueries(channels, num_classes, count, MixedQueries(channels, count))
@@ -95,6 +75,14 @@ def dino(
         assigner=Hungarian(),
         criterion=SetCriterion(class_weight=class_weight),
         postprocess=TopKPostProcess(max_detections),
-        denoising=ContrastiveDenoising(num_classes, channels, denoising, *noise) if denoising else None,
+        denoising=contrastive_denoising(denoising, num_classes, channels, deterministic),
         **training.detector_options(Hungarian()),
     )
+
+
+def contrastive_denoising(
+    options: DenoisingOptions, num_classes: int, channels: int, deterministic: bool
+) -> ContrastiveDenoising | None:
+    """Return the denoising queries, without noise if ``deterministic``; None where there are to be none."""
+    noise = (0.0, 0.0) if deterministic else (options.label_noise, options.box_noise)
+    return ContrastiveDenoising(num_classes, channels, options.denoising, *noise) if options.denoising else None

@@ -33,8 +33,9 @@ from poise.assign.dual_weighting import (
 from poise.criteria import fcos_criterion
 from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeightFactors
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import Weights, check_choice, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import check_choice, pyramid, timm_backbone
 from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead
 from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
@@ -70,12 +71,11 @@ class Form:
 FORMS = {"code": Form(3.0, "giou", "normalized", False, False), "article": Form(None, "iou", "linear", True, True)}
 
 
+@flat_options
 def dw(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     deformable_stages: Sequence[int] = (),
     deformable_towers: bool = False,
     channels: int = 256,
@@ -102,9 +102,7 @@ def dw(
     gamma1_small: float | None = None,
     box_weight: float = 5.0,
     openable_sides: bool = False,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """DW on a feature pyramid.
 
@@ -133,7 +131,7 @@ def dw(
     """
     own = resolved_form(form, mu_total, location, overlap_function, detach_importance, bag_bounds_negatives)
     check_choice("negative", negative, NEGATIVES)
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, True, False, deformable_stages)
+    body = timm_backbone(backbone, deformable_stages=deformable_stages)
     neck = pyramid(body, channels, from_input=False, relu=True)
     refinement = BoundaryRefinement(channels, openable_sides) if refine else None
     grid = point_grid(neck.strides, 0.5)
@@ -144,7 +142,7 @@ def dw(
     parameters = by_size(beta_small, beta), by_size(mu_small, mu), by_size(gamma1_small, gamma1)
     assigner = weighting(own, center_prior, *parameters, detach_weights)
     criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], own.detach_importance)
-    post = PostProcess(score_threshold, nms_threshold, min_size=-1, max_detections=max_detections)
+    post = PostProcess(**vars(nms), min_size=-1)
     return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, post, fcos_criterion()))
 
 

@@ -20,8 +20,9 @@ from poise.branches.region import ProposalPostProcess, ProposalStage, RegionBran
 from poise.criteria.region import ElementLoss, ProposalCriterion, RegionCriterion
 from poise.detectors import PyramidDetector
 from poise.detectors.region import RegionDetector
-from poise.models.parts import Weights
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import timm_backbone
 from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.layers import AnchorGrid
@@ -38,12 +39,11 @@ BOX_LOSSES: dict[str, ElementLoss] = {
 }
 
 
+@flat_options
 def faster_rcnn(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     caffe: bool = False,
     channels: int = 256,
     hidden: int = 1024,
@@ -51,9 +51,7 @@ def faster_rcnn(
     anchors: int = 256,
     regions: int = 512,
     proposals: int = 1000,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(nms_threshold=0.5),
     deterministic: bool = False,
 ) -> PyramidDetector:
     """Build Faster R-CNN on a feature pyramid.
@@ -64,32 +62,28 @@ def faster_rcnn(
         box_loss: of regions: ``l1``, ``smooth_l1``, ``balanced_l1`` or ``balanced_l1_0.11``.
         anchors, regions: samples of the two stages in an image.
         proposals: of an image, from the first stage to the second.
-        score_threshold, nms_threshold, max_detections: see ``RegionPostProcess``.
         deterministic: train on all anchors and regions instead of samples.
     """
-    body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    body = timm_backbone(backbone, (2, 3, 4, 5), caffe=caffe)
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
     first = proposal_stage(neck, None if deterministic else random_sampler(anchors, 0.5), proposals)
     sampler = TakeAll() if deterministic else random_sampler(regions)
-    postprocess = RegionPostProcess(score_threshold, nms_threshold, max_detections)
+    postprocess = RegionPostProcess(**vars(nms))
     second = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
     return PyramidDetector(body, neck, RegionBranch(first, second))
 
 
+@flat_options
 def fast_rcnn(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     caffe: bool = False,
     channels: int = 256,
     hidden: int = 1024,
     box_loss: str = "l1",
     regions: int = 512,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(nms_threshold=0.5),
     deterministic: bool = False,
 ) -> RegionDetector:
     """Build Fast R-CNN: the second stage alone, on proposals that come with the batch.
@@ -98,10 +92,10 @@ def fast_rcnn(
     proposals)`` detects; ``poise.detection_model.proposals_from_boxes`` makes the proposals. Arguments are those of
     ``faster_rcnn``.
     """
-    body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    body = timm_backbone(backbone, (2, 3, 4, 5), caffe=caffe)
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
     sampler = TakeAll() if deterministic else random_sampler(regions)
-    postprocess = RegionPostProcess(score_threshold, nms_threshold, max_detections)
+    postprocess = RegionPostProcess(**vars(nms))
     stage = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
     return RegionDetector(body, neck, stage)
 

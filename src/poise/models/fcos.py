@@ -9,35 +9,28 @@ from __future__ import annotations
 from poise.assign import CenterRegion
 from poise.criteria import fcos_criterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import Weights, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import pyramid, timm_backbone
 from poise.nn.heads.centerness import CenternessHead, Distances
 from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
 
 
+@flat_options
 def fcos(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
     radius: float = 1.5,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """FCOS on a feature pyramid; ``radius`` in strides is that of center sampling (0: the whole object)."""
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
     head = CenternessHead(channels, num_classes, point_grid(neck.strides, 0.5), Distances(), depth, tower_bias=True)
-    branch = DenseBranch(
-        head,
-        CenterRegion(radius),
-        fcos_criterion(),
-        PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
-    )
+    branch = DenseBranch(head, CenterRegion(radius), fcos_criterion(), PostProcess(**vars(nms)))
     return PyramidDetector(body, neck, branch)

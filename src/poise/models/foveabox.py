@@ -11,40 +11,33 @@ from poise.assign import Fovea
 from poise.boxes import LogDistances
 from poise.criteria.fovea import FoveaCriterion, fovea_focal
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import ClassLossName, class_supervision, pyramid, timm_backbone
 from poise.nn.heads.fovea import FoveaHead
 from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
 
 
+@flat_options
 def foveabox(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     channels: int = 256,
     depth: int = 4,
     sigma: float = 0.4,
     class_loss: ClassLossName = "focal",
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(nms_threshold=0.5),
 ) -> PyramidDetector:
     """FoveaBox (without feature alignment) on a feature pyramid; ``sigma`` is the relative size of the central region.
 
     With ``class_loss="varifocal"`` the class target is the IoU of the prior's box (VarifocalNet's article, table 1).
     """
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    body = timm_backbone(backbone)
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = LogDistances()
     head = FoveaHead(channels, num_classes, point_grid(neck.strides, 0.5), coder, depth)
     criterion = FoveaCriterion(coder, *class_supervision(class_loss, fovea_focal))
-    branch = DenseBranch(
-        head,
-        Fovea(sigma),
-        criterion,
-        PostProcess(score_threshold, nms_threshold, clip_margin=1.0, max_detections=max_detections),
-    )
+    branch = DenseBranch(head, Fovea(sigma), criterion, PostProcess(**vars(nms), clip_margin=1.0))
     return PyramidDetector(body, neck, branch)

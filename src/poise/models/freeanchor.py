@@ -12,28 +12,26 @@ from poise.boxes import DeltaCoder
 from poise.criteria import AnchorCriterion
 from poise.criteria.bags import FreeAnchorCriterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import Weights, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import pyramid, timm_backbone
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.layers import retina_anchors
 from poise.postprocess import PostProcess
 
 
+@flat_options
 def freeanchor(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
     topk: int = 50,
     threshold: float = 0.6,
     deterministic: bool = False,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(nms_threshold=0.5),
 ) -> PyramidDetector:
     """FreeAnchor on a feature pyramid.
 
@@ -42,7 +40,7 @@ def freeanchor(
         threshold: IoU from which the box of an anchor reduces its negative weight.
         deterministic: select among anchors with equal IoU as the original code does, for comparing numbers.
     """
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
     head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth)
@@ -52,10 +50,6 @@ def freeanchor(
         body,
         neck,
         DenseBranch(
-            head,
-            assigner,
-            FreeAnchorCriterion(),
-            PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
-            hard_criterion=AnchorCriterion(coder),
+            head, assigner, FreeAnchorCriterion(), PostProcess(**vars(nms)), hard_criterion=AnchorCriterion(coder)
         ),
     )

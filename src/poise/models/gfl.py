@@ -12,50 +12,33 @@ from collections.abc import Sequence
 from poise.assign import ATSS
 from poise.criteria import DistributionCriterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import Weights, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import pyramid, timm_backbone
 from poise.nn.heads.distribution import DistributionHead
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess
 
 
+@flat_options
 def gfl(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     caffe: bool = False,
     deformable_stages: Sequence[int] = (),
     channels: int = 256,
     depth: int = 4,
     topk: int = 9,
     bins: int = 17,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """GFL on a feature pyramid, with distributions of distances over 0, ..., ``bins`` - 1 strides.
 
     ``deformable_stages`` are stages of the backbone (of 3, 4, 5) with DCNv1, as published.
     """
-    body = Backbone(
-        backbone,
-        (3, 4, 5),
-        backbone_weights,
-        frozen_stages,
-        norm_eval,
-        not caffe,
-        caffe,
-        deformable_stages,
-        gated=False,
-    )
+    body = timm_backbone(backbone, caffe=caffe, deformable_stages=deformable_stages, gated=False)
     neck = pyramid(body, channels, from_input=False, relu=False)
     head = DistributionHead(channels, num_classes, square_anchors(neck.strides), bins, depth)
-    branch = DenseBranch(
-        head,
-        ATSS(topk),
-        DistributionCriterion(),
-        PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
-    )
+    branch = DenseBranch(head, ATSS(topk), DistributionCriterion(), PostProcess(**vars(nms)))
     return PyramidDetector(body, neck, branch)

@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from poise.assign import ATSS
 from poise.criteria.distribution import gflv2_criterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import Weights, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import pyramid, timm_backbone
 from poise.nn.heads.distribution import DistributionHead, DistributionQuality
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess
 
 
+@flat_options
 def gflv2(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     deformable_stages: Sequence[int] = (),
     channels: int = 256,
     depth: int = 4,
@@ -31,9 +31,7 @@ def gflv2(
     bins: int = 17,
     reg_topk: int = 4,
     reg_channels: int = 64,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """GFLv2 on a feature pyramid, with distributions of distances over 0, ..., ``bins`` - 1 strides.
 
@@ -42,25 +40,8 @@ def gflv2(
         reg_topk: number of largest probabilities of each side that the quality predictor reads, with their mean.
         reg_channels: hidden channels of the quality predictor.
     """
-    body = Backbone(
-        backbone,
-        (3, 4, 5),
-        backbone_weights,
-        frozen_stages,
-        norm_eval,
-        deformable_stages=deformable_stages,
-        gated=False,
-    )
+    body = timm_backbone(backbone, deformable_stages=deformable_stages, gated=False)
     neck = pyramid(body, channels, from_input=False, relu=False)
     quality = DistributionQuality(reg_topk, reg_channels)
     head = DistributionHead(channels, num_classes, square_anchors(neck.strides), bins, depth, quality=quality)
-    return PyramidDetector(
-        body,
-        neck,
-        DenseBranch(
-            head,
-            ATSS(topk),
-            gflv2_criterion(),
-            PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
-        ),
-    )
+    return PyramidDetector(body, neck, DenseBranch(head, ATSS(topk), gflv2_criterion(), PostProcess(**vars(nms))))

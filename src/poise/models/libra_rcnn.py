@@ -15,8 +15,9 @@ from poise.branches.region import RegionBranch
 from poise.criteria import AnchorCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.faster_rcnn import BOX_LOSSES, choose, proposal_stage, region_stage
-from poise.models.parts import Weights, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import pyramid, timm_backbone
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.layers import retina_anchors
 from poise.nn.necks.balanced_pyramid import BalancedPyramid
@@ -25,12 +26,11 @@ from poise.postprocess import PostProcess, RegionPostProcess
 from poise.sample import TakeAll, libra_sampler, random_sampler
 
 
+@flat_options
 def libra_faster_rcnn(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     caffe: bool = False,
     channels: int = 256,
     hidden: int = 1024,
@@ -39,9 +39,7 @@ def libra_faster_rcnn(
     anchors: int = 256,
     regions: int = 512,
     proposals: int = 1000,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(nms_threshold=0.5),
     deterministic: bool = False,
 ) -> PyramidDetector:
     """Build Faster R-CNN with the three changes.
@@ -53,46 +51,38 @@ def libra_faster_rcnn(
 
     The other arguments are those of ``faster_rcnn``.
     """
-    body = Backbone(backbone, (2, 3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    body = timm_backbone(backbone, (2, 3, 4, 5), caffe=caffe)
     levels = FPN(body.channels, body.strides, channels, SubsampledLevel())
     first = proposal_stage(levels, None if deterministic else random_sampler(anchors, 0.5, 5), proposals)
     sampler = TakeAll() if deterministic else libra_sampler(regions)
-    postprocess = RegionPostProcess(score_threshold, nms_threshold, max_detections)
+    postprocess = RegionPostProcess(**vars(nms))
     second = region_stage(levels, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
     return PyramidDetector(body, balanced(levels, 2, refine), RegionBranch(first, second))
 
 
+@flat_options
 def libra_retinanet(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
     refine: str = "non_local",
     box_loss: str = "balanced_l1_0.11",
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(nms_threshold=0.5),
 ) -> PyramidDetector:
     """Build RetinaNet with the balanced feature pyramid and balanced L1; RetinaNet does not sample.
 
     The published code has beta = 0.11, with which the smallest errors get a larger gradient instead of a smaller one;
     the article's loss has beta = 1 (``box_loss="balanced_l1"``).
     """
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    body = timm_backbone(backbone, caffe=caffe)
     levels = pyramid(body, channels, from_input=True, relu=False)
     coder = DeltaCoder()
     head = AnchorHead(channels, num_classes, retina_anchors(levels.strides), coder, depth)
     criterion = AnchorCriterion(coder, offset_loss=choose("box_loss", BOX_LOSSES, box_loss))
-    branch = DenseBranch(
-        head,
-        MaxIoU(0.5, 0.4, 0.0),
-        criterion,
-        PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
-    )
+    branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0), criterion, PostProcess(**vars(nms)))
     return PyramidDetector(body, balanced(levels, 1, refine), branch)
 
 

@@ -14,7 +14,8 @@ import copy
 from poise.assign import DynamicSoftLabel
 from poise.criteria import nanodet_plus_criterion
 from poise.detectors import AssignGuidanceModule, DenseBranch, GuidedDetector, PyramidDetector
-from poise.models.parts import Weights
+from poise.models.groups import NMSOptions, Weights
+from poise.models.options import flat_options
 from poise.nn.activations import with_leaky_activations
 from poise.nn.backbones.shufflenet import ShuffleNetV2
 from poise.nn.backbones.timm_features import Backbone
@@ -25,8 +26,10 @@ from poise.postprocess import PostProcess
 from poise.structures import SwitchAtEpoch
 
 
+@flat_options
 def nanodet_plus(
     num_classes: int,
+    *,
     backbone: str = "shufflenetv2_1.0x",
     backbone_weights: Weights = None,
     channels: int = 96,
@@ -38,9 +41,7 @@ def nanodet_plus(
     distance_alpha: float = 10.0,
     distance_beta: float | None = None,
     bins: int = 8,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(),
 ) -> GuidedDetector | PyramidDetector:
     """NanoDet-Plus.
 
@@ -59,12 +60,8 @@ def nanodet_plus(
     neck = GhostPAN(body.channels, body.strides, channels)
     grid = point_grid(neck.strides, offset=0.0)
     head = LightHead(channels, num_classes, grid, bins, depth)
-    branch = DenseBranch(
-        head,
-        DynamicSoftLabel(topk, iou_weight, distance_alpha, distance_beta),
-        nanodet_plus_criterion(),
-        PostProcess(score_threshold, nms_threshold, topk=None, max_detections=max_detections),
-    )
+    assigner = DynamicSoftLabel(topk, iou_weight, distance_alpha, distance_beta)
+    branch = DenseBranch(head, assigner, nanodet_plus_criterion(), PostProcess(**vars(nms), topk=None))
     if not guide_depth:
         return PyramidDetector(body, neck, branch)
     guide_head = with_leaky_activations(DistributionHead(2 * channels, num_classes, grid, bins, guide_depth))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from inspect import Parameter
 
 from torch import nn
 
 from poise.assign import Assigner
 from poise.criteria import Criterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.options import option_types
-from poise.models.parts import Weights, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options, option_types
+from poise.models.parts import pyramid, timm_backbone
 from poise.postprocess import PostProcess
 
 GIVEN = ("channels", "num_classes", "strides")  # arguments of a head that are no options of the model
@@ -30,26 +30,21 @@ def one_stage(head: Callable[..., nn.Module], assigner: Assigner, criterion: Cri
 
     def build(
         num_classes: int,
-        backbone: str = "resnet50",
-        backbone_weights: Weights = None,
-        frozen_stages: int | None = None,
-        norm_eval: bool | None = None,
+        *,
+        backbone: BackboneOptions = BackboneOptions(),
         channels: int = 256,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.6,
-        max_detections: int = 100,
-        **options: Any,
+        nms: NMSOptions = NMSOptions(),
+        **options: object,
     ) -> PyramidDetector:
-        body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+        body = timm_backbone(backbone)
         neck = pyramid(body, channels, from_input=False, relu=True)
-        postprocess = PostProcess(score_threshold, nms_threshold, max_detections=max_detections)
-        branch = DenseBranch(head(channels, num_classes, neck.strides, **options), assigner, criterion, postprocess)
-        return PyramidDetector(body, neck, branch)
+        built = head(channels, num_classes, neck.strides, **options)
+        return PyramidDetector(body, neck, DenseBranch(built, assigner, criterion, PostProcess(**vars(nms))))
 
-    own = {name: kind for name, kind in option_types(head).items() if name not in GIVEN}
-    defaults = inspect.signature(head).parameters
-    *shared, _ = inspect.signature(build).parameters.values()
-    extra = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name].default) for name in own]
-    build.__signature__ = inspect.Signature([*shared, *extra])  # type: ignore[attr-defined]
-    build.__annotations__ = {**build.__annotations__, **own}
-    return build
+    own, types = inspect.signature(head).parameters, option_types(head)
+    further = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=own[name].default, annotation=types[name])
+        for name in types
+        if name not in GIVEN
+    ]
+    return flat_options(build, further)

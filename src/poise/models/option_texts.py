@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
+from poise.models import groups
 from poise.models.table import model_rows
 
 ENTRY = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*)$")  # of a section "Args" in a cleaned docstring
@@ -22,12 +24,25 @@ def option_texts(name: str) -> tuple[tuple[str, str, str], ...]:
     """
     family = model_rows()[name].family
     function = _builder(family)
-    texts = _explained(ast.get_docstring(function) or "")
-    arguments = [*function.args.args, *function.args.kwonlyargs][1:]  # without the number of classes
-    nodes = [*function.args.defaults, *(node for node in function.args.kw_defaults if node)]
-    defaults = [_literal(node) for node in nodes]
-    pairs = zip((one.arg for one in arguments), defaults, strict=True)
-    return tuple((option, default, texts.get(option, "")) for option, default in pairs if option != "backbone_weights")
+    own = _explained(ast.get_docstring(function) or "")
+    found: list[tuple[str, str, str]] = []
+    for argument, node in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
+        group = _group(node)
+        if group is None:
+            found.append((argument.arg, _literal(node), own.get(argument.arg, "")))
+            continue
+        texts = {name: text for kind in type(group).__mro__ for name, text in _explained(kind.__doc__ or "").items()}
+        texts |= own
+        found += [(one.name, str(vars(group)[one.name]), texts.get(one.name, "")) for one in fields(group)]
+    return tuple(one for one in found if one[0] != "backbone_weights")
+
+
+def _group(node: ast.expr | None) -> groups.OptionGroup | None:
+    """Return the group of options that a default makes, or None for another default."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        return None
+    plain: groups.OptionGroup = vars(groups)[node.func.id]()
+    return replace(plain, **{str(one.arg): ast.literal_eval(one.value) for one in node.keywords})
 
 
 def _builder(family: str) -> ast.FunctionDef:
@@ -39,10 +54,10 @@ def _builder(family: str) -> ast.FunctionDef:
     raise LookupError(f"no builder '{family}'")
 
 
-def _literal(node: ast.expr) -> str:
+def _literal(node: ast.expr | None) -> str:
     """Return a default as it is written on the command line, or an empty text if it is no literal."""
     try:
-        return str(ast.literal_eval(node))
+        return str(ast.literal_eval(node)) if node else ""
     except ValueError:
         return ""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from functools import partial
+from inspect import Parameter, Signature
 from numbers import Integral, Real
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from poise.models.groups import OptionGroup
 from poise.suggestions import did_you_mean
 
 MINIMUM = {  # of options with the same meaning in every model
@@ -26,6 +30,7 @@ MINIMUM = {  # of options with the same meaning in every model
     "initial_epochs": 0,
     "frozen_stages": -1,
 }
+Built = TypeVar("Built")
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", types.NoneType: "nothing"}
 
 
@@ -47,6 +52,45 @@ def check_options(owner: str, build: Callable[..., Any], options: Mapping[str, A
             raise ValueError(f"{option}={value!r} of {owner} must be {_wanted(hints[option])}")
         if isinstance(value, Real) and float(value) < MINIMUM.get(option, -math.inf):
             raise ValueError(f"{option}={value} of {owner} must be at least {MINIMUM[option]}")
+
+
+def flat_options(build: Callable[..., Built], further: Sequence[Parameter] = ()) -> Callable[..., Built]:
+    """Return a builder function whose groups of options (``poise.models.groups``) are options of their own.
+
+    ``fcos(80, frozen_stages=1)`` then stands for ``fcos(80, backbone=BackboneOptions(frozen_stages=1))``; signature and
+    annotations have the fields of each group, with the group's values as defaults. All options are keyword-only.
+
+    Args:
+        build: its groups are the parameters whose default is an ``OptionGroup``.
+        further: parameters that ``build`` takes by ``**options``.
+    """
+    types = get_type_hints(build)
+    first, *own = inspect.signature(build).parameters.values()
+    groups: dict[str, OptionGroup] = {one.name: one.default for one in own if isinstance(one.default, OptionGroup)}
+    members = {name: [field.name for field in fields(group)] for name, group in groups.items()}
+    shown = [first.replace(annotation=types[first.name])]
+    for one in own:
+        if one.name in groups:
+            group, kinds = groups[one.name], get_type_hints(type(groups[one.name]))
+            shown += [
+                Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(group, name), annotation=kinds[name])
+                for name in members[one.name]
+            ]
+        elif one.kind is not Parameter.VAR_KEYWORD:
+            shown.append(one.replace(annotation=types[one.name]))
+    shown += further
+
+    @functools.wraps(build)
+    def flat(num_classes: int, **options: Any) -> Built:
+        given = {
+            name: replace(group, **{option: options.pop(option) for option in members[name] if option in options})
+            for name, group in groups.items()
+        }
+        return build(num_classes, **given, **options)
+
+    flat.__annotations__ = {one.name: one.annotation for one in shown} | {"return": types["return"]}
+    flat.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+    return flat
 
 
 def option_types(build: Callable[..., Any]) -> dict[str, Any]:

@@ -11,19 +11,19 @@ from __future__ import annotations
 from poise.assign import OTA
 from poise.criteria.ota import OTACriterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import Weights, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import pyramid, timm_backbone
 from poise.nn.heads.centerness import Distances, IoUHead
 from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
 
 
+@flat_options
 def ota(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
@@ -31,9 +31,7 @@ def ota(
     radius: float = 2.5,
     temperature: float = 0.1,
     iterations: int = 50,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """OTA on a feature pyramid.
 
@@ -42,14 +40,8 @@ def ota(
         radius: strides from an object's center within which points are candidates.
         temperature, iterations: of the Sinkhorn algorithm; smaller temperatures give harder plans.
     """
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
     head = IoUHead(channels, num_classes, point_grid(neck.strides, 0.0), Distances(), depth, tower_bias=True)
     assigner = OTA(topk, radius, temperature=temperature, iterations=iterations)
-    return PyramidDetector(
-        body,
-        neck,
-        DenseBranch(
-            head, assigner, OTACriterion(), PostProcess(score_threshold, nms_threshold, max_detections=max_detections)
-        ),
-    )
+    return PyramidDetector(body, neck, DenseBranch(head, assigner, OTACriterion(), PostProcess(**vars(nms))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from poise import losses
 from poise.criteria.distribution import iou_label
 from poise.losses import hard_label
+from poise.models.groups import BackboneOptions
 from poise.nn.backbones.eva import Eva, SimplePyramid
 from poise.nn.backbones.shufflenet import ShuffleNetV2
 from poise.nn.backbones.swin import Swin
@@ -18,7 +18,6 @@ from poise.nn.backbones.timm_features import Backbone
 from poise.nn.necks.channel_mapper import ChannelMapper
 from poise.nn.necks.fpn import FPN, StridedLevels
 
-Weights = str | Path | None
 ClassLossName = Literal["focal", "varifocal"]
 QueryBackbone = Backbone | Swin | Eva | ShuffleNetV2
 
@@ -37,31 +36,47 @@ def pyramid(backbone: Backbone, channels: int, from_input: bool, relu: bool, gro
     return FPN(backbone.channels, backbone.strides, channels, extra, groups)
 
 
+def timm_backbone(
+    options: BackboneOptions,
+    stages: Sequence[int] = (3, 4, 5),
+    *,
+    train_norm: bool = True,
+    caffe: bool = False,
+    deformable_stages: Sequence[int] = (),
+    gated: bool = True,
+) -> Backbone:
+    """Return a backbone of timm or of a plug-in; arguments as of ``Backbone``, whose norms ``caffe`` freezes."""
+    return Backbone(
+        options.backbone,
+        stages,
+        options.backbone_weights,
+        options.frozen_stages,
+        options.norm_eval,
+        train_norm and not caffe,
+        caffe,
+        deformable_stages,
+        gated,
+    )
+
+
 def query_backbone(
-    name: str,
+    options: BackboneOptions,
     stages: Sequence[int],
-    weights: Weights,
-    frozen_stages: int | None,
-    norm_eval: bool | None,
+    *,
     drop_path: float = 0.0,
-    deterministic: bool = False,
     window: int = 24,
     checkpointed: bool = False,
 ) -> QueryBackbone:
     """Return a backbone of the DETR family: Swin, EVA-02, ShuffleNetV2, or any other of timm with frozen norms.
 
     Args:
-        name: ``swin_...``, ``eva02_...``, ``shufflenetv2_...`` or another name of timm.
+        options: the name is ``swin_...``, ``eva02_...``, ``shufflenetv2_...`` or another one of timm.
         stages: stages whose maps are returned.
-        weights: None, ``"imagenet"`` or a file.
-        frozen_stages: number of stages that are not trained; None for the default of the backbone.
-        norm_eval: whether batch norms stay in evaluation mode; None for the default.
         drop_path: probability of stochastic depth.
-        deterministic: disables stochastic depth.
         window: side of EVA-02's attention windows, in patches.
         checkpointed: whether EVA-02 recomputes its activations in the backward pass.
     """
-    drop_path = 0.0 if deterministic else drop_path
+    name, weights, frozen_stages = options.backbone, options.backbone_weights, options.frozen_stages
     if name.startswith("eva02_"):
         if frozen_stages not in (None, -1):
             raise ValueError(
@@ -77,7 +92,7 @@ def query_backbone(
                 f"backbone '{name}': all stages are trained, and only stages {ShuffleNetV2.stages} are available"
             )
         return ShuffleNetV2(name.partition("_")[2], weights)
-    return Backbone(name, stages, weights, frozen_stages, norm_eval, train_norm=False)
+    return timm_backbone(options, stages, train_norm=False)
 
 
 def query_neck(body: QueryBackbone, channels: int) -> ChannelMapper | SimplePyramid:

@@ -12,28 +12,26 @@ from collections.abc import Sequence
 from poise.assign.rep_points import FirstBoxOverlap
 from poise.criteria.rep_points import RepPointsCriterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import ClassLossName, class_supervision, pyramid, timm_backbone
 from poise.nn.heads.rep_points import RepPointsHead
 from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
 
 
+@flat_options
 def reppoints(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     deformable_stages: Sequence[int] = (),
     group_norm: bool = False,
     channels: int = 256,
     depth: int = 3,
     gradient_scale: float = 0.1,
     class_loss: ClassLossName = "focal",
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(nms_threshold=0.5),
 ) -> PyramidDetector:
     """RepPoints (the moment-based form) on a feature pyramid.
 
@@ -45,26 +43,12 @@ def reppoints(
         gradient_scale: factor of the gradient that initial points receive as offsets of the deformable convolution.
     """
     groups = 32 if group_norm else 0
-    body = Backbone(
-        backbone,
-        (3, 4, 5),
-        backbone_weights,
-        frozen_stages,
-        norm_eval,
-        deformable_stages=deformable_stages,
-        gated=False,
-    )
+    body = timm_backbone(backbone, deformable_stages=deformable_stages, gated=False)
     neck = pyramid(body, channels, from_input=True, relu=False, groups=groups)
     head = RepPointsHead(channels, num_classes, point_grid(neck.strides, 0.0), depth, groups, gradient_scale)
     criterion = RepPointsCriterion(*class_supervision(class_loss))
     return PyramidDetector(
         body,
         neck,
-        DenseBranch(
-            head,
-            FirstBoxOverlap(),
-            criterion,
-            PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
-            initial_criterion=criterion.initial,
-        ),
+        DenseBranch(head, FirstBoxOverlap(), criterion, PostProcess(**vars(nms)), initial_criterion=criterion.initial),
     )

@@ -10,40 +10,33 @@ from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder
 from poise.criteria import AnchorCriterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import ClassLossName, Weights, class_supervision, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import ClassLossName, class_supervision, pyramid, timm_backbone
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.layers import retina_anchors
 from poise.postprocess import PostProcess
 
 
+@flat_options
 def retinanet(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
     class_loss: ClassLossName = "focal",
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(nms_threshold=0.5),
 ) -> PyramidDetector:
     """RetinaNet on a feature pyramid.
 
     With ``class_loss="varifocal"`` the class target is the IoU of the prior's box (VarifocalNet's article, table 1).
     """
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, not caffe, caffe)
+    body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = DeltaCoder()
     head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth)
     criterion = AnchorCriterion(coder, *class_supervision(class_loss))
-    branch = DenseBranch(
-        head,
-        MaxIoU(0.5, 0.4, 0.0),
-        criterion,
-        PostProcess(score_threshold, nms_threshold, max_detections=max_detections),
-    )
+    branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0), criterion, PostProcess(**vars(nms)))
     return PyramidDetector(body, neck, branch)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from poise.assign import ATSS, TaskAligned
 from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import Weights, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import pyramid, timm_backbone
 from poise.nn.heads.task_aligned import TaskAlignedHead
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess
@@ -19,21 +20,18 @@ from poise.protocols import Assigner, Criterion
 from poise.structures import SwitchAtEpoch
 
 
+@flat_options
 def tood(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     channels: int = 256,
     depth: int = 6,
     topk: int = 13,
     alpha: float = 1.0,
     beta: float = 6.0,
     initial_epochs: int = 4,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """TOOD (its anchor-free form) on a feature pyramid.
 
@@ -43,18 +41,11 @@ def tood(
         alpha, beta: exponents of score and IoU in the alignment.
         initial_epochs: number of epochs with ATSS and the focal loss.
     """
-    body = Backbone(backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval)
+    body = timm_backbone(backbone)
     neck = pyramid(body, channels, from_input=False, relu=False)
     head = TaskAlignedHead(channels, num_classes, square_anchors(neck.strides), depth)
     assigner: SwitchAtEpoch[Assigner] = SwitchAtEpoch(ATSS(9), TaskAligned(topk, alpha, beta), initial_epochs)
     criterion: SwitchAtEpoch[Criterion] = SwitchAtEpoch(InitialCriterion(), TaskAlignedCriterion(), initial_epochs)
     return PyramidDetector(
-        body,
-        neck,
-        DenseBranch(
-            head,
-            assigner,
-            criterion,
-            PostProcess(score_threshold, nms_threshold, clip_margin=None, max_detections=max_detections),
-        ),
+        body, neck, DenseBranch(head, assigner, criterion, PostProcess(**vars(nms), clip_margin=None))
     )

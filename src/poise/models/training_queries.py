@@ -14,6 +14,7 @@ from typing import Any
 
 from poise.assign import Hungarian
 from poise.detectors.query import OneToManyMatching
+from poise.models.groups import TrainingQueryOptions
 from poise.nn.transformer.queries import GroupedQueries, SelectedQueries
 
 
@@ -23,31 +24,37 @@ class TrainingQueries:
 
     Args:
         queries: used at inference.
-        groups: of ``queries`` queries each in training (Group-DETR: 11).
-        one_to_many: additional queries in training (H-DETR: 1500), matched with every object ``repeats`` times.
-        weight: of the losses of the additional queries.
+        options: Group-DETR has 11 ``query_groups``, H-DETR 1500 ``one_to_many_queries``.
 
     Raises:
         ValueError: both forms at once, or a number below its minimum.
     """
 
     queries: int
-    groups: int = 1
-    one_to_many: int = 0
-    repeats: int = 6
-    weight: float = 1.0
+    options: TrainingQueryOptions
 
     def __post_init__(self) -> None:
-        if self.groups < 1 or self.one_to_many < 0 or self.repeats < 1:
+        groups, one_to_many, repeats = self.groups, self.one_to_many, self.options.one_to_many_repeats
+        if groups < 1 or one_to_many < 0 or repeats < 1:
             raise ValueError(
-                f"query_groups={self.groups} and one_to_many_repeats={self.repeats} must be at least 1, "
-                f"one_to_many_queries={self.one_to_many} at least 0"
+                f"query_groups={groups} and one_to_many_repeats={repeats} must be at least 1, "
+                f"one_to_many_queries={one_to_many} at least 0"
             )
-        if self.groups > 1 and self.one_to_many:
+        if groups > 1 and one_to_many:
             raise ValueError(
-                f"query_groups={self.groups} and one_to_many_queries={self.one_to_many} exclude each other: set one of "
-                "them, or neither"
+                f"query_groups={groups} and one_to_many_queries={one_to_many} exclude each other: set one of them, or "
+                "neither"
             )
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of queries in training."""
+        return self.options.query_groups
+
+    @property
+    def one_to_many(self) -> int:
+        """Number of additional queries in training."""
+        return self.options.one_to_many_queries
 
     @property
     def total(self) -> int:
@@ -62,6 +69,7 @@ class TrainingQueries:
 
     def detector_options(self, assigner: Hungarian) -> dict[str, Any]:
         """Return the arguments of ``QueryDetector`` that these queries need."""
-        matching = OneToManyMatching(replace(assigner, repeats=self.repeats), self.weight) if self.one_to_many else None
+        repeated = replace(assigner, repeats=self.options.one_to_many_repeats)
+        matching = OneToManyMatching(repeated, self.options.one_to_many_weight) if self.one_to_many else None
         count = self.queries if self.groups > 1 or self.one_to_many else 0
         return {"num_inference_queries": count, "query_groups": self.groups, "one_to_many": matching}

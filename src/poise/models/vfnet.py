@@ -17,8 +17,9 @@ from poise.assign import ATSS
 from poise.criteria.initial_boxes import InitialBoxCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.parts import Weights, check_choice, pyramid
-from poise.nn.backbones.timm_features import Backbone
+from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.options import flat_options
+from poise.models.parts import check_choice, pyramid, timm_backbone
 from poise.nn.heads.star import PlainConv, StarConv, StarHead, StarRefinement, distance_scales
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess, topk_pairs, topk_priors
@@ -34,12 +35,11 @@ CRITERIA = {
 PRESELECT = {"pairs": topk_pairs, "priors": topk_priors}
 
 
+@flat_options
 def vfnet(
     num_classes: int,
-    backbone: str = "resnet50",
-    backbone_weights: Weights = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    *,
+    backbone: BackboneOptions = BackboneOptions(),
     deformable_stages: Sequence[int] = (),
     deformable_towers: bool = False,
     channels: int = 256,
@@ -50,9 +50,7 @@ def vfnet(
     gradient_scale: float = 0.1,
     class_loss: LossName = "varifocal",
     preselect: PreselectName = "pairs",
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
+    nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """VarifocalNet on a feature pyramid.
 
@@ -67,9 +65,7 @@ def vfnet(
         preselect: what is kept of each level before NMS: the top (prior, class) pairs (MMDetection 3), or all classes
             of the top priors (the authors' code, with which the AP was published).
     """
-    body = Backbone(
-        backbone, (3, 4, 5), backbone_weights, frozen_stages, norm_eval, deformable_stages=deformable_stages
-    )
+    body = timm_backbone(backbone, deformable_stages=deformable_stages)
     neck = pyramid(body, channels, from_input=False, relu=True)
     layer = StarConv if star else PlainConv
     refinement = StarRefinement(channels, len(neck.strides), layer(channels)) if refine else None
@@ -86,9 +82,7 @@ def vfnet(
     )
     check_choice("class_loss", class_loss, CRITERIA)
     check_choice("preselect", preselect, PRESELECT)
-    postprocess = PostProcess(
-        score_threshold, nms_threshold, preselect=PRESELECT[preselect], max_detections=max_detections
-    )
+    postprocess = PostProcess(**vars(nms), preselect=PRESELECT[preselect])
     initial = InitialBoxCriterion() if refine else None
     branch = DenseBranch(head, ATSS(topk), CRITERIA[class_loss], postprocess, initial_criterion=initial)
     return PyramidDetector(body, neck, branch)
