@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 
 from poise.models import create_model, list_models
 from poise.models.files import load_model, save_model
+from poise.models.groups import NMSOptions
+from poise.models.options import flat_options, option_types
 
 
 def test_listing() -> None:
@@ -126,3 +129,23 @@ def test_a_saved_model_trains_on_as_it_was_trained(tmp_path: Path) -> None:
         save_model(saved, tmp_path / "model.pt")
         body = load_model(tmp_path / "model.pt").train().network.backbone.body
         assert body.bn1.training != rests and body.layer1[0].conv1.weight.requires_grad != rests
+
+
+def test_options_of_a_group_are_options_of_the_builder() -> None:
+    """Each is given by its own name, keeps the defaults of this builder, and is refused by position."""
+
+    @flat_options
+    def build(
+        num_classes: int, *, nms: NMSOptions = NMSOptions(nms_threshold=0.5), topk: int = 9, **rest: float
+    ) -> tuple[int, NMSOptions, int, dict[str, float]]:
+        return num_classes, nms, topk, rest
+
+    assert list(inspect.signature(build).parameters) == [
+        *("num_classes", "score_threshold", "nms_threshold", "max_detections", "topk")
+    ]
+    assert option_types(build)["max_detections"] is int
+    made = build(3, max_detections=7, topk=1, alpha=2.0)
+    assert made == (3, NMSOptions(nms_threshold=0.5, max_detections=7), 1, {"alpha": 2.0})
+    assert build(3) == (3, NMSOptions(nms_threshold=0.5), 9, {})  # nothing is left over from the call before
+    with pytest.raises(TypeError):
+        build(3, 0.05)  # type: ignore[call-arg]
