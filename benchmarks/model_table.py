@@ -25,6 +25,7 @@ import poise
 from poise.models.assigners import ASSIGNERS
 from poise.models.catalog import NAMES, Entry
 from poise.models.criteria import CRITERIA
+from poise.models.necks import NECKS
 from poise.models.roles import without_training_parts
 from poise.models.samplers import SAMPLERS
 from poise.models.table import FILE, KINDS, OF_EVERY_MODEL
@@ -112,7 +113,7 @@ def table(known: dict[str, Any]) -> dict[str, Any]:
         counts = known[name][2:4] if name in known else [parameters_of(name), gflops_of(name)]
         models[name] = [family, backbone_of(entry), *counts, size]
         print(name, *models[name], flush=True)
-    parts = {"assigner": list(ASSIGNERS), "sampler": list(SAMPLERS), "criterion": list(CRITERIA)}
+    parts = {"assigner": list(ASSIGNERS), "sampler": list(SAMPLERS), "criterion": list(CRITERIA), "neck": list(NECKS)}
     return {"parts": parts, "options": options, "models": dict(sorted(models.items()))}
 
 

@@ -49,6 +49,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
         BySize(1.0, 6.0),
         negative_probability=NormalizedIoU(BySize(1.0, 3.0)),
         bag_bounds_negatives=True,
+        return_sizes=True,
     ),
     "auto_assign_geometric": AutoAssign(detached=True, geometric=True),
 }

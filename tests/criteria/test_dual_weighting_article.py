@@ -13,6 +13,7 @@ from support.scenes import POINTS, predictions_of, truth_of
 
 from poise.assign.center_priors import DistanceCenterPrior, GaussianCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import BySize, DualWeighting, LinearIoU, overlap_power
+from poise.criteria.dual_weighting import DualWeightingCriterion
 from poise.models import create_model
 from poise.structures import GroundTruth, Predictions
 
@@ -173,6 +174,27 @@ def test_one_word_is_the_article() -> None:
     published = create_model("dw_r18_fpn", 3, **small).network.branch
     assert replace(published.assigner, center_prior=GaussianCenterPrior()) == DualWeighting()
     assert not published.criterion.detached
+
+
+def test_gamma2_by_size_is_the_exponent_of_the_last_object_of_the_class() -> None:
+    predictions = predictions_of(Predictions, 1, 0, POINTS)
+    truth = truth_of([9], 1)
+    rule = replace(ARTICLE, center_prior=DistanceCenterPrior(2.0), return_sizes=True)
+    assignment = rule(predictions, truth)
+    criterion = DualWeightingCriterion(gamma=BySize(1.0, 3.0))
+    weights = criterion.weights(predictions, assignment, truth).negative[0]
+    divisor = max(float((1 - assignment.negative.double()).sum()), 1.0)
+    expected = (predictions.scores()[0].double() ** 3 * assignment.negative[0]).tolist()
+    for box, label in zip(truth.boxes[0, :9].double().tolist(), truth.labels[0, :9].tolist(), strict=True):
+        size = math.sqrt((box[2] - box[0]) * (box[3] - box[1]))
+        gamma = 1.0 if size <= 32 else 3.0 if size >= 96 else 1 + 2 * math.log(size / 32) / math.log(3)
+        for point in points_inside(predictions, box, label):
+            if point.distance < 2.0:
+                probability = float(assignment.negative[0, point.number, label])
+                expected[point.number][label] = point.score**gamma * probability
+    torch.testing.assert_close(weights, torch.tensor(expected) / divisor)
+    with pytest.raises(ValueError, match="return_sizes"):
+        criterion.weights(predictions, ARTICLE(predictions, truth), truth)
 
 
 def test_sizes_that_exclude_each_other_are_refused() -> None:

@@ -15,7 +15,7 @@ BOXES = torch.tensor([[4.0, 6.0, 40.0, 50.0], [20.0, 10.0, 60.0, 30.0]])
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     *[("dw", {"bag": bag}) for bag in ("soft_center", "distance", "radius", "topk")],
     *[("dw", {"form": "article", "bag": bag}) for bag in ("soft_center", "radius", "topk")],
-    ("dw", {"beta_small": 3.0, "mu_small": 2.0, "gamma1_small": 1.0}),
+    ("dw", {"beta_small": 3.0, "mu_small": 2.0, "gamma1_small": 1.0, "gamma2_small": 3.0}),
     *[("dw", {"negative": kind}) for kind in ("both", "probability", "importance", "neither", "complement")],
     ("dw", {"overlap_function": "linear", "gamma1": 1.0, "gamma2": 1.0}),
     ("dw", {"location": "iou", "beta": 3.0, "mu": 4.0, "mu_total": 4.0}),
@@ -87,7 +87,30 @@ def test_unknown_choices_are_refused(family: str, option: str, value: str) -> No
         create_model(f"{family}_mnv3s_fpn", 3, **SMALL, **{option: value})
 
 
+@pytest.mark.parametrize(
+    ("family", "options", "reason"),
+    [
+        ("dw", {"bag_threshold": 0.2}, "bag='soft_center' does not read it"),
+        ("dw", {"bag": "topk", "bag_radius": 2.0}, "bag='topk' does not read it"),
+        ("dw", {"bag_bounds_negatives": True}, "covers the whole object"),
+        ("dw", {"negative": "neither", "gamma2_small": 1.0}, "has no importance within objects"),
+        ("libra_faster_rcnn", {"refine": "off", "refine_level": 1}, "refine='off' leaves the pyramid as it is"),
+        ("libra_retinanet", {"box_loss": "l1", "l1_beta": 0.5}, "box_loss='l1' has no such parameter"),
+        ("faster_rcnn", {"box_loss": "smooth_l1", "l1_alpha": 0.2}, "box_loss='smooth_l1' has no such parameter"),
+        ("libra_faster_rcnn", {"iou_bins": 4, "sampler": "random"}, "which sampler='random' replaces: leave it out"),
+        ("libra_faster_rcnn", {"neck": "balanced_pyramid"}, "has a balanced feature pyramid already"),
+        ("fcos", {"neck": "balanced_pyramid(refine_level=5)"}, "the pyramid has levels 0 to 4"),
+        ("fcos", {"neck": "balanced_pyramid(refine='pool')"}, "one of none, conv, non_local"),
+    ],
+    ids=str,
+)
+def test_options_that_exclude_each_other_are_refused(family: str, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        create_model(f"{family}_mnv3s_fpn", 3, channels=16, **options)
+
+
 def test_numbers_out_of_range_are_refused() -> None:
-    for options in ({"mu": -1.0}, {"gamma2": -1.0}, {"bag": "distance", "bag_threshold": 1.5}, {"bag_topk": 0}):
+    wrong = ({"mu": -1.0}, {"gamma2": -1.0}, {"bag": "distance", "bag_threshold": 1.5}, {"bag": "topk", "bag_topk": 0})
+    for options in (*wrong, {"gamma2_small": -1.0}):
         with pytest.raises(ValueError, match="="):
             create_model("dw_mnv3s_fpn", 3, **SMALL, **options)

@@ -27,6 +27,7 @@ class DualWeights(PairWeights):
     """``positive`` (B,N,G), ``negative`` (B,N,C): the probability of being a negative, 1 outside every object."""
 
     inside: Tensor  # (B,N,C) bool: within an object of that class
+    sizes: Tensor | None = None  # (B,N,C): root of the area of the object whose negative weight it is, px; 0 outside
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,9 @@ class BySize:
         if not 0 < self.low < self.high:
             raise ValueError(f"{self}: 0 < low < high")
 
-    def __call__(self, boxes: Tensor) -> Tensor:
-        """Return the values (...) for the boxes (...,4) of objects."""
-        size = area(boxes).clamp(min=TINY).sqrt()
-        part = ((size / self.low).log() / math.log(self.high / self.low)).clamp(0, 1)
+    def __call__(self, sizes: Tensor) -> Tensor:
+        """Return the values (...) for the sizes (...) of objects, in pixels."""
+        part = ((sizes.clamp(min=TINY) / self.low).log() / math.log(self.high / self.low)).clamp(0, 1)
         return self.small + (self.large - self.small) * part
 
 
@@ -57,7 +57,12 @@ Parameter = float | BySize
 
 def of_pairs(parameter: Parameter, objects: Objects, pairs: Pairs) -> Tensor | float:
     """Return the value of a parameter for each pair."""
-    return pairs.from_objects(parameter(objects.boxes)) if isinstance(parameter, BySize) else parameter
+    return pairs.from_objects(parameter(sizes_of(objects.boxes))) if isinstance(parameter, BySize) else parameter
+
+
+def sizes_of(boxes: Tensor) -> Tensor:
+    """Return the root of the area (...) of boxes (...,4)."""
+    return area(boxes).clamp(min=TINY).sqrt()
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class DualWeighting:
     negative_probability: Callable[[Tensor, Pairs, Objects], Tensor] = NormalizedIoU()
     detached: bool = True  # False lets gradients through the positive weights
     bag_bounds_negatives: bool = False  # priors with a center prior of 0 are plain negatives, as in the article
+    return_sizes: bool = False  # for a criterion whose exponent depends on the size of the object
 
     def __post_init__(self) -> None:
         values = (self.beta, self.mu, self.mu_total)
@@ -126,6 +132,7 @@ class DualWeighting:
             priors, boxes, finite = predictions.priors, predictions.boxes.float(), predictions.finite()
             batch, count, classes = predictions.logits.shape
             negative, positive = boxes.new_full((batch, classes, count), OUTSIDE), []
+            sizes = torch.zeros_like(negative) if self.return_sizes else None
             for objects in chunks_of_objects(truth, count, planes_alive=8):
                 pairs = inside(priors, objects)
                 if self.bag_bounds_negatives:
@@ -142,5 +149,9 @@ class DualWeighting:
                 positive.append(pairs.to_dense(weight))
                 probability = self.negative_probability(overlap.detach(), pairs, objects)  # eq. 6
                 pairs.scatter_by_class(probability, objects.labels, negative, reduce="last")
+                if sizes is not None:
+                    size = pairs.from_objects(sizes_of(objects.boxes)).expand_as(probability)
+                    pairs.scatter_by_class(size, objects.labels, sizes, reduce="last")
             inside_class, negative = (t.transpose(1, 2) for t in (negative < OUTSIDE, negative.clamp_(max=1)))
-            return DualWeights(torch.cat(positive, 1).transpose(1, 2), negative, inside_class)
+            sizes = None if sizes is None else sizes.transpose(1, 2)
+            return DualWeights(torch.cat(positive, 1).transpose(1, 2), negative, inside_class, sizes)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from poise.assign.dual_weighting import DualWeights
+from poise.assign.dual_weighting import BySize, DualWeights, Parameter
 from poise.boxes import giou
 from poise.losses import masked_sum, normalizer
 from poise.pairwise import from_mask, object_slices, sum_by_class
@@ -63,19 +63,20 @@ class DualWeightingCriterion:
     Args:
         positive_weight: weight of the positive classification loss, and of the box loss.
         box_weight: weight of the box loss relative to it.
-        gamma: exponent of the importance.
+        gamma: exponent of the importance; ``BySize`` within objects needs ``DualWeighting(return_sizes=True)``.
         negative_weight: combination of the factors of the negative weight.
         detached: whether the importance has no gradient, as in the article.
     """
 
     positive_weight: float = 0.25
     box_weight: float = 5.0
-    gamma: float = 2.0
+    gamma: Parameter = 2.0
     negative_weight: Callable[[NegativeWeightFactors], Tensor] = NegativeWeightFactors.probability_and_importance
     detached: bool = False
 
     def __post_init__(self) -> None:
-        if self.gamma < 0:
+        lowest = min(self.gamma.small, self.gamma.large) if isinstance(self.gamma, BySize) else self.gamma
+        if lowest < 0:
             raise ValueError(f"DualWeightingCriterion(gamma={self.gamma}): gamma must not be negative")
 
     def __call__(self, predictions: Predictions, assignment: DualWeights, truth: GroundTruth) -> dict[str, Tensor]:
@@ -102,10 +103,21 @@ class DualWeightingCriterion:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return positive and negative weights (B,N,C), the factor of the first and the divisor of the second."""
         positive = sum_by_class(assignment.positive, truth.labels, scores.shape[2])
-        importance = (scores.detach() if self.detached else scores) ** self.gamma
+        importance = (scores.detach() if self.detached else scores) ** self._exponent(assignment)
         factors = NegativeWeightFactors(assignment.negative, importance, positive.detach(), assignment.inside)
         scale = self.positive_weight / normalizer(truth.num_objects.sum())
         return positive, self.negative_weight(factors), scale, normalizer((1 - assignment.negative).sum())
+
+    def _exponent(self, assignment: DualWeights) -> Tensor | float:
+        """Return gamma, or that of each prior and class (B,N,C): by the size of the object, ``large`` outside."""
+        if not isinstance(self.gamma, BySize):
+            return self.gamma
+        if assignment.sizes is None:
+            raise ValueError(
+                f"DualWeightingCriterion(gamma={self.gamma}) reads the sizes of objects, which the assigner does not "
+                "return: give DualWeighting(return_sizes=True), on the command line dual_weighting(return_sizes=true)"
+            )
+        return torch.where(assignment.inside, self.gamma(assignment.sizes), self.gamma.large)
 
 
 def box_loss(boxes: Tensor, truth: GroundTruth, weight: Tensor) -> Tensor:

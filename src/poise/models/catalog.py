@@ -31,6 +31,7 @@ from poise.models.gflv2 import gflv2
 from poise.models.groups import Weights
 from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
+from poise.models.necks import AddedBalancedPyramid
 from poise.models.options import check_options
 from poise.models.ota import ota
 from poise.models.paa import paa
@@ -216,6 +217,7 @@ def create_model(
     assigner: str | Assigner | None = None,
     sampler: str | Sampler | None = None,
     criterion: str | Criterion | None = None,
+    neck: str | AddedBalancedPyramid | None = None,
     **options: Any,
 ) -> DetectionModel:
     """Build a detector.
@@ -231,6 +233,8 @@ def create_model(
             or a name of ``poise.models.assigners``; None: the model's own.
         sampler: another sampler of regions for a two-stage detector, given in the same ways.
         criterion: another criterion for the detections, given in the same ways.
+        neck: "balanced_pyramid", for example "balanced_pyramid(refine='conv')": adds the balanced feature pyramid of
+            Libra R-CNN after the pyramid of a dense or two-stage detector.
         options: keyword arguments of the builder function in ``poise.models``.
 
     Raises:
@@ -253,7 +257,7 @@ def create_model(
     if image_size is not None:
         preprocess = preprocess.with_size(image_size)
         options = {**options, "image_size": [preprocess.short, preprocess.long]}
-    given = {"assigner": assigner, "sampler": sampler, "criterion": criterion}
+    given = {"assigner": assigner, "sampler": sampler, "criterion": criterion, "neck": neck}
     given = {kind: part for kind, part in given.items() if part is not None}
     options = {**options, **exchange_parts(network, name, given, options)}
     return DetectionModel(network, preprocess, name, num_classes, options, entry.progress)

@@ -35,7 +35,7 @@ from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeight
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import check_choice, pyramid, timm_backbone
+from poise.models.parts import check_choice, pyramid, refuse_without_effect, timm_backbone
 from poise.nn.heads.dual_weighting import BoundaryRefinement, DualWeightingHead
 from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
@@ -83,9 +83,9 @@ def dw(
     refine: bool = True,
     form: FormName = "code",
     bag: BagName = "soft_center",
-    bag_threshold: float = 0.3,
-    bag_radius: float = 1.5,
-    bag_topk: int = 9,
+    bag_threshold: float | None = None,
+    bag_radius: float | None = None,
+    bag_topk: int | None = None,
     bag_bounds_negatives: bool | None = None,
     beta: float = 5.0,
     mu: float = 5.0,
@@ -100,6 +100,7 @@ def dw(
     beta_small: float | None = None,
     mu_small: float | None = None,
     gamma1_small: float | None = None,
+    gamma2_small: float | None = None,
     box_weight: float = 5.0,
     openable_sides: bool = False,
     nms: NMSOptions = NMSOptions(),
@@ -108,29 +109,31 @@ def dw(
 
     Args:
         deformable_stages, deformable_towers: DCNv2 in stages of the backbone, and in the last layer of both towers.
+        depth: layers of each tower.
         refine: box refinement at learned boundary points.
-        form: "code" (as published) or "article": the values of ``mu_total``, ``location``, ``overlap_function``,
-            ``detach_importance`` and ``bag_bounds_negatives`` that are not given.
-        bag: the candidate bag: "soft_center" weights points by the center prior, "distance" takes those where it is
-            larger than ``bag_threshold``, "radius" those within ``bag_radius`` strides of the center, "topk" the
-            ``bag_topk`` nearest of each level.
-        bag_bounds_negatives: whether points outside of the bag are plain negatives, with probability 1 (article).
-        beta: exponent of the box in the consistency, score * exp(-beta * GIoU loss), or score * IoU ** beta (article)
-            with ``location`` "iou".
+        form: "code" (as published) or "article": the values of the options marked (article), and of mu_total.
+        bag: candidate bag: "soft_center" (Gaussian of the distance from the center), "distance", "radius" or "topk".
+        bag_threshold: center prior above which "distance" takes a point (0.3: within 1.72 strides).
+        bag_radius, bag_topk: strides from the center ("radius", 1.5); nearest points of each level ("topk", 9).
+        bag_bounds_negatives: points outside of the bag are plain negatives, with probability 1 (article).
+        beta: exponent of the box in the consistency.
         mu: factor in the exponent of the positive weight, exp(mu * consistency) * consistency.
         mu_total: the same in the sum that divides it: 3 in the code, ``mu`` in the article (weights sum to 1).
-        detach_weights: whether positive weights have no gradient.
-        overlap_function: from IoU ** ``gamma1`` to the probability of being a negative: "normalized" by object (code),
-            or "linear" through (0.5, 1) and (0.95, 0) (article).
-        gamma2: exponent of the score in the importance; ``detach_importance`` stops its gradient (article).
-        negative: factors of the negative weight inside objects; "complement" is 1 - positive weight.
-        beta_small, mu_small, gamma1_small: values for objects of at most 32 px (the root of the area), which change to
-            ``beta``, ``mu`` and ``gamma1`` at 96 px; None: the same. Lower values keep more samples of small objects.
+        location: box term of the consistency: "giou", exp(-beta * GIoU loss) (code), or "iou", IoU ** beta (article).
+        detach_weights: positive weights have no gradient.
+        overlap_function: probability of being a negative: "normalized" by object, or "linear", 0 at 0.95 (article).
+        gamma1: exponent of the IoU in this probability.
+        gamma2: exponent of the score in the importance as a negative.
+        negative: factors of the negative weight: "both", "probability", "importance", "neither", "complement".
+        detach_importance: the importance has no gradient (article).
+        beta_small: ``beta`` of objects of at most 32 px (root of the area); it changes to ``beta`` at 96 px.
+        mu_small, gamma1_small, gamma2_small: the same for mu (small values keep more samples), gamma1 and gamma2.
         box_weight: weight of the box loss relative to the positive classification loss.
         openable_sides: let the gradient reopen box sides that the published ReLU has closed (set by fine-tuning).
     """
     own = resolved_form(form, mu_total, location, overlap_function, detach_importance, bag_bounds_negatives)
     check_choice("negative", negative, NEGATIVES)
+    refuse_unread(bag, bag_bounds_negatives, negative, gamma2_small)
     body = timm_backbone(backbone, deformable_stages=deformable_stages)
     neck = pyramid(body, channels, from_input=False, relu=True)
     refinement = BoundaryRefinement(channels, openable_sides) if refine else None
@@ -139,9 +142,10 @@ def dw(
         channels, num_classes, grid, refinement, depth, deformable=deformable_towers, openable_sides=openable_sides
     )
     center_prior = candidate_bag(bag, head.center_prior, bag_threshold, bag_radius, bag_topk)
-    parameters = by_size(beta_small, beta), by_size(mu_small, mu), by_size(gamma1_small, gamma1)
-    assigner = weighting(own, center_prior, *parameters, detach_weights)
-    criterion = DualWeightingCriterion(0.25, box_weight, gamma2, NEGATIVES[negative], own.detach_importance)
+    small = by_size(beta_small, beta), by_size(mu_small, mu), by_size(gamma1_small, gamma1)
+    assigner = weighting(own, center_prior, *small, detach_weights, gamma2_small is not None)
+    gamma = by_size(gamma2_small, gamma2)
+    criterion = DualWeightingCriterion(0.25, box_weight, gamma, NEGATIVES[negative], own.detach_importance)
     post = PostProcess(**vars(nms), min_size=-1)
     return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, post, fcos_criterion()))
 
@@ -155,8 +159,26 @@ def resolved_form(name: FormName, *given: Any) -> Form:
     return form
 
 
+def refuse_unread(bag: BagName, bounds: bool | None, negative: NegativeName, gamma2_small: float | None) -> None:
+    """Check that ``bag_bounds_negatives`` and ``gamma2_small`` have an effect if they are given.
+
+    Raises:
+        ValueError: one has none.
+    """
+    if bag == "soft_center":
+        refuse_without_effect("bag='soft_center' covers the whole object", bag_bounds_negatives=bounds or None)
+    if negative not in ("both", "importance"):
+        refuse_without_effect(f"negative='{negative}' has no importance within objects", gamma2_small=gamma2_small)
+
+
 def weighting(
-    form: Form, center_prior: CenterPriorFunction, beta: Parameter, mu: Parameter, gamma: Parameter, detached: bool
+    form: Form,
+    center_prior: CenterPriorFunction,
+    beta: Parameter,
+    mu: Parameter,
+    gamma: Parameter,
+    detached: bool,
+    return_sizes: bool,
 ) -> DualWeighting:
     """Return the assigner of a form."""
     return DualWeighting(
@@ -168,21 +190,28 @@ def weighting(
         OVERLAPS[form.overlap_function](gamma),
         detached,
         form.bag_bounds_negatives,
+        return_sizes,
     )
 
 
 def candidate_bag(
-    name: BagName, center_prior: CenterPrior, threshold: float, radius: float, topk: int
+    name: BagName, center_prior: CenterPrior, threshold: float | None, radius: float | None, topk: int | None
 ) -> CenterPriorFunction:
-    """Return the center prior of a candidate bag; the arguments after ``center_prior`` are those of the other bags."""
+    """Return the center prior of a candidate bag; the arguments after ``center_prior`` are those of the other bags.
+
+    Raises:
+        ValueError: an unknown bag, or an argument of another one.
+    """
     check_choice("bag", name, get_args(BagName))
-    bags: dict[str, CenterPriorFunction] = {
-        "soft_center": center_prior,
-        "distance": ThresholdedCenterPrior(center_prior, threshold),
-        "radius": DistanceCenterPrior(radius),
-        "topk": TopKCenterPrior(topk),
-    }
-    return bags[name]
+    own = {"distance": "bag_threshold", "radius": "bag_radius", "topk": "bag_topk"}
+    given = {"bag_threshold": threshold, "bag_radius": radius, "bag_topk": topk}
+    others = {option: value for option, value in given.items() if option != own.get(name)}
+    refuse_without_effect(f"bag='{name}' does not read it", **others)
+    if name == "distance":
+        return ThresholdedCenterPrior(center_prior, 0.3 if threshold is None else threshold)
+    if name == "radius":
+        return DistanceCenterPrior(1.5 if radius is None else radius)
+    return TopKCenterPrior(9 if topk is None else topk) if name == "topk" else center_prior
 
 
 def by_size(small: float | None, large: float) -> Parameter:

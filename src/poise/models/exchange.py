@@ -1,4 +1,4 @@
-"""Parts that ``create_model`` exchanges: ``assigner``, ``sampler`` and ``criterion``."""
+"""Parts that ``create_model`` exchanges, ``assigner``, ``sampler`` and ``criterion``, or adds, ``neck``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 from poise.detectors import DenseBranch
 from poise.models.assigners import builders, swap_assigner
 from poise.models.criteria import CRITERIA, swap_criterion
+from poise.models.necks import NECKS, extend_neck
 from poise.models.notation import Part
 from poise.models.options import option_types
 from poise.models.samplers import SAMPLERS, swap_sampler
@@ -20,11 +21,14 @@ ASSIGNER_OPTIONS = "topk radius sigma alpha beta initial_epochs temperature iter
 ASSIGNER_OPTIONS += " bag_topk mu mu_total location detach_weights overlap_function gamma1"
 ASSIGNER_OPTIONS += " iou_weight distance_alpha distance_beta"
 ASSIGNER_OPTIONS += " form bag_radius bag_bounds_negatives beta_small mu_small gamma1_small weights"
-CRITERION_OPTIONS = "class_loss box_loss box_weight class_weight l1_epoch gamma2 negative detach_importance"
+CRITERION_OPTIONS = (
+    "class_loss box_loss l1_alpha l1_gamma l1_beta box_weight class_weight l1_epoch gamma2 gamma2_small negative"
+    " detach_importance"
+)
 OWN_OPTIONS = {  # options of models that set a part of theirs, which another part would not read
     "assigner": ASSIGNER_OPTIONS.split(),
     "criterion": [*CRITERION_OPTIONS.split(), "initial_epochs"],
-    "sampler": ["regions"],
+    "sampler": ["regions", "iou_bins"],
 }
 SAME = {"regions": "size"}  # names that options of models and of parts have for one thing
 
@@ -36,7 +40,7 @@ def exchange_parts(
 
     Args:
         model: its name, for messages.
-        given: parts or their texts, by ``assigner``, ``sampler`` and ``criterion``.
+        given: parts or their texts, by ``assigner``, ``sampler``, ``criterion`` and ``neck``.
         options: the options of the model that were given beside them.
 
     Returns:
@@ -49,6 +53,8 @@ def exchange_parts(
     parts = {kind: to_part(value, kind, known[kind]) for kind, value in given.items()}
     replaced = {}
     own_criterion = _dense_criterion(network)
+    if "neck" in parts:
+        extend_neck(network, parts["neck"], model)
     if "assigner" in parts:
         replaced["assigner"] = swap_assigner(network, parts["assigner"], model)
     if _dense_criterion(network) is not own_criterion:
@@ -58,19 +64,25 @@ def exchange_parts(
         _check_assignment(network, parts["criterion"], model)
     if "sampler" in parts:
         replaced["sampler"] = swap_sampler(network, parts["sampler"], model)
-    for kind, part in parts.items():
-        if replaced[kind] and not (kind == "sampler" and part.options is None):
-            _refuse_second(kind, part, registries()[kind][part.name], options)
+    for kind, part in ((kind, parts[kind]) for kind in replaced):
+        build = registries()[kind][part.name]
+        if kind == "sampler" and part.options is None:  # a bare name keeps the numbers of the model that it has
+            kept = option_types(build)
+            unread = {name: value for name, value in options.items() if SAME.get(name, name) not in kept}
+        else:
+            unread = dict(options)
+        if replaced[kind]:
+            _refuse_second(kind, part, build, unread)
     return {kind: str(part) for kind, part in parts.items()}
 
 
 def registries() -> dict[str, Mapping[str, Callable[..., Any]]]:
     """Return the classes and functions of exchangeable parts by kind and name."""
-    return {"assigner": builders(), "sampler": SAMPLERS, "criterion": CRITERIA}
+    return {"assigner": builders(), "sampler": SAMPLERS, "criterion": CRITERIA, "neck": NECKS}
 
 
 def part_text(value: Any) -> str:
-    """Return the text of an assigner, sampler or criterion, from which an equal one is built.
+    """Return the text of an assigner, sampler, criterion or neck, from which an equal one is built.
 
     Raises:
         ValueError: the value is none of them.

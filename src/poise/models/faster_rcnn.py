@@ -8,9 +8,7 @@ IoU and trained on a sample: 256 anchors, at most half of them positive, and 512
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import TypeVar
 
 from poise import losses
 from poise.assign import MaxIoU
@@ -20,9 +18,9 @@ from poise.branches.region import ProposalPostProcess, ProposalStage, RegionBran
 from poise.criteria.region import ElementLoss, ProposalCriterion, RegionCriterion
 from poise.detectors import PyramidDetector
 from poise.detectors.region import RegionDetector
-from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.groups import BackboneOptions, BoxLossOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import timm_backbone
+from poise.models.parts import check_choice, refuse_without_effect, timm_backbone
 from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.layers import AnchorGrid
@@ -30,12 +28,10 @@ from poise.nn.necks.fpn import FPN, SubsampledLevel
 from poise.postprocess import RegionPostProcess
 from poise.sample import Sampler, TakeAll, random_sampler
 
-Part = TypeVar("Part")
 BOX_LOSSES: dict[str, ElementLoss] = {
     "l1": losses.l1,
     "smooth_l1": losses.smooth_l1,
     "balanced_l1": losses.balanced_l1,
-    "balanced_l1_0.11": partial(losses.balanced_l1, beta=0.11),  # of the published Libra RetinaNet
 }
 
 
@@ -47,7 +43,7 @@ def faster_rcnn(
     caffe: bool = False,
     channels: int = 256,
     hidden: int = 1024,
-    box_loss: str = "l1",
+    box_loss: BoxLossOptions = BoxLossOptions(),
     anchors: int = 256,
     regions: int = 512,
     proposals: int = 1000,
@@ -59,7 +55,6 @@ def faster_rcnn(
     Args:
         caffe: the stride of a stage is in its first 1x1 convolution (backbone weights converted from Caffe).
         hidden: width of the fully connected layers.
-        box_loss: of regions: ``l1``, ``smooth_l1``, ``balanced_l1`` or ``balanced_l1_0.11``.
         anchors, regions: samples of the two stages in an image.
         proposals: of an image, from the first stage to the second.
         deterministic: train on all anchors and regions instead of samples.
@@ -69,7 +64,8 @@ def faster_rcnn(
     first = proposal_stage(neck, None if deterministic else random_sampler(anchors, 0.5), proposals)
     sampler = TakeAll() if deterministic else random_sampler(regions)
     postprocess = RegionPostProcess(**vars(nms))
-    second = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
+    loss = region_box_loss(**vars(box_loss))
+    second = region_stage(neck, num_classes, hidden, sampler, loss, postprocess)
     return PyramidDetector(body, neck, RegionBranch(first, second))
 
 
@@ -81,7 +77,7 @@ def fast_rcnn(
     caffe: bool = False,
     channels: int = 256,
     hidden: int = 1024,
-    box_loss: str = "l1",
+    box_loss: BoxLossOptions = BoxLossOptions(),
     regions: int = 512,
     nms: NMSOptions = NMSOptions(nms_threshold=0.5),
     deterministic: bool = False,
@@ -96,19 +92,30 @@ def fast_rcnn(
     neck = FPN(body.channels, body.strides, channels, SubsampledLevel())
     sampler = TakeAll() if deterministic else random_sampler(regions)
     postprocess = RegionPostProcess(**vars(nms))
-    stage = region_stage(neck, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
+    loss = region_box_loss(**vars(box_loss))
+    stage = region_stage(neck, num_classes, hidden, sampler, loss, postprocess)
     return RegionDetector(body, neck, stage)
 
 
-def choose(option: str, known: Mapping[str, Part], name: str) -> Part:
-    """Return the part that an option names.
+def region_box_loss(
+    box_loss: str, l1_alpha: float | None, l1_gamma: float | None, l1_beta: float | None
+) -> ElementLoss:
+    """Return the box loss of ``BoxLossOptions``, with the parameters that are not None.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the loss is unknown, does not have a parameter that is given, or the parameter is not positive.
     """
-    if name not in known:
-        raise ValueError(f"{option}='{name}': one of {', '.join(known)}")
-    return known[name]
+    check_choice("box_loss", box_loss, BOX_LOSSES)
+    if box_loss != "balanced_l1":
+        refuse_without_effect(f"box_loss='{box_loss}' has no such parameter", l1_alpha=l1_alpha, l1_gamma=l1_gamma)
+    if box_loss == "l1":
+        refuse_without_effect("box_loss='l1' has no such parameter", l1_beta=l1_beta)
+    parameters = {"alpha": l1_alpha, "gamma": l1_gamma, "beta": l1_beta}
+    given = {name: value for name, value in parameters.items() if value is not None}
+    for name, value in given.items():
+        if value <= 0:
+            raise ValueError(f"l1_{name}={value}: must be greater than 0")
+    return partial(BOX_LOSSES[box_loss], **given) if given else BOX_LOSSES[box_loss]
 
 
 def proposal_stage(neck: FPN, sampler: Sampler | None, proposals: int = 1000) -> ProposalStage:

@@ -52,6 +52,37 @@ class NMSOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BoxLossOptions(OptionGroup):
+    """Options of the box loss of two-stage detectors and Libra RetinaNet, a loss of encoded boxes.
+
+    Args:
+        box_loss: ``l1``, ``smooth_l1`` or ``balanced_l1`` (Libra R-CNN).
+        l1_alpha: alpha of balanced L1 (0.5); smaller values increase the gradient of accurate boxes.
+        l1_gamma: gamma of balanced L1 (1.5), the gradient of outliers.
+        l1_beta: error from which smooth L1 and balanced L1 are linear (1; Libra RetinaNet's balanced L1: 0.11).
+    """
+
+    box_loss: str = "l1"
+    l1_alpha: float | None = None
+    l1_gamma: float | None = None
+    l1_beta: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancedPyramidOptions(OptionGroup):
+    """Options of Libra R-CNN's balanced feature pyramid (BFP).
+
+    Args:
+        refine: refinement of the mean of the levels: ``non_local``, ``conv``, or ``none`` (levels are averaged and
+            added back alone); ``off`` leaves the pyramid as it is.
+        refine_level: level, from 0 for the finest, whose size the mean has; by default that of stride 16.
+    """
+
+    refine: str = "non_local"
+    refine_level: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransformerOptions(OptionGroup):
     """Options of the encoder and the decoder of a DETR.
 

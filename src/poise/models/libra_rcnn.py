@@ -7,6 +7,8 @@ accurate boxes relative to outliers. Each of the three can be used alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from poise.assign import MaxIoU
@@ -14,13 +16,13 @@ from poise.boxes import DeltaCoder
 from poise.branches.region import RegionBranch
 from poise.criteria import AnchorCriterion
 from poise.detectors import DenseBranch, PyramidDetector
-from poise.models.faster_rcnn import BOX_LOSSES, choose, proposal_stage, region_stage
-from poise.models.groups import BackboneOptions, NMSOptions
+from poise.models.faster_rcnn import proposal_stage, region_box_loss, region_stage
+from poise.models.groups import BackboneOptions, BalancedPyramidOptions, BoxLossOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import pyramid, timm_backbone
+from poise.models.parts import check_choice, pyramid, refuse_without_effect, timm_backbone
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.layers import retina_anchors
-from poise.nn.necks.balanced_pyramid import BalancedPyramid
+from poise.nn.necks.balanced_pyramid import REFINEMENTS, balanced_pyramid
 from poise.nn.necks.fpn import FPN, SubsampledLevel
 from poise.postprocess import PostProcess, RegionPostProcess
 from poise.sample import TakeAll, libra_sampler, random_sampler
@@ -34,8 +36,9 @@ def libra_faster_rcnn(
     caffe: bool = False,
     channels: int = 256,
     hidden: int = 1024,
-    refine: str = "non_local",
-    box_loss: str = "balanced_l1",
+    bfp: BalancedPyramidOptions = BalancedPyramidOptions(),
+    box_loss: BoxLossOptions = BoxLossOptions(box_loss="balanced_l1"),
+    iou_bins: int = 3,
     anchors: int = 256,
     regions: int = 512,
     proposals: int = 1000,
@@ -45,19 +48,21 @@ def libra_faster_rcnn(
     """Build Faster R-CNN with the three changes.
 
     Args:
-        refine: of the balanced feature pyramid: ``non_local``, ``conv`` or ``none``; ``off`` leaves the pyramid as it
-            is.
-        box_loss: of regions; ``l1`` is Faster R-CNN's.
+        iou_bins: number of IoU bins from which negatives are drawn evenly; 1: all negatives with an IoU above 0.
+        hidden: width of the fully connected layers.
+        anchors, regions: samples of the two stages in an image.
+        proposals: of an image, from the first stage to the second.
 
     The other arguments are those of ``faster_rcnn``.
     """
     body = timm_backbone(backbone, (2, 3, 4, 5), caffe=caffe)
     levels = FPN(body.channels, body.strides, channels, SubsampledLevel())
     first = proposal_stage(levels, None if deterministic else random_sampler(anchors, 0.5, 5), proposals)
-    sampler = TakeAll() if deterministic else libra_sampler(regions)
+    sampler = TakeAll() if deterministic else libra_sampler(regions, iou_bins=iou_bins)
     postprocess = RegionPostProcess(**vars(nms))
-    second = region_stage(levels, num_classes, hidden, sampler, choose("box_loss", BOX_LOSSES, box_loss), postprocess)
-    return PyramidDetector(body, balanced(levels, 2, refine), RegionBranch(first, second))
+    loss = region_box_loss(**vars(box_loss))
+    second = region_stage(levels, num_classes, hidden, sampler, loss, postprocess)
+    return PyramidDetector(body, balanced(levels, **vars(bfp)), RegionBranch(first, second))
 
 
 @flat_options
@@ -68,24 +73,34 @@ def libra_retinanet(
     caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
-    refine: str = "non_local",
-    box_loss: str = "balanced_l1_0.11",
+    bfp: BalancedPyramidOptions = BalancedPyramidOptions(),
+    box_loss: BoxLossOptions = BoxLossOptions(box_loss="balanced_l1"),
     nms: NMSOptions = NMSOptions(nms_threshold=0.5),
 ) -> PyramidDetector:
     """Build RetinaNet with the balanced feature pyramid and balanced L1; RetinaNet does not sample.
 
     The published code has beta = 0.11, with which the smallest errors get a larger gradient instead of a smaller one;
-    the article's loss has beta = 1 (``box_loss="balanced_l1"``).
+    the article's loss has beta = 1 (``l1_beta=1.0``).
     """
+    if box_loss.box_loss == "balanced_l1" and box_loss.l1_beta is None:
+        box_loss = replace(box_loss, l1_beta=0.11)
     body = timm_backbone(backbone, caffe=caffe)
     levels = pyramid(body, channels, from_input=True, relu=False)
     coder = DeltaCoder()
     head = AnchorHead(channels, num_classes, retina_anchors(levels.strides), coder, depth)
-    criterion = AnchorCriterion(coder, offset_loss=choose("box_loss", BOX_LOSSES, box_loss))
+    criterion = AnchorCriterion(coder, offset_loss=region_box_loss(**vars(box_loss)))
     branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0), criterion, PostProcess(**vars(nms)))
-    return PyramidDetector(body, balanced(levels, 1, refine), branch)
+    return PyramidDetector(body, balanced(levels, **vars(bfp)), branch)
 
 
-def balanced(levels: FPN, gather: int, refine: str) -> nn.Module:
-    """Add the balanced feature pyramid, gathered at level ``gather``, unless ``refine`` is ``off``."""
-    return levels if refine == "off" else nn.Sequential(levels, BalancedPyramid(levels.channels, gather, refine))
+def balanced(levels: FPN, refine: str, refine_level: int | None) -> nn.Module:
+    """Add the balanced feature pyramid unless ``refine`` is ``off``; the mean has the size of ``refine_level``.
+
+    Raises:
+        ValueError: an unknown refinement, a level that does not exist, or a level without refinement.
+    """
+    check_choice("refine", refine, ("off", *REFINEMENTS))
+    if refine == "off":
+        refuse_without_effect("refine='off' leaves the pyramid as it is", refine_level=refine_level)
+        return levels
+    return nn.Sequential(levels, balanced_pyramid(levels.channels, levels.strides, refine_level, refine))

@@ -112,6 +112,17 @@ def check_choice(option: str, value: str, known: Iterable[str]) -> None:
         raise ValueError(f"{option}='{value}': one of {', '.join(known)}")
 
 
+def refuse_without_effect(reason: str, **given: object) -> None:
+    """Check that none of the options ``given`` has a value; all of them default to None.
+
+    Raises:
+        ValueError: one has a value; the message says that it has no effect, and ``reason``.
+    """
+    for option, value in given.items():
+        if value is not None:
+            raise ValueError(f"{option}={value!r} has no effect: {reason}; leave it out")
+
+
 def class_supervision(name: ClassLossName, focal: Callable[..., Tensor] = losses.focal) -> ClassSupervision:
     """Return the elementwise class loss and the class target of positives: 1, or the IoU of their box (varifocal).
 

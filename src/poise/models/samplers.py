@@ -11,6 +11,7 @@ from poise.models.notation import Part
 from poise.models.values import build_part
 from poise.plugins import load_plugins
 from poise.sample import (
+    IoUBalanced,
     PositiveNegativeSampler,
     Sampler,
     TakeAll,
@@ -38,7 +39,7 @@ def region_stage_of(network: nn.Module) -> RegionStage | None:
 
 
 def swap_sampler(network: nn.Module, part: Part, model: str) -> bool:
-    """Replace the sampler of regions; a bare name keeps the number of regions of the model.
+    """Replace the sampler of regions; a bare name keeps the numbers of regions and IoU bins of the model.
 
     Deterministic models keep theirs, which takes all regions.
 
@@ -54,8 +55,12 @@ def swap_sampler(network: nn.Module, part: Part, model: str) -> bool:
     if part.name not in SAMPLERS:
         load_plugins()
     own = stage.sampler
-    size = {"size": own.size} if isinstance(own, PositiveNegativeSampler) and part.options is None else {}
-    sampler = build_part(part, "sampler", SAMPLERS, size)
+    context: dict[str, int] = {}
+    if isinstance(own, PositiveNegativeSampler) and part.options is None:
+        context["size"] = own.size
+        if isinstance(own.negatives, IoUBalanced):
+            context["iou_bins"] = own.negatives.bins
+    sampler = build_part(part, "sampler", SAMPLERS, context)
     if isinstance(own, TakeAll):
         return False
     stage.sampler = sampler

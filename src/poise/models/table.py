@@ -24,7 +24,7 @@ KINDS = {  # JSON name of an option's type: its Python types, and the type in wo
     "str": ((str,), "a word"),
     "None": ((type(None),), "None"),
 }
-PARTS = ("assigner", "sampler", "criterion")
+PARTS = ("assigner", "sampler", "criterion", "neck")
 OF_EVERY_MODEL = (*PARTS, "deterministic", "image_size")  # options of ``create_model`` itself
 
 
@@ -91,7 +91,7 @@ def check_early(name: str, options: Mapping[str, Any]) -> None:
 
 
 def _check_part(kind: str, text: str) -> None:
-    """Check the name of an assigner, sampler or criterion; plug-ins are imported only if poise does not have it."""
+    """Check the name of a part; plug-ins are imported only if poise does not have it."""
     part, known = parse_part(text), _content()["parts"][kind]
     if part.name in known:
         return

@@ -130,3 +130,22 @@ def _written(value: Any) -> str:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return "(" + " ".join(map(str, value)) + ")"
     return str(value).lower() if isinstance(value, bool) else str(stored_value(value))
+
+
+@dataclass(frozen=True)
+class ArticleTable:
+    """A table of an article: its subject, its base model or recipe, and its rows."""
+
+    about: str
+    recipe: str
+    ablation: Ablation
+
+
+def rows(changes: Mapping[str, Mapping[str, Any]]) -> Ablation:
+    """Return an ablation from the changed settings of each row, by the title of the row."""
+    return Ablation(tuple(Variant(name, settings) for name, settings in changes.items()))
+
+
+def options(**values: Any) -> dict[str, Any]:
+    """Return options of the model as settings."""
+    return {f"model.options.{name}": value for name, value in values.items()}

@@ -24,6 +24,7 @@ SHORT_OPTIONS = {
     "assigner": "model.options.assigner",
     "sampler": "model.options.sampler",
     "criterion": "model.options.criterion",
+    "neck": "model.options.neck",
     "score_threshold": "model.options.score_threshold",
     "nms_threshold": "model.options.nms_threshold",
     "max_detections": "model.options.max_detections",

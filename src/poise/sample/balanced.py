@@ -92,16 +92,17 @@ class InstanceBalanced:
         return torch.where(few[:, None], request.candidates, selected)
 
 
-def libra_sampler(size: int = 512, positive_fraction: float = 0.25) -> PositiveNegativeSampler:
+def libra_sampler(size: int = 512, positive_fraction: float = 0.25, iou_bins: int = 3) -> PositiveNegativeSampler:
     """Return the sampler of Libra R-CNN's published code, which differs from the article."""
-    return PositiveNegativeSampler(size, positive_fraction, positives=InstanceBalanced(), negatives=IoUBalanced())
+    negatives = IoUBalanced(iou_bins)
+    return PositiveNegativeSampler(size, positive_fraction, positives=InstanceBalanced(), negatives=negatives)
 
 
 def libra_article_sampler(
-    size: int = 512, positive_fraction: float = 0.25, negative_threshold: float = 0.5
+    size: int = 512, positive_fraction: float = 0.25, negative_threshold: float = 0.5, iou_bins: int = 3
 ) -> PositiveNegativeSampler:
     """Return the sampler of Libra R-CNN's article: bins over the IoU of all negatives, exact numbers."""
-    negatives = IoUBalanced(floor=-1.0, top=negative_threshold)
+    negatives = IoUBalanced(iou_bins, floor=-1.0, top=negative_threshold)
     return PositiveNegativeSampler(size, positive_fraction, positives=InstanceBalanced(exact=True), negatives=negatives)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,7 +33,7 @@ class Convolved(nn.Sequential):
         self.add_module("act", nn.ReLU())
 
 
-REFINEMENTS: dict[str, type[nn.Module]] = {"conv": Convolved, "non_local": NonLocal}
+REFINEMENTS: dict[str, type[nn.Module] | None] = {"none": None, "conv": Convolved, "non_local": NonLocal}
 
 
 class BalancedPyramid(nn.Module):
@@ -49,10 +51,11 @@ class BalancedPyramid(nn.Module):
 
     def __init__(self, channels: int, level: int = 2, refine: str = "non_local") -> None:
         super().__init__()
-        if refine != "none" and refine not in REFINEMENTS:
-            raise ValueError(f"refine='{refine}': one of none, {', '.join(REFINEMENTS)}")
+        if refine not in REFINEMENTS:
+            raise ValueError(f"refine='{refine}': one of {', '.join(REFINEMENTS)}")
         self.level = level
-        self.refine = nn.Identity() if refine == "none" else REFINEMENTS[refine](channels)
+        build = REFINEMENTS[refine]
+        self.refine = nn.Identity() if build is None else build(channels)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
@@ -65,6 +68,19 @@ class BalancedPyramid(nn.Module):
         gathered = [_resize(level, size, shrink=i < self.level) for i, level in enumerate(maps)]
         balanced = self.refine(sum(gathered[1:], gathered[0]) / len(gathered))
         return [level + _resize(balanced, level.shape[-2:], shrink=i >= self.level) for i, level in enumerate(maps)]
+
+
+def balanced_pyramid(channels: int, strides: Sequence[int], level: int | None, refine: str) -> BalancedPyramid:
+    """Return a balanced feature pyramid for maps of ``strides``; ``level`` None: that of stride 16, or the second.
+
+    Raises:
+        ValueError: the pyramid does not have the level, or the refinement is unknown.
+    """
+    if level is None:
+        level = strides.index(16) if 16 in strides else min(1, len(strides) - 1)
+    if not 0 <= level < len(strides):
+        raise ValueError(f"refine_level={level}: the pyramid has levels 0 to {len(strides) - 1}, of strides {strides}")
+    return BalancedPyramid(channels, level, refine)
 
 
 def _resize(level: Tensor, size: tuple[int, ...], shrink: bool) -> Tensor:
