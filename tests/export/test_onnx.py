@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +171,28 @@ def test_files_that_poise_did_not_write(tmp_path: Path) -> None:
         load_exported(tmp_path / "noise.onnx")
     with pytest.raises(FileNotFoundError, match="no exported model"):
         load_exported(tmp_path / "nothing.onnx")
+
+
+RUN = """
+import sys
+from poise.api import Detector
+from poise.cli import main
+
+path, picture, out = sys.argv[1:]
+assert main(["predict", path, picture, "--out", out, "--score-threshold", "0.05"]) == 0
+assert len(Detector(path).predict(picture, score_threshold=0.05)[0]) > 0
+rooms = ("poise.models", "poise.nn", "poise.detectors", "poise.branches", "timm")
+loaded = [name for name in sys.modules if name in rooms or name.startswith(tuple(f"{room}." for room in rooms))]
+assert not loaded, loaded
+"""
+
+
+def test_a_file_runs_without_the_code_of_the_networks(
+    nanodet: tuple[DetectionModel, Path, ExportComparison], tmp_path: Path
+) -> None:
+    picture = tmp_path / "scene.png"
+    Image.fromarray(images()[0].permute(1, 2, 0).numpy()).save(picture)
+    words = [sys.executable, "-c", RUN, str(nanodet[1]), str(picture), str(tmp_path / "out")]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "out" / "scene.png").is_file()

@@ -17,17 +17,9 @@ from poise.api.thresholds import best_thresholds
 from poise.api.training import load_best, start_settings
 from poise.api.warnings import ProposalsWarning, SplitWarning, warn_random_weights
 from poise.detection_model import DetectionModel, with_postprocess_options
-from poise.evaluate import Evaluation, evaluate
-from poise.evaluate.extra import MeasureWithExtra, check_metrics
-from poise.evaluate.limits import measure_with
-from poise.evaluate.run import Measure
 from poise.inference import MAX_PIXELS, Boxes, Result, Tiling, detect_frames, frames_of
 from poise.inference.sources import OnBadImage, Source
-from poise.inference.views import TestTimeAugmentation, evaluate_views, wanted_views
-from poise.models.files import load_model, save_model
-from poise.models.roles import with_head, without_training_parts
-from poise.recipes import get_recipe
-from poise.recipes.short_options import with_options
+from poise.inference.views import TestTimeAugmentation, wanted_views
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -36,6 +28,7 @@ if TYPE_CHECKING:
     from poise.data import ImageSet
     from poise.data.loader import EvaluationLoader
     from poise.engine.run import RunResult
+    from poise.evaluate import Evaluation
 
 
 class Detector:
@@ -218,6 +211,9 @@ class Detector:
             ValueError: an unknown setting (a similar one is suggested), or data that cannot be trained on.
         """
         from poise.engine.run import train  # training needs more packages than prediction: imported on use
+        from poise.models.files import load_model
+        from poise.recipes import get_recipe
+        from poise.recipes.short_options import with_options
 
         if resume and out is None:
             raise ValueError("resume=True needs out=, the folder of the run to continue")
@@ -276,19 +272,24 @@ class Detector:
         Returns:
             ``.metrics`` (``.ap``, ``.ap50``, ``.classes``, ``.table()``), ``.detections`` as COCO results, ``.curves``.
         """
-        model = with_head(self.model, head) if head else self.model
+        from poise.evaluate import evaluate
+        from poise.evaluate.extra import measure_of
+
+        model = self.model
+        if head:
+            from poise.models.roles import with_head
+
+            model = with_head(model, head)
         model = with_postprocess_options(model, max_detections=max_detections)
         loading: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
         opening: dict[str, Any] = {"on_bad_data": on_bad_data, "follow_links": follow_links}
         regions: dict[str, Any] = {"proposals": proposals, "proposals_limit": proposals_limit}
         images, loader = self.batches(data, split, **loading, **opening, **regions)
         truth = images.to_coco()
-        measure: Measure | None = measure_with(truth, max_detections)
-        if metrics:
-            check_metrics(metrics)
-            measure = MeasureWithExtra(tuple(metrics), measure)
+        measure = measure_of(truth, max_detections, metrics)
         if tta is not None:
             from poise.data import evaluation_loader
+            from poise.inference.view_evaluation import evaluate_views
 
             loaders = partial(evaluation_loader, images, **loading)
             return evaluate_views(model, wanted_views(tta), loaders, truth, self.device, measure, progress)
@@ -326,10 +327,14 @@ class Detector:
 
     def drop_training_parts(self) -> Detector:
         """Remove auxiliary heads and one-to-many queries, which only training needs. Returns this detector."""
+        from poise.models.roles import without_training_parts
+
         self.model = without_training_parts(self.model)
         return self
 
     def save(self, path: PathLike) -> Path:
         """Write a model file that ``Detector(path)`` and ``poise.load(path)`` read."""
+        from poise.models.files import save_model
+
         save_model(self.model, path)
         return Path(path)

@@ -15,8 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from poise.models.option_texts import option_texts
-
 HELP_WORDS = ("-h", "--help", "--help-all")
 VALUES = {  # what stands for the value of an option, by the last part of its name …
     "data": "PATH",
@@ -108,6 +106,8 @@ def render_help(
             lines += ["", group]
         lines += _lines(one, everything, (defaults or {}).get(one.name), width)
     if everything and details.model:
+        from poise.models.option_texts import option_texts  # other commands start without the models
+
         lines += ["", f"Options of {details.model} in --model.options NAME VALUE …"]
         for name, value, text in option_texts(details.model):
             lines += _wrapped(name, f"{text} [{value}]" if value else text, width)

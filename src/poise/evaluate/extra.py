@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from poise.evaluate.coco import measure_coco
+from poise.evaluate.limits import measure_with
 from poise.evaluate.lvis import is_lvis, measure_lvis
 from poise.plugins import load_plugins, with_origins
 from poise.suggestions import did_you_mean
@@ -43,3 +44,16 @@ def check_metrics(names: Sequence[str], known: Sequence[str] = ()) -> None:
         if name not in METRICS:
             listed = ", ".join([*known, *with_origins("metric", METRICS)]) or "none of plug-ins"
             raise ValueError(f"no metric '{name}'{did_you_mean(name, [*known, *METRICS])}; there are {listed}")
+
+
+def measure_of(truth: Mapping[str, Any], max_detections: int | None, names: Sequence[str]) -> Callable[..., Any] | None:
+    """Return what measures so many detections per image and the metrics ``names``; None for the usual metrics.
+
+    Raises:
+        ValueError: no plug-in has a metric, or LVIS data with another limit.
+    """
+    measure = measure_with(truth, max_detections)
+    if not names:
+        return measure
+    check_metrics(names)
+    return MeasureWithExtra(tuple(names), measure)

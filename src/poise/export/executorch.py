@@ -6,14 +6,16 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from poise.export.formats import companion
 from poise.export.metadata import ExportMetadata
-from poise.export.plan import Plan
+
+if TYPE_CHECKING:
+    from poise.export.plan import Plan
 
 
 def write(plan: Plan, path: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from poise.export.formats import companion
 from poise.export.metadata import ExportMetadata
-from poise.export.plan import Plan
+
+if TYPE_CHECKING:
+    from poise.export.plan import Plan
 
 CONVERTED = "converted"  # stem of the converter's files
 ATTEMPTS = 3  # pnnx crashes in about one of eighty runs and succeeds on the same file the next time

@@ -6,14 +6,16 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from poise.export.metadata import KEY, NO_METADATA, ExportMetadata
 from poise.export.packages import MissingPackage
-from poise.export.plan import Plan
+
+if TYPE_CHECKING:
+    from poise.export.plan import Plan
 
 OPSET = 18
 LEARNED = {"Conv", "Gemm", "MatMul", "ConvTranspose"}  # operators that may have weights

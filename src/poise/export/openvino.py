@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from poise.export.metadata import KEY, NO_METADATA, ExportMetadata
 from poise.export.onnx import full_precision_nodes, graph_of
-from poise.export.plan import Plan
+
+if TYPE_CHECKING:
+    from poise.export.plan import Plan
 
 
 def write(plan: Plan, path: Path) -> None:

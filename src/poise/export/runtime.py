@@ -17,8 +17,6 @@ from poise.detection_model import DetectionModel
 from poise.export.formats import FORMATS, format_of
 from poise.export.metadata import ExportMetadata
 from poise.export.packages import require_packages
-from poise.export.raw import decoded
-from poise.models.files import build
 from poise.postprocess import classwise_nms
 from poise.structures import Batch, Detections, Predictions, Priors, Progress, StepOutput
 
@@ -85,7 +83,7 @@ class ExportedNetwork(nn.Module):
         super().__init__()
         self.metadata, self.session = metadata, session
         self.where = nn.Parameter(torch.zeros(0), requires_grad=False)  # defines the device of the inputs
-        self.head: Any = build(metadata.model).network.branch.head if metadata.outputs == "raw" else None  # type: ignore[union-attr]
+        self.head = _head(metadata) if metadata.outputs == "raw" else None
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         raise ValueError("an exported file cannot be trained: train its checkpoint")
@@ -121,6 +119,8 @@ class ExportedNetwork(nn.Module):
         height, width = pixels.shape[2:]
         if self.metadata.outputs == "raw":
             shapes = self.metadata.level_shapes(height, width)
+            from poise.export.raw import decoded
+
             return decoded(self.head, list(found.values()), self.metadata.channels, shapes)
         levels = self.metadata.level_sizes(height, width)
         priors = Priors(found["boxes"][:1], torch.ones(found["boxes"].shape[1]), levels)
@@ -170,3 +170,11 @@ class ExportedNetwork(nn.Module):
         border = self.metadata.postprocess.clip_margin
         boxes = boxes if border is None else clip(boxes, sizes - border)
         return classwise_nms(boxes, scores, labels, scores > 0, 1.0, width)
+
+
+def _head(metadata: ExportMetadata) -> Any:
+    """Return the head that decodes raw outputs; files with other outputs need no code of the networks."""
+    from poise.models.files import build
+
+    network: Any = build(metadata.model).network
+    return network.branch.head
