@@ -18,18 +18,23 @@ from poise.distributed import mean_over_ranks
 from poise.structures import Assignment
 
 
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the binary cross entropy of targets in [0,1], -t ln p - (1 - t) ln(1 - p)."""
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
 def focal(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Return the focal loss (Lin et al. 2017) of binary targets, -alpha_t (1 - p_t)^gamma ln p_t."""
     probability = logits.sigmoid()
     error = probability + targets - 2 * probability * targets  # 1 - p_t
     weight = alpha * targets + (1 - alpha) * (1 - targets)
-    return weight * error**gamma * functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return weight * error**gamma * binary_cross_entropy(logits, targets)
 
 
 def quality_focal(logits: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
     """Return the quality focal loss (GFL: Li et al. 2020, eq. 2) of targets q in [0,1], |q - p|^beta BCE(p, q)."""
     distance = (targets - logits.sigmoid()).abs()
-    return distance**beta * functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return distance**beta * binary_cross_entropy(logits, targets)
 
 
 def joint_quality_focal(logits: Tensor, quality: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
@@ -50,10 +55,15 @@ def varifocal(
 
     q BCE(p, q) where q > 0 (weight 1 instead of q without ``iou_weighted``), alpha p^gamma BCE(p, 0) where q = 0.
     """
+    weight = varifocal_weight(logits.sigmoid(), targets, alpha, gamma, iou_weighted)
+    return weight * binary_cross_entropy(logits, targets)
+
+
+def varifocal_weight(probability: Tensor, targets: Tensor, alpha: float, gamma: float, iou_weighted: bool) -> Tensor:
+    """Return the factor of the cross entropy in ``varifocal``, given p."""
     positive = (targets > 0).float()
     positive_weight = targets if iou_weighted else positive
-    weight = positive * positive_weight + (1 - positive) * alpha * logits.sigmoid() ** gamma
-    return weight * functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return positive * positive_weight + (1 - positive) * alpha * probability**gamma
 
 
 class VarifocalLoss(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import encode_distances, iou
-from poise.criteria.protocol import Targets, loss_weights
+from poise.criteria.protocol import Targets, loss_weights, loss_weights_from_logits
 from poise.losses import masked_sum, normalizer, num_positives, num_positives_clamped
 from poise.protocols import LossWeights
 from poise.structures import (
@@ -26,8 +26,8 @@ from poise.structures import (
     Predictions,
 )
 
-SoftLabel = Callable[[DistributionPredictions, Assignment, Tensor], Tensor]
-ClassLoss = Callable[[Any, Tensor, float], Tensor]  # of predictions, class targets (B,N,C) and beta
+SoftLabel = Callable[[DistributionPredictions, Assignment, Tensor], Tensor | float]
+ClassLoss = Callable[[Any, Tensor], Tensor]  # of predictions and class targets (B,N,C)
 
 
 def iou_label(predictions: Predictions, assignment: Assignment, objects: Tensor) -> Tensor:
@@ -40,12 +40,24 @@ def quality_label(predictions: DistributionPredictions, assignment: Assignment, 
     return assignment.quality
 
 
-def qfl_of_logits(predictions: Predictions, targets: Tensor, beta: float) -> Tensor:
+def qfl_of_logits(predictions: Predictions, targets: Tensor, beta: float = 2.0) -> Tensor:
     """Return the quality focal loss of p = sigmoid(logits)."""
     return losses.quality_focal(predictions.logits, targets, beta)
 
 
-def qfl_of_joint_scores(predictions: JointDistributionPredictions, targets: Tensor, beta: float) -> Tensor:
+def focal_of_logits(predictions: Predictions, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Return the focal loss of p = sigmoid(logits)."""
+    return losses.focal(predictions.logits, targets, alpha, gamma)
+
+
+def vfl_of_logits(
+    predictions: Predictions, targets: Tensor, alpha: float = 0.75, gamma: float = 2.0, iou_weighted: bool = True
+) -> Tensor:
+    """Return the varifocal loss of p = sigmoid(logits)."""
+    return losses.varifocal(predictions.logits, targets, alpha, gamma, iou_weighted)
+
+
+def qfl_of_joint_scores(predictions: JointDistributionPredictions, targets: Tensor, beta: float = 2.0) -> Tensor:
     """Return the quality focal loss of p = sigmoid(logits) * sigmoid(quality)."""
     return losses.joint_quality_focal(predictions.logits, predictions.quality[..., None], targets, beta)
 
@@ -57,7 +69,6 @@ class DistributionCriterion:
     Args:
         box_weight: weight of the GIoU loss.
         distribution_weight: weight of the distribution focal loss.
-        beta: exponent of the quality focal loss.
         margin: distance targets are clamped to this much below the last bin.
         soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
         class_loss: elementwise class loss (B,N,C).
@@ -67,7 +78,6 @@ class DistributionCriterion:
 
     box_weight: float = 2.0
     distribution_weight: float = 0.25
-    beta: float = 2.0
     margin: float = 0.1
     soft_label: SoftLabel = iou_label
     class_loss: ClassLoss = qfl_of_logits
@@ -79,7 +89,7 @@ class DistributionCriterion:
     ) -> dict[str, Tensor]:
         """Return the class loss, ``loss_bbox`` and ``loss_dfl``."""
         objects, targets = assignment.boxes(truth), self.targets(predictions, assignment, truth)
-        class_loss = self.class_loss(predictions, targets.class_targets, self.beta).sum(2)
+        class_loss = self.class_loss(predictions, targets.class_targets).sum(2)
         distances = encode_distances(predictions.priors.centers, objects) / predictions.priors.strides[:, None]
         distances = torch.nan_to_num(distances).clamp(0, predictions.bins.shape[-1] - 1 - self.margin)
         distribution_loss = losses.distribution_focal(predictions.bins, distances).mean(2)
@@ -104,8 +114,10 @@ class DistributionCriterion:
         """Return how much each prior counts in the losses of classes and boxes (DFL is proportional to the latter)."""
         targets = self.targets(predictions, assignment, truth)
         targets = targets._replace(box_weights=targets.box_weights * self.box_weight)
-        class_loss = self.class_loss(predictions, targets.class_targets, self.beta)
-        entropy = self.class_loss(predictions, targets.class_targets, 0.0)  # with beta = 0 the cross entropy
+        class_loss = self.class_loss(predictions, targets.class_targets)
+        if not isinstance(predictions, JointDistributionPredictions):
+            return loss_weights_from_logits(targets, class_loss, predictions.logits)
+        entropy = qfl_of_joint_scores(predictions, targets.class_targets, beta=0.0)  # the cross entropy
         return loss_weights(targets, class_loss, entropy)
 
 

@@ -6,6 +6,7 @@ code divides by the number of each rank).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from poise import losses
 from poise.boxes import iou
 from poise.criteria.protocol import Targets, loss_weights_from_logits
-from poise.losses import masked_sum, normalizer, num_positives
+from poise.losses import hard_label, masked_sum, normalizer, num_positives
 from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, QualityPredictions
 
@@ -26,17 +27,25 @@ class PAACriterion:
 
     The class loss is divided by the number of positives (at least one per image), the IoU loss by the number of
     positives, and the box loss by the sum of the IoUs.
+
+    Args:
+        box_weight: weight of the box loss.
+        iou_weight: weight of the IoU loss.
+        class_loss: elementwise loss of logits and targets (B,N,C).
+        soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
     """
 
     box_weight: float = 1.3
     iou_weight: float = 0.5
+    class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
+    soft_label: Callable[[QualityPredictions, Assignment, Tensor], Tensor | float] = hard_label
 
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_bbox`` and ``loss_iou``."""
         targets = self.targets(predictions, assignment, truth)
-        class_loss = losses.focal(predictions.logits, targets.class_targets).sum(2)
+        class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
         box_loss = losses.giou(predictions.boxes, assignment.boxes(truth))
         iou_targets = _iou_targets(predictions, assignment, truth)
         iou_loss = binary_cross_entropy_with_logits(predictions.quality, iou_targets, reduction="none")
@@ -51,8 +60,9 @@ class PAACriterion:
         """Return class targets and the weights of the elementwise losses."""
         positive, iou_targets = assignment.positive, _iou_targets(predictions, assignment, truth)
         weight = iou_targets.clamp(min=1e-12) * positive
+        soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
         return Targets(
-            class_targets=assignment.class_targets(truth, predictions.logits.shape[2]),
+            class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
             class_weights=(~assignment.ignored).float() / normalizer(positive.sum(), float(len(positive))),
             box_weights=weight * (self.box_weight / normalizer(iou_targets.sum(), 1e-6)),
         )
@@ -60,7 +70,7 @@ class PAACriterion:
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and boxes."""
         targets = self.targets(predictions, assignment, truth)
-        class_loss = losses.focal(predictions.logits, targets.class_targets)
+        class_loss = self.class_loss(predictions.logits, targets.class_targets)
         return loss_weights_from_logits(targets, class_loss, predictions.logits)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,16 +15,39 @@ from poise.losses import masked_sum, normalizer
 from poise.protocols import LossWeights
 from poise.structures import Assignment, GeometricPredictions, GroundTruth
 
+ScoreLoss = Callable[[Tensor, Tensor], Tensor]  # of ln of the scores (B,N,C) and class targets
+
+
+def qfl_of_scores(log_scores: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
+    """Return the quality focal loss of scores given by their logarithm."""
+    return (targets - log_scores.exp()).abs() ** beta * _cross_entropy(log_scores, targets)
+
+
+def focal_of_scores(log_scores: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Return the focal loss of scores given by their logarithm; ``targets`` are 0 or 1."""
+    error = (targets - log_scores.exp()).abs()
+    return (alpha * targets + (1 - alpha) * (1 - targets)) * error**gamma * _cross_entropy(log_scores, targets)
+
+
+def vfl_of_scores(
+    log_scores: Tensor, targets: Tensor, alpha: float = 0.75, gamma: float = 2.0, iou_weighted: bool = True
+) -> Tensor:
+    """Return the varifocal loss of scores given by their logarithm."""
+    weight = losses.varifocal_weight(log_scores.exp(), targets, alpha, gamma, iou_weighted)
+    return weight * _cross_entropy(log_scores, targets)
+
 
 @dataclass(frozen=True)
 class TaskAlignedCriterion:
-    """Quality focal loss of the normalized alignment (the assigner's ``quality``), and GIoU loss weighted by it.
+    """Class loss of the normalized alignment (the assigner's ``quality``), and GIoU loss weighted by it.
 
     Args:
-        beta: exponent of the quality focal loss.
+        class_loss: elementwise loss of ln of the scores and of class targets (B,N,C).
+        hard_labels: class targets of positives are 1 instead of their alignment.
     """
 
-    beta: float = 2.0
+    class_loss: ScoreLoss = qfl_of_scores
+    hard_labels: bool = False
 
     def __call__(
         self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth
@@ -33,16 +57,13 @@ class TaskAlignedCriterion:
 
     def targets(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
         """Return class targets and the weights of the elementwise losses."""
-        class_targets = assignment.class_targets(truth, predictions.logits.shape[2], assignment.quality)
+        label = 1.0 if self.hard_labels else assignment.quality
+        class_targets = assignment.class_targets(truth, predictions.logits.shape[2], label)
         return _targets(assignment, class_targets, assignment.quality * assignment.positive)
 
     def weights(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses."""
         return _weights(predictions, assignment, truth, self)
-
-    def class_loss(self, log_scores: Tensor, targets: Tensor) -> Tensor:
-        """Return the elementwise class loss (B,N,C) of ln of the scores."""
-        return (targets - log_scores.exp()).abs() ** self.beta * _cross_entropy(log_scores, targets)
 
 
 @dataclass(frozen=True)
@@ -50,11 +71,10 @@ class InitialCriterion:
     """Losses of the first epochs: focal loss of the same scores, and GIoU loss weighted by centerness.
 
     Args:
-        alpha, gamma: of the focal loss.
+        class_loss: elementwise loss of ln of the scores and of class targets (B,N,C).
     """
 
-    alpha: float = 0.25
-    gamma: float = 2.0
+    class_loss: ScoreLoss = focal_of_scores
 
     def __call__(
         self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth
@@ -71,12 +91,6 @@ class InitialCriterion:
     def weights(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses."""
         return _weights(predictions, assignment, truth, self)
-
-    def class_loss(self, log_scores: Tensor, targets: Tensor) -> Tensor:
-        """Return the elementwise class loss (B,N,C) of ln of the scores."""
-        error = (targets - log_scores.exp()).abs()
-        alpha = self.alpha * targets + (1 - self.alpha) * (1 - targets)
-        return alpha * error**self.gamma * _cross_entropy(log_scores, targets)
 
 
 def _losses(

@@ -1,15 +1,16 @@
 """VarifocalNet's losses (Zhang et al. 2021): varifocal loss of the IACS, GIoU loss of initial and refined boxes.
 
 The class target of a positive is the IoU of its refined box with its object, the IoU-aware classification score (IACS,
-section 3.1). The same IoU weights the GIoU loss of the refined box, and that of the initial box its own. Normalizers
-are those of the authors' code: the class loss is divided by the number of positives and each box loss by the sum of its
-IoUs, while the article divides all by the number of positives.
+section 3.1). The same IoU weights the GIoU loss of the refined box. The authors' code weights the loss of the initial
+box by the IoU of that box and divides each box loss by the sum of its IoUs. The article (eq. 3) weights both by the IoU
+of the refined box and divides both by the number of positives. The class loss is divided by that number in both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from poise.losses import masked_sum, normalizer, num_positives
 from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, Predictions, RefinedPredictions
 
+BoxNormalizer = Literal["iou", "positives"]
+WeightingBox = Literal["initial", "refined"]
+
 
 @dataclass(frozen=True)
 class VarifocalCriterion:
@@ -30,14 +34,28 @@ class VarifocalCriterion:
         class_loss: elementwise loss of logits and targets (B,N,C).
         hard_labels: for the plain focal loss: class targets of positives are 1, and ignored priors do not count.
             Otherwise all priors count, those in the padding included, as in the authors' code.
-        initial_weight: weight of the loss of the initial box.
-        refined_weight: weight of the loss of the refined box.
+        initial_weight: weight of the loss of the initial box (lambda_0).
+        refined_weight: weight of the loss of the refined box (lambda_1).
+        class_weight: weight of the class loss.
+        box_normalizer: divisor of each box loss: ``iou``, the sum of the IoUs that weight it (code), or ``positives``,
+            the number of positives (article).
+        initial_iou: box whose IoU weights the loss of the initial box: ``initial`` (code) or ``refined`` (article).
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.varifocal
     hard_labels: bool = False
     initial_weight: float = 1.5
     refined_weight: float = 2.0
+    class_weight: float = 1.0
+    box_normalizer: BoxNormalizer = "iou"
+    initial_iou: WeightingBox = "initial"
+
+    def __post_init__(self) -> None:
+        if min(self.class_weight, self.initial_weight, self.refined_weight) < 0:
+            raise ValueError(f"{self}: weights of losses cannot be negative")
+        for name, known in (("box_normalizer", BoxNormalizer), ("initial_iou", WeightingBox)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(f"{name}='{getattr(self, name)}': one of {', '.join(get_args(known))}")
 
     def __call__(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_bbox`` and, with refined boxes, ``loss_bbox_rf``."""
@@ -48,7 +66,8 @@ class VarifocalCriterion:
         if not isinstance(predictions, RefinedPredictions):
             return {"loss_cls": class_loss, "loss_bbox": box_loss}
         initial = predictions.initial_boxes
-        initial_weights = self.initial_weight * _iou_weights(initial, objects, assignment)
+        weighting = initial if self.initial_iou == "initial" else predictions.boxes
+        initial_weights = self.initial_weight * self._iou_weights(weighting, objects, assignment)
         initial_loss = masked_sum(losses.giou(initial, objects), initial_weights)
         return {"loss_cls": class_loss, "loss_bbox": initial_loss, "loss_bbox_rf": box_loss}
 
@@ -61,8 +80,8 @@ class VarifocalCriterion:
         box_weight = self.refined_weight if refined else self.initial_weight
         return Targets(
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], label),
-            class_weights=counted / num_positives(assignment),
-            box_weights=box_weight * _iou_weights(predictions.boxes, objects, assignment),
+            class_weights=counted / num_positives(assignment) * self.class_weight,
+            box_weights=box_weight * self._iou_weights(predictions.boxes, objects, assignment),
         )
 
     def weights(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
@@ -71,8 +90,7 @@ class VarifocalCriterion:
         class_loss = self.class_loss(predictions.logits, targets.class_targets)
         return loss_weights_from_logits(targets, class_loss, predictions.logits)
 
-
-def _iou_weights(boxes: Tensor, objects: Tensor, assignment: Assignment) -> Tensor:
-    """Return the IoU of each positive's box with its object, divided by the sum of these, (B,N)."""
-    weight = iou(boxes.detach(), objects).clamp(min=EPS) * assignment.positive
-    return weight / normalizer(weight.sum())
+    def _iou_weights(self, boxes: Tensor, objects: Tensor, assignment: Assignment) -> Tensor:
+        """Return the IoU of each positive's box with its object, divided by ``box_normalizer``, (B,N)."""
+        weight = iou(boxes.detach(), objects).clamp(min=EPS) * assignment.positive
+        return weight / (normalizer(weight.sum()) if self.box_normalizer == "iou" else num_positives(assignment))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from poise import losses
 from poise.boxes import DeltaCoder, iou
 from poise.criteria.protocol import Targets
-from poise.losses import masked_sum, num_positives
+from poise.losses import binary_cross_entropy, hard_label, masked_sum, num_positives
 from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, JointDeltaPredictions
 
@@ -26,11 +27,16 @@ class YOLOXCriterion:
         coder: encoding of the offsets.
         box_weight: weight of the box loss.
         offset_weight: weight of the L1 loss of the encoded offsets; 0 leaves it out.
+        objectness_loss: elementwise loss of objectness logits and their targets (B,N).
+        objectness_label: objectness target of positives in [0,1], from predictions, assignment and the boxes of the
+            objects.
     """
 
     coder: DeltaCoder
     box_weight: float = 5.0
     offset_weight: float = 0.0
+    objectness_loss: Callable[[Tensor, Tensor], Tensor] = binary_cross_entropy
+    objectness_label: Callable[[JointDeltaPredictions, Assignment, Tensor], Tensor | float] = hard_label
 
     def __call__(
         self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth
@@ -39,7 +45,7 @@ class YOLOXCriterion:
         objects, positive, count = assignment.boxes(truth), assignment.positive.float(), num_positives(assignment)
         targets = self.targets(predictions, assignment, truth)
         class_loss = binary_cross_entropy_with_logits(predictions.logits, targets.class_targets, reduction="none")
-        objectness = binary_cross_entropy_with_logits(predictions.quality, positive, reduction="none")
+        objectness = self.objectness_loss(predictions.quality, self._objectness(predictions, assignment, truth))
         box_loss = 1 - iou(predictions.boxes, objects).square()
         terms = {
             "loss_cls": masked_sum(class_loss.sum(2), targets.class_weights),
@@ -65,4 +71,12 @@ class YOLOXCriterion:
         """Return how much each prior counts in the losses; ``background`` is the objectness loss of negatives."""
         labels, class_weights, box_weights = self.targets(predictions, assignment, truth)
         positive, negative = class_weights[..., None] * labels, class_weights[..., None] * (1 - labels)
-        return LossWeights(positive, negative, box_weights, assignment.negative / num_positives(assignment))
+        targets = self._objectness(predictions, assignment, truth)
+        factor = self.objectness_loss(predictions.quality, targets) / binary_cross_entropy(predictions.quality, targets)
+        background = torch.where(assignment.negative, factor, 0.0) / num_positives(assignment)
+        return LossWeights(positive, negative, box_weights, background)
+
+    def _objectness(self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
+        """Return the objectness targets (B,N)."""
+        label = self.objectness_label(predictions, assignment, assignment.boxes(truth))
+        return (assignment.positive * label).float()

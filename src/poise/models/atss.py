@@ -35,7 +35,9 @@ def atss(
 ) -> PyramidDetector:
     """ATSS on a feature pyramid, with ``topk`` candidates per level and object.
 
-    With ``class_loss="varifocal"`` the class target is the IoU of the prior's box (VarifocalNet's article, table 1).
+    Args:
+        class_loss: class loss and class target of positives: focal loss (1), quality focal loss or varifocal loss (the
+            IoU of the predicted box with its object; VarifocalNet's article, table 1).
     """
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)

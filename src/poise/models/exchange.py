@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from poise.criteria.varifocal import VarifocalCriterion
 from poise.detectors import DenseBranch
 from poise.models.assigners import builders, swap_assigner
 from poise.models.criteria import CRITERIA, swap_criterion
@@ -23,7 +24,7 @@ ASSIGNER_OPTIONS += " iou_weight distance_alpha distance_beta"
 ASSIGNER_OPTIONS += " form bag_radius bag_bounds_negatives beta_small mu_small gamma1_small weights"
 CRITERION_OPTIONS = (
     "class_loss box_loss l1_alpha l1_gamma l1_beta box_weight class_weight l1_epoch gamma2 gamma2_small negative"
-    " detach_importance"
+    " detach_importance gamma iou_weighted initial_weight refined_weight box_normalizer initial_iou objectness_loss"
 )
 OWN_OPTIONS = {  # options of models that set a part of theirs, which another part would not read
     "assigner": ASSIGNER_OPTIONS.split(),
@@ -53,12 +54,13 @@ def exchange_parts(
     parts = {kind: to_part(value, kind, known[kind]) for kind, value in given.items()}
     replaced = {}
     own_criterion = _dense_criterion(network)
+    own_options = _own_options(own_criterion)
     if "neck" in parts:
         extend_neck(network, parts["neck"], model)
     if "assigner" in parts:
         replaced["assigner"] = swap_assigner(network, parts["assigner"], model)
     if _dense_criterion(network) is not own_criterion:
-        _refuse_criterion_options(parts["assigner"], options)
+        _refuse_criterion_options(parts["assigner"], own_options["criterion"], options)
     if "criterion" in parts:  # last: in place of the criterion that the assigner brings
         replaced["criterion"] = swap_criterion(network, parts["criterion"], model)
         _check_assignment(network, parts["criterion"], model)
@@ -72,7 +74,7 @@ def exchange_parts(
         else:
             unread = dict(options)
         if replaced[kind]:
-            _refuse_second(kind, part, build, unread)
+            _refuse_second(kind, part, own_options[kind], build, unread)
     return {kind: str(part) for kind, part in parts.items()}
 
 
@@ -101,6 +103,14 @@ def _dense_criterion(network: nn.Module) -> Any:
     return branch.criterion if isinstance(branch, DenseBranch) else None
 
 
+def _own_options(criterion: Any) -> dict[str, list[str]]:
+    """Return ``OWN_OPTIONS``; VarifocalNet's alpha is that of its class loss, other models' that of their assigner."""
+    if not isinstance(criterion, VarifocalCriterion):
+        return OWN_OPTIONS
+    assigner = [name for name in OWN_OPTIONS["assigner"] if name != "alpha"]
+    return {**OWN_OPTIONS, "assigner": assigner, "criterion": [*OWN_OPTIONS["criterion"], "alpha"]}
+
+
 def _check_assignment(network: nn.Module, criterion: Part, model: str) -> None:
     branch = getattr(network, "branch", None)
     if isinstance(branch, DenseBranch) and (reason := assignment_mismatch(branch.assigner, branch.criterion)):
@@ -110,18 +120,20 @@ def _check_assignment(network: nn.Module, criterion: Part, model: str) -> None:
         )
 
 
-def _refuse_criterion_options(assigner: Part, options: Mapping[str, Any]) -> None:
+def _refuse_criterion_options(assigner: Part, names: Sequence[str], options: Mapping[str, Any]) -> None:
     """Refuse options of the criterion that an assigner has replaced by the one that it brings."""
-    for option in [name for name in OWN_OPTIONS["criterion"] if name in options]:
+    for option in [name for name in names if name in options]:
         raise ValueError(
             f"{option}={options[option]!r} belongs to the criterion of the model, which assigner='{assigner}' replaces "
             "by its own: leave it out"
         )
 
 
-def _refuse_second(kind: str, part: Part, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def _refuse_second(
+    kind: str, part: Part, names: Sequence[str], build: Callable[..., Any], options: Mapping[str, Any]
+) -> None:
     """Refuse options of the part that was replaced."""
-    for option in [name for name in OWN_OPTIONS[kind] if name in options]:
+    for option in [name for name in names if name in options]:
         name, value = SAME.get(option, option), options[option]
         if name in (part.options or {}):
             raise ValueError(f"{name} is given twice: in {kind}='{part}' and as {option}={value!r}; leave one out")

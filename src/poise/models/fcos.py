@@ -6,12 +6,14 @@ for its size; distances in strides; centerness from the regression tower; GIoU l
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from poise.assign import CenterRegion
 from poise.criteria import fcos_criterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import pyramid, timm_backbone
+from poise.models.parts import ClassLossName, class_supervision, pyramid, timm_backbone
 from poise.nn.heads.centerness import CenternessHead, Distances
 from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
@@ -26,11 +28,20 @@ def fcos(
     channels: int = 256,
     depth: int = 4,
     radius: float = 1.5,
+    class_loss: ClassLossName = "focal",
     nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
-    """FCOS on a feature pyramid; ``radius`` in strides is that of center sampling (0: the whole object)."""
+    """FCOS on a feature pyramid.
+
+    Args:
+        radius: of center sampling, in strides; 0: the whole object.
+        class_loss: class loss and class target of positives: focal loss (1), quality focal loss or varifocal loss (the
+            IoU of the predicted box with its object).
+    """
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
     head = CenternessHead(channels, num_classes, point_grid(neck.strides, 0.5), Distances(), depth, tower_bias=True)
-    branch = DenseBranch(head, CenterRegion(radius), fcos_criterion(), PostProcess(**vars(nms)))
+    element, soft_label = class_supervision(class_loss)
+    criterion = replace(fcos_criterion(), class_loss=element, soft_label=soft_label)
+    branch = DenseBranch(head, CenterRegion(radius), criterion, PostProcess(**vars(nms)))
     return PyramidDetector(body, neck, branch)

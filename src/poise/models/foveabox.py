@@ -32,7 +32,9 @@ def foveabox(
 ) -> PyramidDetector:
     """FoveaBox (without feature alignment) on a feature pyramid; ``sigma`` is the relative size of the central region.
 
-    With ``class_loss="varifocal"`` the class target is the IoU of the prior's box (VarifocalNet's article, table 1).
+    Args:
+        class_loss: class loss and class target of positives: focal loss (1), quality focal loss or varifocal loss (the
+            IoU of the predicted box with its object; VarifocalNet's article, table 1).
     """
     body = timm_backbone(backbone)
     neck = pyramid(body, channels, from_input=True, relu=False)

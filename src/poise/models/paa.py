@@ -13,7 +13,7 @@ from poise.criteria.paa import PAACriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import pyramid, timm_backbone
+from poise.models.parts import ClassLossName, class_supervision, pyramid, timm_backbone
 from poise.nn.heads.centerness import IoUHead, Offsets
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess, topk_priors
@@ -29,6 +29,7 @@ def paa(
     depth: int = 4,
     topk: int = 9,
     voting_sigma: float = 0.025,
+    class_loss: ClassLossName = "focal",
     nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """PAA on a feature pyramid.
@@ -36,10 +37,14 @@ def paa(
     Args:
         topk: number of candidates of an object on each level.
         voting_sigma: width of the score voting, exp(-(1 - IoU)^2 / sigma); 0: no voting.
+        class_loss: class loss and class target of positives: focal loss (1), quality focal loss or varifocal loss (the
+            IoU of the predicted box with its object). The assignment is by the focal loss with all of them.
     """
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)
     decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
     head = IoUHead(channels, num_classes, square_anchors(neck.strides), decoder, depth)
     postprocess = PostProcess(**vars(nms), preselect=topk_priors, min_size=-1.0, voting_sigma=voting_sigma)
-    return PyramidDetector(body, neck, DenseBranch(head, PAA(topk), PAACriterion(), postprocess))
+    element, soft_label = class_supervision(class_loss)
+    criterion = PAACriterion(class_loss=element, soft_label=soft_label)
+    return PyramidDetector(body, neck, DenseBranch(head, PAA(topk), criterion, postprocess))

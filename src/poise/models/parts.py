@@ -18,13 +18,14 @@ from poise.nn.backbones.timm_features import Backbone
 from poise.nn.necks.channel_mapper import ChannelMapper
 from poise.nn.necks.fpn import FPN, StridedLevels
 
-ClassLossName = Literal["focal", "varifocal"]
+ClassLossName = Literal["focal", "quality_focal", "varifocal"]
 QueryBackbone = Backbone | Swin | Eva | ShuffleNetV2
 
 ClassSupervision = tuple[Callable[..., Tensor], Callable[..., Tensor | float]]
 
 CLASS_LOSSES: dict[str, ClassSupervision] = {
     "focal": (losses.focal, hard_label),
+    "quality_focal": (losses.quality_focal, iou_label),
     "varifocal": (losses.varifocal, iou_label),
 }
 
@@ -124,7 +125,7 @@ def refuse_without_effect(reason: str, **given: object) -> None:
 
 
 def class_supervision(name: ClassLossName, focal: Callable[..., Tensor] = losses.focal) -> ClassSupervision:
-    """Return the elementwise class loss and the class target of positives: 1, or the IoU of their box (varifocal).
+    """Return the elementwise class loss and the class target of positives: 1 (focal), or the IoU of their box.
 
     ``focal`` is the focal loss with the constants of the model.
     """

@@ -35,11 +35,11 @@ def reppoints(
 ) -> PyramidDetector:
     """RepPoints (the moment-based form) on a feature pyramid.
 
-    With ``class_loss="varifocal"`` the class target is the IoU of the prior's box (VarifocalNet's article, table 1).
-
     Args:
         deformable_stages: stages of the backbone (of 3, 4, 5) with DCNv1, as published.
         group_norm: group norm in the pyramid and in the towers of the head.
+        class_loss: class loss and class target of positives: focal loss (1), quality focal loss or varifocal loss (the
+            IoU of the refined box with its object; VarifocalNet's article, table 1).
         gradient_scale: factor of the gradient that initial points receive as offsets of the deformable convolution.
     """
     groups = 32 if group_norm else 0

@@ -8,16 +8,22 @@ normalized alignment is also the class target. In the first epochs, while predic
 from __future__ import annotations
 
 from poise.assign import ATSS, TaskAligned
-from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion
+from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion, focal_of_scores, vfl_of_scores
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import pyramid, timm_backbone
+from poise.models.parts import ClassLossName, check_choice, pyramid, timm_backbone
 from poise.nn.heads.task_aligned import TaskAlignedHead
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess
 from poise.protocols import Assigner, Criterion
 from poise.structures import SwitchAtEpoch
+
+CLASS_LOSSES = {
+    "focal": TaskAlignedCriterion(focal_of_scores, hard_labels=True),
+    "quality_focal": TaskAlignedCriterion(),
+    "varifocal": TaskAlignedCriterion(vfl_of_scores),
+}
 
 
 @flat_options
@@ -31,6 +37,7 @@ def tood(
     alpha: float = 1.0,
     beta: float = 6.0,
     initial_epochs: int = 4,
+    class_loss: ClassLossName = "quality_focal",
     nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """TOOD (its anchor-free form) on a feature pyramid.
@@ -40,12 +47,15 @@ def tood(
         topk: number of priors of an object with the largest alignment.
         alpha, beta: exponents of score and IoU in the alignment.
         initial_epochs: number of epochs with ATSS and the focal loss.
+        class_loss: class loss after these epochs and class target of positives: focal loss (1), quality focal loss or
+            varifocal loss (the normalized alignment).
     """
     body = timm_backbone(backbone)
     neck = pyramid(body, channels, from_input=False, relu=False)
     head = TaskAlignedHead(channels, num_classes, square_anchors(neck.strides), depth)
     assigner: SwitchAtEpoch[Assigner] = SwitchAtEpoch(ATSS(9), TaskAligned(topk, alpha, beta), initial_epochs)
-    criterion: SwitchAtEpoch[Criterion] = SwitchAtEpoch(InitialCriterion(), TaskAlignedCriterion(), initial_epochs)
+    check_choice("class_loss", class_loss, CLASS_LOSSES)
+    criterion: SwitchAtEpoch[Criterion] = SwitchAtEpoch(InitialCriterion(), CLASS_LOSSES[class_loss], initial_epochs)
     return PyramidDetector(
         body, neck, DenseBranch(head, assigner, criterion, PostProcess(**vars(nms), clip_margin=None))
     )

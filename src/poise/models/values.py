@@ -15,11 +15,19 @@ from poise.assign.dual_weighting import BySize, LinearIoU, NormalizedIoU, box_li
 from poise.assign.free_anchor import as_topk, lowest_first, offsets_of_boxes, offsets_of_head
 from poise.assign.rep_points import NearestPoint
 from poise.boxes import DeltaCoder, LogDistances
-from poise.criteria.distribution import iou_label, qfl_of_joint_scores, qfl_of_logits, quality_label
+from poise.criteria.distribution import (
+    focal_of_logits,
+    iou_label,
+    qfl_of_joint_scores,
+    qfl_of_logits,
+    quality_label,
+    vfl_of_logits,
+)
 from poise.criteria.dual_weighting import NegativeWeightFactors
 from poise.criteria.fovea import fovea_focal
 from poise.criteria.rep_points import InitialPointsCriterion
 from poise.criteria.set_prediction import iou_of_normalized_boxes
+from poise.criteria.task_aligned import focal_of_scores, qfl_of_scores, vfl_of_scores
 from poise.losses import hard_label, num_positives, num_positives_clamped
 from poise.models.notation import Part, parse_part
 from poise.models.options import check_options, option_types
@@ -30,7 +38,9 @@ from poise.suggestions import did_you_mean
 Build = Callable[..., Any]
 
 FUNCTIONS = (
-    *(losses.focal, losses.quality_focal, losses.varifocal, losses.smooth_l1, losses.l1, losses.balanced_l1),
+    *(losses.focal, losses.quality_focal, losses.varifocal, losses.binary_cross_entropy),
+    *(losses.smooth_l1, losses.l1, losses.balanced_l1, focal_of_logits, vfl_of_logits),
+    *(focal_of_scores, qfl_of_scores, vfl_of_scores),
     *(losses.iou, losses.giou, losses.diou, losses.ciou, fovea_focal, qfl_of_logits, qfl_of_joint_scores),
     *(hard_label, iou_label, quality_label, iou_of_normalized_boxes, num_positives, num_positives_clamped),
     *(box_likelihood, overlap_power, lowest_first, as_topk, offsets_of_boxes, offsets_of_head),

@@ -10,6 +10,7 @@ from poise.recipes.ablation import rows as _rows
 from poise.recipes.claims import dense_schemes, varifocal_schemes
 from poise.recipes.dw_tables import DW_TABLES
 from poise.recipes.libra_tables import LIBRA_TABLES
+from poise.recipes.vfnet_tables import VFNET_TABLES
 
 NANODET_GUIDANCE: dict[str, dict[str, Any]] = {
     "guide, never detached": _options(detach_epoch=1_000_000),
@@ -34,20 +35,7 @@ TABLES: dict[str, ArticleTable] = {
         ),
     ),
     **DW_TABLES,
-    "vfnet_parts": ArticleTable(
-        "VarifocalNet's loss, star features and refinement",
-        "vfnet_r18_fpn",
-        _rows(
-            {
-                "FCOS+ATSS": {"model.name": "atss_r18_fpn"},
-                "varifocal loss": _options(star=False, refine=False),
-                "+ star features": _options(refine=False),
-                "+ refinement": {},
-                "focal loss": _options(class_loss="focal"),
-                "quality focal loss": _options(class_loss="quality_focal"),
-            }
-        ),
-    ),
+    **VFNET_TABLES,
     **LIBRA_TABLES,
     "nanodet_guidance": ArticleTable(
         "NanoDet-Plus with and without its assign guidance module, and with other assigners",
