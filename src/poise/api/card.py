@@ -49,7 +49,7 @@ def _head(repository: str, license: str, recipe: Recipe | None, metrics: Mapping
     """The entries that the Hub reads, as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    data = recipe.data.path if recipe is not None else ""
+    data = " + ".join(recipe.data.paths) if recipe is not None else ""
     results = [
         EvalResult("object-detection", data or "unknown", data or "unknown", name, metrics[name], metric_name=shown)
         for name, shown in HEADLINE.items()
@@ -84,7 +84,7 @@ def _usage(address: str) -> str:
 
 
 def _data(recipe: Recipe, metrics: Mapping[str, Any] | None) -> str:
-    lines = [f"- training: `{recipe.data.path}`"]
+    lines = [f"- training: {', '.join(f'`{path}`' for path in recipe.data.paths)}"]
     if metrics is not None:
         counts = metrics["counts"]
         lines += [f"- validation: split `{metrics.get('split', 'val')}`"]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from poise.api.options import PredictOptions
     from poise.data import ImageSet
+    from poise.data.class_map import ClassMap
+    from poise.data.joining import Paths
     from poise.data.loader import EvaluationLoader
     from poise.engine.run import RunResult
     from poise.evaluate import Evaluation
@@ -185,7 +187,7 @@ class Detector:
 
     def train(
         self,
-        data: PathLike,
+        data: Paths,
         out: PathLike | None = None,
         *,
         recipe: str | None = None,
@@ -199,12 +201,13 @@ class Detector:
         this its number of classes must be that of the data.
 
         Args:
-            data: folder or file in COCO, YOLO, Pascal VOC or LVIS layout.
+            data: folder or file in COCO, YOLO, Pascal VOC or LVIS layout, or a list of them, which are joined.
             out: the run folder; by default ``runs/NAME``, ``runs/NAME-2``, …
             recipe: name of a recipe (``poise recipes``); by default the general one of this model.
             resume: continue the run in ``out`` after its last checkpoint, exactly.
             settings: the short options of the command line (``epochs``, ``batch_size``, ``image_size``, ``lr``,
-                ``seed``, ``workers``, …; see ``poise.recipes.short_options``), or any setting of the recipe, by group
+                ``seed``, ``workers``, ``class_map={"van": "car", "person": None}``, …;
+                see ``poise.recipes.short_options``), or any setting of the recipe, by group
                 (``optimizer={"weight_decay": 0.01}``) or path (``**{"data.val": "test"}``).
 
         Raises:
@@ -222,7 +225,7 @@ class Detector:
         start = start_settings(self.model, given is not None, self._weights, self._backbone)
         plan = with_options(with_options(get_recipe(recipe or name), start), settings)
         folder = Path(out) if out is not None else free_folder(Path("runs"), name)
-        result = train(plan, data=Path(data), out=folder, resume=resume, device=str(self.device), model=given)
+        result = train(plan, data=data, out=folder, resume=resume, device=str(self.device), model=given)
         if result.best.is_file():
             self._file, self._weights, self.trained = result.best, str(result.best), True
             if given is None:
@@ -233,9 +236,10 @@ class Detector:
 
     def val(
         self,
-        data: PathLike | ImageSet,
+        data: Paths | ImageSet,
         split: str | None = None,
         *,
+        class_map: ClassMap | None = None,
         batch_size: int = 8,
         workers: int = 0,
         on_bad_data: Literal["error", "skip"] = "error",
@@ -251,9 +255,12 @@ class Detector:
         """Evaluate on a data set: COCO's metrics, and LVIS's on LVIS data.
 
         Args:
-            data: folder or file in COCO, YOLO, Pascal VOC or LVIS layout, or images of ``poise.data.open_data``.
+            data: folder or file in COCO, YOLO, Pascal VOC or LVIS layout, a list of them, which are joined, or
+                images of ``poise.data.open_data``.
             split: name of the split; by default ``val``, else ``test``, else, with a ``SplitWarning``, the images that
                 the training held out (``data.val_share``), else the only split.
+            class_map: other names of the data's classes, such as ``{"van": "car", "person": None}``; by default that of
+                the training.
             batch_size: images that go through the network at once; the metrics do not depend on it.
             workers: processes that read images.
             on_bad_data: ``"skip"`` leaves out the faulty records that ``poise check`` lists.
@@ -282,7 +289,7 @@ class Detector:
             model = with_head(model, head)
         model = with_postprocess_options(model, max_detections=max_detections)
         loading: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
-        opening: dict[str, Any] = {"on_bad_data": on_bad_data, "follow_links": follow_links}
+        opening: dict[str, Any] = {"on_bad_data": on_bad_data, "follow_links": follow_links, "class_map": class_map}
         regions: dict[str, Any] = {"proposals": proposals, "proposals_limit": proposals_limit}
         images, loader = self.batches(data, split, **loading, **opening, **regions)
         truth = images.to_coco()
@@ -297,9 +304,10 @@ class Detector:
 
     def batches(
         self,
-        data: PathLike | ImageSet,
+        data: Paths | ImageSet,
         split: str | None = None,
         *,
+        class_map: ClassMap | None = None,
         batch_size: int = 8,
         workers: int = 0,
         on_bad_data: Literal["error", "skip"] = "error",
@@ -316,7 +324,15 @@ class Detector:
         if isinstance(data, ImageSet):
             images = data
         else:
-            images, note = open_for_evaluation(Path(data), split, self.run_folder, on_bad_data, follow_links)
+            images, note = open_for_evaluation(
+                data,
+                split,
+                self.run_folder,
+                on_bad_data,
+                follow_links,
+                class_map=class_map,
+                trained_with=self.model.class_map,
+            )
             if note:
                 warnings.warn(note, SplitWarning, stacklevel=3)
         if proposals is not None:

@@ -96,6 +96,7 @@ def write_repository(run: str | os.PathLike[str], address: str, license: str, fo
 def _without_folders(recipe: Recipe) -> Recipe:
     """Return the recipe with the names of files and folders instead of their paths."""
     data, model = recipe.data, recipe.model
-    paths = {"data.path": data.path, "data.proposals": data.proposals, "data.val_proposals": data.val_proposals}
+    paths = {"data.proposals": data.proposals, "data.val_proposals": data.val_proposals}
     paths |= {"model.weights": model.weights, "model.backbone_weights": model.backbone_weights}
-    return with_settings(recipe, {name: Path(one).name for name, one in paths.items() if not is_hub_address(one)})
+    names = {name: Path(one).name for name, one in paths.items() if not is_hub_address(one)}
+    return with_settings(recipe, {**names, "data.path": tuple(Path(one).name for one in data.paths)})

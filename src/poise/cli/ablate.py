@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import FlagConversionOff, Positional, arg
+from tyro.conf import FlagConversionOff, Positional, UseAppendAction, arg
 
 from poise.cli import train
 from poise.cli.arguments import CommandLineError
@@ -36,8 +36,11 @@ class Arguments:
 
     name: Positional[str] = ""
     """An article's table, a model, a recipe or module:function."""
-    data: str = ""
-    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout (data.path)."""
+    data: UseAppendAction[tuple[str, ...]] = ()
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout (data.path); several are joined."""
+    class_map: dict[str, str | None] = field(default_factory=dict)
+    """Other names of classes: car vehicle van vehicle person null (data.classes). null drops a class, ignore makes its
+    objects regions to ignore."""
     vary: tuple[str, ...] = ()
     """SETTING=VALUE,VALUE,… such as model.options.topk=5,9 or assigner=atss,sim_ota; several give every combination."""
     file: Path | None = None
@@ -100,7 +103,7 @@ def run(arguments: Arguments) -> int:
         print("\n".join(f"{name:<{width}}  {table.about} ({table.recipe})" for name, table in TABLES.items()))
         return 0
     recipe = train.resolve(arguments)
-    if not recipe.data.path:
+    if not recipe.data.paths:
         raise CommandLineError("poise ablate needs --data PATH (poise demo-data OUT makes some to try)")
     if recipe.data.val == "none":
         raise CommandLineError("poise ablate compares by validation: data.val cannot be none")

@@ -8,12 +8,17 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from poise.cli.help import HELP_WORDS, CommandHelp, render_help
+from tyro.conf import UseAppendAction
+
+from poise.cli.help import HELP_WORDS, CommandHelp, options_of, render_help
 from poise.suggestions import did_you_mean
 
 Parsed = TypeVar("Parsed")
+DataPaths = UseAppendAction[tuple[Path, ...]]
+"""One data set or several: ``--data A --data B``."""
 
 
 class CommandLineError(ValueError):
@@ -55,7 +60,9 @@ def parse(
         with contextlib.redirect_stderr(message):
             config = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
             if default is None:
-                return tyro.cli(kind, prog=program, args=wanted, config=config, registry=_registry())
+                parsed = tyro.cli(kind, prog=program, args=wanted, config=config, registry=_registry())
+                _require_data(kind, parsed, program)
+                return parsed
             start = _without_entries(default)
             given = tyro.cli(kind, prog=program, args=wanted, config=config, default=start, registry=_registry())
             return _with_entries(default, given)
@@ -63,6 +70,18 @@ def parse(
         if not end.code:
             raise
         raise CommandLineError(_plain(message.getvalue(), program)) from None
+
+
+def _require_data(kind: type, parsed: Any, program: str) -> None:
+    """Raise ``CommandLineError`` if no data set is given."""
+    if getattr(parsed, "data", None) == ():
+        option = next(one.spelled for one in options_of(kind) if one.name == "data")
+        raise CommandLineError(f"{program} needs {option} ({program} --help explains)")
+
+
+def data_name(paths: Sequence[Path]) -> str:
+    """The name of one data set or of several in titles."""
+    return " + ".join(path.name for path in paths)
 
 
 def _without_entries(settings: Any) -> Any:
@@ -148,6 +167,8 @@ KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", 
 
 def _in_words(text: str) -> str:
     """Replace the type checker's notation of tyro: ``--epochs: 'ten' is not a whole number``."""
+    if found := re.search(r"parsing (--\S+): Failed to parse key-value pairs", text):
+        return f"{found[1]}: write names and values in turn, such as {found[1]} car vehicle van vehicle person null"
     if found := re.search(r"parsing (--\S+): .*instantiated from \['(.*?)'\].*class '(int|float|bool)'", text):
         return f"{found[1]}: '{found[2]}' is not {KINDS[found[3]]}"
     if found := re.search(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
+from poise.cli.arguments import DataPaths, data_name
+from poise.suggestions import plural
+
 if TYPE_CHECKING:
+    from poise.api import Detector
     from poise.data import ImageSet
     from poise.evaluate import Comparison, Evaluation
 
@@ -29,10 +34,14 @@ class Arguments:
     """A model file, a run folder or an exported file."""
     second: Positional[str]
     """The model that is compared with the first."""
-    data: Path
-    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    data: DataPaths
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout; given several times, they are joined."""
+    class_map: dict[str, str | None] = field(default_factory=dict)
+    """Other names of classes: car vehicle van vehicle person null. null drops a class, ignore makes its objects regions
+    to ignore. By default as in the training of the models, which must agree."""
     split: str | None = None
-    """Split of the data set; by default val, else test, else the only split."""
+    """Split of the data set; by default val, else test, else the images that the trainings held out, else the only
+    split."""
     draws: int = 1000
     """Data sets of images drawn with replacement, from which the intervals are computed."""
     confidence: float = 0.95
@@ -49,23 +58,25 @@ class Arguments:
     """cpu, cuda, cuda:1, …; auto takes a GPU where there is one."""
     on_bad_data: Literal["error", "skip"] = "error"
     """Faulty records (poise check lists them): stop, or leave them out."""
+    follow_links: bool = False
+    """Read what links in the data folder lead to; otherwise such links are refused."""
     json: bool = False
     """Print the comparison as JSON, in [0,1]; tables are in percent."""
 
 
 def run(arguments: Arguments) -> int:
     """Evaluate both models, compare them, and write the page."""
-    from poise.api import free_folder
+    from poise.api import Detector, free_folder
     from poise.cli.compare_page import write_comparison_page
-    from poise.data import choose_split, open_data
     from poise.evaluate import compare
     from poise.evaluate.comparison_figures import write_comparison_figures
     from poise.storage import write_text_atomically
 
-    choice = choose_split(arguments.data, arguments.split)
-    if choice.note:
-        print(f"note: {choice.note}", file=sys.stderr)
-    evaluations = [_evaluate(source, arguments, choice.name) for source in (arguments.first, arguments.second)]
+    detectors = [Detector(source, arguments.device) for source in (arguments.first, arguments.second)]
+    images, note = _common_images(arguments, detectors)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+    evaluations = [one.val(images, batch_size=arguments.batch_size, workers=arguments.workers) for one in detectors]
     comparison = compare(
         evaluations[0].truth,
         evaluations[0].detections,
@@ -80,23 +91,51 @@ def run(arguments: Arguments) -> int:
     text = json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False)
     write_text_atomically(folder / "comparison.json", text + "\n")
     write_comparison_figures(comparison, folder)
-    images = open_data(arguments.data, choice.name, arguments.on_bad_data)
     captions = _draw(comparison, evaluations, images, folder)
-    write_comparison_page(folder, comparison, captions, f"{arguments.data.name}, {choice.name}")
+    write_comparison_page(folder, comparison, captions, f"{data_name(arguments.data)}, {images.name}")
     print(text if arguments.json else f"{comparison.table()}\n{folder}: report.html, comparison.json, figures")
     return 0
 
 
-def _evaluate(source: str, arguments: Arguments, split: str) -> Evaluation:
-    from poise.api import Detector
+def _common_images(arguments: Arguments, detectors: Sequence[Detector]) -> tuple[ImageSet, str]:
+    """The images on which both models are evaluated by default, and a note for the user.
 
-    return Detector(source, arguments.device).val(
-        arguments.data,
-        split,
-        batch_size=arguments.batch_size,
-        workers=arguments.workers,
-        on_bad_data=arguments.on_bad_data,
-    )
+    Where a training held images out of the only split, these are those that both held out, or that the one held out
+    where nothing is known of the other.
+
+    Raises:
+        ValueError: the models were trained with different class maps, or have no such image in common.
+    """
+    from poise.data import open_for_evaluation
+
+    maps = [one.model.class_map for one in detectors]
+    if not arguments.class_map and maps[0] != maps[1]:
+        shown = " and ".join(str(one) if one else "none" for one in maps)
+        raise ValueError(f"the models were trained with different class maps ({shown}); give one with --class-map")
+    found = [
+        open_for_evaluation(
+            arguments.data,
+            arguments.split,
+            one.run_folder,
+            arguments.on_bad_data,
+            arguments.follow_links,
+            class_map=arguments.class_map or None,
+            trained_with=one.model.class_map,
+        )
+        for one in detectors
+    ]
+    notes = "; ".join(dict.fromkeys(note for _, note in found if note))
+    (first, _), (second, _) = found
+    if first.image_ids() == second.image_ids():
+        return first, notes
+    others = set(second.image_ids())
+    common = [i for i, image_id in enumerate(first.image_ids()) if image_id in others]
+    if not common:
+        raise ValueError(
+            f"{data_name(arguments.data)}: the trainings held out different images; --split NAME takes a whole split"
+        )
+    kept = f"comparing on the {plural(len(common), 'image')} that are in both"
+    return first.subset(common), f"{notes}; {kept}"
 
 
 def _draw(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from poise.cli.arguments import CommandLineError
+from poise.cli.arguments import CommandLineError, DataPaths, data_name
 from poise.cli.help import CommandHelp
 from poise.cli.progress import ImageCounter
 from poise.suggestions import plural
@@ -30,8 +30,11 @@ class Arguments:
     checkpoint: Positional[str]
     """A model file (best.pt, last.pt), a run folder (its best.pt is used), an exported file, or a model name with
     --weights."""
-    data: Path
-    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    data: DataPaths
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout; given several times, they are joined."""
+    class_map: dict[str, str | None] = field(default_factory=dict)
+    """Other names of classes: car vehicle van vehicle person null. null drops a class, ignore makes its objects regions
+    to ignore. By default as in the training of the model."""
     class_names: tuple[str, ...] = ()
     """Names for the model's classes, in the order of its labels, where it has none or others."""
     weights: str | None = None
@@ -77,7 +80,19 @@ class Arguments:
 
 
 HELP = CommandHelp(
-    usual=("data", "split", "weights", "batch_size", "workers", "device", "on_bad_data", "tta", "save_json", "json"),
+    usual=(
+        "data",
+        "split",
+        "weights",
+        "class_map",
+        "batch_size",
+        "workers",
+        "device",
+        "on_bad_data",
+        "tta",
+        "save_json",
+        "json",
+    ),
     examples=(
         "poise eval runs/atss_r18_fpn --data photos",
         "poise eval runs/atss_r18_fpn --data photos --split test --tta 0.75,1,1.5,flip",
@@ -97,8 +112,15 @@ def run(arguments: Arguments) -> int:
     detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
     if arguments.class_names:
         detector.model.set_classes(arguments.class_names, detector.model.category_ids)
-    opening = (arguments.split, detector.run_folder, arguments.on_bad_data, arguments.follow_links)
-    images, note = open_for_evaluation(arguments.data, *opening)
+    images, note = open_for_evaluation(
+        arguments.data,
+        arguments.split,
+        detector.run_folder,
+        arguments.on_bad_data,
+        arguments.follow_links,
+        class_map=arguments.class_map or None,
+        trained_with=detector.model.class_map,
+    )
     if note:
         print(f"note: {note}", file=sys.stderr)
     if arguments.save_proposals is not None:
@@ -119,7 +141,7 @@ def run(arguments: Arguments) -> int:
     )
     counter.close()
     if arguments.save_json is not None:
-        write_results(result.detections, arguments.save_json)
+        write_results(result.detections, arguments.save_json, result.truth)
     analysis, folder = _analyze(result, arguments, images) if arguments.analyze else (None, None)
     if arguments.json:
         numbers = {**result.metrics.to_dict(), "seconds_per_image": result.seconds_per_image}
@@ -144,7 +166,7 @@ def _analyze(result: Evaluation, arguments: Arguments, images: ImageSet) -> tupl
     folder = arguments.out or free_folder(Path("runs"), "analysis")
     folder.mkdir(parents=True, exist_ok=True)
     analysis = write_evaluation(folder, result, images, PICTURES)
-    write_page(folder, f"{Path(arguments.checkpoint).name} on {arguments.data.name}, {images.name}")
+    write_page(folder, f"{Path(arguments.checkpoint).name} on {data_name(arguments.data)}, {images.name}")
     return analysis, folder
 
 

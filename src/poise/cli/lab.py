@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
 from poise.cli import measurements
-from poise.cli.arguments import CommandLineError
+from poise.cli.arguments import CommandLineError, DataPaths, data_name
 from poise.cli.arguments import parse as parse_words
 from poise.cli.lab_models import load_methods, open_images, select_images
 from poise.suggestions import did_you_mean, plural
@@ -41,8 +41,11 @@ class Arguments:
 
     models: Positional[tuple[str, ...]]
     """Model files, run folders, NAME=WEIGHTS or NAME; after the first also assigners (atss, "atss(topk=15)", …)."""
-    data: Path
-    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    data: DataPaths
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout; given several times, they are joined."""
+    class_map: dict[str, str | None] = field(default_factory=dict)
+    """Other names of classes: car vehicle van vehicle person null. null drops a class, ignore makes its objects regions
+    to ignore. By default as in the training of the model."""
     split: str | None = None
     """Split of the data set; by default val, else test, else the images that the training of
     the first run held out, else the only split."""
@@ -117,7 +120,7 @@ def _build_page(
     from poise.lab.page import LabPage
 
     names = [method.name for method in methods]
-    title = f"{', '.join(names[:-1])}{' and ' if names[1:] else ''}{names[-1]} on {arguments.data.name}"
+    title = f"{', '.join(names[:-1])}{' and ' if names[1:] else ''}{names[-1]} on {data_name(arguments.data)}"
     descriptions = {method.name: method.description for method in methods if method.description}
     page = LabPage(title, names, image_set.class_names, arguments.max_megabytes, notes, descriptions)
     show = command != "stats"
@@ -151,7 +154,7 @@ def _write_statistics(page: LabPage, arguments: Arguments) -> int:
     from poise.storage import write_text_atomically
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    numbers = {"data": str(arguments.data), "notes": page.all_notes(), **page.to_dict()}
+    numbers = {"data": ", ".join(map(str, arguments.data)), "notes": page.all_notes(), **page.to_dict()}
     write_text_atomically(arguments.out / "stats.json", json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
     rows = [row for (m, stage), one in page.supervision.items() for row in one.to_csv(m, stage, page.class_names)]
     write_text_atomically(arguments.out / "objects.csv", csv_text(rows))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from poise.cli.arguments import data_name
 from poise.suggestions import plural
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def open_images(arguments: Any, notes: list[str]) -> ImageSet:
         ValueError: the split has no images.
     """
     from poise.data import open_for_evaluation
+<<<<<<< HEAD
     from poise.data.hold_out import held_out_names
 
     lists = {folder: names for folder in _run_folders(arguments.models) if (names := held_out_names(folder))}
@@ -49,6 +51,34 @@ def _run_folders(words: Sequence[str]) -> list[Path]:
     """Folders of the runs and model files among the words of the command line, ``NAME=WEIGHTS`` included."""
     paths = [Path(word) if Path(word).exists() else Path(word.partition("=")[2]) for word in words]
     return list(dict.fromkeys(path.parent if path.is_file() else path for path in paths if path.name))
+=======
+
+    image_set, note = open_for_evaluation(
+        arguments.data,
+        arguments.split,
+        None,
+        arguments.on_bad_data,
+        arguments.follow_links,
+        class_map=arguments.class_map or None,
+        trained_with=_stored_class_map(arguments.models),
+    )
+    if not len(image_set):
+        raise ValueError(f"{data_name(arguments.data)}: split {image_set.name!r} has no images")
+    if note:
+        notes.append(note)
+    return image_set
+
+
+def _stored_class_map(models: Sequence[str]) -> dict[str, str | None]:
+    """The class map with which the first of the models was trained that is a file or run folder."""
+    from poise.export import is_exported
+    from poise.models.files import load_model
+
+    for word in models:
+        if Path(word).exists() and not (is_exported(word) and Path(word).is_file()):
+            return load_model(word).class_map
+    return {}
+>>>>>>> 999a988 (Several data sets in one training, a map of class names at every door)
 
 
 def select_images(image_set: ImageSet, count: int) -> Iterator[AnnotatedImage]:

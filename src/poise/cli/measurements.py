@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from poise.cli.arguments import CommandLineError
+from poise.cli.arguments import CommandLineError, DataPaths, data_name
 from poise.cli.arguments import parse as parse_words
 from poise.cli.lab_models import load_methods, open_images, select_images
 from poise.suggestions import plural
@@ -35,8 +35,11 @@ class Arguments:
     models: Positional[tuple[str, ...]]
     """Model files, run folders, NAME=WEIGHTS or NAME (random weights); of instability the states of a training in
     order, then further trainings, each after the word vs."""
-    data: Path
-    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    data: DataPaths
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout; given several times, they are joined."""
+    class_map: dict[str, str | None] = field(default_factory=dict)
+    """Other names of classes: car vehicle van vehicle person null. null drops a class, ignore makes its objects regions
+    to ignore. By default as in the training of the model."""
     split: str | None = None
     """Split of the data set; by default val, else test, else the images that the training of
     the first run held out, else the only split."""
@@ -112,7 +115,7 @@ def run(command: str, arguments: Arguments) -> int:
     words = [word for word in arguments.models if word != "vs"]
     methods = load_methods(words, image_set, arguments.device, notes)
     result = MEASUREMENTS[command](arguments, methods, select_images(image_set, arguments.images))
-    numbers = {"data": str(arguments.data), "notes": notes, **result.numbers}
+    numbers = {"data": ", ".join(map(str, arguments.data)), "notes": notes, **result.numbers}
     _write(command, arguments.out, numbers, result.tables)
     for line in (*result.lines, *(f"note: {note}" for note in notes)):
         print(line)
@@ -152,7 +155,7 @@ def _measure_curves(
     from poise.lab.measurements import measure_separation
 
     results, examples = measure_separation(methods, images, score_map, arguments.examples)
-    draw_curves(results, arguments.out / f"{command}.png", f"{title} on {arguments.data.name}")
+    draw_curves(results, arguments.out / f"{command}.png", f"{title} on {data_name(arguments.data)}")
     if examples:
         draw_maps(examples, arguments.out / f"{command}-maps.png", title)
     numbers = {"models": {name: one.to_dict() for name, one in results.items()}}
@@ -207,7 +210,9 @@ def instability(arguments: Arguments, methods: Sequence[Method], images: Iterabl
     series = [[next(rest) for _ in states] for states in split_series(arguments.models)]
     results = measure_instability(series, images, arguments.seed)
     by_series = [{(a.name, b.name): results[a.name, b.name] for a, b in pairwise(states)} for states in series]
-    draw_instability(by_series, arguments.out / "instability.png", f"Instability of matching on {arguments.data.name}")
+    draw_instability(
+        by_series, arguments.out / "instability.png", f"Instability of matching on {data_name(arguments.data)}"
+    )
     steps = [(a, b, stage, one) for (a, b), stages in results.items() for stage, one in stages.items()]
     numbers = [{"before": a, "after": b, "stage": stage, **one.to_dict()} for a, b, stage, one in steps]
     rows: list[TableRow] = [{"before": a, "after": b, "stage": s, **row} for a, b, s, one in steps for row in one.rows]
@@ -227,7 +232,7 @@ def distances(arguments: Arguments, methods: Sequence[Method], images: Iterable[
     from poise.lab.measurements import measure_conflict
 
     results, examples = measure_conflict(methods, images, arguments.seed, arguments.examples)
-    title = f"KL divergence of class activation maps of heads, {arguments.data.name}"
+    title = f"KL divergence of class activation maps of heads, {data_name(arguments.data)}"
     draw_conflict(results, arguments.out / "distances.png", title)
     if examples:
         draw_maps(examples, arguments.out / "distances-maps.png", "Class activation maps")
@@ -255,7 +260,7 @@ def queries(arguments: Arguments, methods: Sequence[Method], images: Iterable[An
     from poise.lab.measurements import measure_queries
 
     results, examples = measure_queries(methods, images, arguments.seed, arguments.examples)
-    draw_queries(results, examples, arguments.out / "queries.png", f"Queries on {arguments.data.name}")
+    draw_queries(results, examples, arguments.out / "queries.png", f"Queries on {data_name(arguments.data)}")
     numbers = {name: one.to_dict() for name, one in results.items()}
     lines = []
     for name, one in numbers.items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
+from poise.cli.arguments import DataPaths
 from poise.suggestions import plural
 
 
@@ -19,8 +20,11 @@ class Arguments:
 
     checkpoint: Positional[str]
     """A trained two-stage model: a model file (best.pt, last.pt) or a run folder."""
-    data: Path
-    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    data: DataPaths
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout; given several times, they are joined."""
+    class_map: dict[str, str | None] = field(default_factory=dict)
+    """Other names of classes: car vehicle van vehicle person null. null drops a class, ignore makes its objects regions
+    to ignore. By default as in the training of the model."""
     split: str | None = None
     """Split of the data set; by default train, else val, else test, else the only split."""
     images: int = 64
@@ -48,14 +52,22 @@ def run(arguments: Arguments) -> int:
     import torch
 
     from poise.api import Detector
-    from poise.data import choose_split, evaluation_loader, open_data
+    from poise.data import evaluation_loader, open_for_evaluation
     from poise.lab.sampling import draw_negatives, libra_samplers, sampled_negatives
 
     if min(arguments.images, arguments.batch_size) < 1:
         raise ValueError(f"--images {arguments.images} --batch-size {arguments.batch_size}: both must be at least 1")
     detector = Detector(arguments.checkpoint, arguments.device)
-    split = choose_split(arguments.data, arguments.split, ("train", "val", "test"), arguments.follow_links)
-    image_set = open_data(arguments.data, split.name, arguments.on_bad_data, arguments.follow_links)
+    image_set, note = open_for_evaluation(
+        arguments.data,
+        arguments.split,
+        None,
+        arguments.on_bad_data,
+        arguments.follow_links,
+        class_map=arguments.class_map or None,
+        trained_with=detector.model.class_map,
+        preferred=("train", "val", "test"),
+    )
     loader = evaluation_loader(image_set, detector.model.preprocess, batch_size=arguments.batch_size)
     batches = islice(loader, -(-arguments.images // arguments.batch_size))
     with torch.random.fork_rng():
@@ -67,7 +79,7 @@ def run(arguments: Arguments) -> int:
         print(json.dumps({"images": negatives.images, **numbers}))
         return 0
     print(negatives.table())
-    if split.note:
-        print(f"note: {split.note}")
+    if note:
+        print(f"note: {note}")
     print(f"{plural(negatives.images, 'image')}; figure: {path}")
     return 0

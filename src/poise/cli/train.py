@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import FlagConversionOff, Positional, arg
+from tyro.conf import FlagConversionOff, Positional, UseAppendAction, arg
 
 from poise.cli.arguments import CommandLineError
 from poise.cli.arguments import parse as parse_words
@@ -34,8 +34,11 @@ class Arguments:
 
     name: Positional[str] = ""
     """Model, recipe or module:function."""
-    data: str = ""
-    """Folder or file in COCO, YOLO, VOC or LVIS layout (data.path)."""
+    data: UseAppendAction[tuple[str, ...]] = ()
+    """Folder or file in COCO, YOLO, VOC or LVIS layout (data.path). Several are joined: --data A --data B."""
+    class_map: dict[str, str | None] = field(default_factory=dict)
+    """Other names of classes: car vehicle van vehicle person null (data.classes). null drops a class, ignore makes its
+    objects regions to ignore."""
     out: Path | None = None
     """Run folder; by default runs/NAME, runs/NAME-2 and so on."""
     epochs: int | None = None
@@ -88,7 +91,18 @@ class Arguments:
 
 HELP = CommandHelp(
     usual=(
-        *("data", "out", "epochs", "batch_size", "image_size", "lr", "weights", "backbone_weights", "assigner"),
+        *(
+            "data",
+            "class_map",
+            "out",
+            "epochs",
+            "batch_size",
+            "image_size",
+            "lr",
+            "weights",
+            "backbone_weights",
+            "assigner",
+        ),
         *(
             "seed",
             "workers",
@@ -180,11 +194,12 @@ def resolve(arguments: Any) -> Recipe:
 def run(arguments: Arguments) -> int:
     """Train, print the result, and write report.html to the run folder."""
     recipe = resolve(arguments)
-    if not recipe.data.path:
+    if not recipe.data.paths:
         raise CommandLineError("poise train needs --data PATH (poise demo-data OUT makes some to try)")
     from poise.data import splits
 
-    splits(recipe.data.path, recipe.data.follow_links)  # a wrong path is an error before PyTorch is loaded
+    for path in recipe.data.paths:
+        splits(path, recipe.data.follow_links)  # a wrong path is an error before PyTorch is loaded
     from poise.cli.page import write_page
     from poise.engine.run import train
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from poise.data.check_images import Inspection, inspect_images
+from poise.data.class_map import ClassMap, check_class_map, map_classes
 from poise.data.errors import DataError
 from poise.data.faults import FAULT_KINDS, Fault, FaultLog
 from poise.data.folders import is_junk
@@ -17,6 +18,7 @@ from poise.data.images import SUFFIXES, UNSUPPORTED
 from poise.data.members import inside_tar
 from poise.data.opening import choose_splits, find_splits
 from poise.data.statistics import SplitStatistics, class_keys, count
+from poise.recipes.values import plain_class_map
 
 EXAMPLES = 5
 
@@ -75,6 +77,7 @@ def check_data(
     progress: Progress | None = None,
     workers: int | None = None,
     follow_links: bool = False,
+    class_map: ClassMap | None = None,
 ) -> CheckReport:
     """Read all splits of a data set and report every fault.
 
@@ -83,14 +86,17 @@ def check_data(
         full: decode every image and compare contents between splits; else only read the headers.
         progress: called with split, images done and images in all.
         workers: threads that decode; by default all cores.
-        follow_links: as in :func:`poise.data.open_data`.
+        follow_links, class_map: as in :func:`poise.data.open_data`.
 
     Raises:
-        DataError: there is no data set.
+        DataError: there is no data set, or a class of the map does not exist.
     """
     readers, faults = find_splits(path, follow_links), Faults()
     trained = _trained(path, tuple(readers))
     sets = _open(readers, faults)
+    if class_map:
+        check_class_map(class_map, [name for one in sets.values() for name in one.class_names])
+        sets = {name: map_classes(one, plain_class_map(class_map)) for name, one in sets.items()}
     inspections = {name: _inspect(image_set, full, progress, workers) for name, image_set in sets.items()}
     for name, results in inspections.items():
         _add(faults, (fault for result in results for fault in result.faults), name)

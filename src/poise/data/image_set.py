@@ -28,6 +28,17 @@ class Category:
     supercategory: str | None = None
 
 
+@dataclass(frozen=True)
+class Source:
+    """One of the data sets that an image set was joined from."""
+
+    name: str  # image ids of the joined set begin with it
+    root: Path
+    split: str
+    class_names: tuple[str, ...]  # classes that it annotates, as the joined set spells them
+    integer_ids: bool  # its image ids are numbers
+
+
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
     """One image and its n objects. Boxes are as annotated: they may reach out of the image."""
@@ -58,6 +69,7 @@ class ImageColumns:
     heights: np.ndarray  # (n,) int32
     negative: Ragged | None = None
     not_exhaustive: Ragged | None = None
+    source: np.ndarray | None = None  # (n,) int64: position in ``ImageSet.sources``
 
     def take(self, indices: np.ndarray) -> ImageColumns:
         """Only the rows ``indices``."""
@@ -75,13 +87,16 @@ class ObjectColumns:
     ignore: np.ndarray  # (m,) bool
     areas: np.ndarray  # (m,) float64
     annotation_ids: np.ndarray  # (m,) int64
+    every_class: np.ndarray | None = None  # (m,) bool: crowd regions of every class, not only of their label
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> ObjectColumns:
         """Only the rows ``rows`` (positions or a mask)."""
-        return ObjectColumns(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        taken: dict[str, Any] = {name: None if one is None else one[rows] for name, one in columns.items()}
+        return ObjectColumns(**taken)
 
 
 def _take(column: Any, indices: np.ndarray) -> Any:
@@ -109,6 +124,7 @@ class ImageSet(Sequence[ImageRecord]):
     notes: tuple[Fault, ...] = ()  # what is odd, but kept
     read_as: tuple[str, ...] = ()  # how the files were read, for people
     proposals: BoxColumn | None = None  # of each image; see ``poise.data.with_proposals``
+    sources: tuple[Source, ...] = ()  # the data sets, where several were joined
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -171,6 +187,14 @@ class ImageSet(Sequence[ImageRecord]):
         value = self.images.ids[index]
         return value if isinstance(value, str) else int(value)
 
+    def source_id(self, index: int) -> tuple[str, int | str] | None:
+        """Name of the data set and the image's id there, where several were joined."""
+        if self.images.source is None:
+            return None
+        source = self.sources[self.images.source[index]]
+        own = str(self.image_id(index)).removeprefix(f"{source.name}/")
+        return source.name, int(own) if source.integer_ids else own
+
     def path(self, index: int) -> Path:
         """The image file."""
         return self.root / self.images.files[index]
@@ -223,7 +247,8 @@ class ImageSet(Sequence[ImageRecord]):
     def to_coco(self, fresh_annotation_ids: bool = False) -> dict[str, Any]:
         """The truth as a COCO dictionary with the original category, image and annotation ids.
 
-        Image ids are strings for YOLO and VOC (``ImageRecord.id``).
+        Image ids are strings for YOLO and VOC (``ImageRecord.id``). Images of joined data sets also have ``source`` and
+        ``source_id``, the name of their data set and their id there.
 
         Args:
             fresh_annotation_ids: number annotations 1..m, as COCO tools need where ids are 0 or repeated.
@@ -239,6 +264,8 @@ class ImageSet(Sequence[ImageRecord]):
         images = self.images
         size = {"width": int(images.widths[index]), "height": int(images.heights[index])}
         image: dict[str, Any] = {"id": image_id, "file_name": images.files[index], **size}
+        if (source := self.source_id(index)) is not None:
+            image["source"], image["source_id"] = source
         if images.negative is not None:
             image["neg_category_ids"] = list(images.negative[index])
         if images.not_exhaustive is not None:
@@ -246,12 +273,18 @@ class ImageSet(Sequence[ImageRecord]):
         return image
 
     def _coco_annotations(self, ids: list[int | str], fresh: bool) -> list[dict[str, Any]]:
-        objects = self.objects
+        objects, owner_of = self.objects, self.image_of_object
+        if objects.every_class is not None:  # one annotation of each class
+            every = objects.every_class
+            rows = np.repeat(np.arange(len(objects)), np.where(every, len(self.categories), 1))
+            first = np.repeat(np.cumsum(np.bincount(rows)) - np.bincount(rows), np.bincount(rows))
+            labels = np.where(every[rows], np.arange(len(rows)) - first, objects.labels[rows])
+            objects, owner_of, fresh = replace(objects.take(rows), labels=labels), owner_of[rows], True
         own = np.arange(1, len(objects) + 1) if fresh else objects.annotation_ids
         corners = objects.boxes
         boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1).round(6).tolist()
         categories = np.array(self.category_ids, np.int64)[objects.labels].tolist()
-        owners = self.image_of_object.tolist()
+        owners = owner_of.tolist()
         columns = (own.tolist(), owners, categories, boxes, objects.areas.tolist(), objects.crowd, objects.ignore)
         return [
             {"id": i, "image_id": ids[owner], "category_id": category, "bbox": box, "area": area}

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from poise.data import coco, voc, voc_layouts, yolo
+from poise.data.class_map import ClassMap
 from poise.data.errors import BadData, DataError
 from poise.data.faults import FaultLog
 from poise.data.files import following_links
 from poise.data.folders import SPLIT_WORDS, FileTree, find_folder, is_junk, plain_split, plain_splits
 from poise.data.image_set import ImageSet
+from poise.data.joining import Paths, as_paths, prepare, source_names
 from poise.data.packed import find_packed
 from poise.data.yolo_plain import describe_plain
 from poise.plugins import load_plugins, origin_of, with_origins
@@ -121,27 +123,40 @@ def choose_split(
 
 
 def open_data(
-    path: str | Path,
+    path: Paths,
     split: str | None = None,
     on_bad_data: Literal["error", "skip"] = "error",
     follow_links: bool = False,
+    class_map: ClassMap | None = None,
 ) -> ImageSet:
     """Open one split of a COCO, LVIS, YOLO or Pascal VOC data set as it is. Nothing is written.
 
     Images are looked for, but not decoded (``poise.data.check_data`` does that).
 
     Args:
-        path: folder of the data set, a COCO ``.json`` or a YOLO ``.yaml``.
+        path: folder of the data set, a COCO ``.json`` or a YOLO ``.yaml``; of several paths the splits are joined
+            (:func:`poise.data.joining.join`).
         split: ``"train"``, ``"val"``, ``"test"`` or another name of :func:`splits`; may be left out where there is
             only one.
         on_bad_data: ``"error"`` refuses a split with faulty records; ``"skip"`` leaves out exactly these and lists
             them in ``ImageSet.skipped``.
         follow_links: read files and folders that links in the data folder lead to, wherever they are.
+        class_map: other names of classes; None drops a class (:func:`poise.data.class_map.map_classes`).
 
     Raises:
         BadData: faulty records, with ``on_bad_data="error"``; lists them.
         DataError: no data set here, no such split, or an unreadable annotation file.
     """
+    paths = as_paths(path)
+    sets = [open_one(one, split, on_bad_data, follow_links) for one in paths]
+    names = source_names([one.root for one in sets]) if len(sets) > 1 else ()
+    return prepare(sets, class_map or {}, names)
+
+
+def open_one(
+    path: Path, split: str | None, on_bad_data: Literal["error", "skip"] = "error", follow_links: bool = False
+) -> ImageSet:
+    """Open a split of one data set; arguments as of :func:`open_data`."""
     if on_bad_data not in ("error", "skip"):
         raise ValueError(f'on_bad_data is {on_bad_data!r}; use "error" or "skip"')
     found = find_splits(path, follow_links)

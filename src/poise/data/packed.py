@@ -99,7 +99,8 @@ def read_annotations(file: Path) -> ImageSet:
 
 def _image_set(root: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ImageSet:
     images = ImageColumns(**{field.name: _column(f"images.{field.name}", arrays) for field in fields(ImageColumns)})
-    objects = ObjectColumns(**{field.name: arrays[f"objects.{field.name}"] for field in fields(ObjectColumns)})
+    names = [field.name for field in fields(ObjectColumns) if field.name != "every_class"]
+    objects = ObjectColumns(**{name: arrays[f"objects.{name}"] for name in names})
     categories = tuple(Category(**category) for category in header["categories"])
     return ImageSet(header["split"], root, header["kind"], categories, images, objects, arrays["offsets"])
 
@@ -116,7 +117,7 @@ def _check(image_set: ImageSet) -> None:
     """Raise ``ValueError`` where columns do not fit one another."""
     images, objects, offsets = image_set.images, image_set.objects, image_set.offsets
     counts = {len(images.ids), len(images.files), len(images.widths), len(images.heights), len(offsets) - 1}
-    rows = {len(getattr(objects, field.name)) for field in fields(objects)}
+    rows = {len(getattr(objects, field.name)) for field in fields(objects) if field.name != "every_class"}
     labels = objects.labels
     if len(counts) != 1 or len(rows) != 1 or objects.boxes.shape[1:] != (4,):
         raise ValueError("its columns differ in length")

@@ -24,6 +24,7 @@ class DetectionModel(nn.Module):
         name, num_classes, options: ``create_model(name, num_classes, **options)`` builds the same model again.
         progress: default progress of ``losses``: for most models after every switch of a schedule.
         class_names, category_ids: those of the training data; numbers from 0 until ``set_classes``.
+        class_map: new names of classes of the training data (``data.classes``), which evaluations use; empty: none.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class DetectionModel(nn.Module):
         super().__init__()
         self.network, self.preprocess = network, preprocess
         self.name, self.num_classes, self.options = name, num_classes, options
+        self.class_map: dict[str, str | None] = {}
         self.progress = progress or Progress.final()
         self.class_names: tuple[str, ...] = tuple(str(i) for i in range(num_classes))
         self.category_ids: tuple[int, ...] = tuple(range(num_classes))

@@ -45,6 +45,7 @@ def build_model(
         notes = ["training the given model, with its weights and parts" + (f"; {transferred}" if transferred else "")]
     else:
         model, notes = _from_recipe(recipe.model, train_set, fresh)
+    model.class_map = dict(recipe.data.classes)
     if recipe.train.checkpoint_backbone:
         checkpoint_backbone(model)
     if recipe.train.federated_classes:

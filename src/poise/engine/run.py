@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from poise.data import ImageSet
+from poise.data.joining import Paths, as_paths
 from poise.data.loader import train_loader
 from poise.detection_model import DetectionModel
 from poise.engine.assignment_monitor import AssignmentMonitor
@@ -70,7 +71,7 @@ class RunResult:
 def train(
     recipe: Recipe,
     *,
-    data: str | Path | None = None,
+    data: Paths | None = None,
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
@@ -81,7 +82,7 @@ def train(
 
     Args:
         recipe: the settings of the training, such as ``poise.recipes.get_recipe(name)``.
-        data: the data set's folder or file; by default ``recipe.data.path``.
+        data: the data set's folder or file, or several; by default ``recipe.data.path``.
         out: the run folder.
         resume: continue from the folder's last checkpoint, exactly; without a checkpoint start from the beginning.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -98,7 +99,7 @@ def train(
         MissingLogger: a logger's package is not installed; the message names the extra.
     """
     if data is not None:
-        recipe = replace(recipe, data=replace(recipe.data, path=str(data)))
+        recipe = replace(recipe, data=replace(recipe.data, path=tuple(map(str, as_paths(data)))))
     require_loggers(recipe.train.loggers)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -122,6 +123,8 @@ def _train(
     checkpoint, notes = _checkpoint(folder) if resume else (None, [])
     if checkpoint is not None:
         require_packages(checkpoint["model"], folder / LAST)
+        if not recipe.data.classes and (class_map := checkpoint["model"].get("class_map")):
+            recipe = replace(recipe, data=replace(recipe.data, classes=class_map))
     train_set, val_set, remarks = open_sets(recipe.data)
     seed_all(recipe.train.seed, 0)  # the same model in every process
     model, loaded = build_model(recipe, train_set, fresh=checkpoint is None, given=given)
@@ -143,7 +146,7 @@ def _train(
     if processes.first:
         save_recipe(recipe, folder / RECIPE)
         write_text_atomically(folder / CLASSES, "".join(f"{name}\n" for name in model.class_names))
-        write_record(folder, recipe, processes, train_set, val_set)
+        notes += write_record(folder, recipe, processes, train_set, val_set)
 
     training = _training(recipe, folder, processes, state, model, train_set, progress_display)
     notes += state.align(training.loader.batches_per_epoch, recipe.train.accumulate)

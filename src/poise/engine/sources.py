@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from poise.data import ImageSet, TrainingSplits, open_data, training_splits, with_proposals
+from pathlib import Path
+
+from poise.data import ImageSet, training_splits, with_proposals
 from poise.data.background import limit_background
 from poise.data.hold_out import hold_out
 from poise.data.image_set import different_classes
+from poise.data.joining import missing_annotations, prepare, source_names
+from poise.data.opening import open_one
 from poise.data.repeats import repeated
 from poise.recipes import DataSettings
 from poise.suggestions import plural
@@ -18,26 +22,27 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
         ValueError: no data set is named, it has faults that are not to be skipped, the splits have different
             classes, or no image is left to train on.
     """
-    if not settings.path:
+    if not settings.paths:
         raise ValueError("no data set: give the folder or file (--data PATH, or data.path in the recipe)")
-    wanted = settings.val if settings.val != "none" else settings.train
-    links = settings.follow_links
-    names = training_splits(settings.path, settings.train or None, wanted or None, links)
-    train_set = open_data(settings.path, names.train, settings.on_bad_data, links)
+    pairs, remarks = _open_pairs(settings)
+    sets = [one for pair in pairs for one in pair if one is not None]
+    remarks += [_skipped(image_set) for image_set in sets if image_set.skipped]
+    for train_one, val_one in pairs:
+        if val_one is not None and (difference := different_classes(train_one, val_one)):
+            raise ValueError(f"{difference}; give both the same list of categories")
+    names = source_names([train_one.root for train_one, _ in pairs]) if len(pairs) > 1 else ()
+    several = "train" if names else ""
+    train_set = prepare([train_one for train_one, _ in pairs], settings.classes, names, split=several)
     val_set: ImageSet | None = None
-    remarks: list[str] = []
-    if settings.val_share:
-        train_set, val_set = _hold_out(settings, names, train_set)
-        remarks.append(f"{len(val_set)} of the images of split {names.train!r} held out for validation")
-    elif settings.val != "none":
-        val_set = open_data(settings.path, names.val, settings.on_bad_data, links)
-        remarks += [names.note] if names.note else []
-    remarks += [
-        _skipped(image_set) for image_set in (train_set, val_set) if image_set is not None and image_set.skipped
-    ]
-    if val_set is not None and (difference := different_classes(train_set, val_set)):
-        raise ValueError(f"{difference}; give both the same list of categories")
-    _require_objects(settings, train_set)
+    if validated := [i for i, (_, val_one) in enumerate(pairs) if val_one is not None]:
+        parts = [val_one for _, val_one in pairs if val_one is not None]
+        val_names = [names[i] for i in validated] if names else ()
+        val_set = prepare(
+            parts, settings.classes, val_names, strict=False, like=train_set, split="val" if names else ""
+        )
+    remarks += missing_annotations(train_set)
+    where = " + ".join(settings.paths)
+    _require_objects(where, train_set)
     remarks += [text for image_set in (train_set, val_set) if (text := _unlabeled(image_set))]
     total = len(train_set)
     if not settings.keep_empty or settings.min_side:
@@ -54,18 +59,43 @@ def open_sets(settings: DataSettings) -> tuple[ImageSet, ImageSet | None, list[s
             f"{len(train_set)} training images per epoch, {distinct} distinct: images of rare classes repeat"
         )
     if not len(train_set):
-        raise ValueError(f"{settings.path}: split '{names.train}' has no image to train on (of {total} before filters)")
+        raise ValueError(f"{where}: split '{train_set.name}' has no image to train on (of {total} before filters)")
     return _with_proposals(settings, train_set, val_set, remarks)
 
 
-def _hold_out(settings: DataSettings, names: TrainingSplits, train_set: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Training and validation images of a data set without a validation split."""
-    if settings.val or names.val != names.train:
+def _open_pairs(settings: DataSettings) -> tuple[list[tuple[ImageSet, ImageSet | None]], list[str]]:
+    """Training and validation images of each data set, before classes are mapped and joined; and notes.
+
+    Of several data sets, those without a validation split are not validated on where others have one.
+    """
+    train = str(settings.train)
+    wanted = settings.val if settings.val != "none" else train
+    opening = settings.on_bad_data, settings.follow_links
+    remarks: list[str] = []
+    choices = [training_splits(path, train or None, wanted or None, settings.follow_links) for path in settings.paths]
+    with_val = [choice.val != choice.train for choice in choices]
+    if settings.val_share and (settings.val or all(with_val)):
         raise ValueError(
             f"data.val_share={settings.val_share} is for data without a validation split, but the validation split is "
-            f"{settings.val or names.val!r}; leave out data.val_share"
+            f"{settings.val or choices[0].val!r}; leave out data.val_share"
         )
-    return hold_out(train_set, settings.val_share)
+    pairs: list[tuple[ImageSet, ImageSet | None]] = []
+    for path, choice, has_val in zip(settings.paths, choices, with_val, strict=True):
+        which = f"{path}: " if len(choices) > 1 else ""
+        train_set = open_one(Path(path), choice.train, *opening)
+        val_set: ImageSet | None = None
+        if settings.val_share and not has_val:
+            train_set, val_set = hold_out(train_set, settings.val_share)
+            remarks.append(f"{which}{len(val_set)} of the images of split {choice.train!r} held out for validation")
+        elif settings.val != "none" and any(with_val) and not has_val:
+            remarks.append(
+                f"{path}: no validation split, so it is not validated on (--data.val-share 0.1 holds out some)"
+            )
+        elif settings.val != "none":
+            val_set = open_one(Path(path), choice.val, *opening)
+            remarks += [which + choice.note] if choice.note else []
+        pairs.append((train_set, val_set))
+    return pairs, remarks
 
 
 def _with_proposals(
@@ -92,10 +122,10 @@ def _with_proposals(
     return train_set, val_set, remarks
 
 
-def _require_objects(settings: DataSettings, train_set: ImageSet) -> None:
+def _require_objects(where: str, train_set: ImageSet) -> None:
     if len(train_set) and not (~(train_set.objects.crowd | train_set.objects.ignore)).any():
         raise ValueError(
-            f"{settings.path}: split '{train_set.name}' has {plural(len(train_set), 'image')} but no object to train "
+            f"{where}: split '{train_set.name}' has {plural(len(train_set), 'image')} but no object to train "
             "on; see with poise check whether its annotations were found"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -12,10 +13,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from poise.data import ImageSet
-from poise.data.hold_out import VAL_IMAGES
+from poise.data.hold_out import VAL_IMAGES, validation_names
 from poise.data.loader import evaluation_loader
 from poise.detection_model import DetectionModel
 from poise.engine.pictures import draw_curves, write_evaluation
@@ -99,26 +101,60 @@ def draw_run(training: Training, validation: Validation | None) -> None:
 
 def write_record(
     folder: Path, recipe: Recipe, processes: Processes, train_set: ImageSet, val_set: ImageSet | None
-) -> None:
-    """Write ``run.json`` (model, data, machine, start of the run) and the names of held-out images."""
+) -> list[str]:
+    """Write ``run.json`` (model, data, machine, start of the run) and the names of held-out images.
+
+    Returns a note for the user if a resumed run had other data before.
+    """
     device = processes.device
     if device.type == "cuda":
         machine = f"{processes.world_size} x {torch.cuda.get_device_name(device)}"
     else:
         machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     path = folder / RECORD
-    started = json.loads(path.read_text(encoding="utf-8"))["started"] if path.is_file() else None  # of a resumed run
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}  # of a resumed run
     record = {
         "model": recipe.model.name,
-        "data": str(Path(recipe.data.path).name),
+        "data": " + ".join(Path(path).name for path in recipe.data.paths),
         "train": {"split": train_set.name, "images": len(train_set)},
         "val": None if val_set is None else {"split": val_set.name, "images": len(val_set)},
+        "sources": _sources(train_set, val_set),
+        "fingerprint": fingerprint(train_set, val_set),
         "device": device.type,
         "machine": machine,
         "torch": torch.__version__,
-        "started": started or time.strftime("%Y-%m-%d %H:%M"),
+        "started": before.get("started") or time.strftime("%Y-%m-%d %H:%M"),
     }
     write_text_atomically(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     if recipe.data.val_share and val_set is not None:
-        names = sorted(val_set[i].path.name for i in range(len(val_set)))
-        write_text_atomically(folder / VAL_IMAGES, "".join(f"{name}\n" for name in names))
+        write_text_atomically(folder / VAL_IMAGES, "".join(f"{name}\n" for name in validation_names(val_set)))
+    changed = before.get("fingerprint", record["fingerprint"]) != record["fingerprint"]
+    what = "the data are not those with which the run began (files, sizes, objects, classes or their order)"
+    return [f"warning: {what}: the rest of the training differs from an uninterrupted one"] if changed else []
+
+
+def _sources(train_set: ImageSet, val_set: ImageSet | None) -> list[dict[str, Any]]:
+    """The data sets that were joined; empty where there is one."""
+    found: dict[str, dict[str, Any]] = {}
+    for part, image_set in (("train", train_set), ("val", val_set)):
+        if image_set is None or image_set.images.source is None:
+            continue
+        counts = np.bincount(image_set.images.source, minlength=len(image_set.sources)).tolist()
+        for source, images in zip(image_set.sources, counts, strict=True):
+            entry = {"name": source.name, "path": str(source.root), "classes": list(source.class_names)}
+            found.setdefault(source.name, entry)[part] = {"split": source.split, "images": images}
+    return list(found.values())
+
+
+def fingerprint(*image_sets: ImageSet | None) -> str:
+    """SHA-256 of the files, sizes, ids and objects of image sets, in their order; the pictures are not read."""
+    digest = hashlib.sha256()
+    for image_set in image_sets:
+        if image_set is not None:
+            images, objects = image_set.images, image_set.objects
+            files, ids = "\n".join(images.files.tolist()), "\n".join(map(str, image_set.image_ids()))
+            digest.update("\0".join([files, ids, *image_set.class_names]).encode("utf-8", "surrogatepass"))
+            columns = (images.widths, images.heights, image_set.offsets, objects.boxes, objects.labels)
+            for column in (*columns, objects.crowd, objects.ignore):
+                digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()

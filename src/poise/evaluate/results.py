@@ -35,8 +35,26 @@ def coco_results(
     ]
 
 
-def write_results(detections: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
-    """Write COCO results as JSON, atomically."""
+def write_results(
+    detections: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], truth: Mapping[str, Any] | None = None
+) -> Path:
+    """Write COCO results as JSON, atomically.
+
+    Args:
+        truth: of joined data sets: each result then also has ``source`` and ``source_id``, the name of its data set and
+            the image's id there, and ``category``, the name of its class.
+    """
+    sources = {one["id"]: one for one in truth["images"] if "source" in one} if truth is not None else {}
+    if truth is not None and sources:
+        names = {one["id"]: one["name"] for one in truth["categories"]}
+        detections = [
+            {
+                **one,
+                "category": names[one["category_id"]],
+                **{key: sources[one["image_id"]][key] for key in ("source", "source_id")},
+            }
+            for one in detections
+        ]
     write_text_atomically(path, json.dumps(list(detections), separators=(",", ":"), allow_nan=False))
     return Path(path)
 

@@ -57,6 +57,7 @@ def describe(model: DetectionModel) -> dict[str, Any]:
         "options": {**model.options, **resolved},
         "class_names": list(model.class_names),
         "category_ids": list(model.category_ids),
+        **({"class_map": dict(model.class_map)} if model.class_map else {}),
     }
     return {**description, "packages": packages_of(description)}
 
@@ -148,6 +149,7 @@ def build(description: dict[str, Any]) -> DetectionModel:
     options["backbone_weights"] = None
     model = create_model(description["name"], num_classes=description["num_classes"], **options)
     model.set_classes(tuple(description["class_names"]), tuple(description["category_ids"]))
+    model.class_map = dict(description.get("class_map", {}))
     return model
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from poise.recipes.augment import AugmentSettings
-from poise.recipes.values import OptionValue, stored_value
+from poise.recipes.values import OptionValue, plain_class_map, stored_value
 
 MIN_IMAGE_SIZE = 32  # stride of the coarsest feature map of a backbone
 
@@ -45,16 +45,21 @@ class ModelSettings:
 class DataSettings:
     """Images and batches."""
 
-    path: str = ""
-    """Folder or file of the data set, in COCO, YOLO, Pascal VOC or LVIS layout."""
-    train: str = ""
-    """Name of the training split; empty: train, else trainval, else the only one."""
+    path: str | tuple[str, ...] = ""
+    """Folder or file of the data set, in COCO, YOLO, Pascal VOC or LVIS layout; of several, the images are joined and
+    classes with equal names are one (docs/data.md)."""
+    train: str | tuple[str, ...] = ""
+    """Name of the training split; empty: train, else trainval, else the only one. A list is that of ``path``."""
     val: str = ""
     """Name of the validation split; empty: val, else test, else the training split; none: no validation."""
     val_share: float = 0.0
     """Fraction of images held out for validation. It lies in [0, 0.5] and is for data sets without a validation split.
     Images are drawn by their file names, so every run on the data holds out the same ones; the run
     folder lists them in ``val_images.txt``."""
+    classes: dict[str, str | None] = field(default_factory=dict)
+    """Class map: name of a class of the data and its new name, null (dropped: its objects are background), or ignore
+    (its objects are regions to ignore). Classes with the same new name are merged. It is stored with the model, and
+    evaluations use it."""
     on_bad_data: Literal["error", "skip"] = "error"
     """Faulty records, which ``poise check`` lists: stop with the list, or leave them out."""
     follow_links: bool = False
@@ -88,6 +93,11 @@ class DataSettings:
     """Number of the best proposals of an image that are used."""
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """The data sets; none where ``path`` is empty."""
+        return (self.path,) if isinstance(self.path, str) and self.path else tuple(self.path)
+
+    @property
     def images_per_step(self) -> int:
         """``batch_size``, once ``auto`` has been replaced by a number."""
         if self.batch_size == "auto":
@@ -95,6 +105,13 @@ class DataSettings:
         return self.batch_size
 
     def __post_init__(self) -> None:
+        if isinstance(self.train, tuple):
+            _require(self.path in ("", (), self.train), "data.train: a list of data sets is the same as data.path")
+            object.__setattr__(self, "path", self.train)
+            object.__setattr__(self, "train", "")
+        if isinstance(self.path, tuple) and len(self.path) < 2:
+            object.__setattr__(self, "path", self.path[0] if self.path else "")
+        object.__setattr__(self, "classes", plain_class_map(self.classes))
         number = self.batch_size == "auto" or self.batch_size >= 1
         _require(number, f"data.batch_size={self.batch_size} must be at least 1")
         share = self.background_share

@@ -12,6 +12,7 @@ from poise.suggestions import closest
 
 SHORT_OPTIONS = {
     "data": "data.path",
+    "class_map": "data.classes",
     "batch_size": "data.batch_size",
     "workers": "data.workers",
     "on_bad_data": "data.on_bad_data",

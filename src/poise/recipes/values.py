@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 OptionValue: TypeAlias = bool | int | float | str | tuple[bool | int | float | str | None, ...] | None
@@ -25,6 +26,11 @@ def parse_value(text: str) -> Any:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
     return tuple(value) if isinstance(value, list) else value
+
+
+def plain_class_map(class_map: Mapping[str, str | None]) -> dict[str, str | None]:
+    """A map of class names, with None for the word ``null`` of the command line."""
+    return {name: None if target in ("null", "None") else target for name, target in class_map.items()}
 
 
 def stored_value(value: Any) -> Any:
