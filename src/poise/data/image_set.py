@@ -189,7 +189,7 @@ class ImageSet(Sequence[ImageRecord]):
 
     def source_id(self, index: int) -> tuple[str, int | str] | None:
         """Name of the data set and the image's id there, where several were joined."""
-        if self.images.source is None:
+        if self.images.source is None or not self.sources:
             return None
         source = self.sources[self.images.source[index]]
         own = str(self.image_id(index)).removeprefix(f"{source.name}/")

@@ -100,7 +100,8 @@ def read_annotations(file: Path) -> ImageSet:
 def _image_set(root: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ImageSet:
     images = ImageColumns(**{field.name: _column(f"images.{field.name}", arrays) for field in fields(ImageColumns)})
     names = [field.name for field in fields(ObjectColumns) if field.name != "every_class"]
-    objects = ObjectColumns(**{name: arrays[f"objects.{name}"] for name in names})
+    every_class = arrays.get("objects.every_class")
+    objects = ObjectColumns(**{name: arrays[f"objects.{name}"] for name in names}, every_class=every_class)
     categories = tuple(Category(**category) for category in header["categories"])
     return ImageSet(header["split"], root, header["kind"], categories, images, objects, arrays["offsets"])
 
