@@ -139,7 +139,7 @@ def test_training_and_evaluation_of_several_sets(tmp_path: Path, coco: Path, yol
     run.mkdir()
     (run / "val_images.txt").write_text(f"coco/10.png\ncoco/11.png\nyolo/{val.path(2).name}\n")
     again, note = open_for_evaluation([coco, yolo], run=run)
-    assert again.image_ids() == val.image_ids() and "yolo: evaluating the 1 images" in note
+    assert again.image_ids() == val.image_ids() and "yolo: using the 1 images" in note
     held, _ = open_for_evaluation(yolo, run=run)
     assert [held.path(i) for i in range(len(held))] == [val.path(2)], "one of the sets alone"
     left, note = open_for_evaluation([coco, yolo])

@@ -26,19 +26,25 @@ def open_images(arguments: Any, notes: list[str]) -> ImageSet:
         ValueError: the split has no images.
     """
     from poise.data import open_for_evaluation
-<<<<<<< HEAD
-    from poise.data.hold_out import held_out_names
+    from poise.data.hold_out import held_out_names, validation_names
 
     lists = {folder: names for folder in _run_folders(arguments.models) if (names := held_out_names(folder))}
     run = next(iter(lists), None)
-    opening = (arguments.on_bad_data, arguments.follow_links)
-    image_set, note = open_for_evaluation(arguments.data, arguments.split, run, *opening)
+    image_set, note = open_for_evaluation(
+        arguments.data,
+        arguments.split,
+        run,
+        arguments.on_bad_data,
+        arguments.follow_links,
+        class_map=arguments.class_map or None,
+        trained_with=_stored_class_map(arguments.models),
+    )
     if not len(image_set):
-        raise ValueError(f"{arguments.data}: split {image_set.name!r} has no images")
+        raise ValueError(f"{data_name(arguments.data)}: split {image_set.name!r} has no images")
     if note:
         notes.append(note)
     if arguments.split is None and run is not None:
-        used = {image_set.path(i).name for i in range(len(image_set))}
+        used = set(validation_names(image_set))
         notes += [
             f"{other} held out other images than {run}: it was trained on some of those that are used"
             for other, names in lists.items()
@@ -51,22 +57,6 @@ def _run_folders(words: Sequence[str]) -> list[Path]:
     """Folders of the runs and model files among the words of the command line, ``NAME=WEIGHTS`` included."""
     paths = [Path(word) if Path(word).exists() else Path(word.partition("=")[2]) for word in words]
     return list(dict.fromkeys(path.parent if path.is_file() else path for path in paths if path.name))
-=======
-
-    image_set, note = open_for_evaluation(
-        arguments.data,
-        arguments.split,
-        None,
-        arguments.on_bad_data,
-        arguments.follow_links,
-        class_map=arguments.class_map or None,
-        trained_with=_stored_class_map(arguments.models),
-    )
-    if not len(image_set):
-        raise ValueError(f"{data_name(arguments.data)}: split {image_set.name!r} has no images")
-    if note:
-        notes.append(note)
-    return image_set
 
 
 def _stored_class_map(models: Sequence[str]) -> dict[str, str | None]:
@@ -78,7 +68,6 @@ def _stored_class_map(models: Sequence[str]) -> dict[str, str | None]:
         if Path(word).exists() and not (is_exported(word) and Path(word).is_file()):
             return load_model(word).class_map
     return {}
->>>>>>> 999a988 (Several data sets in one training, a map of class names at every door)
 
 
 def select_images(image_set: ImageSet, count: int) -> Iterator[AnnotatedImage]:

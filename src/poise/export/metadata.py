@@ -103,6 +103,7 @@ def describe(model: DetectionModel) -> dict[str, Any]:
         "options": dict(model.options),
         "class_names": list(model.class_names),
         "category_ids": list(model.category_ids),
+        **({"class_map": dict(model.class_map)} if model.class_map else {}),
     }
 
 

@@ -60,6 +60,7 @@ def load_exported(path: str | os.PathLike[str], threads: int = 0) -> DetectionMo
     about = metadata.model
     model = DetectionModel(network, metadata.preprocess, about["name"], about["num_classes"], about["options"])
     model.set_classes(about["class_names"], about["category_ids"])
+    model.class_map = dict(about.get("class_map", {}))
     return model.eval()
 
 
