@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from poise.api.folders import free_folder
+from poise.api.images import open_images
 from poise.api.opening import PathLike, choose_device, open_model, refuse_options
 from poise.api.options import label_of
 from poise.api.thresholds import best_thresholds
 from poise.api.training import load_best, start_settings
-from poise.api.warnings import ProposalsWarning, SplitWarning, warn_random_weights
+from poise.api.warnings import warn_random_weights
 from poise.detection_model import DetectionModel, with_postprocess_options
 from poise.inference import MAX_PIXELS, Boxes, Result, Tiling, detect_frames, frames_of
 from poise.inference.sources import OnBadImage, Source
@@ -316,29 +316,14 @@ class Detector:
         proposals_limit: int = 2000,
     ) -> tuple[ImageSet, EvaluationLoader]:
         """Open a data set and a loader of its images as this model takes them; arguments as in :meth:`val`."""
-        from poise.data import ImageSet, evaluation_loader, open_for_evaluation, with_proposals
+        from poise.data import evaluation_loader
 
         if not self.trained:
             warn_random_weights(self.model.name)
         self.model.check_proposals(proposals is not None)
-        if isinstance(data, ImageSet):
-            images = data
-        else:
-            images, note = open_for_evaluation(
-                data,
-                split,
-                self.run_folder,
-                on_bad_data,
-                follow_links,
-                class_map=class_map,
-                trained_with=self.model.class_map,
-            )
-            if note:
-                warnings.warn(note, SplitWarning, stacklevel=3)
-        if proposals is not None:
-            images, remarks = with_proposals(images, Path(proposals), proposals_limit, on_bad_data)
-            for remark in remarks:
-                warnings.warn(remark, ProposalsWarning, stacklevel=3)
+        images = open_images(
+            self.model, self.run_folder, data, split, on_bad_data, follow_links, class_map, proposals, proposals_limit
+        )
         return images, evaluation_loader(images, self.model.preprocess, batch_size=batch_size, workers=workers)
 
     def drop_training_parts(self) -> Detector:
