@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -219,14 +219,30 @@ def _note(found: RawSplit, log: FaultLog, kind: str, rows: np.ndarray) -> None:
 def _repeated(found: RawSplit, labels: np.ndarray, sound: np.ndarray) -> np.ndarray:
     """Mask of the objects that equal an earlier one in image, class and box."""
     columns = (*found.objects.boxes.T, labels, found.owners)
-    order = np.lexsort(columns)  # stable: of equal rows the first in the file comes first
+    result = np.zeros(len(labels), bool)
+    rows = _of_equal_hash(columns)
+    order = rows[np.lexsort([column[rows] for column in columns])]  # stable: the first in the file comes first
     order = order[sound[order]]
     same = np.ones(max(len(order) - 1, 0), bool)
     for column in columns:
         same &= column[order[1:]] == column[order[:-1]]
-    result = np.zeros(len(labels), bool)
     result[order[1:][same]] = True
     return result
+
+
+def _of_equal_hash(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows whose hash is also that of another row, ascending; all rows that equal another one are among them."""
+    total = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        bits = (column.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+        total = (total ^ bits ^ (bits >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+        total ^= total >> np.uint64(29)
+    order = np.argsort(total)
+    equal = total[order[1:]] == total[order[:-1]]
+    several = np.zeros(len(total), bool)
+    several[order[1:][equal]] = True
+    several[order[:-1][equal]] = True
+    return np.flatnonzero(several)
 
 
 def _note_ids(found: RawSplit, log: FaultLog, sound: np.ndarray) -> None:

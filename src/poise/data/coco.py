@@ -7,108 +7,24 @@ polygon, and give annotation ids that are no numbers; :mod:`poise.data.values` d
 from __future__ import annotations
 
 import json
-import math
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from poise.data.assemble import RawSplit, assemble
+from poise.data.coco_json import Annotations, parse, parse_text, require_lists
 from poise.data.errors import DataError
 from poise.data.faults import FaultLog
-from poise.data.files import require_inside, size_of_file
+from poise.data.files import require_inside
 from poise.data.folders import FileTree
 from poise.data.image_paths import locate
 from poise.data.image_set import Category, ImageSet, ObjectColumns
 from poise.data.units import Written
-from poise.data.values import flag, integer, integral
-
-LARGEST_FILE = 8 << 30  # bytes; Objects365, the largest public set in this format, has 5 GB
-
-
-@dataclass
-class Annotations:
-    """Columns of the annotations, filled while the parser runs; each dictionary is freed as soon as it is read."""
-
-    ids: array[int] = field(default_factory=lambda: array("q"))
-    image_ids: list[int | str] = field(default_factory=list)
-    category_ids: array[int] = field(default_factory=lambda: array("q"))
-    boxes: array[float] = field(default_factory=lambda: array("d"))  # x, y, width, height
-    areas: array[float] = field(default_factory=lambda: array("d"))  # NaN: not stated
-    flags: array[int] = field(default_factory=lambda: array("b"))  # 1 crowd + 2 ignore
-    malformed: list[tuple[str, str]] = field(default_factory=list)  # which annotation, and why
-    without_id: dict[int, str] = field(default_factory=dict)  # rows whose id is no integer, and what stands there
-    from_polygons: int = 0  # boxes that were taken from polygons
-
-    def take(self, record: dict[str, Any]) -> dict[str, Any] | None:
-        """Object hook of the parser: take out annotations and masks, return everything else."""
-        if "image_id" not in record or ("bbox" not in record and "category_id" not in record):
-            return None if "counts" in record and "size" in record else record
-        why = self._add(record)
-        if why:
-            self.malformed.append((f"annotation {str(record.get('id', 'without id'))[:40]}", why))
-        return None
-
-    def _add(self, record: dict[str, Any]) -> str:
-        """Append a row, or return why it cannot be one."""
-        image_id, own, box = integral(record["image_id"]), integer(record.get("id")), record.get("bbox")
-        if not isinstance(image_id, (int, str)):
-            return "image_id is neither an integer nor a string"
-        polygons = None if box else around_polygons(record.get("segmentation"))
-        box = polygons or box
-        if not box:
-            return "has neither a bbox nor a polygon to take it from (masks in run lengths are not read)"
-        if not isinstance(box, list) or len(box) != 4:
-            return "bbox is not a list of 4 numbers"
-        crowd, ignore = flag(record.get("iscrowd")), flag(record.get("ignore"))
-        if crowd is None or ignore is None:
-            name = "iscrowd" if crowd is None else "ignore"
-            return f"{name} is {str(record[name])[:40]!r}, neither 0 nor 1"
-        numbered = isinstance(own, int) and not isinstance(own, bool)
-        try:
-            numbers = array("d", box)
-            category = array("q", [integer(record.get("category_id"))])
-            ids = array("q", [own if numbered else -1])
-            area = float(record["area"]) if record.get("area") is not None else float("nan")
-        except (TypeError, ValueError, OverflowError):
-            return "bbox, category_id, id or area is not a usable number"
-        if not numbered:
-            self.without_id[len(self.ids)] = str(own)[:40]
-        self.boxes += numbers
-        self.category_ids += category
-        self.ids += ids
-        self.areas.append(area)
-        self.image_ids.append(image_id)
-        self.flags.append(crowd + 2 * ignore)
-        self.from_polygons += polygons is not None
-        return ""
-
-    def number(self, log: FaultLog, source: str) -> None:
-        """Give annotations without an integer id the numbers after the greatest one."""
-        if not self.without_id:
-            return
-        following = max(max(self.ids), 0) + 1
-        row, stated = next(iter(self.without_id.items()))
-        where = f"{source}: {len(self.without_id)} annotations, the first with id {stated}"
-        log.add("annotation-id-not-integer", where, f"numbered from {following}")
-        for offset, row in enumerate(self.without_id):
-            self.ids[row] = following + offset
-
-
-def around_polygons(segmentation: Any) -> list[float] | None:
-    """The box (x, y, width, height) around polygons; None where there are none."""
-    parts = segmentation if isinstance(segmentation, list) else []
-    if parts and not isinstance(parts[0], list):
-        parts = [parts]  # one polygon without the list around it
-    numbers = [value for part in parts if isinstance(part, list) and len(part) >= 6 for value in part]
-    pairs = all(isinstance(part, list) and len(part) % 2 == 0 for part in parts)
-    if not numbers or not pairs or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
-        return None
-    xs, ys = numbers[::2], numbers[1::2]
-    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+from poise.data.values import integer, integral
 
 
 def read(name: str, tree: FileTree, file: Path, folders: Sequence[Path], log: FaultLog) -> ImageSet:
@@ -121,8 +37,7 @@ def read(name: str, tree: FileTree, file: Path, folders: Sequence[Path], log: Fa
         folders: where its images could be, the likeliest first.
         log: collects the faults.
     """
-    annotations = Annotations()
-    content = parse(require_inside(tree.root, file), annotations)
+    content, annotations = parse(require_inside(tree.root, file))
     return _assemble(name, tree, content, annotations, file.relative_to(tree.root).as_posix(), folders, log)
 
 
@@ -136,14 +51,13 @@ def read_dictionary(name: str, tree: FileTree, content: Any, source: str, log: F
         source: what the dictionary was read from, for messages.
         log: collects the faults.
     """
-    annotations = Annotations()
     try:
-        plain = json.loads(json.dumps(content), object_hook=annotations.take)
+        plain, annotations = parse_text(json.dumps(content))
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f"{source}: is no COCO dictionary of numbers, strings, lists and dictionaries ({error})"
         ) from error
-    _require_lists(plain, source)
+    require_lists(plain, source)
     return _assemble(name, tree, plain, annotations, source, [tree.root], log)
 
 
@@ -165,34 +79,6 @@ def _assemble(
     annotations.number(log, found.source)
     _add_objects(content["annotations"], annotations, found, log)
     return assemble(name, tree.root, "lvis" if lvis else "coco", found, log)
-
-
-def parse(file: Path, annotations: Annotations) -> dict[str, Any]:
-    """The dictionary of a COCO file, its annotations moved into ``annotations`` (replaced by None)."""
-    try:
-        size = size_of_file(file)
-        if size > LARGEST_FILE:
-            raise DataError(f"{file}: {size} bytes are more than the limit of {LARGEST_FILE}; split the file")
-        text = file.read_text(encoding="utf-8-sig")
-        content = json.loads(text, object_hook=annotations.take)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error}); check the file and its rights") from error
-    except RecursionError as error:
-        raise DataError(f"{file}: is nested too deeply for COCO JSON; write it again") from error
-    except MemoryError as error:
-        raise DataError(f"{file}: does not fit into memory; split the file") from error
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file}: is not valid JSON ({error}); write or download it again") from error
-    _require_lists(content, str(file))
-    return content
-
-
-def _require_lists(content: Any, source: str) -> None:
-    lists = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in lists):
-        raise DataError(f"{source}: is not COCO JSON: it needs the lists {', '.join(lists)}")
 
 
 def _categories(records: list[Any], source: str, log: FaultLog) -> list[Category]:
@@ -255,10 +141,7 @@ def _add_objects(rest: list[Any], annotations: Annotations, found: RawSplit, log
             log.add("object-malformed", f"{found.source}: annotation at position {position}", repr(record)[:80])
     for where, why in annotations.malformed:
         log.add("object-malformed", f"{found.source}: {where}", why)
-    index = {image_id: position for position, image_id in reversed(list(enumerate(found.ids)))}
-    as_text = {str(image_id): position for image_id, position in index.items()}  # 10 in one list, "10" in the other
-    positions = (index.get(image_id, as_text.get(str(image_id), -1)) for image_id in annotations.image_ids)
-    owners = np.fromiter(positions, np.int64)
+    owners = _owners(annotations.image_ids, found.ids)
     ids = np.array(annotations.ids, np.int64)
     for row in np.flatnonzero(owners < 0):
         where = f"{found.source}: annotation {ids[row]}"
@@ -276,6 +159,18 @@ def _add_objects(rest: list[Any], annotations: Annotations, found: RawSplit, log
     found.where = lambda row: (
         f"{found.source}: annotation {found.objects.annotation_ids[row]} of {found.files[found.owners[row]]}"
     )
+
+
+def _owners(image_ids: list[int | str], ids: list[int | str]) -> np.ndarray:
+    """Position of the first image with the id that each annotation names, -1 where there is none."""
+    if ids and set(map(type, chain(image_ids, ids))) == {int} and max(map(abs, image_ids), default=0) < 2**63:
+        known, wanted = np.array(ids, np.int64), np.array(image_ids, np.int64)
+        order = np.argsort(known, kind="stable")
+        found = np.searchsorted(known[order], wanted).clip(max=len(ids) - 1)
+        return np.where(known[order[found]] == wanted, order[found], -1)
+    index = {image_id: position for position, image_id in reversed(list(enumerate(ids)))}
+    as_text = {str(image_id): position for image_id, position in index.items()}  # 10 in one list, "10" in the other
+    return np.fromiter((index.get(own, as_text.get(str(own), -1)) for own in image_ids), np.int64)
 
 
 def _columns(annotations: Annotations, ids: np.ndarray) -> ObjectColumns:

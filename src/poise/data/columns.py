@@ -33,7 +33,8 @@ class Strings:
         return [self[i] for i in range(len(self))]
 
     def take(self, indices: np.ndarray) -> Strings:
-        return Strings.of([self[int(i)] for i in indices])
+        rows, offsets = _rows(self.offsets, indices)
+        return Strings(self.buffer[rows], offsets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,8 @@ class Ragged:
         return tuple(self.values[self.offsets[index] : self.offsets[index + 1]].tolist())
 
     def take(self, indices: np.ndarray) -> Ragged:
-        return Ragged.of([self[int(i)] for i in indices])
+        rows, offsets = _rows(self.offsets, indices)
+        return Ragged(self.values[rows], offsets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +75,15 @@ class BoxColumn:
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def take(self, indices: np.ndarray) -> BoxColumn:
-        counts = np.diff(self.offsets)[indices]
-        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        rows = np.repeat(self.offsets[indices] - offsets[:-1], counts) + np.arange(offsets[-1])
+        rows, offsets = _rows(self.offsets, indices)
         return BoxColumn(self.values[rows], offsets)
+
+
+def _rows(offsets: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the parts ``indices`` of a column one after another, and where each part begins there."""
+    counts = np.diff(offsets)[indices]
+    begins = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    return np.repeat(offsets[indices] - begins[:-1], counts) + np.arange(begins[-1]), begins
 
 
 def ids_column(ids: Sequence[int | str]) -> np.ndarray | Strings:

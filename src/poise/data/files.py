@@ -92,9 +92,13 @@ class FileIndex:
 
     def state(self, file: str) -> str:
         """``"present"``, ``"missing"`` or ``"outside"`` for a path relative to the root."""
-        path = PurePosixPath(file)
+        folder, _, name = file.rpartition("/")
+        relative = file[:1] not in ("", "/", "\\") and ".." not in folder
+        if relative and self._folders.get(folder or ".", {}).get(name) is False:
+            return "present"  # in a listing, and no link: most files, without parsing their paths
         if file.startswith(("//", "\\\\")):  # another computer, on Windows: not even looked at
             return "outside"
+        path = PurePosixPath(file)
         if not file or "\0" in file or path.is_absolute() or ".." in path.parts:
             return "outside" if file and is_clearly_outside(self.root, file) else self._resolved(file)
         name = path.name

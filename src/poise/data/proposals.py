@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from poise.data.coco import LARGEST_FILE
+from poise.data.coco_json import LARGEST_FILE
 from poise.data.columns import BoxColumn
 from poise.data.errors import DataError
 from poise.data.files import size_of_file
