@@ -163,7 +163,8 @@ def _add_objects(rest: list[Any], annotations: Annotations, found: RawSplit, log
 
 def _owners(image_ids: list[int | str], ids: list[int | str]) -> np.ndarray:
     """Position of the first image with the id that each annotation names, -1 where there is none."""
-    if ids and set(map(type, chain(image_ids, ids))) == {int} and max(map(abs, image_ids), default=0) < 2**63:
+    plain = ids and set(map(type, chain(image_ids, ids))) == {int}
+    if plain and all(-(2**63) <= own < 2**63 for own in image_ids if isinstance(own, int)):
         known, wanted = np.array(ids, np.int64), np.array(image_ids, np.int64)
         order = np.argsort(known, kind="stable")
         found = np.searchsorted(known[order], wanted).clip(max=len(ids) - 1)
