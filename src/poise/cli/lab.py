@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from poise.cli import measurements
+from poise.cli import lab_figures, measurements
 from poise.cli.arguments import CommandLineError, DataPaths, data_name
 from poise.cli.arguments import parse as parse_words
 from poise.cli.lab_models import load_methods, open_images, select_images
@@ -29,6 +29,8 @@ USAGE = """usage: poise lab show MODEL --data PATH [--images N] [--out page.html
        poise lab instability A B [C …] [vs D E …] --data PATH [--out FOLDER] …
        poise lab distances A [B …] --data PATH [--out FOLDER] …
        poise lab queries A [B …] --data PATH [--out FOLDER] …
+       poise lab weights MODEL --data PATH [--image N] [--object N] [--out FOLDER] …
+       poise lab curves [--out FOLDER] …
 
 A model is a model file, a run folder, NAME=WEIGHTS (a model with published weights) or NAME (random weights). After the
 first model, the name of an assigner stands for the first model with that assigner.
@@ -78,8 +80,10 @@ def parse(words: Sequence[str]) -> tuple[str, Any]:
     command, rest = words[0], words[1:]
     if command in measurements.MEASUREMENTS:
         return command, measurements.parse(command, rest)
+    if command in lab_figures.FIGURES:
+        return command, lab_figures.parse(command, rest)
     if command not in COMMANDS:
-        known = (*COMMANDS, *measurements.MEASUREMENTS)
+        known = (*COMMANDS, *measurements.MEASUREMENTS, *lab_figures.FIGURES)
         raise CommandLineError(
             f"no command 'lab {command}'{did_you_mean(command, known)}; there are {', '.join(known)}"
         )
@@ -106,6 +110,8 @@ def run(request: tuple[str, Any]) -> int:
     command, arguments = request
     if command in measurements.MEASUREMENTS:
         return measurements.run(command, arguments)
+    if command in lab_figures.FIGURES:
+        return lab_figures.run(command, arguments)
     notes: list[str] = []
     image_set = open_images(arguments, notes)
     methods = load_methods(arguments.models, image_set, arguments.device, notes)

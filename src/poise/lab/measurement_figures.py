@@ -21,7 +21,7 @@ COLORS = ("#d62728", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#17becf")  # o
 
 def draw_curves(results: Mapping[str, Separation], path: str | os.PathLike[str], title: str) -> Path:
     """Draw IoB over IoF of each method, and both over the threshold."""
-    figure = _figure(10.4, 4.4)
+    figure = new_figure(10.4, 4.4)
     pair, steps = figure.subplots(1, 2)
     for i, (name, one) in enumerate(results.items()):
         if not one.images:
@@ -37,7 +37,7 @@ def draw_curves(results: Mapping[str, Separation], path: str | os.PathLike[str],
     pair.set_title("IoB over IoF (in brackets: contrast)", fontsize=9)
     steps.set_title("IoF (solid) and IoB (dashed) over the threshold", fontsize=9)
     pair.legend(fontsize=7, frameon=False, loc="lower left")
-    return _save(figure, path, title)
+    return save_figure(figure, path, title)
 
 
 def _first_threshold(results: Mapping[str, Separation]) -> float:
@@ -52,7 +52,7 @@ def _first_threshold(results: Mapping[str, Separation]) -> float:
 def draw_maps(examples: Sequence[MapExample], path: str | os.PathLike[str], title: str) -> Path:
     """Draw a row for each image: the image with its objects, and the map of each method in its own color range."""
     names = list(dict.fromkeys(name for one in examples for name in one.maps))
-    figure = _figure(2.6 * (1 + len(names)), 2.4 * max(len(examples), 1) + 0.4)
+    figure = new_figure(2.6 * (1 + len(names)), 2.4 * max(len(examples), 1) + 0.4)
     grid = figure.subplots(max(len(examples), 1), 1 + len(names), squeeze=False)
     for row, one in zip(grid, examples, strict=False):
         _draw_image(row[0], one.image)
@@ -66,7 +66,7 @@ def draw_maps(examples: Sequence[MapExample], path: str | os.PathLike[str], titl
         axes.set_title(name, fontsize=8)
     for axes in grid.flat:
         axes.set_axis_off()
-    return _save(figure, path, title)
+    return save_figure(figure, path, title)
 
 
 def draw_instability(
@@ -74,7 +74,7 @@ def draw_instability(
 ) -> Path:
     """Draw a panel for each stage with a line for each training: changed priors, and rematched objects in percent."""
     stages = list(dict.fromkeys(stage for series in results for one in series.values() for stage in one))
-    figure = _figure(4.2 * len(stages), 6.4)
+    figure = new_figure(4.2 * len(stages), 6.4)
     grid = figure.subplots(2, len(stages), squeeze=False)
     for column, stage in enumerate(stages):
         for series in results:
@@ -93,12 +93,12 @@ def draw_instability(
     grid[0][0].set_ylabel("priors with another object, per image")
     grid[1][0].set_ylabel("objects with other priors, %")
     grid[0][0].legend(fontsize=7, frameon=False)
-    return _save(figure, path, title)
+    return save_figure(figure, path, title)
 
 
 def draw_conflict(results: Mapping[str, HeadConflict], path: str | os.PathLike[str], title: str) -> Path:
     """Draw a matrix of divergences for each model."""
-    figure = _figure(3.4 * len(results) + 0.6, 3.6)
+    figure = new_figure(3.4 * len(results) + 0.6, 3.6)
     for axes, (name, one) in zip(figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True):
         heads = one.heads
         values = np.array([[one.divergence(i, j) for j in heads] for i in heads]).reshape(len(heads), len(heads))
@@ -110,14 +110,14 @@ def draw_conflict(results: Mapping[str, HeadConflict], path: str | os.PathLike[s
         axes.set_xticks(range(len(heads)), heads, rotation=30, ha="right", fontsize=8)
         axes.set_yticks(range(len(heads)), heads, fontsize=8)
         axes.set_title(name, fontsize=9)
-    return _save(figure, path, title)
+    return save_figure(figure, path, title)
 
 
 def draw_queries(
     results: Mapping[str, QueryDistances], examples: Sequence[QueryExample], path: str | os.PathLike[str], title: str
 ) -> Path:
     """Draw a row for each method: its queries on the images, and the mean distances of each head's queries."""
-    figure = _figure(2.8 * len(examples) + 3.6, 2.7 * len(results) + 0.4)
+    figure = new_figure(2.8 * len(examples) + 3.6, 2.7 * len(results) + 0.4)
     widths = [1.0] * len(examples) + [1.3]
     grid = figure.subplots(len(results), len(examples) + 1, squeeze=False, gridspec_kw={"width_ratios": widths})
     for row, (name, one) in zip(grid, results.items(), strict=True):
@@ -131,7 +131,7 @@ def draw_queries(
     entries = [axes.get_legend_handles_labels() for axes in grid[:, 0]]
     handles, labels = max(entries, key=lambda one: len(one[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
-    return _save(figure, path, title)
+    return save_figure(figure, path, title)
 
 
 def _scatter(axes: Any, example: QueryExample, name: str) -> None:
@@ -176,7 +176,7 @@ def _draw_image(axes: Any, image: AnnotatedImage) -> None:
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -185,7 +185,7 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: str | os.PathLike[str], title: str) -> Path:
+def save_figure(figure: Any, path: str | os.PathLike[str], title: str) -> Path:
     figure.suptitle(title, fontsize=10)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
