@@ -10,9 +10,7 @@ import pytest
 from poise.cli import main
 
 
-def test_weights_and_curves(
-    trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_and_curves(trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["lab", "weights", str(trained), "--data", str(demo_data), "--split", "train", "--device", "cpu"]
     assert main([*words, "--image", "1", "--out", str(tmp_path / "weights")]) == 0
     content = json.loads((tmp_path / "weights" / "weights.json").read_text(encoding="utf-8"))

@@ -74,7 +74,7 @@ def _probability(function: LinearIoU | NormalizedIoU, overlap: Tensor) -> Tensor
     """The function's values for the priors of one object."""
     pairs = from_mask(torch.ones(1, 1, len(overlap), dtype=torch.bool))
     truth = GroundTruth.collate([{"boxes": torch.zeros(1, 4), "labels": torch.zeros(1, dtype=torch.int64)}], [(1, 1)])
-    objects = Objects(truth.boxes, truth.labels, truth.valid, 0)
+    objects = Objects(truth.boxes, truth.labels, truth.valid, slice(0, 1))
     return pairs.to_dense(function(pairs.from_dense(overlap[None, None]), pairs, objects))[0, 0]
 
 

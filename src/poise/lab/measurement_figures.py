@@ -177,6 +177,7 @@ def _draw_image(axes: Any, image: AnnotatedImage) -> None:
 
 
 def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of ``width`` and ``height`` inches, at most 40."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -186,6 +187,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str], title: str) -> Path:
+    """Write a figure with a title; returns the path."""
     figure.suptitle(title, fontsize=10)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
