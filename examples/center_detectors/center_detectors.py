@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import poise
 from poise.criteria.varifocal import VarifocalCriterion
-from poise.nn.layers import flatten_levels, init_towers, output_conv, point_grid, prior_bias, tower
+from poise.nn.layers import init_towers, output_conv, point_grid, prior_bias, tower
 from poise.recipes import Recipe, get_recipe, with_settings
 from poise.structures import Assignment, GroundTruth, Predictions
 
@@ -27,9 +27,10 @@ class CenterHead(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Predictions:
         features, priors = self.tower(list(maps)), self.grid(maps)
-        distances = flatten_levels(self.distances(features), 4).exp() * priors.strides[:, None]
+        logits, outputs = self.grid.flatten(self.classes(features), self.distances(features))
+        distances = outputs.exp() * priors.strides[:, None]
         boxes = priors.centers.repeat(1, 1, 2) + distances * distances.new_tensor([-1, -1, 1, 1])
-        return Predictions(priors, flatten_levels(self.classes(features), self.num_classes), boxes)
+        return Predictions(priors, logits, boxes)
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,14 @@ def num_positives_clamped(assignment: Assignment) -> Tensor:
     return normalizer(assignment.positive.sum(1).clamp(min=1).sum())
 
 
+def masked_sums(*terms: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Sum ``loss * weight`` of each ``(loss, weight)`` over the elements with a nonzero weight.
+
+    The other elements may hold any value, even NaN.
+    """
+    return [(loss.where(weight != 0, 0.0) * weight).sum() for loss, weight in terms]
+
+
 def masked_sum(loss: Tensor, weight: Tensor) -> Tensor:
-    """Sum ``loss * weight`` over the elements with a nonzero weight; the others may hold any value, even NaN."""
-    return (loss.where(weight != 0, 0.0) * weight).sum()
+    """Return the ``masked_sums`` of a single term."""
+    return masked_sums((loss, weight))[0]

@@ -67,10 +67,13 @@ class Predictions:
         Args:
             index: flat indices (P,) into B * N; the result is then (P,) bool for these priors alone.
         """
-        values = [value.detach() for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
-        if index is not None:
-            values = [value.flatten(0, 1).index_select(0, index)[None] for value in values]
-        finite = torch.stack([_mean(value) for value in values]).mul(0).sum(0) == 0  # 0 * inf and 0 * NaN are NaN
+        means = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                value = value.detach()
+                means.append(_mean(value if index is None else value.flatten(0, 1).index_select(0, index)[None]))
+        finite = torch.stack(means).mul(0).sum(0) == 0  # 0 * inf and 0 * NaN are NaN
         return finite if index is None else finite[0]
 
     def float(self: T) -> T:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -65,10 +66,13 @@ __all__ = [
     "Sample",
     "StepOutput",
     "value_at",
+    "values_at",
     "map_tensors",
 ]
 
 T = TypeVar("T")
+U = TypeVar("U")
+V = TypeVar("V")
 
 
 def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
@@ -93,11 +97,6 @@ class GroundTruth:
     valid: Tensor  # (B,G) bool, an object to detect
     crowd: Tensor  # (B,G) bool, a region to ignore
     sizes: Tensor  # (B,2) float32, height and width of each image before padding
-
-    @property
-    def num_objects(self) -> Tensor:
-        """Number of objects of each image, (B,) float32."""
-        return self.valid.sum(1).float()
 
     def padded_sizes(self, divisor: int = 32) -> Tensor:
         """Return height and width of each image after padding it alone to a multiple of ``divisor``, (B,2)."""
@@ -188,6 +187,17 @@ def value_at(value: T | SwitchAtEpoch[T], progress: Progress) -> T:
     return value
 
 
+@overload
+def values_at(progress: Progress, first: T | SwitchAtEpoch[T], second: U | SwitchAtEpoch[U], /) -> tuple[T, U]: ...
+@overload
+def values_at(
+    progress: Progress, first: T | SwitchAtEpoch[T], second: U | SwitchAtEpoch[U], third: V | SwitchAtEpoch[V], /
+) -> tuple[T, U, V]: ...
+def values_at(progress: Progress, *values: object) -> tuple[object, ...]:
+    """Return ``value_at`` of each of ``values``."""
+    return tuple(map(partial(value_at, progress=progress), values))
+
+
 @dataclass(frozen=True)
 class Assignment:
     """The object that each prior is assigned to."""
@@ -220,6 +230,11 @@ class Assignment:
     def take(self, index: Tensor) -> Assignment:
         """Return the assignment of the priors ``index`` (B,S)."""
         return map_tensors(self, lambda t: t.gather(1, index))
+
+    def sampled(self, sample: Sample) -> Assignment:
+        """Return the assignment of the sampled priors (B,S); masked ones are ignored."""
+        taken = self.take(sample.index)
+        return replace(taken, positive=taken.positive & sample.mask, ignored=taken.ignored | ~sample.mask)
 
 
 @dataclass(frozen=True)

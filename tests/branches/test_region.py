@@ -13,7 +13,7 @@ from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 from poise.assign import MaxIoU
 from poise.boxes import DeltaCoder, pairwise_iou
 from poise.branches.proposals import ProposalPostProcessByImage
-from poise.branches.region import ProposalPostProcess, RegionBranch, add_ground_truth, assign_regions, only_finite
+from poise.branches.region import ProposalPostProcess, RegionBranch, add_ground_truth, assign_regions, only_usable
 from poise.detection_model import proposals_from_boxes
 from poise.models import create_model
 from poise.models.faster_rcnn import fast_rcnn
@@ -136,7 +136,7 @@ def test_region_features_are_equal_with_static_and_dynamic_shapes(monkeypatch: p
     weights = torch.randn(120, 4, 7, 7, generator=generator)
     results = []
     for host in (True, False):
-        monkeypatch.setattr("poise.pairwise.pairs.allows_dynamic_shapes", lambda device, host=host: host)
+        monkeypatch.setattr("poise.pairwise.build.allows_dynamic_shapes", lambda device, host=host: host)
         features = RegionAlign((4, 8, 16, 32))(maps, boxes)
         results.append((features, *torch.autograd.grad((features * weights).sum(), maps)))
     for ours, theirs in zip(*results, strict=True):
@@ -165,7 +165,7 @@ def test_objects_are_assigned_to_themselves_and_padding_is_ignored() -> None:
         torch.cat((box + 1, torch.zeros(2, 4)))[None], torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.int64),
         torch.tensor([[True, False, False]]),
     )  # fmt: skip
-    regions = only_finite(add_ground_truth(proposals, truth))
+    regions = only_usable(add_ground_truth(proposals, truth))
     assignment = assign_regions(MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0), regions, truth)
     assert assignment.positive[0].tolist() == [True, True] + [False] * 6 + [True, False, False]
     assert assignment.ignored[0].tolist() == [False, False] + [True] * 6 + [False, True, True]
@@ -229,7 +229,7 @@ def test_ohem_selects_the_highest_losses() -> None:
         match = output.matches["rcnn"]
         chosen = branch.region.criterion.class_loss(match.predictions, match.assignment, truth)
         _, proposals = branch.proposal(maps, truth, Progress.final(), None)
-        regions = only_finite(add_ground_truth(proposals, truth))
+        regions = only_usable(add_ground_truth(proposals, truth))
         everything = assign_regions(branch.region.assigner, regions, truth)
         loss = branch.region.criterion.class_loss(branch.region.head(maps, regions.boxes), everything, truth)
     hardest = loss[everything.negative].topk(int(match.assignment.negative.sum())).values

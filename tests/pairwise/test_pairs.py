@@ -9,8 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from poise.pairwise import Objects, Pairs, best_iou, from_index, from_mask, inside, overlapping
-from poise.pairwise.dense import DensePairs
-from poise.pairwise.pairs import SparsePairs
+from poise.pairwise.pairs import DensePairs, SparsePairs
 from poise.structures import GroundTruth, Priors
 
 BATCH = 3
@@ -30,7 +29,7 @@ def inside_in_both(seed: int) -> tuple[Priors, GroundTruth, SparsePairs, DensePa
     priors, truth = POINTS(maps_of(BATCH)), truth_of([5, 0, 12], seed, crowd=True)
     sparse = inside(priors, objects_of(truth))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("poise.pairwise.pairs.allows_dynamic_shapes", lambda device: False)
+        patch.setattr("poise.pairwise.build.allows_dynamic_shapes", lambda device: False)
         dense = inside(priors, objects_of(truth))
     assert isinstance(sparse, SparsePairs) and isinstance(dense, DensePairs)
     return priors, truth, sparse, dense
@@ -39,7 +38,7 @@ def inside_in_both(seed: int) -> tuple[Priors, GroundTruth, SparsePairs, DensePa
 def overlapping_in_both(boxes: Tensor, truth: GroundTruth, usable: Tensor | None = None) -> list[tuple[Pairs, Tensor]]:
     found = [overlapping(boxes, objects_of(truth), usable)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("poise.pairwise.pairs.allows_dynamic_shapes", lambda device: False)
+        patch.setattr("poise.pairwise.build.allows_dynamic_shapes", lambda device: False)
         found.append(overlapping(boxes, objects_of(truth), usable))
     assert isinstance(found[0][0], SparsePairs) and isinstance(found[1][0], DensePairs)
     return found
@@ -55,7 +54,8 @@ def results(pairs: Pairs, values: Tensor, truth: GroundTruth, target: Tensor, lo
     many = few.or_if_empty(torch.ones(len(truth.boxes), truth.labels.shape[1], target.shape[2], dtype=torch.bool))
     return [
         pairs.to_dense(values), pairs.to_dense(values, fill=3.0), pairs.sum_by_object(values),
-        pairs.max_by_object(values), pairs.min_by_object(values), pairs.sum_by_prior(values),
+        pairs.max_by_object(values), pairs.normalize_by_object(values), pairs.sum_by_prior(values),
+        pairs.normalize_by_object(values, high=1.5),
         pairs.max_by_prior(values), *pairs.argmax_by_prior(values), *pairs.argmax_by_prior(values.round()),
         *pairs.topk_by_object(values.abs(), 7), *pairs.topk_by_object(values.abs().round(), 7), last, lowest,
         few.to_dense(few.from_dense(logits[..., :1].mT.expand(-1, truth.labels.shape[1], -1).contiguous())),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from poise.assign import MaxIoU
 from poise.boxes import clip, pairwise_iou
-from poise.branches.region import ProposalPostProcess, add_ground_truth, assign_regions, only_finite
+from poise.branches.region import ProposalPostProcess, add_ground_truth, assign_regions, only_usable
 from poise.nn.layers import AnchorGrid
 from poise.sample import Sampler, libra_article_sampler, random_sampler
 from poise.structures import Assignment, GroundTruth, Predictions
@@ -52,7 +52,7 @@ def assigned(truth: GroundTruth, knowing: bool) -> Assignment:
         found.append(ProposalPostProcess(2000, 1000)(Predictions(priors, logits, anchors), SIZES))
     proposals = type(found[0])(*(torch.cat([getattr(one, name) for one in found]) for name in vars(found[0])))
     return assign_regions(
-        MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0), only_finite(add_ground_truth(proposals, truth)), truth
+        MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0), only_usable(add_ground_truth(proposals, truth)), truth
     )
 
 

@@ -57,7 +57,7 @@ class AutoAssign:
                 mean = pairs.sum_by_object(weight * likelihood)
             return pairs.to_dense(weight.detach()), mean, pairs.sum_by_object(prior)
 
-        chunks = list(chunks_of_objects(truth, boxes.shape[1], planes_alive=8))
+        chunks = chunks_of_objects(truth, boxes.shape[1], planes_alive=8)
         if len(chunks) > 1 and torch.is_grad_enabled():  # computed again in the backward pass instead of stored
             parts = [checkpoint(positive, objects, use_reentrant=False) for objects in chunks]
         else:
@@ -74,6 +74,6 @@ class AutoAssign:
         for objects in chunks:
             pairs = inside(predictions.priors, objects)
             own = pairs.from_priors(value)
-            normalized = pairs.normalize_by_object(own, pairs.min_by_object(own), pairs.max_by_object(own))
+            normalized = pairs.normalize_by_object(own)
             pairs.scatter_by_class(1 - normalized, objects.labels, negative, reduce="last")
         return negative

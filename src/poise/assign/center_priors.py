@@ -20,11 +20,12 @@ CenterPriorFunction = Callable[[Priors, Objects, Pairs], Tensor]
 
 def gaussian(priors: Priors, boxes: Tensor, mean: Tensor, sigma: Tensor, pairs: Pairs) -> Tensor:
     """Gaussian of the distance from the center in strides, around ``mean`` with width ``sigma``, both (B,G,2)."""
-    strides = pairs.from_priors(priors.strides[None])
-    x, y = pairs.from_priors(priors.centers.float()).unbind(-1)
-    center_x, center_y = pairs.from_objects((boxes[..., :2] + boxes[..., 2:]) / 2).unbind(-1)
-    mean_x, mean_y = pairs.from_objects(mean).unbind(-1)
-    width_x, width_y = pairs.from_objects(2 * sigma.square()).unbind(-1)
+    centers = priors.centers.float()
+    cells = torch.cat((centers, priors.strides[:, None].expand(*centers.shape[:2], 1)), -1)
+    x, y, strides = pairs.from_priors(cells).unbind(-1)
+    center = (boxes[..., :2] + boxes[..., 2:]) / 2
+    bags = pairs.from_objects(torch.cat((center, mean, 2 * sigma.square()), -1))
+    center_x, center_y, mean_x, mean_y, width_x, width_y = bags.unbind(-1)
     across = ((x - center_x) / strides - mean_x).square() / width_x
     along = ((y - center_y) / strides - mean_y).square() / width_y
     return (-(across + along)).exp()

@@ -75,8 +75,7 @@ class NormalizedIoU:
         """Probabilities of the IoU of pairs; each object's range is taken over its own."""
         gamma = of_pairs(self.gamma, objects, pairs)
         value = (1 - overlap**gamma) / (1 - 0.5**gamma)
-        low, high = pairs.min_by_object(value), pairs.max_by_object(value).clamp(max=1)
-        return torch.where(overlap < 0.5, 1.0, pairs.normalize_by_object(value, low, high))
+        return torch.where(overlap < 0.5, 1.0, pairs.normalize_by_object(value, high=1.0))
 
 
 @dataclass(frozen=True)

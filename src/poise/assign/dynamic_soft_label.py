@@ -49,7 +49,7 @@ class DynamicSoftLabel:
         priors = CompactPriors.of(only_finite(predictions, inside_any(predictions.priors, truth)))
         candidates = priors.take(predictions).float()
         costs = self._costs(candidates, truth, priors.mask)
-        return priors.scatter_back(take_cheapest(costs, candidates.boxes, truth, self.topk))
+        return priors.scatter_back_assignment(take_cheapest(costs, candidates.boxes, truth, self.topk))
 
     def _costs(self, predictions: Predictions, truth: GroundTruth, usable: Tensor) -> Iterator[PairCosts]:
         class_cost = ClassCost(predictions.logits, absent=lambda z: z.sigmoid().square() * softplus(z))

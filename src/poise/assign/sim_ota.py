@@ -51,7 +51,7 @@ class SimOTA:
         priors = CompactPriors.of(only_finite(predictions, self._near_any(predictions.priors, truth)))
         candidates = priors.take(predictions).float()
         costs = self._costs(candidates, truth, priors.mask)
-        return priors.scatter_back(take_cheapest(costs, candidates.boxes, truth, self.topk))
+        return priors.scatter_back_assignment(take_cheapest(costs, candidates.boxes, truth, self.topk))
 
     def _costs(self, predictions: Predictions, truth: GroundTruth, usable: Tensor) -> Iterator[PairCosts]:
         class_cost = ClassCost(_class_scores(predictions), absent=lambda p: -torch.log1p(-p).clamp(min=LEAST_LOG))

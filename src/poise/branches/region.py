@@ -15,7 +15,7 @@ from poise.criteria.region import RegionCriterion
 from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.postprocess import RegionPostProcess
 from poise.protocols import Criterion, HardAssigner
-from poise.sample import Sampler, restrict_to_sample
+from poise.sample import Sampler
 from poise.structures import (
     Assignment,
     Detections,
@@ -26,7 +26,7 @@ from poise.structures import (
     Progress,
     StepOutput,
     SwitchAtEpoch,
-    value_at,
+    values_at,
 )
 
 MAX_BOXES_PER_NMS = 1 << 15  # in one call on a GPU, whose memory use is quadratic
@@ -140,13 +140,12 @@ class ProposalStage(nn.Module):
         self, maps: Sequence[Tensor], truth: GroundTruth, progress: Progress, generator: torch.Generator | None
     ) -> tuple[StepOutput, Detections]:
         """Return losses and matches, and the detached proposals of these predictions."""
+        assigner, sampler, criterion = values_at(progress, self.assigner, self.sampler, self.criterion)
         predictions = self.head(maps)
         with torch.autocast(truth.boxes.device.type, enabled=False):
-            assignment = value_at(self.assigner, progress)(predictions, truth)
-            sample = value_at(self.sampler, progress)(assignment, generator)
-            sampled = restrict_to_sample(assignment, sample)
-            criterion = value_at(self.criterion, progress)
-            losses = criterion(predictions.take(sample.index), sampled, truth)
+            assignment = assigner(predictions, truth)
+            sample = sampler(assignment, generator)
+            losses = criterion(predictions.take(sample.index), assignment.sampled(sample), truth)
             proposals = self.training_postprocess(predictions, truth.sizes)
         match = Match(predictions, assignment, criterion=criterion, sample=sample)
         return StepOutput(losses, {"rpn": match}), proposals
@@ -180,16 +179,16 @@ class RegionStage(nn.Module):
         generator: torch.Generator | None,
     ) -> StepOutput:
         """Return losses and matches of a sample of proposals and ground-truth boxes."""
-        criterion, sampler = value_at(self.criterion, progress), value_at(self.sampler, progress)
+        assigner, sampler, criterion = values_at(progress, self.assigner, self.sampler, self.criterion)
         with torch.autocast(truth.boxes.device.type, enabled=False):
-            regions = only_finite(add_ground_truth(proposals, truth))
-            assignment = assign_regions(value_at(self.assigner, progress), regions, truth)
+            regions = only_usable(add_ground_truth(proposals, truth))
+            assignment = assign_regions(assigner, regions, truth)
         loss = None
         if sampler.needs_loss:
             with torch.no_grad():
                 loss = criterion.class_loss(self.head(maps, regions.boxes), assignment, truth)
         sample = sampler(assignment, generator, loss)
-        sampled = restrict_to_sample(assignment, sample)
+        sampled = assignment.sampled(sample)
         predictions = self.head(maps, regions.boxes.gather(1, sample.index[..., None].expand(-1, -1, 4)))
         with torch.autocast(truth.boxes.device.type, enabled=False):
             losses = criterion(predictions, sampled, truth)
@@ -197,7 +196,7 @@ class RegionStage(nn.Module):
 
     def predict(self, maps: Sequence[Tensor], proposals: Detections, sizes: Tensor) -> Detections:
         """Return detections of images of ``sizes`` (B,2), height and width before padding."""
-        regions = only_finite(proposals)
+        regions = only_usable(proposals)
         return self.postprocess(self.head(maps, regions.boxes), self.head.coder, regions.valid, sizes)
 
 
@@ -253,7 +252,7 @@ def assign_regions(assigner: HardAssigner, regions: Detections, truth: GroundTru
     )
 
 
-def only_finite(regions: Detections) -> Detections:
+def only_usable(regions: Detections) -> Detections:
     """Make regions invalid, with a box of zeros, whose box is not finite or has no area."""
     boxes = regions.boxes.detach().float()
     valid = regions.valid & boxes.isfinite().all(-1) & (boxes[..., 2:] > boxes[..., :2]).all(-1)

@@ -25,7 +25,7 @@ class AutoAssignCriterion:
         """Return ``loss_pos``, ``loss_neg`` and ``loss_center``."""
         positive, negative = bag_losses(predictions, assignment, truth)
         mass = (assignment.mass * truth.valid).sum(1)
-        center = torch.where(mass > 0, truth.num_objects / mass.clamp(min=1e-12), 0.0).mean()
+        center = torch.where(mass > 0, truth.valid.sum(1) / mass.clamp(min=1e-12), 0.0).mean()
         return {
             "loss_pos": self.positive_weight * positive,
             "loss_neg": self.negative_weight * negative,

@@ -22,7 +22,7 @@ def bag_losses(predictions: Predictions, assignment: BagWeights, truth: GroundTr
     those of each rank).
     """
     valid = truth.valid.float()
-    positive = masked_sum(negative_log(assignment.likelihood), valid) / normalizer(truth.num_objects.sum())
+    positive = masked_sum(negative_log(assignment.likelihood), valid) / normalizer(truth.valid.sum())
     return positive, _negative_loss(predictions, assignment).sum() / normalizer((assignment.mass * valid).sum())
 
 
@@ -38,7 +38,7 @@ def bag_weights(
     The loss of an object is -ln of a mean over its bag; ``pairs`` are the weights of this mean. The mean includes the
     box as a likelihood exp(-box loss), so that the weight of the box is the same.
     """
-    pairs = assignment.pairs() * truth.valid[:, None] * (positive_weight / normalizer(truth.num_objects.sum()))
+    pairs = assignment.pairs() * truth.valid[:, None] * (positive_weight / normalizer(truth.valid.sum()))
     entropy = negative_log_rest(predictions.scores())
     negative = torch.where(entropy > 0, _negative_loss(predictions, assignment) / entropy, 0.0)
     negative = negative * (negative_weight / normalizer((assignment.mass * truth.valid).sum()))

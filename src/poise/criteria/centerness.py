@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from poise import losses
 from poise.boxes import centerness
 from poise.criteria.protocol import Targets, loss_weights_from_logits
-from poise.losses import hard_label, masked_sum, normalizer, num_positives, num_positives_clamped
+from poise.losses import hard_label, masked_sums, normalizer, num_positives, num_positives_clamped
 from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, QualityPredictions
 
@@ -45,11 +45,12 @@ class CenternessCriterion:
         box_loss = self.box_loss(predictions.boxes, assignment.boxes(truth))
         centerness_targets = _centerness_targets(predictions, assignment, truth)
         quality_loss = binary_cross_entropy_with_logits(predictions.quality, centerness_targets, reduction="none")
-        return {
-            "loss_cls": masked_sum(class_loss, targets.class_weights),
-            "loss_bbox": masked_sum(box_loss, targets.box_weights),
-            "loss_centerness": masked_sum(quality_loss, assignment.positive.float()) / self.count(assignment),
-        }
+        class_sum, box_sum, quality_sum = masked_sums(
+            (class_loss, targets.class_weights),
+            (box_loss, targets.box_weights),
+            (quality_loss, assignment.positive.float()),
+        )
+        return {"loss_cls": class_sum, "loss_bbox": box_sum, "loss_centerness": quality_sum / self.count(assignment)}
 
     def targets(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
         """Return class targets and the weights of the elementwise losses."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from poise import losses
-from poise.boxes import encode_distances, iou
+from poise.boxes import encode_distances, giou, iou
 from poise.criteria.protocol import Targets, loss_weights, loss_weights_from_logits
-from poise.losses import masked_sum, normalizer, num_positives, num_positives_clamped
+from poise.losses import masked_sums, normalizer, num_positives, num_positives_clamped
 from poise.protocols import LossWeights
 from poise.structures import (
     Assignment,
@@ -93,11 +93,16 @@ class DistributionCriterion:
         distances = encode_distances(predictions.priors.centers, objects) / predictions.priors.strides[:, None]
         distances = torch.nan_to_num(distances).clamp(0, predictions.bins.shape[-1] - 1 - self.margin)
         distribution_loss = losses.distribution_focal(predictions.bins, distances).mean(2)
-        box_loss = losses.giou(predictions.boxes, objects)
+        box_loss = 1 - giou(predictions.boxes, objects)
+        class_sum, box_sum, distribution_sum = masked_sums(
+            (class_loss, targets.class_weights),
+            (box_loss, targets.box_weights),
+            (distribution_loss, targets.box_weights),
+        )
         return {
-            self.class_loss_name: masked_sum(class_loss, targets.class_weights),
-            "loss_bbox": masked_sum(box_loss, targets.box_weights) * self.box_weight,
-            "loss_dfl": masked_sum(distribution_loss, targets.box_weights) * self.distribution_weight,
+            self.class_loss_name: class_sum,
+            "loss_bbox": box_sum * self.box_weight,
+            "loss_dfl": distribution_sum * self.distribution_weight,
         }
 
     def targets(self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:

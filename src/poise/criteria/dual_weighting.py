@@ -105,7 +105,7 @@ class DualWeightingCriterion:
         positive = sum_by_class(assignment.positive, truth.labels, scores.shape[2])
         importance = (scores.detach() if self.detached else scores) ** self._exponent(assignment)
         factors = NegativeWeightFactors(assignment.negative, importance, positive.detach(), assignment.inside)
-        scale = self.positive_weight / normalizer(truth.num_objects.sum())
+        scale = self.positive_weight / normalizer(truth.valid.sum())
         return positive, self.negative_weight(factors), scale, normalizer((1 - assignment.negative).sum())
 
     def _exponent(self, assignment: DualWeights) -> Tensor | float:

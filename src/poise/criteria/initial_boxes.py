@@ -22,7 +22,7 @@ class InitialBoxCriterion:
         self, predictions: RefinedPredictions, assignment: PairWeights, truth: GroundTruth
     ) -> dict[str, Tensor]:
         """Return ``loss_bbox_initial``."""
-        scale = self.weight / normalizer(truth.num_objects.sum())
+        scale = self.weight / normalizer(truth.valid.sum())
         return {"loss_bbox_initial": box_loss(predictions.initial_boxes, truth, assignment.pairs()) * scale}
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from poise import losses
 from poise.boxes import DeltaCoder
 from poise.criteria.protocol import Targets
-from poise.losses import masked_sum
+from poise.losses import masked_sums
 from poise.protocols import LossWeights
 from poise.structures import Assignment, DeltaPredictions, GroundTruth, RegionPredictions
 
@@ -37,10 +37,8 @@ class ProposalCriterion:
         class_loss = binary_cross_entropy_with_logits(logits, targets.class_targets, reduction="none").sum(2)
         offsets = offset_targets(self.coder, predictions.priors.boxes, assignment, truth)
         offset_loss = self.offset_loss(predictions.deltas, offsets).sum(2)
-        return {
-            "loss_rpn_cls": masked_sum(class_loss, targets.class_weights),
-            "loss_rpn_bbox": masked_sum(offset_loss, targets.box_weights),
-        }
+        sums = masked_sums((class_loss, targets.class_weights), (offset_loss, targets.box_weights))
+        return dict(zip(("loss_rpn_cls", "loss_rpn_bbox"), sums, strict=True))
 
     def targets(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
         """Return the targets and weights of the sampled anchors; the only class is to be an object."""
@@ -72,10 +70,10 @@ class RegionCriterion:
     def __call__(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         """Return ``loss_cls`` and ``loss_bbox``."""
         targets = self.targets(predictions, assignment, truth)
-        return {
-            "loss_cls": masked_sum(self.class_loss(predictions, assignment, truth), targets.class_weights),
-            "loss_bbox": masked_sum(self.box_loss(predictions, assignment, truth), targets.box_weights),
-        }
+        class_loss = self.class_loss(predictions, assignment, truth)
+        box_loss = self.box_loss(predictions, assignment, truth)
+        sums = masked_sums((class_loss, targets.class_weights), (box_loss, targets.box_weights))
+        return dict(zip(("loss_cls", "loss_bbox"), sums, strict=True))
 
     def targets(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
         """Return the targets and weights of the sampled regions."""

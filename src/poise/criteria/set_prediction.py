@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from poise import losses
-from poise.boxes import cxcywh_to_xyxy, iou, normalize_boxes
+from poise.boxes import cxcywh_to_xyxy, giou, iou, normalize_boxes
 from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import hard_label, normalizer
 from poise.protocols import LossWeights
@@ -73,8 +73,8 @@ class SetCriterion:
         normalized_boxes = normalize_boxes(boxes, truth.sizes)
         targets = self._layer_targets(predictions, assignment, truth, normalized_boxes, layers)
         class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
-        l1_loss = losses.l1(predictions.normalized_boxes, normalized_boxes).sum(2)
-        giou_loss = losses.giou(predictions.boxes, boxes)
+        l1_loss = (predictions.normalized_boxes - normalized_boxes).abs().sum(2)
+        giou_loss = 1 - giou(predictions.boxes, boxes)
         terms = {
             "loss_cls": _layer_sums(class_loss, targets.class_weights, layers),
             "loss_bbox": _layer_sums(l1_loss, targets.box_weights, layers) * self.box_weight,

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from poise import losses
-from poise.boxes import EPS, iou
+from poise.boxes import EPS, giou, iou
 from poise.criteria.protocol import Targets, loss_weights_from_logits
-from poise.losses import masked_sum, normalizer, num_positives
+from poise.losses import masked_sums, normalizer, num_positives
 from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, Predictions, RefinedPredictions
 
@@ -60,16 +60,15 @@ class VarifocalCriterion:
     def __call__(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_bbox`` and, with refined boxes, ``loss_bbox_rf``."""
         objects, targets = assignment.boxes(truth), self.targets(predictions, assignment, truth)
-        class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
-        class_loss = masked_sum(class_loss, targets.class_weights)
-        box_loss = masked_sum(losses.giou(predictions.boxes, objects), targets.box_weights)
+        class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2), targets.class_weights
+        box_loss = 1 - giou(predictions.boxes, objects), targets.box_weights
         if not isinstance(predictions, RefinedPredictions):
-            return {"loss_cls": class_loss, "loss_bbox": box_loss}
+            return dict(zip(("loss_cls", "loss_bbox"), masked_sums(class_loss, box_loss), strict=True))
         initial = predictions.initial_boxes
         weighting = initial if self.initial_iou == "initial" else predictions.boxes
         initial_weights = self.initial_weight * self._iou_weights(weighting, objects, assignment)
-        initial_loss = masked_sum(losses.giou(initial, objects), initial_weights)
-        return {"loss_cls": class_loss, "loss_bbox": initial_loss, "loss_bbox_rf": box_loss}
+        sums = masked_sums(class_loss, (1 - giou(initial, objects), initial_weights), box_loss)
+        return dict(zip(("loss_cls", "loss_bbox", "loss_bbox_rf"), sums, strict=True))
 
     def targets(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> Targets:
         """Return class targets (the IACS) and the weights of the losses of classes and refined boxes."""

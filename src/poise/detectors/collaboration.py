@@ -22,7 +22,6 @@ from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.transformer.layers import inverse_sigmoid
 from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
 from poise.nn.transformer.tokens import Tokens
-from poise.sample import restrict_to_sample
 from poise.structures import Assignment, Detections, GroundTruth, Match, PairWeights, Progress, Sample, StepOutput
 
 FeatureReader = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
@@ -164,7 +163,7 @@ class AuxiliaryHead(nn.Module):
         used = sample.mask.any(0, keepdim=True) if self.sampler.pad_with_negatives else sample.mask
         return SupervisedQueries(
             queries,
-            restrict_to_sample(assignment, sample),
+            assignment.sampled(sample),
             torch.where(used, 0, -1),
             match_name=f"{self.name}/queries",
             loss_name=f"{{}}_aux{number}",

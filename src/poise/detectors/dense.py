@@ -24,6 +24,7 @@ from poise.structures import (
     StepOutput,
     SwitchAtEpoch,
     value_at,
+    values_at,
 )
 
 
@@ -72,7 +73,7 @@ class DenseBranch(nn.Module):
                 the predictions that it was computed from, so that head and guide then have one each.
         """
         predictions = self.head(maps)
-        assigner, criterion = value_at(self.assigner, progress), value_at(self.criterion, progress)
+        assigner, criterion = values_at(progress, self.assigner, self.criterion)
         with torch.autocast(truth.boxes.device.type, enabled=False):
             guided = assignment = assigner(predictions if guidance is None else guidance, truth)
             if guidance is not None and guided.carries_gradient:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import clip
-from poise.branches.region import RegionStage, only_finite
+from poise.branches.region import RegionStage, only_usable
 from poise.detection_model import MissingProposals
 from poise.protocols import Backbone, Neck
 from poise.structures import Batch, Detections, Progress, StepOutput
@@ -49,5 +49,5 @@ class RegionDetector(nn.Module):
 
 def clipped(proposals: Detections, sizes: Tensor) -> Detections:
     """Return proposals as a first stage returns them: finite, and clipped to the images."""
-    finite = only_finite(proposals)
+    finite = only_usable(proposals)
     return replace(finite, boxes=clip(finite.boxes, sizes))

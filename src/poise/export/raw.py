@@ -1,12 +1,11 @@
 """Record the outputs of a head's layers before decoding, and decode recorded outputs without the layers.
 
-Every dense head concatenates its levels with ``poise.nn.layers.flatten_levels`` and computes boxes and scores
-from the results without further learned layers. The results are recorded, or replaced by recorded ones.
+Every dense head concatenates its levels with ``AnchorGrid.flatten`` and computes boxes and scores from the results
+without further learned layers. The results are recorded, or replaced by recorded ones.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,22 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.nn.layers import flatten_levels
+from poise.nn.layers import AnchorGrid
 from poise.structures import Predictions
 
-Flatten = Callable[[Sequence[Tensor], int], Tensor]
+Flatten = Callable[..., list[Tensor]]
 
 
 def recorded(head: Any, maps: Sequence[Tensor]) -> tuple[Predictions, list[Tensor]]:
     """Run the head; return its predictions and the concatenated outputs (B,N,·) of its layers."""
     outputs: list[Tensor] = []
+    flatten = AnchorGrid.flatten
 
-    def record(levels: Sequence[Tensor], width: int) -> Tensor:
-        outputs.append(flatten_levels(levels, width))
-        return outputs[-1]
+    def record(grid: AnchorGrid, *levels: Sequence[Tensor]) -> list[Tensor]:
+        flat = flatten(grid, *levels)
+        outputs.extend(flat)
+        return flat
 
-    with _flatten_replaced(head, record):
+    with _flatten_replaced(record):
         predictions = head(maps)
+    if not outputs:
+        raise ValueError(f"{type(head).__name__} does not concatenate its levels with AnchorGrid.flatten")
     return predictions, outputs
 
 
@@ -40,21 +43,16 @@ def decoded(head: Any, outputs: Sequence[Tensor], channels: int, shapes: Sequenc
     The head runs on maps with batch size 0, so its layers cost nothing.
     """
     remaining = iter(outputs)
-    with _flatten_replaced(head, lambda levels, width: next(remaining)):
+    with _flatten_replaced(lambda grid, *levels: [next(remaining) for _ in levels]):
         return head([torch.zeros(0, channels, height, width) for height, width in shapes])
 
 
 @contextmanager
-def _flatten_replaced(head: Any, replacement: Flatten) -> Iterator[None]:
-    """Replace ``flatten_levels`` in the modules of the head's classes inside the context."""
-    modules = [sys.modules[kind.__module__] for kind in type(head).__mro__]
-    modules = [module for module in modules if getattr(module, "flatten_levels", None) is flatten_levels]
-    if not modules:
-        raise ValueError(f"{type(head).__name__} does not concatenate its levels with poise.nn.layers.flatten_levels")
+def _flatten_replaced(replacement: Flatten) -> Iterator[None]:
+    """Replace ``AnchorGrid.flatten`` inside the context."""
+    original = AnchorGrid.flatten
     try:
-        for module in modules:
-            module.flatten_levels = replacement  # type: ignore[attr-defined]
+        AnchorGrid.flatten = replacement  # type: ignore[method-assign]
         yield
     finally:
-        for module in modules:
-            module.flatten_levels = flatten_levels  # type: ignore[attr-defined]
+        AnchorGrid.flatten = original  # type: ignore[method-assign]

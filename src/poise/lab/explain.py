@@ -23,7 +23,6 @@ from poise.detection_model import DetectionModel, Target, check_targets
 from poise.lab.views import ImageView, ObjectView
 from poise.pairwise import sum_by_class
 from poise.protocols import LossWeights, WeighsLosses
-from poise.sample import restrict_to_sample
 from poise.structures import (
     Assignment,
     Batch,
@@ -231,7 +230,7 @@ def _stage(name: str, match: Match, criterion: WeighsLosses, truth: GroundTruth)
     predictions, assignment, sample = match.predictions, match.assignment, match.sample
     truth = truth if match.truth is None else match.truth
     if sample is not None and isinstance(assignment, Assignment):
-        sampled = restrict_to_sample(assignment, sample)
+        sampled = assignment.sampled(sample)
         weights = criterion.weights(predictions.take(sample.index), sampled, truth)
         count = assignment.index.shape[1]
         parts = (weights.positive, weights.negative, weights.regression, weights.background)

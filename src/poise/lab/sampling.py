@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poise.branches.region import RegionBranch, add_ground_truth, assign_regions, only_finite
+from poise.branches.region import RegionBranch, add_ground_truth, assign_regions, only_usable
 from poise.sample import Sampler, libra_article_sampler, libra_sampler, random_sampler
 from poise.structures import Assignment, Batch, Progress, value_at
 from poise.suggestions import plural
@@ -102,7 +102,7 @@ def _assignment(network: nn.Module, branch: RegionBranch, batch: Batch) -> Assig
     batch = batch.to(device)
     maps = network.neck(network.backbone(batch.pixels))  # type: ignore[operator]
     proposals = branch.proposal.training_postprocess(branch.proposal.head(maps), batch.truth.sizes)
-    regions = only_finite(add_ground_truth(proposals, batch.truth))
+    regions = only_usable(add_ground_truth(proposals, batch.truth))
     assignment = assign_regions(value_at(branch.region.assigner, Progress.final()), regions, batch.truth)
     return Assignment(*(t.cpu() for t in vars(assignment).values()))
 

@@ -212,11 +212,6 @@ class Scales(nn.ModuleList):
         return [level * scale.scale for level, scale in zip(maps, self, strict=True)]  # type: ignore[operator]
 
 
-def flatten_levels(levels: Sequence[Tensor], width: int) -> Tensor:
-    """Concatenate maps (B,A*width,H_l,W_l) to (B,N,width) float32: level-major, row-major, anchors innermost."""
-    return single(torch.cat([level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in levels], 1))
-
-
 def single(output: Tensor) -> Tensor:
     """Return a head's output in float32.
 
@@ -265,6 +260,18 @@ class AnchorGrid:
             sizes.append(height * width * len(half))
             strides.append(torch.full((sizes[-1],), float(stride), device=level.device))
         return Priors(torch.cat(boxes)[None], torch.cat(strides), tuple(sizes))
+
+    def flatten(self, *outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Concatenate the levels of each output, maps (B,A*width,H_l,W_l) of A anchors a cell, to (B,N,width) float32.
+
+        The order is that of the priors: level-major, row-major, anchors innermost.
+        """
+        flat = []
+        for levels in outputs:
+            width = levels[0].shape[1] // self.count
+            rows = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in levels]
+            flat.append(single(torch.cat(rows, 1)))
+        return flat
 
 
 def point_grid(strides: Sequence[int], offset: float) -> AnchorGrid:

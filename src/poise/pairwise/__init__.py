@@ -1,7 +1,7 @@
 """Sets of (object, prior) pairs: the one room that knows about dense, sparse and chunked pairs.
 
 An assigner compares every object with every prior, although about one pair in a hundred matters. Accelerators and
-captured graphs compute all pairs with a mask (:mod:`poise.pairwise.dense`); a CPU lists the pairs that matter
+captured graphs compute all pairs with a mask ; a CPU lists the pairs that matter
 (:mod:`poise.pairwise.pairs`). Both give the same results, bit by bit. Assigners and criteria import this interface
 only; :mod:`poise.pairwise.build` chooses the storage.
 
@@ -10,8 +10,10 @@ Shapes: B images, g objects of a chunk (of G), N priors, C classes, P listed pai
 
 from poise.pairwise.build import (
     BestObject,
+    CompactPriors,
     Objects,
     all_pairs,
+    allows_dynamic_shapes,
     best_iou,
     chunks_of_objects,
     from_index,
@@ -25,8 +27,7 @@ from poise.pairwise.build import (
     overlapping,
     sum_by_class,
 )
-from poise.pairwise.dense import CompactPriors
-from poise.pairwise.pairs import TINY, Pairs, accumulate_dtype, allows_dynamic_shapes, smallest, sort_keys
+from poise.pairwise.pairs import TINY, Pairs, accumulate_dtype, smallest, sort_keys
 
 __all__ = [
     "BestObject",

@@ -8,18 +8,19 @@ object.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from poise.boxes import distance_inside, intersect, iou, planar
-from poise.pairwise import pairs as storage
-from poise.pairwise.dense import DensePairs
-from poise.pairwise.pairs import Pairs, SparsePairs, positions, smallest
-from poise.structures import GroundTruth, Predictions, Priors
+from poise.pairwise.pairs import DensePairs, Pairs, SparsePairs, positions, smallest
+from poise.structures import Assignment, GroundTruth, Predictions, Priors
+
+Taken = TypeVar("Taken", Predictions, Assignment)
 
 PLANE_ELEMENTS = 1 << 25  # of all (B,g,N) planes of a chunk together
 CACHED_ELEMENTS = 1 << 20  # of one dense plane on a CPU: planes that stay in its cache are read several times as fast
@@ -42,9 +43,17 @@ class Objects:
         return torch.arange(self.part.start, self.part.stop, device=self.labels.device)
 
 
+def allows_dynamic_shapes(device: torch.device) -> bool:
+    """Return whether the shape of a tensor may depend on data: on a CPU, outside a captured graph.
+
+    An accelerator would have to synchronize with the host, and a captured graph would break.
+    """
+    return device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def plane_elements(device: torch.device, *, dense: bool) -> int:
     """Return how many elements the planes (B,g,N) of a chunk may have; on a CPU few if all pairs are computed."""
-    if not storage.allows_dynamic_shapes(device):
+    if not allows_dynamic_shapes(device):
         return PLANE_ELEMENTS
     return min(PLANE_ELEMENTS, CACHED_ELEMENTS) if dense else LISTED_SHARE * PLANE_ELEMENTS
 
@@ -57,10 +66,8 @@ def object_slices(
     return [slice(start, min(start + size, objects)) for start in range(0, objects, size)]
 
 
-def chunks_of_objects(
-    truth: GroundTruth, priors: int, planes_alive: int = 1, *, dense: bool = False
-) -> Iterator[Objects]:
-    """Yield the objects in chunks.
+def chunks_of_objects(truth: GroundTruth, priors: int, planes_alive: int = 1, *, dense: bool = False) -> list[Objects]:
+    """Return the objects in chunks.
 
     Args:
         priors: N.
@@ -68,13 +75,13 @@ def chunks_of_objects(
         dense: whether all pairs are computed on a CPU as well (:func:`poise.pairwise.all_pairs`), one plane at a time.
     """
     (batch, objects), elements = truth.labels.shape, plane_elements(truth.labels.device, dense=dense)
-    for part in object_slices(batch, priors, objects, planes_alive=1 if dense else planes_alive, elements=elements):
-        yield Objects(truth.boxes[:, part], truth.labels[:, part], truth.valid[:, part], part)
+    parts = object_slices(batch, priors, objects, planes_alive=1 if dense else planes_alive, elements=elements)
+    return [Objects(truth.boxes[:, part], truth.labels[:, part], truth.valid[:, part], part) for part in parts]
 
 
 def from_mask(mask: Tensor) -> Pairs:
     """Return the pairs of a mask (B,g,N)."""
-    return SparsePairs.from_mask(mask) if storage.allows_dynamic_shapes(mask.device) else DensePairs(mask)
+    return SparsePairs.from_mask(mask) if allows_dynamic_shapes(mask.device) else DensePairs(mask)
 
 
 def all_pairs(valid: Tensor, usable: Tensor) -> DensePairs:
@@ -173,7 +180,7 @@ def best_iou(boxes: Tensor, truth: GroundTruth) -> Tensor:
 
 def _related(boxes: Tensor, objects: Objects, related: Callable[[Tensor, Tensor], Tensor]) -> Pairs:
     """Return the pairs of valid objects and boxes of priors (1|B,N,4) that are ``related``."""
-    if storage.allows_dynamic_shapes(boxes.device):
+    if allows_dynamic_shapes(boxes.device):
         return _search(boxes, objects, related)
     return DensePairs(related(planar(boxes)[:, None], objects.boxes[:, :, None]) & objects.valid[..., None])
 
@@ -237,7 +244,7 @@ def nearest_per_level(priors: Priors, boxes: Tensor, topk: int, usable: Tensor |
 
 def only_finite(predictions: Predictions, mask: Tensor) -> Tensor:
     """Return the priors of ``mask`` (B,N) whose predictions are all finite numbers."""
-    if not storage.allows_dynamic_shapes(mask.device):
+    if not allows_dynamic_shapes(mask.device):
         return mask & predictions.finite()
     finite, among = torch.zeros_like(mask), positions(mask)
     finite.view(-1)[among] = predictions.finite(among)
@@ -249,4 +256,48 @@ def none_left(running: Tensor) -> bool:
 
     Always False where looking at the values would synchronize.
     """
-    return storage.allows_dynamic_shapes(running.device) and not running.any()
+    return allows_dynamic_shapes(running.device) and not running.any()
+
+
+@dataclass(frozen=True)
+class CompactPriors:
+    """The V priors of each image that matter, in their order; images with fewer are padded.
+
+    Where shapes may not depend on data, all N priors with a mask. With 10 objects, the class costs of all 22,400 priors
+    would make SimOTA slower than its literal form: 50 ms an image for 41 ms, with compact priors 9 ms. Dynamic soft
+    labels take 6 ms instead of 56 ms, PAA 8 ms instead of 27 ms (CPU time of one thread).
+    """
+
+    mask: Tensor  # (B,V) bool
+    index: Tensor | None  # (B,V) int64 into N; None: all priors
+    total: int  # N
+
+    @staticmethod
+    def of(mask: Tensor) -> CompactPriors:
+        """Select the priors of ``mask`` (B,N)."""
+        if not allows_dynamic_shapes(mask.device):
+            return CompactPriors(mask, None, mask.shape[1])
+        position, size = positions(mask), mask.shape[1]
+        image, prior = position // size, position % size
+        counts = torch.bincount(image, minlength=len(mask))
+        rank = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
+        width = max(1, int(counts.max()))
+        index = prior.new_zeros(len(mask), width).index_put_((image, rank), prior)
+        return CompactPriors(torch.arange(width) < counts[:, None], index, size)
+
+    def take(self, value: Taken) -> Taken:
+        """Return the predictions or the assignment of these priors."""
+        return value if self.index is None else value.take(self.index)
+
+    def scatter_back(self, values: Tensor, fill: float = 0.0) -> Tensor:
+        """Write values (B,V) to all priors (B,N), ``fill`` elsewhere."""
+        full = values.new_full((len(values), self.total), fill)
+        if self.index is None:
+            return torch.where(self.mask, values, full)
+        first = torch.arange(len(values))[:, None] * self.total
+        full.view(-1)[(self.index + first)[self.mask]] = values[self.mask]
+        return full
+
+    def scatter_back_assignment(self, found: Assignment) -> Assignment:
+        """Return the assignment of all priors; the others are negatives of quality 0."""
+        return Assignment(*(self.scatter_back(t) for t in (found.index, found.positive, found.ignored, found.quality)))

@@ -1,6 +1,7 @@
-"""What assigners and criteria compute with: values of (object, prior) pairs, whatever the storage; and listed pairs.
+"""What assigners and criteria compute with: values of (object, prior) pairs, whatever the storage.
 
-On a CPU about one pair in a hundred matters and is listed. All pairs with a mask are in :mod:`poise.pairwise.dense`.
+Accelerators and captured graphs, whose shapes must not depend on data, store all pairs with a mask; a CPU lists the
+pairs that matter, about one in a hundred.
 """
 
 from __future__ import annotations
@@ -13,18 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poise.boxes import planar
 from poise.predictions import Predictions, QualityPredictions
 
 TINY = 1e-12
 LAST_KEY = torch.iinfo(torch.int64).max
-
-
-def allows_dynamic_shapes(device: torch.device) -> bool:
-    """Return whether the shape of a tensor may depend on data: on a CPU, outside a captured graph.
-
-    An accelerator would have to synchronize with the host, and a captured graph would break.
-    """
-    return device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def accumulate_dtype(device: torch.device) -> torch.dtype:
@@ -137,13 +131,10 @@ class Pairs(ABC):
                 the value of ``target`` takes part.
         """
 
-    def min_by_object(self, values: Tensor) -> Tensor:
-        """Return the minimum over each object's pairs, (B,g); infinity without pairs."""
-        return -self.max_by_object(-values)
-
-    def normalize_by_object(self, values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Map values from the range [``low``, ``high``] of each object, both (B,g), to [0,1]."""
-        return (values - self.from_objects(low) + TINY) / self.from_objects(high - low + TINY)
+    def normalize_by_object(self, values: Tensor, high: float = torch.inf) -> Tensor:
+        """Map values from the range of each object, from its minimum to its maximum or ``high``, to [0,1]."""
+        low, top = -self.max_by_object(-values), self.max_by_object(values).clamp(max=high)
+        return (values - self.from_objects(low) + TINY) / self.from_objects(top - low + TINY)
 
     def class_scores(self, predictions: Predictions, labels: Tensor) -> Tensor:
         """Return the score of each pair's prior for the class of its object, float32.
@@ -155,6 +146,70 @@ class Pairs(ABC):
         if isinstance(predictions, QualityPredictions):
             values["quality"] = self.from_priors(predictions.quality).to(dtype)
         return replace(predictions, **values).scores().squeeze(-1).float()  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class DensePairs(Pairs):
+    """All pairs and a mask; the priors come last, so that rows are long and contiguous."""
+
+    mask: Tensor  # (B,g,N) bool
+
+    def from_objects(self, values: Tensor) -> Tensor:
+        return values[:, :, None]
+
+    def from_priors(self, values: Tensor) -> Tensor:
+        return (planar(values) if values.ndim == 3 else values)[:, None]
+
+    def from_classes(self, values: Tensor, labels: Tensor) -> Tensor:
+        planes = values.transpose(1, 2)  # (B,C,N)
+        first = torch.arange(len(planes), device=labels.device)[:, None] * planes.shape[1]
+        return planes.flatten(0, 1).index_select(0, (labels + first).flatten()).view(*labels.shape, -1)
+
+    def from_dense(self, values: Tensor) -> Tensor:
+        return values
+
+    def to_dense(self, values: Tensor, fill: float = 0.0) -> Tensor:
+        return torch.where(self.mask, values, fill)
+
+    def where(self, mask: Tensor) -> DensePairs:
+        return DensePairs(self.mask & mask)
+
+    def or_if_empty(self, mask: Tensor) -> DensePairs:
+        return DensePairs(torch.where(self.mask.any(2, keepdim=True), self.mask, mask))
+
+    def sum_by_object(self, values: Tensor) -> Tensor:
+        return self.to_dense(values).sum(2, dtype=accumulate_dtype(values.device)).float()
+
+    def sum_by_prior(self, values: Tensor) -> Tensor:
+        return self.to_dense(values).sum(1, dtype=accumulate_dtype(values.device)).float()
+
+    def max_by_object(self, values: Tensor) -> Tensor:
+        return self.to_dense(values, -torch.inf).amax(2)
+
+    def max_by_prior(self, values: Tensor) -> Tensor:
+        return self.to_dense(values, -torch.inf).amax(1)
+
+    def argmax_by_prior(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        values = self.to_dense(values, -torch.inf)
+        maximum, count = values.amax(1), values.shape[1]
+        order = torch.arange(count, 0, -1, device=values.device, dtype=values.dtype)[:, None]
+        first = values.eq_(maximum[:, None]).mul_(order).amax(1)  # of the objects at the maximum
+        return maximum, torch.where(maximum > -torch.inf, count - first.long(), 0)
+
+    def topk_by_object(self, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        value, prior = smallest(-self.to_dense(values), min(count, self.mask.shape[2]))
+        return -value, prior
+
+    def scatter_by_class(self, values: Tensor, labels: Tensor, target: Tensor, reduce: Literal["last", "amin"]) -> None:
+        values, index = values.expand_as(self.mask), labels[..., None].expand_as(self.mask)
+        if reduce == "amin":
+            target.scatter_reduce_(1, index, torch.where(self.mask, values, torch.inf), "amin")
+            return
+        number = torch.arange(1, self.mask.shape[1] + 1, device=labels.device)[:, None]
+        last = torch.zeros_like(target, dtype=torch.int64)
+        last = last.scatter_reduce(1, index, torch.where(self.mask, number, 0), "amax")
+        written = values.gather(1, (last - 1).clamp(min=0))
+        target.copy_(torch.where(last > 0, written, target))
 
 
 @dataclass(frozen=True)
@@ -224,7 +279,13 @@ class SparsePairs(Pairs):
         others with the value 0 can be among the largest.
         """
         rows, count = self.shape[0] * self.shape[1], min(count, self.shape[2])
-        listed = positions(values >= self._least_of_largest(values, count))
+        # A bound that an object's largest values reach: its pairs are dealt to 4 * count groups, whose maxima are
+        # among its largest values.
+        groups = 4 * count
+        group = self.object * groups + _ranks(self.object, rows)[0] % groups
+        maxima = values.new_full((rows * groups,), -torch.inf).scatter_reduce_(0, group, values, "amax")
+        bound = maxima.view(rows, groups).topk(count).values[:, -1].index_select(0, self.object)
+        listed = positions(values >= bound)
         owner, prior = self.object.index_select(0, listed), self.prior.index_select(0, listed) % self.shape[2]
         rank, width = _ranks(owner, rows)
         table = torch.full((rows, width + count), LAST_KEY)
@@ -234,16 +295,6 @@ class SparsePairs(Pairs):
         table[owner, rank] = sort_keys(-values.index_select(0, listed)).bitwise_left_shift_(32).bitwise_or_(prior)
         found = table.topk(count, 1, largest=False).values.view(*self.shape[:2], count)
         return -values_of_keys(found >> 32), found & 0xFFFFFFFF
-
-    def _least_of_largest(self, values: Tensor, count: int) -> Tensor:
-        """Return a value of each pair's object that its ``count`` largest values are not below, tight for most.
-
-        The pairs of an object are dealt to 4 * ``count`` groups, of whose maxima as many are among its largest values.
-        """
-        rows, groups = self.shape[0] * self.shape[1], 4 * count
-        group = self.object * groups + _ranks(self.object, rows)[0] % groups
-        maxima = values.new_full((rows * groups,), -torch.inf).scatter_reduce_(0, group, values, "amax")
-        return maxima.view(rows, groups).topk(count).values[:, -1].index_select(0, self.object)
 
     def scatter_by_class(self, values: Tensor, labels: Tensor, target: Tensor, reduce: Literal["last", "amin"]) -> None:
         count, classes = self.shape[1], target.shape[1]

@@ -10,7 +10,6 @@ from poise.sample.sampler import (
     SelectionRule,
     TakeAll,
     random_sampler,
-    restrict_to_sample,
 )
 
 __all__ = [
@@ -26,6 +25,5 @@ __all__ = [
     "libra_article_sampler",
     "libra_sampler",
     "ohem_sampler",
-    "restrict_to_sample",
     "random_sampler",
 ]

@@ -18,7 +18,7 @@ The article's sampling is ``IoUBalanced(floor=-1, top=0.5)`` with ``InstanceBala
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -53,7 +53,7 @@ class IoUBalanced:
         high_count = (request.count.double() * (1 - self.floor_fraction)).long()
         selected = self._from_bins(high, iou, high_count, request)
         for pool in (low, request.candidates):
-            selected = selected | _fill(pool & ~selected, selected, request.count, keys, request.max_count)
+            selected = request.fill(selected, pool & ~selected, keys)
         return selected
 
     def _from_bins(self, high: Tensor, iou: Tensor, count: Tensor, request: SelectionRequest) -> Tensor:
@@ -67,7 +67,7 @@ class IoUBalanced:
         per_bin = (count // self.bins)[:, None].expand(-1, self.bins)
         selected = select_topk(member, request.keys()[:, None].expand_as(member), per_bin, request.max_count).any(1)
         # New keys: with the same ones, the negatives left in a bin would have low keys and would never be selected.
-        return selected | _fill(high & ~selected, selected, count, request.keys(), request.max_count)
+        return replace(request, count=count).fill(selected, high & ~selected)
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class InstanceBalanced:
         rank, objects = _rank_in_object(request.assignment.index, request.candidates, request.keys())
         per_object = (request.count / objects.clamp(min=1)).round() + 1
         even = request.candidates & (rank < per_object[:, None])
-        selected = select_topk(even, request.keys(), request.count, request.max_count)
+        selected = request.select(even)
         pool = request.candidates & ~selected if self.exact else request.candidates
-        selected = selected | _fill(pool, selected, request.count, request.keys(), request.max_count)
+        selected = request.fill(selected, pool)
         few = request.candidates.sum(1) <= request.count
         return torch.where(few[:, None], request.candidates, selected)
 
@@ -104,11 +104,6 @@ def libra_article_sampler(
     """Return the sampler of Libra R-CNN's article: bins over the IoU of all negatives, exact numbers."""
     negatives = IoUBalanced(iou_bins, floor=-1.0, top=negative_threshold)
     return PositiveNegativeSampler(size, positive_fraction, positives=InstanceBalanced(exact=True), negatives=negatives)
-
-
-def _fill(pool: Tensor, selected: Tensor, count: Tensor, keys: Tensor, max_count: int) -> Tensor:
-    """Select from ``pool`` at random as many as ``selected`` is short of ``count``."""
-    return select_topk(pool, keys, (count - selected.sum(1)).clamp(min=0), max_count)
 
 
 def _rank_in_object(index: Tensor, candidates: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:

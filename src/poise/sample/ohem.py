@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from poise.sample.sampler import PositiveNegativeSampler, SelectionRequest, select_topk
+from poise.sample.sampler import PositiveNegativeSampler, SelectionRequest
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class OHEM:
         if request.loss is None:
             raise ValueError("OHEM() ranks priors by their loss: call the sampler with loss=(B,N)")
         keys = request.loss.nan_to_num(nan=0.0).clamp(min=0)
-        return select_topk(request.candidates, keys, request.count, request.max_count)
+        return request.select(request.candidates, keys)
 
 
 def ohem_sampler(size: int = 512, positive_fraction: float = 0.25) -> PositiveNegativeSampler:

@@ -8,7 +8,7 @@ random numbers only from the generator that they are given: the same generator s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import torch
@@ -32,6 +32,15 @@ class SelectionRequest:
         """Draw uniform random numbers (B,N) float64 in [0,1), fine enough that no two are equal."""
         shape, device = self.candidates.shape, self.candidates.device
         return torch.rand(shape, generator=self.generator, device=device, dtype=torch.float64)
+
+    def select(self, candidates: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Select up to ``count`` of ``candidates`` (B,N) by the largest ``keys``; None: at random."""
+        return select_topk(candidates, self.keys() if keys is None else keys, self.count, self.max_count)
+
+    def fill(self, selected: Tensor, pool: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Add to ``selected`` from ``pool``, both (B,N), what it is short of ``count``; None: at random."""
+        short = (self.count - selected.sum(1)).clamp(min=0)
+        return selected | select_topk(pool, self.keys() if keys is None else keys, short, self.max_count)
 
 
 class SelectionRule(Protocol):
@@ -91,12 +100,6 @@ def to_sample(positive: Tensor, negative: Tensor, size: int) -> Sample:
     return Sample(index, order.gather(1, index) > 0)
 
 
-def restrict_to_sample(assignment: Assignment, sample: Sample) -> Assignment:
-    """Return the assignment of the sampled priors (B,S); masked ones are ignored."""
-    taken = assignment.take(sample.index)
-    return replace(taken, positive=taken.positive & sample.mask, ignored=taken.ignored | ~sample.mask)
-
-
 @dataclass(frozen=True)
 class RandomSelection:
     """Select candidates at random, without replacement (Girshick 2015)."""
@@ -105,7 +108,7 @@ class RandomSelection:
 
     def __call__(self, request: SelectionRequest) -> Tensor:
         """Return the selected candidates (B,N) bool."""
-        return select_topk(request.candidates, request.keys(), request.count, request.max_count)
+        return request.select(request.candidates)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.sample import Sampler, restrict_to_sample
+from poise.sample import Sampler
 from poise.structures import Assignment, Sample
 from poise.testing.checks import run_checks
 from poise.testing.data_dependence import DataDependence
@@ -85,7 +85,7 @@ def no_ignored_prior_and_none_twice(case: Case) -> None:
     assert not (assignment.ignored.gather(1, sample.index) & sample.mask).any()
     positive, negative = masks(assignment, sample)
     assert torch.equal((positive | negative).sum(1), sample.mask.sum(1))
-    kept = restrict_to_sample(assignment, sample)
+    kept = assignment.sampled(sample)
     assert torch.equal(kept.positive.sum(1), positive.sum(1))
     assert torch.equal(kept.negative.sum(1), negative.sum(1))
     assert torch.equal(kept.ignored, ~sample.mask)

@@ -8,7 +8,7 @@ from dataclasses import fields
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder, decode_distances
-from poise.nn.layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
+from poise.nn.layers import AnchorGrid, Scales, init_towers, output_conv, prior_bias, tower
 from poise.structures import GeometricPredictions, Priors, QualityPredictions
 
 
@@ -45,11 +45,11 @@ class CenternessHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> QualityPredictions:
         """Return the predictions of all levels."""
         priors = self.grid(maps)
-        logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
+        classes = self.classes(self.classification(list(maps)))
         towers = self.regression(list(maps))
-        sides = flatten_levels(self.scales([level.float() for level in self.box_distances(towers)]), 4)
-        centerness = flatten_levels(self.centerness(towers), 1).squeeze(2)
-        return QualityPredictions(priors, logits, self.decoder(priors, sides), centerness)
+        outputs = self.scales([level.float() for level in self.box_distances(towers)])
+        logits, sides, centerness = self.grid.flatten(classes, outputs, self.centerness(towers))
+        return QualityPredictions(priors, logits, self.decoder(priors, sides), centerness.squeeze(2))
 
 
 class IoUHead(CenternessHead):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
-from poise.nn.layers import AnchorGrid, flatten_levels, prior_bias
+from poise.nn.layers import AnchorGrid, prior_bias
 from poise.structures import JointDeltaPredictions
 
 
@@ -52,9 +52,7 @@ class DecoupledHead(nn.Module):
         """Return the predictions of all levels."""
         priors = self.grid(maps)
         outputs = [head(level) for head, level in zip(self.levels, maps, strict=True)]
-        logits, offsets, objectness = zip(*outputs, strict=True)
-        deltas = flatten_levels(offsets, 4)
+        classes, offsets, objectness = zip(*outputs, strict=True)
+        deltas, logits, quality = self.grid.flatten(offsets, classes, objectness)
         boxes = self.coder.decode(priors.cells, deltas)
-        return JointDeltaPredictions(
-            priors, flatten_levels(logits, self.num_classes), boxes, flatten_levels(objectness, 1).squeeze(2), deltas
-        )
+        return JointDeltaPredictions(priors, logits, boxes, quality.squeeze(2), deltas)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.boxes import decode_distances
-from poise.nn.layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
+from poise.nn.layers import AnchorGrid, Scales, init_towers, output_conv, prior_bias, tower
 from poise.nn.necks.ghost_pan import DepthwiseSeparable
 from poise.structures import DistributionPredictions, JointDistributionPredictions
 
@@ -67,9 +67,10 @@ class DistributionHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> DistributionPredictions:
         """Return the predictions of all levels."""
         priors = self.grid(maps)
-        logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
+        classes = self.classes(self.classification(list(maps)))
         outputs = self.scales([level.float() for level in self.box_distances(self.regression(list(maps)))])
-        bins = flatten_levels(outputs, 4 * self.bins).unflatten(2, (4, self.bins))
+        logits, bins = self.grid.flatten(classes, outputs)
+        bins = bins.unflatten(2, (4, self.bins))
         distances = expectation(bins) * priors.strides[:, None]
         boxes = decode_distances(priors.centers, distances)
         if self.quality is None:
@@ -101,10 +102,10 @@ class LightHead(nn.Module):
         """Return the predictions of all levels."""
         priors = self.grid(maps)
         features = [tower(level) for tower, level in zip(self.towers, maps, strict=True)]
-        scores = [output(level) for output, level in zip(self.classes, features, strict=True)]
-        logits = flatten_levels(scores, self.num_classes)  # first: the order of the raw outputs of exported files
+        classes = [output(level) for output, level in zip(self.classes, features, strict=True)]
         distances = [output(level) for output, level in zip(self.box_distances, features, strict=True)]
-        bins = flatten_levels(distances, 4 * self.bins).unflatten(2, (4, self.bins))
+        logits, bins = self.grid.flatten(classes, distances)
+        bins = bins.unflatten(2, (4, self.bins))
         boxes = decode_distances(priors.centers, expectation(bins) * priors.strides[:, None])
         return DistributionPredictions(priors, logits, boxes, bins)
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from poise.assign.center_priors import CenterPrior
 from poise.boxes import decode_distances
-from poise.nn.layers import AnchorGrid, Scales, flatten_levels, init_towers, output_conv, prior_bias, tower
-from poise.structures import JointPredictions, Priors
+from poise.nn.layers import AnchorGrid, Scales, init_towers, output_conv, prior_bias, tower
+from poise.structures import JointPredictions
 
 
 class OpenableReLU(torch.autograd.Function):
@@ -51,17 +51,17 @@ class BoundaryRefinement(nn.Module):
         self.offsets = output_conv(channels, 8)
 
     def forward(
-        self, maps: list[Tensor], distances: list[Tensor], priors: Priors, strides: Sequence[int]
+        self, maps: list[Tensor], distances: list[Tensor], centers: Sequence[Tensor], strides: Sequence[int]
     ) -> list[Tensor]:
         """Return the refined distances l, t, r, b of each level, (B,4,H_l,W_l) px.
 
         Args:
             maps: features (B,C,H_l,W_l) of the regression tower.
             distances: of the coarse boxes, (B,4,H_l,W_l) px.
-            priors: points of all levels.
+            centers: of the cells, (H_l*W_l,2) px.
             strides: px of a cell of each level.
         """
-        levels = zip(self.offsets(maps), distances, priors.centers[0].split(priors.level_sizes), strides, strict=True)
+        levels = zip(self.offsets(maps), distances, centers, strides, strict=True)
         return [self._refine(*level) for level in levels]
 
     def _refine(self, offsets: Tensor, distances: Tensor, centers: Tensor, stride: int) -> Tensor:
@@ -125,16 +125,16 @@ class DualWeightingHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> JointPredictions:
         """Return the predictions of all levels."""
         priors = self.grid(maps)
-        logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
+        classes, centers = self.classes(self.classification(list(maps))), priors.centers
         regression = self.regression(list(maps))
-        objectness = flatten_levels(self.objectness(regression), 1).squeeze(2)
+        objectness = self.objectness(regression)
         outputs = self.scales(self.box_distances(regression))
         distances = [
             positive(output.float(), self.openable_sides) * stride
             for output, stride in zip(outputs, self.grid.strides, strict=True)
         ]
         if self.refinement is not None:
-            distances = self.refinement(regression, distances, priors, self.grid.strides)
-        return JointPredictions(
-            priors, logits, decode_distances(priors.centers, flatten_levels(distances, 4)), objectness
-        )
+            by_level = centers[0].split(priors.level_sizes)
+            distances = self.refinement(regression, distances, by_level, self.grid.strides)
+        logits, quality, sides = self.grid.flatten(classes, objectness, distances)
+        return JointPredictions(priors, logits, decode_distances(centers, sides), quality.squeeze(2))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from poise.boxes import LogDistances
-from poise.nn.layers import AnchorGrid, flatten_levels, init_towers, output_conv, prior_bias, tower
+from poise.nn.layers import AnchorGrid, init_towers, output_conv, prior_bias, tower
 from poise.structures import DeltaPredictions
 
 
@@ -28,6 +28,7 @@ class FoveaHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
         """Return the predictions of all levels."""
         priors = self.grid(maps)
-        logits = flatten_levels(self.classes(self.classification(list(maps))), self.num_classes)
-        deltas = flatten_levels(self.box_distances(self.regression(list(maps))), 4)
+        logits, deltas = self.grid.flatten(
+            self.classes(self.classification(list(maps))), self.box_distances(self.regression(list(maps)))
+        )
         return DeltaPredictions(priors, logits, self.coder.decode(priors.centers, priors.strides, deltas), deltas)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder
 from poise.nn.kernels.roi_align import RegionAlign
-from poise.nn.layers import AnchorGrid, Conv3x3, ConvNorm, flatten_levels, single
+from poise.nn.layers import AnchorGrid, Conv3x3, ConvNorm, single
 from poise.structures import DeltaPredictions, Priors, RegionPredictions
 
 
@@ -40,8 +40,9 @@ class ProposalHead(nn.Module):
         """Predict from pyramid maps (B,C,H_l,W_l); logits are (B,N,1)."""
         priors = self.grid(maps)
         hidden = [level.relu() for level in self.conv(list(maps))]
-        logits = flatten_levels([self.objectness(level) for level in hidden], 1)
-        deltas = flatten_levels([self.offsets(level) for level in hidden], 4)
+        logits, deltas = self.grid.flatten(
+            [self.objectness(level) for level in hidden], [self.offsets(level) for level in hidden]
+        )
         return DeltaPredictions(priors, logits, self.coder.decode(priors.boxes, deltas), deltas)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.nn.heads.star import StarConv
-from poise.nn.layers import AnchorGrid, flatten_levels, init_towers, prior_bias, tower
+from poise.nn.layers import AnchorGrid, init_towers, prior_bias, tower
 from poise.structures import Priors, RefinedPredictions
 
 POINTS = 9  # one for each tap of a 3x3 kernel
@@ -57,16 +57,11 @@ class RepPointsHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> RefinedPredictions:
         """Return the predictions of all levels."""
         priors = self.grid(maps)
-        logits, initial, refined = self._points(list(maps))
-        return RefinedPredictions(
-            priors,
-            flatten_levels(logits, self.num_classes),
-            self._boxes(priors, flatten_levels(refined, 2 * POINTS)),
-            self._boxes(priors, flatten_levels(initial, 2 * POINTS)),
-        )
+        logits, refined, initial = self.grid.flatten(*self._points(list(maps)))
+        return RefinedPredictions(priors, logits, self._boxes(priors, refined), self._boxes(priors, initial))
 
     def _points(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Return for each level logits (B,C,H,W), initial and refined points (B,18,H,W): y, x of each in cells."""
+        """Return for each level logits (B,C,H,W), refined and initial points (B,18,H,W): y, x of each in cells."""
         logits, initial, refined, part = [], [], [], self.gradient_scale
         for classes, boxes in zip(self.classification(maps), self.regression(maps), strict=True):
             points = self.initial_points(self.initial_conv(boxes).relu()).float()
@@ -75,7 +70,7 @@ class RepPointsHead(nn.Module):
             logits.append(self.classes(self.class_conv(classes, offsets).relu()))
             initial.append(points)
             refined.append(points.detach() + moves)
-        return logits, initial, refined
+        return logits, refined, initial
 
     def _boxes(self, priors: Priors, points: Tensor) -> Tensor:
         """Return the boxes (B,N,4) px of points (B,N,18) in cells: y, x of each, from their moments (section 4.1)."""

@@ -20,7 +20,6 @@ from poise.nn.layers import (
     ConvNorm,
     DeformableConv,
     Scales,
-    flatten_levels,
     init_towers,
     output_conv,
     prior_bias,
@@ -149,13 +148,13 @@ class StarHead(nn.Module):
             star.append(self.conv(classification[i], offset).relu())
             initial.append(distances)
             offsets.append(offset)
-        logits = flatten_levels(self.classes(star), self.num_classes)
         centers = priors.centers
-        boxes = decode_distances(centers, flatten_levels(initial, 4))
         if self.refinement is None:
-            return Predictions(priors, logits, boxes)
-        refined = flatten_levels(self.refinement(regression, offsets, initial), 4)
-        return RefinedPredictions(priors, logits, decode_distances(centers, refined), boxes)
+            logits, distances = self.grid.flatten(self.classes(star), initial)
+            return Predictions(priors, logits, decode_distances(centers, distances))
+        classes, refined = self.classes(star), self.refinement(regression, offsets, initial)
+        logits, first, second = self.grid.flatten(classes, initial, refined)
+        return RefinedPredictions(priors, logits, decode_distances(centers, second), decode_distances(centers, first))
 
 
 def distance_scales(strides: Sequence[int]) -> tuple[float, ...]:

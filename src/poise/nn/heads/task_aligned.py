@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from poise.nn.heads.dual_weighting import bilinear_sample
 from poise.nn.heads.star import MAX_LOG
-from poise.nn.layers import AnchorGrid, ConvNorm, Scales, flatten_levels, init_towers, output_conv, prior_bias
+from poise.nn.layers import AnchorGrid, ConvNorm, Scales, init_towers, output_conv, prior_bias
 from poise.structures import GeometricPredictions
 
 ATTENTION_REDUCTION = 8  # channels of the tower per channel of the layer attention
@@ -76,15 +76,15 @@ class TaskAlignedHead(nn.Module):
             features = layer(features)
             layers.append(features)
         stacked = [torch.cat(level, 1) for level in zip(*layers, strict=True)]
-        logits = flatten_levels(self.classes([self.classification(level) for level in stacked]), self.num_classes)
-        quality = flatten_levels([self.alignment(level) for level in stacked], 1).squeeze(2)
+        classes = self.classes([self.classification(level) for level in stacked])
+        alignment = [self.alignment(level) for level in stacked]
         outputs = self.box_distances([self.regression(level) for level in stacked])
         distances = self.scales([level.float().clamp(max=MAX_LOG).exp() for level in outputs])
         centers = priors.centers[0].split(priors.level_sizes)
         levels = zip(distances, stacked, centers, self.grid.strides, strict=True)
-        return GeometricPredictions(
-            priors, logits, flatten_levels([self._aligned_boxes(*level) for level in levels], 4), quality
-        )
+        aligned = [self._aligned_boxes(*level) for level in levels]
+        logits, quality, boxes = self.grid.flatten(classes, alignment, aligned)
+        return GeometricPredictions(priors, logits, boxes, quality.squeeze(2))
 
     def _aligned_boxes(self, distances: Tensor, stacked: Tensor, centers: Tensor, stride: int) -> Tensor:
         """Read each side of the boxes at its own learned offset from the prior, (B,4,H,W) px.

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from poise.boxes import area
-from poise.pairwise import pairs
+from poise.pairwise import build
 
 
 class RegionAlign(nn.Module):
@@ -42,7 +42,7 @@ class RegionAlign(nn.Module):
         boxes = regions.flatten(0, 1).float()
         image = torch.arange(len(regions), device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions.shape[1])
         level = self.levels(boxes)
-        if pairs.allows_dynamic_shapes(boxes.device):
+        if build.allows_dynamic_shapes(boxes.device):
             finite = level.isfinite()
             boxes, level = torch.where(finite[:, None], boxes, 0.0), torch.where(finite, level, 0.0).long()
             return roi_align_levels(maps, self.strides, level, image.long(), boxes, self.size)
