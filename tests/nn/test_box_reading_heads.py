@@ -40,7 +40,7 @@ def test_a_refinement_that_moves_nothing_and_reads_equal_boxes_keeps_the_box() -
     centers = priors.centers[0].reshape(9, 9, 2)
     box = torch.tensor([20.0, 20.0, 52.0, 52.0])  # every prior predicts it
     distances = torch.stack((*(centers - box[:2]).unbind(2), *(box[2:] - centers).unbind(2)))[None].clamp(min=0)
-    refined = refinement([features], [distances], priors, (8,))[0][0]
+    refined = refinement([features], [distances], [priors.centers[0]], (8,))[0][0]
     inside = ((centers > box[:2]) & (centers < box[2:])).all(2)
     torch.testing.assert_close(refined[:, inside], distances[0][:, inside], rtol=1e-4, atol=1e-3)
 

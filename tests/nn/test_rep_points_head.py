@@ -52,7 +52,7 @@ def test_boxes_are_the_moments_of_their_points() -> None:
         predictions = head(features)
         prior = 0
         for level, stride in zip(features, STRIDES, strict=True):
-            _, (first,), (second,) = head._points([level])
+            _, (second,), (first,) = head._points([level])
             for row in range(level.shape[2]):
                 for column in range(level.shape[3]):
                     for found, points in ((predictions.initial_boxes, first), (predictions.boxes, second)):
@@ -68,7 +68,7 @@ def test_features_are_read_at_the_initial_points() -> None:
     """A tap's offset is counted from where the plain kernel would put it."""
     head, level = head_of(), maps()[0]
     with torch.no_grad():
-        _, (first,), (second,) = head._points([level])
+        _, (second,), (first,) = head._points([level])
         taps = torch.tensor([[y, x] for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)]).reshape(1, 18, 1, 1)
         read = deform_conv2d(head.regression(level), first - taps, head.refined_conv.weight, padding=1)
         torch.testing.assert_close(second, first + head.refined_points(read.relu()))

@@ -54,8 +54,8 @@ def results(pairs: Pairs, values: Tensor, truth: GroundTruth, target: Tensor, lo
     many = few.or_if_empty(torch.ones(len(truth.boxes), truth.labels.shape[1], target.shape[2], dtype=torch.bool))
     return [
         pairs.to_dense(values), pairs.to_dense(values, fill=3.0), pairs.sum_by_object(values),
-        pairs.max_by_object(values), pairs.normalize_by_object(values), pairs.sum_by_prior(values),
-        pairs.normalize_by_object(values, high=1.5),
+        pairs.max_by_object(values), pairs.to_dense(pairs.normalize_by_object(values)), pairs.sum_by_prior(values),
+        pairs.to_dense(pairs.normalize_by_object(values, high=1.5)),
         pairs.max_by_prior(values), *pairs.argmax_by_prior(values), *pairs.argmax_by_prior(values.round()),
         *pairs.topk_by_object(values.abs(), 7), *pairs.topk_by_object(values.abs().round(), 7), last, lowest,
         few.to_dense(few.from_dense(logits[..., :1].mT.expand(-1, truth.labels.shape[1], -1).contiguous())),
