@@ -23,7 +23,7 @@ def greet(training: Training, notes: list[str], train_set: ImageSet, val_set: Im
     display.message(f"{plural(len(train_set), 'training image')}, {validation}; {epochs}; run folder {training.folder}")
     if position.epoch >= training.epochs:
         display.message(
-            f"all {plural(position.epoch, 'epoch')} are done already; --epochs with a larger number trains on"
+            f"trained for {plural(position.epoch, 'epoch')} already; --epochs with a larger number trains on"
         )
     elif position.step:
         display.message(f"resuming at epoch {position.epoch + 1}, step {position.step}")

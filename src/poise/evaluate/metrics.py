@@ -166,7 +166,7 @@ def text_table(numbers: dict[str, float], classes: Sequence[ClassMetrics], count
         values = "  ".join(f"{percent(v):>{len(h)}}" for v, h in zip((one.ap, one.ap50), wide, strict=True))
         figures = f"{values}  {one.objects:>7}  {one.images:>6}  {one.detections:>10}"
         lines.append(f"{one.name:<{width}}  {figures}")
-    ignored = f", {counts.ignored} ignored regions" if counts.ignored else ""
+    ignored = f", {plural(counts.ignored, 'ignored region')}" if counts.ignored else ""
     lines += [
         "",
         f"{plural(counts.images, 'image')}, {plural(counts.objects, 'object')}{ignored}, "
