@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from poise.cli import main
-from poise.lab.sampling import ALL_NEGATIVES, SampledNegatives, draw_negatives, sampled_negatives
+from poise.lab.sampling import ALL_NEGATIVES, SampledNegatives, draw_negatives, hard_negatives, sampled_negatives
 from poise.models import create_model
 from poise.models.files import save_model
 from poise.sample import TakeAll, random_sampler
@@ -48,6 +48,18 @@ def test_balanced_samples_reach_further_than_random_ones() -> None:
     assert all(np.array_equal(values, again.overlaps[name]) for name, values in found.overlaps.items())
 
 
+def test_hard_negatives_are_those_with_the_highest_loss() -> None:
+    negative = torch.tensor([[True] * 8 + [False] * 2, [True] * 2 + [False] * 8])
+    loss = torch.tensor([[0.1, 0.9, 0.3, 0.2, 0.8, 0.0, 0.4, 0.5, 5.0, 6.0], [0.2, 0.1, *[9.0] * 8]])
+    hard = hard_negatives(negative, loss, 0.25)
+    assert hard.nonzero().tolist() == [[0, 1], [0, 4], [1, 0]]
+    overlaps = np.array([0.01, 0.04, 0.2, 0.3], dtype=np.float32)
+    found = SampledNegatives({"some": overlaps}, 1, {"some": np.array([True, False, True, True])})
+    expected = {"of_sample": 0.75, "below_0.05": 1 / 3, "above_0.05": 2 / 3}
+    assert found.hard_fractions()["some"] == pytest.approx(expected)
+    assert "| some | 75.0 % | 33.3 % | 66.7 % |" in found.hard_table()
+
+
 def test_fractions_and_figure(tmp_path: Path) -> None:
     values = np.array([0.0, 0.01, 0.07, 0.25, 0.49], dtype=np.float32)
     negatives = SampledNegatives({ALL_NEGATIVES: values, "none": values[:0]}, 1)
@@ -77,6 +89,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "random",
         "balanced as published",
         "balanced as in the article",
+        "OHEM",
     }
+    hard = printed["hard"]
+    assert hard["OHEM"]["of_sample"] >= hard["random"]["of_sample"] > 0
+    assert all(one["below_0.05"] + one["above_0.05"] == pytest.approx(1) for one in hard.values())
     assert (tmp_path / "figure.png").exists()
     assert main([*words, "--images", "0"]) == 1

@@ -1,4 +1,4 @@
-"""``poise sampling``: IoU of the negatives that the samplers of a two-stage model draw, as a table and a figure."""
+"""``poise sampling``: IoU and hardness of the negatives that the samplers of a two-stage model draw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from poise.suggestions import plural
 
 @dataclass(frozen=True)
 class Arguments:
-    """Compare random with IoU-balanced sampling on a data set: poise sampling CHECKPOINT --data PATH."""
+    """Compare random, IoU-balanced and hard example sampling on a data set: poise sampling CHECKPOINT --data PATH."""
 
     checkpoint: Positional[str]
     """A trained two-stage model: a model file (best.pt, last.pt) or a run folder."""
@@ -76,9 +76,11 @@ def run(arguments: Arguments) -> int:
     path = draw_negatives(negatives, arguments.out)
     if arguments.json:
         numbers = {"below_0.05": negatives.fraction_below(), "fractions": negatives.fractions()}
+        numbers["hard"] = negatives.hard_fractions()
         print(json.dumps({"images": negatives.images, **numbers}))
         return 0
     print(negatives.table())
+    print(f"\n{negatives.hard_table()}")
     if note:
         print(f"note: {note}")
     print(f"{plural(negatives.images, 'image')}; figure: {path}")
