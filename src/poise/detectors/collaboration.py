@@ -128,7 +128,8 @@ class AuxiliaryHead(nn.Module):
         name: prefix of its matches' names.
         branch: ``(maps, truth, progress) -> StepOutput``, with ``predict``.
         match_name: key of the branch's match whose positives become queries.
-        query_generator: ``(boxes, read_features) -> Queries`` of normalized boxes (B,D,4).
+        query_generator: ``(boxes, read_features) -> Queries`` of normalized boxes (B,D,4); None: the head makes no
+            queries.
         sampler: selects the priors.
         read_features: ``(maps, boxes, index) -> (B,D,C)`` features of priors, see ``CellFeatures``.
         query_weight: of the losses of the queries (lambda_1).
@@ -140,7 +141,7 @@ class AuxiliaryHead(nn.Module):
         branch: nn.Module,
         match_name: str,
         *,
-        query_generator: nn.Module,
+        query_generator: nn.Module | None,
         sampler: PositiveQuerySampler,
         read_features: FeatureReader,
         query_weight: float = 1.0,
@@ -154,6 +155,7 @@ class AuxiliaryHead(nn.Module):
         self, match: Match, maps: Sequence[Tensor], truth: GroundTruth, number: int
     ) -> SupervisedQueries:
         """Make customized positive queries (section 3.3), one attention group; ``number`` names their losses."""
+        assert self.query_generator is not None
         assignment = match.assignment if isinstance(match.assignment, Assignment) else hard_assignment(match.assignment)
         sample = self.sampler(assignment)
         priors = match.predictions.priors.boxes.detach().float().expand(len(truth.sizes), -1, -1)
@@ -204,7 +206,8 @@ class Collaboration(nn.Module):
                 losses[term if unnumbered else f"{term}{number}"] = loss * self.weight
             for name, match in output.matches.items():
                 matches[f"{head.name}/{name}"] = scaled_match(match, self.weight)
-            queries.append(head.positive_queries(output.matches[head.match_name], maps, truth, number))
+            if head.query_generator is not None:
+                queries.append(head.positive_queries(output.matches[head.match_name], maps, truth, number))
         return StepOutput(losses, matches), queries
 
     def pyramid(self, memory: Tokens) -> list[Tensor]:

@@ -73,6 +73,8 @@ class QueryDetector(nn.Module):
         one_to_many: supervises the queries behind those groups (H-DETR); None: there are none.
         one_pass: decode auxiliary queries in the same pass, masked; otherwise each auxiliary head's queries take a pass
             of their own, as in the original. The results are equal up to rounding, with less memory and more time.
+        recollect: decode with selective query recollection in training (SQR); every collected set of queries counts as
+            a decoder layer of its own in the losses.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class QueryDetector(nn.Module):
         query_groups: int = 1,
         one_to_many: OneToManyMatching | None = None,
         one_pass: bool = True,
+        recollect: bool = False,
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.tokenizer, self.encoder = backbone, neck, tokenizer, encoder
@@ -100,7 +103,7 @@ class QueryDetector(nn.Module):
         self.denoising, self.collaboration = denoising, collaboration
         self.assigner, self.criterion, self.postprocess = assigner, criterion, postprocess
         self.num_inference_queries, self.query_groups = num_inference_queries, query_groups
-        self.one_to_many, self.one_pass = one_to_many, one_pass
+        self.one_to_many, self.one_pass, self.recollect = one_to_many, one_pass, recollect
         self.group_assigner = assigner if query_groups == 1 else replace(assigner, groups=query_groups)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -143,12 +146,13 @@ class QueryDetector(nn.Module):
         """Return the decoder's output for each part of the supervised and auxiliary queries, then for the matched."""
         parts = [*supervised, *auxiliary] if self.one_pass else supervised
         joint, attention_mask = concatenate_with_mask(queries, parts, self.query_groups)
-        output = self.decoder(joint, memory, attention_mask)
+        output = self.decoder(joint, memory, attention_mask, self.recollect)
         sizes = [*(part.groups.shape[1] for part in parts), queries.content.shape[1]]
         split = zip(output.logits.split(sizes, 2), output.boxes.split(sizes, 2), strict=True)
         *outputs, matched = (DecoderOutput(logits, boxes) for logits, boxes in split)
         own_passes = [] if self.one_pass else auxiliary
-        outputs += [self.decoder(part.queries, memory, part.attention_mask()) for part in own_passes]
+        for part in own_passes:
+            outputs.append(self.decoder(part.queries, memory, part.attention_mask(), self.recollect))
         return [*outputs, matched]
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from poise.detectors.encoder import EncoderDetector
 from poise.detectors.query import QueryDetector
 from poise.lab.separation import resize_to_image
 from poise.nn.transformer.tokens import Tokens
@@ -180,7 +181,7 @@ def shared_features(network: nn.Module) -> Iterator[list[list[Tensor]]]:
         leaves.append(levels)
         return levels
 
-    module = network.encoder if isinstance(network, QueryDetector) else network.neck
+    module = network.encoder if isinstance(network, (QueryDetector, EncoderDetector)) else network.neck
     hook = module.register_forward_hook(detach)  # type: ignore[union-attr]
     try:
         yield leaves

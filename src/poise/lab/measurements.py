@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poise.detectors.encoder import EncoderDetector
 from poise.detectors.query import QueryDetector
 from poise.lab.annotated_image import AnnotatedImage
 from poise.lab.attention import positive_query_attention
@@ -85,7 +86,7 @@ def feature_scores(method: Method, batch: Batch, source: str = "auto") -> Tensor
     size = int(batch.truth.sizes[0, 0]), int(batch.truth.sizes[0, 1])
     if not hasattr(network, "backbone") or not hasattr(network, "neck"):
         raise NoFeatures(f"'{method.name}' has no feature maps: give a checkpoint or run folder, not an exported file")
-    if source == "auto" and isinstance(network, QueryDetector):
+    if source == "auto" and isinstance(network, (QueryDetector, EncoderDetector)):
         maps = network.encode(batch.pixels, batch.truth.sizes).maps()
     else:
         maps = network.backbone(batch.pixels)  # type: ignore[operator]

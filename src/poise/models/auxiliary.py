@@ -87,11 +87,17 @@ def collaboration(
         options: a name of ``auxiliary_heads`` may occur several times.
         query_generator: builds the generator of a head's customized positive queries.
         adapter: makes the heads' pyramid of the memory's maps; by default ``CoarserLevelAdapter``.
+
+    Raises:
+        ValueError: a head is unknown, or neither heads nor queries would be trained.
     """
     built: list[AuxiliaryHead] = []
     spec = replace(spec, regions=options.regions, region_hidden=options.region_hidden)
     random = not spec.deterministic
-    sampler = PositiveQuerySampler(options.max_auxiliary_queries, 9, options.pad_with_negatives, random=random)
+    most = options.max_auxiliary_queries
+    if most < 0 or min(options.auxiliary_head_weight, options.auxiliary_query_weight) < 0:
+        raise ValueError(f"{options}: weights and the number of queries cannot be negative")
+    sampler = PositiveQuerySampler(max(1, most), min(9, max(1, most)), options.pad_with_negatives, random=random)
     names = [name.strip() for name in options.auxiliary_heads.split(",") if name.strip()]
     for i, name in enumerate(names):
         check_choice("auxiliary_heads", name, AUXILIARY)
@@ -102,19 +108,23 @@ def collaboration(
                 f"{name}{earlier + 1}" if earlier else name,
                 branch.branch,
                 branch.match_name,
-                query_generator=query_generator(),
+                query_generator=query_generator() if most else None,
                 sampler=sampler,
                 read_features=branch.read_features,
                 query_weight=options.auxiliary_query_weight,
             )
+        )
+    if built and not most and not options.auxiliary_head_weight:
+        raise ValueError(
+            "auxiliary_head_weight=0 excludes max_auxiliary_queries=0: neither the heads nor their queries would train "
+            "anything; write auxiliary_heads='' for a detector without them"
         )
     head_weight = options.auxiliary_head_weight * decoder_layers
     return Collaboration(adapter or CoarserLevelAdapter(spec.channels), built, head_weight) if built else None
 
 
 def single_scale_collaboration(
-    heads: str, spec: AuxiliarySpec, query_generator: Callable[[], nn.Module], decoder_layers: int
+    options: AuxiliaryOptions, spec: AuxiliarySpec, query_generator: Callable[[], nn.Module], decoder_layers: int
 ) -> Collaboration | None:
-    """Build the auxiliary heads of a single-scale encoder as in the article: lambda_1 = 1, lambda_2 = 2."""
-    options = AuxiliaryOptions(auxiliary_heads=heads)
+    """Build the auxiliary heads of a single-scale encoder, on a pyramid made of its one map."""
     return collaboration(options, spec, query_generator, decoder_layers, SingleScaleAdapter(spec.channels))

@@ -21,6 +21,7 @@ from poise.models.dab_detr import dab_detr
 from poise.models.deformable_detr import deformable_detr
 from poise.models.dino import dino
 from poise.models.dw import dw
+from poise.models.encoder_atss import encoder_atss
 from poise.models.exchange import exchange_parts
 from poise.models.faster_rcnn import fast_rcnn, faster_rcnn
 from poise.models.fcos import fcos
@@ -87,6 +88,7 @@ VIT = {
     "max_detections": 1000,
     "checkpointed_layers": 6,
 }
+CO = {"auxiliary_heads": "faster_rcnn,atss"}
 PLUS = {"refine": "twice", "select": "first_class", "mixed": True, "dropout": 0.0, "hidden": 2048}
 
 
@@ -177,8 +179,14 @@ NAMES: dict[str, Entry] = {
     **_detrs("deformable_detr_plus", deformable_detr, PLUS),
     **_detrs("h_deformable_detr", deformable_detr, {**PLUS, "one_to_many_queries": 1500}),
     **_detrs("group_deformable_detr", deformable_detr, {"query_groups": 11}),
+    **_detrs("sqr_deformable_detr", deformable_detr, {"recollect": True}),
+    **_detrs("co_plain_deformable_detr", deformable_detr, CO),
+    **_detrs("encoder_atss", encoder_atss),
     **_detrs("conditional_detr", conditional_detr),
+    **_detrs("co_conditional_detr", conditional_detr, CO),
     **_detrs("dab_detr", dab_detr),
+    **_detrs("co_dab_detr", dab_detr, CO),
+    **_detrs("sqr_dab_detr", dab_detr, {"recollect": True}),
     **_detrs("dino", dino),
     **_detrs("dino_5scale", dino, {"levels": 5}),
     **_detrs("h_dino", dino, {"one_to_many_queries": 1500}),

@@ -14,7 +14,7 @@ from poise.detectors import QueryDetector
 from poise.detectors.collaboration import PointFeatureQueryGenerator
 from poise.models.auxiliary import SINGLE_SCALE_STRIDES, single_scale_collaboration
 from poise.models.auxiliary_dense import AuxiliarySpec
-from poise.models.groups import BackboneOptions, TransformerOptions
+from poise.models.groups import AuxiliaryOptions, BackboneOptions, TransformerOptions
 from poise.models.options import flat_options
 from poise.models.parts import timm_backbone
 from poise.nn.necks.channel_mapper import ChannelMapper
@@ -30,7 +30,8 @@ def conditional_detr(
     *,
     backbone: BackboneOptions = BackboneOptions(),
     transformer: TransformerOptions = TransformerOptions(),
-    auxiliary_heads: str = "",
+    auxiliary: AuxiliaryOptions = AuxiliaryOptions(auxiliary_heads=""),
+    recollect: bool = False,
     dropout: float = 0.1,
     checkpointed_layers: int = 0,
     max_detections: int = 100,
@@ -39,7 +40,7 @@ def conditional_detr(
     """Build Conditional-DETR on the backbone's last map, stride 32.
 
     Args:
-        auxiliary_heads: heads of Co-DETR in training, as in its article (``"atss"``, ``"faster_rcnn,atss"``).
+        recollect: selective query recollection in training (see ``deformable_detr``).
         checkpointed_layers: number of encoder layers whose activations are recomputed in the backward pass.
         max_detections: kept in each image.
         deterministic: no dropout.
@@ -64,9 +65,11 @@ def conditional_detr(
         criterion=SetCriterion(class_weight=2.0, class_normalizer=count_on_this_rank),
         postprocess=TopKPostProcess(max_detections),
         collaboration=single_scale_collaboration(
-            auxiliary_heads,
+            auxiliary,
             AuxiliarySpec(channels, SINGLE_SCALE_STRIDES, num_classes, deterministic),
             partial(PointFeatureQueryGenerator, channels),
             transformer.decoder_layers,
         ),
+        one_pass=auxiliary.one_pass,
+        recollect=recollect,
     )

@@ -16,7 +16,7 @@ from poise.detectors import QueryDetector
 from poise.detectors.collaboration import BoxQueryGenerator
 from poise.models.auxiliary import SINGLE_SCALE_STRIDES, single_scale_collaboration
 from poise.models.auxiliary_dense import AuxiliarySpec
-from poise.models.groups import BackboneOptions, TransformerOptions
+from poise.models.groups import AuxiliaryOptions, BackboneOptions, TransformerOptions
 from poise.models.options import flat_options
 from poise.models.parts import timm_backbone
 from poise.nn.necks.channel_mapper import ChannelMapper
@@ -32,7 +32,8 @@ def dab_detr(
     *,
     backbone: BackboneOptions = BackboneOptions(),
     transformer: TransformerOptions = TransformerOptions(),
-    auxiliary_heads: str = "",
+    auxiliary: AuxiliaryOptions = AuxiliaryOptions(auxiliary_heads=""),
+    recollect: bool = False,
     dropout: float = 0.0,
     max_detections: int = 300,
     deterministic: bool = False,
@@ -40,7 +41,7 @@ def dab_detr(
     """Build DAB-DETR on the backbone's last map, stride 32.
 
     Args:
-        auxiliary_heads: heads of Co-DETR in training, as in its article (``"atss"``, ``"faster_rcnn,atss"``).
+        recollect: selective query recollection in training (see ``deformable_detr``).
         max_detections: kept in each image.
         deterministic: no dropout.
     """
@@ -66,9 +67,11 @@ def dab_detr(
         criterion=SetCriterion(class_weight=1.0, class_normalizer=count_on_this_rank),
         postprocess=TopKPostProcess(max_detections),
         collaboration=single_scale_collaboration(
-            auxiliary_heads,
+            auxiliary,
             AuxiliarySpec(channels, SINGLE_SCALE_STRIDES, num_classes, deterministic),
             partial(BoxQueryGenerator, channels),
             transformer.decoder_layers,
         ),
+        one_pass=auxiliary.one_pass,
+        recollect=recollect,
     )

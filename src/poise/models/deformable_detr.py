@@ -8,12 +8,16 @@ later papers call Deformable-DETR++, on which H-DETR and Co-Deformable-DETR buil
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from poise.assign import Hungarian
 from poise.criteria import SetCriterion
 from poise.detectors import QueryDetector
-from poise.models.groups import BackboneOptions, DeformableOptions, TrainingQueryOptions
+from poise.detectors.collaboration import BoxFeatureQueryGenerator, PointFeatureQueryGenerator
+from poise.models.auxiliary import collaboration
+from poise.models.auxiliary_dense import AuxiliarySpec, with_coarser
+from poise.models.groups import AuxiliaryOptions, BackboneOptions, DeformableOptions, TrainingQueryOptions
 from poise.models.options import flat_options
 from poise.models.parts import check_choice, timm_backbone
 from poise.models.training_queries import TrainingQueries
@@ -51,6 +55,8 @@ def deformable_detr(
     select: Selection = "none",
     mixed: bool = False,
     training_queries: TrainingQueryOptions = TrainingQueryOptions(),
+    auxiliary: AuxiliaryOptions = AuxiliaryOptions(auxiliary_heads=""),
+    recollect: bool = False,
     dropout: float = 0.1,
     max_detections: int = 100,
     deterministic: bool = False,
@@ -64,8 +70,10 @@ def deformable_detr(
             stands for any object (as published), ``best_class`` by their highest class, supervised with classes (as in
             DINO); ``none``: learned queries.
         mixed: take only references and positions of selected queries from their boxes and learn the content.
+        recollect: in training each decoder layer also processes the queries that the layer before it received, as well
+            as their own successors, with losses for all of them (SQR: Chen et al. 2023).
         max_detections: kept in each image.
-        deterministic: no dropout.
+        deterministic: no dropout and no sampling.
     """
     dropout = 0.0 if deterministic else dropout
     channels = transformer.channels
@@ -83,6 +91,8 @@ def deformable_detr(
 
     if select == "none":
         heads[0].reset_parameters(log_size=-2.0)  # boxes start small
+    points = PointFeatureQueryGenerator if select == "none" else BoxFeatureQueryGenerator
+    spec = AuxiliarySpec(channels, with_coarser(neck.strides), num_classes, deterministic)
     return QueryDetector(
         backbone=body,
         neck=neck,
@@ -93,6 +103,9 @@ def deformable_detr(
         assigner=Hungarian(),
         criterion=SetCriterion(class_weight=2.0),
         postprocess=TopKPostProcess(max_detections),
+        collaboration=collaboration(auxiliary, spec, partial(points, channels), transformer.decoder_layers),
+        one_pass=auxiliary.one_pass,
+        recollect=recollect,
         **training.detector_options(Hungarian()),
     )
 

@@ -152,9 +152,10 @@ class AuxiliaryOptions(OptionGroup):
     Args:
         auxiliary_heads: names of ``models.auxiliary.AUXILIARY`` separated by commas; an empty string builds the
             detector without.
-        auxiliary_head_weight: of the heads' losses relative to those of one decoder layer (lambda_2).
+        auxiliary_head_weight: of the heads' losses relative to those of one decoder layer (lambda_2); 0: the heads
+            assign and make queries, but are not trained.
         auxiliary_query_weight: of the losses of customized positive queries (lambda_1).
-        max_auxiliary_queries: customized positive queries that a head makes in an image.
+        max_auxiliary_queries: customized positive queries that a head makes in an image; 0: none.
         pad_with_negatives: add random negatives in images with fewer positives than others (published); otherwise
             positives alone (article).
         one_pass: decode all queries in one pass; otherwise those of each head in a pass of their own (equal results,

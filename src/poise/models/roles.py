@@ -66,7 +66,8 @@ def without_training_parts(model: DetectionModel) -> DetectionModel:
     network = model.network
     if not isinstance(network, QueryDetector):
         return model
-    without: dict[str, str | int] = {} if network.collaboration is None else {"auxiliary_heads": ""}
+    without: dict[str, str | int | bool] = {} if network.collaboration is None else {"auxiliary_heads": ""}
+    without |= {"recollect": False} if network.recollect else {}
     without |= {} if network.one_to_many is None else {"one_to_many_queries": 0}
     without |= {} if network.query_groups == 1 else {"query_groups": 1}
     if not without:

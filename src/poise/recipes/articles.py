@@ -8,6 +8,7 @@ from poise.recipes.ablation import ArticleTable
 from poise.recipes.ablation import options as _options
 from poise.recipes.ablation import rows as _rows
 from poise.recipes.claims import dense_schemes, varifocal_schemes
+from poise.recipes.co_detr_tables import CO_DETR_TABLES
 from poise.recipes.dw_tables import DW_TABLES
 from poise.recipes.libra_tables import LIBRA_TABLES
 from poise.recipes.vfnet_tables import VFNET_TABLES
@@ -56,18 +57,7 @@ TABLES: dict[str, ArticleTable] = {
             }
         ),
     ),
-    "co_detr_heads": ArticleTable(
-        "Co-DETR's auxiliary heads on Deformable-DETR++: two-stage, mixed selection, look-forward-twice, no dropout",
-        "co_deformable_detr_r18",
-        _rows(
-            {
-                "K=0 (Deformable-DETR++)": _options(auxiliary_heads=""),
-                "K=1 ATSS": _options(auxiliary_heads="atss"),
-                "K=2 ATSS + Faster R-CNN": _options(auxiliary_heads="faster_rcnn,atss"),
-                "K=2 ATSS + ATSS": _options(auxiliary_heads="atss,atss"),
-            }
-        ),
-    ),
+    **CO_DETR_TABLES,
 }
 
 TABLES |= {

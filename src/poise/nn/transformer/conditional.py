@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from poise.nn.transformer.layers import MLP, EncoderLayer, FeedForward, PredictionHead, refine_boxes
 from poise.nn.transformer.queries import DecoderOutput, Queries
+from poise.nn.transformer.recollection import State, attend_within_sets, collect, repeat_sets, split_sets
 from poise.nn.transformer.tokens import YXWH, Tokens, box_sine
 
 MIN_SIDE = 1e-5  # normalized; sides of anchors are divided by at least this
@@ -108,9 +109,15 @@ class ConditionalDecoderLayer(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(3)])
 
     def forward(
-        self, x: Tensor, positions: Tensor, sines: Tensor, memory: Tokens, attention_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        sines: Tensor,
+        memory: Tokens,
+        attention_mask: Tensor | None = None,
+        sets: int = 1,
     ) -> Tensor:
-        x = self.norms[0](self.self_attention(x, positions, attention_mask))
+        x = self.norms[0](attend_within_sets(self.self_attention, x, positions, attention_mask, sets))
         x = self.norms[1](self.cross_attention(x, positions, sines, memory))
         return self.norms[2](self.feed_forward(x))
 
@@ -124,17 +131,26 @@ class ConditionalDecoder(nn.Module):
         self.scale = MLP(channels, channels, channels, 2)
         self.width = channels // 2
 
-    def forward(self, queries: Queries, memory: Tokens, attention_mask: Tensor | None = None) -> DecoderOutput:
+    def forward(
+        self, queries: Queries, memory: Tokens, attention_mask: Tensor | None = None, recollect: bool = False
+    ) -> DecoderOutput:
         """Return the output of all layers.
 
         Args:
             attention_mask: (Q,Q) or (B,Q,Q) bool, True where the row's query may not attend to the column's.
+            recollect: as in ``DeformableDecoder``.
         """
         sines = box_sine(queries.references[..., :2], self.width, YXWH)
         x, hidden = queries.content, []
+        older: State = (x,)
         for i, layer in enumerate(self.layers):
-            x = layer(x, queries.positions, sines if i == 0 else sines * self.scale(x), memory, attention_mask)
-            hidden.append(self.norm(x))
+            sets = x.shape[1] // queries.content.shape[1]
+            positions, encoded = (repeat_sets(t, sets) for t in (queries.positions, sines))
+            x = layer(x, positions, encoded if i == 0 else encoded * self.scale(x), memory, attention_mask, sets)
+            hidden += split_sets(self.norm(x), sets)
+            if recollect:
+                newer = (x,)
+                (x,), older = collect(older, newer), newer
         logits, offsets = self.prediction_head(torch.stack(hidden))
         return DecoderOutput(logits, refine_boxes(queries.references, offsets, 1e-5))
 
@@ -156,24 +172,32 @@ class AnchorDecoder(nn.Module):
         self.position = MLP(2 * channels, channels, channels, 2)
         self.channels, self.eps = channels, eps
 
-    def forward(self, queries: Queries, memory: Tokens, attention_mask: Tensor | None = None) -> DecoderOutput:
+    def forward(
+        self, queries: Queries, memory: Tokens, attention_mask: Tensor | None = None, recollect: bool = False
+    ) -> DecoderOutput:
         """Return the output of all layers; the gradient of a layer's box also reaches the layer before.
 
         Args:
             attention_mask: (Q,Q) or (B,Q,Q) bool, True where the row's query may not attend to the column's.
+            recollect: as in ``DeformableDecoder``.
         """
         x, references, logits, boxes = queries.content, queries.references, [], []
         start = references
+        older: State = (x, references, start)
         for i, layer in enumerate(self.layers):
+            sets = x.shape[1] // queries.content.shape[1]
             encoded = box_sine(references, self.channels // 2, YXWH)
             sines = encoded[..., : self.channels] * (1 if i == 0 else self.scale(x))
             sines = self._modulate(sines, x, references)
-            x = layer(x, self.position(encoded), sines, memory, attention_mask)
+            x = layer(x, self.position(encoded), sines, memory, attention_mask, sets)
             class_logits, offsets = self.prediction_head(self.norm(x))
-            logits.append(class_logits)
-            boxes.append(refine_boxes(start, offsets, self.eps))
+            logits += split_sets(class_logits, sets)
+            boxes += split_sets(refine_boxes(start, offsets, self.eps), sets)
             start = refine_boxes(references, self.prediction_head.box_offsets(x), 1e-5)
             references = start.detach()
+            if recollect:
+                newer = (x, references, start)
+                (x, references, start), older = collect(older, newer), newer
         return DecoderOutput(torch.stack(logits), torch.stack(boxes))
 
     def _modulate(self, sines: Tensor, x: Tensor, references: Tensor) -> Tensor:

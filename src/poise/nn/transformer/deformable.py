@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from poise.nn.kernels.deformable_sampling import sample_levels
 from poise.nn.transformer.layers import MLP, FeedForward, PredictionHead, SelfAttention, refine_boxes
 from poise.nn.transformer.queries import DecoderOutput, Queries
+from poise.nn.transformer.recollection import State, attend_within_sets, collect, repeat_sets, split_sets
 from poise.nn.transformer.tokens import YXWH, Tokens, box_sine
 
 Refinement = Literal["none", "once", "twice"]
@@ -109,9 +110,15 @@ class DeformableDecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, positions: Tensor, references: Tensor, memory: Tokens, attention_mask: Tensor | None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        references: Tensor,
+        memory: Tokens,
+        attention_mask: Tensor | None,
+        sets: int = 1,
     ) -> Tensor:
-        x = self.norms[0](self.self_attention(x, positions, attention_mask))
+        x = self.norms[0](attend_within_sets(self.self_attention, x, positions, attention_mask, sets))
         attended = self.cross_attention(x + positions, references, memory)
         x = self.norms[1](x + self.dropout(attended))
         return self.norms[2](self.feed_forward(x))
@@ -162,26 +169,42 @@ class DeformableDecoder(nn.Module):
         self.layers, self.prediction_heads = nn.ModuleList(layers), nn.ModuleList(heads)
         self.refine, self.position, self.norm, self.eps = refine, position, norm, eps
 
-    def forward(self, queries: Queries, memory: Tokens, attention_mask: Tensor | None = None) -> DecoderOutput:
+    def forward(
+        self,
+        queries: Queries,
+        memory: Tokens,
+        attention_mask: Tensor | None = None,
+        recollect: bool = False,
+    ) -> DecoderOutput:
         """Return the output of all layers.
 
         Args:
             attention_mask: (Q,Q) or (B,Q,Q) bool, True where the row's query may not attend to the column's.
+            recollect: return the output of all collected sets of queries, layer by layer, the ordinary one of each
+                layer last (see ``recollection``).
         """
         x, references, logits, boxes = queries.content, queries.references, [], []
         start = references  # what box offsets are added to; under "twice" it carries the previous layer's gradient
+        older: State = (x, references, start)
         for i, layer in enumerate(self.layers):
-            positions = queries.positions if self.position is None else self.position(references, memory)
-            x = layer(x, positions, references, memory, attention_mask)
+            sets = x.shape[1] // queries.content.shape[1]
+            if self.position is not None:
+                positions = self.position(references, memory)
+            else:
+                positions = repeat_sets(queries.positions, sets)
+            x = layer(x, positions, references, memory, attention_mask, sets)
             head: Any = self.prediction_heads[min(i, len(self.prediction_heads) - 1)]
             class_logits, offsets = head(x if self.norm is None else self.norm(x))
-            logits.append(class_logits)
+            logits += split_sets(class_logits, sets)
             refined = refine_boxes(start, offsets, self.eps)
-            boxes.append(refined)
+            boxes += split_sets(refined, sets)
             if self.refine != "none":
                 if self.norm is not None or self.refine == "twice":
                     offsets = offsets if self.norm is None else head.box_offsets(x)
                     refined = refine_boxes(references, offsets, self.eps)
                 references = refined.detach()
                 start = refined if self.refine == "twice" else references
+            if recollect:
+                newer = (x, references, start)
+                (x, references, start), older = collect(older, newer), newer
         return DecoderOutput(torch.stack(logits), torch.stack(boxes))
