@@ -65,9 +65,8 @@ def main() -> None:
     print(f"{record.headline()}; {scene}, {device}, {args.clock} time")
     calls = [lambda m=model: step(m, pixels, targets) for model in models]
     seconds = turns(calls, args.rounds, record.CLOCKS[args.clock])
-    print(
-        "| training | s a step | of the first | MiB kept | of the first | M parameters |\n|---|---:|---:|---:|---:|---:|"
-    )
+    print("| training | s a step | of the first | MiB kept | of the first | M parameters |")
+    print("|---|---:|---:|---:|---:|---:|")
     rows: list[record.Row] = []
     for name, model, each in zip(variants, models, seconds, strict=True):
         row = {"case": name, "step_s": each, "kept_mib": kept(model, pixels, targets), "parameters": count(model)}

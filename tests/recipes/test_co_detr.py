@@ -15,11 +15,12 @@ from poise.recipes.co_detr import layer_decay
 
 def test_each_is_a_batch_of_16_clipped_with_a_slow_backbone() -> None:
     names = list_recipes("co_*")
-    assert len(names) == 25
+    assert len(names) == 32
     for name in names:
         recipe = get_recipe(name)
-        assert recipe.data.batch_size == 16 and recipe.train.clip_norm == 0.1 and recipe.optimizer.name == "adamw"
-        assert recipe.optimizer.backbone_lr_multiplier == (1.0 if name == "co_dino_5scale_vit_l_12e" else 0.1)
+        plain = name.startswith("co_plain")  # Deformable-DETR's own batch
+        assert recipe.data.batch_size == (32 if plain else 16) and recipe.train.clip_norm == 0.1 and recipe.optimizer.name == "adamw"
+        assert recipe.optimizer.backbone_lr_multiplier == (1.0 if "vit_l_12e" in name or "o365_26e" in name else 0.1)
         assert f"_{recipe.schedule.epochs}e" in name
         assert (recipe.augment.jitter_canvas > 0) == ("lsj" in name or "lvis" in name)
         assert (recipe.augment.crop == 0.5) == (not recipe.augment.jitter_canvas)
