@@ -19,7 +19,11 @@ def test_each_is_a_batch_of_16_clipped_with_a_slow_backbone() -> None:
     for name in names:
         recipe = get_recipe(name)
         plain = name.startswith("co_plain")  # Deformable-DETR's own batch
-        assert recipe.data.batch_size == (32 if plain else 16) and recipe.train.clip_norm == 0.1 and recipe.optimizer.name == "adamw"
+        assert (
+            recipe.data.batch_size == (32 if plain else 16)
+            and recipe.train.clip_norm == 0.1
+            and recipe.optimizer.name == "adamw"
+        )
         assert recipe.optimizer.backbone_lr_multiplier == (1.0 if "vit_l_12e" in name or "o365_26e" in name else 0.1)
         assert f"_{recipe.schedule.epochs}e" in name
         assert (recipe.augment.jitter_canvas > 0) == ("lsj" in name or "lvis" in name)
