@@ -125,11 +125,6 @@ def pairwise_iou(a: Tensor, b: Tensor, eps: float = EPS) -> Tensor:
     return iou(a[..., :, None, :], b[..., None, :, :], eps)
 
 
-def pairwise_giou(a: Tensor, b: Tensor, eps: float = EPS) -> Tensor:
-    """Return the GIoU of each (B,N) box with each (B,G) box, (B,N,G)."""
-    return giou(a[..., :, None, :], b[..., None, :, :], eps)
-
-
 def pairwise_iof(a: Tensor, b: Tensor, eps: float = EPS) -> Tensor:
     """Return the intersection over foreground (IoF), the intersection divided by the area of ``a``, (B,N,G)."""
     a, b = a[..., :, None, :], b[..., None, :, :]

@@ -1,4 +1,4 @@
-"""What every model promises, on small backbones. A new one joins the list and inherits the tests."""
+"""Contracts of every model, on small backbones; a new model is added to ``MODELS``."""
 
 from __future__ import annotations
 
@@ -61,36 +61,36 @@ MODELS: dict[str, dict[str, Any]] = {  # name of a model: options that make it s
     "co_deformable_detr_r18": SMALL_COLLABORATION,
     "co_dino_r18": SMALL_COLLABORATION,
 }
-PROPOSING = [name for name in MODELS if "faster_rcnn" in name]  # the proposals' NMS stands between the stages
-PATIENCE = {  # times as many steps
-    "dab_detr_r18": 3,  # its queries start as anchors anywhere, with nothing to tell them apart
+WITH_RPN = [name for name in MODELS if "faster_rcnn" in name]  # the proposals' NMS stands between the stages
+STEP_FACTORS = {  # factor of the number of steps
+    "dab_detr_r18": 3,  # its queries start as anchors anywhere, so that at first they are alike
     "co_dino_r18": 2,
 }
-ONE_GRAPH = [name for name in MODELS if name not in PROPOSING]  # one compiled graph from pixels to losses
+TRACED = [name for name in MODELS if name not in WITH_RPN]  # one compiled graph from pixels to losses
 
 # Tracing a whole model takes 3 to 9 seconds: of each kind of detector one is in every run. Every assigner and every
 # criterion is traced by itself in test_assigners.py and test_criteria.py.
-QUICK_GRAPH = ("fcos_r18_fpn", "fast_rcnn_r18_fpn", "deformable_detr_r18")
-SLOW_LEARNERS = (
+FAST_TO_TRACE = ("fcos_r18_fpn", "fast_rcnn_r18_fpn", "deformable_detr_r18")
+SLOW_TO_OVERFIT = (
     "faster_rcnn_r18_fpn", "libra_faster_rcnn_r18_fpn", "reppoints_r18_fpn", "tood_r18_fpn", "deformable_detr_r18",
     "deformable_detr_twostage_r18", "dab_detr_r18", "dino_r18",
     "h_deformable_detr_r18", "group_dino_r18", "co_deformable_detr_r18", "co_dino_r18",
 )  # fmt: skip
 
-everything = pytest.mark.parametrize("name", MODELS)
+every_model = pytest.mark.parametrize("name", MODELS)
 
 
 def small(name: str, seed: int = 0) -> DetectionModel:
     return build(name, MODELS[name], seed)
 
 
-@everything
+@every_model
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_contract(name: str, check: Callable[[Build], None]) -> None:
     check(partial(build, name, MODELS[name]))
 
 
-@everything
+@every_model
 def test_no_operation_from_predictions_to_losses_depends_on_the_data(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,10 +100,10 @@ def test_no_operation_from_predictions_to_losses_depends_on_the_data(
     truth = GroundTruth.collate(targets, [(96, 96)] * 2)
     with DataDependence() as counted:
         model.network(Batch(pixels, truth, torch.arange(2), **regions_of(model)), Progress())
-    assert counted.found == ({"nms.default": len(pixels)} if name in PROPOSING else {})
+    assert counted.found == ({"nms.default": len(pixels)} if name in WITH_RPN else {})
 
 
-@pytest.mark.parametrize("name", slow_but(ONE_GRAPH, QUICK_GRAPH))
+@pytest.mark.parametrize("name", slow_but(TRACED, FAST_TO_TRACE))
 def test_one_graph_from_pixels_to_losses_whatever_the_number_of_objects(name: str) -> None:
     model = small(name).eval()
     pixels, targets = scene()
@@ -123,7 +123,7 @@ def test_one_graph_from_pixels_to_losses_whatever_the_number_of_objects(name: st
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize("name", slow_if(MODELS, SLOW_LEARNERS))
+@pytest.mark.parametrize("name", slow_if(MODELS, SLOW_TO_OVERFIT))
 def test_overfits_two_images(name: str) -> None:
     """Colored squares on gray: within a few steps the objects are found, best first."""
     torch.manual_seed(0)
@@ -136,20 +136,20 @@ def test_overfits_two_images(name: str) -> None:
         for (x1, y1, x2, y2), label in zip(target["boxes"].int().tolist(), target["labels"].tolist(), strict=True):
             image[label, y1:y2, x1:x2] = 2.0
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    wrong = "never looked"
-    for step in range(1, 90 * PATIENCE.get(name, 1) + 1):
+    errors = "not evaluated"
+    for step in range(1, 90 * STEP_FACTORS.get(name, 1) + 1):
         optimizer.zero_grad()
         torch.stack(list(model.losses(pixels, targets, **given_to(model)).values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
-        if step % 15 == 0 and not (wrong := what_is_missed(model, pixels, targets)):
+        if step % 15 == 0 and not (errors := detection_errors(model, pixels, targets)):
             return
-    pytest.fail(wrong)
+    pytest.fail(errors)
 
 
 @torch.no_grad()
-def what_is_missed(model: DetectionModel, pixels: Tensor, targets: list[dict[str, Tensor]]) -> str:
-    """What the best detections, as many as there are objects, have wrong."""
+def detection_errors(model: DetectionModel, pixels: Tensor, targets: list[dict[str, Tensor]]) -> str:
+    """Errors of the best detections, as many as there are objects; empty if there are none."""
     for found, target in zip(model.detect(pixels, **given_to(model)), targets, strict=True):
         best = found["labels"][: len(target["labels"])]
         if sorted(best.tolist()) != sorted(target["labels"].tolist()):
@@ -160,7 +160,7 @@ def what_is_missed(model: DetectionModel, pixels: Tensor, targets: list[dict[str
     return ""
 
 
-@everything
+@every_model
 def test_class_scores_that_overflow_half_precision_leave_losses_finite(name: str) -> None:
     """The weights of the last class layer are a million times too large."""
     model, (pixels, targets) = small(name).train(), scene()

@@ -13,15 +13,13 @@ the elementwise losses by their cross entropy, so that no weight is written twic
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from poise.protocols import LossWeights, WeighsLosses
-from poise.structures import GroundTruth, Match
+from poise.protocols import LossWeights
 
 
 class Targets(NamedTuple):
@@ -30,25 +28,6 @@ class Targets(NamedTuple):
     class_targets: Tensor  # (B,N,C) in [0,1]
     class_weights: Tensor  # (B,N) >= 0, of the classification loss
     box_weights: Tensor  # (B,N) >= 0, of the box loss
-
-
-@dataclass(frozen=True)
-class ScaledCriterion:
-    """Reports the weights of a criterion whose losses are multiplied by ``factor`` elsewhere."""
-
-    criterion: WeighsLosses
-    factor: float
-
-    def weights(self, predictions: Any, assignment: Any, truth: GroundTruth) -> LossWeights:
-        """Return how much each prior counts in the multiplied losses."""
-        return self.criterion.weights(predictions, assignment, truth).times(self.factor)
-
-
-def scaled_match(match: Match, factor: float) -> Match:
-    """Return a match whose losses are multiplied by ``factor``."""
-    if not isinstance(match.criterion, WeighsLosses):
-        return match
-    return replace(match, criterion=ScaledCriterion(match.criterion, factor))
 
 
 def loss_weights(targets: Targets, loss: Tensor, entropy: Tensor) -> LossWeights:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from poise.boxes import normalize_boxes
-from poise.criteria.protocol import scaled_match
 from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.transformer.layers import inverse_sigmoid
 from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
 from poise.nn.transformer.tokens import Tokens
+from poise.protocols import LossWeights, WeighsLosses
 from poise.structures import Assignment, Detections, GroundTruth, Match, PairWeights, Progress, Sample, StepOutput
 
 FeatureReader = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
@@ -178,6 +178,25 @@ def hard_assignment(weights: PairWeights, fraction: float = 0.5) -> Assignment:
     positive = weights.positive.detach()
     mask = positive >= fraction * positive.amax(1, keepdim=True)
     return replace(weights, positive=torch.where(mask, positive, 0.0)).hard()
+
+
+@dataclass(frozen=True)
+class ScaledCriterion:
+    """Reports the weights of a criterion whose losses are multiplied by ``factor`` elsewhere."""
+
+    criterion: WeighsLosses
+    factor: float
+
+    def weights(self, predictions: Any, assignment: Any, truth: GroundTruth) -> LossWeights:
+        """Return how much each prior counts in the multiplied losses."""
+        return self.criterion.weights(predictions, assignment, truth).times(self.factor)
+
+
+def scaled_match(match: Match, factor: float) -> Match:
+    """Return a match whose losses are multiplied by ``factor``."""
+    if not isinstance(match.criterion, WeighsLosses):
+        return match
+    return replace(match, criterion=ScaledCriterion(match.criterion, factor))
 
 
 class Collaboration(nn.Module):

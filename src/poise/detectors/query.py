@@ -12,8 +12,7 @@ from torch.nn.functional import pad
 from poise.assign import Hungarian
 from poise.boxes import denormalize_boxes
 from poise.criteria import SetCriterion
-from poise.criteria.protocol import scaled_match
-from poise.detectors.collaboration import Collaboration
+from poise.detectors.collaboration import Collaboration, scaled_match
 from poise.nn.transformer.denoising import ContrastiveDenoising
 from poise.nn.transformer.queries import (
     DecoderOutput,
@@ -261,9 +260,9 @@ def to_predictions(output: DecoderOutput, references: Tensor, sizes: Tensor) -> 
     """Stack L layers along the batch axis: predictions of L*B images; priors are the ``references`` (B,Q,2|4)."""
     layers, count = len(output.logits), references.shape[1]
     normalized = output.boxes.flatten(0, 1)
-    prior_boxes = denormalize_boxes(pad(references.detach(), (0, 4 - references.shape[-1])), sizes)
-    priors = Priors(prior_boxes.repeat(layers, 1, 1), torch.ones(count, device=sizes.device), (count,))
-    boxes = denormalize_boxes(normalized, sizes.repeat(layers, 1))
+    start = pad(references.detach(), (0, 4 - references.shape[-1])).repeat(layers, 1, 1)
+    prior_boxes, boxes = denormalize_boxes(torch.cat((start, normalized), 1), sizes.repeat(layers, 1)).chunk(2, 1)
+    priors = Priors(prior_boxes, torch.ones(count, device=sizes.device), (count,))
     return QueryPredictions(priors, output.logits.flatten(0, 1), boxes, normalized)
 
 

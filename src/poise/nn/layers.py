@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import overload
 
 import torch
@@ -244,20 +245,18 @@ class AnchorGrid:
 
     def __call__(self, maps: Sequence[Tensor]) -> Priors:
         """Return the priors of maps (B,C,H_l,W_l)."""
-        half = [
-            (scale / math.sqrt(ratio) / 2, scale * math.sqrt(ratio) / 2)
-            for ratio in self.ratios
-            for scale in self.scales
-        ]
         boxes, strides, sizes = [], [], []
         for level, stride in zip(maps, self.strides, strict=True):
             height, width = level.shape[-2:]
             y = (torch.arange(height, device=level.device, dtype=torch.float32) + self.offset) * stride
             x = (torch.arange(width, device=level.device, dtype=torch.float32) + self.offset) * stride
             x, y = x.expand(height, width).flatten(), y[:, None].expand(height, width).flatten()
-            cell = [torch.stack((x - w * stride, y - h * stride, x + w * stride, y + h * stride), 1) for w, h in half]
+            cell = []
+            for ratio, scale in product(self.ratios, self.scales):
+                w, h = scale / math.sqrt(ratio) / 2 * stride, scale * math.sqrt(ratio) / 2 * stride
+                cell.append(torch.stack((x - w, y - h, x + w, y + h), 1))
             boxes.append(torch.stack(cell, 1).reshape(-1, 4))
-            sizes.append(height * width * len(half))
+            sizes.append(height * width * self.count)
             strides.append(torch.full((sizes[-1],), float(stride), device=level.device))
         return Priors(torch.cat(boxes)[None], torch.cat(strides), tuple(sizes))
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import roi_align
 
-from poise.boxes import area
 from poise.pairwise import build
 
 
@@ -55,7 +54,7 @@ class RegionAlign(nn.Module):
 
     def levels(self, boxes: Tensor) -> Tensor:
         """Return the level (...,) float32 that each box (...,4) is read from."""
-        scale = area(boxes).clamp(min=0).sqrt()
+        scale = (boxes[..., 2:] - boxes[..., :2]).prod(-1).clamp(min=0).sqrt()
         return (scale / self.finest_scale + 1e-6).log2().floor().clamp(0, len(self.strides) - 1)
 
 
