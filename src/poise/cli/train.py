@@ -86,6 +86,9 @@ class Arguments:
     """A recipe as YAML, such as recipe.yaml of a run folder."""
     resume: bool = False
     """Continue the run in --out exactly, from its last checkpoint."""
+    plan: bool = False
+    """Print what would be trained (images, classes, objects, model size, memory, warnings) and stop. Nothing is
+    downloaded or written."""
     recipe: Annotated[Recipe, arg(name=""), FlagConversionOff] = field(default_factory=Recipe, metadata={"flat": True})
 
 
@@ -112,6 +115,7 @@ HELP = CommandHelp(
             "follow_links",
             "config",
             "resume",
+            "plan",
         ),
         *("data.val_share", "model.options"),
     ),
@@ -200,6 +204,11 @@ def run(arguments: Arguments) -> int:
 
     for path in recipe.data.paths:
         splits(path, recipe.data.follow_links)  # a wrong path is an error before PyTorch is loaded
+    if arguments.plan:
+        from poise.engine.plan import plan_training
+
+        print(plan_training(recipe, device=arguments.device).text())
+        return 0
     from poise.cli.page import write_page
     from poise.engine.run import train
 

@@ -109,10 +109,11 @@ def _measurement(recipe: Recipe, model: DetectionModel, objects: int, device: to
     return measure
 
 
-def forward_and_backward(network: nn.Module, batch: Batch) -> None:
-    """Compute losses and gradients."""
+def forward_and_backward(network: nn.Module, batch: Batch, backward: bool = True) -> None:
+    """Compute losses and, unless only the forward pass is wanted, gradients."""
     losses: dict[str, Tensor] = network(batch, Progress(0, 0)).losses
-    torch.stack(list(losses.values())).sum().backward()
+    if backward:
+        torch.stack(list(losses.values())).sum().backward()
 
 
 def largest_image(preprocess: Preprocess, augment: AugmentSettings) -> tuple[int, int]:

@@ -37,7 +37,7 @@ class Status:
         terms = " ".join(f"{name} {value:.3f}" for name, value in grouped(self.losses).items())
         return (
             f"loss {sum(self.losses.values()):.3f} ({terms})  lr {self.rate:.2e}  {self.objects:.0f} objects/batch  "
-            f"{self.images_per_second:.1f} images/s  {self.memory:.0f} MB  ETA {_clock(self.seconds_left)}{nonfinite}"
+            f"{self.images_per_second:.1f} images/s  {self.memory:.0f} MB  ETA {clock(self.seconds_left)}{nonfinite}"
         )
 
 
@@ -132,7 +132,8 @@ def make_display(kind: str, steps: int, first: bool, epochs: int = 1) -> Display
     return LiveDisplay(steps, epochs=epochs) if live else PlainDisplay()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Format a duration as minutes and seconds, with hours where there are any."""
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

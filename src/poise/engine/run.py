@@ -24,6 +24,7 @@ from poise.engine.loggers import require_loggers
 from poise.engine.logs import TrainingLog
 from poise.engine.model import build_model
 from poise.engine.pictures import draw_training_batch
+from poise.engine.plan import make_plan
 from poise.engine.processes import Processes, process_group
 from poise.engine.reproduce import deterministic, seed_all
 from poise.engine.restarts import note_launch, was_restarted
@@ -152,7 +153,11 @@ def _train(
     notes += state.align(training.loader.batches_per_epoch, recipe.train.accumulate)
     validation = Validation(model, val_set, recipe, processes, state.best) if val_set is not None else None
     training.validate = validation
-    greet(training, [*remarks, *loaded, *notes], train_set, val_set)
+    plan = make_plan(recipe, model, train_set, val_set, processes, remarks)
+    if processes.first:
+        plan.write(folder)
+        training.on_measured = lambda seconds: plan.measured(seconds).write(folder)
+    greet(training, plan, [*loaded, *notes])
     stopped = training.run()
     if validation is not None and validation.best is None and stopped is None:
         validation.evaluate_file(folder / BEST)  # resumed after the best epoch

@@ -14,6 +14,7 @@ import torch
 from poise.engine import patience, schedule
 from poise.engine.assignment_monitor import AssignmentMonitor
 from poise.engine.checkpoints import BEST, FAILED, save_last
+from poise.engine.display import clock
 from poise.engine.fsdp import unsharded
 from poise.engine.health import (
     SMALLEST_SCALE,
@@ -68,6 +69,7 @@ class Training:
     file_of: Callable[[int], str] = str  # file of an image by its index, for messages
     draw_batch: Callable[[Batch, int], None] | None = None  # called with the first batches of the run and their step
     monitor: AssignmentMonitor | None = None  # measures the assignment
+    on_measured: Callable[[float], None] | None = None  # called once with the measured seconds of an epoch
     began: float = field(default_factory=time.monotonic)  # of the whole run, as if its parts followed each other
 
     def run(self) -> str | None:
@@ -131,6 +133,7 @@ class Training:
                     self._check()
                 if show:
                     self.log.show()
+                    self._measure()
                 if stopping or late or over or due:
                     self.save()
                     saved = time.monotonic()
@@ -144,6 +147,7 @@ class Training:
                 return self._stopped(stop)
             self._check()
             self.log.show()
+            self._measure()
             if self.monitor is not None:
                 self.monitor.probe(state.position, self.log.events)
             metrics = self._validate(epoch + 1)
@@ -155,6 +159,17 @@ class Training:
             if self.processes.any(stop.signal is not None)[0]:
                 return self._stopped(stop) if epoch + 1 < self.epochs else None
         return None
+
+    def _measure(self) -> None:
+        """Show how long an epoch takes, once it is known."""
+        if self.on_measured is None or not self.log.seconds_per_step:
+            return
+        seconds = self.log.seconds_per_step * self.steps_per_epoch
+        rest = self.log.seconds_per_step * (self.log.steps - self.state.position.step)
+        text = f"measured: an epoch takes {clock(seconds)}, the rest of the training {clock(rest)}, without validation"
+        self.log.display.message(text)
+        self.on_measured(seconds)
+        self.on_measured = None
 
     def _ending(self) -> patience.Ending | None:
         """The end that ``train.patience`` has decided on, which the log shows from then on."""
