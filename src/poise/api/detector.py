@@ -255,12 +255,10 @@ class Detector:
         """Evaluate on a data set: COCO's metrics, and LVIS's on LVIS data.
 
         Args:
-            data: folder or file in COCO, YOLO, Pascal VOC or LVIS layout, a list of them, which are joined, or
-                images of ``poise.data.open_data``.
+            data: folder or file in COCO, YOLO, Pascal VOC or LVIS layout, a list of them, or an ``ImageSet``.
             split: name of the split; by default ``val``, else ``test``, else, with a ``SplitWarning``, the images that
                 the training held out (``data.val_share``), else the only split.
-            class_map: other names of the data's classes, such as ``{"van": "car", "person": None}``; by default that of
-                the training.
+            class_map: other names of classes, such as ``{"van": "car", "person": None}``; by default the training's.
             batch_size: images that go through the network at once; the metrics do not depend on it.
             workers: processes that read images.
             on_bad_data: ``"skip"`` leaves out the faulty records that ``poise check`` lists.
