@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.claims.matches import Matches, average_precision
+from benchmarks.claims.matches import Matches
+from poise.evaluate.bootstrap import average_precision, interval, mean_of_known, paired_differences
 
 SHOWN, OPPOSITE, NOT_SHOWN, NOT_FINISHED = "shown", "opposite", "not shown", "not finished"
 
@@ -48,17 +49,6 @@ def paired_interval(better: Sequence[Matches], worse: Sequence[Matches], draws: 
     if any(len(run.objects) != images for run in (*better, *worse)):
         raise ValueError("the runs were not measured on the same images")
     whole = np.ones(images)
-    difference = float(np.mean([_gain(b, w, whole) for b, w in zip(better, worse, strict=True)]))
-    generator = np.random.default_rng(seed)
-    drawn = np.empty(draws)
-    for k in range(draws):
-        chosen = generator.integers(0, len(better), len(better))
-        weights = np.bincount(generator.integers(0, images, images), minlength=images)
-        gains = {s: _gain(better[s], worse[s], weights) for s in set(chosen.tolist())}
-        drawn[k] = np.mean([gains[s] for s in chosen.tolist()])
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(100 * difference, 100 * float(low), 100 * float(high))
-
-
-def _gain(better: Matches, worse: Matches, weights: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    return average_precision(better, weights) - average_precision(worse, weights)
+    gains = [average_precision(b, whole) - average_precision(w, whole) for b, w in zip(better, worse, strict=True)]
+    found = interval(float(np.mean(gains)), mean_of_known(paired_differences(worse, better, draws, seed)))
+    return Interval(100 * found.difference, 100 * found.low, 100 * found.high)

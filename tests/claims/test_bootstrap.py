@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.claims.bootstrap import Interval, paired_interval
-from benchmarks.claims.matches import Matches, average_precision, match
+from benchmarks.claims.matches import Matches, match
+from poise.evaluate.bootstrap import average_precision
 from poise.evaluate.coco import measure_coco
 
 IMAGES, CATEGORIES = 12, 3

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.claims.matches import Matches, average_precision
+from benchmarks.claims.matches import Matches
 from benchmarks.claims.plan import ClaimRun
 from benchmarks.claims.run import METRICS, read_results, train_one
 from poise.data.demo import write_demo_data
 from poise.engine.health import TrainingDiverged
+from poise.evaluate.bootstrap import average_precision
 from poise.recipes import Recipe, finetune, with_settings
 
 RUN = ClaimRun(1, "final", "ATSS", "scenes", 1, 1e-3, 2, 1)

@@ -99,5 +99,5 @@ def test_evaluations_of_other_images_cannot_be_paired() -> None:
     truth, first, _ = two(0)
     shorter = {**truth, "images": truth["images"][1:], "annotations": []}
     with pytest.raises(ValueError, match="cannot be paired"):
-        paired_differences(image_matches(truth, first), image_matches(shorter, []), 1)
+        paired_differences([image_matches(truth, first)], [image_matches(shorter, [])], 1)
     assert interval(0.1, np.array([np.nan, 0.1, 0.1])).low == pytest.approx(0.1)

@@ -37,8 +37,8 @@ class Arguments:
     data: UseAppendAction[tuple[str, ...]] = ()
     """Folder or file in COCO, YOLO, VOC or LVIS layout (data.path). Several are joined: --data A --data B."""
     class_map: dict[str, str | None] = field(default_factory=dict)
-    """Other names of classes: car vehicle van vehicle person null (data.classes). null drops a class, ignore makes its
-    objects regions to ignore."""
+    """Other names of classes: van car person null (data.classes). null drops a class, ignore makes its objects
+    regions to ignore."""
     out: Path | None = None
     """Run folder; by default runs/NAME, runs/NAME-2 and so on."""
     epochs: int | None = None
@@ -87,8 +87,8 @@ class Arguments:
     resume: bool = False
     """Continue the run in --out exactly, from its last checkpoint."""
     plan: bool = False
-    """Print what would be trained (images, classes, objects, model size, memory, warnings) and stop. Nothing is
-    downloaded or written."""
+    """Print the plan of the training and stop. It has images, classes, objects, model size, memory and warnings;
+    nothing is downloaded or written."""
     recipe: Annotated[Recipe, arg(name=""), FlagConversionOff] = field(default_factory=Recipe, metadata={"flat": True})
 
 

@@ -116,21 +116,36 @@ class Interval:
         return "worse" if self.high < 0 else "not distinguishable"
 
 
-def paired_differences(first: ImageMatches, second: ImageMatches, draws: int, seed: int = 0) -> Array:
+def paired_differences(
+    first: Sequence[ImageMatches], second: Sequence[ImageMatches], draws: int, seed: int = 0
+) -> Array:
     """AP(second) - AP(first) of each class of ``draws`` data sets of images drawn with replacement, (draws,C).
 
-    Draw k takes as many images as there are, the same for both, with ``numpy.random.default_rng(seed)``. A class
-    without objects in a draw is NaN there.
+    Draw k takes as many runs and as many images as there are, the same for both, with
+    ``numpy.random.default_rng(seed)``, and averages over the runs. A class without objects in a draw is NaN there.
+
+    Args:
+        first, second: the runs of both, pair by pair, such as one for each seed of a training; one each is enough.
     """
-    images = len(first.objects)
-    if len(second.objects) != images:
-        raise ValueError(f"evaluations of {images} and of {len(second.objects)} images cannot be paired")
+    images = len(first[0].objects)
+    for one in (*first, *second):
+        if len(one.objects) != images:
+            raise ValueError(f"evaluations of {images} and of {len(one.objects)} images cannot be paired")
     generator = np.random.default_rng(seed)
-    differences = np.empty((draws, first.objects.shape[1]))
+    differences = np.empty((draws, first[0].objects.shape[1]))
     for k in range(draws):
+        runs = generator.integers(0, len(first), len(first)).tolist()
         weights = np.bincount(generator.integers(0, images, images), minlength=images)
-        differences[k] = class_precision(second, weights) - class_precision(first, weights)
+        gains = {run: class_precision(second[run], weights) - class_precision(first[run], weights) for run in set(runs)}
+        differences[k] = np.mean([gains[run] for run in runs], 0)
     return differences
+
+
+def mean_of_known(drawn: Array) -> Array:
+    """Mean over the classes that have objects in a draw, (draws,); NaN where none has."""
+    known = np.isfinite(drawn)
+    counts = known.sum(1)
+    return np.where(counts > 0, np.where(known, drawn, 0).sum(1) / np.maximum(counts, 1), np.nan)
 
 
 def interval(difference: float, drawn: Array, confidence: float = 0.95) -> Interval:

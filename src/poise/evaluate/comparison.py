@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 
 from poise.evaluate.analysis import Threshold, best_threshold
-from poise.evaluate.bootstrap import Interval, average_precision, class_precision, image_matches, interval
-from poise.evaluate.bootstrap import paired_differences as differences_of_draws
+from poise.evaluate.bootstrap import (
+    Interval,
+    average_precision,
+    class_precision,
+    image_matches,
+    interval,
+    mean_of_known,
+    paired_differences,
+)
 from poise.evaluate.matching import DetectionMatches, match_by_score
-from poise.evaluate.metrics import NAN, jsonable, percent
+from poise.evaluate.metrics import jsonable, percent
 from poise.suggestions import plural
 
 DRAWS = 1000
@@ -112,7 +119,7 @@ def compare(
     whole = np.ones(len(matched[0].objects))
     ap = average_precision(matched[0], whole), average_precision(matched[1], whole)
     by_class = np.stack([class_precision(one, whole) for one in matched])
-    drawn = differences_of_draws(*matched, draws, seed)
+    drawn = paired_differences(matched[:1], matched[1:], draws, seed)
     matches = match_by_score(truth, first), match_by_score(truth, second)
     objects = matched[0].objects.sum(0)
     classes = tuple(
@@ -128,20 +135,13 @@ def compare(
     return Comparison(
         names=names,
         ap=ap,
-        interval=interval(ap[1] - ap[0], _mean_of_known(drawn), confidence),
+        interval=interval(ap[1] - ap[0], mean_of_known(drawn), confidence),
         classes=classes,
         images=_images(matches, (thresholds[0].threshold, thresholds[1].threshold)),
         thresholds=thresholds,
         draws=draws,
         confidence=confidence,
     )
-
-
-def _mean_of_known(drawn: Any) -> Any:
-    """Mean over the classes that have objects in a draw, (draws,)."""
-    known = np.isfinite(drawn)
-    counts = known.sum(1)
-    return np.where(counts > 0, np.where(known, drawn, 0).sum(1) / np.maximum(counts, 1), NAN)
 
 
 def _images(
