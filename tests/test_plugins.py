@@ -44,7 +44,7 @@ from poise.criteria import fcos_criterion
 from poise.nn.heads.centerness import CenternessHead, Distances
 from poise.nn.layers import point_grid
 from poise.recipes import Recipe
-from poise.recipes.finetune import finetune
+from poise.recipes.fine_tuning import finetune
 from poise.structures import Assignment, GroundTruth, Predictions
 
 poise.require_interface(1)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from poise.recipes.augment import AugmentSettings
     from poise.recipes.catalog import describe_recipe, get_recipe, list_recipes
     from poise.recipes.convert import differences, from_dict, load_recipe, save_recipe, to_dict, with_settings
-    from poise.recipes.finetune import finetune
+    from poise.recipes.fine_tuning import finetune
     from poise.recipes.settings import (
         DataSettings,
         EvaluateSettings,
@@ -27,7 +27,7 @@ _ROOMS = {
     "augment": ("AugmentSettings",),
     "catalog": ("describe_recipe", "get_recipe", "list_recipes"),
     "convert": ("differences", "from_dict", "load_recipe", "save_recipe", "to_dict", "with_settings"),
-    "finetune": ("finetune",),
+    "fine_tuning": ("finetune",),
     "settings": (
         *("DataSettings", "EvaluateSettings", "ModelSettings", "OptimizerSettings"),
         *("Recipe", "ScheduleSettings", "TrainSettings"),

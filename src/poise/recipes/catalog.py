@@ -31,7 +31,7 @@ from poise.recipes import (
     vfnet,
     yolox,
 )
-from poise.recipes.finetune import finetune
+from poise.recipes.fine_tuning import finetune
 from poise.recipes.settings import Recipe
 from poise.suggestions import did_you_mean
 
