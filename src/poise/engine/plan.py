@@ -245,7 +245,7 @@ def _trace_size(
     counter = FlopCounterMode(display=False)
     devices = [device.index or 0] if device.type == "cuda" else []
     with (
-        contextlib.suppress(RuntimeError, ValueError, NotImplementedError, IndexError),
+        contextlib.suppress(RuntimeError, ValueError, IndexError),
         torch.random.fork_rng(devices=devices),
         torch.autocast(device.type, precision, precision is not None),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
