@@ -105,3 +105,17 @@ def test_a_given_model_keeps_its_classes_by_name() -> None:
     model, notes = build_model(recipe, classes("bee", "ant"), fresh=True, given=given)
     assert "2 classes matched by name (bee, ant)" in notes[0]
     assert found(model.eval()) == found(given) and given.class_names == ("ant", "bee")
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    """Classes are shared and a few small tensors fit by chance; a layer of other channels is never taken."""
+    other = create_model("fcos_r18_fpn", 2, backbone="test_resnet", image_size=64, channels=8, depth=1)
+    other.set_classes(("cat", "dog"))
+    save_model(other, tmp_path / "fcos.pt")
+    with pytest.raises(ValueError, match=r"hardly a tensor of .*fcos.pt fits dino_r18 .* of the model 'fcos_r18_fpn'"):
+        start("dino_r18", tmp_path / "fcos.pt", "cat", "bird")
+    wide = create_model("fcos_r18_fpn", 2, backbone="test_byobnet", image_size=64, channels=32, depth=1)
+    wide.set_classes(("cat", "dog"))
+    values = {name: value for name, value in wide.state_dict().items() if not name.startswith("network.backbone")}
+    moved = transfer(make("fcos_r18_fpn", "cat", "bird"), values, ("cat", "dog"))
+    assert all("class" not in name or name.endswith("bias") for name in moved.weights)

@@ -40,13 +40,14 @@ def transfer(model: DetectionModel, values: Mapping[str, Tensor], class_names: S
     if tuple(class_names) == model.class_names:
         return Transfer(fitting, (), ())
     rows = _rows(model.class_names, class_names)
+    remapped = False
     for name in class_parameters(model) & values.keys():
         major = name.rpartition(".")[0].endswith("offsets")
         mixed = remap_rows(own[name], values[name], rows, len(class_names), class_major=major)
         fitting.pop(name, None)
         if mixed is not None:
-            fitting[name] = mixed
-    known = list(zip(model.class_names, rows, strict=True))
+            fitting[name], remapped = mixed, True
+    known = list(zip(model.class_names, rows if remapped else [-1] * len(rows), strict=True))
     matched = tuple(name for name, row in known if row >= 0)
     return Transfer(fitting, matched, tuple(name for name, row in known if row < 0))
 

@@ -27,6 +27,8 @@ from poise.published.sources import checkpoint_named, is_original, locate_weight
 from poise.recipes import ModelSettings, Recipe
 from poise.suggestions import did_you_mean, plural
 
+FITTING = 0.01  # fraction of a model's values that weights must have at least
+
 
 def build_model(
     recipe: Recipe, train_set: ImageSet, fresh: bool, given: DetectionModel | None = None
@@ -194,8 +196,11 @@ def _start_weights(model: DetectionModel, source: str) -> tuple[str, list[str]]:
             f"model.weights demo: that network is '{loaded.name}', whose backbone '{model.name}' does not have; train "
             f"{loaded.name}, or a model with its backbone (--model.options backbone test_resnet)"
         )
-    if not transferred.weights:
-        raise ValueError(f"model.weights: no tensor of {file} fits {model.name}; is it of another kind of model?")
+    if sum(one.numel() for one in transferred.weights.values()) < FITTING * sum(one.numel() for one in own.values()):
+        raise ValueError(
+            f"model.weights: hardly a tensor of {file} fits {model.name} ({len(transferred.weights)} of {len(own)}): "
+            f"it is of the model '{loaded.name}'; train that one, or a model with its backbone"
+        )
     model.load_state_dict(transferred.weights, strict=False)
     notes = [f"weights from {source}: {plural(len(transferred.weights), 'tensor')}", str(transferred)]
     notes += [f"initialized: {', '.join(rest[:6])}"] if rest else []

@@ -37,6 +37,8 @@ def remap_rows(
         class_major: the values of a class are adjacent (box offsets of a second stage); otherwise anchors come first.
     """
     number = len(rows)
+    if own.shape[1:] != value.shape[1:]:
+        return None
     for background in (0, 1):
         times, rest = divmod(own.shape[0] - background, number)
         if rest or not times or value.shape[0] != times * theirs + background or (background and times > 1):
