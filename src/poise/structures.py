@@ -292,6 +292,7 @@ class Match:
     criterion: LossFunction | WeighsLosses | None = field(default=None, kw_only=True)  # the second: known to the lab
     sample: Sample | None = field(default=None, kw_only=True)  # priors that the losses use; None: all
     truth: GroundTruth | None = field(default=None, kw_only=True)  # targets, where they are not the batch's objects
+    assigner: Callable[..., Assignment | PairWeights] | None = field(default=None, kw_only=True)  # read the predictions
 
     @property
     def nonfinite(self) -> Tensor:

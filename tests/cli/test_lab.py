@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from poise.cli import main
 from poise.data import open_data
@@ -121,6 +122,47 @@ def test_the_images_that_a_training_held_out_are_used(
     assert "8 images, " in (text := capsys.readouterr().out) and "held out" not in text
 
 
+def test_assign_works_out_one_assignment(
+    trained: Path, demo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(demo_data), "--out", str(tmp_path / "page.html")]
+    tensors = tmp_path / "tensors.safetensors"
+    assert main(["lab", "assign", str(trained), *data, "--image", "1", "--tensors", str(tensors)]) == 0
+    text = capsys.readouterr().out
+    assert "threshold of the object: mean + standard deviation" in text and "result of the assigner itself" in text
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in page and not re.search(r'(?:src|href)\s*=\s*"?(?!data:)\w+:', page)
+    found = load_file(tensors)
+    assert main(["lab", "assign", str(trained), *data, "--image", "1", "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["stage"] == "dense" and numbers["differences_from_assigner"] == 0
+    steps = {one["name"]: one for one in numbers["tensors"]}
+    assert steps["threshold"]["axes"] == ["M"] and steps["IoU"]["shape"] == list(found["IoU"].shape)
+    assert numbers["assigned"] == found["assigned"].tolist() and max(numbers["assigned"]) < numbers["sizes"]["M"]
+    swapped = ["--assigner", "sim_ota(topk=5)", "--image", numbers["image"], "--out", str(tmp_path / "figure.png")]
+    assert main(["lab", "assign", str(trained), "--data", str(demo_data), *swapped]) == 0
+    assert "SimOTA(topk=5" in capsys.readouterr().out
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--image", "4"], "has images 0 to 3"),
+        (["--image", "x.jpg"], "no such file in split 'val'"),
+        (["--object", "99"], "objects, from 0 on"),
+        (["--stage", "guide"], "--stage guide does not exist; 'atss_r18_fpn' has dense"),
+        (["--out", "page.pdf"], "the ending is .html"),
+        (["--assigner", "hungarian"], "hungarian"),
+    ],
+)
+def test_assign_refuses(
+    words: list[str], reason: str, trained: Path, demo_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = complaint(["lab", "assign", str(trained), "--data", str(demo_data), *words], capsys)
+    assert code in (1, 2) and reason in text
+
+
 def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     code = main(words)
     return code, capsys.readouterr().err
@@ -129,7 +171,7 @@ def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int
 def test_refusals(trained: Path, demo_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ["--data", str(demo_data), "--split", "val", "--device", "cpu"]
     code, text = complaint(["lab"], capsys)
-    assert code == 2 and "show, compare or stats" in text
+    assert code == 2 and "show, compare, assign or stats" in text
     code, text = complaint(["lab", "shwo", str(trained), *data], capsys)
     assert code == 2 and "did you mean 'show'" in text
     code, text = complaint(["lab", "compare", str(trained), *data], capsys)

@@ -34,24 +34,24 @@ class CenterRegion:
         best = BestObject.none((len(truth.boxes), len(priors.strides)), truth.boxes.device)
         for objects in chunks_of_objects(truth, len(priors.strides), planes_alive=8):
             pairs = inside(priors, objects)
-            pairs = pairs.where(self._fits(priors, objects, pairs))
+            pairs = pairs.where(self.fits(priors, objects, pairs))
             best = best.update(pairs, pairs.from_objects(-area(objects.boxes)), objects)  # the smallest area wins
         positive = only_finite(predictions, best.found)
         return Assignment(best.index, positive, torch.zeros_like(positive), positive.float())
 
-    def _fits(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
+    def fits(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
         """Whether the point of each pair is near the object's center and on the level of the object's size."""
         points, boxes = pairs.from_priors(priors.centers.float()), pairs.from_objects(objects.boxes)
         (x, y), (x1, y1, x2, y2) = points.unbind(-1), boxes.unbind(-1)
         farthest = torch.maximum(torch.maximum(x - x1, x2 - x), torch.maximum(y - y1, y2 - y))  # max(l, t, r, b)
-        low, high = (pairs.from_priors(limit[None]) for limit in self._ranges(priors))
+        low, high = (pairs.from_priors(limit[None]) for limit in self.ranges(priors))
         fits = (farthest >= low) & (farthest <= high)
         if self.radius == 0:
             return fits
         radius = self.radius * pairs.from_priors(priors.strides[None])
         return fits & (distance_inside_center(points, boxes, radius) > 0)
 
-    def _ranges(self, priors: Priors) -> tuple[Tensor, Tensor]:
+    def ranges(self, priors: Priors) -> tuple[Tensor, Tensor]:
         """Least and greatest distance to the farthest side on the level of each point, (N,) px."""
         sizes = priors.level_sizes
         if len(sizes) > len(self.limits) + 1:

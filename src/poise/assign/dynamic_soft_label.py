@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.assign.dynamic_k import ClassCost, PairCosts, inside_any, take_cheapest
+from poise.assign.dynamic_k import ClassCost, PairCosts, inside_any, sum_terms, take_cheapest
 from poise.boxes import iou
 from poise.pairwise import CompactPriors, Objects, Pairs, all_pairs, chunks_of_objects, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
@@ -52,17 +52,28 @@ class DynamicSoftLabel:
         return priors.scatter_back_assignment(take_cheapest(costs, candidates.boxes, truth, self.topk))
 
     def _costs(self, predictions: Predictions, truth: GroundTruth, usable: Tensor) -> Iterator[PairCosts]:
-        class_cost = ClassCost(predictions.logits, absent=lambda z: z.sigmoid().square() * softplus(z))
+        class_cost = self.class_cost(predictions)
         for objects in chunks_of_objects(truth, usable.shape[1], dense=True):
             pairs = all_pairs(objects.valid, usable)
-            label = iou(pairs.from_priors(predictions.boxes), pairs.from_objects(objects.boxes))
-            others, z = class_cost(pairs, objects.labels)
-            cost = others + (label - z.sigmoid()).square() * (softplus(z) - z * label)  # quality focal loss
-            cost = cost - self.iou_weight * (label + 1e-7).log()
-            if self.distance_beta is not None:
-                distance = _center_distance(predictions.priors, objects, pairs)
-                cost = cost + torch.exp2(math.log2(self.distance_alpha) * (distance - self.distance_beta))
-            yield objects, pairs, cost, label
+            terms, label = self.cost_terms(predictions, objects, pairs, class_cost)
+            yield objects, pairs, sum_terms(terms), label
+
+    def class_cost(self, predictions: Predictions) -> ClassCost:
+        """Return the cost of the classes as background: the quality focal loss with a soft label of 0."""
+        return ClassCost(predictions.logits, absent=lambda z: z.sigmoid().square() * softplus(z))
+
+    def cost_terms(
+        self, predictions: Predictions, objects: Objects, pairs: Pairs, class_cost: ClassCost
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the terms whose sum is the cost of pairs, and the soft label, the IoU of the predicted box."""
+        label = iou(pairs.from_priors(predictions.boxes), pairs.from_objects(objects.boxes))
+        others, z = class_cost(pairs, objects.labels)
+        quality_focal = others + (label - z.sigmoid()).square() * (softplus(z) - z * label)
+        terms = {"class cost": quality_focal, "IoU cost": -self.iou_weight * (label + 1e-7).log()}
+        if self.distance_beta is not None:
+            distance = _center_distance(predictions.priors, objects, pairs)
+            terms["distance cost"] = torch.exp2(math.log2(self.distance_alpha) * (distance - self.distance_beta))
+        return terms, label
 
 
 def _center_distance(priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:

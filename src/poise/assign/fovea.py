@@ -43,7 +43,7 @@ class Fovea:
             for objects in chunks_of_objects(truth, size, planes_alive=8):
                 root_area = area(objects.boxes).clamp(min=0).sqrt()
                 serves = objects.valid & (root_area >= low) & (root_area <= high)
-                pairs = inside(points, self._shrunk(objects, stride, level.amax(0), serves))
+                pairs = inside(points, self.shrunk(objects, stride, level.amax(0), serves))
                 best = best.update(pairs, pairs.from_objects(-root_area), objects)  # the smallest area wins
             levels.append(best)
             start += size
@@ -51,7 +51,7 @@ class Fovea:
         index = torch.cat([best.index for best in levels], 1)
         return Assignment(index, positive, torch.zeros_like(positive), positive.float())
 
-    def _shrunk(self, objects: Objects, stride: Tensor, last: Tensor, serves: Tensor) -> Objects:
+    def shrunk(self, objects: Objects, stride: Tensor, last: Tensor, serves: Tensor) -> Objects:
         """Boxes around the positive cells of objects that a level serves, in strides of the level."""
         start, end = (objects.boxes / stride).split(2, -1)
         half = 0.5 * (end - start)

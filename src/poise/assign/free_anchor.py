@@ -64,8 +64,8 @@ class FreeAnchor:
             )
 
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> BagWeights:
-        bag, finite = self._bags(predictions.priors, truth), predictions.finite()
-        likelihood = self._likelihood(predictions, truth, bag)
+        bag, finite = self.bags(predictions.priors, truth), predictions.finite()
+        likelihood = self.likelihoods(predictions, truth, bag)
         usable = finite.gather(1, bag.flatten(1)).view_as(bag) & truth.valid[..., None] & likelihood.isfinite()
         likelihood = torch.where(usable, likelihood, 0.0)
         weight = torch.where(usable, 1 / (1 - likelihood).clamp(min=TINY), 0.0)  # mean-max, eq. 6
@@ -79,13 +79,13 @@ class FreeAnchor:
         )
 
     @torch.no_grad()
-    def _bags(self, priors: Priors, truth: GroundTruth) -> Tensor:
+    def bags(self, priors: Priors, truth: GroundTruth) -> Tensor:
         """The anchors of each object's bag, (B,G,K)."""
         count = len(priors.strides)
         chunks = (overlapping(priors.boxes, objects) for objects in chunks_of_objects(truth, count, planes_alive=4))
         return torch.cat([self.choose(pairs, iou, min(self.topk, count)) for pairs, iou in chunks], 1)
 
-    def _likelihood(self, predictions: Predictions, truth: GroundTruth, bag: Tensor) -> Tensor:
+    def likelihoods(self, predictions: Predictions, truth: GroundTruth, bag: Tensor) -> Tensor:
         """Class score * exp(-box loss) of each anchor of each bag, (B,G,K)."""
         pairs = from_index(bag, predictions.boxes.shape[1])
         score = pairs.class_scores(predictions, truth.labels)

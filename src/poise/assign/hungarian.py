@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poise.assign.dynamic_k import sum_terms
 from poise.boxes import iou_and_giou, normalize_boxes
 from poise.structures import Assignment, GroundTruth, QueryPredictions
 
@@ -59,12 +60,22 @@ class Hungarian:
         """(B,N,G); infinite where there is no object, or the prediction or the cost is not finite."""
         return self._cost_and_iou(predictions, truth)[0]
 
-    def _cost_and_iou(self, predictions: QueryPredictions, truth: GroundTruth) -> tuple[Tensor, Tensor]:
-        """Cost and IoU of all pairs, both (B,N,G)."""
+    def cost_terms(self, predictions: QueryPredictions, truth: GroundTruth) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the terms whose sum is the cost of all pairs, and the IoU, (B,N,G) each."""
         logits = predictions.logits.float().gather(2, truth.labels[:, None].expand(-1, predictions.logits.shape[1], -1))
         distance = torch.cdist(predictions.normalized_boxes.float(), normalize_boxes(truth.boxes, truth.sizes), p=1)
         overlap, giou = iou_and_giou(predictions.boxes.float()[:, :, None], truth.boxes[:, None])
-        cost = self._class_cost(logits) * self.class_weight + distance * self.box_weight - giou * self.giou_weight
+        terms = {
+            "class cost": self._class_cost(logits) * self.class_weight,
+            "L1 cost": distance * self.box_weight,
+            "GIoU cost": -giou * self.giou_weight,
+        }
+        return terms, overlap
+
+    def _cost_and_iou(self, predictions: QueryPredictions, truth: GroundTruth) -> tuple[Tensor, Tensor]:
+        """Cost and IoU of all pairs, both (B,N,G)."""
+        terms, overlap = self.cost_terms(predictions, truth)
+        cost = sum_terms(terms)
         possible = truth.valid[:, None] & predictions.finite()[..., None] & cost.isfinite()
         return torch.where(possible, cost, torch.inf), overlap
 

@@ -43,6 +43,15 @@ def low_component(
         values: (...,K), finite where counted.
         counted: (...,K) bool; the results of others mean nothing.
     """
+    mixture, values = fit_mixture(values, counted, iterations, tolerance)
+    joint = mixture.log_densities(values)
+    return joint[..., 0, :] >= joint[..., 1, :], _total(joint).squeeze(-2)
+
+
+def fit_mixture(
+    values: Tensor, counted: Tensor, iterations: int = 100, tolerance: float = 1e-3
+) -> tuple[Mixture, Tensor]:
+    """Return the components of :func:`low_component`, and the values (...,1,K) as differences from the least one."""
     least = torch.where(counted, values, torch.inf).amin(-1, keepdim=True)
     values = torch.where(counted, values - least, 0.0)[..., None, :]
     share = counted[..., None, :].float()
@@ -62,8 +71,7 @@ def low_component(
         previous = bound
         if none_left(running):
             break
-    joint = mixture.log_densities(values)
-    return joint[..., 0, :] >= joint[..., 1, :], _total(joint).squeeze(-2)
+    return mixture, values
 
 
 @low_component.register_fake

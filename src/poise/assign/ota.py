@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from poise.assign.dynamic_k import ClassCost, dynamic_k_of, focal_of_absent, focal_of_present
+from poise.assign.dynamic_k import ClassCost, dynamic_k_of, focal_of_absent, focal_of_present, sum_terms
 from poise.assign.sinkhorn import Routes, Transport
 from poise.boxes import distance_inside, distance_inside_center, iou
 from poise.pairwise import (
@@ -55,18 +56,17 @@ class OTA:
         usable = predictions.finite()
         boxes = torch.where(usable[..., None], predictions.boxes.float(), 0.0)
         logits = torch.where(usable[..., None], predictions.logits.float(), 0.0)
-        class_cost = ClassCost(logits, absent=lambda z: focal_of_absent(z, self.alpha, self.gamma))
+        class_cost = self.class_cost(logits)
         priors, supplies, routes = usable.shape[1], [], []
         for objects in chunks_of_objects(truth, priors, planes_alive=8):
-            pairs = self._candidates(predictions.priors, objects)
+            pairs = self.candidates(predictions.priors, objects)
             pairs = pairs.where(pairs.from_priors(usable))
             overlap = iou(pairs.from_priors(boxes), pairs.from_objects(objects.boxes))
             dynamic_k = dynamic_k_of(pairs.topk_by_object(overlap, self.topk)[0])
             supplies.append(dynamic_k * (objects.valid & usable.any(1, keepdim=True)))
             pairs = pairs.or_if_empty(usable[:, None] & objects.valid[..., None])
             overlap = iou(pairs.from_priors(boxes), pairs.from_objects(objects.boxes)).clamp(min=LEAST_IOU)
-            others, z = class_cost(pairs, objects.labels)
-            cost = others + focal_of_present(z, self.alpha, self.gamma) - self.iou_weight * overlap.log()  # eq. 2
+            cost = sum_terms(self.cost_terms(objects, pairs, class_cost, overlap))
             routes.append(Routes(objects, pairs, cost / self.temperature))
         supply = torch.cat(supplies, 1)
         background = (priors - supply.sum(1)).clamp(min=0)  # eq. 5
@@ -76,7 +76,17 @@ class OTA:
         quality = torch.where(best.found, own, best_iou(boxes, truth))
         return Assignment(best.index, best.found, torch.zeros_like(best.found), quality)
 
-    def _candidates(self, priors: Priors, objects: Objects) -> Pairs:
+    def class_cost(self, logits: Tensor) -> ClassCost:
+        """Return the cost of the classes as background: the focal loss with a target of 0."""
+        return ClassCost(logits, absent=lambda z: focal_of_absent(z, self.alpha, self.gamma))
+
+    def cost_terms(self, objects: Objects, pairs: Pairs, class_cost: ClassCost, overlap: Tensor) -> dict[str, Tensor]:
+        """Return the terms whose sum is the cost of pairs with IoU ``overlap`` > 0 (eq. 2)."""
+        others, z = class_cost(pairs, objects.labels)
+        class_term = others + focal_of_present(z, self.alpha, self.gamma)
+        return {"class cost": class_term, "IoU cost": -self.iou_weight * overlap.log()}
+
+    def candidates(self, priors: Priors, objects: Objects) -> Pairs:
         """Pairs of objects and the priors inside them and near their centers."""
         pairs = inside(priors, objects)
         points, boxes = pairs.from_priors(priors.centers.float()), pairs.from_objects(objects.boxes)

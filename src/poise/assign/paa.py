@@ -49,9 +49,9 @@ class PAA:
         first = self.first.assign(priors.boxes, self.first.reachable(priors, truth), truth)
         positive = CompactPriors.of(only_finite(predictions, first.positive))
         found = positive.take(first)
-        loss = self._loss(positive.take(predictions), found.labels(truth), found.boxes(truth))
+        loss = self.losses(positive.take(predictions), found.labels(truth), found.boxes(truth))
         loss = positive.scatter_back(torch.where(loss.isfinite(), loss, torch.inf), fill=torch.inf)
-        prior, loss = self._candidates(loss, first.index, truth.labels.shape[1], priors.level_sizes)  # (B,G,K)
+        prior, loss = self.candidates(loss, first.index, truth.labels.shape[1], priors.level_sizes)  # (B,G,K)
         candidate = loss < torch.inf
         low, likelihood = low_component(loss, candidate, self.iterations)  # algorithm 1, lines 12-13
         low = low & candidate & (candidate.sum(2, keepdim=True) > 1)
@@ -61,14 +61,14 @@ class PAA:
         claims = torch.zeros_like(first.index).scatter_add(1, prior.flatten(1), positive.flatten(1).long())
         return replace(first, positive=claims > 0)
 
-    def _loss(self, predictions: Predictions, labels: Tensor, objects: Tensor) -> Tensor:
+    def losses(self, predictions: Predictions, labels: Tensor, objects: Tensor) -> Tensor:
         """Loss (B,N) of each anchor for its object, with labels (B,N) and boxes (B,N,4)."""
         logits = predictions.logits.float()
         present = focal_of_present(logits.gather(2, labels[..., None]), self.alpha, self.gamma)
         class_loss = focal_of_absent(logits, self.alpha, self.gamma).scatter_(2, labels[..., None], present).sum(2)
         return class_loss + self.box_weight * (1 - giou(predictions.boxes.float(), objects))
 
-    def _candidates(
+    def candidates(
         self, loss: Tensor, index: Tensor, objects: int, level_sizes: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
         """Priors (B,G,K) of the lowest finite losses of each object and level, and these losses, ascending.

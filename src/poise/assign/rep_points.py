@@ -42,12 +42,12 @@ class NearestPoint:
         usable, chunks = reachable & predictions.finite(), []
         for objects in chunks_of_objects(truth, points, dense=True):
             pairs = all_pairs(objects.valid, usable)
-            chunks.append(pairs.to_dense(self._distances(priors, objects.boxes), fill=torch.inf).min(2))
+            chunks.append(pairs.to_dense(self.distances(priors, objects.boxes), fill=torch.inf).min(2))
         distance, nearest = (torch.cat(parts, 1)[..., None] for parts in zip(*chunks, strict=True))
         best = highest_value_wins(nearest, -distance, distance < torch.inf, points)
         return Assignment(best.index, best.found, ~reachable, best.found.float())
 
-    def _distances(self, priors: Priors, boxes: Tensor) -> Tensor:
+    def distances(self, priors: Priors, boxes: Tensor) -> Tensor:
         """From each object (B,g,4) to each point of its level, in its own sides (B,g,N); infinite to other levels."""
         sides = (boxes[..., 2:] - boxes[..., :2]).float().clamp(min=SMALLEST)
         x, y = (plane[:, None] for plane in priors.centers.float().unbind(-1))

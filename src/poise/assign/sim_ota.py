@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.dynamic_k import ClassCost, PairCosts, take_cheapest
+from poise.assign.dynamic_k import ClassCost, PairCosts, sum_terms, take_cheapest
 from poise.boxes import distance_inside, distance_inside_center, iou
 from poise.pairwise import (
     CompactPriors,
@@ -48,37 +48,52 @@ class SimOTA:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
-        priors = CompactPriors.of(only_finite(predictions, self._near_any(predictions.priors, truth)))
+        priors = CompactPriors.of(only_finite(predictions, self.near_any(predictions.priors, truth)))
         candidates = priors.take(predictions).float()
         costs = self._costs(candidates, truth, priors.mask)
         return priors.scatter_back_assignment(take_cheapest(costs, candidates.boxes, truth, self.topk))
 
     def _costs(self, predictions: Predictions, truth: GroundTruth, usable: Tensor) -> Iterator[PairCosts]:
-        class_cost = ClassCost(_class_scores(predictions), absent=lambda p: -torch.log1p(-p).clamp(min=LEAST_LOG))
+        class_cost = self.class_cost(predictions)
         for objects in chunks_of_objects(truth, usable.shape[1], dense=True):
             pairs = all_pairs(objects.valid, usable)
-            overlap = iou(pairs.from_priors(predictions.boxes), pairs.from_objects(objects.boxes))
-            others, score = class_cost(pairs, objects.labels)
-            cost = others - score.log().clamp(min=LEAST_LOG) - self.iou_weight * (overlap + 1e-7).log()
-            in_box, in_center = self._distances(predictions.priors, objects, pairs)
-            yield objects, pairs, cost + OUTSIDE * (torch.minimum(in_box, in_center) <= 0), overlap
+            terms, overlap = self.cost_terms(predictions, objects, pairs, class_cost)
+            yield objects, pairs, sum_terms(terms), overlap
 
-    def _distances(self, priors: Priors, objects: Objects, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def class_cost(self, predictions: Predictions) -> ClassCost:
+        """Return the cost of the classes as background: the binary cross-entropy with a target of 0."""
+        return ClassCost(_class_scores(predictions), absent=lambda p: -torch.log1p(-p).clamp(min=LEAST_LOG))
+
+    def cost_terms(
+        self, predictions: Predictions, objects: Objects, pairs: Pairs, class_cost: ClassCost
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the terms whose sum is the cost of pairs, and the IoU of the predicted box."""
+        overlap = iou(pairs.from_priors(predictions.boxes), pairs.from_objects(objects.boxes))
+        others, score = class_cost(pairs, objects.labels)
+        in_box, in_center = self.distances(predictions.priors, objects, pairs)
+        terms = {
+            "class cost": others - score.log().clamp(min=LEAST_LOG),
+            "IoU cost": -self.iou_weight * (overlap + 1e-7).log(),
+            "cost outside": OUTSIDE * (torch.minimum(in_box, in_center) <= 0),
+        }
+        return terms, overlap
+
+    def near_any(self, priors: Priors, truth: GroundTruth) -> Tensor:
+        """Priors inside any object or near any object's center, (B,N) bool."""
+        everywhere = truth.valid.new_ones(len(truth.boxes), len(priors.strides))
+        near = torch.zeros_like(everywhere)
+        for objects in chunks_of_objects(truth, near.shape[1], dense=True):
+            pairs = all_pairs(objects.valid, everywhere)
+            near |= pairs.max_by_prior(torch.maximum(*self.distances(priors, objects, pairs))) > 0
+        return near
+
+    def distances(self, priors: Priors, objects: Objects, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """How far each prior lies inside each object, and inside the square of ``radius`` strides at its center."""
         strides = priors.strides.view(-1, priors.strides.shape[-1])
         points = pairs.from_priors(priors.centers.float() + self.shift * strides[..., None])
         boxes = pairs.from_objects(objects.boxes)
         square = distance_inside_center(points, boxes, pairs.from_priors(self.radius * strides))
         return distance_inside(points, boxes), square
-
-    def _near_any(self, priors: Priors, truth: GroundTruth) -> Tensor:
-        """Priors inside any object or near any object's center, (B,N) bool."""
-        everywhere = truth.valid.new_ones(len(truth.boxes), len(priors.strides))
-        near = torch.zeros_like(everywhere)
-        for objects in chunks_of_objects(truth, near.shape[1], dense=True):
-            pairs = all_pairs(objects.valid, everywhere)
-            near |= pairs.max_by_prior(torch.maximum(*self._distances(priors, objects, pairs))) > 0
-        return near
 
 
 def _class_scores(predictions: Predictions) -> Tensor:

@@ -43,7 +43,7 @@ class TaskAligned:
                 pairs = from_mask(objects.valid[..., None] & usable[:, None])
                 overlap = torch.ones_like(pairs.from_priors(boxes[..., 0]))
             score = pairs.class_scores(predictions, objects.labels)
-            chunks.append(pairs.topk_by_object(_power(score, self.alpha) * _power(overlap, self.beta), self.topk))
+            chunks.append(pairs.topk_by_object(power(score, self.alpha) * power(overlap, self.beta), self.topk))
         metric, index = (torch.cat(parts, 1) for parts in zip(*chunks, strict=True))  # (B,G,K)
         candidates = from_index(index, count)
         points, objects_of = candidates.from_priors(priors.centers.float()), candidates.from_objects(truth.boxes)
@@ -51,11 +51,11 @@ class TaskAligned:
         overlap = iou(candidates.from_priors(boxes), objects_of).view_as(metric)
         positive = (metric > 0) & centers_inside & truth.valid[..., None]
         best = highest_value_wins(index, overlap, positive, count)
-        quality = _quality(best, index, positive, metric, overlap)
+        quality = quality_of(best, index, positive, metric, overlap)
         return Assignment(best.index, best.found, ~reachable & ~best.found, quality)
 
 
-def _quality(best: BestObject, index: Tensor, positive: Tensor, metric: Tensor, overlap: Tensor) -> Tensor:
+def quality_of(best: BestObject, index: Tensor, positive: Tensor, metric: Tensor, overlap: Tensor) -> Tensor:
     """The metric of positives, scaled so that its maximum over an object's positives is their highest IoU, (B,N)."""
     flat, number = index.flatten(1), torch.arange(index.shape[1], device=index.device)[:, None]
     positive = positive & (best.index.gather(1, flat).view_as(index) == number)
@@ -64,7 +64,7 @@ def _quality(best: BestObject, index: Tensor, positive: Tensor, metric: Tensor, 
     return torch.zeros_like(best.value).scatter_reduce(1, flat, normalized.flatten(1), "amax").clamp(max=1)
 
 
-def _power(value: Tensor, exponent: float) -> Tensor:
+def power(value: Tensor, exponent: float) -> Tensor:
     """``value ** exponent``, rounded alike in every storage of pairs (the built-in power is not)."""
     if exponent in (1, 2, 6):
         square = value if exponent == 1 else value * value

@@ -147,7 +147,7 @@ class ProposalStage(nn.Module):
             sample = sampler(assignment, generator)
             losses = criterion(predictions.take(sample.index), assignment.sampled(sample), truth)
             proposals = self.training_postprocess(predictions, truth.sizes)
-        match = Match(predictions, assignment, criterion=criterion, sample=sample)
+        match = Match(predictions, assignment, criterion=criterion, sample=sample, assigner=assigner)
         return StepOutput(losses, {"rpn": match}), proposals
 
     def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:
@@ -192,7 +192,7 @@ class RegionStage(nn.Module):
         predictions = self.head(maps, regions.boxes.gather(1, sample.index[..., None].expand(-1, -1, 4)))
         with torch.autocast(truth.boxes.device.type, enabled=False):
             losses = criterion(predictions, sampled, truth)
-        return StepOutput(losses, {"rcnn": Match(predictions, sampled, criterion=criterion)})
+        return StepOutput(losses, {"rcnn": Match(predictions, sampled, criterion=criterion, assigner=assigner)})
 
     def predict(self, maps: Sequence[Tensor], proposals: Detections, sizes: Tensor) -> Detections:
         """Return detections of images of ``sizes`` (B,2), height and width before padding."""

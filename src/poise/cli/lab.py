@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from poise.cli import lab_figures, measurements
+from poise.cli import lab_assign, lab_figures, measurements
 from poise.cli.arguments import CommandLineError, DataPaths, data_name
 from poise.cli.arguments import parse as parse_words
 from poise.cli.lab_models import load_methods, open_images, select_images
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 USAGE = """usage: poise lab show MODEL --data PATH [--images N] [--out page.html] …
        poise lab compare A B [C …] --data PATH [--images N] [--out page.html] …
+       poise lab assign MODEL --data PATH [--image N] [--assigner NAME] [--out page.html] …
        poise lab stats A [B …] --data PATH [--images N] [--out FOLDER] …
        poise lab discriminability A [B …] --data PATH [--features neck] [--out FOLDER] …
        poise lab attention A [B …] --data PATH [--layer N] [--out FOLDER] …
@@ -73,17 +74,19 @@ COMMANDS = {"show": (1, 1), "compare": (2, 12), "stats": (1, 12)}  # minimum and
 def parse(words: Sequence[str]) -> tuple[str, Any]:
     """The subcommand and its arguments."""
     if not words:
-        raise CommandLineError("poise lab needs show, compare or stats first; see poise lab --help")
+        raise CommandLineError("poise lab needs show, compare, assign or stats first; see poise lab --help")
     if words[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0)
     command, rest = words[0], words[1:]
+    if command == "assign":
+        return command, parse_words(lab_assign.Arguments, "poise lab assign", rest)
     if command in measurements.MEASUREMENTS:
         return command, measurements.parse(command, rest)
     if command in lab_figures.FIGURES:
         return command, lab_figures.parse(command, rest)
     if command not in COMMANDS:
-        known = (*COMMANDS, *measurements.MEASUREMENTS, *lab_figures.FIGURES)
+        known = (*COMMANDS, "assign", *measurements.MEASUREMENTS, *lab_figures.FIGURES)
         raise CommandLineError(
             f"no command 'lab {command}'{did_you_mean(command, known)}; there are {', '.join(known)}"
         )
@@ -108,6 +111,8 @@ def _default(words: Sequence[str], option: str, value: str) -> list[str]:
 def run(request: tuple[str, Any]) -> int:
     """Write the page or the statistics."""
     command, arguments = request
+    if command == "assign":
+        return lab_assign.run(arguments)
     if command in measurements.MEASUREMENTS:
         return measurements.run(command, arguments)
     if command in lab_figures.FIGURES:

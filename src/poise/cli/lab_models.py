@@ -72,14 +72,18 @@ def _stored_class_map(models: Sequence[str]) -> dict[str, str | None]:
 
 def select_images(image_set: ImageSet, count: int) -> Iterator[AnnotatedImage]:
     """Read ``count`` images, evenly spaced over the set; 0: all."""
-    from poise.lab.annotated_image import AnnotatedImage
-
     count = min(count or len(image_set), len(image_set))
     for i in range(count):
-        index = i * len(image_set) // count
-        record = image_set[index]
-        pixels = image_set.read(index)
-        yield AnnotatedImage(record.path.name, pixels, record.boxes, record.labels, record.crowd | record.ignore)
+        yield read_annotated(image_set, i * len(image_set) // count)
+
+
+def read_annotated(image_set: ImageSet, index: int) -> AnnotatedImage:
+    """Read one image with its objects."""
+    from poise.lab.annotated_image import AnnotatedImage
+
+    record = image_set[index]
+    pixels = image_set.read(index)
+    return AnnotatedImage(record.path.name, pixels, record.boxes, record.labels, record.crowd | record.ignore)
 
 
 def load_methods(words: Sequence[str], image_set: ImageSet, device: str, notes: list[str]) -> list[Method]:

@@ -79,11 +79,12 @@ class DenseBranch(nn.Module):
             if guidance is not None and guided.carries_gradient:
                 assignment = assigner(predictions, truth)
             losses = criterion(predictions, assignment, truth)
-            matches = {"dense": Match(predictions, assignment, criterion=criterion)}
+            own = assigner if guidance is None or guided.carries_gradient else None
+            matches = {"dense": Match(predictions, assignment, criterion=criterion, assigner=own)}
             if guidance is not None:
                 guide_losses = criterion(guidance, guided, truth)
                 losses.update({f"aux_{name}": loss for name, loss in guide_losses.items()})
-                matches["guide"] = Match(guidance, guided, criterion=criterion)
+                matches["guide"] = Match(guidance, guided, criterion=criterion, assigner=assigner)
         return StepOutput(losses, matches)
 
     def predict(self, maps: Sequence[Tensor], sizes: Tensor) -> Detections:

@@ -227,8 +227,11 @@ class QueryDetector(nn.Module):
             assigned = assignment(predictions, truths)
         losses = self.criterion.layer_losses(predictions, assigned, truths, loss_names)
         by_layer = split_layers(predictions, assigned, layers)[layers - len(match_names) :]
+        layer_assigner = None if isinstance(assignment, Assignment) else assignment
         matches = {
-            name: Match(layer_predictions, layer_assignment, criterion=self.criterion, truth=truth)
+            name: Match(
+                layer_predictions, layer_assignment, criterion=self.criterion, truth=truth, assigner=layer_assigner
+            )
             for name, (layer_predictions, layer_assignment) in zip(match_names, by_layer, strict=True)
         }
         return StepOutput(losses, matches)

@@ -8,9 +8,15 @@ a process that dies while it saves leaves the earlier file untouched.
 
 from poise.storage.plain_yaml import parse_yaml, read_yaml
 from poise.storage.reading import DamagedFile, load_weights, read_metadata, read_safely
-from poise.storage.writing import save_atomically, save_safetensors, sync_folder, write_text_atomically
+from poise.storage.writing import (
+    save_atomically,
+    save_safetensors,
+    sync_folder,
+    write_bytes_atomically,
+    write_text_atomically,
+)
 
 __all__ = [
     "DamagedFile", "load_weights", "parse_yaml", "read_metadata", "read_safely", "read_yaml", "save_atomically",
-    "save_safetensors", "sync_folder", "write_text_atomically",
+    "save_safetensors", "sync_folder", "write_bytes_atomically", "write_text_atomically",
 ]  # fmt: skip

@@ -61,6 +61,11 @@ def save_safetensors(
     _write_atomically(Path(path), lambda file: file.write(content), None)
 
 
+def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file, such as a picture, as safely as :func:`save_atomically`."""
+    _write_atomically(Path(path), lambda file: file.write(content), None)
+
+
 def write_text_atomically(path: str | os.PathLike[str], text: str | Iterable[str]) -> None:
     """Write ``text`` (UTF-8), in one piece or as it comes, with the same guarantee as :func:`save_atomically`.
 
