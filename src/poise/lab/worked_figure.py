@@ -65,7 +65,11 @@ def _draw_photo(axes: Any, example: WorkedExample, image: np.ndarray[Any, Any], 
         if example.num_objects <= MAX_ROWS:
             box = {"facecolor": object_color(m), "edgecolor": "none", "pad": 1.0, "alpha": 0.85}
             axes.text(x1, y1, str(m), fontsize=7, color="w", bbox=box, va="bottom", clip_on=True)
-    positive = (example.assigned >= 0).numpy()
+    positive = example.assigned >= 0
+    if "positive weight" in example.steps:  # priors with at least a tenth of their object's largest weight
+        weight = example.steps["positive weight"].values
+        positive[example.columns] &= (weight >= 0.1 * weight.amax(1, keepdim=True)).any(0)
+    positive = positive.numpy()
     owners = example.assigned.numpy()[positive]
     sizes = 8 + 10 * np.log2(np.maximum(strides[positive], 8) / 8) if positive.any() else None
     colors = [object_color(int(m)) for m in owners]
@@ -79,7 +83,7 @@ def _draw_photo(axes: Any, example: WorkedExample, image: np.ndarray[Any, Any], 
         axes.legend(fontsize=7, loc="lower left", facecolor="0.4", labelcolor="w")
     left, right, top, bottom = _window_of_all(example)
     axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
-    what = "heaviest object of each prior" if "positive weight" in example.steps else "positives"
+    what = "priors of large positive weight" if "positive weight" in example.steps else "positives"
     axes.set_title(f"objects and {what}; a larger dot is a coarser level", fontsize=9)
 
 
@@ -136,11 +140,11 @@ def shown_maps(example: WorkedExample) -> list[str]:
         for name, step in example.steps.items()
         if step.axes == "MV" and name not in ("taken", "inside", "near", "candidate", "cost outside")
     ]
-    if example.rank in names and names.index(example.rank) >= MAX_MAPS - 1:
-        names = [*names[: MAX_MAPS - 2], example.rank]
     if "negative probability" in names:  # a soft assignment
         others = [name for name in names if name not in (example.rank, "negative probability")]
         return [*others[: MAX_MAPS - 2], example.rank, "negative probability"]
+    if example.rank in names and names.index(example.rank) >= MAX_MAPS - 1:
+        names = [*names[: MAX_MAPS - 2], example.rank]
     return [*names[: MAX_MAPS - 1], "taken"]
 
 
@@ -170,7 +174,7 @@ def _draw_maps(figure: Any, example: WorkedExample, image: np.ndarray[Any, Any],
         finite = np.isfinite(values)
         finite = finite & (values > 0) if name == "taken" else finite
         cells = [Rectangle((x - side / 2, y - side / 2), side, side) for x, y in centers[finite]]
-        low, high = (0.0, 1.0) if name == "taken" else _limits(values[finite], _is_cost(name, example))
+        low, high = _limits(values[finite], name, example)
         patches = PatchCollection(cells, cmap=_colors(name, example), alpha=0.72, linewidths=0)
         patches.set_array(values[finite])
         patches.set_clim(low, high)
@@ -204,14 +208,15 @@ def _window(example: WorkedExample, number: int, stride: float) -> tuple[float, 
     return x - half, x + half, y - half, y + half
 
 
-def _limits(values: np.ndarray[Any, Any], cost: bool) -> tuple[float, float]:
-    """Range of the colors; of costs without the few values that are far larger than the others."""
-    if not len(values):
+def _limits(values: np.ndarray[Any, Any], name: str, example: WorkedExample) -> tuple[float, float]:
+    """Range of the colors; of costs up to four times the largest one that is taken, since others are far larger."""
+    if name == "taken" or not len(values):
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
-    typical = float(np.quantile(values, 0.75))
-    if cost and high > 20 * max(typical, 1e-6) and low >= 0 and typical > 0:
-        high = 3 * typical
+    if _is_cost(name, example) and low >= 0:
+        taken = example.steps[name].values[example.taken]
+        taken = taken[taken.isfinite()]
+        high = min(high, 4 * float(taken.max())) if len(taken) else high
     return low, max(high, low + 1e-6)
 
 
@@ -241,7 +246,7 @@ def _draw_matrices(figure: Any, example: WorkedExample) -> None:
         step: Step = example.steps[name]
         values = step.values[:MAX_ROWS, columns].float().numpy()
         masked = np.ma.masked_invalid(values)
-        low, high = (0.0, 1.0) if name == "taken" else _limits(values[np.isfinite(values)], _is_cost(name, example))
+        low, high = _limits(values[np.isfinite(values)], name, example)
         picture = axes.imshow(
             masked, aspect="auto", cmap=_colors(name, example), vmin=low, vmax=high, interpolation="none"
         )
