@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from poise.cli.arguments import CommandLineError
+from poise.cli.arguments import CommandLineError, DataPaths
 from poise.cli.lab_models import load_methods, open_images, read_annotated
 from poise.suggestions import did_you_mean
 
@@ -29,8 +29,11 @@ class Arguments:
 
     model: Positional[str]
     """A model file, a run folder, NAME=WEIGHTS, or NAME (random weights: the first step of a training)."""
-    data: Path
-    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout."""
+    data: DataPaths
+    """The data set: a folder or file in COCO, YOLO, Pascal VOC or LVIS layout; given several times, they are joined."""
+    class_map: dict[str, str | None] = field(default_factory=dict)
+    """Other names of classes: car vehicle van vehicle person null. null drops a class, ignore makes its objects regions
+    to ignore. By default as in the training of the model."""
     image: str = "0"
     """Number of the image in the split, from 0, or its file name."""
     weights: str | None = None
@@ -67,11 +70,16 @@ def run(arguments: Arguments) -> int:
     """Print the example, and write the page or the figure."""
     if arguments.out.suffix not in (".html", ".png"):
         raise CommandLineError(f"--out {arguments.out}: the ending is .html (the page) or .png (the figure alone)")
+    from poise.export import is_exported
     from poise.lab.methods import with_assigner
     from poise.lab.worked_page import example_page, figure_bytes
     from poise.lab.worked_text import default_object, to_dict, to_text
     from poise.storage import write_bytes_atomically, write_text_atomically
 
+    if Path(arguments.model).is_file() and is_exported(arguments.model):
+        raise ValueError(
+            f"{arguments.model}: an exported file has no assigner; take the run or checkpoint it came from"
+        )
     notes: list[str] = []
     image_set = open_images(arguments, notes)
     image = read_annotated(image_set, _image_index(image_set, arguments.image))

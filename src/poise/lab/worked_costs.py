@@ -13,7 +13,7 @@ from poise.assign.sinkhorn import Routes, Transport
 from poise.boxes import distance_inside, iou
 from poise.lab.worked_example import Notebook, Outcome
 from poise.pairwise import all_pairs, only_finite, smallest
-from poise.pairwise.dense import DensePairs
+from poise.pairwise.pairs import DensePairs
 from poise.structures import Assignment
 
 FORMULAS = {

@@ -69,11 +69,11 @@ def _draw_photo(axes: Any, example: WorkedExample, image: np.ndarray[Any, Any], 
     if "positive weight" in example.steps:  # priors with at least a tenth of their object's largest weight
         weight = example.steps["positive weight"].values
         positive[example.columns] &= (weight >= 0.1 * weight.amax(1, keepdim=True)).any(0)
-    positive = positive.numpy()
-    owners = example.assigned.numpy()[positive]
-    sizes = 8 + 10 * np.log2(np.maximum(strides[positive], 8) / 8) if positive.any() else None
+    shown = positive.numpy()
+    owners = example.assigned.numpy()[shown]
+    sizes = 8 + 10 * np.log2(np.maximum(strides[shown], 8) / 8) if shown.any() else None
     colors = [object_color(int(m)) for m in owners]
-    x, y = centers[positive].T
+    x, y = centers[shown].T
     axes.scatter(x, y, s=sizes, c=colors or None, edgecolors="k", linewidths=0.5, zorder=3)
     several = [one.prior for one in example.conflicts]
     if several:

@@ -14,7 +14,7 @@ from poise.boxes import distance_inside, giou, iou, iou_and_giou
 from poise.lab.worked_example import Notebook, Outcome
 from poise.lab.worked_priors import center_inside, scatter_mask
 from poise.pairwise import TINY, CompactPriors, highest_value_wins, only_finite
-from poise.pairwise.dense import DensePairs
+from poise.pairwise.pairs import DensePairs
 from poise.structures import Assignment, PairWeights
 
 
