@@ -1,4 +1,4 @@
-"""Conflict of heads: distances between the class activation maps of the heads of one model.
+"""Conflict of heads, the conflict distance: distances between the class activation maps of the heads of one model.
 
 Zong et al. 2023 measure the conflict of K auxiliary heads: S_ij is the mean over images of KL(C_i || C_j), where C_i is
 the class activation map of head i as a distribution over the pixels, and S_i the mean of S_ij and S_ji over j != i.

@@ -1,7 +1,7 @@
 """One label assignment of one image, step by step: every tensor with its shape, down to the result.
 
     example = work_out(assigner, predictions, truth)
-    example.steps["IoU"].values  # (M,V): objects and the priors that matter
+    example.steps["cost"].values  # (M,V): the cost matrix of objects and the priors that matter
 
 The steps are computed with the functions of the assigner itself where it has some (costs, thresholds, plans), on all
 pairs instead of a list, and else with those of ``poise.pairwise``. The result of the steps is compared with that of the
