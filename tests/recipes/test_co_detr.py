@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 import timm
+import torch
 from torch import nn
 
 from poise.engine.optimize import parameter_groups
+from poise.models import create_model
 from poise.recipes import get_recipe, list_recipes
 from poise.recipes.co_detr import layer_decay
 
@@ -75,3 +77,23 @@ def test_rates_fall_from_block_to_block() -> None:
     block = {rate for name, rate in own.items() if "blocks.10." in name}
     assert block == {0.8**2} and own["head.weight"] == 1.0
     assert own["backbone.body.pos_embed"] == 0.8**13
+
+
+def test_pretraining_on_objects365_steps() -> None:
+    """The recipe's model with 365 classes, on a small vision transformer, after one step of its optimizer's kind."""
+    recipe = get_recipe("co_dino_5scale_vit_l_o365_26e")
+    small = {"backbone": "eva02_tiny_patch14_224", "channels": 16, "attention_heads": 2, "hidden": 16, "queries": 9}
+    layers = {"encoder_layers": 1, "decoder_layers": 1, "regions": 16, "region_hidden": 16}
+    torch.manual_seed(0)
+    model = create_model(recipe.model.name, 365, deterministic=True, **small, **layers).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.optimizer.lr)
+    pixels = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+    targets = [{"boxes": torch.tensor([[4.0, 4.0, 40.0, 28.0]]), "labels": torch.tensor([364])}]
+    totals = []
+    for _ in range(2):
+        total = torch.stack(list(model.losses(pixels, targets).values())).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(float(total.detach()))
+    assert totals[1] < totals[0]
