@@ -172,6 +172,8 @@ def test_candidates_and_thresholds_of_atss_one_object_at_a_time() -> None:
         assert example.steps["candidates"].values[m].tolist() == listed
         overlap = box_iou(priors.boxes[0, listed], box[None])[:, 0]
         expected = float(overlap.mean() + overlap.std())
+        ranked = example.columns[example.candidates(m)].tolist()
+        assert set(ranked) == set(listed)
         assert float(example.steps["threshold"].values[m]) == pytest.approx(expected, abs=1e-6)
 
 

@@ -63,6 +63,7 @@ class WorkedExample:
     about: str  # the rule in a sentence
     steps: dict[str, Step]
     columns: Tensor  # (V,) int64: prior of each column of the (M,V) matrices
+    candidate: Tensor  # (M,V) bool: pairs that matter
     taken: Tensor  # (M,V) bool: what objects take before conflicts are decided; of soft weights the positive ones
     conflicts: tuple[Conflict, ...]
     rule: str  # who wins a conflict
@@ -88,8 +89,7 @@ class WorkedExample:
         values = self.steps[self.rank].values[number].float()
         values = values if self.ascending else -values
         order = values.nan_to_num(torch.inf, torch.inf, -torch.inf).argsort(stable=True)
-        finite = values[order] < (torch.inf if self.ascending else 0)
-        order = order[finite | self.taken[number, order]]
+        order = order[(self.candidate | self.taken)[number, order]]
         first = self.taken[number, order].int().argsort(descending=True, stable=True)
         return order[first].tolist()
 
@@ -197,6 +197,7 @@ def work_out(assigner: Any, predictions: Predictions, truth: GroundTruth, image:
         about=outcome.about,
         steps=steps,
         columns=columns,
+        candidate=outcome.candidate[0, :rows, columns],
         taken=outcome.taken[0, :rows, columns],
         conflicts=_conflicts(outcome),
         rule=outcome.rule,
