@@ -11,6 +11,7 @@ from poise.detection_model import DetectionModel
 from poise.models import create_model
 
 NANODET: dict[str, Any] = {"backbone": "shufflenetv2_0.5x", "channels": 16, "depth": 1, "guide_depth": 1}
+PLAIN = {**NANODET, "backbone": "test_resnet"}  # half of the layers to trace, where the backbone is not in question
 SMALL: dict[str, Any] = {"channels": 16, "depth": 1}
 
 
@@ -31,8 +32,8 @@ def lively(name: str, seed: int = 0, **options: Any) -> DetectionModel:
     return model
 
 
-def nanodet(seed: int = 0) -> DetectionModel:
-    return lively("nanodet_plus_m_320", seed, **NANODET)
+def nanodet(seed: int = 0, options: dict[str, Any] = NANODET) -> DetectionModel:
+    return lively("nanodet_plus_m_320", seed, **options)
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from export.exporting import SMALL, images, lively, nanodet, same
+from export.exporting import PLAIN, SMALL, images, lively, nanodet, same
 from support.slow import slow_but
 
 from poise.api import Detector
@@ -72,7 +72,7 @@ def test_openvino_with_nms_inside_and_boxes_that_may_leave_the_image(tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "ncnn"])
 def test_raw_outputs_are_decoded_outside(name: str, tmp_path: Path) -> None:
-    model = nanodet(SEEDS.get(name, 0))
+    model = nanodet(SEEDS.get(name, 0), PLAIN)
     path, agreement = exported(tmp_path, name, model, raw=True)
     assert agreement.compared > 0
     file = load_exported(path)
@@ -92,7 +92,7 @@ def test_deformable_layers_leave_for_other_runtimes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_any_batch_and_size(tmp_path: Path) -> None:
-    model = nanodet()
+    model = nanodet(options=PLAIN)
     path, agreement = exported(tmp_path, "onnx", model, dynamic=True)
     assert agreement.images == 4  # the first image is also seen twice, on a larger canvas
     pixels = torch.randn(3, 3, 96, 160, generator=torch.Generator().manual_seed(0))

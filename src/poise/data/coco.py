@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,9 @@ def _add_objects(rest: list[Any], annotations: Annotations, found: RawSplit, log
         annotations.areas = array("d", np.full(len(areas), np.nan))
     known = np.flatnonzero(owners >= 0)
     found.owners, found.category_ids = owners[known], np.array(annotations.category_ids, np.int64)[known]
-    found.objects = _columns(annotations, ids).take(known)
+    found.objects = _columns(annotations, ids)
+    if len(known) < len(owners):
+        found.objects = found.objects.take(known)
     found.written = Written(np.array(annotations.boxes, np.float64).reshape(-1, 4)[known])
     if annotations.from_polygons:
         found.read_as.append(f"{annotations.from_polygons} boxes taken from polygons")
@@ -163,12 +166,12 @@ def _add_objects(rest: list[Any], annotations: Annotations, found: RawSplit, log
 
 def _owners(image_ids: list[int | str], ids: list[int | str]) -> np.ndarray:
     """Position of the first image with the id that each annotation names, -1 where there is none."""
-    plain = ids and set(map(type, chain(image_ids, ids))) == {int}
-    if plain and all(-(2**63) <= own < 2**63 for own in image_ids if isinstance(own, int)):
-        known, wanted = np.array(ids, np.int64), np.array(image_ids, np.int64)
-        order = np.argsort(known, kind="stable")
-        found = np.searchsorted(known[order], wanted).clip(max=len(ids) - 1)
-        return np.where(known[order[found]] == wanted, order[found], -1)
+    if ids and set(map(type, chain(image_ids, ids))) == {int}:
+        with suppress(OverflowError):  # an id of more than 64 bits
+            known, wanted = np.array(ids, np.int64), np.array(image_ids, np.int64)
+            order = np.argsort(known, kind="stable")
+            found = np.searchsorted(known[order], wanted).clip(max=len(ids) - 1)
+            return np.where(known[order[found]] == wanted, order[found], -1)
     index = {image_id: position for position, image_id in reversed(list(enumerate(ids)))}
     as_text = {str(image_id): position for image_id, position in index.items()}  # 10 in one list, "10" in the other
     return np.fromiter((index.get(own, as_text.get(str(own), -1)) for own in image_ids), np.int64)

@@ -175,16 +175,9 @@ def parse(file: Path) -> tuple[dict[str, Any], Annotations]:
 
 
 def _without_polygons(file: Path) -> tuple[dict[str, Any], Annotations] | None:
-    """The same without polygons; None where there are none, one is needed, or the file is no valid JSON."""
-    parts: list[bytes] = []
-    replaced = 0
-    with file.open("rb") as content:
-        while block := content.read(BLOCK):  # polygons across two blocks stay
-            part, count = POLYGONS.subn(LEFT_OUT, block)
-            parts.append(part)
-            replaced += count
-    if not replaced:
-        return None
+    """The same without polygons; None where one of them is needed, or the file is no valid JSON."""
+    with file.open("rb") as content:  # polygons across two blocks stay
+        parts = [POLYGONS.sub(LEFT_OUT, block) for block in iter(lambda: content.read(BLOCK), b"")]
     text = b"".join(parts)
     parts.clear()
     try:

@@ -45,7 +45,8 @@ def locate(names: Sequence[str], tree: FileTree, folders: Sequence[Path]) -> lis
     best = max(variants, key=hits)
     if not hits(best):
         best = _in_any_folder(sample, tree) or best
-    return [_path(file, *best) for file in files]
+    prefix, dropped = best
+    return [prefix + file if "/" not in file else _path(file, prefix, dropped) for file in files]
 
 
 def _in_any_folder(sample: Sequence[str], tree: FileTree) -> tuple[str, int] | None:
