@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from poise.nn.transformer.layers import MLP, EncoderLayer, FeedForward, PredictionHead, refine_boxes
 from poise.nn.transformer.queries import DecoderOutput, Queries
-from poise.nn.transformer.recollection import State, attend_within_sets, collect, repeat_sets, split_sets
+from poise.nn.transformer.recollection import State, attend_within_sets, collect, repeat_sets
 from poise.nn.transformer.tokens import YXWH, Tokens, box_sine
 
 MIN_SIDE = 1e-5  # normalized; sides of anchors are divided by at least this
@@ -117,7 +117,11 @@ class ConditionalDecoderLayer(nn.Module):
         attention_mask: Tensor | None = None,
         sets: int = 1,
     ) -> Tensor:
-        x = self.norms[0](attend_within_sets(self.self_attention, x, positions, attention_mask, sets))
+        if sets == 1:
+            attended = self.self_attention(x, positions, attention_mask)
+        else:
+            attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets)
+        x = self.norms[0](attended)
         x = self.norms[1](self.cross_attention(x, positions, sines, memory))
         return self.norms[2](self.feed_forward(x))
 
@@ -147,7 +151,7 @@ class ConditionalDecoder(nn.Module):
             sets = x.shape[1] // queries.content.shape[1]
             positions, encoded = (repeat_sets(t, sets) for t in (queries.positions, sines))
             x = layer(x, positions, encoded if i == 0 else encoded * self.scale(x), memory, attention_mask, sets)
-            hidden += split_sets(self.norm(x), sets)
+            hidden += self.norm(x).chunk(sets, 1)
             if recollect:
                 newer = (x,)
                 (x,), older = collect(older, newer), newer
@@ -181,7 +185,9 @@ class AnchorDecoder(nn.Module):
             attention_mask: (Q,Q) or (B,Q,Q) bool, True where the row's query may not attend to the column's.
             recollect: as in ``DeformableDecoder``.
         """
-        x, references, logits, boxes = queries.content, queries.references, [], []
+        x, references = queries.content, queries.references
+        logits: list[Tensor] = []
+        boxes: list[Tensor] = []
         start = references
         older: State = (x, references, start)
         for i, layer in enumerate(self.layers):
@@ -191,8 +197,8 @@ class AnchorDecoder(nn.Module):
             sines = self._modulate(sines, x, references)
             x = layer(x, self.position(encoded), sines, memory, attention_mask, sets)
             class_logits, offsets = self.prediction_head(self.norm(x))
-            logits += split_sets(class_logits, sets)
-            boxes += split_sets(refine_boxes(start, offsets, self.eps), sets)
+            logits += class_logits.chunk(sets, 1)
+            boxes += refine_boxes(start, offsets, self.eps).chunk(sets, 1)
             start = refine_boxes(references, self.prediction_head.box_offsets(x), 1e-5)
             references = start.detach()
             if recollect:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from poise.nn.kernels.deformable_sampling import sample_levels
 from poise.nn.transformer.layers import MLP, FeedForward, PredictionHead, SelfAttention, refine_boxes
 from poise.nn.transformer.queries import DecoderOutput, Queries
-from poise.nn.transformer.recollection import State, attend_within_sets, collect, repeat_sets, split_sets
+from poise.nn.transformer.recollection import State, attend_within_sets, collect, repeat_sets
 from poise.nn.transformer.tokens import YXWH, Tokens, box_sine
 
 Refinement = Literal["none", "once", "twice"]
@@ -118,7 +118,11 @@ class DeformableDecoderLayer(nn.Module):
         attention_mask: Tensor | None,
         sets: int = 1,
     ) -> Tensor:
-        x = self.norms[0](attend_within_sets(self.self_attention, x, positions, attention_mask, sets))
+        if sets == 1:
+            attended = self.self_attention(x, positions, attention_mask)
+        else:
+            attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets)
+        x = self.norms[0](attended)
         attended = self.cross_attention(x + positions, references, memory)
         x = self.norms[1](x + self.dropout(attended))
         return self.norms[2](self.feed_forward(x))
@@ -183,7 +187,9 @@ class DeformableDecoder(nn.Module):
             recollect: return the output of all collected sets of queries, layer by layer, the ordinary one of each
                 layer last (see ``recollection``).
         """
-        x, references, logits, boxes = queries.content, queries.references, [], []
+        x, references = queries.content, queries.references
+        logits: list[Tensor] = []
+        boxes: list[Tensor] = []
         start = references  # what box offsets are added to; under "twice" it carries the previous layer's gradient
         older: State = (x, references, start)
         for i, layer in enumerate(self.layers):
@@ -191,13 +197,13 @@ class DeformableDecoder(nn.Module):
             if self.position is not None:
                 positions = self.position(references, memory)
             else:
-                positions = repeat_sets(queries.positions, sets)
+                positions = queries.positions if sets == 1 else repeat_sets(queries.positions, sets)
             x = layer(x, positions, references, memory, attention_mask, sets)
             head: Any = self.prediction_heads[min(i, len(self.prediction_heads) - 1)]
             class_logits, offsets = head(x if self.norm is None else self.norm(x))
-            logits += split_sets(class_logits, sets)
+            logits += class_logits.chunk(sets, 1)
             refined = refine_boxes(start, offsets, self.eps)
-            boxes += split_sets(refined, sets)
+            boxes += refined.chunk(sets, 1)
             if self.refine != "none":
                 if self.norm is not None or self.refine == "twice":
                     offsets = offsets if self.norm is None else head.box_offsets(x)

@@ -24,11 +24,6 @@ def collect(older: State, newer: State) -> State:
     return tuple(torch.cat(pair, 1) for pair in zip(older, newer, strict=True))
 
 
-def split_sets(values: Tensor, sets: int) -> list[Tensor]:
-    """Split (B,S*Q,...) into S tensors (B,Q,...)."""
-    return list(values.chunk(sets, 1))
-
-
 def repeat_sets(values: Tensor | None, sets: int) -> Tensor | None:
     """Repeat (B,Q,...) for each of the sets, (B,S*Q,...)."""
     return values if values is None or sets == 1 else values.repeat(1, sets, 1)
@@ -47,8 +42,6 @@ def attend_within_sets(
         attention: ``(x, positions, attention_mask) -> Tensor`` of one set.
         attention_mask: (Q,Q) or (B,Q,Q) bool of one set.
     """
-    if sets == 1:
-        return attention(x, positions, attention_mask)
     x, positions = (tensor.unflatten(1, (sets, -1)).flatten(0, 1) for tensor in (x, positions))
     if attention_mask is not None and attention_mask.ndim == 3:
         attention_mask = attention_mask.repeat_interleave(sets, 0)
