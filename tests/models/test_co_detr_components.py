@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from poise.export.graph import kind_of
 from poise.models import create_model
 from poise.models.catalog import NAMES
 from poise.recipes import get_recipe, with_settings
@@ -86,6 +87,8 @@ def test_an_encoder_with_an_atss_head_has_no_decoder() -> None:
     assert set(losses) == {"loss_cls", "loss_bbox", "loss_centerness"}
     torch.stack(list(losses.values())).sum().backward()
     assert trained(model, "network.encoder") and not any("decoder" in name for name, _ in model.named_parameters())
+    with pytest.raises(ValueError, match="cannot be exported: its encoder reads the sizes"):
+        kind_of(model)
     with pytest.raises(ValueError, match="has neither"):
         create_model("encoder_atss_r18", 3, **BACKBONE, decoder_layers=2)
 

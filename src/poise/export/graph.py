@@ -72,6 +72,11 @@ def kind_of(model: DetectionModel) -> Kind:
         return "queries"
     if model.needs_proposals or hasattr(branch, "region"):
         return "regions"
+    if hasattr(network, "encoder"):
+        raise ValueError(
+            f"'{model.name}' cannot be exported: its encoder reads the sizes of images before padding, which files of "
+            "one-stage detectors do not get; it is a baseline for measurements of features"
+        )
     if hasattr(network, "neck") and hasattr(branch, "head") and hasattr(branch, "postprocess"):
         return "dense"
     raise ValueError(f"the network of '{model.name}' is neither one-stage nor two-stage nor of the DETR family")
