@@ -36,6 +36,7 @@ from poise.engine.stopping import TIME_LIMIT, StopRequest
 from poise.recipes import Recipe
 from poise.storage import save_atomically
 from poise.structures import Batch
+from poise.suggestions import plural
 
 TRAINING_BATCHES = 3  # that are drawn
 
@@ -179,7 +180,9 @@ class Training:
             self.log.display.message(f"{why}: the rate falls linearly until epoch {end.epochs}")
         if patience.early_stop(self.state.rows, self.recipe) == self.state.position.epoch:
             best = f" (best epoch: {self.state.best[1]})" if self.state.best else ""
-            waited = f"{self.recipe.evaluate.metric} has not risen for {self.recipe.train.early_stopping} epochs"
+            waited = (
+                f"{self.recipe.evaluate.metric} has not risen for {plural(self.recipe.train.early_stopping, 'epoch')}"
+            )
             self.log.display.message(f"{waited}{best}: the training ends")
         remaining = self.epochs * self.steps_per_epoch - self.scheduled_step
         self.log.epochs, self.log.steps = self.epochs, self.state.position.step + remaining
