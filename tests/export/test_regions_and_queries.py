@@ -10,6 +10,7 @@ import torch
 from contracts.test_models import small
 from export.exporting import images, same
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d
 from torchvision.ops import batched_nms, roi_align
 
 from poise.detection_model import DetectionModel
@@ -17,6 +18,7 @@ from poise.export import export_model, load_exported
 from poise.export.compare import FULL, compare_detections
 from poise.export.graph import metadata_of, part_of
 from poise.export.operators import decay, read_regions, suppress
+from poise.export.pooling import pool_by_windows
 from poise.export.sampling import sample_by_grid
 from poise.export.writing import windows
 from poise.nn.kernels.deformable_sampling import sample_levels
@@ -125,9 +127,11 @@ def test_raw_outputs_are_refused(tmp_path: Path) -> None:
         export_model(small("deformable_detr_r18"), tmp_path / "x.onnx", images(), raw=True)
 
 
-def test_pooling_to_any_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="balanced feature pyramid.*leave out dynamic"):
-        export_model(small("libra_faster_rcnn_r18_fpn"), tmp_path / "x.onnx", images(), dynamic=True)
+@pytest.mark.parametrize("sizes", [(6, 2), (10, 3), (18, 5), (12, 3), (7, 7)])  # of P4 and P6, and equal
+def test_pooling_by_windows(sizes: tuple[int, int]) -> None:
+    height, pooled = sizes
+    x = torch.randn(2, 3, height, 12, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(pool_by_windows(x, (pooled, 6)), adaptive_max_pool2d(x, (pooled, 6)))
 
 
 @pytest.mark.parametrize(("format", "file"), [("ncnn", "x.ncnn.param"), ("executorch", "x.pte")])
@@ -139,12 +143,10 @@ def test_formats_without_the_operators_are_refused(format: str, file: str, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_files_detect_what_the_model_detects(name: str, tmp_path: Path) -> None:
-    """Any batch and size (Libra R-CNN: one image of a fixed size), with the decoded outputs."""
-    model, (pixels, sizes), dynamic = lively(name), scene(), "libra" not in name
-    found = export_model(model, tmp_path / "model.onnx", images(), dynamic=dynamic)
-    assert found.images == (4 if dynamic else 2) and found.compared > 0 and found.within(FULL)
-    if not dynamic:
-        return
+    """Any batch and size, with the decoded outputs."""
+    model, (pixels, sizes) = lively(name), scene()
+    found = export_model(model, tmp_path / "model.onnx", images(), dynamic=True)
+    assert found.images == 4 and found.compared > 0 and found.within(FULL)
     exported: Any = load_exported(tmp_path / "model.onnx")
     proposals = [windows(size) for size in sizes] if model.needs_proposals else None
     for ours, theirs in zip(*(one.detect(pixels, sizes, proposals) for one in (model, exported)), strict=True):

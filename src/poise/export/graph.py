@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from poise.detection_model import DetectionModel
 from poise.export import queries
 from poise.export.deformable import DECOMPOSITIONS
 from poise.export.metadata import ExportMetadata, Kind, Outputs, Precision, describe
+from poise.export.pooling import pool_by_windows
 from poise.export.raw import recorded
 from poise.export.regions import FromProposals, TwoStage
 from poise.export.sampling import replaced, sample_by_grid
@@ -179,8 +181,7 @@ def examples_of(model: DetectionModel, metadata: ExportMetadata) -> dict[str, Te
     pixels = torch.zeros(1, 3, height, width)
     if metadata.size is None:
         coarsest = max([64, *(stride for stride, _ in metadata.levels)])
-        batch = 1 if metadata.one_by_one else 2
-        pixels = torch.zeros(batch, 3, max(height, 3 * coarsest), max(width + coarsest, 4 * coarsest))
+        pixels = torch.zeros(2, 3, max(height, 3 * coarsest), max(width + coarsest, 4 * coarsest))
     sizes = torch.tensor([pixels.shape[2:]] * len(pixels), dtype=torch.float32)
     proposals = torch.tensor([0.0, 0.0, 32.0, 32.0]).expand(len(pixels), PROPOSALS, 4)
     values = {"pixels": pixels, "sizes": sizes, "proposals": proposals}
@@ -201,7 +202,8 @@ def program_of(
     sides = {2: free, 3: free} if dynamic else {}
     dimensions = {"pixels": {**batch, **sides}, "sizes": batch, "proposals": {**batch, 1: free}}
     shapes = tuple(dimensions[name] or None for name in named)
-    with torch.no_grad(), replaced(deformable, "sample_levels", sample_by_grid):
+    by_windows = replaced(functional, "adaptive_max_pool2d", pool_by_windows)
+    with torch.no_grad(), replaced(deformable, "sample_levels", sample_by_grid), by_windows:
         program = torch.export.export(part, tuple(named.values()), dynamic_shapes=shapes if any(shapes) else None)
     queries.without_stacks(program)
     return program.run_decompositions(DECOMPOSITIONS)

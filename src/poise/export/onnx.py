@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from poise.export.metadata import KEY, NO_METADATA, ExportMetadata
+from poise.export.metadata import KEY, NO_METADATA, ExportMetadata, Kind
 from poise.export.packages import MissingPackage
 
 if TYPE_CHECKING:
     from poise.export.plan import Plan
 
 OPSET = 18
+QUANTIZED = ["Conv", "Add", "MaxPool", "Relu", "LeakyRelu", "Concat", "Resize"]
 LEARNED = {"Conv", "Gemm", "MatMul", "ConvTranspose"}  # operators that may have weights
 
 
@@ -34,9 +35,9 @@ def graph_of(plan: Plan, folder: Path, precision: str | None = None) -> Any:
     precision = precision or plan.metadata.precision
     content = _trace(plan)
     if precision == "fp16":
-        content = _halved(content)
+        content = _halved(content, plan.metadata.kind)
     if precision == "int8":
-        content = _quantized(content, plan.calibration, folder)
+        content = _quantized(content, plan, folder)
     if plan.metadata.kind == "dense" and plan.metadata.outputs == "detections":
         from poise.export.suppression import append_suppression
 
@@ -75,13 +76,18 @@ class _quiet:
         logging.disable(logging.NOTSET)
 
 
-def _halved(content: Any) -> Any:
-    """Convert weights and layers to fp16; decoding, inputs and outputs stay in fp32."""
+def _halved(content: Any, kind: Kind) -> Any:
+    """Convert weights and layers to fp16; decoding, inputs and outputs stay in fp32.
+
+    Of two-stage and query detectors only the learned layers are converted: their proposals, references and positions
+    between the layers are pixels, which fp16 would round.
+    """
     try:
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     except ImportError as error:
         raise MissingPackage("onnxruntime's transformers tools") from error
-    full = [node.name for node in after_layers(content) if node.op_type not in LEARNED]
+    nodes = after_layers(content) if kind == "dense" else content.graph.node
+    full = [node.name for node in nodes if node.op_type not in LEARNED]
     halved = convert_float_to_float16(
         content,
         keep_io_types=True,
@@ -115,14 +121,17 @@ def after_layers(content: Any) -> list[Any]:
     return last
 
 
-def _quantized(content: Any, calibration: Sequence[Mapping[str, Tensor]], folder: Path) -> Any:
-    """Quantize weights (one scale per channel) and activations to 8 bits, with ranges from the calibration."""
+def _quantized(content: Any, plan: Plan, folder: Path) -> Any:
+    """Quantize weights (one scale per channel) and activations to 8 bits, with ranges from the calibration.
+
+    Of two-stage and query detectors only convolutions are quantized: sums and concatenations of boxes are not.
+    """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.remaining: Iterator[Mapping[str, Tensor]] = iter(calibration)
+            self.remaining: Iterator[Mapping[str, Tensor]] = iter(plan.calibration)
 
         def get_next(self) -> dict[str, Any] | None:
             inputs = next(self.remaining, None)
@@ -140,7 +149,7 @@ def _quantized(content: Any, calibration: Sequence[Mapping[str, Tensor]], folder
             weight_type=QuantType.QInt8,
             per_channel=True,
             nodes_to_exclude=full_precision_nodes(content),
-            op_types_to_quantize=["Conv", "Add", "MaxPool", "Relu", "LeakyRelu", "Concat", "Resize"],
+            op_types_to_quantize=QUANTIZED if plan.metadata.kind == "dense" else ["Conv"],
             extra_options={"CalibMovingAverage": True},
         )
     quantized = onnx.load(target)
@@ -158,7 +167,10 @@ def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _load_errors() as error:
-        raise ValueError(f"{path} is not a usable ONNX file: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} is not a usable ONNX file: {reason} Copy it again, or export its checkpoint again (poise export)"
+        ) from error
     about = session.get_modelmeta().custom_metadata_map
     if KEY not in about:
         raise ValueError(f"{path} was not exported by poise: {NO_METADATA}")

@@ -27,17 +27,25 @@ def write(plan: Plan, path: Path) -> None:
     model = openvino.convert_model(onnx_file)
     onnx_file.unlink()
     if plan.metadata.precision == "int8":
-        model = _quantized(model, full_precision_nodes(graph), plan.calibration)
+        model = _quantized(model, full_precision_nodes(graph), plan)
     model.set_rt_info(plan.metadata.to_text(), KEY)
     openvino.save_model(model, path, compress_to_fp16=plan.metadata.precision == "fp16")
 
 
-def _quantized(model: Any, excluded: Sequence[str], calibration: Sequence[Mapping[str, Tensor]]) -> Any:
-    """Quantize after training with NNCF; the nodes ``excluded`` stay in full precision."""
+def _quantized(model: Any, excluded: Sequence[str], plan: Plan) -> Any:
+    """Quantize after training with NNCF; the nodes ``excluded`` stay in full precision.
+
+    Of two-stage and query detectors only convolutions are quantized.
+    """
     import nncf
 
-    known = {operator.get_friendly_name() for operator in model.get_ops()}
-    scope = nncf.IgnoredScope(names=[name for name in excluded if name in known])
+    operators, calibration = model.get_ops(), plan.calibration
+    known = {operator.get_friendly_name() for operator in operators}
+    names = [name for name in excluded if name in known]
+    if plan.metadata.kind != "dense":
+        convolutions = ("Convolution", "GroupConvolution", "Constant", "Parameter", "Result")
+        names = [one.get_friendly_name() for one in operators if one.get_type_name() not in convolutions]
+    scope = nncf.IgnoredScope(names=names, validate=False)
     nncf.set_log_level(logging.ERROR)
     data = nncf.Dataset([{name: value.numpy() for name, value in inputs.items()} for inputs in calibration])
     return nncf.quantize(

@@ -49,8 +49,12 @@ def load_exported(path: str | os.PathLike[str], threads: int = 0) -> DetectionMo
         )
     for file in kind.files(path):
         if not file.is_file():
-            what = "no exported model at" if file == path else f"{path.name} is incomplete without its file"
-            raise FileNotFoundError(f"{what} {file}")
+            if file == path:
+                raise FileNotFoundError(f"no exported model at {file}")
+            raise FileNotFoundError(
+                f"{path.name} is incomplete without its file {file}: copy it to the same folder, or export the "
+                "checkpoint again (poise export)"
+            )
     require_packages(*kind.running)
     try:
         metadata, session = kind.module().open_file(path, threads)

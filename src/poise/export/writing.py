@@ -30,7 +30,6 @@ from poise.export.graph import kind_of, metadata_of, postprocess_of, traced_inpu
 from poise.export.metadata import ExportMetadata, Outputs, Precision
 from poise.export.plan import Plan
 from poise.export.runtime import ExportedNetwork, load_exported
-from poise.nn.necks.balanced_pyramid import BalancedPyramid
 from poise.postprocess import PostProcess
 
 
@@ -83,11 +82,6 @@ def export_model(
         raise ValueError(
             f"'{model.name}' has no raw outputs: proposals and queries are made from decoded boxes inside the file; "
             "leave out raw"
-        )
-    if dynamic and any(isinstance(module, BalancedPyramid) for module in model.modules()):
-        raise ValueError(
-            f"'{model.name}' cannot be written for any size: its balanced feature pyramid pools to the size of a level "
-            "(AdaptiveMaxPool), for which no runtime has an operator; leave out dynamic"
         )
     if form == "regions" and format in ("ncnn", "executorch"):
         raise ValueError(
