@@ -220,8 +220,7 @@ class Detector:
 
         if resume and out is None:
             raise ValueError("resume=True needs out=, the folder of the run to continue")
-        name = self.model.name
-        given = self.model if self._given else None
+        name, given = self.model.name, self.model if self._given else None
         start = start_settings(self.model, given is not None, self._weights, self._backbone)
         plan = with_options(with_options(get_recipe(recipe or name), start), settings)
         folder = Path(out) if out is not None else free_folder(Path("runs"), name)
