@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contracts.test_models import small
@@ -138,6 +139,27 @@ def test_pooling_by_windows(sizes: tuple[int, int]) -> None:
 def test_formats_without_the_operators_are_refused(format: str, file: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"cannot be written as {format}: .*NonMaxSuppression.*use onnx or openvino"):
         export_model(small("faster_rcnn_r18_fpn"), tmp_path / file, images(), format=format)
+
+
+@pytest.mark.parametrize("kind", ["dense", "queries"])
+def test_between_the_layers_of_a_query_detector_numbers_stay_in_full_precision(kind: Any) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from poise.export.onnx import _halved
+
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    values = {"weight": np.ones((2, 2), np.float32), "offset": np.ones(2, np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["pixels", "weight"], ["first"], "first"),
+        helper.make_node("Add", ["first", "offset"], ["moved"], "move"),
+        helper.make_node("MatMul", ["moved", "weight"], ["boxes"], "second"),
+    ]
+    ends = [helper.make_tensor_value_info(name, floats, [1, 2]) for name in ("pixels", "boxes")]
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
+    model = helper.make_model(helper.make_graph(nodes, "graph", ends[:1], ends[1:], constants))
+    types = {value.name: value.data_type for value in _halved(model, kind).graph.initializer}
+    assert types["weight"] == onnx.TensorProto.FLOAT16
+    assert types["offset"] == (onnx.TensorProto.FLOAT16 if kind == "dense" else floats)
 
 
 @pytest.mark.slow
