@@ -192,11 +192,13 @@ def tables(cells: dict[str, dict[str, str]]) -> str:
     for first in range(0, len(columns), 4):
         group = columns[first : first + 4]
         rows = [name for name in FAMILIES if any(column in cells.get(name, {}) for column in group)]
+        if not rows:
+            continue
         lines = ["| model | " + " | ".join(group) + " |", "|---" * (1 + len(group)) + "|"]
         lines += [f"| `{name}` | " + " | ".join(shown(name, column) for column in group) + " |" for name in rows]
         parts.append("\n".join(lines))
-    parts += ["\n".join(f"- ({letter}) {reason}" for reason, letter in reasons.items())]
-    return "\n\n".join(parts)
+    parts.append("\n".join(f"- ({letter}) {reason}" for reason, letter in reasons.items()))
+    return "\n\n".join(parts).rstrip()
 
 
 def pictures(pattern: str, most: int) -> list[Tensor]:

@@ -181,7 +181,8 @@ def examples_of(model: DetectionModel, metadata: ExportMetadata) -> dict[str, Te
     pixels = torch.zeros(1, 3, height, width)
     if metadata.size is None:
         coarsest = max([64, *(stride for stride, _ in metadata.levels)])
-        pixels = torch.zeros(2, 3, max(height, 3 * coarsest), max(width + coarsest, 4 * coarsest))
+        batch = 1 if metadata.one_by_one else 2
+        pixels = torch.zeros(batch, 3, max(height, 3 * coarsest), max(width + coarsest, 4 * coarsest))
     sizes = torch.tensor([pixels.shape[2:]] * len(pixels), dtype=torch.float32)
     proposals = torch.tensor([0.0, 0.0, 32.0, 32.0]).expand(len(pixels), PROPOSALS, 4)
     values = {"pixels": pixels, "sizes": sizes, "proposals": proposals}

@@ -47,7 +47,7 @@ class ExportMetadata:
     @property
     def one_by_one(self) -> bool:
         """Whether the file takes one image at a time."""
-        return self.size is not None
+        return self.size is not None or self.kind == "queries"
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return height and width of each feature map for an input of this size."""
