@@ -12,8 +12,7 @@ from poise.assign.ota import LEAST_IOU
 from poise.assign.sinkhorn import Routes, Transport
 from poise.boxes import distance_inside, iou
 from poise.lab.worked_example import Notebook, Outcome
-from poise.pairwise import all_pairs, only_finite, smallest
-from poise.pairwise.pairs import DensePairs
+from poise.pairwise import all_pairs, dense_from_mask, only_finite, smallest
 from poise.structures import Assignment
 
 FORMULAS = {
@@ -101,7 +100,7 @@ def ota_steps(assigner: OTA, note: Notebook, own: Assignment) -> Outcome:
     usable = predictions.finite()
     boxes = torch.where(usable[..., None], predictions.boxes.float(), 0.0)
     logits = torch.where(usable[..., None], predictions.logits.float(), 0.0)
-    pairs = _dense(assigner, note, usable)
+    pairs = dense_from_mask(_candidate_mask(assigner, note, usable))
     note.pairs("candidate", "inside the object and near its center", f"within {assigner.radius:g} strides", pairs.mask)
     overlap = iou(pairs.from_priors(boxes), pairs.from_objects(objects.boxes))
     note.pairs("IoU", "IoU of predicted box and object", "IoU(b, g)", overlap)
@@ -144,11 +143,11 @@ def ota_steps(assigner: OTA, note: Notebook, own: Assignment) -> Outcome:
     return Outcome(about, pairs.mask, taken, index, positive, "plan", False, "the plan has no conflicts")
 
 
-def _dense(assigner: OTA, note: Notebook, usable: Tensor) -> DensePairs:
-    """The candidates of OTA as a mask."""
+def _candidate_mask(assigner: OTA, note: Notebook, usable: Tensor) -> Tensor:
+    """The candidates of OTA as a mask (B,G,N)."""
     candidates = assigner.candidates(note.predictions.priors, note.objects)
     one = torch.ones_like(candidates.from_priors(note.predictions.priors.strides.view(1, -1)))
-    return DensePairs((candidates.to_dense(one) > 0) & usable[:, None])
+    return (candidates.to_dense(one) > 0) & usable[:, None]
 
 
 def hungarian_steps(assigner: Hungarian, note: Notebook, own: Assignment) -> Outcome:

@@ -13,8 +13,7 @@ from poise.assign.task_aligned import power, quality_of
 from poise.boxes import distance_inside, giou, iou, iou_and_giou
 from poise.lab.worked_example import Notebook, Outcome
 from poise.lab.worked_priors import center_inside, scatter_mask
-from poise.pairwise import TINY, CompactPriors, highest_value_wins, only_finite
-from poise.pairwise.pairs import DensePairs
+from poise.pairwise import TINY, CompactPriors, dense_from_mask, highest_value_wins, only_finite
 from poise.structures import Assignment, PairWeights
 
 
@@ -23,7 +22,7 @@ def task_aligned_steps(assigner: TaskAligned, note: Notebook, own: Assignment) -
     predictions, truth, objects = note.predictions, note.truth, note.objects
     priors = predictions.priors
     reachable = priors.within(truth.padded_sizes(assigner.divisor) if assigner.divisor else truth.sizes + torch.inf)
-    pairs = DensePairs(objects.valid[..., None] & (reachable & predictions.finite())[:, None])
+    pairs = dense_from_mask(objects.valid[..., None] & (reachable & predictions.finite())[:, None])
     score = note.pairs(
         "score", "score of the object's class", "p", pairs.to_dense(pairs.class_scores(predictions, objects.labels))
     )
@@ -113,7 +112,7 @@ def paa_steps(assigner: PAA, note: Notebook, own: Assignment) -> Outcome:
 def dual_weighting_steps(assigner: DualWeighting, note: Notebook, own: PairWeights) -> Outcome:
     """Center prior, consistency, positive and negative weight."""
     predictions, objects, priors = note.predictions, note.objects, note.predictions.priors
-    pairs = DensePairs(center_inside(note, priors))
+    pairs = dense_from_mask(center_inside(note, priors))
     note.pairs("inside", "prior inside the object", "min(l, t, r, b) > 0", pairs.mask)
     prior = assigner.center_prior(priors, objects, pairs)
     if assigner.bag_bounds_negatives:
@@ -160,7 +159,7 @@ def _soft(about: str, note: Notebook, candidate: Tensor, weight: Tensor) -> Outc
 def auto_assign_steps(assigner: AutoAssign, note: Notebook, own: PairWeights) -> Outcome:
     """Center prior, confidence, positive and negative weight."""
     predictions, objects, priors = note.predictions, note.objects, note.predictions.priors
-    pairs = DensePairs(center_inside(note, priors) & predictions.finite()[:, None])
+    pairs = dense_from_mask(center_inside(note, priors) & predictions.finite()[:, None])
     note.pairs("inside", "prior inside the object", "min(l, t, r, b) > 0", pairs.mask)
     prior = assigner.center_prior(priors, objects, pairs)
     note.pairs(

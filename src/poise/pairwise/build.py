@@ -84,6 +84,11 @@ def from_mask(mask: Tensor) -> Pairs:
     return SparsePairs.from_mask(mask) if allows_dynamic_shapes(mask.device) else DensePairs(mask)
 
 
+def dense_from_mask(mask: Tensor) -> DensePairs:
+    """Return the pairs of a mask (B,g,N), on every device dense."""
+    return DensePairs(mask)
+
+
 def all_pairs(valid: Tensor, usable: Tensor) -> DensePairs:
     """Return the pairs of every valid object (B,g) and every usable prior (B,N), on every device dense."""
     return DensePairs(valid[..., None] & usable[:, None])
