@@ -52,10 +52,10 @@ class Setting:
 
     def options(self) -> dict[str, Any]:
         """Options of dense models: as published, or small."""
-        return {} if self.on_gpu else {"channels": 16, "depth": 1}
+        return {} if self.on_gpu else {"channels": 16, "depth": 1, "backbone": "test_resnet"}
 
 
-TINY = Setting("cpu", 64, 96, 2, "r18", 2, (1, 10), 40, 8, 0)
+TINY = Setting("cpu", 64, 96, 2, "r18", 1, (1, 10), 40, 8, 0)
 
 
 def synchronize(setting: Setting) -> None:
@@ -239,6 +239,7 @@ def steps_against_torchvision(setting: Setting) -> Rows:
 def steps_eager(setting: Setting) -> Rows:
     """Steps of VarifocalNet, DW, Deformable DETR and Co-DINO in bf16, with peak memory and images a second."""
     queries = {} if setting.on_gpu else {"channels": 32, "hidden": 64, "encoder_layers": 1, "decoder_layers": 2}
+    queries |= {} if setting.on_gpu else {"backbone": "test_resnet"}
     cases: dict[str, dict[str, Any]] = {
         f"vfnet_{setting.depth}_fpn": setting.options(),
         f"dw_{setting.depth}_fpn": setting.options(),

@@ -224,7 +224,7 @@ def test_a_pair_overfits_two_images(name: str, assigner: str) -> None:
     for image, target in zip(pixels, targets, strict=True):
         for (x1, y1, x2, y2), label in zip(target["boxes"].int().tolist(), target["labels"].tolist(), strict=True):
             image[label, y1:y2, x1:x2] = 2.0
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3, fused=True)
     wrong = "never looked"
     for step in range(1, 301):
         optimizer.zero_grad()
