@@ -55,7 +55,7 @@ def measure(name: str, images: ImageSet, folder: Path, args: argparse.Namespace)
     stepper = Stepper(state, processes, recipe.train)
     loader = train_loader(images, recipe.augment, model.preprocess, batch_size=args.batch, seed=0, workers=0)
     batches: Sequence[Batch] = [batch for batch, _ in zip(loader.epoch(0), range(args.steps + 1), strict=False)]
-    watch = AssignmentMonitor(state, model, images, folder, processes, 1, IMAGES)
+    watch = AssignmentMonitor(state, model, images, folder, processes=processes, every=1, images=IMAGES)
     watch.open(Position())
     steps, looks = [], []
     for number, batch in enumerate(batches):

@@ -42,10 +42,10 @@ def test_colors_are_distinct_and_fixed() -> None:
 
 def test_captions_stay_within_the_picture_and_keep_the_score() -> None:
     box, long_name = [[150, 0, 159, 8]], ["a name that is far longer than this small picture is wide"]
-    with_score, other_score = (draw_boxes(GREY, box, [0], [score], long_name) for score in (0.12, 0.89))
+    with_score, other_score = (draw_boxes(GREY, box, [0], [score], names=long_name) for score in (0.12, 0.89))
     assert with_score.size == (160, 120)
     assert with_score.tobytes() != other_score.tobytes()
-    hidden = [draw_boxes(GREY, box, [0], [score], long_name, show_scores=False) for score in (0.12, 0.89)]
+    hidden = [draw_boxes(GREY, box, [0], [score], names=long_name, show_scores=False) for score in (0.12, 0.89)]
     assert hidden[0].tobytes() == hidden[1].tobytes()
 
 
@@ -69,7 +69,7 @@ def test_boxes_outside_upside_down_empty_and_many() -> None:
     rng = np.random.default_rng(0)
     many = rng.uniform(0, 120, (500, 4))
     assert draw_boxes(GREY, many, rng.integers(0, 80, 500), rng.random(500)).size == (160, 120)
-    assert draw_boxes(torch.zeros(3, 4, 5), [[0, 0, 3, 3]], [0], [0.5], ["x"]).size == (5, 4)
+    assert draw_boxes(torch.zeros(3, 4, 5), [[0, 0, 3, 3]], [0], [0.5], names=["x"]).size == (5, 4)
 
 
 def test_wrong_input_is_refused() -> None:

@@ -61,7 +61,7 @@ class Near:
 
 
 def head(channels: int, num_classes: int, strides: tuple[int, ...], depth: int = 1) -> nn.Module:
-    return CenternessHead(channels, num_classes, point_grid(strides, 0.5), Distances(), depth)
+    return CenternessHead(channels, num_classes, point_grid(strides, 0.5), Distances(), depth=depth)
 
 
 def ours_quick() -> Recipe:
@@ -172,15 +172,15 @@ def test_another_version_of_the_interface_is_refused_with_the_cure() -> None:
 )
 def test_names_are_free_and_can_be_written(name: str, message: str, install: Packages) -> None:
     with pytest.raises(ValueError, match=message):
-        plugins.add("assigner", ASSIGNERS, name, None, "tests.test_plugins")
+        plugins.add("assigner", ASSIGNERS, name, None, module="tests.test_plugins")
 
 
 def test_a_name_belongs_to_the_package_that_registered_it(install: Packages) -> None:
-    plugins.add("assigner", ASSIGNERS, "mine", 1, "first.module")
-    plugins.add("assigner", ASSIGNERS, "mine", 2, "first")  # a cell of a notebook that runs again
+    plugins.add("assigner", ASSIGNERS, "mine", 1, module="first.module")
+    plugins.add("assigner", ASSIGNERS, "mine", 2, module="first")  # a cell of a notebook that runs again
     assert ASSIGNERS["mine"] == 2  # type: ignore[comparison-overlap]
     with pytest.raises(ValueError, match="package first already has this name"):
-        plugins.add("assigner", ASSIGNERS, "mine", 3, "second")
+        plugins.add("assigner", ASSIGNERS, "mine", 3, module="second")
 
 
 def test_a_file_names_the_package_that_made_it_and_imports_nothing(install: Packages, tmp_path: Path) -> None:

@@ -32,6 +32,26 @@ def test_functions_are_short() -> None:
     assert not long, f"more than {MOST_FUNCTION_LINES} lines: {long}"
 
 
+MOST_POSITIONAL = 4
+FOREIGN = {  # functions whose arguments torch, torchvision, urllib or ``functools.partial`` passes by position
+    *("forward", "read_regions", "roi_align_levels", "deform", "deform_conv_in_bags", "plain_deform_conv2d"),
+    *("sample_levels_backward", "redirect_request", "read"),
+    "add",  # a row of a table
+}
+
+
+def test_further_arguments_are_given_by_name() -> None:
+    """A call of a public function with more than four arguments can be read without the function."""
+    found = {}
+    for path in FILES:
+        for node in functions(path):
+            names = [one.arg for one in (*node.args.posonlyargs, *node.args.args) if one.arg not in ("self", "cls")]
+            public = node.name == "__init__" or not node.name.startswith("_")
+            if public and node.name not in FOREIGN and len(names) > MOST_POSITIONAL:
+                found[f"{short(path)}:{node.name}"] = names
+    assert not found, f"write * after the {MOST_POSITIONAL}th argument: {found}"
+
+
 def test_names_say_what_they_are() -> None:
     rooms = [path for path in FILES if FORBIDDEN_STEMS & set(path.relative_to(PACKAGE).with_suffix("").parts)]
     assert not rooms, "a room for anything is a room for nothing"

@@ -63,8 +63,8 @@ def draw_boxes(
     boxes: Tensor | np.ndarray[Any, Any] | Sequence[Sequence[float]],
     labels: Tensor | np.ndarray[Any, Any] | Sequence[int],
     scores: Tensor | np.ndarray[Any, Any] | Sequence[float] | None = None,
-    names: Sequence[str] | None = None,
     *,
+    names: Sequence[str] | None = None,
     show_labels: bool = True,
     show_scores: bool = True,
     colors: Sequence[Color] | None = None,
@@ -124,6 +124,7 @@ def side_by_side(
     titles: Sequence[str] | None = None,
     gap: int = 8,
     background: Color = BACKGROUND,
+    *,
     font_size: int | None = None,
 ) -> Image.Image:
     """Pictures in one row, each scaled to the height of the tallest, with an optional title above each."""
@@ -136,6 +137,7 @@ def grid(
     columns: int | None = None,
     titles: Sequence[str] | None = None,
     cell: tuple[int, int] | None = None,
+    *,
     gap: int = 8,
     background: Color = BACKGROUND,
     font_size: int | None = None,

@@ -49,17 +49,17 @@ def joint_quality_focal(logits: Tensor, quality: Tensor, targets: Tensor, beta: 
 
 
 def varifocal(
-    logits: Tensor, targets: Tensor, alpha: float = 0.75, gamma: float = 2.0, iou_weighted: bool = True
+    logits: Tensor, targets: Tensor, alpha: float = 0.75, gamma: float = 2.0, *, iou_weighted: bool = True
 ) -> Tensor:
     """Return the varifocal loss (VFL: Zhang et al. 2021, eq. 2) of targets q in [0,1], the IACS of positives.
 
     q BCE(p, q) where q > 0 (weight 1 instead of q without ``iou_weighted``), alpha p^gamma BCE(p, 0) where q = 0.
     """
-    weight = varifocal_weight(logits.sigmoid(), targets, alpha, gamma, iou_weighted)
+    weight = varifocal_weight(logits.sigmoid(), targets, alpha, gamma, iou_weighted=iou_weighted)
     return weight * binary_cross_entropy(logits, targets)
 
 
-def varifocal_weight(probability: Tensor, targets: Tensor, alpha: float, gamma: float, iou_weighted: bool) -> Tensor:
+def varifocal_weight(probability: Tensor, targets: Tensor, alpha: float, gamma: float, *, iou_weighted: bool) -> Tensor:
     """Return the factor of the cross entropy in ``varifocal``, given p."""
     positive = (targets > 0).float()
     positive_weight = targets if iou_weighted else positive
@@ -109,7 +109,7 @@ class VarifocalLoss(nn.Module):
         if logits.shape != targets.shape:
             raise ValueError(f"logits {tuple(logits.shape)}, targets {tuple(targets.shape)}: the shapes must be equal")
         with torch.autocast(logits.device.type, enabled=False):
-            loss = varifocal(logits.float(), targets.float(), self.alpha, self.gamma, self.iou_weighted)
+            loss = varifocal(logits.float(), targets.float(), self.alpha, self.gamma, iou_weighted=self.iou_weighted)
         if self.reduction == "positives":
             count = (targets > 0).sum() if positives is None else torch.as_tensor(positives, device=loss.device)
             return loss.sum() / count.clamp(min=1)
@@ -139,7 +139,7 @@ def l1(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def balanced_l1(
-    prediction: Tensor, target: Tensor, alpha: float = 0.5, gamma: float = 1.5, beta: float = 1.0
+    prediction: Tensor, target: Tensor, alpha: float = 0.5, gamma: float = 1.5, *, beta: float = 1.0
 ) -> Tensor:
     """Return the balanced L1 loss (Libra R-CNN: Pang et al. 2019, eq. 5-9).
 

@@ -46,7 +46,7 @@ _added: list[_Added] = []  # in the order of registration
 _state = {"loaded": False}
 
 
-def add(kind: str, registry: MutableMapping[str, Any], name: str, value: Any, module: str) -> None:
+def add(kind: str, registry: MutableMapping[str, Any], name: str, value: Any, *, module: str) -> None:
     """Add an entry to a registry.
 
     Args:

@@ -85,7 +85,9 @@ class PostProcess:
         scores = predictions.scores().flatten(1).gather(1, pair)
         large = ((boxes[..., 2:] - boxes[..., :2]) > self.min_size).all(2)
         valid = above & large & scores.isfinite()
-        found = classwise_nms(boxes, scores, labels, valid, self.nms_threshold, self.max_detections)
+        found = classwise_nms(
+            boxes, scores, labels, valid, threshold=self.nms_threshold, max_detections=self.max_detections
+        )
         return self._voted(found, predictions, sizes) if self.voting_sigma else found
 
     def _boxes(self, predictions: Predictions, prior: Tensor, sizes: Tensor) -> Tensor:
@@ -187,6 +189,7 @@ def classwise_nms(
     scores: Tensor,
     labels: Tensor,
     valid: Tensor,
+    *,
     threshold: float,
     max_detections: int,
     nms: Callable[[Tensor, Tensor, float], Tensor] = nms,
@@ -242,11 +245,20 @@ class RegionPostProcess:
         boxes = clip(boxes.expand(-1, -1, classes, -1).flatten(1, 2), sizes)
         labels = torch.arange(classes, device=scores.device).repeat(regions).expand(batch, -1)
         usable = (scores > self.score_threshold).flatten(1) & boxes.isfinite().all(-1)
-        limits = (self.nms_threshold, self.max_detections)
-        return classwise_nms(boxes, scores.flatten(1), labels, usable, *limits, nms_in_sort_order)
+        return classwise_nms(
+            boxes,
+            scores.flatten(1),
+            labels,
+            usable,
+            threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+            nms=nms_in_sort_order,
+        )
 
 
-def score_voting(found: Detections, boxes: Tensor, scores: Tensor, sigma: float, min_iou: float = 0.01) -> Detections:
+def score_voting(
+    found: Detections, boxes: Tensor, scores: Tensor, sigma: float, *, min_iou: float = 0.01
+) -> Detections:
     """Move each detection to the weighted mean of the boxes around it (PAA: Kim and Lee 2020, section 3.4).
 
     The weight of a box (B,P,4) is exp(-(1 - IoU)^2 / sigma) times its score (B,P,C) in the detection's class. Boxes

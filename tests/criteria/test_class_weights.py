@@ -87,7 +87,7 @@ def test_every_head_of_a_model_is_weighted(name: str) -> None:
     torch.manual_seed(0)
     options = {"backbone": "test_byobnet"} if "detr" not in name else {}
     model = create_model(name, num_classes=3, backbone_weights=None, image_size=64, **options).train()
-    batch = generated_batch(2, 3, 64, 64, torch.device("cpu"))
+    batch = generated_batch(2, 3, height=64, width=64, device=torch.device("cpu"))
 
     def gradients() -> dict[str, torch.Tensor | None]:
         model.network.zero_grad(set_to_none=True)

@@ -81,7 +81,7 @@ def test_boxes_follow_pixels(seed: int) -> None:
     with seeded(seed):
         looked_at += assert_boxes_are_where_colors_are(resize(scene, 77, 203), 1.5)
         looked_at += assert_boxes_are_where_colors_are(fit(scene, 100, 100, 1.3), 1.5)
-        looked_at += assert_boxes_are_where_colors_are(window(scene, -10, 30, 90, 200), 0.5)
+        looked_at += assert_boxes_are_where_colors_are(window(scene, top=-10, left=30, height=90, width=200), 0.5)
         looked_at += assert_boxes_are_where_colors_are(min_iou_crop(scene), 0.5)
         looked_at += assert_boxes_are_where_colors_are(large_scale_jitter(scene, 110, 140, (0.5, 2.0)), 2)
     assert looked_at > 20

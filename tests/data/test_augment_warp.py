@@ -38,7 +38,7 @@ def test_pixels_move_with_their_boxes() -> None:
     corners = set()
     for seed in range(60):
         with seeded(seed):
-            moved = warp(scene, 96, 128, (0.6, 1.4), (0.8, 1.2), 0.2)
+            moved = warp(scene, 96, 128, scale=(0.6, 1.4), stretch=(0.8, 1.2), shift=0.2)
         assert moved["image"].shape == (3, 96, 128)
         assert (bright_hull(moved["image"]) - plain_boxes(moved)[0]).abs().max() <= 1.5
         corners.add(int(plain_boxes(moved)[0, 0]))
@@ -50,7 +50,7 @@ def test_factors_and_shifts_stay_in_their_ranges() -> None:
     widths, middles = [], []
     for seed in range(300):
         with seeded(seed):
-            box = plain_boxes(warp(scene, 200, 200, (0.6, 1.4), (0.8, 1.2), 0.2))[0]
+            box = plain_boxes(warp(scene, 200, 200, scale=(0.6, 1.4), stretch=(0.8, 1.2), shift=0.2))[0]
         widths.append(float(box[2] - box[0]) / 20)
         middles.append(float(box[0] + box[2]) / 400)
     assert 0.48 <= min(widths) < 0.6 and 1.45 < max(widths) <= 1.68
@@ -59,7 +59,7 @@ def test_factors_and_shifts_stay_in_their_ranges() -> None:
 
 def test_no_change_gives_the_corner_aligned_resize() -> None:
     scene = square(75, 100, (10, 10, 50, 50))
-    moved = warp(scene, 64, 64, (1.0, 1.0), (), 0.0)
+    moved = warp(scene, 64, 64, scale=(1.0, 1.0), stretch=(), shift=0.0)
     assert torch.equal(
         moved["image"].as_subclass(Tensor), NANODET.with_size(64).resize(scene["image"].as_subclass(Tensor))
     )
@@ -68,9 +68,9 @@ def test_no_change_gives_the_corner_aligned_resize() -> None:
 
 def test_what_leaves_the_canvas_is_removed_and_the_rest_is_black() -> None:
     scene = square(100, 100, (0, 0, 8, 8))
-    moved = warp(scene, 100, 100, (1.4, 1.4), (), 0.0)
+    moved = warp(scene, 100, 100, scale=(1.4, 1.4), stretch=(), shift=0.0)
     assert not len(moved["labels"]) and not len(moved["boxes"])
-    small = warp(scene, 100, 100, (0.5, 0.5), (), 0.0)
+    small = warp(scene, 100, 100, scale=(0.5, 0.5), stretch=(), shift=0.0)
     assert int(small["image"][:, :24].max()) == 0 and int(small["image"][:, 30:70, 40:70].min()) == 60
 
 

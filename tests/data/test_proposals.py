@@ -156,7 +156,9 @@ def scene(seed: int) -> Scene:
     image = torch.randint(0, 256, (3, 70, 90), generator=generator, dtype=torch.uint8)
     corner = torch.rand(5, 2, generator=generator) * 50
     boxes = torch.cat((corner, corner + 4 + torch.rand(5, 2, generator=generator) * 30), 1)
-    return make_scene(image, boxes, torch.arange(5), torch.tensor([0, 0, 1, 0, 0]), torch.tensor([0, 0, 0, 1, 0]))
+    return make_scene(
+        image, boxes, torch.arange(5), torch.tensor([0, 0, 1, 0, 0]), ignore=torch.tensor([0, 0, 0, 1, 0])
+    )
 
 
 def augmented(settings: AugmentSettings, seed: int, extra: Tensor | None) -> Scene:

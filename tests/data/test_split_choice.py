@@ -83,10 +83,10 @@ def test_the_run_folder_lists_the_held_out_images(tmp_path: Path) -> None:
     train, val, _ = open_sets(DataSettings(str(write_coco(tmp_path)), val_share=0.5))
     processes: Any = SimpleNamespace(device=torch.device("cpu"), world_size=1)
     recipe = with_settings(Recipe(), {"data.path": str(tmp_path), "data.val_share": 0.5})
-    write_record(tmp_path, recipe, processes, train, val)
+    write_record(tmp_path, recipe, processes, train, val_set=val)
     assert val is not None and (tmp_path / "val_images.txt").read_text() == f"{val[0].path.name}\n"
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["train"] == {"split": "train", "images": 1} and record["val"] == {"split": "val", "images": 1}
     (tmp_path / "run.json").write_text(json.dumps({**record, "started": "yesterday"}))
-    write_record(tmp_path, recipe, processes, train, val)
+    write_record(tmp_path, recipe, processes, train, val_set=val)
     assert json.loads((tmp_path / "run.json").read_text())["started"] == "yesterday"  # of a resumed run

@@ -83,7 +83,7 @@ def test_memory_and_operations_follow_from_the_model(data: Path) -> None:
     recipe, images = small(), planned_images(data)
     model, _ = build_model(recipe, images[0], fresh=False)
     before, weights = torch.get_rng_state(), {name: one.clone() for name, one in model.state_dict().items()}
-    plan = make_plan(recipe, model, *images, Processes(torch.device("cpu")))
+    plan = make_plan(recipe, model, *images, processes=Processes(torch.device("cpu")))
     parameters = sum(p.numel() for p in model.parameters())
     buffers = sum(b.numel() * b.element_size() for b in model.network.buffers())
     assert plan.memory.states == pytest.approx((5 * 4 * parameters + 2 * buffers) / 1e9)

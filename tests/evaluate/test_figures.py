@@ -120,6 +120,6 @@ def test_pictures_of_truth_and_errors() -> None:
     large = draw_comparison(black.resize((2000, 2000)), [], [], TRUTH["categories"])
     assert large.size == sheet.size  # text is drawn after scaling
     names = {one["id"]: one["name"] for one in TRUTH["categories"]}
-    errors = draw_errors(black, [], [found(4, 7, [20, 20, 100, 100])], here, names)
+    errors = draw_errors(black, [], [found(4, 7, [20, 20, 100, 100])], here, names=names)
     colors = {color for _, color in errors.getcolors(1 << 24) or []}
     assert {(255, 56, 56), (255, 214, 0)} <= colors and (170, 178, 188) not in colors

@@ -52,7 +52,7 @@ class SeesColor(nn.Module):
 def stand_in(smallest: float = 10, largest: float = 10_000, **preprocess: Any) -> DetectionModel:
     """A ``DetectionModel`` around :class:`SeesColor` whose input is at most 256 pixels wide and high."""
     settings = {**PLAIN, "short": 256, "long": 256, **preprocess}
-    model = DetectionModel(SeesColor(smallest, largest), Preprocess(**settings), "sees_color", 3, {})
+    model = DetectionModel(SeesColor(smallest, largest), Preprocess(**settings), "sees_color", 3, options={})
     model.set_classes(("red", "green", "blue"), (4, 7, 9))
     return model
 

@@ -101,10 +101,10 @@ def test_tiles_go_through_the_network_in_batches() -> None:
 def test_merging_keeps_classes_apart_and_the_best_of_doubles() -> None:
     boxes = torch.tensor([[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10], [50, 50, 60, 60]]).float()
     scores, labels = torch.tensor([0.5, 0.9, 0.7, 0.2]), torch.tensor([0, 0, 1, 0])
-    kept = merge(boxes, scores, labels, torch.zeros(4, 4, dtype=torch.bool), 0.5)
+    kept = merge(boxes, scores, labels, torch.zeros(4, 4, dtype=torch.bool), nms=0.5)
     assert kept[0].tolist() == [boxes[i].tolist() for i in (1, 2, 3)]
     assert kept[1].tolist() == pytest.approx([0.9, 0.7, 0.2])
-    empty = merge(boxes[:0], scores[:0], labels[:0], torch.zeros(0, 4, dtype=torch.bool), 0.5)
+    empty = merge(boxes[:0], scores[:0], labels[:0], torch.zeros(0, 4, dtype=torch.bool), nms=0.5)
     assert [len(part) for part in empty] == [0, 0, 0]
 
 

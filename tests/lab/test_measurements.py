@@ -137,10 +137,10 @@ def test_the_same_weights_are_stable_and_others_are_not() -> None:
     again = match_stages(model_of(seed=0).network, batch_of(), LATE)
     assert {"queries", BY_TOKEN, "faster_rcnn/rpn", "atss/dense"} == set(first)
     same: dict[str, Instability] = {}
-    add_changes("a", first, again, 2, same)
+    add_changes("a", first, again, 2, into=same)
     assert all(one.to_dict()["instability"] == 0 for one in same.values()) and len(same) == 4
     different: dict[str, Instability] = {}
-    add_changes("a", first, other, 2, different)
+    add_changes("a", first, other, 2, into=different)
     assert different["atss/dense"].to_dict()["instability"] == 0  # its assigner reads anchors alone
     assert different["queries"].to_dict()["instability"] > 0
     assert sorted(first["queries"][0][first["queries"][0] >= 0].tolist()) == [0, 1]

@@ -18,7 +18,8 @@ from poise.predictions import Predictions
 def test_weights_are_those_of_the_losses_and_of_dws_equations() -> None:
     predictions, truth, number = predictions_of(Predictions, 1, 0, POINTS), truth_of([6], 1), 2
     box, label = truth.boxes[0, number].double(), int(truth.labels[0, number])
-    weights = weigh_object(predictions, truth, number, *DW_FORMS["code"])
+    dw, criterion = DW_FORMS["code"]
+    weights = weigh_object(predictions, truth, number, dw, criterion=criterion)
     score = predictions.logits[0, :, label].double().sigmoid()
     overlap = box_iou(predictions.boxes[0].double(), box[None])[:, 0]
     torch.testing.assert_close(weights.iou, overlap, rtol=1e-4, atol=1e-6)

@@ -200,8 +200,10 @@ def test_five_hundred_objects_and_none(tmp_path: Path) -> None:
     assert default_object(none) == -1 and "M = 0 objects" in to_text(none, -1, NAMES)
     for example in (many, none):
         number = default_object(example)
-        draw_example(example, pixels, number, NAMES, "title").savefig(tmp_path / "figure.png", dpi=40)
-        page = example_page(example, (tmp_path / "figure.png").read_bytes(), number, NAMES, "a <b> title", ["a note"])
+        draw_example(example, pixels, number, NAMES, title="title").savefig(tmp_path / "figure.png", dpi=40)
+        page = example_page(
+            example, (tmp_path / "figure.png").read_bytes(), number, NAMES, title="a <b> title", notes=["a note"]
+        )
         assert "a &lt;b&gt; title" in page and "<b>" not in page and "the steps give the result of the assigner" in page
 
 

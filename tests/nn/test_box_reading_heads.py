@@ -86,7 +86,15 @@ def star_head(star: bool, refine: bool) -> StarHead:
     torch.manual_seed(0)
     layer = StarConv if star else PlainConv
     refinement = StarRefinement(16, 2, layer(16)) if refine else None
-    return StarHead(16, 3, square_anchors(STRIDES), layer(16), refinement, 1, distance_scales=distance_scales(STRIDES))
+    return StarHead(
+        16,
+        3,
+        square_anchors(STRIDES),
+        layer(16),
+        refinement=refinement,
+        depth=1,
+        distance_scales=distance_scales(STRIDES),
+    )
 
 
 @pytest.mark.parametrize("star", [True, False])
@@ -113,4 +121,4 @@ def test_any_finite_feature_gives_finite_boxes() -> None:
 
 def test_the_number_of_levels_must_agree() -> None:
     with pytest.raises(ValueError, match="1 distance scales for 2 levels"):
-        StarHead(16, 3, square_anchors(STRIDES), StarConv(16), None, 1, distance_scales=(64,))
+        StarHead(16, 3, square_anchors(STRIDES), StarConv(16), refinement=None, depth=1, distance_scales=(64,))

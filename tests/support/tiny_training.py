@@ -143,7 +143,7 @@ def tiny_training(
         processes.world_size,
     )
     print(*state.align(plan.batches_per_epoch, recipe.train.accumulate), flush=True)
-    log = TrainingLog(state, out, processes, SilentDisplay(), 0, recipe.schedule.epochs)
+    log = TrainingLog(state, out, processes, SilentDisplay(), steps=0, epochs=recipe.schedule.epochs)
     training = Training(state, TinyLoader(plan, workers), recipe, out, processes, log, {"name": "tiny"})
 
     def validate() -> dict[str, float]:

@@ -19,7 +19,7 @@ HEADLINE |= {"ap_large": "AP large"}
 MOST_CLASSES = 100  # of the table; metrics.json has all
 
 
-def model_card(model: DetectionModel, address: str, license: str, recipe: Recipe | None, folder: Path) -> str:
+def model_card(model: DetectionModel, address: str, license: str, recipe: Recipe | None, *, folder: Path) -> str:
     """Return the text of ``README.md``.
 
     Args:

@@ -37,8 +37,7 @@ class Detector:
     """A detection model with a device: ``predict``, ``train``, ``val`` and ``save``.
 
     Attributes:
-        model: the ``DetectionModel``.
-        device: the device of the model.
+        model, device: the ``DetectionModel``, and its device.
         trained: False while the weights are random.
     """
 
@@ -287,16 +286,16 @@ class Detector:
         model = with_postprocess_options(model, max_detections=max_detections)
         loading: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
         opening: dict[str, Any] = {"on_bad_data": on_bad_data, "follow_links": follow_links, "class_map": class_map}
-        regions: dict[str, Any] = {"proposals": proposals, "proposals_limit": proposals_limit}
-        images, loader = self.batches(data, split, **loading, **opening, **regions)
+        opening |= {"proposals": proposals, "proposals_limit": proposals_limit}
+        images, loader = self.batches(data, split, **loading, **opening)
         truth = images.to_coco()
         measure = measure_of(truth, max_detections, metrics)
         if tta is not None:
             from poise.data import evaluation_loader
             from poise.inference.view_evaluation import evaluate_views
 
-            loaders = partial(evaluation_loader, images, **loading)
-            return evaluate_views(model, wanted_views(tta), loaders, truth, self.device, measure, progress)
+            loaders, views = partial(evaluation_loader, images, **loading), wanted_views(tta)
+            return evaluate_views(model, views, loaders, truth, device=self.device, measure=measure, progress=progress)
         return evaluate(model, loader, truth, device=self.device, measure=measure, progress=progress)
 
     def batches(
@@ -318,9 +317,9 @@ class Detector:
         if not self.trained:
             warn_random_weights(self.model.name)
         self.model.check_proposals(proposals is not None)
-        images = open_images(
-            self.model, self.run_folder, data, split, on_bad_data, follow_links, class_map, proposals, proposals_limit
-        )
+        reading: dict[str, Any] = {"on_bad_data": on_bad_data, "follow_links": follow_links, "class_map": class_map}
+        reading |= {"proposals": proposals, "proposals_limit": proposals_limit}
+        images = open_images(self.model, self.run_folder, data, split, **reading)
         return images, evaluation_loader(images, self.model.preprocess, batch_size=batch_size, workers=workers)
 
     def drop_training_parts(self) -> Detector:

@@ -21,6 +21,7 @@ def open_images(
     run: Path | None,
     data: Paths | ImageSet,
     split: str | None,
+    *,
     on_bad_data: Literal["error", "skip"],
     follow_links: bool,
     class_map: ClassMap | None,
@@ -37,8 +38,15 @@ def open_images(
     if isinstance(data, ImageSet):
         images = data
     else:
-        opening = split, run, on_bad_data, follow_links
-        images, note = open_for_evaluation(data, *opening, class_map=class_map, trained_with=model.class_map)
+        images, note = open_for_evaluation(
+            data,
+            split,
+            run,
+            on_bad_data,
+            follow_links=follow_links,
+            class_map=class_map,
+            trained_with=model.class_map,
+        )
         if note:
             warnings.warn(note, SplitWarning, stacklevel=4)
     if proposals is not None:

@@ -89,7 +89,7 @@ def write_repository(run: str | os.PathLike[str], address: str, license: str, fo
     with_metrics = file.name == "best.pt" and (file.parent / METRICS).is_file()  # the metrics of a run are its best
     if with_metrics:
         shutil.copyfile(file.parent / METRICS, folder / METRICS)
-    card = model_card(model, address, license, recipe, folder)
+    card = model_card(model, address, license, recipe, folder=folder)
     write_text_atomically(folder / "README.md", card)
 
 

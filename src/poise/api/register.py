@@ -50,7 +50,7 @@ def register_assigner(
         needs_anchors: the IoU of the priors is read; heads of points then get square anchors.
         criterion: for an assigner with a kind of ``PairWeights`` of its own: the criterion that it brings along.
     """
-    add("assigner", ASSIGNERS, name, Choice(build, "anchors" if needs_anchors else "predictions"), _caller())
+    add("assigner", ASSIGNERS, name, Choice(build, "anchors" if needs_anchors else "predictions"), module=_caller())
     made = made_type(build)
     if criterion is not None and made is not None:
         returned = get_type_hints(vars(made)["__call__"]).get("return")
@@ -64,7 +64,7 @@ def register_assigner(
 
 def register_sampler(name: str, build: Callable[..., Sampler]) -> None:
     """Add a sampler of regions for two-stage detectors; ``build`` as in :func:`register_assigner`."""
-    add("sampler", SAMPLERS, name, build, _caller())
+    add("sampler", SAMPLERS, name, build, module=_caller())
 
 
 def register_criterion(name: str, build: Callable[..., Criterion]) -> None:
@@ -75,7 +75,7 @@ def register_criterion(name: str, build: Callable[..., Criterion]) -> None:
             decide which heads and assigners it is compatible with. An option ``coder`` gets the model's own encoding of
             boxes.
     """
-    add("criterion", CRITERIA, name, build, _caller())
+    add("criterion", CRITERIA, name, build, module=_caller())
 
 
 def register_head(
@@ -99,7 +99,7 @@ def register_head(
     builder = one_stage(head, assigner, criterion)
     for short, backbone in BACKBONES.items():
         entry = Entry(builder, {"backbone": backbone}, preprocess or Preprocess())
-        add("model", NAMES, f"{name}_{short}_fpn", entry, _caller())
+        add("model", NAMES, f"{name}_{short}_fpn", entry, module=_caller())
 
 
 def register_backbone(name: str, build: Callable[[Sequence[int]], nn.Module]) -> None:
@@ -109,7 +109,7 @@ def register_backbone(name: str, build: Callable[[Sequence[int]], nn.Module]) ->
         build: ``build(stages)`` returns a module from pixels (B,3,H,W) to one map of each stage, finest first; stage s
             has stride 2^s. Its attribute ``channels`` has the number of channels of each map.
     """
-    add("backbone", timm_features.BACKBONES, name, build, _caller())
+    add("backbone", timm_features.BACKBONES, name, build, module=_caller())
 
 
 def register_model(name: str, builder: Callable[..., nn.Module], *, preprocess: Preprocess | None = None) -> None:
@@ -121,12 +121,12 @@ def register_model(name: str, builder: Callable[..., nn.Module], *, preprocess: 
             keyword arguments are the options of the model.
         preprocess: image size and normalization; by default those of most models.
     """
-    add("model", NAMES, name, Entry(builder, {}, preprocess or Preprocess()), _caller())
+    add("model", NAMES, name, Entry(builder, {}, preprocess or Preprocess()), module=_caller())
 
 
 def register_recipe(name: str, function: Callable[[], Recipe]) -> None:
     """Add a recipe: ``poise train name``. The first line of the docstring stands in ``poise recipes``."""
-    add("recipe", RECIPES, name, function, _caller())
+    add("recipe", RECIPES, name, function, module=_caller())
 
 
 def register_dataset_format(
@@ -141,7 +141,7 @@ def register_dataset_format(
             path, ``width`` and ``height``, ``annotations`` with ``image_id``, ``category_id`` and ``bbox``, and
             ``categories``. It is checked like a COCO file.
     """
-    add("dataset format", FORMATS, name, DatasetFormat(splits, read), _caller())
+    add("dataset format", FORMATS, name, DatasetFormat(splits, read), module=_caller())
 
 
 def register_augmentation(name: str, build: Callable[..., Callable[[Any], Any]]) -> None:
@@ -152,7 +152,7 @@ def register_augmentation(name: str, build: Callable[..., Callable[[Any], Any]])
             ``boxes`` (n,4), both tv_tensors, ``labels`` and flags, so that transforms of torchvision.transforms.v2 fit.
             The image keeps its size. Random numbers are drawn from PyTorch's generator, so that runs can be repeated.
     """
-    add("augmentation", AUGMENTATIONS, name, build, _caller())
+    add("augmentation", AUGMENTATIONS, name, build, module=_caller())
 
 
 def register_metric(name: str, function: Metric) -> None:
@@ -162,7 +162,7 @@ def register_metric(name: str, function: Metric) -> None:
         function: ``function(truth, detections)`` returns a number in [0,1] from the truth as a COCO dictionary and the
             detections as COCO results.
     """
-    add("metric", METRICS, name, function, _caller())
+    add("metric", METRICS, name, function, module=_caller())
 
 
 def _caller() -> str:

@@ -18,7 +18,7 @@ from poise.structures import Priors
 CenterPriorFunction = Callable[[Priors, Objects, Pairs], Tensor]
 
 
-def gaussian(priors: Priors, boxes: Tensor, mean: Tensor, sigma: Tensor, pairs: Pairs) -> Tensor:
+def gaussian(priors: Priors, boxes: Tensor, mean: Tensor, sigma: Tensor, *, pairs: Pairs) -> Tensor:
     """Gaussian of the distance from the center in strides, around ``mean`` with width ``sigma``, both (B,G,2)."""
     centers = priors.centers.float()
     cells = torch.cat((centers, priors.strides[:, None].expand(*centers.shape[:2], 1)), -1)
@@ -48,7 +48,7 @@ class CenterPrior(nn.Module):
     def forward(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
         """Return weights in [0,1] of the pairs."""
         mean, sigma = self.mean[objects.labels].float(), self.sigma[objects.labels].float()
-        return gaussian(priors, objects.boxes, mean, sigma, pairs)
+        return gaussian(priors, objects.boxes, mean, sigma, pairs=pairs)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class GaussianCenterPrior:
 
     def __call__(self, priors: Priors, objects: Objects, pairs: Pairs) -> Tensor:
         mean = torch.zeros_like(objects.boxes[..., :2])
-        return gaussian(priors, objects.boxes, mean, torch.full_like(mean, self.sigma), pairs)
+        return gaussian(priors, objects.boxes, mean, torch.full_like(mean, self.sigma), pairs=pairs)
 
 
 @dataclass(frozen=True)

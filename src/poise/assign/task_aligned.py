@@ -51,11 +51,11 @@ class TaskAligned:
         overlap = iou(candidates.from_priors(boxes), objects_of).view_as(metric)
         positive = (metric > 0) & centers_inside & truth.valid[..., None]
         best = highest_value_wins(index, overlap, positive, count)
-        quality = quality_of(best, index, positive, metric, overlap)
+        quality = quality_of(best, index, positive, metric, overlap=overlap)
         return Assignment(best.index, best.found, ~reachable & ~best.found, quality)
 
 
-def quality_of(best: BestObject, index: Tensor, positive: Tensor, metric: Tensor, overlap: Tensor) -> Tensor:
+def quality_of(best: BestObject, index: Tensor, positive: Tensor, metric: Tensor, *, overlap: Tensor) -> Tensor:
     """The metric of positives, scaled so that its maximum over an object's positives is their highest IoU, (B,N)."""
     flat, number = index.flatten(1), torch.arange(index.shape[1], device=index.device)[:, None]
     positive = positive & (best.index.gather(1, flat).view_as(index) == number)

@@ -164,6 +164,7 @@ class RegionStage(nn.Module):
         assigner: HardAssigner | SwitchAtEpoch[HardAssigner],
         sampler: Sampler | SwitchAtEpoch[Sampler],
         criterion: RegionCriterion | SwitchAtEpoch[RegionCriterion],
+        *,
         postprocess: RegionPostProcess,
     ) -> None:
         super().__init__()

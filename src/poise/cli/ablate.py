@@ -87,7 +87,9 @@ def parse(words: Sequence[str]) -> Arguments:
     default = Arguments(name=name, recipe=start)
     if set(HELP_WORDS) & set(words):
         words = [word for word in words if word in HELP_WORDS]
-    return parse_words(Arguments, f"poise ablate {name}".rstrip(), train.with_python_booleans(words), default, HELP)
+    return parse_words(
+        Arguments, f"poise ablate {name}".rstrip(), train.with_python_booleans(words), default=default, details=HELP
+    )
 
 
 def _recipe_of(name: str) -> Recipe:

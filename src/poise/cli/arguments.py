@@ -29,6 +29,7 @@ def parse(
     kind: type[Parsed],
     program: str,
     words: Sequence[str],
+    *,
     default: Parsed | None = None,
     details: CommandHelp | None = None,
     shown: Mapping[str, Any] | None = None,
@@ -50,7 +51,11 @@ def parse(
     """
     wanted = list(words)
     if set(HELP_WORDS) & set(wanted):
-        print(render_help(kind, program, details or CommandHelp(), "--help-all" in wanted, default, shown))
+        print(
+            render_help(
+                kind, program, details or CommandHelp(), "--help-all" in wanted, default=default, defaults=shown
+            )
+        )
         raise SystemExit(0)
     refuse_unknown(wanted, set(option_names(kind)), program)
     import tyro

@@ -43,9 +43,10 @@ def run(arguments: Arguments) -> int:
 
     shown = sys.stderr.isatty() and not arguments.json
     progress = _show_progress if shown else None
-    options = not arguments.quick, progress, arguments.workers, arguments.follow_links
     several = len(arguments.data) > 1
-    reports = [check_data(path, *options, {} if several else arguments.class_map) for path in arguments.data]
+    options = not arguments.quick, progress, arguments.workers
+    links, class_map = arguments.follow_links, {} if several else arguments.class_map
+    reports = [check_data(path, *options, follow_links=links, class_map=class_map) for path in arguments.data]
     if shown:
         print("\r\x1b[K", end="", file=sys.stderr)
     joined = check_joined(arguments.data, arguments.class_map, arguments.follow_links) if several else None

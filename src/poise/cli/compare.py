@@ -118,7 +118,7 @@ def _common_images(arguments: Arguments, detectors: Sequence[Detector]) -> tuple
             arguments.split,
             one.run_folder,
             arguments.on_bad_data,
-            arguments.follow_links,
+            follow_links=arguments.follow_links,
             class_map=arguments.class_map or None,
             trained_with=one.model.class_map,
         )
@@ -162,7 +162,7 @@ def _draw(
                     [evaluation.detections[i] for i in rows] for rows in (errors.true_positives, errors.false_positives)
                 )
                 missed = [truth["annotations"][i] for i in errors.missed]
-                pictures.append(draw_errors(images.read(place[one.image_id]), found, false, missed, names))
+                pictures.append(draw_errors(images.read(place[one.image_id]), found, false, missed, names=names))
             titles = [f"{name}: {f} false, {m} missed" for name, f, m in zip(ORDER, one.false, one.missed, strict=True)]
             name = f"{kind}_{number}.jpg"
             side_by_side(pictures, titles, font_size=20).save(folder / name, quality=90)

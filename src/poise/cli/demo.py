@@ -58,7 +58,7 @@ def run(arguments: Arguments) -> int:
     out = arguments.out or free_folder(Path("runs"), "demo")
     print(f"generating scenes in {out / 'data'}", flush=True)
     val = max(1, arguments.images // 8)
-    data = write_demo_data(out / "data", arguments.images, val, arguments.seed, SIZE, style="plain")
+    data = write_demo_data(out / "data", arguments.images, val, arguments.seed, size=SIZE, style="plain")
     seconds = TRAINING_FRACTION * (60 * arguments.minutes - (time.monotonic() - started))
     recipe = with_settings(demo(1, arguments.from_scratch), {"data.path": str(data), "train.seed": arguments.seed})
     precision, step = fastest_precision(recipe)

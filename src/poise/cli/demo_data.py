@@ -38,8 +38,16 @@ def run(arguments: Arguments) -> int:
     """Write the data and print its path."""
     from poise.data.demo import write_demo_data
 
-    settings = arguments.seed, arguments.size, arguments.style, arguments.test, arguments.classes
-    write_demo_data(arguments.out, arguments.train, arguments.val, *settings)
+    write_demo_data(
+        arguments.out,
+        arguments.train,
+        arguments.val,
+        arguments.seed,
+        size=arguments.size,
+        style=arguments.style,
+        test=arguments.test,
+        classes=arguments.classes,
+    )
     test = f", {arguments.test} test images" if arguments.test else ""
     print(f"{arguments.out}: {arguments.train} training and {arguments.val} validation images{test}, COCO layout")
     print(f"try: poise check {arguments.out}   or: poise train atss_r18_fpn --data {arguments.out}")

@@ -117,7 +117,7 @@ def run(arguments: Arguments) -> int:
         arguments.split,
         detector.run_folder,
         arguments.on_bad_data,
-        arguments.follow_links,
+        follow_links=arguments.follow_links,
         class_map=arguments.class_map or None,
         trained_with=detector.model.class_map,
     )
@@ -186,7 +186,7 @@ def _save_proposals(detector: Detector, arguments: Arguments, images: ImageSet) 
     )
     path = arguments.save_proposals
     assert path is not None
-    coverage = write_proposals(detector.model, loader, images.to_coco(), path, detector.device)
+    coverage = write_proposals(detector.model, loader, images.to_coco(), path, device=detector.device)
     recall = {"recall_50": coverage.recall(0.5), "recall_50_95": coverage.recall()}
     if arguments.json:
         counts = {"images": coverage.images, "proposals": coverage.proposals, "objects": coverage.objects}

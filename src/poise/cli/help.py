@@ -78,6 +78,7 @@ def render_help(
     program: str,
     details: CommandHelp,
     everything: bool = False,
+    *,
     default: Any = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> str:

@@ -92,12 +92,12 @@ def run(arguments: Arguments) -> int:
         raise ValueError(f"--object {number}: {image.name} has {example.num_objects} objects, from 0 on")
     title = f"{method.model.name}, {stage}: {type(example.assigner).__name__} on {image.name}"
     names = method.model.class_names
-    figure = figure_bytes(example, image.pixels, number, names, title)
+    figure = figure_bytes(example, image.pixels, number, names, title=title)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     if arguments.out.suffix == ".png":
         write_bytes_atomically(arguments.out, figure)
     else:
-        write_text_atomically(arguments.out, example_page(example, figure, number, names, title, notes))
+        write_text_atomically(arguments.out, example_page(example, figure, number, names, title=title, notes=notes))
     if arguments.tensors is not None:
         _write_tensors(example, arguments.tensors)
     if arguments.json:

@@ -141,10 +141,10 @@ def _run_weights(arguments: WeightsArguments) -> int:
     anchors = four_anchors(weights)
     height, width = method.batch(image).truth.sizes[0].tolist()
     sides = (image.pixels.shape[2] / width, image.pixels.shape[1] / height)
-    where = image.boxes[number], weights, anchors, _scale(sides)
+    where, scale = (image.boxes[number], weights, anchors), _scale(sides)
     title = f"{method.name}, {image.name}, object {number} ({image_set.class_names[int(image.labels[number])]})"
-    draw_anchors(image, *where, arguments.out / "weights-anchors.png", title)
-    draw_weight_maps(image, *where, arguments.out / "weights-maps.png", title)
+    draw_anchors(image, *where, scale=scale, path=arguments.out / "weights-anchors.png", title=title)
+    draw_weight_maps(image, *where, scale=scale, path=arguments.out / "weights-maps.png", title=title)
     rows = {letter: _row(weights, n) for letter, n in zip(LETTERS, anchors, strict=True)}
     content = {"model": method.name, "image": image.name, "object": number, "form": form, "anchors": rows}
     text = json.dumps({**content, "notes": notes}, indent=1, ensure_ascii=False)
@@ -205,7 +205,7 @@ def _weigh(method: Method, image: AnnotatedImage, arguments: WeightsArguments) -
     sides = batch.truth.boxes[0, :, 2:] - batch.truth.boxes[0, :, :2]
     largest = sorted(objects, key=lambda n: -float(sides[n].prod()))
     for number in largest if arguments.object is None else [arguments.object]:
-        weights = weigh_object(predictions, batch.truth, number, dw, criterion)
+        weights = weigh_object(predictions, batch.truth, number, dw, criterion=criterion)
         if int(weights.positive.sum()) >= 4 or arguments.object is not None:
             return number, weights.cpu(), form
     number = f"none of its {len(objects)} objects has four positives under ATSS" if objects else "it has no objects"

@@ -35,7 +35,7 @@ def open_images(arguments: Any, notes: list[str]) -> ImageSet:
         arguments.split,
         run,
         arguments.on_bad_data,
-        arguments.follow_links,
+        follow_links=arguments.follow_links,
         class_map=arguments.class_map or None,
         trained_with=_stored_class_map(arguments.models),
     )

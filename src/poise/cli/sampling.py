@@ -63,7 +63,7 @@ def run(arguments: Arguments) -> int:
         arguments.split,
         None,
         arguments.on_bad_data,
-        arguments.follow_links,
+        follow_links=arguments.follow_links,
         class_map=arguments.class_map or None,
         trained_with=detector.model.class_map,
         preferred=("train", "val", "test"),

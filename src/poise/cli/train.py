@@ -155,7 +155,7 @@ def parse(words: Sequence[str]) -> Arguments:
     default, program = Arguments(name=name, recipe=start), f"poise train {name}".rstrip()
     details = replace(HELP, model=start.model.name if start.model.name in model_rows() else "")
     words, values = with_python_booleans(words), values_of_short_options(start)
-    return parse_words(Arguments, program, words, default, details, values)
+    return parse_words(Arguments, program, words, default=default, details=details, shown=values)
 
 
 def values_of_short_options(recipe: Recipe) -> dict[str, Any]:

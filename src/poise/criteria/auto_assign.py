@@ -34,4 +34,4 @@ class AutoAssignCriterion:
 
     def weights(self, predictions: Predictions, assignment: CenteredBags, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the likelihood of its bags, and as a negative."""
-        return bag_weights(predictions, assignment, truth, self.positive_weight, self.negative_weight)
+        return bag_weights(predictions, assignment, truth, self.positive_weight, negative_weight=self.negative_weight)

@@ -31,6 +31,7 @@ def bag_weights(
     assignment: BagWeights,
     truth: GroundTruth,
     positive_weight: float,
+    *,
     negative_weight: float,
 ) -> LossWeights:
     """Return how much each prior counts in the losses of bags.
@@ -69,4 +70,4 @@ class FreeAnchorCriterion:
 
     def weights(self, predictions: Predictions, assignment: BagWeights, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the likelihood of its bags, and as a negative."""
-        return bag_weights(predictions, assignment, truth, self.positive_weight, self.negative_weight)
+        return bag_weights(predictions, assignment, truth, self.positive_weight, negative_weight=self.negative_weight)

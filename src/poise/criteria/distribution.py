@@ -51,10 +51,10 @@ def focal_of_logits(predictions: Predictions, targets: Tensor, alpha: float = 0.
 
 
 def vfl_of_logits(
-    predictions: Predictions, targets: Tensor, alpha: float = 0.75, gamma: float = 2.0, iou_weighted: bool = True
+    predictions: Predictions, targets: Tensor, alpha: float = 0.75, gamma: float = 2.0, *, iou_weighted: bool = True
 ) -> Tensor:
     """Return the varifocal loss of p = sigmoid(logits)."""
-    return losses.varifocal(predictions.logits, targets, alpha, gamma, iou_weighted)
+    return losses.varifocal(predictions.logits, targets, alpha, gamma, iou_weighted=iou_weighted)
 
 
 def qfl_of_joint_scores(predictions: JointDistributionPredictions, targets: Tensor, beta: float = 2.0) -> Tensor:

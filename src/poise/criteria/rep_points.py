@@ -36,7 +36,7 @@ class InitialPointsCriterion:
     ) -> dict[str, Tensor]:
         """Return ``loss_pts_init``; ``assignment``, that of the refined boxes, is not used."""
         own = self.assigner(predictions, truth)
-        loss = box_loss(predictions.initial_boxes, predictions.priors, own, truth, self.unit, self.beta)
+        loss = box_loss(predictions.initial_boxes, predictions.priors, own, truth, unit=self.unit, beta=self.beta)
         return {"loss_pts_init": masked_sum(loss, own.positive * (self.weight / num_positives_clamped(own)))}
 
 
@@ -69,7 +69,9 @@ class RepPointsCriterion:
         """Return ``loss_cls``, ``loss_pts_init`` and ``loss_pts_refine``."""
         targets = self.targets(predictions, assignment, truth)
         class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
-        refined_loss = box_loss(predictions.boxes, predictions.priors, assignment, truth, self.unit, self.beta)
+        refined_loss = box_loss(
+            predictions.boxes, predictions.priors, assignment, truth, unit=self.unit, beta=self.beta
+        )
         return {
             "loss_cls": masked_sum(class_loss, targets.class_weights),
             **self.initial(predictions, assignment, truth),
@@ -94,7 +96,7 @@ class RepPointsCriterion:
 
 
 def box_loss(
-    boxes: Tensor, priors: Priors, assignment: Assignment, truth: GroundTruth, unit: float, beta: float
+    boxes: Tensor, priors: Priors, assignment: Assignment, truth: GroundTruth, *, unit: float, beta: float
 ) -> Tensor:
     """Return the smooth L1 loss of boxes in units of ``unit`` strides, summed over x1, y1, x2, y2, (B,N)."""
     sides = unit * priors.strides[:, None]

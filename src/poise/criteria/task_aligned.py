@@ -30,10 +30,10 @@ def focal_of_scores(log_scores: Tensor, targets: Tensor, alpha: float = 0.25, ga
 
 
 def vfl_of_scores(
-    log_scores: Tensor, targets: Tensor, alpha: float = 0.75, gamma: float = 2.0, iou_weighted: bool = True
+    log_scores: Tensor, targets: Tensor, alpha: float = 0.75, gamma: float = 2.0, *, iou_weighted: bool = True
 ) -> Tensor:
     """Return the varifocal loss of scores given by their logarithm."""
-    weight = losses.varifocal_weight(log_scores.exp(), targets, alpha, gamma, iou_weighted)
+    weight = losses.varifocal_weight(log_scores.exp(), targets, alpha, gamma, iou_weighted=iou_weighted)
     return weight * _cross_entropy(log_scores, targets)
 
 

@@ -56,7 +56,7 @@ def no_objects() -> ObjectColumns:
     )
 
 
-def assemble(name: str, root: Path, kind: str, found: RawSplit, log: FaultLog) -> ImageSet:
+def assemble(name: str, root: Path, kind: str, found: RawSplit, *, log: FaultLog) -> ImageSet:
     """Check everything that can be known without decoding images, and keep what is sound.
 
     Objects keep the order in which they stand in the file; images too.

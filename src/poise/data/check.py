@@ -76,6 +76,7 @@ def check_data(
     full: bool = True,
     progress: Progress | None = None,
     workers: int | None = None,
+    *,
     follow_links: bool = False,
     class_map: ClassMap | None = None,
 ) -> CheckReport:

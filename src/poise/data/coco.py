@@ -42,7 +42,7 @@ def read(name: str, tree: FileTree, file: Path, folders: Sequence[Path], log: Fa
     return _assemble(name, tree, content, annotations, file.relative_to(tree.root).as_posix(), folders, log)
 
 
-def read_dictionary(name: str, tree: FileTree, content: Any, source: str, log: FaultLog) -> ImageSet:
+def read_dictionary(name: str, tree: FileTree, content: Any, source: str, *, log: FaultLog) -> ImageSet:
     """One split from a COCO dictionary that a plug-in read, with the checks of COCO files.
 
     Args:
@@ -79,7 +79,7 @@ def _assemble(
     found.stated = dict(zip(found.files, stated, strict=True))
     annotations.number(log, found.source)
     _add_objects(content["annotations"], annotations, found, log)
-    return assemble(name, tree.root, "lvis" if lvis else "coco", found, log)
+    return assemble(name, tree.root, "lvis" if lvis else "coco", found, log=log)
 
 
 def _categories(records: list[Any], source: str, log: FaultLog) -> list[Category]:

@@ -125,9 +125,10 @@ def read_scene(record: ImageRecordLike) -> Scene:
         BadImage: the file cannot be read.
     """
     image = read_image(record.path, stated_size(record))
-    flags = (torch.from_numpy(np.array(values, dtype=bool)) for values in (record.crowd, record.ignore))
+    crowd, ignore = (torch.from_numpy(np.array(values, dtype=bool)) for values in (record.crowd, record.ignore))
     boxes = torch.from_numpy(np.array(record.boxes, dtype=np.float32))
-    scene = make_scene(image, boxes, torch.from_numpy(np.array(record.labels, dtype=np.int64)), *flags)
+    labels = torch.from_numpy(np.array(record.labels, dtype=np.int64))
+    scene = make_scene(image, boxes, labels, crowd, ignore=ignore)
     proposals = getattr(record, "proposals", None)
     return scene if proposals is None else with_proposals(scene, torch.from_numpy(np.array(proposals, np.float32)))
 
@@ -153,6 +154,7 @@ class DetectionDataset(Dataset["Item | Failure"]):
         pipeline: Pipeline,
         seed: int = 0,
         on_bad_image: Literal["error", "skip"] = "error",
+        *,
         later: tuple[int, Pipeline] | None = None,
     ) -> None:
         if on_bad_image not in ("error", "skip"):

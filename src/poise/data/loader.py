@@ -176,7 +176,7 @@ def train_loader(
         raise ValueError("augment.plain_epochs counts from the end of the training: give the number of epochs")
     pipeline = build_pipeline(augment, preprocess)
     later = (epochs - augment.plain_epochs, pipeline.plain()) if augment.plain_epochs and epochs is not None else None
-    dataset = DetectionDataset(image_set, pipeline, seed, on_bad_image, later)
+    dataset = DetectionDataset(image_set, pipeline, seed, on_bad_image, later=later)
     wide = _wide(image_set) if group_by_aspect else None
     plan = EpochPlan(len(image_set), batch_size, seed, rank, world_size, wide, drop_last)
     return TrainLoader(dataset, plan, preprocess, workers)

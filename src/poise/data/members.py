@@ -72,7 +72,7 @@ def read_member(tar: Path, name: str) -> bytes:
     return content
 
 
-def write_index(tar: Path, names: list[str], offsets: list[int], sizes: list[int], checksums: list[int]) -> None:
+def write_index(tar: Path, names: list[str], offsets: list[int], sizes: list[int], *, checksums: list[int]) -> None:
     """Write the index of a tar beside it."""
     strings = Strings.of(names)
     with Path(f"{tar}{INDEX}").open("wb") as file:

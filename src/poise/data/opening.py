@@ -127,6 +127,7 @@ def open_data(
     split: str | None = None,
     on_bad_data: Literal["error", "skip"] = "error",
     follow_links: bool = False,
+    *,
     class_map: ClassMap | None = None,
 ) -> ImageSet:
     """Open one split of a COCO, LVIS, YOLO or Pascal VOC data set as it is. Nothing is written.
@@ -214,7 +215,7 @@ def _find_plugged(root: Path, tree: FileTree) -> dict[str, Read]:
 
 def _read_plugged(name: str, form: DatasetFormat, root: Path, tree: FileTree, split: str, log: FaultLog) -> ImageSet:
     source = f"split '{split}' of {root}, read as '{name}' ({origin_of('dataset format', name)})"
-    return replace(coco.read_dictionary(split, tree, form.read(root, split), source, log), format=name)
+    return replace(coco.read_dictionary(split, tree, form.read(root, split), source, log=log), format=name)
 
 
 def _find_yolo(path: Path, tree: FileTree) -> dict[str, Read]:

@@ -57,7 +57,7 @@ class _Shard:
         self.tar.close()
         with self.partial.open("rb") as file:
             os.fsync(file.fileno())
-        write_index(self.file, self.names, self.offsets, self.sizes, self.checksums)
+        write_index(self.file, self.names, self.offsets, self.sizes, checksums=self.checksums)
         self.partial.replace(self.file)
 
 

@@ -57,7 +57,7 @@ def read(name: str, layout: Layout, log: FaultLog) -> ImageSet:
     if split.listed is not None:
         _log_unlisted(layout, split, log)
     _set_objects(found, rows, {text: i for i, text in enumerate(names, 1)})
-    return assemble(name, layout.root, "voc", found, log)
+    return assemble(name, layout.root, "voc", found, log=log)
 
 
 def _annotations(layout: Layout, split: Split) -> list[tuple[Labeled, str]]:

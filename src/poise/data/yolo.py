@@ -154,7 +154,7 @@ def read(name: str, root: Path, description: Description, tree: FileTree, log: F
     counts = ", ".join(f"{count} {kind}" for kind, count in Counter(lines.kinds).items())
     found.read_as += [f"label lines: {counts}"] if counts else []
     found.read_as += [f"labels of {folder}: in {path}" for folder, path in labels.other_folders.items()]
-    return assemble(name, root, "yolo", found, log)
+    return assemble(name, root, "yolo", found, log=log)
 
 
 def _split_path(description: Description, root: Path, part: str) -> Path:
@@ -229,7 +229,7 @@ def _add_image(found: RawSplit, lines: Lines, labels: LabelFinder, image: str, r
         return
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            lines.add(line, len(found.ids) - 1, size, f"{own[0]} line {number}", log)
+            lines.add(line, len(found.ids) - 1, size, f"{own[0]} line {number}", log=log)
 
 
 def _read_label(root: Path, label: str) -> str:

@@ -37,7 +37,7 @@ class Lines:
     fits_keypoints: set[int] = field(default_factory=set)  # column counts of which every line may hold keypoints
     no_keypoints: set[int] = field(default_factory=set)  # column counts of which a line cannot
 
-    def add(self, line: str, owner: int, size: tuple[int, int], where: str, log: FaultLog) -> None:
+    def add(self, line: str, owner: int, size: tuple[int, int], where: str, *, log: FaultLog) -> None:
         """Read a line; ``size`` is the width and height of its image in pixels."""
         words = line.split()
         try:

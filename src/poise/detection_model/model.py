@@ -33,6 +33,7 @@ class DetectionModel(nn.Module):
         preprocess: Preprocess,
         name: str,
         num_classes: int,
+        *,
         options: dict[str, Any],
         progress: Progress | None = None,
     ) -> None:
@@ -98,7 +99,7 @@ class DetectionModel(nn.Module):
             {**target, "boxes": target["boxes"].to(device) / factor}
             for target, factor in zip(targets, factors, strict=True)
         ]
-        return self.step(pixels, scaled, sizes, progress or self.progress, proposals).losses
+        return self.step(pixels, scaled, sizes, progress or self.progress, proposals=proposals).losses
 
     def prepare(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Preprocess images.
@@ -129,7 +130,7 @@ class DetectionModel(nn.Module):
             proposals: as in ``forward``, in pixels of this input.
         """
         check_targets(targets, self.num_classes)
-        return self.step(pixels, targets, None, progress or self.progress, proposals).losses
+        return self.step(pixels, targets, None, progress or self.progress, proposals=proposals).losses
 
     def step(
         self,
@@ -137,6 +138,7 @@ class DetectionModel(nn.Module):
         targets: Sequence[Target],
         sizes: Tensor | None,
         progress: Progress,
+        *,
         proposals: Sequence[Tensor] | None = None,
     ) -> StepOutput:
         """Return losses and matches; arguments as of ``losses``, and ``sizes`` (B,2) before padding."""

@@ -41,7 +41,9 @@ def with_postprocess_options(
     if not known:
         return model
     network = _replaced(model.network, changes, score_threshold)
-    changed = DetectionModel(network, model.preprocess, model.name, model.num_classes, model.options, model.progress)
+    changed = DetectionModel(
+        network, model.preprocess, model.name, model.num_classes, options=model.options, progress=model.progress
+    )
     changed.set_classes(model.class_names, model.category_ids)
     return changed.train(model.training)
 

@@ -48,6 +48,7 @@ class DenseBranch(nn.Module):
         assigner: Assigner | SwitchAtEpoch[Assigner],
         criterion: Criterion | SwitchAtEpoch[Criterion],
         postprocess: PostProcess,
+        *,
         hard_criterion: Criterion | SwitchAtEpoch[Criterion] | None = None,
         initial_criterion: LossFunction | None = None,
     ) -> None:
@@ -163,6 +164,7 @@ class GuidedDetector(nn.Module):
         neck: Neck,
         branch: DenseBranch,
         guide: AssignGuidanceModule,
+        *,
         detached: bool | SwitchAtEpoch[bool],
     ) -> None:
         super().__init__()

@@ -116,7 +116,7 @@ class QueryDetector(nn.Module):
             auxiliary, auxiliary_queries = self.collaboration(memory, truth, progress)
         *outputs, matched = self._decode(queries, supervised, auxiliary_queries, memory)
         with torch.autocast(batch.pixels.device.type, enabled=False):
-            step = self.compute_losses(queries, matched, [*supervised, *auxiliary_queries], outputs, truth)
+            step = self.compute_losses(queries, matched, [*supervised, *auxiliary_queries], outputs, truth=truth)
         return merge_outputs([step, auxiliary])
 
     def _split_one_to_many(self, queries: Queries) -> tuple[Queries, list[SupervisedQueries]]:
@@ -177,6 +177,7 @@ class QueryDetector(nn.Module):
         matched: DecoderOutput,
         supervised: Sequence[SupervisedQueries],
         outputs: Sequence[DecoderOutput],
+        *,
         truth: GroundTruth,
     ) -> StepOutput:
         """Return losses and matches of all decoder layers and of the encoder's proposals.

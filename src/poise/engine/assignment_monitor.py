@@ -76,6 +76,7 @@ class AssignmentMonitor:
         model: DetectionModel,
         train_set: ImageSet,
         folder: Path,
+        *,
         processes: Processes,
         every: int,
         images: int,

@@ -26,7 +26,7 @@ SHARE_OF_MEMORY = 0.85  # that a step may take of the free memory; images and ob
 
 
 def choose_batch_size(
-    recipe: Recipe, model: DetectionModel, train_set: ImageSet, processes: Processes, before: int | str | None = None
+    recipe: Recipe, model: DetectionModel, train_set: ImageSet, processes: Processes, *, before: int | str | None = None
 ) -> tuple[int, str]:
     """Images of one optimizer step, and a note for the user.
 
@@ -96,7 +96,9 @@ def _measurement(recipe: Recipe, model: DetectionModel, objects: int, device: to
         before = torch.cuda.memory_allocated(device)
         try:
             with torch.random.fork_rng(devices=[device]), torch.autocast("cuda", precision, precision is not None):
-                forward_and_backward(network, generated_batch(images, objects, height, width, device))
+                forward_and_backward(
+                    network, generated_batch(images, objects, height=height, width=width, device=device)
+                )
             return torch.cuda.max_memory_allocated(device) - before + states
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -122,7 +124,7 @@ def largest_image(preprocess: Preprocess, augment: AugmentSettings) -> tuple[int
     return preprocess.padded_size(short, max(preprocess.long, short, augment.longest))
 
 
-def generated_batch(images: int, objects: int, height: int, width: int, device: torch.device) -> Batch:
+def generated_batch(images: int, objects: int, *, height: int, width: int, device: torch.device) -> Batch:
     """Noise with ``objects`` objects of class 0 in a row on each image."""
     side = max(8.0, min(64.0, width / (objects + 1)))
     left = torch.arange(objects, device=device).float() * (width - side) / max(objects, 1)

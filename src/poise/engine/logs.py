@@ -27,7 +27,7 @@ class TrainingLog:
     """Collects the records of steps and reports their means."""
 
     def __init__(
-        self, state: TrainingState, folder: Path, processes: Processes, display: Display, steps: int, epochs: int
+        self, state: TrainingState, folder: Path, processes: Processes, display: Display, *, steps: int, epochs: int
     ) -> None:
         self.state, self.folder, self.processes, self.display = state, folder, processes, display
         self.steps, self.epochs = steps, epochs

@@ -71,7 +71,7 @@ def draw_curves(folder: Path) -> None:
 
 
 def write_evaluation(
-    folder: Path, evaluation: Evaluation, image_set: ImageSet, limit: int, epoch: int | None = None
+    folder: Path, evaluation: Evaluation, image_set: ImageSet, limit: int, *, epoch: int | None = None
 ) -> Analysis:
     """Write metrics, analysis and figures of an evaluation, and pictures: images with detections beside the truth,
     images with most errors, likely label errors.
@@ -102,7 +102,7 @@ def write_evaluation(
         index = position[matches.truth.image_ids[errors.image]]
         true, false = ([records[0][i] for i in rows] for rows in (errors.true_positives, errors.false_positives))
         missed = [records[1][i] for i in errors.missed]
-        picture = draw_errors(image_set.read(index), true, false, missed, names)
+        picture = draw_errors(image_set.read(index), true, false, missed, names=names)
         picture.save(folder / f"errors_{number}.jpg", quality=90)
         file = image_set[index].path.name
         captions[f"errors_{number}.jpg"] = f"{file}: {len(missed)} missed, {len(false)} false, {len(true)} found"
@@ -132,7 +132,7 @@ def _draw_label_errors(
         found = [evaluation.detections[one.detection] for one in errors]
         annotated = [truth["annotations"][one.annotation] for one in errors if one.annotation is not None]
         index = position[image_id]
-        picture = draw_errors(image_set.read(index), [], found, annotated, names)
+        picture = draw_errors(image_set.read(index), [], found, annotated, names=names)
         picture.save(folder / f"label_{number}.jpg", quality=90)
         captions[f"label_{number}.jpg"] = f"{image_set[index].path.name}: {'; '.join(map(describe, errors[:3]))}"
     return captions

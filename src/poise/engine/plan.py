@@ -145,7 +145,7 @@ def plan_training(
             size, note = choose_batch_size(recipe, built, train_set, processes)
             remarks.append(note)
             recipe = replace(recipe, data=replace(recipe.data, batch_size=size))
-        return make_plan(recipe, built, train_set, val_set, processes, remarks)
+        return make_plan(recipe, built, train_set, val_set, processes=processes, remarks=remarks)
 
 
 def make_plan(
@@ -153,6 +153,7 @@ def make_plan(
     model: DetectionModel,
     train_set: ImageSet,
     val_set: ImageSet | None,
+    *,
     processes: Processes,
     remarks: Sequence[str] = (),
 ) -> TrainingPlan:
@@ -251,7 +252,9 @@ def _trace_size(
         torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
         counter,
     ):
-        forward_and_backward(network, generated_batch(2, objects, height, width, device), backward=False)
+        forward_and_backward(
+            network, generated_batch(2, objects, height=height, width=width, device=device), backward=False
+        )
         return sum(kept.values()) / 2, counter.get_total_flops() / 2
     return None
 

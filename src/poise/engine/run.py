@@ -132,7 +132,7 @@ def _train(
     model.check_proposals(train_set.proposals is not None)
     if recipe.data.batch_size == "auto":
         before = None if checkpoint is None else checkpoint["training"]["recipe"]["data"]["batch_size"]
-        batch_size, note = choose_batch_size(recipe, model, train_set, processes, before)
+        batch_size, note = choose_batch_size(recipe, model, train_set, processes, before=before)
         recipe = replace(recipe, data=replace(recipe.data, batch_size=batch_size))
         remarks.append(note)
     seed_all(recipe.train.seed, processes.rank)
@@ -147,13 +147,13 @@ def _train(
     if processes.first:
         save_recipe(recipe, folder / RECIPE)
         write_text_atomically(folder / CLASSES, "".join(f"{name}\n" for name in model.class_names))
-        notes += write_record(folder, recipe, processes, train_set, val_set)
+        notes += write_record(folder, recipe, processes, train_set, val_set=val_set)
 
     training = _training(recipe, folder, processes, state, model, train_set, progress_display)
     notes += state.align(training.loader.batches_per_epoch, recipe.train.accumulate)
-    validation = Validation(model, val_set, recipe, processes, state.best) if val_set is not None else None
+    validation = Validation(model, val_set, recipe, processes, best=state.best) if val_set is not None else None
     training.validate = validation
-    plan = make_plan(recipe, model, train_set, val_set, processes, remarks)
+    plan = make_plan(recipe, model, train_set, val_set, processes=processes, remarks=remarks)
     if processes.first:
         plan.write(folder)
         training.on_measured = lambda seconds: plan.measured(seconds).write(folder)
@@ -197,12 +197,14 @@ def _training(
     )
     steps = -(-loader.batches_per_epoch // recipe.train.accumulate) * recipe.schedule.epochs
     display = make_display(progress_display, steps, processes.first, recipe.schedule.epochs)
-    log = TrainingLog(state, folder, processes, display, steps, recipe.schedule.epochs)
+    log = TrainingLog(state, folder, processes, display, steps=steps, epochs=recipe.schedule.epochs)
     training = Training(state, loader, recipe, folder, processes, log, describe(model))
     training.file_of = lambda index: str(train_set[index].path)
     if recipe.train.lab_every:
-        settings = recipe.train.lab_every, recipe.train.lab_images
-        training.monitor = AssignmentMonitor(state, model, train_set, folder, processes, *settings)
+        every, images = recipe.train.lab_every, recipe.train.lab_images
+        training.monitor = AssignmentMonitor(
+            state, model, train_set, folder, processes=processes, every=every, images=images
+        )
     if processes.first:
         training.draw_batch = lambda batch, step: draw_training_batch(batch, model, folder / f"train_batch_{step}.jpg")
     return training

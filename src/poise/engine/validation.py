@@ -46,6 +46,7 @@ class Validation:
         image_set: ImageSet,
         recipe: Recipe,
         processes: Processes,
+        *,
         best: tuple[float, int] | None = None,
     ) -> None:
         self.model, self.image_set, self.processes = model, image_set, processes
@@ -100,7 +101,7 @@ def draw_run(training: Training, validation: Validation | None) -> None:
 
 
 def write_record(
-    folder: Path, recipe: Recipe, processes: Processes, train_set: ImageSet, val_set: ImageSet | None
+    folder: Path, recipe: Recipe, processes: Processes, train_set: ImageSet, *, val_set: ImageSet | None
 ) -> list[str]:
     """Write ``run.json`` (model, data, machine, start of the run) and the names of held-out images.
 

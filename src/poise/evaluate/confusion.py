@@ -60,7 +60,7 @@ def _count_image(
     skipped = (truth.crowd | truth.ignore)[objects]
     valid, regions = objects[~skipped], objects[skipped]
     pairs = match_pairs(
-        detected.boxes[selected], truth.boxes[valid], detected.category[selected], truth.category[valid], iou
+        detected.boxes[selected], truth.boxes[valid], detected.category[selected], truth.category[valid], iou=iou
     )
     for detection, target in pairs:
         matrix[truth.category[valid[target]], detected.category[selected[detection]]] += 1
@@ -73,7 +73,7 @@ def _count_image(
     np.add.at(matrix, (background, detected.category[unmatched]), 1)
 
 
-def match_pairs(boxes: Array, targets: Array, labels: Array, classes: Array, iou: float) -> list[tuple[int, int]]:
+def match_pairs(boxes: Array, targets: Array, labels: Array, classes: Array, *, iou: float) -> list[tuple[int, int]]:
     """Match (n,4) with (m,4) boxes x, y, w, h one to one: pairs of one class first, then by descending IoU."""
     if not len(boxes) or not len(targets):
         return []

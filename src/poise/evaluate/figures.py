@@ -187,7 +187,7 @@ def true_positives(
     for image in np.unique(detected.image):
         selected, objects = np.flatnonzero(detected.image == image), np.flatnonzero((columns.image == image) & valid)
         labels, classes = detected.category[selected], columns.category[objects]
-        pairs = match_pairs(detected.boxes[selected], columns.boxes[objects], labels, classes, iou)
+        pairs = match_pairs(detected.boxes[selected], columns.boxes[objects], labels, classes, iou=iou)
         right[[selected[i] for i, j in pairs if labels[i] == classes[j]]] = True
     return right, detected.scores
 

@@ -22,6 +22,7 @@ def draw_comparison(
     truth: Sequence[Mapping[str, Any]],
     detections: Sequence[Mapping[str, Any]],
     categories: Sequence[Mapping[str, Any]],
+    *,
     score_threshold: float = 0.3,
 ) -> Image.Image:
     """Draw the image twice: with its annotations (crowd and ignored regions dashed) and with its detections.
@@ -40,7 +41,7 @@ def draw_comparison(
     labels = [position[one["category_id"]] for one in truth]
     left = draw_boxes(picture, _corners(truth, scale), labels, names=names, dashed=regions, font_size=FONT_SIZE)
     labels, scores = [position[one["category_id"]] for one in shown], [one["score"] for one in shown]
-    right = draw_boxes(picture, _corners(shown, scale), labels, scores, names, font_size=FONT_SIZE)
+    right = draw_boxes(picture, _corners(shown, scale), labels, scores, names=names, font_size=FONT_SIZE)
     titles = (f"truth ({len(truth)})", f"detections with score ≥ {score_threshold:.2f} ({len(shown)})")
     return side_by_side((left, right), titles, font_size=FONT_SIZE)
 
@@ -50,6 +51,7 @@ def draw_errors(
     true_positives: Sequence[Mapping[str, Any]],
     false_positives: Sequence[Mapping[str, Any]],
     missed: Sequence[Mapping[str, Any]],
+    *,
     names: Mapping[int, str],
 ) -> Image.Image:
     """Draw false positives in red with their scores, missed objects in yellow and dashed, the rest thin and gray.
@@ -74,7 +76,7 @@ def draw_errors(
             _corners(records, scale),
             labels,
             scores,
-            texts,
+            names=texts,
             show_labels=captions,
             show_scores=captions,
             colors=[color],

@@ -52,6 +52,7 @@ def write_proposals(
     loader: Iterable[Batch],
     truth: Mapping[str, Any],
     path: str | os.PathLike[str],
+    *,
     device: torch.device | str = "cpu",
 ) -> ProposalRecall:
     """Write the proposals of a model's first stage, or the detections of a model without one, for every image.
@@ -91,7 +92,7 @@ def _results(
             record = truth["images"][index]
             boxes = to_original(one["boxes"], size, record["height"], record["width"])
             classless = torch.zeros_like(one["labels"])
-            for result in coco_results(record["id"], boxes, one["scores"], classless, [ANY_CLASS]):
+            for result in coco_results(record["id"], boxes, one["scores"], classless, category_ids=[ANY_CLASS]):
                 if min(result["bbox"][2:]) > 0:  # thinner boxes are 0 after rounding
                     yield result
 

@@ -17,7 +17,7 @@ COORDINATE_DIGITS = 3  # a thousandth of a pixel
 
 
 def coco_results(
-    image_id: int | str, boxes: Tensor, scores: Tensor, labels: Tensor, category_ids: Sequence[int | None]
+    image_id: int | str, boxes: Tensor, scores: Tensor, labels: Tensor, *, category_ids: Sequence[int | None]
 ) -> list[dict[str, Any]]:
     """COCO results of one image.
 

@@ -104,6 +104,7 @@ def predict_batches(
     loader: Iterable[Batch],
     truth: Mapping[str, Any],
     device: torch.device | str = "cpu",
+    *,
     amp: torch.dtype | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Result]:
@@ -167,7 +168,9 @@ def _batch_results(
     for index, size, one in zip(batch.indices.tolist(), batch.truth.sizes.cpu(), detections.unpad(), strict=True):
         record = truth["images"][index]
         boxes = to_original(one["boxes"].float(), size, record["height"], record["width"])
-        results[index] = coco_results(record["id"], boxes, one["scores"].float(), one["labels"], category_ids)
+        results[index] = coco_results(
+            record["id"], boxes, one["scores"].float(), one["labels"], category_ids=category_ids
+        )
     return results
 
 

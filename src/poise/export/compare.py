@@ -96,7 +96,7 @@ def _finite(value: float) -> float:
 
 
 def compare_detections(
-    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float, tolerance: Tolerance, most: int
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float, tolerance: Tolerance, *, most: int
 ) -> ExportComparison:
     """Match ``boxes`` (k,4), ``scores``, ``labels`` (k,) of an image one to one, except close to a cut.
 

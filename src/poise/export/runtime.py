@@ -62,7 +62,7 @@ def load_exported(path: str | os.PathLike[str], threads: int = 0) -> DetectionMo
         raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
     network = ExportedNetwork(metadata, session)
     about = metadata.model
-    model = DetectionModel(network, metadata.preprocess, about["name"], about["num_classes"], about["options"])
+    model = DetectionModel(network, metadata.preprocess, about["name"], about["num_classes"], options=about["options"])
     model.set_classes(about["class_names"], about["category_ids"])
     model.class_map = dict(about.get("class_map", {}))
     return model.eval()
@@ -174,7 +174,7 @@ class ExportedNetwork(nn.Module):
         )
         border = self.metadata.postprocess.clip_margin
         boxes = boxes if border is None else clip(boxes, sizes - border)
-        return classwise_nms(boxes, scores, labels, scores > 0, 1.0, width)
+        return classwise_nms(boxes, scores, labels, scores > 0, threshold=1.0, max_detections=width)
 
 
 def _head(metadata: ExportMetadata) -> Any:

@@ -253,7 +253,7 @@ def _compared(model: DetectionModel, exported: DetectionModel, pixels: Tensor, s
         tolerance = FULL if metadata.precision == "fp32" else HALF
         most, result = metadata.postprocess.max_detections, EMPTY
         for found, theirs in zip(*(_detections(one, pixels, sizes) for one in (model, exported)), strict=True):
-            result = result.merged(compare_detections(found, theirs, threshold, tolerance, most))
+            result = result.merged(compare_detections(found, theirs, threshold, tolerance, most=most))
         return result
     decoded: Any = ours.branch.head(ours.neck(ours.backbone(pixels)))
     here, there = ({"boxes": p.boxes, "scores": p.scores()} for p in (decoded, network.predictions(pixels)))

@@ -73,7 +73,7 @@ class Result:
             self.boxes.xyxy,
             self.labels,
             self.scores,
-            self.class_names,
+            names=self.class_names,
             show_scores=show_scores,
             show_labels=show_labels,
             **style,
@@ -99,7 +99,7 @@ class Result:
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """COCO results with the training data's category ids."""
-        return coco_results(image_id, self.boxes.xyxy, self.scores, self.labels, self.category_ids)
+        return coco_results(image_id, self.boxes.xyxy, self.scores, self.labels, category_ids=self.category_ids)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: path, size, and one ``{"box", "score", "label", "category_id", "name"}`` a detection."""

@@ -70,7 +70,7 @@ def detect_tiled(
         cuts.append(_cut_sides(found, (x2 - x1, y2 - y1), (x1 > 0, y1 > 0, x2 < width, y2 < height)))
     scores = torch.cat([complete[1], *(part[1] for part in parts)])
     labels = torch.cat([complete[2], *(part[2] for part in parts)])
-    return merge(torch.cat(boxes), scores, labels, torch.cat(cuts), tiling.nms)
+    return merge(torch.cat(boxes), scores, labels, torch.cat(cuts), nms=tiling.nms)
 
 
 def _cut_sides(boxes: Tensor, size: tuple[int, int], inner: tuple[bool, bool, bool, bool]) -> Tensor:
@@ -81,7 +81,7 @@ def _cut_sides(boxes: Tensor, size: tuple[int, int], inner: tuple[bool, bool, bo
     return near & torch.tensor(inner)
 
 
-def merge(boxes: Tensor, scores: Tensor, labels: Tensor, cuts: Tensor, nms: float) -> ImageDetections:
+def merge(boxes: Tensor, scores: Tensor, labels: Tensor, cuts: Tensor, *, nms: float) -> ImageDetections:
     """One list of detections from overlapping views.
 
     Cut boxes that lie in a whole one of their class go; fragments of one object that no view saw whole are joined; then

@@ -34,6 +34,7 @@ def evaluate_views(
     settings: TestTimeAugmentation,
     loader_of: Callable[..., Iterable[Batch]],
     truth: Mapping[str, Any],
+    *,
     device: torch.device | str,
     measure: Measure | None = None,
     progress: Callable[[int], None] | None = None,

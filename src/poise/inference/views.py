@@ -119,7 +119,9 @@ def merged(found: Sequence[Detections], settings: TestTimeAugmentation) -> Detec
     )
     limit = settings.max_detections or max(one.boxes.shape[1] for one in found)
     if settings.merge == "nms":
-        return classwise_nms(boxes.float(), scores.float(), labels, valid, settings.overlap, limit)
+        return classwise_nms(
+            boxes.float(), scores.float(), labels, valid, threshold=settings.overlap, max_detections=limit
+        )
     together = Detections(boxes.float(), scores.float(), labels, valid)
     softened, index = soft_nms(together, settings.overlap, MIN_SCORE, limit)
     chosen = boxes.float().gather(1, index[..., None].expand(-1, -1, 4))

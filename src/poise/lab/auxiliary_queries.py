@@ -64,7 +64,7 @@ def _to_list(queries: QueryCenters) -> list[list[float]]:
 
 @torch.no_grad()
 def image_queries(
-    network: nn.Module, batch: Batch, progress: Progress, seed: int = 0, name: str = "this model"
+    network: nn.Module, batch: Batch, progress: Progress, seed: int = 0, *, name: str = "this model"
 ) -> list[ImageQueries]:
     """Queries of each image in a training step with this seed.
 

@@ -114,7 +114,7 @@ def none_if_nan(value: float) -> float | None:
 
 
 def activation_maps(
-    network: nn.Module, batch: Batch, progress: Progress, seed: int = 0, name: str = ""
+    network: nn.Module, batch: Batch, progress: Progress, seed: int = 0, *, name: str = ""
 ) -> dict[str, Tensor]:
     """The class activation map (h,w) of each head on the first image of a batch; zeros where it has no positive.
 

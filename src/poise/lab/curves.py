@@ -34,7 +34,7 @@ class LossCurve:
 
 
 def box_loss_curves(
-    alphas: Sequence[float], gamma: float, beta: float, smooth_beta: float = 1.0, points: int = 401
+    alphas: Sequence[float], gamma: float, beta: float, smooth_beta: float = 1.0, *, points: int = 401
 ) -> dict[str, LossCurve]:
     """Compute smooth L1, and balanced L1 for each alpha, with gradients by automatic differentiation."""
     functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

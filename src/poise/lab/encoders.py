@@ -50,7 +50,7 @@ class EncoderPanel:
             box_mask(truth.boxes[0][mask[0]].cpu(), (height, width)) for mask in (truth.valid, truth.crowd)
         )
         self.separation.add(image.name, scores, foreground, ~foreground & ~ignored)
-        queries = image_queries(network, batch, progress, self.seed, name)[0]
+        queries = image_queries(network, batch, progress, self.seed, name=name)[0]
         self.distances.add(image.name, queries)
         self._add_conflict(batch, progress)
         return {"score_map": _thumbnail(scores), "queries": queries.to_dict()}
@@ -59,7 +59,9 @@ class EncoderPanel:
         if not self.several_heads:
             return
         try:
-            self.conflict.add(activation_maps(self.method.model.network, batch, progress, self.seed, self.method.name))
+            self.conflict.add(
+                activation_maps(self.method.model.network, batch, progress, self.seed, name=self.method.name)
+            )
         except SingleHead:
             self.several_heads = False
 

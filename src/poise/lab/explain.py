@@ -129,6 +129,7 @@ def explain(
     images: Sequence[Tensor] | Tensor,
     targets: Sequence[Target],
     progress: Progress | None = None,
+    *,
     seed: int = 0,
 ) -> Explanation:
     """Read the loss weights of a model for images and their objects.
@@ -146,12 +147,12 @@ def explain(
     """
     check_targets(targets, model.num_classes)
     batch = _batch_of(model, images, targets)
-    return explain_batch(model.network, batch, progress or model.progress, seed, model.name)
+    return explain_batch(model.network, batch, progress or model.progress, seed, name=model.name)
 
 
 @torch.no_grad()
 def explain_batch(
-    network: nn.Module, batch: Batch, progress: Progress, seed: int = 0, name: str = "this model"
+    network: nn.Module, batch: Batch, progress: Progress, seed: int = 0, *, name: str = "this model"
 ) -> Explanation:
     """:func:`explain` for a batch of the engine."""
     return explain_output(run_step(network, batch, progress, seed), batch.truth, name)

@@ -118,7 +118,7 @@ class Instability:
 
 
 def add_changes(
-    name: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor], objects: int, into: dict[str, Instability]
+    name: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor], objects: int, *, into: dict[str, Instability]
 ) -> None:
     """Add one image to ``into``, for every stage that both states have, (1,N) each."""
     for stage in before:

@@ -119,7 +119,7 @@ def measure_instability(
             matched[method.name] = match_stages(method.model.network, batch, method.model.progress, seed)
         for a, b in results:
             if objects[a]:
-                add_changes(image.name, matched[a], matched[b], objects[a], results[a, b])
+                add_changes(image.name, matched[a], matched[b], objects[a], into=results[a, b])
                 if not results[a, b]:
                     raise NotComparable(
                         f"'{a}' ({', '.join(matched[a]) or 'no stages'}) and '{b}' ({', '.join(matched[b]) or 'none'}) "
@@ -151,7 +151,7 @@ def measure_conflict(
     for image in images:
         example = MapExample(image)
         for method, batch in with_objects(methods, image, results):
-            maps = activation_maps(method.model.network, batch, method.model.progress, seed, method.name)
+            maps = activation_maps(method.model.network, batch, method.model.progress, seed, name=method.name)
             results[method.name].add(maps)
             example.maps.update({f"{method.name}\n{head}": map_.numpy() for head, map_ in maps.items()})
         if len(examples) < num_examples and example.maps:
@@ -175,7 +175,7 @@ def measure_queries(
     for image in images:
         example = QueryExample(image)
         for method, batch in with_objects(methods, image, results):
-            (queries,) = image_queries(method.model.network, batch, method.model.progress, seed, method.name)
+            (queries,) = image_queries(method.model.network, batch, method.model.progress, seed, name=method.name)
             results[method.name].add(image.name, queries)
             example.queries[method.name] = queries
         if len(examples) < num_examples and example.queries:

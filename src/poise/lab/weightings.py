@@ -73,7 +73,7 @@ class ObjectWeights:
 
 @torch.no_grad()
 def weigh_object(
-    predictions: Predictions, truth: GroundTruth, number: int, dw: DualWeighting, criterion: DualWeightingCriterion
+    predictions: Predictions, truth: GroundTruth, number: int, dw: DualWeighting, *, criterion: DualWeightingCriterion
 ) -> ObjectWeights:
     """Compute the weights for the object ``number`` of a batch of one image.
 

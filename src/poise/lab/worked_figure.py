@@ -19,7 +19,7 @@ NEXT = 3  # candidates of an object in a matrix that it does not take
 MATRICES = ("IoU", "anchor IoU", "candidate IoU", "cost", "plan", "metric", "positive weight", "negative probability")
 
 
-def draw_example(example: WorkedExample, pixels: Tensor, number: int, class_names: Sequence[str], title: str) -> Any:
+def draw_example(example: WorkedExample, pixels: Tensor, number: int, class_names: Sequence[str], *, title: str) -> Any:
     """Draw a matplotlib figure.
 
     Args:

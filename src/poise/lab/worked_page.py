@@ -26,10 +26,12 @@ img { width: 100%; height: auto; } code, pre { font-size: 13px; } .note { color:
 """
 
 
-def figure_bytes(example: WorkedExample, pixels: Tensor, number: int, class_names: Sequence[str], title: str) -> bytes:
+def figure_bytes(
+    example: WorkedExample, pixels: Tensor, number: int, class_names: Sequence[str], *, title: str
+) -> bytes:
     """Draw the figure as PNG; arguments as of ``draw_example``."""
     stream = io.BytesIO()
-    draw_example(example, pixels, number, class_names, title).savefig(stream, dpi=110, format="png")
+    draw_example(example, pixels, number, class_names, title=title).savefig(stream, dpi=110, format="png")
     return stream.getvalue()
 
 
@@ -38,6 +40,7 @@ def example_page(
     figure: bytes,
     number: int,
     class_names: Sequence[str],
+    *,
     title: str,
     notes: Sequence[str] = (),
 ) -> str:

@@ -52,7 +52,7 @@ def task_aligned_steps(assigner: TaskAligned, note: Notebook, own: Assignment) -
         "normalized metric, the soft label",
         "metric / max · highest IoU of the object",
         "N",
-        quality_of(best, index, positive, value, at),
+        quality_of(best, index, positive, value, overlap=at),
     )
     about = f"Each object takes the {assigner.topk} priors with the highest metric, of those the ones inside."
     return Outcome(about, metric > 0, taken, best.index, best.found, "metric", ignored=~reachable & ~best.found)

@@ -42,7 +42,7 @@ def atss(
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)
     decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
-    head = CenternessHead(channels, num_classes, square_anchors(neck.strides), decoder, depth)
+    head = CenternessHead(channels, num_classes, square_anchors(neck.strides), decoder, depth=depth)
     element, soft_label = class_supervision(class_loss)
     criterion = replace(atss_criterion(), class_loss=element, soft_label=soft_label)
     branch = DenseBranch(head, ATSS(topk), criterion, PostProcess(**vars(nms)))

@@ -66,7 +66,7 @@ def faster_rcnn_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
         MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0),
         TakeAll() if spec.deterministic else random_sampler(spec.regions, 0.25),
         RegionBoxCriterion(second, box_weight=10.0),
-        RegionPostProcess(0.0, 0.5),
+        postprocess=RegionPostProcess(0.0, 0.5),
     )
     return AuxiliaryBranch(RegionBranch(proposal, region), RegionFeatures(align), match_name="rcnn")
 
@@ -79,6 +79,7 @@ def collaboration(
     spec: AuxiliarySpec,
     query_generator: Callable[[], nn.Module],
     decoder_layers: int,
+    *,
     adapter: nn.Module | None = None,
 ) -> Collaboration | None:
     """Build the auxiliary heads; None where no head is named.
@@ -127,4 +128,4 @@ def single_scale_collaboration(
     options: AuxiliaryOptions, spec: AuxiliarySpec, query_generator: Callable[[], nn.Module], decoder_layers: int
 ) -> Collaboration | None:
     """Build the auxiliary heads of a single-scale encoder, on a pyramid made of its one map."""
-    return collaboration(options, spec, query_generator, decoder_layers, SingleScaleAdapter(spec.channels))
+    return collaboration(options, spec, query_generator, decoder_layers, adapter=SingleScaleAdapter(spec.channels))

@@ -117,8 +117,8 @@ def vfnet_branch(spec: AuxiliarySpec) -> AuxiliaryBranch:
         spec.num_classes,
         square_anchors(spec.strides),
         StarConv(channels),
-        refinement,
-        1,
+        refinement=refinement,
+        depth=1,
         distance_scales=reach,
     )
     return AuxiliaryBranch(DenseBranch(head, ATSS(9, divisor=1), VarifocalCriterion(), PostProcess(0.0, 0.6)))

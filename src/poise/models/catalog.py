@@ -268,4 +268,4 @@ def create_model(
     given = {"assigner": assigner, "sampler": sampler, "criterion": criterion, "neck": neck}
     given = {kind: part for kind, part in given.items() if part is not None}
     options = {**options, **exchange_parts(network, name, given, options)}
-    return DetectionModel(network, preprocess, name, num_classes, options, entry.progress)
+    return DetectionModel(network, preprocess, name, num_classes, options=options, progress=entry.progress)

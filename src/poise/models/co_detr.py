@@ -64,7 +64,7 @@ def co_deformable_detr(
         neck=neck,
         tokenizer=Tokenizer(channels, levels, offset=-0.5),
         encoder=encoder,
-        queries=SelectedQueries(channels, num_classes, queries, generator, first_class),
+        queries=SelectedQueries(channels, num_classes, queries, generator, score=first_class),
         decoder=DeformableDecoder(layers, [PredictionHead(channels, num_classes) for _ in layers], "twice"),
         assigner=Hungarian(),
         criterion=SetCriterion(class_weight=2.0),

@@ -50,7 +50,7 @@ def dab_detr(
     body = timm_backbone(backbone, (5,), train_norm=False)
     neck = ChannelMapper(body.channels, body.strides, channels, groups=0)
     sizes = (channels, transformer.attention_heads, transformer.hidden)
-    encoder = [EncoderLayer(*sizes, dropout, nn.PReLU) for _ in range(transformer.encoder_layers)]
+    encoder = [EncoderLayer(*sizes, dropout, activation=nn.PReLU) for _ in range(transformer.encoder_layers)]
     layers = [
         ConditionalDecoderLayer(*sizes, dropout=dropout, first=i == 0, activation=nn.PReLU)
         for i in range(transformer.decoder_layers)

@@ -87,7 +87,7 @@ def deformable_detr(
 
     def selection(count: int) -> SelectedQueries:
         generator = MixedPositionedQueries(channels, count) if mixed else BoxQueries(channels)
-        return SelectedQueries(channels, num_classes, count, generator, SELECTIONS[select])
+        return SelectedQueries(channels, num_classes, count, generator, score=SELECTIONS[select])
 
     if select == "none":
         heads[0].reset_parameters(log_size=-2.0)  # boxes start small
@@ -114,10 +114,13 @@ def deformable_layers(
     options: DeformableOptions, levels: int, dropout: float = 0.0
 ) -> tuple[TransformerEncoder, list[DeformableDecoderLayer]]:
     """Build the encoder and the decoder layers with the original's initialization."""
-    sizes = (options.channels, options.attention_heads, levels, options.points, options.hidden, dropout)
-    encoder_layers = [DeformableEncoderLayer(*sizes) for _ in range(options.encoder_layers)]
+    sizes = (options.channels, options.attention_heads, levels, options.points)
+    hidden = options.hidden
+    encoder_layers = [
+        DeformableEncoderLayer(*sizes, hidden=hidden, dropout=dropout) for _ in range(options.encoder_layers)
+    ]
     encoder = TransformerEncoder([*encoder_layers], options.checkpointed_layers)
-    layers = [DeformableDecoderLayer(*sizes) for _ in range(options.decoder_layers)]
+    layers = [DeformableDecoderLayer(*sizes, hidden=hidden, dropout=dropout) for _ in range(options.decoder_layers)]
     init_xavier(encoder, *layers)
     for module in (module for part in (encoder, *layers) for module in part.modules()):
         if isinstance(module, DeformableAttention):

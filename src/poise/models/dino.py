@@ -84,5 +84,7 @@ def contrastive_denoising(
     options: DenoisingOptions, num_classes: int, channels: int, deterministic: bool
 ) -> ContrastiveDenoising | None:
     """Return the denoising queries, without noise if ``deterministic``; None where there are to be none."""
-    noise = (0.0, 0.0) if deterministic else (options.label_noise, options.box_noise)
-    return ContrastiveDenoising(num_classes, channels, options.denoising, *noise) if options.denoising else None
+    label, box = (0.0, 0.0) if deterministic else (options.label_noise, options.box_noise)
+    if not options.denoising:
+        return None
+    return ContrastiveDenoising(num_classes, channels, options.denoising, label_noise=label, box_noise=box)

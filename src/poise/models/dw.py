@@ -138,16 +138,15 @@ def dw(
     neck = pyramid(body, channels, from_input=False, relu=True)
     refinement = BoundaryRefinement(channels, openable_sides) if refine else None
     grid = point_grid(neck.strides, 0.5)
-    head = DualWeightingHead(
-        channels, num_classes, grid, refinement, depth, deformable=deformable_towers, openable_sides=openable_sides
-    )
-    center_prior = candidate_bag(bag, head.center_prior, bag_threshold, bag_radius, bag_topk)
+    sides = {"deformable": deformable_towers, "openable_sides": openable_sides}
+    head = DualWeightingHead(channels, num_classes, grid, refinement, depth=depth, **sides)
+    center_prior = candidate_bag(bag, head.center_prior, threshold=bag_threshold, radius=bag_radius, topk=bag_topk)
     small = by_size(beta_small, beta), by_size(mu_small, mu), by_size(gamma1_small, gamma1)
-    assigner = weighting(own, center_prior, *small, detach_weights, gamma2_small is not None)
+    assigner = weighting(own, center_prior, small, detached=detach_weights, return_sizes=gamma2_small is not None)
     gamma = by_size(gamma2_small, gamma2)
     criterion = DualWeightingCriterion(0.25, box_weight, gamma, NEGATIVES[negative], own.detach_importance)
     post = PostProcess(**vars(nms), min_size=-1)
-    return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, post, fcos_criterion()))
+    return PyramidDetector(body, neck, DenseBranch(head, assigner, criterion, post, hard_criterion=fcos_criterion()))
 
 
 def resolved_form(name: FormName, *given: Any) -> Form:
@@ -174,13 +173,13 @@ def refuse_unread(bag: BagName, bounds: bool | None, negative: NegativeName, gam
 def weighting(
     form: Form,
     center_prior: CenterPriorFunction,
-    beta: Parameter,
-    mu: Parameter,
-    gamma: Parameter,
+    parameters: tuple[Parameter, Parameter, Parameter],
+    *,
     detached: bool,
     return_sizes: bool,
 ) -> DualWeighting:
-    """Return the assigner of a form."""
+    """Return the assigner of a form; ``parameters`` are beta, mu and gamma_1."""
+    beta, mu, gamma = parameters
     return DualWeighting(
         center_prior,
         beta,
@@ -195,7 +194,7 @@ def weighting(
 
 
 def candidate_bag(
-    name: BagName, center_prior: CenterPrior, threshold: float | None, radius: float | None, topk: int | None
+    name: BagName, center_prior: CenterPrior, *, threshold: float | None, radius: float | None, topk: int | None
 ) -> CenterPriorFunction:
     """Return the center prior of a candidate bag; the arguments after ``center_prior`` are those of the other bags.
 

@@ -65,7 +65,7 @@ def faster_rcnn(
     sampler = TakeAll() if deterministic else random_sampler(regions)
     postprocess = RegionPostProcess(**vars(nms))
     loss = region_box_loss(**vars(box_loss))
-    second = region_stage(neck, num_classes, hidden, sampler, loss, postprocess)
+    second = region_stage(neck, num_classes, hidden, sampler, box_loss=loss, postprocess=postprocess)
     return PyramidDetector(body, neck, RegionBranch(first, second))
 
 
@@ -93,7 +93,7 @@ def fast_rcnn(
     sampler = TakeAll() if deterministic else random_sampler(regions)
     postprocess = RegionPostProcess(**vars(nms))
     loss = region_box_loss(**vars(box_loss))
-    stage = region_stage(neck, num_classes, hidden, sampler, loss, postprocess)
+    stage = region_stage(neck, num_classes, hidden, sampler, box_loss=loss, postprocess=postprocess)
     return RegionDetector(body, neck, stage)
 
 
@@ -137,10 +137,10 @@ def proposal_stage(neck: FPN, sampler: Sampler | None, proposals: int = 1000) ->
 
 
 def region_stage(
-    neck: FPN, num_classes: int, hidden: int, sampler: Sampler, box_loss: ElementLoss, postprocess: RegionPostProcess
+    neck: FPN, num_classes: int, hidden: int, sampler: Sampler, *, box_loss: ElementLoss, postprocess: RegionPostProcess
 ) -> RegionStage:
     """Build the second stage on all levels but the coarsest; regions are positive from IoU 0.5, otherwise negative."""
     coder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
     head = RegionHead(neck.channels, num_classes, RegionAlign(neck.strides[:-1]), coder, hidden=hidden)
     assigner = MaxIoU(0.5, 0.5, 0.5, low_quality=False, divisor=0)
-    return RegionStage(head, assigner, sampler, RegionCriterion(coder, box_loss), postprocess)
+    return RegionStage(head, assigner, sampler, RegionCriterion(coder, box_loss), postprocess=postprocess)

@@ -40,7 +40,9 @@ def fcos(
     """
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
-    head = CenternessHead(channels, num_classes, point_grid(neck.strides, 0.5), Distances(), depth, tower_bias=True)
+    head = CenternessHead(
+        channels, num_classes, point_grid(neck.strides, 0.5), Distances(), depth=depth, tower_bias=True
+    )
     element, soft_label = class_supervision(class_loss)
     criterion = replace(fcos_criterion(), class_loss=element, soft_label=soft_label)
     branch = DenseBranch(head, CenterRegion(radius), criterion, PostProcess(**vars(nms)))

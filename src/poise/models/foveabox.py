@@ -39,7 +39,7 @@ def foveabox(
     body = timm_backbone(backbone)
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = LogDistances()
-    head = FoveaHead(channels, num_classes, point_grid(neck.strides, 0.5), coder, depth)
+    head = FoveaHead(channels, num_classes, point_grid(neck.strides, 0.5), coder, depth=depth)
     criterion = FoveaCriterion(coder, *class_supervision(class_loss, fovea_focal))
     branch = DenseBranch(head, Fovea(sigma), criterion, PostProcess(**vars(nms), clip_margin=1.0))
     return PyramidDetector(body, neck, branch)

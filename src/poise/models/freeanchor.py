@@ -43,7 +43,7 @@ def freeanchor(
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = DeltaCoder((0.1, 0.1, 0.2, 0.2))
-    head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth)
+    head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth=depth)
     choose = as_topk if deterministic else lowest_first
     assigner = FreeAnchor(topk, choose, threshold, coder, offsets=offsets_of_head)
     return PyramidDetector(

@@ -53,6 +53,6 @@ def gfl(
     check_choice("class_loss", class_loss, CLASS_LOSSES)
     body = timm_backbone(backbone, caffe=caffe, deformable_stages=deformable_stages, gated=False)
     neck = pyramid(body, channels, from_input=False, relu=False)
-    head = DistributionHead(channels, num_classes, square_anchors(neck.strides), bins, depth)
+    head = DistributionHead(channels, num_classes, square_anchors(neck.strides), bins, depth=depth)
     branch = DenseBranch(head, ATSS(topk), CLASS_LOSSES[class_loss], PostProcess(**vars(nms)))
     return PyramidDetector(body, neck, branch)

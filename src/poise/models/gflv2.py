@@ -43,5 +43,5 @@ def gflv2(
     body = timm_backbone(backbone, deformable_stages=deformable_stages, gated=False)
     neck = pyramid(body, channels, from_input=False, relu=False)
     quality = DistributionQuality(reg_topk, reg_channels)
-    head = DistributionHead(channels, num_classes, square_anchors(neck.strides), bins, depth, quality=quality)
+    head = DistributionHead(channels, num_classes, square_anchors(neck.strides), bins, depth=depth, quality=quality)
     return PyramidDetector(body, neck, DenseBranch(head, ATSS(topk), gflv2_criterion(), PostProcess(**vars(nms))))

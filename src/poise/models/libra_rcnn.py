@@ -61,7 +61,7 @@ def libra_faster_rcnn(
     sampler = TakeAll() if deterministic else libra_sampler(regions, iou_bins=iou_bins)
     postprocess = RegionPostProcess(**vars(nms))
     loss = region_box_loss(**vars(box_loss))
-    second = region_stage(levels, num_classes, hidden, sampler, loss, postprocess)
+    second = region_stage(levels, num_classes, hidden, sampler, box_loss=loss, postprocess=postprocess)
     return PyramidDetector(body, balanced(levels, **vars(bfp)), RegionBranch(first, second))
 
 
@@ -87,7 +87,7 @@ def libra_retinanet(
     body = timm_backbone(backbone, caffe=caffe)
     levels = pyramid(body, channels, from_input=True, relu=False)
     coder = DeltaCoder()
-    head = AnchorHead(channels, num_classes, retina_anchors(levels.strides), coder, depth)
+    head = AnchorHead(channels, num_classes, retina_anchors(levels.strides), coder, depth=depth)
     criterion = AnchorCriterion(coder, offset_loss=region_box_loss(**vars(box_loss)))
     branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0), criterion, PostProcess(**vars(nms)))
     return PyramidDetector(body, balanced(levels, **vars(bfp)), branch)

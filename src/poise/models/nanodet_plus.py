@@ -59,18 +59,18 @@ def nanodet_plus(
     body = light_backbone(backbone, backbone_weights)
     neck = GhostPAN(body.channels, body.strides, channels)
     grid = point_grid(neck.strides, offset=0.0)
-    head = LightHead(channels, num_classes, grid, bins, depth)
+    head = LightHead(channels, num_classes, grid, bins, depth=depth)
     assigner = DynamicSoftLabel(topk, iou_weight, distance_alpha, distance_beta)
     branch = DenseBranch(head, assigner, nanodet_plus_criterion(), PostProcess(**vars(nms), topk=None))
     if not guide_depth:
         return PyramidDetector(body, neck, branch)
-    guide_head = with_leaky_activations(DistributionHead(2 * channels, num_classes, grid, bins, guide_depth))
+    guide_head = with_leaky_activations(DistributionHead(2 * channels, num_classes, grid, bins, depth=guide_depth))
     return GuidedDetector(
         body,
         neck,
         branch,
         AssignGuidanceModule(copy.deepcopy(neck), guide_head),
-        SwitchAtEpoch(False, True, detach_epoch),
+        detached=SwitchAtEpoch(False, True, detach_epoch),
     )
 
 

@@ -42,6 +42,6 @@ def ota(
     """
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
-    head = IoUHead(channels, num_classes, point_grid(neck.strides, 0.0), Distances(), depth, tower_bias=True)
+    head = IoUHead(channels, num_classes, point_grid(neck.strides, 0.0), Distances(), depth=depth, tower_bias=True)
     assigner = OTA(topk, radius, temperature=temperature, iterations=iterations)
     return PyramidDetector(body, neck, DenseBranch(head, assigner, OTACriterion(), PostProcess(**vars(nms))))

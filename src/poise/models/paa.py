@@ -43,7 +43,7 @@ def paa(
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)
     decoder = Offsets(DeltaCoder((0.1, 0.1, 0.2, 0.2)))
-    head = IoUHead(channels, num_classes, square_anchors(neck.strides), decoder, depth)
+    head = IoUHead(channels, num_classes, square_anchors(neck.strides), decoder, depth=depth)
     postprocess = PostProcess(**vars(nms), preselect=topk_priors, min_size=-1.0, voting_sigma=voting_sigma)
     element, soft_label = class_supervision(class_loss)
     criterion = PAACriterion(class_loss=element, soft_label=soft_label)

@@ -30,11 +30,11 @@ CLASS_LOSSES: dict[str, ClassSupervision] = {
 }
 
 
-def pyramid(backbone: Backbone, channels: int, from_input: bool, relu: bool, groups: int = 0) -> FPN:
+def pyramid(backbone: Backbone, channels: int, from_input: bool, relu: bool, *, groups: int = 0) -> FPN:
     """Return a pyramid P3 to P7 on the last three stages of the backbone; arguments as of ``StridedLevels``."""
     source = backbone.channels[-1] if from_input else channels
-    extra = StridedLevels(source, channels, from_input, relu, groups)
-    return FPN(backbone.channels, backbone.strides, channels, extra, groups)
+    extra = StridedLevels(source, channels, from_input, relu, groups=groups)
+    return FPN(backbone.channels, backbone.strides, channels, extra, groups=groups)
 
 
 def timm_backbone(
@@ -52,11 +52,11 @@ def timm_backbone(
         stages,
         options.backbone_weights,
         options.frozen_stages,
-        options.norm_eval,
-        train_norm and not caffe,
-        caffe,
-        deformable_stages,
-        gated,
+        norm_eval=options.norm_eval,
+        train_norm=train_norm and not caffe,
+        caffe=caffe,
+        deformable_stages=deformable_stages,
+        gated=gated,
     )
 
 
@@ -83,10 +83,10 @@ def query_backbone(
             raise ValueError(
                 f"frozen_stages={frozen_stages}: all stages of an EVA-02 are trained; leave the option out"
             )
-        return Eva(name, weights, window, drop_path, checkpointed)
+        return Eva(name, weights, window, drop_path, checkpointed=checkpointed)
     if name.startswith("swin_"):
         frozen = -1 if frozen_stages is None else frozen_stages
-        return Swin(name, stages, weights, frozen, drop_path)
+        return Swin(name, stages, weights, frozen, drop_path=drop_path)
     if name.startswith("shufflenetv2_"):
         if frozen_stages not in (None, -1) or tuple(stages) != ShuffleNetV2.stages:
             raise ValueError(

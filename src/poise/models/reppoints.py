@@ -45,7 +45,9 @@ def reppoints(
     groups = 32 if group_norm else 0
     body = timm_backbone(backbone, deformable_stages=deformable_stages, gated=False)
     neck = pyramid(body, channels, from_input=True, relu=False, groups=groups)
-    head = RepPointsHead(channels, num_classes, point_grid(neck.strides, 0.0), depth, groups, gradient_scale)
+    head = RepPointsHead(
+        channels, num_classes, point_grid(neck.strides, 0.0), depth, groups=groups, gradient_scale=gradient_scale
+    )
     criterion = RepPointsCriterion(*class_supervision(class_loss))
     return PyramidDetector(
         body,

@@ -38,7 +38,7 @@ def retinanet(
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=True, relu=False)
     coder = DeltaCoder()
-    head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth)
+    head = AnchorHead(channels, num_classes, retina_anchors(neck.strides), coder, depth=depth)
     criterion = AnchorCriterion(coder, *class_supervision(class_loss))
     branch = DenseBranch(head, MaxIoU(0.5, 0.4, 0.0), criterion, PostProcess(**vars(nms)))
     return PyramidDetector(body, neck, branch)

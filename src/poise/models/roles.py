@@ -53,7 +53,9 @@ def with_head(model: DetectionModel, head: str) -> DetectionModel:
     if head not in head_names(model) or not isinstance(network, QueryDetector):
         raise NoSuchHead(model, head)
     alone = HeadAlone(network, head_names(model).index(head))
-    role = DetectionModel(alone, model.preprocess, model.name, model.num_classes, model.options, model.progress)
+    role = DetectionModel(
+        alone, model.preprocess, model.name, model.num_classes, options=model.options, progress=model.progress
+    )
     role.set_classes(model.class_names, model.category_ids)
     return role.train(model.training)
 

@@ -57,7 +57,7 @@ def yolox(
     body = timm_backbone(backbone)
     neck = FPN(body.channels, body.strides, channels, NoLevels())
     coder = DeltaCoder(max_log_ratio=MAX_LOG)
-    head = DecoupledHead(channels, num_classes, point_grid(neck.strides, 0.0), coder, depth)
+    head = DecoupledHead(channels, num_classes, point_grid(neck.strides, 0.0), coder, depth=depth)
     check_choice("objectness_loss", objectness_loss, OBJECTNESS_LOSSES)
     element, label = OBJECTNESS_LOSSES[objectness_loss]
     first = YOLOXCriterion(coder, objectness_loss=element, objectness_label=label)

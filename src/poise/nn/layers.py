@@ -72,6 +72,7 @@ class DeformableConv(nn.Module):
         channels: int,
         kernel: int = 3,
         stride: int = 1,
+        *,
         padding: int = 1,
         dilation: int = 1,
         groups: int = 1,
@@ -104,11 +105,11 @@ class DeformableConv(nn.Module):
             conv.out_channels,
             conv.kernel_size[0],
             conv.stride[0],
-            int(conv.padding[0]),
-            conv.dilation[0],
-            conv.groups,
-            conv.bias is not None,
-            gated,
+            padding=int(conv.padding[0]),
+            dilation=conv.dilation[0],
+            groups=conv.groups,
+            bias=conv.bias is not None,
+            gated=gated,
         )
         deformable.load_state_dict(conv.state_dict(), strict=False)
         return deformable
@@ -132,7 +133,7 @@ class SharedLayers(nn.Sequential):
 class ConvNorm(SharedLayers):
     """3x3 convolution (with ``deformable`` a deformable one), group norm (unless ``groups`` is 0), ReLU."""
 
-    def __init__(self, in_channels: int, channels: int, groups: int, bias: bool, deformable: bool = False) -> None:
+    def __init__(self, in_channels: int, channels: int, groups: int, bias: bool, *, deformable: bool = False) -> None:
         super().__init__()
         conv = Conv3x3(in_channels, channels, bias)
         self.add_module("conv", DeformableConv.of(conv) if deformable else conv)
@@ -142,7 +143,7 @@ class ConvNorm(SharedLayers):
 
 
 def tower(
-    channels: int, depth: int = 4, groups: int = 32, bias: bool = False, deformable: bool = False
+    channels: int, depth: int = 4, groups: int = 32, bias: bool = False, *, deformable: bool = False
 ) -> SharedLayers:
     """Return ``depth`` equal layers of ``ConvNorm``.
 
@@ -155,7 +156,9 @@ def tower(
     """
     layers = range(depth)
     bias = bias or not groups
-    return SharedLayers(*[ConvNorm(channels, channels, groups, bias, deformable and i == depth - 1) for i in layers])
+    return SharedLayers(
+        *[ConvNorm(channels, channels, groups, bias, deformable=deformable and i == depth - 1) for i in layers]
+    )
 
 
 def output_conv(channels: int, outputs: int, bias: float = 0.0) -> Conv3x3:

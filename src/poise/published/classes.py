@@ -26,7 +26,7 @@ def class_rows(own: Sequence[str], theirs: Sequence[str]) -> list[int]:
 
 
 def remap_rows(
-    own: Tensor, value: Tensor, rows: Sequence[int], theirs: int, class_major: bool = False
+    own: Tensor, value: Tensor, rows: Sequence[int], theirs: int, *, class_major: bool = False
 ) -> Tensor | None:
     """Return ``own`` with the rows of the classes that ``value`` also has; None if the shapes do not fit.
 

@@ -28,7 +28,7 @@ def _deformable(
     """Co-Deformable-DETR: the rate falls after 11 of 12 epochs, 30 of 36."""
     own: Options = {**({} if drop_path is None else {"drop_path": drop_path}), **options}
     drop = 11 if epochs == 12 else 30
-    return detr_recipe(f"co_deformable_detr_{backbone}", 2e-4, epochs, drop, SLOW, decay, options=own)
+    return detr_recipe(f"co_deformable_detr_{backbone}", 2e-4, epochs, drop, multipliers=SLOW, decay=decay, options=own)
 
 
 def _dino(
@@ -64,7 +64,7 @@ def _plain(model: str, epochs: int, lr: float, slow: dict[str, float], batch: in
     single_scale = batch == 16
     augment = detr_augment(crop_longest=1333) if single_scale else None
     drop = 11 if epochs == 12 else 30
-    return detr_recipe(model, lr, epochs, drop, slow, batch=batch, empty=not single_scale, augment=augment)
+    return detr_recipe(model, lr, epochs, drop, multipliers=slow, batch=batch, empty=not single_scale, augment=augment)
 
 
 def co_plain_deformable_detr_r50_12e() -> Recipe:
@@ -216,7 +216,9 @@ def co_dino_5scale_swin_l_o365_lvis_16e() -> Recipe:
 
 def co_dino_5scale_vit_l_12e() -> Recipe:
     """Co-DINO, ViT-L (EVA-02), COCO from Objects365, 12 epochs; published AP 65.4 on one size."""
-    recipe = _from_objects365(detr_recipe("co_dino_5scale_vit_l", 5e-5, 12, 7, layer_decay(24, 0.8), 0.01))
+    recipe = _from_objects365(
+        detr_recipe("co_dino_5scale_vit_l", 5e-5, 12, 7, multipliers=layer_decay(24, 0.8), decay=0.01)
+    )
     optimizer = replace(
         recipe.optimizer, backbone_lr_multiplier=1.0, norm_decay_multiplier=0.0, bias_decay_multiplier=0.0
     )

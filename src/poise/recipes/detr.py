@@ -29,6 +29,7 @@ def detr_recipe(
     lr: float,
     epochs: int,
     drop: int,
+    *,
     multipliers: dict[str, float] | None = None,
     decay: float = 1e-4,
     batch: int = 16,
@@ -52,22 +53,22 @@ def detr_recipe(
 
 def deformable_detr_r50_50e() -> Recipe:
     """Deformable-DETR, ResNet-50, 50 epochs; published AP 44.3."""
-    return detr_recipe("deformable_detr_r50", 2e-4, 50, 40, SLOW_SAMPLING, batch=32)
+    return detr_recipe("deformable_detr_r50", 2e-4, 50, 40, multipliers=SLOW_SAMPLING, batch=32)
 
 
 def deformable_detr_refine_r50_50e() -> Recipe:
     """Deformable-DETR with iterative refinement, ResNet-50, 50 epochs; published AP 46.2."""
-    return detr_recipe("deformable_detr_refine_r50", 2e-4, 50, 40, SLOW_SAMPLING, batch=32)
+    return detr_recipe("deformable_detr_refine_r50", 2e-4, 50, 40, multipliers=SLOW_SAMPLING, batch=32)
 
 
 def deformable_detr_twostage_r50_50e() -> Recipe:
     """Two-stage Deformable-DETR, ResNet-50, 50 epochs; published AP 47.0."""
-    return detr_recipe("deformable_detr_twostage_r50", 2e-4, 50, 40, {"sampling_offsets": 0.1}, batch=32)
+    return detr_recipe("deformable_detr_twostage_r50", 2e-4, 50, 40, multipliers={"sampling_offsets": 0.1}, batch=32)
 
 
 def sqr_deformable_detr_r50_50e() -> Recipe:
     """Deformable-DETR with selective query recollection, ResNet-50, 50 epochs; published AP 45.8."""
-    return detr_recipe("sqr_deformable_detr_r50", 2e-4, 50, 40, SLOW_SAMPLING, batch=32)
+    return detr_recipe("sqr_deformable_detr_r50", 2e-4, 50, 40, multipliers=SLOW_SAMPLING, batch=32)
 
 
 def conditional_detr_r50_50e() -> Recipe:
@@ -99,7 +100,7 @@ def dino_r50_improved_12e() -> Recipe:
     """DINO as MMDetection improved it, ResNet-50, 12 epochs; published AP 50.1."""
     options: Options = {"class_weight": 2.0, "denoising": 300, "frozen_stages": -1}
     options |= {"temperature": 10000.0, "offset": -0.5}
-    return detr_recipe("dino_r50", 2e-4, 12, 11, {"sampling_offsets": 0.1}, options=options)
+    return detr_recipe("dino_r50", 2e-4, 12, 11, multipliers={"sampling_offsets": 0.1}, options=options)
 
 
 def dino_5scale_swin_l_12e() -> Recipe:

@@ -66,7 +66,7 @@ def maps_of(batch: int) -> list[Tensor]:
 
 
 def predictions_of(
-    kind: type[Predictions], batch: int, seed: int, grid: AnchorGrid | None = None, bins: int = 9
+    kind: type[Predictions], batch: int, seed: int, grid: AnchorGrid | None = None, *, bins: int = 9
 ) -> Predictions:
     """Return plausible predictions of a kind at every prior of a grid, by default one square anchor in each cell."""
     generator = torch.Generator().manual_seed(seed)

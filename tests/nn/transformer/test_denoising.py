@@ -19,7 +19,7 @@ def noisy_of(
     truth: GroundTruth, queries: int = 20, label_noise: float = 0.0, box_noise: float = 0.0
 ) -> SupervisedQueries:
     torch.manual_seed(0)
-    return ContrastiveDenoising(CLASSES, CHANNELS, queries, label_noise, box_noise)(truth)
+    return ContrastiveDenoising(CLASSES, CHANNELS, queries, label_noise=label_noise, box_noise=box_noise)(truth)
 
 
 def mask_among(found: SupervisedQueries) -> torch.Tensor:

@@ -31,7 +31,7 @@ def resize(scene: Scene, height: int, width: int, preprocess: Preprocess = PLAIN
 
 
 def warp(
-    scene: Scene, height: int, width: int, scale: tuple[float, ...], stretch: tuple[float, ...], shift: float
+    scene: Scene, height: int, width: int, *, scale: tuple[float, ...], stretch: tuple[float, ...], shift: float
 ) -> Scene:
     """Scale, stretch and shift the image about its center on a canvas of ``height`` × ``width``, black where it is not.
 
@@ -73,6 +73,7 @@ def draw_size(preprocess: Preprocess, short_range: tuple[int, ...] = (), choices
 
 def window(
     scene: Scene,
+    *,
     top: int,
     left: int,
     height: int,
@@ -113,7 +114,7 @@ def large_scale_jitter(scene: Scene, height: int, width: int, factors: tuple[flo
     high, wide = size_of(scaled)
     top = whole_number(0, max(high - height, 0))
     left = whole_number(0, max(wide - width, 0))
-    return window(scaled, top, left, min(high, height), min(wide, width))
+    return window(scaled, top=top, left=left, height=min(high, height), width=min(wide, width))
 
 
 def canvas_jitter(scene: Scene, side: int, factors: tuple[float, ...]) -> Scene:
@@ -127,7 +128,7 @@ def canvas_jitter(scene: Scene, side: int, factors: tuple[float, ...]) -> Scene:
     size = Preprocess(short=limit, long=limit).target_size(*size_of(scene))
     scaled = resize(scene, *size)
     top, left = (whole_number(0, max(length - side, 0)) for length in size)
-    return window(scaled, top, left, side, side, least_visible=0.0, least_side=LEAST_OF_JITTER)
+    return window(scaled, top=top, left=left, height=side, width=side, least_visible=0.0, least_side=LEAST_OF_JITTER)
 
 
 def resized_crop(scene: Scene, shorts: tuple[int, ...], longest: int, sides: tuple[int, ...]) -> Scene:
@@ -141,7 +142,7 @@ def resized_crop(scene: Scene, shorts: tuple[int, ...], longest: int, sides: tup
     lengths = size_of(scaled)
     height, width = (whole_number(min(length, sides[0]), min(length, sides[1])) for length in lengths)
     top, left = (whole_number(0, length - part) for length, part in zip(lengths, (height, width), strict=True))
-    return window(scaled, top, left, height, width, least_visible=0.0, least_side=0.0)
+    return window(scaled, top=top, left=left, height=height, width=width, least_visible=0.0, least_side=0.0)
 
 
 def min_iou_crop(scene: Scene) -> Scene:
@@ -161,4 +162,4 @@ def min_iou_crop(scene: Scene) -> Scene:
     boxes = plain_boxes(scene)
     center = (boxes[:, :2] + boxes[:, 2:]) / 2 - torch.tensor([left, top])
     central = ((center > 0) & (center < torch.tensor([width, height]))).all(1)
-    return window(select(scene, central | ~objects), top, left, height, width, least_visible=0.0)
+    return window(select(scene, central | ~objects), top=top, left=left, height=height, width=width, least_visible=0.0)

@@ -56,7 +56,7 @@ def _tile(scene: Scene, height: int, width: int, above: bool, before: bool) -> S
     high, wide = size_of(scene)
     top = whole_number(0, high - height) if high > height else (high - height if above else 0)
     left = whole_number(0, wide - width) if wide > width else (wide - width if before else 0)
-    return window(scene, top, left, height, width)
+    return window(scene, top=top, left=left, height=height, width=width)
 
 
 def mixup(scene: Scene, other: Scene) -> Scene:
@@ -68,7 +68,7 @@ def mixup(scene: Scene, other: Scene) -> Scene:
     scaled = fit(other, height, width, between(*BLEND_FACTORS))
     high, wide = size_of(scaled)
     top, left = _offset(high - height), _offset(wide - width)
-    placed = window(scaled, top, left, height, width)
+    placed = window(scaled, top=top, left=left, height=height, width=width)
     rows = slice(max(-top, 0), min(high - top, height))
     columns = slice(max(-left, 0), min(wide - left, width))
     share = between(*BLEND_SHARES)

@@ -71,7 +71,9 @@ class TrainingPipeline:
         elif chances.scale_jitter:
             scene = large_scale_jitter(scene, height, width, chances.scale_jitter)
         elif chances.warp_scale:
-            scene = warp(scene, height, width, chances.warp_scale, chances.warp_stretch, chances.warp_shift)
+            scene = warp(
+                scene, height, width, scale=chances.warp_scale, stretch=chances.warp_stretch, shift=chances.warp_shift
+            )
         else:
             scene = resize(scene, height, width, self.preprocess)
         if happens(chances.copy_paste):

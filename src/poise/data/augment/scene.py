@@ -22,7 +22,7 @@ FILL = 114  # gray of areas without an image, as in YOLOX
 
 
 def make_scene(
-    image: Tensor, boxes: Tensor, labels: Tensor, iscrowd: Tensor | None = None, ignore: Tensor | None = None
+    image: Tensor, boxes: Tensor, labels: Tensor, iscrowd: Tensor | None = None, *, ignore: Tensor | None = None
 ) -> Scene:
     """A scene of plain tensors; flags that are not given are false."""
     none = torch.zeros(len(labels), dtype=torch.bool)

@@ -25,6 +25,7 @@ def write_demo_data(
     train: int = 600,
     val: int = 150,
     seed: int = 0,
+    *,
     size: int = 320,
     style: str = "hard",
     test: int = 0,

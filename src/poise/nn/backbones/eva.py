@@ -68,6 +68,7 @@ class Eva(nn.Module):
         weights: str | Path | None = None,
         window: int = 24,
         drop_path: float = 0.0,
+        *,
         checkpointed: bool = False,
     ) -> None:
         super().__init__()

@@ -53,6 +53,7 @@ class Swin(nn.Module):
         stages: Sequence[int] = (3, 4, 5),
         weights: str | Path | None = None,
         frozen_stages: int = -1,
+        *,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()

@@ -58,6 +58,7 @@ class Backbone(nn.Module):
         stages: Sequence[int] = (3, 4, 5),
         weights: str | Path | None = None,
         frozen_stages: int | None = None,
+        *,
         norm_eval: bool | None = None,
         train_norm: bool = True,
         caffe: bool = False,

@@ -15,7 +15,7 @@ class AnchorHead(nn.Module):
     """Map pyramid maps (B,C,H_l,W_l) to ``DeltaPredictions``."""
 
     def __init__(
-        self, channels: int, num_classes: int, grid: AnchorGrid, coder: DeltaCoder, depth: int = 4, groups: int = 0
+        self, channels: int, num_classes: int, grid: AnchorGrid, coder: DeltaCoder, *, depth: int = 4, groups: int = 0
     ) -> None:
         super().__init__()
         self.grid, self.coder, self.num_classes = grid, coder, num_classes

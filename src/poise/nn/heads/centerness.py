@@ -28,6 +28,7 @@ class CenternessHead(nn.Module):
         num_classes: int,
         grid: AnchorGrid,
         decoder: Distances | Offsets,
+        *,
         depth: int = 4,
         groups: int = 32,
         tower_bias: bool = False,

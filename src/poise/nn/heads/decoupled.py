@@ -43,7 +43,7 @@ class DecoupledLevel(nn.Module):
 class DecoupledHead(nn.Module):
     """Map pyramid maps (B,C,H_l,W_l) to ``JointDeltaPredictions``; ``coder`` encodes offsets from the grid's cells."""
 
-    def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, coder: DeltaCoder, depth: int = 2) -> None:
+    def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, coder: DeltaCoder, *, depth: int = 2) -> None:
         super().__init__()
         self.grid, self.num_classes, self.coder = grid, num_classes, coder
         self.levels = nn.ModuleList([DecoupledLevel(channels, channels, num_classes, depth) for _ in grid.strides])

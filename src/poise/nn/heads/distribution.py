@@ -48,6 +48,7 @@ class DistributionHead(nn.Module):
         num_classes: int,
         grid: AnchorGrid,
         bins: int = 17,
+        *,
         depth: int = 4,
         groups: int = 32,
         quality: DistributionQuality | None = None,
@@ -85,7 +86,7 @@ class LightHead(nn.Module):
     """
 
     def __init__(
-        self, channels: int, num_classes: int, grid: AnchorGrid, bins: int = 8, depth: int = 2, kernel: int = 5
+        self, channels: int, num_classes: int, grid: AnchorGrid, bins: int = 8, *, depth: int = 2, kernel: int = 5
     ) -> None:
         super().__init__()
         self.grid, self.num_classes, self.bins = grid, num_classes, bins

@@ -104,6 +104,7 @@ class DualWeightingHead(nn.Module):
         num_classes: int,
         grid: AnchorGrid,
         refinement: BoundaryRefinement | None,
+        *,
         depth: int = 4,
         groups: int = 32,
         deformable: bool = False,
@@ -112,8 +113,8 @@ class DualWeightingHead(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.num_classes, self.openable_sides = grid, num_classes, openable_sides
-        self.classification = tower(channels, depth, groups, True, deformable)
-        self.regression = tower(channels, depth, groups, True, deformable)
+        self.classification = tower(channels, depth, groups, True, deformable=deformable)
+        self.regression = tower(channels, depth, groups, True, deformable=deformable)
         init_towers(self.classification, self.regression)
         self.classes = output_conv(channels, num_classes, prior_bias(0.02))
         self.box_distances = output_conv(channels, 4, 4.0)

@@ -15,7 +15,7 @@ class FoveaHead(nn.Module):
     """Map pyramid maps (B,C,H_l,W_l) to ``DeltaPredictions``, encoded by ``LogDistances``."""
 
     def __init__(
-        self, channels: int, num_classes: int, grid: AnchorGrid, coder: LogDistances, depth: int = 4, groups: int = 0
+        self, channels: int, num_classes: int, grid: AnchorGrid, coder: LogDistances, *, depth: int = 4, groups: int = 0
     ) -> None:
         super().__init__()
         self.grid, self.coder, self.num_classes = grid, coder, num_classes

@@ -36,6 +36,7 @@ class RepPointsHead(nn.Module):
         num_classes: int,
         grid: AnchorGrid,
         depth: int = 3,
+        *,
         groups: int = 0,
         gradient_scale: float = 0.1,
         transfer_gradient_scale: float = 0.01,

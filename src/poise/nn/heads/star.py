@@ -111,6 +111,7 @@ class StarHead(nn.Module):
         num_classes: int,
         grid: AnchorGrid,
         conv: StarConv | PlainConv,
+        *,
         refinement: StarRefinement | None,
         depth: int = 3,
         groups: int = 32,

@@ -53,7 +53,7 @@ class TaskAlignedHead(nn.Module):
     at a learned offset; where the result has no area, the box stays as it was.
     """
 
-    def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, depth: int = 6, groups: int = 32) -> None:
+    def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, depth: int = 6, *, groups: int = 32) -> None:
         super().__init__()
         if depth < 1:
             raise ValueError(f"depth={depth}: the tower needs at least one layer")

@@ -18,7 +18,7 @@ class ChannelMapper(nn.Module):
     """
 
     def __init__(
-        self, in_channels: Sequence[int], strides: Sequence[int], channels: int, extra: int = 0, groups: int = 32
+        self, in_channels: Sequence[int], strides: Sequence[int], channels: int, extra: int = 0, *, groups: int = 32
     ) -> None:
         super().__init__()
         self.channels = channels

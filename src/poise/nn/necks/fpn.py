@@ -13,7 +13,7 @@ from poise.nn.layers import Conv3x3, StridedConv
 class NormedConv(StridedConv):
     """Convolution without bias, then group norm."""
 
-    def __init__(self, in_channels: int, channels: int, kernel: int, groups: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, channels: int, kernel: int, groups: int, *, stride: int = 1) -> None:
         super().__init__(in_channels, channels, kernel, stride, kernel // 2, bias=False)
         self.norm = nn.GroupNorm(min(groups, max(1, channels // 4)), channels)
 
@@ -23,7 +23,7 @@ class NormedConv(StridedConv):
 
 def _conv(in_channels: int, channels: int, kernel: int, groups: int, stride: int = 1) -> nn.Conv2d:
     if groups:
-        return NormedConv(in_channels, channels, kernel, groups, stride)
+        return NormedConv(in_channels, channels, kernel, groups, stride=stride)
     if (kernel, stride) == (3, 1):
         return Conv3x3(in_channels, channels)
     return (StridedConv if stride == 2 else nn.Conv2d)(in_channels, channels, kernel, stride, kernel // 2)
@@ -39,7 +39,7 @@ class StridedLevels(nn.Module):
         groups: of a group norm after each convolution; 0: none.
     """
 
-    def __init__(self, in_channels: int, channels: int, from_input: bool, relu: bool, groups: int = 0) -> None:
+    def __init__(self, in_channels: int, channels: int, from_input: bool, relu: bool, *, groups: int = 0) -> None:
         super().__init__()
         self.from_input, self.relu = from_input, relu
         self.convs = nn.ModuleList([_conv(count, channels, 3, groups, 2) for count in (in_channels, channels)])
@@ -73,7 +73,7 @@ class FPN(nn.Module):
     """
 
     def __init__(
-        self, in_channels: Sequence[int], strides: Sequence[int], channels: int, extra: nn.Module, groups: int = 0
+        self, in_channels: Sequence[int], strides: Sequence[int], channels: int, extra: nn.Module, *, groups: int = 0
     ) -> None:
         super().__init__()
         self.laterals = nn.ModuleList([_conv(count, channels, 1, groups) for count in in_channels])

@@ -120,7 +120,7 @@ class ConditionalDecoderLayer(nn.Module):
         if sets == 1:
             attended = self.self_attention(x, positions, attention_mask)
         else:
-            attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets)
+            attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets=sets)
         x = self.norms[0](attended)
         x = self.norms[1](self.cross_attention(x, positions, sines, memory))
         return self.norms[2](self.feed_forward(x))

@@ -85,7 +85,7 @@ class DeformableAttention(nn.Module):
 class DeformableEncoderLayer(nn.Module):
     """Encoder layer: each token attends to points around itself on all levels."""
 
-    def __init__(self, channels: int, heads: int, levels: int, points: int, hidden: int, dropout: float) -> None:
+    def __init__(self, channels: int, heads: int, levels: int, points: int, *, hidden: int, dropout: float) -> None:
         super().__init__()
         self.attention = DeformableAttention(channels, heads, levels, points)
         self.feed_forward = FeedForward(channels, hidden, dropout)
@@ -101,7 +101,7 @@ class DeformableEncoderLayer(nn.Module):
 class DeformableDecoderLayer(nn.Module):
     """Decoder layer: self-attention among queries, then deformable cross-attention around their references."""
 
-    def __init__(self, channels: int, heads: int, levels: int, points: int, hidden: int, dropout: float) -> None:
+    def __init__(self, channels: int, heads: int, levels: int, points: int, *, hidden: int, dropout: float) -> None:
         super().__init__()
         self.self_attention = SelfAttention(channels, heads, dropout)
         self.cross_attention = DeformableAttention(channels, heads, levels, points)
@@ -121,7 +121,7 @@ class DeformableDecoderLayer(nn.Module):
         if sets == 1:
             attended = self.self_attention(x, positions, attention_mask)
         else:
-            attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets)
+            attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets=sets)
         x = self.norms[0](attended)
         attended = self.cross_attention(x + positions, references, memory)
         x = self.norms[1](x + self.dropout(attended))

@@ -41,6 +41,7 @@ class ContrastiveDenoising(nn.Module):
         num_classes: int,
         channels: int,
         queries: int = 100,
+        *,
         label_noise: float = 0.5,
         box_noise: float = 1.0,
         generator: torch.Generator | None = None,

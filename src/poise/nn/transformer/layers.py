@@ -77,6 +77,7 @@ class EncoderLayer(nn.Module):
         heads: int,
         hidden: int,
         dropout: float = 0.0,
+        *,
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()

@@ -156,6 +156,7 @@ class SelectedQueries(nn.Module):
         num_classes: int,
         count: int,
         query_generator: Callable[[Tensor], Queries],
+        *,
         score: Callable[[Tensor], Tensor] = best_class,
     ) -> None:
         super().__init__()

@@ -34,6 +34,7 @@ def attend_within_sets(
     x: Tensor,
     positions: Tensor,
     attention_mask: Tensor | None,
+    *,
     sets: int,
 ) -> Tensor:
     """Apply self-attention to each of the sets of x (B,S*Q,C).

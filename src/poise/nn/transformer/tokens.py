@@ -59,7 +59,7 @@ class Tokenizer(nn.Module):
         for i, level in enumerate(maps):
             height, width = level.shape[2:]
             rows, columns = valid_cells(sizes[:, 0], canvas[0], height), valid_cells(sizes[:, 1], canvas[1], width)
-            position = map_sine(rows, columns, level.shape[1], self.temperature, self.offset)
+            position = map_sine(rows, columns, level.shape[1], self.temperature, offset=self.offset)
             positions.append(position if self.level_embedding is None else position + self.level_embedding[i])
             masks.append(~(rows[:, :, None] & columns[:, None]).flatten(1))
             ratio = torch.stack((columns.float().mean(1), rows.float().mean(1)), 1)
@@ -93,7 +93,7 @@ def valid_cells(extent: Tensor, canvas: int, cells: int) -> Tensor:
     return pixel < extent[:, None]
 
 
-def map_sine(rows: Tensor, columns: Tensor, channels: int, temperature: float, offset: float) -> Tensor:
+def map_sine(rows: Tensor, columns: Tensor, channels: int, temperature: float, *, offset: float) -> Tensor:
     """Encode the cells of a map as (B,H*W,channels): half of the channels encode the row, half the column.
 
     Angles run from 0 to 2 pi over the cells inside the image; the encodings of padding cells are arbitrary.
