@@ -91,6 +91,8 @@ def test_without_a_network_the_cure_is_named(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match="could not be fetched.*'none'"):
         create_model("atss_r18_fpn", backbone_weights="imagenet")
+    with pytest.raises(ValueError, match="no option 'topkk', did you mean 'topk'"):  # before anything is fetched
+        create_model("atss_r18_fpn", backbone_weights="imagenet", assigner="atss(topkk=9)")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from poise.assign import Assigner
@@ -258,6 +259,12 @@ def create_model(
     if deterministic and "deterministic" in known:
         options = {**options, "deterministic": True}
     check_options(f"'{name}'", entry.builder, options)
+    given = {"assigner": assigner, "sampler": sampler, "criterion": criterion, "neck": neck}
+    given = {kind: part for kind, part in given.items() if part is not None}
+    if backbone_weights and (options or given):  # refuse a wrong option before anything is fetched
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            trial = entry.builder(num_classes, **{**entry.fixed, "backbone_weights": None, **options})
+            exchange_parts(trial, name, given, options)
     network = entry.builder(num_classes, **{**entry.fixed, "backbone_weights": backbone_weights, **options})
     preprocess = entry.preprocess
     if "caffe" in options and options["caffe"] != entry.fixed.get("caffe", False):
@@ -265,7 +272,5 @@ def create_model(
     if image_size is not None:
         preprocess = preprocess.with_size(image_size)
         options = {**options, "image_size": [preprocess.short, preprocess.long]}
-    given = {"assigner": assigner, "sampler": sampler, "criterion": criterion, "neck": neck}
-    given = {kind: part for kind, part in given.items() if part is not None}
     options = {**options, **exchange_parts(network, name, given, options)}
     return DetectionModel(network, preprocess, name, num_classes, options=options, progress=entry.progress)
