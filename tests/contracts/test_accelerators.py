@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from contracts.test_models import ONE_GRAPH, regions_of, scene, small
+from contracts.test_models import TRACED, regions_of, scene, small
 from support.slow import slow_but
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_leaves
 from poise.nn.kernels import deformable_sampling
 from poise.structures import Batch, GroundTruth, Progress, map_tensors
 
-BY_HOST = [name for name in ONE_GRAPH if "detr" in name or "dino" in name]  # the Hungarian method is the host's
-WITH_AND_WITHOUT = [(name, False) for name in ONE_GRAPH] + [(name, True) for name in BY_HOST]
+BY_HOST = [name for name in TRACED if "detr" in name or "dino" in name]  # the Hungarian method is the host's
+WITH_AND_WITHOUT = [(name, False) for name in TRACED] + [(name, True) for name in BY_HOST]
 
 
 class Crossings(TorchDispatchMode):
@@ -102,7 +102,7 @@ def test_a_copy_to_the_device_and_a_number_from_it_are_noticed() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", [name for name in ONE_GRAPH if name not in BY_HOST])
+@pytest.mark.parametrize("name", [name for name in TRACED if name not in BY_HOST])
 def test_a_whole_step_never_waits(name: str, precision: torch.dtype) -> None:
     """Forward, losses, backward and optimizer of the second step, with PyTorch's own watch on waiting."""
     model, batch = small(name).cuda().train(), batch_of(name, "cuda")

@@ -50,7 +50,7 @@ def run(out: Path, data: Path, plan: Recipe, die_at: int = -1) -> int:
     """
 
     def work() -> None:
-        step, draw, now = Stepper.__call__, PositiveNegativeSampler.__call__, [0]
+        step, draw, now = Stepper.__call__, PositiveNegativeSampler.__call__, [-1]
 
         def stepped(self: Stepper, batches: Sequence[Batch]) -> Any:
             now[0] = self.state.position.step
@@ -60,8 +60,9 @@ def run(out: Path, data: Path, plan: Recipe, die_at: int = -1) -> int:
 
         def drawn(self: PositiveNegativeSampler, *rest: Any) -> Sample:
             sample = draw(self, *rest)
-            with Path(f"{out}.jsonl").open("a") as file:
-                file.write(json.dumps([now[0], sample.index[sample.mask].tolist()]) + "\n")
+            if now[0] >= 0:  # before the first step, the plan of the training estimates its memory
+                with Path(f"{out}.jsonl").open("a") as file:
+                    file.write(json.dumps([now[0], sample.index[sample.mask].tolist()]) + "\n")
             return sample
 
         Stepper.__call__, PositiveNegativeSampler.__call__ = stepped, drawn  # type: ignore[method-assign, assignment]

@@ -25,10 +25,10 @@ from poise.export.writing import windows
 from poise.nn.kernels.deformable_sampling import sample_levels
 from poise.postprocess import decay_factors
 
+# H-Deformable-DETR and Group-DINO detect with the graphs of two-stage Deformable-DETR and DINO.
 FAMILIES = (
     "faster_rcnn_r18_fpn", "fast_rcnn_r18_fpn", "libra_faster_rcnn_r18_fpn", "deformable_detr_r18",
-    "deformable_detr_twostage_r18", "conditional_detr_r18", "dab_detr_r18", "dino_r18", "h_deformable_detr_r18",
-    "group_dino_r18", "co_deformable_detr_r18", "co_dino_r18",
+    "conditional_detr_r18", "dab_detr_r18", "dino_r18", "co_deformable_detr_r18", "co_dino_r18",
 )  # fmt: skip
 
 

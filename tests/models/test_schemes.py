@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from contracts.test_models import MODELS as SMALL_MODELS
-from contracts.test_models import scene, what_is_missed
+from contracts.test_models import detection_errors, scene
 from support.scenes import STRIDES, predictions_of, truth_of
 from torchvision.ops import generalized_box_iou
 
@@ -231,6 +231,6 @@ def test_a_pair_overfits_two_images(name: str, assigner: str) -> None:
         torch.stack(list(model.losses(pixels, targets).values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
-        if step % 15 == 0 and not (wrong := what_is_missed(model, pixels, targets)):
+        if step % 15 == 0 and not (wrong := detection_errors(model, pixels, targets)):
             return
     pytest.fail(wrong)

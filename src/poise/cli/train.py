@@ -60,6 +60,8 @@ class Arguments:
     """Another sampler of regions for a two-stage detector: ohem, or "ohem(size=256)" (model.options sampler)."""
     criterion: str | None = None
     """Another criterion: varifocal, or "centerness(box_weight=1.0)" (model.options criterion)."""
+    neck: str | None = None
+    """A stage after the pyramid: balanced_pyramid, or "balanced_pyramid(refine='conv')" (model.options neck)."""
     score_threshold: float | None = None
     """Score below which validation drops detections (model.options score_threshold)."""
     nms_threshold: float | None = None
