@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,9 @@ def draw_maps(examples: Sequence[MapExample], path: str | os.PathLike[str], titl
                 map_ = one.maps[name]
                 axes.imshow(map_, cmap="inferno")
                 style = {"transform": axes.transAxes, "fontsize": 7, "color": "0.4", "va": "top", "ha": "center"}
-                axes.text(0.5, -0.02, f"{map_.min():.3g} (dark) to {map_.max():.3g}", **style)
+                axes.text(0.5, -0.02, f"{map_.min():.6g} (dark) to {map_.max():.6g}", **style)
     for axes, name in zip(grid[0], ("objects", *names), strict=True):
-        axes.set_title(name, fontsize=8)
+        axes.set_title(textwrap.fill(name, 36), fontsize=7)
     for axes in grid.flat:
         axes.set_axis_off()
     return save_figure(figure, path, title)
