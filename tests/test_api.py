@@ -122,6 +122,14 @@ def test_a_file_says_everything(model_file: Path) -> None:
         Detector(model_file, image_size=320)
 
 
+def test_another_threshold_keeps_classes_and_class_map(model_file: Path) -> None:
+    model = poise.load(model_file)
+    model.class_map = {"van": "car", "person": None}
+    changed = with_postprocess_options(model, score_threshold=0.0)
+    assert changed is not model and changed.class_map == model.class_map
+    assert (changed.class_names, changed.category_ids) == (model.class_names, model.category_ids)
+
+
 def test_a_name_has_random_weights_and_says_so() -> None:
     detector = Detector("fcos_r18_fpn", device="cpu", num_classes=2, image_size=64)
     assert detector.model.num_classes == 2 and "random weights" in repr(detector)

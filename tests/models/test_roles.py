@@ -40,6 +40,7 @@ def test_detections_of_an_auxiliary_head(model: DetectionModel) -> None:
     network: Any = model.network
     pixels, sizes = torch.randn(2, 3, 64, 64), torch.full((2, 2), 64.0)
     for number, head in enumerate(head_names(model)):
+        assert with_head(model, head).class_names == model.class_names
         expected = network.collaboration.predict(network.encode(pixels, sizes), sizes, number).unpad()
         for a, b in zip(with_head(model, head).detect(pixels), expected, strict=True):
             assert len(a["scores"]) and all(torch.equal(a[key], b[key]) for key in a)

@@ -56,6 +56,15 @@ class DetectionModel(nn.Module):
             raise ValueError(f"{len(names)} names and {len(ids)} ids for a model with {self.num_classes} classes")
         self.class_names, self.category_ids = tuple(str(name) for name in names), ids
 
+    def with_network(self, network: nn.Module) -> DetectionModel:
+        """Return a model that differs in its network alone."""
+        model = DetectionModel(
+            network, self.preprocess, self.name, self.num_classes, options=self.options, progress=self.progress
+        )
+        model.set_classes(self.class_names, self.category_ids)
+        model.class_map = dict(self.class_map)
+        return model.train(self.training)
+
     def forward(
         self,
         images: Sequence[Tensor],

@@ -40,12 +40,7 @@ def with_postprocess_options(
             raise ValueError(f"{name} cannot be set for '{model.name}': {reason}")
     if not known:
         return model
-    network = _replaced(model.network, changes, score_threshold)
-    changed = DetectionModel(
-        network, model.preprocess, model.name, model.num_classes, options=model.options, progress=model.progress
-    )
-    changed.set_classes(model.class_names, model.category_ids)
-    return changed.train(model.training)
+    return model.with_network(_replaced(model.network, changes, score_threshold))
 
 
 def max_detections_of(model: nn.Module) -> int | None:

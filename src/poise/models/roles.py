@@ -52,12 +52,7 @@ def with_head(model: DetectionModel, head: str) -> DetectionModel:
     network = model.network
     if head not in head_names(model) or not isinstance(network, QueryDetector):
         raise NoSuchHead(model, head)
-    alone = HeadAlone(network, head_names(model).index(head))
-    role = DetectionModel(
-        alone, model.preprocess, model.name, model.num_classes, options=model.options, progress=model.progress
-    )
-    role.set_classes(model.class_names, model.category_ids)
-    return role.train(model.training)
+    return model.with_network(HeadAlone(network, head_names(model).index(head)))
 
 
 def without_training_parts(model: DetectionModel) -> DetectionModel:
