@@ -9,12 +9,16 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tyro.conf import UseAppendAction
 
 from poise.cli.help import HELP_WORDS, CommandHelp, options_of, render_help
 from poise.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from poise.data import ImageSet
+    from poise.data.class_map import ClassMap
 
 Parsed = TypeVar("Parsed")
 DataPaths = UseAppendAction[tuple[Path, ...]]
@@ -82,6 +86,31 @@ def _require_data(kind: type, parsed: Any, program: str) -> None:
     if getattr(parsed, "data", None) == ():
         option = next(one.spelled for one in options_of(kind) if one.name == "data")
         raise CommandLineError(f"{program} needs {option} ({program} --help explains)")
+
+
+def evaluation_images(
+    arguments: Any, run: Path | None, trained_with: ClassMap, preferred: tuple[str, ...] = ("val", "test")
+) -> tuple[ImageSet, str]:
+    """Open the images that a command selects by ``data``, ``split``, ``on_bad_data``, ``follow_links``, ``class_map``.
+
+    Args:
+        run, trained_with, preferred: see :func:`poise.data.open_for_evaluation`.
+
+    Returns:
+        the images, and a note for the user, or an empty string.
+    """
+    from poise.data import open_for_evaluation
+
+    return open_for_evaluation(
+        arguments.data,
+        arguments.split,
+        run,
+        arguments.on_bad_data,
+        follow_links=arguments.follow_links,
+        class_map=arguments.class_map or None,
+        trained_with=trained_with,
+        preferred=preferred,
+    )
 
 
 def data_name(paths: Sequence[Path]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from poise.cli.arguments import DataPaths, data_name
+from poise.cli.arguments import DataPaths, data_name, evaluation_images
 from poise.suggestions import plural
 
 if TYPE_CHECKING:
@@ -106,26 +106,17 @@ def _common_images(arguments: Arguments, detectors: Sequence[Detector]) -> tuple
     Raises:
         ValueError: the models were trained with different class maps, or have no such image in common.
     """
-    from poise.data import open_for_evaluation
+    from poise.data.hold_out import held_out_names
 
     maps = [one.model.class_map for one in detectors]
     if not arguments.class_map and maps[0] != maps[1]:
         shown = " and ".join(str(one) if one else "none" for one in maps)
         raise ValueError(f"the models were trained with different class maps ({shown}); give one with --class-map")
-    found = [
-        open_for_evaluation(
-            arguments.data,
-            arguments.split,
-            one.run_folder,
-            arguments.on_bad_data,
-            follow_links=arguments.follow_links,
-            class_map=arguments.class_map or None,
-            trained_with=one.model.class_map,
-        )
-        for one in detectors
-    ]
-    notes = "; ".join(dict.fromkeys(note for _, note in found if note))
-    (first, _), (second, _) = found
+    folders = [one.run_folder for one in detectors]
+    runs = [folder if folder is not None and held_out_names(folder) else None for folder in folders]
+    found = {run: evaluation_images(arguments, run, maps[0]) for run in dict.fromkeys(runs)}
+    notes = "; ".join(dict.fromkeys(note for _, note in found.values() if note))
+    first, second = (found[run][0] for run in runs)
     if first.image_ids() == second.image_ids():
         return first, notes
     others = set(second.image_ids())

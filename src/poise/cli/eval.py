@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from poise.cli.arguments import CommandLineError, DataPaths, data_name
+from poise.cli.arguments import CommandLineError, DataPaths, data_name, evaluation_images
 from poise.cli.help import CommandHelp
 from poise.cli.progress import ImageCounter
 from poise.suggestions import plural
@@ -104,7 +104,6 @@ HELP = CommandHelp(
 def run(arguments: Arguments) -> int:
     """Evaluate and print the metrics."""
     from poise.api import Detector
-    from poise.data import open_for_evaluation
     from poise.evaluate import write_results
 
     if arguments.out is not None and not arguments.analyze:
@@ -112,15 +111,7 @@ def run(arguments: Arguments) -> int:
     detector = Detector(arguments.checkpoint, arguments.device, weights=arguments.weights)
     if arguments.class_names:
         detector.model.set_classes(arguments.class_names, detector.model.category_ids)
-    images, note = open_for_evaluation(
-        arguments.data,
-        arguments.split,
-        detector.run_folder,
-        arguments.on_bad_data,
-        follow_links=arguments.follow_links,
-        class_map=arguments.class_map or None,
-        trained_with=detector.model.class_map,
-    )
+    images, note = evaluation_images(arguments, detector.run_folder, detector.model.class_map)
     if note:
         print(f"note: {note}", file=sys.stderr)
     if arguments.save_proposals is not None:

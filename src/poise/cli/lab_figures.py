@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from poise.cli.arguments import CommandLineError, DataPaths
 from poise.cli.arguments import parse as parse_words
-from poise.cli.lab_models import load_methods, open_images
+from poise.cli.lab_models import load_methods, open_images, read_annotated
 
 if TYPE_CHECKING:
     from poise.lab.annotated_image import AnnotatedImage
@@ -136,7 +136,7 @@ def _run_weights(arguments: WeightsArguments) -> int:
     (method,) = load_methods([arguments.model], image_set, arguments.device, notes)
     if arguments.image >= len(image_set):
         raise ValueError(f"--image {arguments.image}: the split has images 0 to {len(image_set) - 1}")
-    image = _image(image_set, arguments.image)
+    image = read_annotated(image_set, arguments.image)
     number, weights, form = _weigh(method, image, arguments)
     anchors = four_anchors(weights)
     height, width = method.batch(image).truth.sizes[0].tolist()
@@ -159,14 +159,6 @@ def _run_weights(arguments: WeightsArguments) -> int:
         print(f"note: {note}")
     print(f"weights-anchors.png, weights-maps.png and weights.json: {arguments.out}")
     return 0
-
-
-def _image(image_set: Any, index: int) -> AnnotatedImage:
-    from poise.lab.annotated_image import AnnotatedImage
-
-    record = image_set[index]
-    crowd = record.crowd | record.ignore
-    return AnnotatedImage(record.path.name, image_set.read(index), record.boxes, record.labels, crowd)
 
 
 def _scale(sides: tuple[float, float]) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poise.cli.arguments import data_name
+from poise.cli.arguments import data_name, evaluation_images
 from poise.suggestions import plural
 
 if TYPE_CHECKING:
@@ -25,20 +25,11 @@ def open_images(arguments: Any, notes: list[str]) -> ImageSet:
     Raises:
         ValueError: the split has no images.
     """
-    from poise.data import open_for_evaluation
     from poise.data.hold_out import held_out_names, validation_names
 
     lists = {folder: names for folder in _run_folders(arguments.models) if (names := held_out_names(folder))}
     run = next(iter(lists), None)
-    image_set, note = open_for_evaluation(
-        arguments.data,
-        arguments.split,
-        run,
-        arguments.on_bad_data,
-        follow_links=arguments.follow_links,
-        class_map=arguments.class_map or None,
-        trained_with=_stored_class_map(arguments.models),
-    )
+    image_set, note = evaluation_images(arguments, run, _stored_class_map(arguments.models))
     if not len(image_set):
         raise ValueError(f"{data_name(arguments.data)}: split {image_set.name!r} has no images")
     if note:

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from poise.suggestions import clock
+
 CLEAR = "\r\x1b[K"  # back to the start of the line, which is erased
 
 
@@ -29,7 +31,12 @@ class ImageCounter:
         self.done += images
         if self.shown:
             left = (time.monotonic() - self.started) / max(1, self.done) * (self.total - self.done)
-            print(f"{CLEAR}{self.done}/{self.total} images, {clock(left)} left", end="", file=sys.stderr, flush=True)
+            print(
+                f"{CLEAR}{self.done}/{self.total} images, {clock(round(left))} left",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def close(self) -> None:
         """Erase the line."""
@@ -48,7 +55,7 @@ def elapsed(text: str) -> Iterator[None]:
 
     def show() -> None:
         while not over.wait(1.0):
-            print(f"{CLEAR}{text}, {clock(time.monotonic() - started)}", end="", file=sys.stderr, flush=True)
+            print(f"{CLEAR}{text}, {clock(round(time.monotonic() - started))}", end="", file=sys.stderr, flush=True)
 
     print(text, end="", file=sys.stderr, flush=True)
     thread = threading.Thread(target=show, daemon=True)
@@ -59,10 +66,3 @@ def elapsed(text: str) -> Iterator[None]:
         over.set()
         thread.join()
         print(file=sys.stderr)
-
-
-def clock(seconds: float) -> str:
-    """Format seconds as ``1:30`` or ``2:01:30``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -10,7 +10,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from poise.cli.arguments import DataPaths
+from poise.cli.arguments import DataPaths, evaluation_images
 from poise.suggestions import plural
 
 
@@ -52,22 +52,13 @@ def run(arguments: Arguments) -> int:
     import torch
 
     from poise.api import Detector
-    from poise.data import evaluation_loader, open_for_evaluation
+    from poise.data import evaluation_loader
     from poise.lab.sampling import draw_negatives, libra_samplers, sampled_negatives
 
     if min(arguments.images, arguments.batch_size) < 1:
         raise ValueError(f"--images {arguments.images} --batch-size {arguments.batch_size}: both must be at least 1")
     detector = Detector(arguments.checkpoint, arguments.device)
-    image_set, note = open_for_evaluation(
-        arguments.data,
-        arguments.split,
-        None,
-        arguments.on_bad_data,
-        follow_links=arguments.follow_links,
-        class_map=arguments.class_map or None,
-        trained_with=detector.model.class_map,
-        preferred=("train", "val", "test"),
-    )
+    image_set, note = evaluation_images(arguments, None, detector.model.class_map, ("train", "val", "test"))
     loader = evaluation_loader(image_set, detector.model.preprocess, batch_size=arguments.batch_size)
     batches = islice(loader, -(-arguments.images // arguments.batch_size))
     with torch.random.fork_rng():

@@ -69,9 +69,8 @@ def _shared(train: Sequence[ImageSet], val: Sequence[ImageSet | None], names: Se
     by_size: dict[int, list[tuple[int, str, Path]]] = defaultdict(list)
     for part, sets in (("train", train), ("val", val)):
         for number, image_set in enumerate(sets):
-            for i in range(len(image_set) if image_set is not None else 0):
-                assert image_set is not None
-                path = image_set.path(i)
+            paths = () if image_set is None else map(image_set.path, range(len(image_set)))
+            for path in paths:
                 if path.is_file():  # not inside a tar
                     by_size[path.stat().st_size].append((number, part, path))
     equal = []

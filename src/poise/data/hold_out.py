@@ -76,14 +76,13 @@ def open_for_evaluation(
     paths = as_paths(path)
     found = [_open(one, split, run, on_bad_data, follow_links, preferred) for one in paths]
     names = source_names([one.images.root for one in found]) if len(paths) > 1 else [""]
-    notes = [f"{name}: {one.note}" if name else one.note for name, one in zip(names, found, strict=True) if one.note]
-    chosen = [(one, name) for one, name in zip(found, names, strict=True) if one.proper]
-    left_out = [name for one, name in zip(found, names, strict=True) if not one.proper]
-    if chosen and left_out:
+    named = list(zip(found, names, strict=True))
+    chosen = [(one, name) for one, name in named if one.proper] or named
+    notes = [f"{name}: {one.note}" if name else one.note for one, name in chosen if one.note]
+    if len(chosen) < len(named):
+        left_out = ", ".join(name for one, name in named if not one.proper)
         splits = " or ".join(map(repr, preferred))
-        notes = [note for note in notes if note.partition(": ")[0] not in left_out]
-        notes.append(f"{', '.join(left_out)}: no split {splits}, left out (--split NAME selects a split of all)")
-    chosen = chosen or list(zip(found, names, strict=True))
+        notes.append(f"{left_out}: no split {splits}, left out (--split NAME selects a split of all)")
     images = prepare(
         [one.images for one, _ in chosen],
         (trained_with or {}) if class_map is None else class_map,

@@ -16,11 +16,10 @@ from poise.data.columns import Ragged, Strings
 from poise.data.errors import DataError
 from poise.data.image_set import Category, ImageColumns, ImageSet, ObjectColumns, Source
 from poise.recipes.values import plain_class_map
-from poise.suggestions import plural
+from poise.suggestions import plural, shortlist
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Paths: TypeAlias = "PathLike | Sequence[PathLike]"
-SHOWN = 6  # classes that a message names
 
 
 def as_paths(path: Paths) -> tuple[Path, ...]:
@@ -135,8 +134,8 @@ def missing_annotations(image_set: ImageSet) -> list[str]:
             if classes:
                 images = plural(int(own.sum()), "image")
                 warnings.append(
-                    f"warning: {source.name} {what} {_listed(classes)}: objects of these classes in its {images} would "
-                    f"count as background{then}"
+                    f"warning: {source.name} {what} {shortlist(classes)}: objects of these classes in its {images} "
+                    f"would count as background{then}"
                 )
     return warnings
 
@@ -208,7 +207,3 @@ def _lists(
 
 def _renamed(fault: Any, name: str) -> Any:
     return replace(fault, where=f"{name}: {fault.where}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -86,7 +86,7 @@ def _measurement(recipe: Recipe, model: DetectionModel, objects: int, device: to
     """Measure the memory of a training step on a copy of the model, optimizer state included."""
     network = copy.deepcopy(model.network).to(device).train()
     trained = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
-    states = trained * (2 if recipe.optimizer.name == "adamw" else 1) + (trained if recipe.train.ema_decay else 0)
+    states = optimizer_bytes(recipe, trained) + (trained if recipe.train.ema_decay else 0)
     height, width = largest_image(model.preprocess, recipe.augment)
     precision = PRECISIONS.get(recipe.train.precision)
 
@@ -109,6 +109,11 @@ def _measurement(recipe: Recipe, model: DetectionModel, objects: int, device: to
             torch.cuda.empty_cache()
 
     return measure
+
+
+def optimizer_bytes(recipe: Recipe, trained: int) -> int:
+    """Return the bytes of the optimizer's states for ``trained`` bytes of parameters: AdamW has two, SGD one."""
+    return trained * (2 if recipe.optimizer.name == "adamw" else 1)
 
 
 def forward_and_backward(network: nn.Module, batch: Batch, backward: bool = True) -> None:

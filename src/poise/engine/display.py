@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from poise.evaluate.loss_terms import grouped
+from poise.suggestions import clock
 
 REFRESH_SECONDS = 0.2
 
@@ -130,10 +131,3 @@ def make_display(kind: str, steps: int, first: bool, epochs: int = 1) -> Display
         return SilentDisplay()
     live = kind == "live" or (kind == "auto" and sys.stdout.isatty())
     return LiveDisplay(steps, epochs=epochs) if live else PlainDisplay()
-
-
-def clock(seconds: float) -> str:
-    """Format a duration as minutes and seconds, with hours where there are any."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

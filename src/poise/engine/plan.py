@@ -18,8 +18,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from poise.data import ImageSet
 from poise.data.joining import Paths, as_paths
+from poise.data.statistics import count
 from poise.detection_model import DetectionModel
-from poise.engine.batch_size import choose_batch_size, forward_and_backward, generated_batch, largest_image
+from poise.engine.batch_size import (
+    choose_batch_size,
+    forward_and_backward,
+    generated_batch,
+    largest_image,
+    optimizer_bytes,
+)
 from poise.engine.model import build_model
 from poise.engine.processes import Processes, process_group
 from poise.engine.sources import open_sets
@@ -28,7 +35,7 @@ from poise.models.table import model_rows
 from poise.preprocess import Preprocess
 from poise.recipes import Recipe
 from poise.storage import write_text_atomically
-from poise.suggestions import plural
+from poise.suggestions import plural, shortlist
 
 PLAN = "plan.json"
 FEW = 10  # objects of a class, fewer of which are warned of
@@ -264,8 +271,13 @@ def _states(recipe: Recipe, parameters: Sequence[Tensor], model: DetectionModel)
     everything = sum(p.numel() * p.element_size() for p in parameters)
     trained = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
     buffers = sum(b.numel() * b.element_size() for b in model.network.buffers())
-    optimizer = trained * (2 if recipe.optimizer.name == "adamw" else 1)
-    return everything + buffers + trained + optimizer + (everything + buffers if recipe.train.ema_decay else 0)
+    return (
+        everything
+        + buffers
+        + trained
+        + optimizer_bytes(recipe, trained)
+        + (everything + buffers if recipe.train.ema_decay else 0)
+    )
 
 
 def _published_gflops(recipe: Recipe, model: DetectionModel, pixels: int) -> float | None:
@@ -280,9 +292,8 @@ def _published_gflops(recipe: Recipe, model: DetectionModel, pixels: int) -> flo
 
 
 def _split(image_set: ImageSet) -> SplitPlan:
-    labels = image_set.objects.labels[~(image_set.objects.crowd | image_set.objects.ignore)]
-    counts = np.bincount(labels, minlength=len(image_set.categories)).tolist()
-    return SplitPlan(len(image_set), len(labels), dict(zip(image_set.class_names, counts, strict=True)))
+    counted = count(image_set)
+    return SplitPlan(counted.images, counted.objects, counted.classes)
 
 
 def _tiny(sides: np.ndarray, stride: int, preprocess: Preprocess) -> list[str]:
@@ -304,13 +315,9 @@ def _class_warnings(train: SplitPlan, val: SplitPlan | None) -> list[str]:
     few = [name for name, number in train.classes.items() if number < FEW and name not in only_val]
     warnings = []
     if only_val:
-        shown = _listed(only_val)
+        shown = shortlist(only_val, SHOWN)
         warnings.append(f"warning: {shown}: objects in the validation images alone, so that the class is not learned")
     if few:
-        counts = _listed([f"{name} {train.classes[name]}" for name in few])
+        counts = shortlist([f"{name} {train.classes[name]}" for name in few], SHOWN)
         warnings.append(f"warning: {plural(len(few), 'class')} with fewer than {FEW} training objects: {counts}")
     return warnings
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -14,7 +14,6 @@ import torch
 from poise.engine import patience, schedule
 from poise.engine.assignment_monitor import AssignmentMonitor
 from poise.engine.checkpoints import BEST, FAILED, save_last
-from poise.engine.display import clock
 from poise.engine.fsdp import unsharded
 from poise.engine.health import (
     SMALLEST_SCALE,
@@ -36,7 +35,7 @@ from poise.engine.stopping import TIME_LIMIT, StopRequest
 from poise.recipes import Recipe
 from poise.storage import save_atomically
 from poise.structures import Batch
-from poise.suggestions import plural
+from poise.suggestions import clock, plural
 
 TRAINING_BATCHES = 3  # that are drawn
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from poise.suggestions import plural
+from poise.suggestions import plural, shortlist
 
 CURE = "--class-names NAME … in the order of the model's labels, in Python model.set_classes(names)"
 
@@ -42,7 +42,7 @@ def _by_position(count: int, given: Sequence[tuple[int, str]]) -> list[int | Non
     if count != len(given):
         listed = [name for _, name in given]
         raise ValueError(
-            f"the model has {plural(count, 'class')} without names and the data {len(given)}: {_listed(listed)}. "
+            f"the model has {plural(count, 'class')} without names and the data {len(given)}: {shortlist(listed)}. "
             f"If the data has some of the model's classes, name all of the model's: {CURE}. If not, train the model on "
             "them: poise train MODEL --weights FILE --data PATH"
         )
@@ -55,22 +55,17 @@ def _report(class_names: Sequence[str], matched: Sequence[int | None], given: Se
     not_in_model = [name for number, name in given if number not in known]
     if len(not_in_data) == len(class_names):
         raise ValueError(
-            f"model and data have no class in common: the model has {_listed(class_names)}, the data "
-            f"{_listed(not_in_model)}. If they are the same classes under other names, give those of the data: {CURE}. "
-            "If not, train the model on them: poise train MODEL --weights FILE --data PATH"
+            f"model and data have no class in common: the model has {shortlist(class_names)}, the data "
+            f"{shortlist(not_in_model)}. If they are the same classes under other names, give those of the data: "
+            f"{CURE}. If not, train the model on them: poise train MODEL --weights FILE --data PATH"
         )
     if not_in_data:
         warnings.warn(
-            f"the data has no {_listed(not_in_data)}; detections of these classes are left out",
+            f"the data has no {shortlist(not_in_data)}; detections of these classes are left out",
             ClassWarning,
             stacklevel=4,
         )
     if not_in_model:
         warnings.warn(
-            f"the model has no {_listed(not_in_model)}; the AP of these classes is 0", ClassWarning, stacklevel=4
+            f"the model has no {shortlist(not_in_model)}; the AP of these classes is 0", ClassWarning, stacklevel=4
         )
-
-
-def _listed(names: Sequence[str], limit: int = 6) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
