@@ -35,7 +35,6 @@ def count(image_set: ImageSet) -> SplitStatistics:
     real = ~(objects.crowd | objects.ignore)
     areas = objects.areas[real]
     per_image = np.bincount(image_set.image_of_object[real], minlength=len(image_set))
-    per_class = np.bincount(objects.labels[real], minlength=len(image_set.categories))
     return SplitStatistics(
         images=len(image_set),
         objects=int(real.sum()),
@@ -47,9 +46,15 @@ def count(image_set: ImageSet) -> SplitStatistics:
         small=int((areas < SMALL).sum()),
         medium=int(((areas >= SMALL) & (areas < MEDIUM)).sum()),
         large=int((areas >= MEDIUM).sum()),
-        classes=dict(zip(class_keys(image_set), per_class.tolist(), strict=True)),
+        classes=dict(zip(class_keys(image_set), objects_per_class(image_set).tolist(), strict=True)),
         read_as=image_set.read_as,
     )
+
+
+def objects_per_class(image_set: ImageSet) -> np.ndarray:
+    """Number of objects of each class (C,), without crowd and ignored ones."""
+    objects = image_set.objects
+    return np.bincount(objects.labels[~(objects.crowd | objects.ignore)], minlength=len(image_set.class_names))
 
 
 def class_keys(image_set: ImageSet) -> list[str]:

@@ -16,7 +16,7 @@ from poise.criteria.class_weights import with_class_weights
 from poise.criteria.federated import FederatedLoss
 from poise.data import ImageSet
 from poise.data.repeats import images_of_classes
-from poise.data.statistics import count
+from poise.data.statistics import objects_per_class
 from poise.detection_model import DetectionModel
 from poise.detectors import QueryDetector
 from poise.engine.class_transfer import transfer
@@ -125,7 +125,7 @@ def class_weights(wanted: Mapping[str, float] | str, train_set: ImageSet) -> Ten
     """
     names = train_set.class_names
     if isinstance(wanted, str):
-        counts = np.array(list(count(train_set).classes.values()))
+        counts = objects_per_class(train_set)
         balanced = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
         return torch.from_numpy(np.where(counts > 0, balanced.clip(0.1, 10.0), 1.0)).float()
     for name in wanted:
