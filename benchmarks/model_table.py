@@ -96,7 +96,7 @@ def without_storage() -> Iterator[None]:
         return functional.conv2d(x, weight, bias, *rest[:3], groups=x.shape[1] // weight.shape[1])
 
     with (
-        mock.patch("poise.nn.transformer.deformable.sample_levels", sampled),
+        mock.patch("poise.nn.transformer.layers.sample_levels", sampled),
         mock.patch("poise.nn.kernels.deformable_sampling.deform_conv2d", plain),
         mock.patch("torch.autocast", return_value=contextlib.nullcontext()),
     ):

@@ -51,14 +51,6 @@ def focal_of_present(logits: Tensor, alpha: float, gamma: float) -> Tensor:
     return (-logits).sigmoid().pow_(gamma).mul_(softplus(-logits)).mul_(alpha)
 
 
-def sum_terms(terms: dict[str, Tensor]) -> Tensor:
-    """Return the cost of pairs, the sum of its terms in their order."""
-    first, *others = terms.values()
-    for term in others:
-        first = first + term
-    return first
-
-
 def take_cheapest(costs: Iterable[PairCosts], boxes: Tensor, truth: GroundTruth, topk: int) -> Assignment:
     """Assign k priors to each object, k the sum of its ``topk`` highest IoUs, rounded down, and at least 1.
 

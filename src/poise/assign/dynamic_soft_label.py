@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from poise.assign.dynamic_k import ClassCost, PairCosts, inside_any, sum_terms, take_cheapest
+from poise.assign.dynamic_k import ClassCost, PairCosts, inside_any, take_cheapest
 from poise.boxes import iou
 from poise.pairwise import CompactPriors, Objects, Pairs, all_pairs, chunks_of_objects, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
@@ -56,7 +58,7 @@ class DynamicSoftLabel:
         for objects in chunks_of_objects(truth, usable.shape[1], dense=True):
             pairs = all_pairs(objects.valid, usable)
             terms, label = self.cost_terms(predictions, objects, pairs, class_cost)
-            yield objects, pairs, sum_terms(terms), label
+            yield objects, pairs, reduce(add, terms.values()), label
 
     def class_cost(self, predictions: Predictions) -> ClassCost:
         """Return the cost of the classes as background: the quality focal loss with a soft label of 0."""

@@ -7,12 +7,13 @@ costs, one copy to the host, and the only loop is SciPy's solver, matrix by matr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from poise.assign.dynamic_k import sum_terms
 from poise.boxes import iou_and_giou, normalize_boxes
 from poise.structures import Assignment, GroundTruth, QueryPredictions
 
@@ -75,7 +76,7 @@ class Hungarian:
     def _cost_and_iou(self, predictions: QueryPredictions, truth: GroundTruth) -> tuple[Tensor, Tensor]:
         """Cost and IoU of all pairs, both (B,N,G)."""
         terms, overlap = self.cost_terms(predictions, truth)
-        cost = sum_terms(terms)
+        cost = reduce(add, terms.values())
         possible = truth.valid[:, None] & predictions.finite()[..., None] & cost.isfinite()
         return torch.where(possible, cost, torch.inf), overlap
 

@@ -8,11 +8,13 @@ objects together; a prior is assigned to the object that sends it the greatest s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
 
-from poise.assign.dynamic_k import ClassCost, dynamic_k_of, focal_of_absent, focal_of_present, sum_terms
+from poise.assign.dynamic_k import ClassCost, dynamic_k_of, focal_of_absent, focal_of_present
 from poise.assign.sinkhorn import Routes, Transport
 from poise.boxes import distance_inside, distance_inside_center, iou
 from poise.pairwise import (
@@ -66,7 +68,7 @@ class OTA:
             supplies.append(dynamic_k * (objects.valid & usable.any(1, keepdim=True)))
             pairs = pairs.or_if_empty(usable[:, None] & objects.valid[..., None])
             overlap = iou(pairs.from_priors(boxes), pairs.from_objects(objects.boxes)).clamp(min=LEAST_IOU)
-            cost = sum_terms(self.cost_terms(objects, pairs, class_cost, overlap))
+            cost = reduce(add, self.cost_terms(objects, pairs, class_cost, overlap).values())
             routes.append(Routes(objects, pairs, cost / self.temperature))
         supply = torch.cat(supplies, 1)
         background = (priors - supply.sum(1)).clamp(min=0)  # eq. 5

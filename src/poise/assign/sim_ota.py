@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
 
-from poise.assign.dynamic_k import ClassCost, PairCosts, sum_terms, take_cheapest
+from poise.assign.dynamic_k import ClassCost, PairCosts, take_cheapest
 from poise.boxes import distance_inside, distance_inside_center, iou
 from poise.pairwise import (
     CompactPriors,
@@ -58,7 +60,7 @@ class SimOTA:
         for objects in chunks_of_objects(truth, usable.shape[1], dense=True):
             pairs = all_pairs(objects.valid, usable)
             terms, overlap = self.cost_terms(predictions, objects, pairs, class_cost)
-            yield objects, pairs, sum_terms(terms), overlap
+            yield objects, pairs, reduce(add, terms.values()), overlap
 
     def class_cost(self, predictions: Predictions) -> ClassCost:
         """Return the cost of the classes as background: the binary cross-entropy with a target of 0."""

@@ -18,7 +18,7 @@ from poise.export.pooling import pool_by_windows
 from poise.export.raw import recorded
 from poise.export.regions import FromProposals, TwoStage
 from poise.export.sampling import replaced, sample_by_grid
-from poise.nn.transformer import deformable
+from poise.nn.transformer import layers as transformer_layers
 from poise.structures import Predictions
 
 PROPOSALS = 64  # of the example that Fast R-CNN is traced with
@@ -204,7 +204,7 @@ def program_of(
     dimensions = {"pixels": {**batch, **sides}, "sizes": batch, "proposals": {**batch, 1: free}}
     shapes = tuple(dimensions[name] or None for name in named)
     by_windows = replaced(functional, "adaptive_max_pool2d", pool_by_windows)
-    with torch.no_grad(), replaced(deformable, "sample_levels", sample_by_grid), by_windows:
+    with torch.no_grad(), replaced(transformer_layers, "sample_levels", sample_by_grid), by_windows:
         program = torch.export.export(part, tuple(named.values()), dynamic_shapes=shapes if any(shapes) else None)
     queries.without_stacks(program)
     return program.run_decompositions(DECOMPOSITIONS)

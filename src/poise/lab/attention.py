@@ -21,7 +21,7 @@ from poise.detectors.query import QueryDetector, to_predictions
 from poise.lab.separation import average_levels
 from poise.nn.kernels.deformable_sampling import Shape
 from poise.nn.transformer.conditional import ConditionalCrossAttention
-from poise.nn.transformer.deformable import DeformableAttention
+from poise.nn.transformer.layers import DeformableAttention
 from poise.nn.transformer.queries import DecoderOutput
 from poise.structures import Batch
 from poise.suggestions import plural

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import torch
 from torch import Tensor
 
 from poise.assign import OTA, DynamicSoftLabel, Hungarian, SimOTA
-from poise.assign.dynamic_k import LARGEST, dynamic_k_of, inside_any, sum_terms
+from poise.assign.dynamic_k import LARGEST, dynamic_k_of, inside_any
 from poise.assign.hungarian import cheapest_queries
 from poise.assign.ota import LEAST_IOU
 from poise.assign.sinkhorn import Routes, Transport
@@ -57,7 +60,7 @@ def dynamic_k_steps(assigner: DynamicSoftLabel | SimOTA, note: Notebook, own: As
     )
     for name, term in terms.items():
         note.pairs(name, _titles(name), _formula(name, assigner), pairs.to_dense(term, torch.inf))
-    cost = sum_terms(terms).nan_to_num(LARGEST, LARGEST, -LARGEST)
+    cost = reduce(add, terms.values()).nan_to_num(LARGEST, LARGEST, -LARGEST)
     total = pairs.to_dense(cost, torch.inf)
     note.pairs("cost", "cost of the pair", " + ".join(terms), total)
     count = min(assigner.topk, max(1, int(usable.sum())))
@@ -118,7 +121,7 @@ def ota_steps(assigner: OTA, note: Notebook, own: Assignment) -> Outcome:
         f"{assigner.iou_weight:g} · −ln IoU",
         pairs.to_dense(terms["IoU cost"], torch.inf),
     )
-    cost = sum_terms(terms)
+    cost = reduce(add, terms.values())
     note.pairs("cost", "cost of the pair", "class cost + IoU cost", pairs.to_dense(cost, torch.inf))
     note.add(
         "background cost", "cost of a prior as background", "Σ_c focal loss, all targets 0", "N", class_cost.background

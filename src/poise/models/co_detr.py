@@ -24,11 +24,10 @@ from poise.models.dino import contrastive_denoising
 from poise.models.groups import AuxiliaryOptions, BackboneOptions, DeformableOptions, DenoisingOptions
 from poise.models.options import flat_options
 from poise.models.parts import query_backbone, query_neck
-from poise.nn.necks.channel_mapper import ChannelMapper
 from poise.nn.transformer.deformable import BoxPosition, DeformableDecoder
 from poise.nn.transformer.layers import PredictionHead
 from poise.nn.transformer.queries import MixedPositionedQueries, MixedQueries, SelectedQueries, first_class
-from poise.nn.transformer.tokens import Tokenizer
+from poise.nn.transformer.tokens import ChannelMapper, Tokenizer
 from poise.postprocess import SoftNMSPostProcess, TopKPostProcess
 
 

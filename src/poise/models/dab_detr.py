@@ -19,10 +19,9 @@ from poise.models.auxiliary_dense import AuxiliarySpec
 from poise.models.groups import AuxiliaryOptions, BackboneOptions, TransformerOptions
 from poise.models.options import flat_options
 from poise.models.parts import timm_backbone
-from poise.nn.necks.channel_mapper import ChannelMapper
 from poise.nn.transformer.conditional import AnchorDecoder, AnchorQueries, ConditionalDecoderLayer, ScaledEncoder
 from poise.nn.transformer.layers import EncoderLayer, PredictionHead, init_xavier
-from poise.nn.transformer.tokens import Tokenizer
+from poise.nn.transformer.tokens import ChannelMapper, Tokenizer
 from poise.postprocess import TopKPostProcess
 
 

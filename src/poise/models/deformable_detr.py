@@ -21,15 +21,15 @@ from poise.models.groups import AuxiliaryOptions, BackboneOptions, DeformableOpt
 from poise.models.options import flat_options
 from poise.models.parts import check_choice, timm_backbone
 from poise.models.training_queries import TrainingQueries
-from poise.nn.necks.channel_mapper import ChannelMapper
-from poise.nn.transformer.deformable import (
+from poise.nn.transformer.deformable import DeformableDecoder, Refinement
+from poise.nn.transformer.layers import (
     DeformableAttention,
-    DeformableDecoder,
     DeformableDecoderLayer,
     DeformableEncoderLayer,
-    Refinement,
+    PredictionHead,
+    TransformerEncoder,
+    init_xavier,
 )
-from poise.nn.transformer.layers import PredictionHead, TransformerEncoder, init_xavier
 from poise.nn.transformer.queries import (
     BoxQueries,
     LearnedQueries,
@@ -38,7 +38,7 @@ from poise.nn.transformer.queries import (
     best_class,
     first_class,
 )
-from poise.nn.transformer.tokens import Tokenizer
+from poise.nn.transformer.tokens import ChannelMapper, Tokenizer
 from poise.postprocess import TopKPostProcess
 
 Selection = Literal["none", "first_class", "best_class"]

@@ -17,12 +17,11 @@ from poise.models.groups import BackboneOptions, DeformableOptions, DenoisingOpt
 from poise.models.options import flat_options
 from poise.models.parts import query_backbone
 from poise.models.training_queries import TrainingQueries
-from poise.nn.necks.channel_mapper import ChannelMapper
 from poise.nn.transformer.deformable import BoxPosition, DeformableDecoder
 from poise.nn.transformer.denoising import ContrastiveDenoising
 from poise.nn.transformer.layers import PredictionHead
 from poise.nn.transformer.queries import MixedQueries, SelectedQueries
-from poise.nn.transformer.tokens import Tokenizer
+from poise.nn.transformer.tokens import ChannelMapper, Tokenizer
 from poise.postprocess import TopKPostProcess
 
 

@@ -15,8 +15,7 @@ from poise.models.deformable_detr import deformable_layers
 from poise.models.groups import BackboneOptions, DeformableOptions, NMSOptions
 from poise.models.options import flat_options
 from poise.models.parts import timm_backbone
-from poise.nn.necks.channel_mapper import ChannelMapper
-from poise.nn.transformer.tokens import Tokenizer
+from poise.nn.transformer.tokens import ChannelMapper, Tokenizer
 
 
 @flat_options

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.nn.kernels.deformable_sampling import sample_levels
-from poise.nn.transformer.deformable import DeformableAttention
+from poise.nn.transformer.layers import DeformableAttention
 from poise.nn.transformer.tokens import Tokens
 
 SHAPES = ((5, 7), (3, 4), (1, 2))

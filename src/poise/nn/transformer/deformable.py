@@ -1,131 +1,18 @@
-"""The transformer of Deformable-DETR (Zhu et al. 2021) and of its descendants DINO and Co-DETR."""
+"""The decoder of Deformable-DETR (Zhu et al. 2021) and of its descendants DINO and Co-DETR."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from poise.nn.kernels.deformable_sampling import sample_levels
-from poise.nn.transformer.layers import MLP, FeedForward, PredictionHead, SelfAttention, refine_boxes
+from poise.nn.transformer.layers import MLP, DeformableDecoderLayer, PredictionHead, refine_boxes
 from poise.nn.transformer.queries import DecoderOutput, Queries
-from poise.nn.transformer.recollection import State, attend_within_sets, collect, repeat_sets
+from poise.nn.transformer.recollection import State, collect, repeat_sets
 from poise.nn.transformer.tokens import YXWH, Tokens, box_sine
 
 Refinement = Literal["none", "once", "twice"]
-
-
-class DeformableAttention(nn.Module):
-    """Multi-scale deformable attention (eq. 3): each query samples a few points of every level around its reference.
-
-    Args:
-        channels: C.
-        heads: attention heads; divides C.
-        levels: of the memory.
-        points: sampled by each head on each level.
-    """
-
-    def __init__(self, channels: int, heads: int, levels: int, points: int = 4) -> None:
-        super().__init__()
-        if channels % heads:
-            raise ValueError(f"{channels} channels cannot be divided among {heads} heads")
-        self.heads, self.levels, self.points = heads, levels, points
-        self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
-        self.weights = nn.Linear(channels, heads * levels * points)
-        self.values = nn.Linear(channels, channels)
-        self.output = nn.Linear(channels, channels)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Start each head in a direction of its own: point p lies p steps from the reference, on every level."""
-        angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
-        direction = torch.stack((angle.cos(), angle.sin()), 1)
-        direction = direction / direction.abs().amax(1, keepdim=True)
-        offsets = direction[:, None, None] * torch.arange(1, self.points + 1)[:, None]
-        with torch.no_grad():
-            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
-        for zero in (self.sampling_offsets.weight, self.weights.weight, self.weights.bias):
-            nn.init.zeros_(zero)
-        for layer in (self.values, self.output):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, query: Tensor, references: Tensor, memory: Tokens) -> Tensor:
-        """Attend to the memory; returns (B,Q,C).
-
-        Args:
-            query: (B,Q,C) with positions added.
-            references: (B,Q,2|4) normalized points or boxes.
-        """
-        value = self.values(memory.values).masked_fill(memory.padding_mask[..., None], 0.0)
-        locations, weights = self.sampling_points(query, references, memory)
-        sampled = sample_levels(value.unflatten(-1, (self.heads, -1)), memory.shapes, locations, weights)
-        return self.output(sampled.to(query.dtype))
-
-    def sampling_points(self, query: Tensor, references: Tensor, memory: Tokens) -> tuple[Tensor, Tensor]:
-        """Return sampling locations (B,Q,H,L,P,2), normalized by each level's map, and their weights (B,Q,H,L,P).
-
-        Offsets from a point are in cells of the level; offsets from a box in half its width and height over P.
-        """
-        form = (self.heads, self.levels, self.points)
-        offsets = self.sampling_offsets(query).float().unflatten(-1, (*form, 2))
-        weights = self.weights(query).float().unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, form[1:])
-        ratios = memory.valid_ratios.repeat(1, 1, references.shape[-1] // 2)
-        on_levels = (references.float()[:, :, None] * ratios[:, None])[:, :, None, :, None]  # (B,Q,1,L,1,2|4)
-        if references.shape[-1] == 2:
-            sides = [side for height, width in memory.shapes for side in (width, height)]
-            unit = torch.cat([offsets.new_full((1,), 1 / side) for side in sides]).view(-1, 1, 2)
-        else:
-            unit = on_levels[..., 2:] * (0.5 / self.points)
-        return on_levels[..., :2] + offsets * unit, weights
-
-
-class DeformableEncoderLayer(nn.Module):
-    """Encoder layer: each token attends to points around itself on all levels."""
-
-    def __init__(self, channels: int, heads: int, levels: int, points: int, *, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.attention = DeformableAttention(channels, heads, levels, points)
-        self.feed_forward = FeedForward(channels, hidden, dropout)
-        self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(2)])
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, tokens: Tokens) -> Tensor:
-        attended = self.attention(tokens.values + tokens.positions, tokens.centers, tokens)
-        x = self.norms[0](tokens.values + self.dropout(attended))
-        return self.norms[1](self.feed_forward(x))
-
-
-class DeformableDecoderLayer(nn.Module):
-    """Decoder layer: self-attention among queries, then deformable cross-attention around their references."""
-
-    def __init__(self, channels: int, heads: int, levels: int, points: int, *, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.self_attention = SelfAttention(channels, heads, dropout)
-        self.cross_attention = DeformableAttention(channels, heads, levels, points)
-        self.feed_forward = FeedForward(channels, hidden, dropout)
-        self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(3)])
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        references: Tensor,
-        memory: Tokens,
-        attention_mask: Tensor | None,
-        sets: int = 1,
-    ) -> Tensor:
-        if sets == 1:
-            attended = self.self_attention(x, positions, attention_mask)
-        else:
-            attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets=sets)
-        x = self.norms[0](attended)
-        attended = self.cross_attention(x + positions, references, memory)
-        x = self.norms[1](x + self.dropout(attended))
-        return self.norms[2](self.feed_forward(x))
 
 
 class BoxPosition(nn.Module):
