@@ -296,9 +296,40 @@ def _center_weight(image: Image, box: Tensor, sigma: float) -> Tensor:
 
 
 def dual_weighting(image: Image) -> tuple[Tensor, Tensor]:
+    return _dual_weighting(image, lambda box: distance_inside(image.centers, box) > 0)
+
+
+def gcd(boxes: Tensor, box: Tensor) -> Tensor:
+    """The similarity exp(-sqrt(D^2)) of (N,4) with one box by the Gaussian combined distance, (N,)."""
+    shift = (boxes[:, :2] + boxes[:, 2:]) / 2 - center_of(box)
+    sizes, size = boxes[:, 2:] - boxes[:, :2], (box[2:] - box[:2]).clamp(min=1e-6)
+    squared = torch.zeros(len(boxes))
+    for unit in (sizes, size):
+        squared = squared + ((shift / unit) ** 2 + ((sizes - size) / unit) ** 2 / 4).sum(1) / 2
+    return (-squared.sqrt()).exp()
+
+
+def rf_assigner(image: Image) -> tuple[Tensor, Tensor]:
+    field = {4: 35.0, 8: 91.0, 16: 267.0, 32: 427.0, 64: 491.0, 128: 619.0}
+    sides = torch.tensor([field[int(stride)] for stride in image.strides])[:, None]
+    fields = [
+        torch.cat((image.centers - sides * r / 2, image.centers + sides * r / 2), 1) for r in (0.8, 0.6, 0.4, 0.2)
+    ]
+
+    def candidates(box: Tensor) -> Tensor:
+        inside = distance_inside(image.centers, box) > 0
+        similarity = torch.stack([torch.where(inside, 0.0, gcd(squares, box)) for squares in fields])
+        top = similarity.flatten().topk(9).values
+        best = similarity.amax(0)
+        return inside | (best >= top.mean() + top.std()) & (best >= 0.55) & (best <= 0.85)
+
+    return _dual_weighting(image, candidates)
+
+
+def _dual_weighting(image: Image, candidates: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     scores, negative, positive = image.scores, torch.ones_like(image.logits), []
     for g, box in enumerate(image.objects):
-        inside = distance_inside(image.centers, box) > 0
+        inside = candidates(box)
         overlap = torch.where(inside, iou(image.boxes, box), 0.0)
         likelihood = (-5 * (1 - giou(image.boxes, box))).exp()
         consistency = torch.where(inside, scores[:, image.labels[g]] * likelihood, 0.0)
@@ -373,6 +404,7 @@ HARD: dict[str, Callable[[Image], Tensor]] = {
 }
 SOFT: dict[str, Callable[[Image], tuple[Tensor, Tensor]]] = {
     "dual_weighting": dual_weighting,
+    "rf_assigner": rf_assigner,
     "auto_assign": auto_assign,
     "free_anchor": free_anchor,
 }

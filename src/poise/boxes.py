@@ -120,6 +120,19 @@ def ciou(a: Tensor, b: Tensor, eps: float = EPS) -> Tensor:
     return overlap - (left + top) / diagonal - weight * aspect
 
 
+def squared_gcd_along(shift: Tensor, size: Tensor, other: Tensor) -> Tensor:
+    """Return one axis of the squared Gaussian combined distance D^2 (Guan et al. 2025, arXiv 2510.27649).
+
+    Boxes count as Gaussians. D^2 is the sum over both axes of (1/size^2 + 1/other^2) / 2 * (shift^2 +
+    (size - other)^2 / 4), the mean of both directions: shifts are measured in sizes of the one and of the other box.
+
+    Args:
+        shift: difference of the centers along the axis; all shapes broadcast.
+        size, other: widths (or heights) of the two boxes, at least ``EPS``.
+    """
+    return (size**-2 + other**-2) / 2 * (shift.square() + (size - other).square() / 4)
+
+
 def pairwise_iou(a: Tensor, b: Tensor, eps: float = EPS) -> Tensor:
     """Return the IoU of each (B,N) box with each (B,G) box, (B,N,G)."""
     return iou(a[..., :, None, :], b[..., None, :, :], eps)

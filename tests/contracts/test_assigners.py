@@ -14,6 +14,7 @@ from poise.assign.free_anchor import FreeAnchor
 from poise.assign.hungarian import Hungarian
 from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
+from poise.assign.rf_assigner import ReceptiveFieldCandidates
 from poise.structures import Assignment, PairWeights, QueryPredictions, RefinedPredictions
 from poise.testing.assigners import CHECKS, Case
 
@@ -51,6 +52,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
         bag_bounds_negatives=True,
         return_sizes=True,
     ),
+    "rf_assigner": DualWeighting(candidates=ReceptiveFieldCandidates((0.4, 0.2, 0.1), low=0.3)),
     "auto_assign_geometric": AutoAssign(detached=True, geometric=True),
 }
 CASES = {

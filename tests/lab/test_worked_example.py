@@ -32,6 +32,7 @@ from poise.assign import (
 )
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
+from poise.assign.rf_assigner import ReceptiveFieldCandidates
 from poise.lab.worked_example import TooManyPairs, WorkedExample, work_out
 from poise.lab.worked_figure import draw_example, matrix_columns
 from poise.lab.worked_page import example_page
@@ -56,6 +57,7 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
     "task_aligned": (TaskAligned(4, 0.5, 2.5), QualityPredictions, None),
     "paa": (PAA(), QualityPredictions, None),
     "dual_weighting": (DualWeighting(), QualityPredictions, None),
+    "rf_assigner": (DualWeighting(candidates=ReceptiveFieldCandidates(low=0.4)), QualityPredictions, POINTS),
     "auto_assign": (AutoAssign(), QualityPredictions, None),
     "free_anchor": (FreeAnchor(), QualityPredictions, None),
     "hungarian": (Hungarian(), QueryPredictions, None),

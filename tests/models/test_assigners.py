@@ -28,7 +28,7 @@ def model_of(name: str) -> DetectionModel:
 
 MODELS = {family: f"{family}_mnv3s_fpn" for family in FAMILIES if "rcnn" not in family}
 MODELS |= {"nanodet_plus": "nanodet_plus_m_320"}
-SOFT = ("dual_weighting", "auto_assign", "free_anchor")
+SOFT = ("dual_weighting", "rf_assigner", "auto_assign", "free_anchor")
 
 
 def scene() -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:

@@ -12,6 +12,7 @@ import poise
 from poise import losses
 from poise.assign import ATSS, PAA, CenterRegion, DualWeighting, Hungarian, MaxIoU
 from poise.assign.dual_weighting import LinearIoU, overlap_power
+from poise.assign.rf_assigner import ReceptiveFieldCandidates
 from poise.cli.ablate import Arguments, planned
 from poise.criteria import AnchorCriterion, CenternessCriterion
 from poise.models import create_model
@@ -32,6 +33,9 @@ VALUES = {
     "paa(first=max_iou(positive=0.3, negative=0.2))": PAA(first=MaxIoU(0.3, 0.2)),
     "dual_weighting(location=overlap_power, negative_probability=linear_iou())": DualWeighting(
         location=overlap_power, negative_probability=LinearIoU()
+    ),
+    "dual_weighting(beta=3.0, candidates=receptive_field_candidates(ratios=(0.5,)))": DualWeighting(
+        beta=3.0, candidates=ReceptiveFieldCandidates((0.5,))
     ),
     "ohem(size=64)": ohem_sampler(64),
     "positive_negative(negatives=iou_balanced(bins=4))": PositiveNegativeSampler(negatives=IoUBalanced(4)),

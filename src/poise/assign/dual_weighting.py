@@ -17,7 +17,7 @@ from torch import Tensor
 from poise.assign.center_priors import CenterPriorFunction, GaussianCenterPrior
 from poise.boxes import area, iou_and_giou
 from poise.pairwise import TINY, Objects, Pairs, chunks_of_objects, inside
-from poise.structures import GroundTruth, PairWeights, Predictions
+from poise.structures import GroundTruth, PairWeights, Predictions, Priors
 
 OUTSIDE = 2.0  # above every probability: no object of the class
 
@@ -26,7 +26,7 @@ OUTSIDE = 2.0  # above every probability: no object of the class
 class DualWeights(PairWeights):
     """``positive`` (B,N,G), ``negative`` (B,N,C): the probability of being a negative, 1 outside every object."""
 
-    inside: Tensor  # (B,N,C) bool: within an object of that class
+    inside: Tensor  # (B,N,C) bool: within an object of that class, or another candidate of one
     sizes: Tensor | None = None  # (B,N,C): root of the area of the object whose negative weight it is, px; 0 outside
 
 
@@ -53,6 +53,7 @@ class BySize:
 
 
 Parameter = float | BySize
+Candidates = Callable[[Priors, Objects, GroundTruth], Pairs]
 
 
 def of_pairs(parameter: Parameter, objects: Objects, pairs: Pairs) -> Tensor | float:
@@ -118,6 +119,7 @@ class DualWeighting:
     detached: bool = True  # False lets gradients through the positive weights
     bag_bounds_negatives: bool = False  # priors with a center prior of 0 are plain negatives, as in the article
     return_sizes: bool = False  # for a criterion whose exponent depends on the size of the object
+    candidates: Candidates | None = None  # None: the priors inside each object
 
     def __post_init__(self) -> None:
         values = (self.beta, self.mu, self.mu_total)
@@ -133,7 +135,7 @@ class DualWeighting:
             negative, positive = boxes.new_full((batch, classes, count), OUTSIDE), []
             sizes = torch.zeros_like(negative) if self.return_sizes else None
             for objects in chunks_of_objects(truth, count, planes_alive=8):
-                pairs = inside(priors, objects)
+                pairs = inside(priors, objects) if self.candidates is None else self.candidates(priors, objects, truth)
                 if self.bag_bounds_negatives:
                     pairs = pairs.where(self.center_prior(priors, objects, pairs) > 0)
                 beta, mu, mu_total = (of_pairs(p, objects, pairs) for p in (self.beta, self.mu, self.mu_total))

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from poise.assign import PAA, AutoAssign, DualWeighting, FreeAnchor, TaskAligned
-from poise.assign.dual_weighting import of_pairs
+from poise.assign.dual_weighting import Candidates, of_pairs
 from poise.assign.mixture import fit_mixture, low_component
 from poise.assign.paa import EQUAL
+from poise.assign.rf_assigner import ReceptiveFieldCandidates
 from poise.assign.task_aligned import power, quality_of
 from poise.boxes import distance_inside, giou, iou, iou_and_giou
 from poise.lab.worked_example import Notebook, Outcome
@@ -114,6 +115,8 @@ def dual_weighting_steps(assigner: DualWeighting, note: Notebook, own: PairWeigh
     predictions, objects, priors = note.predictions, note.objects, note.predictions.priors
     pairs = dense_from_mask(center_inside(note, priors))
     note.pairs("inside", "prior inside the object", "min(l, t, r, b) > 0", pairs.mask)
+    if assigner.candidates is not None:
+        pairs = dense_from_mask(_candidates(assigner.candidates, note, pairs.mask))
     prior = assigner.center_prior(priors, objects, pairs)
     if assigner.bag_bounds_negatives:
         pairs = pairs.where(pairs.to_dense(prior) > 0)
@@ -143,7 +146,25 @@ def dual_weighting_steps(assigner: DualWeighting, note: Notebook, own: PairWeigh
         pairs.to_dense(probability, 1.0),
     )
     about = "Each prior inside an object has a positive weight from score and box, and a negative one from its IoU."
+    if assigner.candidates is not None:
+        about = "Candidates of an object may lie outside of it. " + about.replace("prior inside", "candidate of")
     return _soft(about, note, pairs.mask, weight)
+
+
+def _candidates(rule: Candidates, note: Notebook, inside: Tensor) -> Tensor:
+    """Note the candidates (1,M,N) of each object, and what RFAssigner selects the further ones by."""
+    priors, truth = note.predictions.priors, note.truth
+    if isinstance(rule, ReceptiveFieldCandidates):
+        usable = priors.within(truth.padded_sizes(rule.divisor))[:, None] & ~inside
+        similarity, threshold = rule.similarities(priors, truth.boxes, usable)
+        ratios = ", ".join(f"{ratio:g}" for ratio in rule.ratios)
+        name = "similarity of object and receptive field, 0 inside"
+        note.pairs("field similarity", name, f"highest exp(−√D²) of the ratios {ratios}", similarity)
+        formula = f"mean + standard deviation of the {rule.topk} highest over all ratios, at least {rule.low:g}"
+        note.add("field threshold", "lower bound of the similarity", formula, "M", threshold.clamp(min=rule.low))
+    pairs = rule(priors, note.objects, truth)
+    mask = pairs.to_dense(torch.ones_like(pairs.from_priors(priors.strides.view(1, -1)))) > 0
+    return note.pairs("candidate", "candidate of the object", "inside, or a similar receptive field", mask)
 
 
 def _soft(about: str, note: Notebook, candidate: Tensor, weight: Tensor) -> Outcome:

@@ -29,6 +29,7 @@ from poise.assign import (
     TaskAligned,
 )
 from poise.assign.best_anchor import BestAnchor
+from poise.assign.rf_assigner import ReceptiveFieldCandidates
 from poise.detectors import DenseBranch
 from poise.models.notation import Part
 from poise.models.schemes import Incompatible, scheme_for, use_scheme
@@ -59,6 +60,7 @@ ASSIGNERS: dict[str, Choice] = {
     "dynamic_soft_label_rtmdet": Choice(partial(DynamicSoftLabel, distance_beta=3.0), "predictions"),
     "paa": Choice(PAA, "anchors and predictions"),
     "dual_weighting": Choice(DualWeighting, "predictions; pair weights"),
+    "rf_assigner": Choice(partial(DualWeighting, candidates=ReceptiveFieldCandidates()), "predictions; pair weights"),
     "auto_assign": Choice(AutoAssign, "predictions; bags"),
     "free_anchor": Choice(FreeAnchor, "anchors and predictions; bags"),
 }
@@ -111,6 +113,8 @@ def _same_kind(own: Any, other: Any) -> bool:
     """Return whether two assigners are of one kind, independent of their settings."""
     if isinstance(own, DynamicSoftLabel) and isinstance(other, DynamicSoftLabel):  # NanoDet-Plus's and RTMDet's
         return (own.distance_beta is None) == (other.distance_beta is None)
+    if isinstance(own, DualWeighting) and isinstance(other, DualWeighting):  # DW's and RFAssigner's
+        return (own.candidates is None) == (other.candidates is None)
     return type(own) is type(other)
 
 

@@ -14,6 +14,7 @@ from poise.assign.center_priors import DistanceCenterPrior, GaussianCenterPrior,
 from poise.assign.dual_weighting import BySize, LinearIoU, NormalizedIoU, box_likelihood, overlap_power
 from poise.assign.free_anchor import as_topk, lowest_first, offsets_of_boxes, offsets_of_head
 from poise.assign.rep_points import NearestPoint
+from poise.assign.rf_assigner import ReceptiveFieldCandidates
 from poise.boxes import DeltaCoder, LogDistances
 from poise.criteria.distribution import (
     focal_of_logits,
@@ -55,6 +56,7 @@ VALUES: dict[str, Build] = {  # what options of parts may be besides literals: c
     "thresholded_center_prior": ThresholdedCenterPrior,
     "distance_center_prior": DistanceCenterPrior,
     "top_k_center_prior": TopKCenterPrior,
+    "receptive_field_candidates": ReceptiveFieldCandidates,
     "by_size": BySize,
     "normalized_iou": NormalizedIoU,
     "linear_iou": LinearIoU,

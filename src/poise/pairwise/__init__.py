@@ -26,6 +26,7 @@ from poise.pairwise.build import (
     object_slices,
     only_finite,
     overlapping,
+    plane_elements,
     sum_by_class,
 )
 from poise.pairwise.pairs import TINY, Pairs, accumulate_dtype, smallest, sort_keys
@@ -51,6 +52,7 @@ __all__ = [
     "object_slices",
     "only_finite",
     "overlapping",
+    "plane_elements",
     "smallest",
     "sort_keys",
     "sum_by_class",

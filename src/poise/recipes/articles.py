@@ -11,6 +11,7 @@ from poise.recipes.claims import dense_schemes, varifocal_schemes
 from poise.recipes.co_detr_tables import CO_DETR_TABLES
 from poise.recipes.dw_tables import DW_TABLES
 from poise.recipes.libra_tables import LIBRA_TABLES
+from poise.recipes.small_object_tables import SMALL_OBJECT_TABLES
 from poise.recipes.vfnet_tables import VFNET_TABLES
 
 NANODET_GUIDANCE: dict[str, dict[str, Any]] = {
@@ -58,6 +59,7 @@ TABLES: dict[str, ArticleTable] = {
         ),
     ),
     **CO_DETR_TABLES,
+    **SMALL_OBJECT_TABLES,
 }
 
 TABLES |= {
