@@ -16,7 +16,7 @@ from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU,
 from poise.boxes import decode_distances
 from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeightFactors
 from poise.pairwise import Objects
-from poise.pairwise.pairs import DensePairs
+from poise.pairwise.storage import DensePairs
 from poise.structures import GroundTruth, JointPredictions, Priors
 
 NUMBERS = golden("dw_loss")
@@ -179,7 +179,7 @@ def test_weights_have_gradients_unless_detached() -> None:
 def test_many_objects_are_streamed_with_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, gradients = truth_of([40, 25], 1), []
     for stream in (1 << 25, 5000):
-        monkeypatch.setattr("poise.pairwise.build.PLANE_ELEMENTS", stream)
+        monkeypatch.setattr("poise.pairwise.chunks.PLANE_ELEMENTS", stream)
         predictions = predictions_of(JointPredictions, 2, 0, POINTS)
         predictions.boxes.requires_grad_()
         losses = DualWeightingCriterion()(predictions, DualWeighting()(predictions, truth), truth)

@@ -259,7 +259,7 @@ def chunks_of_objects_change_nothing(case: Case) -> None:
     """The result does not depend on the chunks in which many objects are processed."""
     predictions, truth = case.scene([40, 25], 13)
     whole = case.assigner(predictions, truth)
-    with patch("poise.pairwise.build.PLANE_ELEMENTS", 2 * predictions.boxes.shape[1] * 7):
+    with patch("poise.pairwise.chunks.PLANE_ELEMENTS", 2 * predictions.boxes.shape[1] * 7):
         parts = case.assigner(predictions, truth)
     for a, b in zip(tensors(whole), tensors(parts), strict=True):
         assert torch.equal(a, b)
@@ -269,7 +269,7 @@ def dense_pairs_equal_sparse_ones(case: Case) -> None:
     """Lists of pairs (CPU) and all pairs with a mask (accelerators) give the same."""
     predictions, truth = case.scene([40, 0, 7], 18, crowd=True)
     sparse = case.assigner(predictions, truth)
-    with patch("poise.pairwise.build.allows_dynamic_shapes", lambda device: False):
+    with patch("poise.pairwise.storage.allows_dynamic_shapes", lambda device: False):
         dense = case.assigner(predictions, truth)
     for a, b in zip(tensors(sparse), tensors(dense), strict=True):
         assert torch.equal(a, b)

@@ -1,23 +1,23 @@
-"""Builds pairs, chunk by chunk of the objects, and decides which object wins a prior that several claim.
+"""Objects in chunks, and what is decided over all of them: the object that wins a prior, the nearest priors.
 
-The only place that chooses between dense and sparse storage. The planes (B,g,N) of a chunk stay within a number of
-elements. Three rules for conflicts occur in the papers: the highest value wins, the smallest area wins, the cheapest
-object wins. The last two are the first with the negative area and the negative cost. Ties go to the lowest index of the
-object.
+The planes (B,g,N) of a chunk stay within a number of elements. Three rules for conflicts occur in the papers: the
+highest value wins, the smallest area wins, the cheapest object wins. The last two are the first with the negative area
+and the negative cost. Ties go to the lowest index of the object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from poise.boxes import distance_inside, intersect, iou, planar
-from poise.pairwise.pairs import DensePairs, Pairs, SparsePairs, positions, smallest
+from poise.boxes import planar
+from poise.pairwise import storage
+from poise.pairwise.pairs import Pairs
+from poise.pairwise.storage import Objects, overlapping, positions, smallest
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 Taken = TypeVar("Taken", Predictions, Assignment)
@@ -25,35 +25,11 @@ Taken = TypeVar("Taken", Predictions, Assignment)
 PLANE_ELEMENTS = 1 << 25  # of all (B,g,N) planes of a chunk together
 CACHED_ELEMENTS = 1 << 20  # of one dense plane on a CPU: planes that stay in its cache are read several times as fast
 LISTED_SHARE = 8  # at most one pair in so many is listed
-BLOCK_BITS = 5  # 32 neighboring priors
-
-
-@dataclass(frozen=True)
-class Objects:
-    """Consecutive objects of every image."""
-
-    boxes: Tensor  # (B,g,4) xyxy pixels
-    labels: Tensor  # (B,g)
-    valid: Tensor  # (B,g) bool
-    part: slice  # of the G objects
-
-    @property
-    def index(self) -> Tensor:
-        """The number of each object among all G, (g,) int64."""
-        return torch.arange(self.part.start, self.part.stop, device=self.labels.device)
-
-
-def allows_dynamic_shapes(device: torch.device) -> bool:
-    """Return whether the shape of a tensor may depend on data: on a CPU, outside a captured graph.
-
-    An accelerator would have to synchronize with the host, and a captured graph would break.
-    """
-    return device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def plane_elements(device: torch.device, *, dense: bool) -> int:
     """Return how many elements the planes (B,g,N) of a chunk may have; on a CPU few if all pairs are computed."""
-    if not allows_dynamic_shapes(device):
+    if not storage.allows_dynamic_shapes(device):
         return PLANE_ELEMENTS
     return min(PLANE_ELEMENTS, CACHED_ELEMENTS) if dense else LISTED_SHARE * PLANE_ELEMENTS
 
@@ -77,29 +53,6 @@ def chunks_of_objects(truth: GroundTruth, priors: int, planes_alive: int = 1, *,
     (batch, objects), elements = truth.labels.shape, plane_elements(truth.labels.device, dense=dense)
     parts = object_slices(batch, priors, objects, planes_alive=1 if dense else planes_alive, elements=elements)
     return [Objects(truth.boxes[:, part], truth.labels[:, part], truth.valid[:, part], part) for part in parts]
-
-
-def from_mask(mask: Tensor) -> Pairs:
-    """Return the pairs of a mask (B,g,N)."""
-    return SparsePairs.from_mask(mask) if allows_dynamic_shapes(mask.device) else DensePairs(mask)
-
-
-def dense_from_mask(mask: Tensor) -> DensePairs:
-    """Return the pairs of a mask (B,g,N), on every device dense."""
-    return DensePairs(mask)
-
-
-def all_pairs(valid: Tensor, usable: Tensor) -> DensePairs:
-    """Return the pairs of every valid object (B,g) and every usable prior (B,N), on every device dense."""
-    return DensePairs(valid[..., None] & usable[:, None])
-
-
-def from_index(index: Tensor, priors: int) -> SparsePairs:
-    """Return the pairs of each object and its K candidates (B,g,K) among N ``priors``, on every device listed."""
-    batch, objects, count = index.shape
-    owner = torch.arange(batch * objects, device=index.device)[:, None].expand(-1, count)
-    first = torch.arange(batch, device=index.device)[:, None, None] * priors
-    return SparsePairs(torch.Size((batch, objects, priors)), owner.flatten(), (index + first).flatten())
 
 
 @dataclass(frozen=True)
@@ -144,26 +97,6 @@ def highest_value_wins(prior: Tensor, value: Tensor, positive: Tensor, num_prior
     return BestObject(highest, torch.where(highest > -torch.inf, index, 0))
 
 
-def inside(priors: Priors, objects: Objects) -> Pairs:
-    """Return the pairs of valid objects and the priors whose centers lie strictly inside their boxes."""
-    points = priors.centers.float().repeat(1, 1, 2)  # boxes without area
-    return _related(points, objects, lambda boxes, wanted: distance_inside(boxes[..., :2], wanted) > 0)
-
-
-def overlapping(boxes: Tensor, objects: Objects, usable: Tensor | None = None) -> tuple[Pairs, Tensor]:
-    """Return the pairs of valid objects and the boxes of priors that have a common area, and their IoU.
-
-    Args:
-        boxes: (1|B,N,4); a box with a NaN overlaps nothing.
-        usable: (B,N) bool, priors that may take part; all.
-    """
-    boxes = boxes.float()
-    pairs = _related(boxes, objects, intersect)
-    if usable is not None:
-        pairs = pairs.where(pairs.from_priors(usable))
-    return pairs, iou(pairs.from_priors(boxes), pairs.from_objects(objects.boxes))
-
-
 def sum_by_class(positive: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Sum pair weights (B,N,G) over the objects of each class ``labels`` (B,G), giving (B,N,C)."""
     batch, priors, objects = positive.shape
@@ -181,40 +114,6 @@ def best_iou(boxes: Tensor, truth: GroundTruth) -> Tensor:
         pairs, overlap = overlapping(boxes, objects)
         best = torch.maximum(best, pairs.max_by_prior(overlap))
     return best
-
-
-def _related(boxes: Tensor, objects: Objects, related: Callable[[Tensor, Tensor], Tensor]) -> Pairs:
-    """Return the pairs of valid objects and boxes of priors (1|B,N,4) that are ``related``."""
-    if allows_dynamic_shapes(boxes.device):
-        return _search(boxes, objects, related)
-    return DensePairs(related(planar(boxes)[:, None], objects.boxes[:, :, None]) & objects.valid[..., None])
-
-
-def _search(boxes: Tensor, objects: Objects, related: Callable[[Tensor, Tensor], Tensor]) -> SparsePairs:
-    """List the pairs of valid objects and boxes of priors (1|B,N,4) that are ``related``, elementwise.
-
-    ``related`` must be False for boxes with a NaN and for boxes that do not touch the object. Most priors are far from
-    an object, so the hulls of neighboring priors are tested first. Without hulls FreeAnchor takes 169 ms instead of 98
-    (201,600 anchors, 60 objects), dual weighting 12 instead of 7, max-IoU 8 instead of 5 (ms an image of CPU time).
-    """
-    (batch, count), priors, block = objects.valid.shape, boxes.shape[1], 1 << BLOCK_BITS
-    sides = pad(boxes.mT, (0, -priors % block), value=torch.nan).unflatten(2, (-1, block)).transpose(1, 2)
-    blocks = sides.shape[1]  # sides: (1|B,S,4,block), contiguous within a side
-    low = sides[:, None, :, :2].nan_to_num(torch.inf, torch.inf, -torch.inf).amin(-1)
-    high = sides[:, None, :, 2:].nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(-1)
-    start, end = objects.boxes[:, :, None].split(2, -1)
-    near = torch.minimum(high - start, end - low).amin(-1) > 0
-    row = positions(near & objects.valid[..., None])
-    owner = row // blocks  # (R,) into B * g
-    number = row - owner * blocks  # (R,) into the S blocks of an image
-    image = owner // count
-    hulls = sides.contiguous().flatten(0, 1).index_select(0, number if len(boxes) < batch else number + image * blocks)
-    wanted = objects.boxes.flatten(0, 1).index_select(0, owner)[:, None]
-    found = positions(related(hulls.mT, wanted))
-    row = found >> BLOCK_BITS
-    first = image * priors + (number << BLOCK_BITS)  # prior of each row, into B * N
-    prior = first.index_select(0, row) + (found & block - 1)
-    return SparsePairs(torch.Size((batch, count, priors)), owner.index_select(0, row), prior)
 
 
 def nearest_per_level(priors: Priors, boxes: Tensor, topk: int, usable: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -247,21 +146,12 @@ def nearest_per_level(priors: Priors, boxes: Tensor, topk: int, usable: Tensor |
     return index, usable[:, None].expand(-1, index.shape[1], -1).gather(2, index)
 
 
-def only_finite(predictions: Predictions, mask: Tensor) -> Tensor:
-    """Return the priors of ``mask`` (B,N) whose predictions are all finite numbers."""
-    if not allows_dynamic_shapes(mask.device):
-        return mask & predictions.finite()
-    finite, among = torch.zeros_like(mask), positions(mask)
-    finite.view(-1)[among] = predictions.finite(among)
-    return finite
-
-
 def none_left(running: Tensor) -> bool:
     """Return whether all elements are known to be False, so that an iteration may stop early.
 
     Always False where looking at the values would synchronize.
     """
-    return allows_dynamic_shapes(running.device) and not running.any()
+    return storage.allows_dynamic_shapes(running.device) and not running.any()
 
 
 @dataclass(frozen=True)
@@ -280,7 +170,7 @@ class CompactPriors:
     @staticmethod
     def of(mask: Tensor) -> CompactPriors:
         """Select the priors of ``mask`` (B,N)."""
-        if not allows_dynamic_shapes(mask.device):
+        if not storage.allows_dynamic_shapes(mask.device):
             return CompactPriors(mask, None, mask.shape[1])
         position, size = positions(mask), mask.shape[1]
         image, prior = position // size, position % size
