@@ -103,17 +103,22 @@ def test_imports_lead_downwards() -> None:
 
 def test_the_reader_of_imports_sees_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above cannot fail if the reader is blind; so it is shown each way to import."""
-    lines = ["import poise.assign", "from poise import boxes", "from poise.nn.necks.fpn import FPN", "def f():"]
+    lines = [
+        "import poise.assign",
+        "from poise import boxes",
+        "from poise.nn.necks.ghost_pan import GhostPAN",
+        "def f():",
+    ]
     text = "\n".join([*lines, "    from . import losses"])
     path = tmp_path / "poise" / "criteria.py"
     path.parent.mkdir()
     path.write_text(text)
     monkeypatch.setattr("support.sources.PACKAGE", path.parent)
-    monkeypatch.setattr("support.sources.modules", lambda: {"poise.boxes", "poise.losses", "poise.nn.necks.fpn"})
+    monkeypatch.setattr("support.sources.modules", lambda: {"poise.boxes", "poise.losses", "poise.nn.necks.ghost_pan"})
     assert [name for _, name in imported_modules(path)] == [
         "poise.assign",
         "poise.boxes",
-        "poise.nn.necks.fpn",
+        "poise.nn.necks.ghost_pan",
         "poise.losses",
     ]
     assert not may_import("assign", "nn")

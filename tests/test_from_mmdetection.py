@@ -36,7 +36,7 @@ def test_settings_exist() -> None:
 
 def test_parts_exist() -> None:
     header = "| MMDetection | poise |\n|---|---|\n| `mmdet/models/task_modules/assigners`"
-    rooms = ("assign", "sample", "sample.sampler", "losses", "criteria", "nn.necks.fpn", "nn.necks.balanced_pyramid")
+    rooms = ("assign", "sample", "sample.sampler", "losses", "criteria", "nn.necks.feature_pyramids")
     rooms += ("nn.transformer.tokens", "structures", "nn.heads", "detectors", "models", "boxes", "engine.train")
     modules = [poise, *(importlib.import_module(f"poise.{room}") for room in rooms)]
     for _, ours in rows(header):

@@ -14,7 +14,7 @@ from poise.assign import OTA
 from poise.assign.sinkhorn import Routes, Transport
 from poise.nn.layers import point_grid
 from poise.pairwise import Objects
-from poise.pairwise.storage import DensePairs
+from poise.pairwise.stored_pairs import DensePairs
 from poise.structures import GroundTruth, JointPredictions, Predictions
 
 GRID = point_grid((8, 16, 32), 0.0)

@@ -136,7 +136,7 @@ def test_region_features_are_equal_with_static_and_dynamic_shapes(monkeypatch: p
     weights = torch.randn(120, 4, 7, 7, generator=generator)
     results = []
     for host in (True, False):
-        monkeypatch.setattr("poise.pairwise.storage.allows_dynamic_shapes", lambda device, host=host: host)
+        monkeypatch.setattr("poise.pairwise.stored_pairs.allows_dynamic_shapes", lambda device, host=host: host)
         features = RegionAlign((4, 8, 16, 32))(maps, boxes)
         results.append((features, *torch.autograd.grad((features * weights).sum(), maps)))
     for ours, theirs in zip(*results, strict=True):

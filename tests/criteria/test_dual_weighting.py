@@ -16,7 +16,7 @@ from poise.assign.dual_weighting import DualWeighting, LinearIoU, NormalizedIoU,
 from poise.boxes import decode_distances
 from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeightFactors
 from poise.pairwise import Objects
-from poise.pairwise.storage import DensePairs
+from poise.pairwise.stored_pairs import DensePairs
 from poise.structures import GroundTruth, JointPredictions, Priors
 
 NUMBERS = golden("dw_loss")

@@ -23,5 +23,5 @@ def test_only_finite_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = mask & predictions.logits.isfinite().all(2) & boxes.isfinite().all(2)
     assert int((mask & ~expected).sum()) == 3
     assert torch.equal(only_finite(predictions, mask), expected)
-    monkeypatch.setattr("poise.pairwise.storage.allows_dynamic_shapes", lambda device: False)
+    monkeypatch.setattr("poise.pairwise.stored_pairs.allows_dynamic_shapes", lambda device: False)
     assert torch.equal(only_finite(predictions, mask), expected)

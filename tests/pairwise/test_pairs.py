@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from poise.pairwise import Objects, Pairs, best_iou, from_index, from_mask, inside, overlapping
-from poise.pairwise.storage import DensePairs, SparsePairs
+from poise.pairwise.stored_pairs import DensePairs, SparsePairs
 from poise.structures import GroundTruth, Priors
 
 BATCH = 3
@@ -29,7 +29,7 @@ def inside_in_both(seed: int) -> tuple[Priors, GroundTruth, SparsePairs, DensePa
     priors, truth = POINTS(maps_of(BATCH)), truth_of([5, 0, 12], seed, crowd=True)
     sparse = inside(priors, objects_of(truth))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("poise.pairwise.storage.allows_dynamic_shapes", lambda device: False)
+        patch.setattr("poise.pairwise.stored_pairs.allows_dynamic_shapes", lambda device: False)
         dense = inside(priors, objects_of(truth))
     assert isinstance(sparse, SparsePairs) and isinstance(dense, DensePairs)
     return priors, truth, sparse, dense
@@ -38,7 +38,7 @@ def inside_in_both(seed: int) -> tuple[Priors, GroundTruth, SparsePairs, DensePa
 def overlapping_in_both(boxes: Tensor, truth: GroundTruth, usable: Tensor | None = None) -> list[tuple[Pairs, Tensor]]:
     found = [overlapping(boxes, objects_of(truth), usable)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("poise.pairwise.storage.allows_dynamic_shapes", lambda device: False)
+        patch.setattr("poise.pairwise.stored_pairs.allows_dynamic_shapes", lambda device: False)
         found.append(overlapping(boxes, objects_of(truth), usable))
     assert isinstance(found[0][0], SparsePairs) and isinstance(found[1][0], DensePairs)
     return found

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from poise.pairwise import nearest_per_level, smallest, sort_keys
-from poise.pairwise.storage import values_of_keys
+from poise.pairwise.stored_pairs import values_of_keys
 from poise.structures import Priors
 
 LEVELS = ((40, 60, 8.0), (20, 30, 16.0))  # rows, columns, stride

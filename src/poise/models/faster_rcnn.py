@@ -24,7 +24,7 @@ from poise.models.parts import check_choice, refuse_without_effect, timm_backbon
 from poise.nn.heads.region import ProposalHead, RegionHead
 from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.layers import AnchorGrid
-from poise.nn.necks.fpn import FPN, SubsampledLevel
+from poise.nn.necks.feature_pyramids import FPN, SubsampledLevel
 from poise.postprocess import RegionPostProcess
 from poise.sample import Sampler, TakeAll, random_sampler
 

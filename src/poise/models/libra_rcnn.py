@@ -22,8 +22,7 @@ from poise.models.options import flat_options
 from poise.models.parts import check_choice, pyramid, refuse_without_effect, timm_backbone
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.layers import retina_anchors
-from poise.nn.necks.balanced_pyramid import REFINEMENTS, balanced_pyramid
-from poise.nn.necks.fpn import FPN, SubsampledLevel
+from poise.nn.necks.feature_pyramids import FPN, REFINEMENTS, SubsampledLevel, balanced_pyramid
 from poise.postprocess import PostProcess, RegionPostProcess
 from poise.sample import TakeAll, libra_sampler, random_sampler
 

@@ -14,8 +14,7 @@ from poise.detectors import GuidedDetector, PyramidDetector
 from poise.detectors.region import RegionDetector
 from poise.models.notation import Part
 from poise.models.values import build_part
-from poise.nn.necks.balanced_pyramid import REFINEMENTS, BalancedPyramid, balanced_pyramid
-from poise.nn.necks.fpn import FPN
+from poise.nn.necks.feature_pyramids import FPN, REFINEMENTS, BalancedPyramid, balanced_pyramid
 from poise.nn.necks.ghost_pan import GhostPAN
 
 

@@ -15,7 +15,7 @@ from poise.nn.backbones.eva import Eva, SimplePyramid
 from poise.nn.backbones.shufflenet import ShuffleNetV2
 from poise.nn.backbones.swin import Swin
 from poise.nn.backbones.timm_features import Backbone
-from poise.nn.necks.fpn import FPN, StridedLevels
+from poise.nn.necks.feature_pyramids import FPN, StridedLevels
 from poise.nn.transformer.tokens import ChannelMapper
 
 ClassLossName = Literal["focal", "quality_focal", "varifocal"]

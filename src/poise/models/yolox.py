@@ -20,7 +20,7 @@ from poise.models.options import flat_options
 from poise.models.parts import CLASS_LOSSES, ClassSupervision, check_choice, timm_backbone
 from poise.nn.heads.decoupled import DecoupledHead
 from poise.nn.layers import point_grid
-from poise.nn.necks.fpn import FPN, NoLevels
+from poise.nn.necks.feature_pyramids import FPN, NoLevels
 from poise.postprocess import PostProcess
 from poise.protocols import Criterion
 from poise.structures import SwitchAtEpoch

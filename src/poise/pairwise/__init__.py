@@ -2,7 +2,7 @@
 
 An assigner compares every object with every prior, although about one pair in a hundred matters. Accelerators and
 captured graphs compute all pairs with a mask; a CPU lists the pairs that matter. Both give the same results, bit by
-bit. Assigners and criteria import this interface only; :mod:`poise.pairwise.storage` chooses between the two.
+bit. Assigners and criteria import this interface only; :mod:`poise.pairwise.stored_pairs` chooses between the two.
 
 Shapes: B images, g objects of a chunk (of G), N priors, C classes, P listed pairs.
 """
@@ -20,7 +20,7 @@ from poise.pairwise.chunks import (
     sum_by_class,
 )
 from poise.pairwise.pairs import Pairs
-from poise.pairwise.storage import (
+from poise.pairwise.stored_pairs import (
     TINY,
     Objects,
     accumulate_dtype,

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from poise.boxes import planar
-from poise.pairwise import storage
+from poise.pairwise import stored_pairs
 from poise.pairwise.pairs import Pairs
-from poise.pairwise.storage import Objects, overlapping, positions, smallest
+from poise.pairwise.stored_pairs import Objects, overlapping, positions, smallest
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 Taken = TypeVar("Taken", Predictions, Assignment)
@@ -29,7 +29,7 @@ LISTED_SHARE = 8  # at most one pair in so many is listed
 
 def plane_elements(device: torch.device, *, dense: bool) -> int:
     """Return how many elements the planes (B,g,N) of a chunk may have; on a CPU few if all pairs are computed."""
-    if not storage.allows_dynamic_shapes(device):
+    if not stored_pairs.allows_dynamic_shapes(device):
         return PLANE_ELEMENTS
     return min(PLANE_ELEMENTS, CACHED_ELEMENTS) if dense else LISTED_SHARE * PLANE_ELEMENTS
 
@@ -151,7 +151,7 @@ def none_left(running: Tensor) -> bool:
 
     Always False where looking at the values would synchronize.
     """
-    return storage.allows_dynamic_shapes(running.device) and not running.any()
+    return stored_pairs.allows_dynamic_shapes(running.device) and not running.any()
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class CompactPriors:
     @staticmethod
     def of(mask: Tensor) -> CompactPriors:
         """Select the priors of ``mask`` (B,N)."""
-        if not storage.allows_dynamic_shapes(mask.device):
+        if not stored_pairs.allows_dynamic_shapes(mask.device):
             return CompactPriors(mask, None, mask.shape[1])
         position, size = positions(mask), mask.shape[1]
         image, prior = position // size, position % size

@@ -1,14 +1,17 @@
 """Samplers: the selection of the assigned priors that the losses use."""
 
-from poise.sample.balanced import InstanceBalanced, IoUBalanced, libra_article_sampler, libra_sampler
 from poise.sample.ohem import OHEM, ohem_sampler
 from poise.sample.sampler import (
+    InstanceBalanced,
+    IoUBalanced,
     PositiveNegativeSampler,
     RandomSelection,
     Sampler,
     SelectionRequest,
     SelectionRule,
     TakeAll,
+    libra_article_sampler,
+    libra_sampler,
     random_sampler,
 )
 

@@ -269,7 +269,7 @@ def dense_pairs_equal_sparse_ones(case: Case) -> None:
     """Lists of pairs (CPU) and all pairs with a mask (accelerators) give the same."""
     predictions, truth = case.scene([40, 0, 7], 18, crowd=True)
     sparse = case.assigner(predictions, truth)
-    with patch("poise.pairwise.storage.allows_dynamic_shapes", lambda device: False):
+    with patch("poise.pairwise.stored_pairs.allows_dynamic_shapes", lambda device: False):
         dense = case.assigner(predictions, truth)
     for a, b in zip(tensors(sparse), tensors(dense), strict=True):
         assert torch.equal(a, b)

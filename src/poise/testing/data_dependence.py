@@ -36,7 +36,7 @@ class DataDependence(TorchDispatchMode):
         self.undo = ExitStack()
 
     def __enter__(self) -> DataDependence:
-        self.undo.enter_context(patch("poise.pairwise.storage.allows_dynamic_shapes", lambda device: False))
+        self.undo.enter_context(patch("poise.pairwise.stored_pairs.allows_dynamic_shapes", lambda device: False))
         super().__enter__()
         return self
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.parity import GOLDEN, golden, values
 
-from poise.nn.necks.balanced_pyramid import BalancedPyramid
+from poise.nn.necks.feature_pyramids import BalancedPyramid
 
 NAMES = {
     "conv": "conv",

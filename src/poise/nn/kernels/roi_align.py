@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import roi_align
 
-from poise.pairwise import storage
+from poise.pairwise import stored_pairs
 
 
 class RegionAlign(nn.Module):
@@ -41,7 +41,7 @@ class RegionAlign(nn.Module):
         boxes = regions.flatten(0, 1).float()
         image = torch.arange(len(regions), device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions.shape[1])
         level = self.levels(boxes)
-        if storage.allows_dynamic_shapes(boxes.device):
+        if stored_pairs.allows_dynamic_shapes(boxes.device):
             finite = level.isfinite()
             boxes, level = torch.where(finite[:, None], boxes, 0.0), torch.where(finite, level, 0.0).long()
             return roi_align_levels(maps, self.strides, level, image.long(), boxes, self.size)
