@@ -125,7 +125,7 @@ class RandomSelection:
 
 @dataclass(frozen=True)
 class IoUBalanced:
-    """Select the same number of negatives from each IoU bin, then at random from the rest (Libra R-CNN, section 3.1).
+    """IoU-balanced sampling (Libra R-CNN, section 3.1): the same number of negatives from each IoU bin, then at random.
 
     With random sampling, most of the sampled negatives are background without any overlap. Bins over the range of IoU
     make more of them hard.
@@ -171,9 +171,9 @@ class IoUBalanced:
 
 @dataclass(frozen=True)
 class InstanceBalanced:
-    """Select the same number of positives for each object (an even part plus one), then at random up to the count.
+    """Instance-balanced sampling (Libra R-CNN, section 3.1): the same number of positives for each object.
 
-    The article's sampling of positives (Libra R-CNN, section 3.1).
+    An even part plus one of each object, then at random up to the count.
     With ``exact`` the rest is drawn from the positives that are not selected yet; the published code draws from all.
     """
 
