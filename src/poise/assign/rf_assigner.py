@@ -14,7 +14,7 @@ from torch import Tensor
 
 from poise.assign.receptive_field import receptive_fields
 from poise.boxes import EPS, distance_inside, planar, squared_gcd_along, xyxy_to_cxcywh
-from poise.pairwise import Objects, Pairs, from_mask, object_slices, plane_elements
+from poise.pairwise import Objects, Pairs, from_mask, object_slices
 from poise.structures import GroundTruth, Priors
 
 
@@ -41,8 +41,8 @@ class ReceptiveFieldCandidates:
 
     def __call__(self, priors: Priors, objects: Objects, truth: GroundTruth) -> Pairs:
         points, reachable = planar(priors.centers.float())[:, None], priors.within(truth.padded_sizes(self.divisor))
-        (batch, count), elements, masks = objects.labels.shape, plane_elements(reachable.device, dense=True), []
-        for part in object_slices(batch, reachable.shape[1], count, planes_alive=4, elements=elements):
+        (batch, count), masks = objects.labels.shape, []
+        for part in object_slices(batch, reachable.shape[1], count, planes_alive=4, dense_on=points.device):
             boxes = objects.boxes[:, part]
             inside = distance_inside(points, boxes[:, :, None]) > 0
             similarity, threshold = self.similarities(priors, boxes, reachable[:, None] & ~inside)

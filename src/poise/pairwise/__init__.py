@@ -16,7 +16,6 @@ from poise.pairwise.chunks import (
     nearest_per_level,
     none_left,
     object_slices,
-    plane_elements,
     sum_by_class,
 )
 from poise.pairwise.pairs import Pairs
@@ -57,7 +56,6 @@ __all__ = [
     "object_slices",
     "only_finite",
     "overlapping",
-    "plane_elements",
     "smallest",
     "sort_keys",
     "sum_by_class",

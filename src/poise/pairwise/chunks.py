@@ -35,10 +35,21 @@ def plane_elements(device: torch.device, *, dense: bool) -> int:
 
 
 def object_slices(
-    batch: int, priors: int, objects: int, *, planes_alive: int = 1, elements: int | None = None
+    batch: int,
+    priors: int,
+    objects: int,
+    *,
+    planes_alive: int = 1,
+    elements: int | None = None,
+    dense_on: torch.device | None = None,
 ) -> list[slice]:
-    """Slice the object axis so that ``planes_alive`` planes (B,g,N) have at most ``elements`` (``PLANE_ELEMENTS``)."""
-    size = max(1, (elements or PLANE_ELEMENTS) // max(1, batch * priors * planes_alive))
+    """Slice the object axis so that ``planes_alive`` planes (B,g,N) have at most ``elements`` (``PLANE_ELEMENTS``).
+
+    Args:
+        dense_on: the device on which all pairs are computed, which gives ``elements``.
+    """
+    elements = elements or (plane_elements(dense_on, dense=True) if dense_on else PLANE_ELEMENTS)
+    size = max(1, elements // max(1, batch * priors * planes_alive))
     return [slice(start, min(start + size, objects)) for start in range(0, objects, size)]
 
 
@@ -130,11 +141,11 @@ def nearest_per_level(priors: Priors, boxes: Tensor, topk: int, usable: Tensor |
     x, y = planar(priors.centers.float()).unbind(-1)
     if usable is not None:
         x = torch.where(usable, x, torch.inf)
-    center, elements = (boxes[..., :2] + boxes[..., 2:]) / 2, plane_elements(boxes.device, dense=True)
+    center = (boxes[..., :2] + boxes[..., 2:]) / 2
     found, start = [], 0
     for size in priors.level_sizes:
         level, chunks = slice(start, start + size), []
-        for part in object_slices(len(boxes), size, boxes.shape[1], elements=elements):
+        for part in object_slices(len(boxes), size, boxes.shape[1], dense_on=boxes.device):
             across = center[:, part, None, 0] - x[:, None, level]
             along = center[:, part, None, 1] - y[:, None, level]
             chunks.append(smallest(along.square_().addcmul_(across, across), min(topk, size))[1] + start)
