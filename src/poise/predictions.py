@@ -7,13 +7,14 @@ Letters of shapes as in ``structures``: **B** images, **N** priors, **C** classe
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 T = TypeVar("T", bound="Predictions")
+PriorKind = Literal["cells", "regions", "queries"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Priors:
 class Predictions:
     """Predictions of a head at every prior; subclasses add further outputs."""
 
+    prior_kind: ClassVar[PriorKind] = "cells"  # what the priors are: cells of a grid, proposals, or decoder queries
+    score_is_product: ClassVar[bool] = False  # whether the score is the product of two probabilities
     priors: Priors
     logits: Tensor  # (B,N,C) float32
     boxes: Tensor  # (B,N,4) float32 decoded, xyxy pixels
@@ -120,6 +123,7 @@ class DeltaPredictions(Predictions):
 class QualityPredictions(Predictions):
     """Predictions with one more logit per prior (centerness, objectness, IoU) that multiplies the score."""
 
+    score_is_product: ClassVar[bool] = True
     quality: Tensor  # (B,N) logit
 
     def scores(self) -> Tensor:
@@ -150,6 +154,8 @@ class JointDeltaPredictions(JointPredictions):
 @dataclass(frozen=True)
 class GeometricPredictions(QualityPredictions):
     """``QualityPredictions`` whose score is the geometric mean, sqrt(class * quality) (TOOD, PAA)."""
+
+    score_is_product: ClassVar[bool] = False
 
     def threshold_scores(self) -> Tensor:
         return self.log_scores().exp()
@@ -184,6 +190,7 @@ class RefinedPredictions(Predictions):
 class RegionPredictions(Predictions):
     """Predictions of a second stage: priors are proposals, classes are exclusive, offsets may differ by class."""
 
+    prior_kind: ClassVar[PriorKind] = "regions"
     background: Tensor  # (B,N) logit of the background
     deltas: Tensor  # (B,N,C|1,4) of a ``boxes.DeltaCoder``; ``boxes`` are decoded from the best class's
 
@@ -211,6 +218,7 @@ class QueryPredictions(Predictions):
     (L*B,N,...).
     """
 
+    prior_kind: ClassVar[PriorKind] = "queries"
     normalized_boxes: Tensor  # (B,N,4) center x, y, width, height in units of the image's width and height
 
 

@@ -116,6 +116,11 @@ class Criterion(LossFunction, WeighsLosses, Protocol):
     """The losses of a method, and the weights within these losses."""
 
 
+def with_weights(criterion: LossFunction | WeighsLosses | None) -> WeighsLosses | None:
+    """Return the criterion if it reports the weights within its losses, or None."""
+    return criterion if isinstance(criterion, WeighsLosses) else None
+
+
 class Branch(Protocol):
     """A head (or two stages) with assigner, criterion and post-processing, on a pyramid of maps."""
 

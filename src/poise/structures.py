@@ -236,6 +236,14 @@ class Assignment:
         taken = self.take(sample.index)
         return replace(taken, positive=taken.positive & sample.mask, ignored=taken.ignored | ~sample.mask)
 
+    def hard(self, fraction: float = 0.0) -> Assignment:
+        """Return the assignment itself; ``PairWeights.hard`` makes one of weights."""
+        return self
+
+    def pairs(self) -> Tensor | None:
+        """Return None: a hard assignment has no weights of pairs."""
+        return None
+
 
 @dataclass(frozen=True)
 class PairWeights:
@@ -257,8 +265,16 @@ class PairWeights:
         empty = self.positive.new_zeros(batch, self.negative.shape[1], objects)
         return empty.scatter_add(1, self.prior_index, self.positive)
 
-    def hard(self) -> Assignment:
-        """Return the hard assignment: each prior to the object with the largest positive weight, if it is not 0."""
+    def hard(self, fraction: float = 0.0) -> Assignment:
+        """Return the hard assignment: each prior to the object with the largest positive weight, if it is not 0.
+
+        Args:
+            fraction: weights below this fraction of the highest weight of the same object count as 0.
+        """
+        if fraction:
+            weights = self.positive.detach()
+            mask = weights >= fraction * weights.amax(1, keepdim=True)
+            return replace(self, positive=torch.where(mask, weights, 0.0)).hard()
         weight, index = self.positive.max(2) if self.prior_index is None else self._max_by_prior(self.prior_index)
         positive = weight > 0
         scale = weight.amax(1, keepdim=True).clamp(min=1e-12)

@@ -12,7 +12,6 @@ from torch import Tensor
 from poise.boxes import normalize_boxes
 from poise.detection_model import DetectionModel
 from poise.detectors import QueryDetector
-from poise.detectors.collaboration import hard_assignment
 from poise.models import create_model
 from poise.models.auxiliary import AUXILIARY
 from poise.models.roles import without_training_parts
@@ -166,12 +165,12 @@ def test_any_head_can_be_auxiliary(head: str, counts: list[int]) -> None:
 def test_priors_with_high_weights_are_positive() -> None:
     """At least half of the object's highest weight; each prior is assigned to the object with its highest weight."""
     positive = torch.tensor([[[0.8, 0.0], [0.3, 0.1], [0.5, 0.2], [0.0, 0.0]]])
-    assignment = hard_assignment(PairWeights(positive, torch.zeros(1, 4, 3)))
+    assignment = PairWeights(positive, torch.zeros(1, 4, 3)).hard(0.5)
     assert assignment.positive.tolist() == [[True, True, True, False]]
     assert assignment.index[0, :3].tolist() == [0, 1, 0]
     few = PairWeights(positive[:, [0, 2]], torch.zeros(1, 6, 3), prior_index=torch.tensor([[[4, 1], [3, 2]]]))
-    assert hard_assignment(few).positive.tolist() == [[False, False, True, True, True, False]]
-    nothing = hard_assignment(PairWeights(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3)))
+    assert few.hard(0.5).positive.tolist() == [[False, False, True, True, True, False]]
+    nothing = PairWeights(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3)).hard(0.5)
     assert not nothing.positive.any()
 
 

@@ -25,7 +25,7 @@ from poise.pairwise import (
     chunks_of_objects,
     only_finite,
 )
-from poise.structures import Assignment, GeometricPredictions, GroundTruth, Predictions, Priors, QualityPredictions
+from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 OUTSIDE = 1e5  # cost of a prior that is not both inside its object and near the object's center
 LEAST_LOG = -100.0  # as in PyTorch's binary cross-entropy
@@ -101,5 +101,4 @@ class SimOTA:
 def _class_scores(predictions: Predictions) -> Tensor:
     """Scores (B,N,C); the geometric mean of class and objectness where the head predicts both."""
     scores = predictions.scores()
-    product = isinstance(predictions, QualityPredictions) and not isinstance(predictions, GeometricPredictions)
-    return scores.sqrt() if product else scores
+    return scores.sqrt() if predictions.score_is_product else scores

@@ -21,8 +21,10 @@ from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.transformer.layers import inverse_sigmoid
 from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
 from poise.nn.transformer.tokens import Tokens
-from poise.protocols import LossWeights, WeighsLosses
-from poise.structures import Assignment, Detections, GroundTruth, Match, PairWeights, Progress, Sample, StepOutput
+from poise.protocols import LossWeights, WeighsLosses, with_weights
+from poise.structures import Assignment, Detections, GroundTruth, Match, Progress, Sample, StepOutput
+
+LEAST_FRACTION = 0.5  # of an object's highest positive weight, above which a prior of a soft assignment is positive
 
 FeatureReader = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
 
@@ -156,7 +158,7 @@ class AuxiliaryHead(nn.Module):
     ) -> SupervisedQueries:
         """Make customized positive queries (section 3.3), one attention group; ``number`` names their losses."""
         assert self.query_generator is not None
-        assignment = match.assignment if isinstance(match.assignment, Assignment) else hard_assignment(match.assignment)
+        assignment = match.assignment.hard(LEAST_FRACTION)
         sample = self.sampler(assignment)
         priors = match.predictions.priors.boxes.detach().float().expand(len(truth.sizes), -1, -1)
         boxes = priors.gather(1, sample.index[..., None].expand(-1, -1, 4))
@@ -173,13 +175,6 @@ class AuxiliaryHead(nn.Module):
         )
 
 
-def hard_assignment(weights: PairWeights, fraction: float = 0.5) -> Assignment:
-    """Assign priors whose positive weight is at least ``fraction`` of the highest weight of the same object."""
-    positive = weights.positive.detach()
-    mask = positive >= fraction * positive.amax(1, keepdim=True)
-    return replace(weights, positive=torch.where(mask, positive, 0.0)).hard()
-
-
 @dataclass(frozen=True)
 class ScaledCriterion:
     """Reports the weights of a criterion whose losses are multiplied by ``factor`` elsewhere."""
@@ -194,9 +189,8 @@ class ScaledCriterion:
 
 def scaled_match(match: Match, factor: float) -> Match:
     """Return a match whose losses are multiplied by ``factor``."""
-    if not isinstance(match.criterion, WeighsLosses):
-        return match
-    return replace(match, criterion=ScaledCriterion(match.criterion, factor))
+    criterion = with_weights(match.criterion)
+    return match if criterion is None else replace(match, criterion=ScaledCriterion(criterion, factor))
 
 
 class Collaboration(nn.Module):

@@ -221,18 +221,16 @@ class QueryDetector(nn.Module):
         """Return the losses of L layers, and the matches of the last ``len(match_names)`` layers."""
         layers = len(output.logits)
         predictions, truths = to_predictions(output, references, truth.sizes), truth.repeat(layers)
-        if isinstance(assignment, Assignment):
+        matcher = assignment if callable(assignment) else None
+        if callable(assignment):
+            assigned = assignment(predictions, truths)
+        else:
             masks = (assignment.index, assignment.positive, assignment.ignored, assignment.quality)
             assigned = Assignment(*(t.repeat(layers, 1) for t in masks))
-        else:
-            assigned = assignment(predictions, truths)
         losses = self.criterion.layer_losses(predictions, assigned, truths, loss_names)
         by_layer = split_layers(predictions, assigned, layers)[layers - len(match_names) :]
-        layer_assigner = None if isinstance(assignment, Assignment) else assignment
         matches = {
-            name: Match(
-                layer_predictions, layer_assignment, criterion=self.criterion, truth=truth, assigner=layer_assigner
-            )
+            name: Match(layer_predictions, layer_assignment, criterion=self.criterion, truth=truth, assigner=matcher)
             for name, (layer_predictions, layer_assignment) in zip(match_names, by_layer, strict=True)
         }
         return StepOutput(losses, matches)

@@ -15,7 +15,6 @@ from torch import Tensor
 from poise.lab.explain import Stage
 from poise.lab.packing import PackedArrays
 from poise.lab.views import ImageView, ObjectView
-from poise.structures import QueryPredictions
 
 MAX_SIDE = 960  # pixels of the longer side of an image on the page
 MAX_OBJECTS = 400  # selectable objects of an image, the largest ones
@@ -89,7 +88,7 @@ def _stage_to_dict(stage: Stage, objects: Sequence[int], scale: np.ndarray, clas
             {"start": start, "count": n, "stride": s} for start, n, s in zip(starts, sizes, strides, strict=True)
         ],
         "on_grid": stage.on_grid,
-        "queries": isinstance(stage.predictions, QueryPredictions),
+        "queries": stage.predictions.prior_kind == "queries",
         "priors": _pack_priors(stage, view, cells, view.boxes.numpy() * scale, classes),
         "lists": _pack_lists(view, objects),
     }

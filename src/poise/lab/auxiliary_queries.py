@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.detectors.query import QueryDetector
-from poise.structures import Assignment, Batch, Match, Progress, StepOutput
+from poise.structures import Batch, Match, Progress, StepOutput
 
 DECODER_STAGE = "queries"
 MEASURES = ("all_pairs", "nearest", "same_object")
@@ -89,8 +89,7 @@ def image_queries(
 
 
 def _select(match: Match, image: int, batch: Batch, positive: bool) -> QueryCenters:
-    assignment = match.assignment
-    assert isinstance(assignment, Assignment)
+    assignment = match.assignment.hard()
     extent = batch.truth.sizes[image].flip(0)
     priors = match.predictions.priors
     centers = priors.centers.expand(len(batch.pixels), -1, -1)[image] / extent

@@ -17,7 +17,6 @@ from torch import Tensor
 from poise.lab.explain import Stage
 from poise.lab.statistics import SIZES
 from poise.lab.tally import positive_weights
-from poise.structures import RegionPredictions
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ProbePositives:
 def has_persistent_priors(name: str, stage: Stage) -> bool:
     """Whether a prior index means the same in two epochs; not for proposals and denoising or auxiliary queries."""
     generated = name == "denoising" or name.endswith("/queries")
-    return not generated and not isinstance(stage.predictions, RegionPredictions)
+    return not generated and stage.predictions.prior_kind != "regions"
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from poise.detectors.encoder import EncoderDetector
 from poise.detectors.query import QueryDetector
 from poise.lab.separation import resize_to_image
 from poise.nn.transformer.tokens import Tokens
-from poise.structures import Assignment, Batch, GroundTruth, Match, Progress, QueryPredictions, StepOutput
+from poise.structures import Batch, GroundTruth, Match, Progress, StepOutput
 
 EPSILON = 1e-8  # added to each pixel before maps are compared
 
@@ -151,14 +151,14 @@ def last_stages(network: nn.Module, output: StepOutput) -> dict[str, Match]:
     last: dict[str, Match] = {}
     for stage, match in output.matches.items():
         head, _, _ = stage.rpartition("/")
-        if stage == "queries" or (head and not isinstance(match.predictions, QueryPredictions)):
+        if stage == "queries" or (head and match.predictions.prior_kind != "queries"):
             last[head or "decoder"] = match
     return last
 
 
 def positive_logit_sum(match: Match, truth: GroundTruth) -> Tensor | None:
     """Sum of the logits of the first image's positives at the class of their object; None where it has none."""
-    assignment = match.assignment if isinstance(match.assignment, Assignment) else match.assignment.hard()
+    assignment = match.assignment.hard()
     if not assignment.positive[0].any():
         return None
     logits = match.predictions.logits

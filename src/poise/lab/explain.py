@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from poise.detection_model import DetectionModel, Target, check_targets
 from poise.lab.views import ImageView, ObjectView
 from poise.pairwise import sum_by_class
-from poise.protocols import LossWeights, WeighsLosses
+from poise.protocols import LossWeights, WeighsLosses, with_weights
 from poise.structures import (
     Assignment,
     Batch,
@@ -32,8 +33,6 @@ from poise.structures import (
     Predictions,
     Priors,
     Progress,
-    QueryPredictions,
-    RegionPredictions,
     StepOutput,
     map_tensors,
 )
@@ -78,7 +77,7 @@ class Stage:
     @property
     def on_grid(self) -> bool:
         """Whether the priors lie on a grid over the image; proposals and queries do not."""
-        return not isinstance(self.predictions, (RegionPredictions, QueryPredictions))
+        return self.predictions.prior_kind == "cells"
 
     @property
     def levels(self) -> Tensor:
@@ -170,9 +169,9 @@ def run_step(network: nn.Module, batch: Batch, progress: Progress, seed: int = 0
 def explain_output(output: StepOutput, truth: GroundTruth, name: str = "this model") -> Explanation:
     """:func:`explain` for the output of a training step."""
     stages = {
-        stage: _stage(stage, match, match.criterion, truth)
+        stage: _stage(stage, match, criterion, truth)
         for stage, match in output.matches.items()
-        if isinstance(match.criterion, WeighsLosses)
+        if (criterion := with_weights(match.criterion)) is not None
     }
     if not stages:
         known = ", ".join(output.matches) or "none"
@@ -204,14 +203,13 @@ class UnitWeights:
         self, predictions: Predictions, assignment: Assignment | PairWeights, truth: GroundTruth
     ) -> LossWeights:
         classes = predictions.logits.shape[2]
-        if isinstance(assignment, PairWeights):
-            pairs = assignment.pairs()
+        pairs, hard = assignment.pairs(), assignment.hard()
+        if pairs is not None:
             positive = sum_by_class(pairs, truth.labels.clamp(max=classes - 1), classes)
             return LossWeights(positive, assignment.negative, pairs.sum(2), pairs=pairs)
         labels = replace(truth, labels=truth.labels.clamp(max=classes - 1))
-        positive = assignment.class_targets(labels, classes)
-        background = assignment.negative.float()
-        return LossWeights(positive, torch.zeros_like(positive), assignment.positive.float(), background)
+        positive = hard.class_targets(labels, classes)
+        return LossWeights(positive, torch.zeros_like(positive), hard.positive.float(), hard.negative.float())
 
 
 def _batch_of(model: DetectionModel, images: Sequence[Tensor] | Tensor, targets: Sequence[Target]) -> Batch:
@@ -228,21 +226,20 @@ def _batch_of(model: DetectionModel, images: Sequence[Tensor] | Tensor, targets:
 
 
 def _stage(name: str, match: Match, criterion: WeighsLosses, truth: GroundTruth) -> Stage:
-    predictions, assignment, sample = match.predictions, match.assignment, match.sample
+    predictions, hard, sample = match.predictions, match.assignment.hard(), match.sample
     truth = truth if match.truth is None else match.truth
-    if sample is not None and isinstance(assignment, Assignment):
-        sampled = assignment.sampled(sample)
-        weights = criterion.weights(predictions.take(sample.index), sampled, truth)
-        count = assignment.index.shape[1]
-        parts = (weights.positive, weights.negative, weights.regression, weights.background)
-        scattered = (None if part is None else _scatter_samples(part, sample.index, count) for part in parts)
-        weights = LossWeights(*scattered)  # type: ignore[arg-type]
-        in_loss = _scatter_samples(sample.mask, sample.index, count) & ~assignment.ignored
-        assignment = replace(assignment, positive=assignment.positive & in_loss)
+    in_loss = ~hard.ignored
+    if sample is None:
+        weights = criterion.weights(predictions, match.assignment, truth)
     else:
-        weights = criterion.weights(predictions, assignment, truth)
-        in_loss = ~assignment.ignored if isinstance(assignment, Assignment) else torch.ones_like(weights.regression) > 0
-    hard = assignment.hard() if isinstance(assignment, PairWeights) else assignment
+        sampled = criterion.weights(predictions.take(sample.index), hard.sampled(sample), truth)
+        scatter = partial(_scatter_samples, index=sample.index, count=hard.index.shape[1])
+        background = None if sampled.background is None else scatter(sampled.background)
+        weights = LossWeights(
+            scatter(sampled.positive), scatter(sampled.negative), scatter(sampled.regression), background
+        )
+        in_loss = scatter(sample.mask) & in_loss
+        hard = replace(hard, positive=hard.positive & in_loss)
     index = torch.where(hard.positive, hard.index, -1)
     return Stage(name, predictions.priors, predictions, weights, index, in_loss, truth)
 

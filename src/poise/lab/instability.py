@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from poise.detectors.query import QueryDetector
 from poise.nn.transformer.queries import Queries
-from poise.structures import Assignment, Batch, PairWeights, Progress, QueryPredictions, RegionPredictions, StepOutput
+from poise.structures import Assignment, Batch, PairWeights, Predictions, Progress, StepOutput
 
 DECODER_STAGE = "queries"
 BY_TOKEN = "queries by token"
@@ -28,7 +28,7 @@ BY_TOKEN = "queries by token"
 
 def matched_objects(assignment: Assignment | PairWeights) -> Tensor:
     """V of each prior: index of the object that it is assigned to, or -1, (B,N) int64."""
-    hard = assignment if isinstance(assignment, Assignment) else assignment.hard()
+    hard = assignment.hard()
     return torch.where(hard.positive, hard.index, -1)
 
 
@@ -68,10 +68,8 @@ def match_stages(network: nn.Module, batch: Batch, progress: Progress, seed: int
     return {name: index.cpu() for name, index in matched.items()}
 
 
-def _comparable(stage: str, predictions: Any) -> bool:
-    if isinstance(predictions, RegionPredictions):
-        return False
-    return stage == DECODER_STAGE or not isinstance(predictions, QueryPredictions)
+def _comparable(stage: str, predictions: Predictions) -> bool:
+    return predictions.prior_kind == "cells" or (stage == DECODER_STAGE and predictions.prior_kind == "queries")
 
 
 @contextmanager

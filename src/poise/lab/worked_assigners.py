@@ -56,11 +56,11 @@ def steps_of(assigner: Any) -> Steps:
 
 
 def _result_alone(assigner: Any, note: Notebook, own: Assignment | PairWeights) -> Outcome:
-    hard = own.hard() if isinstance(own, PairWeights) else own
+    hard = own.hard()
     note.pairs("IoU", "IoU of predicted box and object", "IoU(b, g)", iou(note.predicted, note.boxes).nan_to_num())
     number = torch.arange(note.truth.labels.shape[1])[:, None]
     taken = (number == hard.index[:, None]) & hard.positive[:, None]
-    weights = own.pairs() if isinstance(own, PairWeights) else None
+    weights = own.pairs()
     note.pairs("taken", "assigned", "the result of the assigner", taken)
     about = f"The lab does not know the steps of {type(assigner).__name__}: its result alone is shown."
     return Outcome(about, taken, taken, hard.index, hard.positive, "IoU", ignored=hard.ignored, weights=weights)

@@ -231,11 +231,12 @@ def _conflicts(outcome: Outcome) -> tuple[Conflict, ...]:
 
 def _differences(outcome: Outcome, ignored: Tensor, own: Assignment | PairWeights) -> int:
     """Number of priors at which the outcome is not that of the assigner."""
-    if isinstance(own, PairWeights):
+    pairs, hard = own.pairs(), own.hard()
+    if pairs is not None:
         assert outcome.weights is not None
-        return int((outcome.weights != own.pairs()).any(2).sum())
-    wrong = (outcome.positive != own.positive) | (ignored != own.ignored)
-    return int((wrong | own.positive & (outcome.index != own.index)).sum())
+        return int((outcome.weights != pairs).any(2).sum())
+    wrong = (outcome.positive != hard.positive) | (ignored != hard.ignored)
+    return int((wrong | hard.positive & (outcome.index != hard.index)).sum())
 
 
 def sequence(values: Sequence[Any]) -> str:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from poise.draw import class_color
 from poise.lab.worked_example import Step, WorkedExample
-from poise.structures import QueryPredictions
 
 MAX_MAPS = 5
 MAX_COLUMNS = 160  # priors of a matrix
@@ -154,7 +153,7 @@ def _draw_maps(figure: Any, example: WorkedExample, image: np.ndarray[Any, Any],
     from matplotlib.patches import Rectangle
 
     names = shown_maps(example)
-    queries = isinstance(example.predictions, QueryPredictions)
+    queries = example.predictions.prior_kind == "queries"
     strides = example.predictions.priors.strides.flatten()[example.columns].numpy()
     shown = example.taken[number].numpy()
     if not shown.any():

@@ -63,15 +63,16 @@ def check_assigner(
 
 def tensors(result: Assignment | PairWeights) -> list[Tensor]:
     """Return the tensors that decide the losses."""
-    if isinstance(result, PairWeights):
-        return [result.pairs(), result.negative]
-    chosen = torch.where(result.positive, result.index, -1)
-    return [chosen, result.positive, result.ignored, result.quality]
+    pairs, hard = result.pairs(), result.hard()
+    if pairs is not None:
+        return [pairs, result.negative]
+    return [torch.where(hard.positive, hard.index, -1), hard.positive, hard.ignored, hard.quality]
 
 
 def positive_of(result: Assignment | PairWeights) -> Tensor:
     """Return the priors (B,N) that are positive for some object."""
-    return result.pairs().any(2) if isinstance(result, PairWeights) else result.positive
+    pairs = result.pairs()
+    return result.positive if pairs is None else pairs.any(2)
 
 
 def images_of(value: Any, part: slice) -> Any:
@@ -93,9 +94,9 @@ def padding_changes_nothing(case: Case) -> None:
     """More padding of the objects changes nothing."""
     predictions, truth = case.scene([3, 9], 0)
     plain, padded = case.assigner(predictions, truth), case.assigner(predictions, wider(truth, 16))
-    if isinstance(padded, PairWeights):
-        assert not padded.pairs()[..., truth.boxes.shape[1] :].any()
-        padded = PairWeights(padded.pairs()[..., : truth.boxes.shape[1]], padded.negative)
+    if (pairs := padded.pairs()) is not None:
+        assert not pairs[..., truth.boxes.shape[1] :].any()
+        padded = PairWeights(pairs[..., : truth.boxes.shape[1]], padded.negative)
     for a, b in zip(tensors(plain), tensors(padded), strict=True):
         assert torch.equal(a, b)
 
@@ -106,12 +107,12 @@ def permuting_objects_permutes_the_result(case: Case) -> None:
     order = torch.randperm(truth.boxes.shape[1], generator=torch.Generator().manual_seed(2))
     shuffled = map_tensors(truth, lambda t: t if t is truth.sizes else t[:, order])
     plain, mixed = case.assigner(predictions, truth), case.assigner(predictions, shuffled)
-    if isinstance(plain, PairWeights) and isinstance(mixed, PairWeights):
-        torch.testing.assert_close(plain.pairs()[..., order], mixed.pairs())
+    if (pairs := plain.pairs()) is not None:
+        torch.testing.assert_close(pairs[..., order], mixed.pairs())
         return
-    assert isinstance(plain, Assignment) and isinstance(mixed, Assignment)
-    assert torch.equal(plain.positive, mixed.positive)
-    assert torch.equal(plain.index[plain.positive], order[mixed.index[mixed.positive]])
+    one, other = plain.hard(), mixed.hard()
+    assert torch.equal(one.positive, other.positive)
+    assert torch.equal(one.index[one.positive], order[other.index[other.positive]])
 
 
 def batch_equals_image_by_image(case: Case) -> None:
@@ -136,17 +137,16 @@ def crowd_is_never_positive(case: Case) -> None:
     predictions, truth = case.scene([10, 10], 5, crowd=True)
     result = case.assigner(predictions, truth)
     assert truth.crowd.any()
-    if isinstance(result, PairWeights):
-        assert not result.pairs().where(truth.crowd[:, None], 0).any()
-    else:
-        assert not (truth.crowd.gather(1, result.index) & result.positive).any()
+    pairs, hard = result.pairs(), result.hard()
+    assert pairs is None or not pairs.where(truth.crowd[:, None], 0).any()
+    assert not (truth.crowd.gather(1, hard.index) & hard.positive).any()
 
 
 def index_is_always_safe_to_gather(case: Case) -> None:
     """Indices point to objects, no prior is both positive and ignored, and quality lies in [0,1]."""
     predictions, truth = case.scene([0, 20], 6)
     result = case.assigner(predictions, truth)
-    hard = result.hard() if isinstance(result, PairWeights) else result
+    hard = result.hard()
     assert 0 <= int(hard.index.min()) and int(hard.index.max()) < truth.boxes.shape[1]
     assert not (hard.positive & hard.ignored).any()
     assert 0 <= float(hard.quality.min()) and float(hard.quality.max()) <= 1
@@ -209,7 +209,7 @@ def nothing_is_matched_without_finite_predictions(case: Case) -> None:
     predictions.logits[:] = torch.nan
     result = case.assigner(predictions, truth)
     assert not positive_of(result).any()
-    hard = result.hard() if isinstance(result, PairWeights) else result
+    hard = result.hard()
     assert 0 <= int(hard.index.min()) and int(hard.index.max()) < truth.boxes.shape[1]
 
 
@@ -238,10 +238,9 @@ def of_equal_objects_the_first_is_taken(case: Case) -> None:
     predictions, truth = case.scene([6], 17)
     twice = map_tensors(truth, lambda t: t if t is truth.sizes else torch.cat((t[:, :6], t[:, :6]), 1))
     result = case.assigner(predictions, twice)
-    if isinstance(result, PairWeights):
-        assert torch.equal(result.positive[..., :6], result.positive[..., 6:])
-        result = result.hard()
-    chosen = result.index[result.positive]
+    assert result.pairs() is None or torch.equal(result.positive[..., :6], result.positive[..., 6:])
+    hard = result.hard()
+    chosen = hard.index[hard.positive]
     assert len(chosen) > 0
     assert int(chosen.max()) < 6 or case.ties != "first"
 

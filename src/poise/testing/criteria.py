@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.structures import GroundTruth, PairWeights, Predictions, map_tensors
+from poise.structures import GroundTruth, Predictions, map_tensors
 from poise.testing.checks import run_checks
 from poise.testing.data_dependence import DataDependence
 from poise.testing.scenes import predictions_of, truth_of
@@ -85,7 +85,7 @@ def priors_that_do_not_count_have_no_gradient(case: Case) -> None:
     assignment = case.assigner(predictions, truth)
     torch.stack(list(case.criterion(predictions, assignment, truth).values())).sum().backward()
     assert predictions.logits.grad is not None
-    hard = assignment.hard() if isinstance(assignment, PairWeights) else assignment
+    hard = assignment.hard()
     assert not predictions.logits.grad[hard.ignored].any()
     if predictions.boxes.grad is not None:
         assert not predictions.boxes.grad[~hard.positive].any()
@@ -112,7 +112,7 @@ def gradient_equals_finite_differences(case: Case) -> None:
     """The gradient of a class logit of a negative equals finite differences in float64."""
     predictions, truth = case.predict(1, 10), truth_of([4], 11)
     assignment = case.assigner(predictions, truth)
-    hard = assignment.hard() if isinstance(assignment, PairWeights) else assignment
+    hard = assignment.hard()
     prior = int(hard.negative[0].int().argmax())
     double = map_tensors(predictions, lambda t: t.double())
     wide = map_tensors(truth, lambda t: t.double() if t.is_floating_point() else t)
