@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -215,6 +215,14 @@ def classwise_nms(
     )
 
 
+class BoxDecoder(Protocol):
+    """Decodes box deltas, such as a ``boxes.DeltaCoder``."""
+
+    def decode(self, boxes: Tensor, deltas: Tensor, /) -> Tensor:
+        """Return boxes (...,4) of deltas (...,4) from the boxes of the priors."""
+        ...
+
+
 @dataclass(frozen=True)
 class RegionPostProcess:
     """Post-processing of the second stage of two-stage detectors: score threshold, NMS of each class, top-k."""
@@ -228,7 +236,7 @@ class RegionPostProcess:
             raise ValueError(f"{self}: score_threshold and nms_threshold lie in [0,1], max_detections is at least 1")
 
     @torch.no_grad()
-    def __call__(self, predictions: RegionPredictions, decoder: Any, valid: Tensor, sizes: Tensor) -> Detections:
+    def __call__(self, predictions: RegionPredictions, decoder: BoxDecoder, valid: Tensor, sizes: Tensor) -> Detections:
         """Return detections; each class of a region has its own box, decoded by ``decoder``.
 
         Args:
@@ -254,6 +262,9 @@ class RegionPostProcess:
             max_detections=self.max_detections,
             nms=nms_in_sort_order,
         )
+
+
+AnyPostProcess = PostProcess | RegionPostProcess | TopKPostProcess | SoftNMSPostProcess
 
 
 def score_voting(

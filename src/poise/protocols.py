@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from poise.structures import (
     Assignment,
@@ -37,6 +37,10 @@ class Backbone(Protocol):
         ...
 
     def __call__(self, pixels: Tensor) -> list[Tensor]: ...
+
+    def freeze_as_pretrained(self) -> None:
+        """Apply the published frozen stages where none were given; called after loading weights."""
+        ...
 
 
 class Neck(Protocol):
@@ -152,3 +156,14 @@ class Detector(Protocol):
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         """Return detections of normalized pixels (B,3,H,W) of images of ``sizes`` (B,2) before padding."""
         ...
+
+
+if TYPE_CHECKING:  # a module with the members of a protocol: Python's types have no other word for both
+
+    class BackboneModule(Backbone, nn.Module):
+        """A ``Backbone`` that is a ``torch.nn.Module``."""
+
+    class DetectorModule(Detector, nn.Module):
+        """A ``Detector`` that is a ``torch.nn.Module``, the network of a ``DetectionModel``."""
+
+        backbone: BackboneModule  # of networks that are trained; exported files have none

@@ -175,13 +175,13 @@ def _weigh(method: Method, image: AnnotatedImage, arguments: WeightsArguments) -
     """
     from poise.assign.dual_weighting import DualWeighting
     from poise.criteria.dual_weighting import DualWeightingCriterion
-    from poise.detectors import DenseBranch
+    from poise.detectors.parts import dense_branch
     from poise.lab.explain import run_step
     from poise.lab.weightings import DW_FORMS, weigh_object
 
     network = method.model.network
-    branch = getattr(network, "branch", None)
-    if not isinstance(branch, DenseBranch):
+    branch = dense_branch(network)
+    if branch is None:
         raise ValueError(f"'{method.name}' is not a dense detector: its priors are proposals or queries")
     form, (dw, criterion) = "code", DW_FORMS["code"]
     if arguments.form != "auto":

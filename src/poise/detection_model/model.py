@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from poise.boxes import clip
 from poise.detection_model.proposals import MissingProposals, proposals_from_boxes
 from poise.preprocess import Preprocess
 from poise.structures import Batch, Detections, GroundTruth, Progress, StepOutput
+
+if TYPE_CHECKING:
+    from poise.protocols import DetectorModule
 
 Target = Mapping[str, Tensor]
 
@@ -38,7 +41,7 @@ class DetectionModel(nn.Module):
         progress: Progress | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.preprocess = network, preprocess
+        self.network, self.preprocess = cast("DetectorModule", network), preprocess
         self.name, self.num_classes, self.options = name, num_classes, options
         self.class_map: dict[str, str | None] = {}
         self.progress = progress or Progress.final()
@@ -196,7 +199,7 @@ class DetectionModel(nn.Module):
             sizes = pixels.new_tensor(pixels.shape[-2:]).expand(len(pixels), 2)
         given_regions = self._regions(pixels, proposals)
         regions = () if given_regions is None else (given_regions,)
-        return self.network.predict(pixels, sizes.to(pixels.device), *regions)  # type: ignore[operator]
+        return self.network.predict(pixels, sizes.to(pixels.device), *regions)
 
     @property
     def needs_proposals(self) -> bool:
@@ -268,7 +271,7 @@ def _check_images(images: Sequence[Tensor]) -> None:
             raise ValueError(f"image {i} has shape {tuple(image.shape)}, but must be RGB (3,H,W)")
 
 
-def _check_number(images: int, values: Sequence[Any], what: str) -> None:
+def _check_number(images: int, values: Sequence[object], what: str) -> None:
     if len(values) != images:
         raise ValueError(f"{images} images but {len(values)} {what}")
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from poise.detectors.parts import child
 from poise.recipes import TrainSettings
 from poise.structures import StepOutput
 
@@ -63,15 +64,15 @@ def layers_to_shard(network: nn.Module) -> list[nn.Module]:
     """Return the layers of backbone, encoder and decoder that are sharded separately, inner layers first."""
     least = MIN_FRACTION * _size(network)
     lists = [c for c in _modules(network, "backbone") if isinstance(c, (nn.ModuleList, nn.Sequential))]
-    parts = [getattr(network, name, None) for name in ("encoder", "decoder")]
-    lists += [found for part in parts if isinstance(found := getattr(part, "layers", None), nn.ModuleList)]
+    parts = [part for name in ("encoder", "decoder") if (part := child(network, name)) is not None]
+    lists += [found for part in parts if isinstance(found := child(part, "layers"), nn.ModuleList)]
     worth = [child for children in reversed(lists) for child in children if _size(child) >= least]
     return list(dict.fromkeys(worth))
 
 
 def _modules(network: nn.Module, name: str) -> list[nn.Module]:
-    part = getattr(network, name, None)
-    return list(part.modules()) if isinstance(part, nn.Module) else []
+    part = child(network, name)
+    return [] if part is None else list(part.modules())
 
 
 def _size(module: nn.Module) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from poise.data import ImageSet
 from poise.data.repeats import images_of_classes
 from poise.data.statistics import objects_per_class
 from poise.detection_model import DetectionModel
-from poise.detectors import QueryDetector
+from poise.detectors.parts import child, is_query_detector, supervised_parts
 from poise.engine.class_transfer import transfer
 from poise.models import create_model
 from poise.models.files import load_model
@@ -84,7 +83,7 @@ def _from_recipe(settings: ModelSettings, train_set: ImageSet, fresh: bool) -> t
     def build(backbone_weights: str | None) -> DetectionModel:
         model = named_model(settings, len(train_set.class_names), backbone_weights)
         if pretrained and backbone_weights is None:  # freezes what pretrained weights freeze
-            model.network.backbone.freeze_as_pretrained()  # type: ignore[union-attr, operator]
+            model.network.backbone.freeze_as_pretrained()
         model.set_classes(train_set.class_names, train_set.category_ids)
         return model
 
@@ -105,7 +104,7 @@ def federate(model: DetectionModel, images: np.ndarray, classes: int) -> None:
         ValueError: another kind of model.
     """
     network = model.network
-    if not isinstance(network, QueryDetector):
+    if not is_query_detector(network):
         raise ValueError(
             f"train.federated_classes is for models of the DETR family, which '{model.name}' is not: use 0"
         )
@@ -136,10 +135,8 @@ def class_weights(wanted: Mapping[str, float] | str, train_set: ImageSet) -> Ten
 
 def weight_classes(model: DetectionModel, weights: Tensor) -> None:
     """Weight the classes in the classification loss of every head, auxiliary ones included."""
-    for module in model.network.modules():
-        criterion = getattr(module, "criterion", None)
-        if criterion is not None:
-            module.criterion = with_class_weights(criterion, weights)
+    for part in supervised_parts(model.network):
+        part.criterion = with_class_weights(part.criterion, weights)
 
 
 def checkpoint_backbone(model: DetectionModel) -> None:
@@ -148,15 +145,16 @@ def checkpoint_backbone(model: DetectionModel) -> None:
     Raises:
         ValueError: the backbone does not support it, or has batch norms, which would count every image twice.
     """
-    body: Any = getattr(model.network.backbone, "body", None)
-    if any(isinstance(module, _BatchNorm) for module in model.network.backbone.modules()):  # type: ignore[union-attr]
+    body = child(model.network.backbone, "body")
+    if any(isinstance(module, _BatchNorm) for module in model.network.backbone.modules()):
         raise ValueError(
             f"train.checkpoint_backbone: the batch norms of '{model.name}' would count every image twice; it is for "
             "backbones without them, such as swin_t, swin_s, swin_b, swin_l"
         )
-    if not hasattr(body, "set_grad_checkpointing"):
+    switch = getattr(body, "set_grad_checkpointing", None)  # of timm's networks
+    if switch is None:
         raise ValueError(f"train.checkpoint_backbone: the backbone of '{model.name}' does not support it")
-    body.set_grad_checkpointing(True)
+    switch(True)
 
 
 def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str | None = None) -> DetectionModel:

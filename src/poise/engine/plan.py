@@ -171,7 +171,7 @@ def make_plan(
     part = recipe.data.images_per_step // recipe.train.accumulate
     batches = len(train_set) // part if recipe.data.drop_last else -(-len(train_set) // part)
     height, width = largest_image(model.preprocess, recipe.augment)
-    stride = min(getattr(model.network.backbone, "strides", (8,)))
+    stride = min(model.network.backbone.strides)
     sides = object_sides(train_set, model.preprocess)
     parameters = list(model.network.parameters())
     activations, flops = trace(recipe, model, train_set, processes.device) if processes.first else (None, None)

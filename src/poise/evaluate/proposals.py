@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from poise.boxes import pairwise_iou
+from poise.detection_model import DetectionModel
+from poise.detectors.parts import proposer
 from poise.evaluate.results import coco_results
 from poise.evaluate.run import evaluation_mode, inputs
 from poise.preprocess import to_original
@@ -48,7 +50,7 @@ class ProposalRecall:
 
 
 def write_proposals(
-    model: nn.Module,
+    model: DetectionModel,
     loader: Iterable[Batch],
     truth: Mapping[str, Any],
     path: str | os.PathLike[str],
@@ -75,16 +77,15 @@ def write_proposals(
 
 
 def _results(
-    model: nn.Module,
+    model: DetectionModel,
     loader: Iterable[Batch],
     truth: Mapping[str, Any],
     device: torch.device | str,
     recall: ProposalRecall,
 ) -> Iterator[dict[str, Any]]:
-    network: Any = model.network
-    propose = getattr(network, "propose", network.predict)
+    propose = proposer(model.network)
     for batch in loader:
-        output: Detections = propose(*inputs(batch, device))
+        output = propose(*inputs(batch, device))
         boxes, scores = output.boxes.float(), output.scores.float()
         detections = map_tensors(Detections(boxes, scores, output.labels, output.valid), Tensor.cpu)
         recall.add(detections, batch.truth)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from poise.detection_model import max_detections_of
+from poise.detection_model import DetectionModel, max_detections_of
 from poise.distributed import active, rank, world_size
 from poise.evaluate.analysis import Analysis, analyze
 from poise.evaluate.classes import match_categories
@@ -64,7 +64,7 @@ class RankResults:
 
 
 def evaluate(
-    model: nn.Module,
+    model: DetectionModel,
     loader: Iterable[Batch],
     truth: Mapping[str, Any],
     *,
@@ -100,7 +100,7 @@ def evaluate(
 
 
 def predict_batches(
-    model: nn.Module,
+    model: DetectionModel,
     loader: Iterable[Batch],
     truth: Mapping[str, Any],
     device: torch.device | str = "cpu",
@@ -126,7 +126,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _predict(
-    model: nn.Module,
+    model: DetectionModel,
     loader: Iterable[Batch],
     truth: Mapping[str, Any],
     device: torch.device | str,
@@ -138,7 +138,7 @@ def _predict(
     seconds = 0.0
     kind = torch.device(device).type
     names, ids = model.class_names, model.category_ids
-    categories = match_categories(names, ids, truth["categories"])  # type: ignore[arg-type]
+    categories = match_categories(names, ids, truth["categories"])
     with evaluation_mode(model), torch.inference_mode():
         for batch in loader:
             started = time.perf_counter()
@@ -146,7 +146,7 @@ def _predict(
                 if predict is not None:
                     detections = predict(batch)
                 else:
-                    detections = model.network.predict(*inputs(batch, device))  # type: ignore[union-attr, operator]
+                    detections = model.network.predict(*inputs(batch, device))
             detections = map_tensors(detections, Tensor.cpu)
             seconds += time.perf_counter() - started
             results.update(_batch_results(detections, batch, truth, categories))

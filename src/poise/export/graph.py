@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from poise.detection_model import DetectionModel
+from poise.detectors.parts import (
+    DenseNetwork,
+    has_encoder,
+    is_dense,
+    is_query_detector,
+    is_region_detector,
+    is_two_stage,
+    region_stage,
+)
 from poise.export import queries
 from poise.export.deformable import DECOMPOSITIONS
 from poise.export.metadata import ExportMetadata, Kind, Outputs, Precision, describe
@@ -19,6 +27,7 @@ from poise.export.raw import recorded
 from poise.export.regions import FromProposals, TwoStage
 from poise.export.sampling import replaced, sample_by_grid
 from poise.nn.transformer import layers as transformer_layers
+from poise.postprocess import AnyPostProcess
 from poise.structures import Predictions
 
 PROPOSALS = 64  # of the example that Fast R-CNN is traced with
@@ -30,7 +39,7 @@ class Decoded(nn.Module):
     ``gate`` are the scores to which the threshold is applied (``Predictions.threshold_scores``).
     """
 
-    def __init__(self, network: Any, gated: bool) -> None:
+    def __init__(self, network: DenseNetwork, gated: bool) -> None:
         super().__init__()
         self.backbone, self.neck, self.head, self.gated = network.backbone, network.neck, network.branch.head, gated
 
@@ -43,7 +52,7 @@ class Decoded(nn.Module):
 class Raw(nn.Module):
     """Map (B,3,H,W) normalized pixels to the outputs of the head's layers, (B,N,·) each, before decoding."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: DenseNetwork) -> None:
         super().__init__()
         self.backbone, self.neck, self.head = network.backbone, network.neck, network.branch.head
 
@@ -68,38 +77,51 @@ def kind_of(model: DetectionModel) -> Kind:
     Raises:
         ValueError: a network of another form.
     """
-    network: Any = model.network
-    branch = getattr(network, "branch", None)
-    if hasattr(network, "inference_queries"):
+    network = model.network
+    if is_query_detector(network):
         return "queries"
-    if model.needs_proposals or hasattr(branch, "region"):
+    if region_stage(network) is not None:
         return "regions"
-    if hasattr(network, "encoder"):
+    if has_encoder(network):
         raise ValueError(
             f"'{model.name}' cannot be exported: its encoder reads the sizes of images before padding, which files of "
             "one-stage detectors do not get; it is a baseline for measurements of features"
         )
-    if hasattr(network, "neck") and hasattr(branch, "head") and hasattr(branch, "postprocess"):
+    if is_dense(network):
         return "dense"
     raise ValueError(f"the network of '{model.name}' is neither one-stage nor two-stage nor of the DETR family")
 
 
-def postprocess_of(model: DetectionModel) -> Any:
+def postprocess_of(model: DetectionModel) -> AnyPostProcess:
     """Return the post-processing of the model's predictions."""
-    network: Any = model.network
-    stage = network if kind_of(model) == "queries" else getattr(network.branch, "region", network.branch)
-    return stage.postprocess
+    network = model.network
+    if is_query_detector(network):
+        return network.postprocess
+    stage = region_stage(network)
+    return dense_network(model).branch.postprocess if stage is None else stage.postprocess
+
+
+def dense_network(model: DetectionModel) -> DenseNetwork:
+    """Return the network of a one-stage model.
+
+    Raises:
+        ValueError: a network of another form.
+    """
+    network = model.network
+    if kind_of(model) != "dense" or not is_dense(network):
+        raise ValueError(f"'{model.name}' is not a one-stage model")
+    return network
 
 
 @torch.no_grad()
 def metadata_of(model: DetectionModel, outputs: Outputs, dynamic: bool, precision: Precision) -> ExportMetadata:
     """Return the metadata of the file to write; runs a dense model once."""
-    network: Any = model.network
     kind, (height, width) = kind_of(model), fixed_size(model)
     levels: tuple[tuple[int, int], ...] = ()
     channels, inputs = 0, ["pixels", "sizes"]
     names: tuple[str, ...] = ("boxes", "scores", "labels") if outputs == "detections" else ("boxes", "scores")
     if kind == "dense":
+        network = dense_network(model)
         maps = network.neck(network.backbone(torch.zeros(1, 3, height, width)))
         sample, flat = recorded(network.branch.head, maps)
         levels, channels = levels_of(sample, height, width), maps[0].shape[1]
@@ -145,21 +167,23 @@ def fixed_size(model: DetectionModel) -> tuple[int, int]:
 def part_of(model: DetectionModel, metadata: ExportMetadata) -> nn.Module:
     """Return the module to trace; that of a dense detector without NMS, which some formats add to the graph."""
     inside, dynamic = metadata.outputs == "detections", metadata.size is None
-    if metadata.kind == "queries":
-        return queries.Decoded(model.network, inside).eval()
-    if metadata.kind == "regions":
-        fast = model.needs_proposals
-        return (FromProposals(model.network, inside) if fast else TwoStage(model.network, inside, dynamic)).eval()
+    network = model.network
+    if is_query_detector(network):
+        return queries.Decoded(network, inside).eval()
+    if is_two_stage(network):
+        return TwoStage(network, inside, dynamic).eval()
+    if is_region_detector(network):
+        return FromProposals(network, inside).eval()
     if metadata.outputs == "raw":
-        return Raw(model.network).eval()
-    return Decoded(model.network, gated(model)).eval()
+        return Raw(dense_network(model)).eval()
+    return Decoded(dense_network(model), gated(model)).eval()
 
 
 @torch.no_grad()
 def gated(model: DetectionModel) -> bool:
     """Return whether the score threshold of a dense model is applied to other values than the scores."""
-    network, (height, width) = model.network, fixed_size(model)
-    sample: Any = network.branch.head(network.neck(network.backbone(torch.zeros(1, 3, height, width))))  # type: ignore[operator,union-attr]
+    network, (height, width) = dense_network(model), fixed_size(model)
+    sample = network.branch.head(network.neck(network.backbone(torch.zeros(1, 3, height, width))))
     return not torch.equal(sample.threshold_scores(), sample.scores())
 
 

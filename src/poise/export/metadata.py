@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, cast, get_args
 
 from poise import postprocess
 from poise.detection_model import DetectionModel
+from poise.postprocess import AnyPostProcess, PostProcess, RegionPostProcess, SoftNMSPostProcess, TopKPostProcess
 from poise.preprocess import Preprocess
 
 KEY = "poise"  # entry of the file's metadata
@@ -33,7 +33,7 @@ class ExportMetadata:
     kind: Kind
     model: dict[str, Any]  # name, num_classes, options, class_names, category_ids
     preprocess: Preprocess
-    postprocess: Any  # a dataclass of ``poise.postprocess``
+    postprocess: AnyPostProcess
     levels: tuple[tuple[int, int], ...]  # stride and predictions per cell of each level; none unless dense
     channels: int  # of the feature maps; 0 unless dense
     outputs: Outputs
@@ -48,6 +48,16 @@ class ExportMetadata:
     def one_by_one(self) -> bool:
         """Whether the file takes one image at a time."""
         return self.size is not None or self.kind == "queries"
+
+    @property
+    def dense_postprocess(self) -> PostProcess:
+        """The post-processing of a dense detector."""
+        return cast(PostProcess, self.postprocess)
+
+    @property
+    def selection(self) -> RegionPostProcess | TopKPostProcess | SoftNMSPostProcess:
+        """The post-processing of a detector with regions or queries."""
+        return cast("RegionPostProcess | TopKPostProcess | SoftNMSPostProcess", self.postprocess)
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return height and width of each feature map for an input of this size."""
@@ -111,7 +121,7 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def _encoded_postprocess(post: Any) -> dict[str, Any]:
+def _encoded_postprocess(post: AnyPostProcess) -> dict[str, Any]:
     """Encode a post-processing by its class and settings; functions by their names."""
     _kind(type(post).__name__)
     values = {field.name: getattr(post, field.name) for field in fields(post)}
@@ -119,7 +129,7 @@ def _encoded_postprocess(post: Any) -> dict[str, Any]:
     return {"kind": type(post).__name__, **named}
 
 
-def _decoded_postprocess(content: dict[str, Any]) -> Any:
+def _decoded_postprocess(content: dict[str, Any]) -> AnyPostProcess:
     values = {
         name: getattr(postprocess, value["function"]) if isinstance(value, dict) else value
         for name, value in content.items()
@@ -128,14 +138,14 @@ def _decoded_postprocess(content: dict[str, Any]) -> Any:
     return _kind(content["kind"])(**_tuples(values))
 
 
-def _kind(name: str) -> Callable[..., Any]:
+def _kind(name: str) -> type[AnyPostProcess]:
     kind = getattr(postprocess, name, None)
-    if not (inspect.isclass(kind) and is_dataclass(kind)):
+    if kind not in get_args(AnyPostProcess):
         raise ValueError(f"the post-processing '{name}' cannot be stored in a file; it is not in poise.postprocess")
-    return kind
+    return cast("type[AnyPostProcess]", kind)
 
 
-def _name(function: Callable[..., Any]) -> str:
+def _name(function: Callable[..., object]) -> str:
     name = getattr(function, "__name__", "")
     if getattr(postprocess, name, None) is not function:
         raise ValueError(f"'{name}' of the post-processing cannot be stored in a file: it is not in poise.postprocess")

@@ -42,7 +42,7 @@ def graph_of(plan: Plan, folder: Path, precision: str | None = None) -> Any:
         from poise.export.suppression import append_suppression
 
         size = None if "size" in plan.metadata.inputs else plan.metadata.size
-        content = append_suppression(content, plan.metadata.postprocess, size)
+        content = append_suppression(content, plan.metadata.dense_postprocess, size)
     return content
 
 

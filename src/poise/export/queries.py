@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from poise.boxes import clip, denormalize_boxes
+from poise.detectors import QueryDetector
 from poise.export.operators import decay
 from poise.postprocess import SoftNMSPostProcess, decay_factors
 
@@ -21,7 +20,7 @@ class Decoded(nn.Module):
             score of 0 where there is none. Top-k, or soft-NMS, is then part of the graph.
     """
 
-    def __init__(self, network: Any, selected: bool) -> None:
+    def __init__(self, network: QueryDetector, selected: bool) -> None:
         super().__init__()
         self.network, self.selected = network, selected
 
@@ -33,15 +32,15 @@ class Decoded(nn.Module):
 
     def _detections(self, boxes: Tensor, scores: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         post, classes = self.network.postprocess, scores.shape[2]
-        suppresses = isinstance(post, SoftNMSPostProcess)
+        soft = post if isinstance(post, SoftNMSPostProcess) else None
         finite = boxes.isfinite().all(-1, keepdim=True)
         boxes, flat = clip(torch.where(finite, boxes, 0.0), sizes), torch.where(finite, scores, 0.0).flatten(1)
-        best = flat.topk(min(post.candidates if suppresses else post.max_detections, flat.shape[1]), 1)
+        best = flat.topk(min(post.max_detections if soft is None else soft.candidates, flat.shape[1]), 1)
         labels, found = best.indices % classes, best.values
         boxes = boxes.gather(1, (best.indices // classes)[..., None].expand(-1, -1, 4))
-        if suppresses:
-            factor, most = decay_factors(boxes, labels, post.iou_threshold), min(post.max_detections, found.shape[1])
-            found, order = decay(found, factor, post.min_score, most)
+        if soft is not None:
+            factor, most = decay_factors(boxes, labels, soft.iou_threshold), min(post.max_detections, found.shape[1])
+            found, order = decay(found, factor, soft.min_score, most)
             boxes, labels = boxes.gather(1, order[..., None].expand(-1, -1, 4)), labels.gather(1, order)
         return boxes, found.clamp(min=0), labels
 

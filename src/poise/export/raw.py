@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from poise.nn.layers import AnchorGrid
+from poise.protocols import Head
 from poise.structures import Predictions
 
 Flatten = Callable[..., list[Tensor]]
 
 
-def recorded(head: Any, maps: Sequence[Tensor]) -> tuple[Predictions, list[Tensor]]:
+def recorded(head: Head, maps: Sequence[Tensor]) -> tuple[Predictions, list[Tensor]]:
     """Run the head; return its predictions and the concatenated outputs (B,N,·) of its layers."""
     outputs: list[Tensor] = []
     flatten = AnchorGrid.flatten
@@ -37,7 +37,7 @@ def recorded(head: Any, maps: Sequence[Tensor]) -> tuple[Predictions, list[Tenso
 
 
 @torch.no_grad()
-def decoded(head: Any, outputs: Sequence[Tensor], channels: int, shapes: Sequence[tuple[int, int]]) -> Predictions:
+def decoded(head: Head, outputs: Sequence[Tensor], channels: int, shapes: Sequence[tuple[int, int]]) -> Predictions:
     """Decode outputs (B,N,·) of the head's layers; ``shapes`` are the heights and widths of the levels.
 
     The head runs on maps with batch size 0, so its layers cost nothing.

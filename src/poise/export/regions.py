@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from poise.boxes import clip
+from poise.branches.region import ProposalStage, RegionStage
+from poise.detectors.parts import RegionNetwork, TwoStageNetwork
 from poise.export.operators import read_regions, suppress
+from poise.nn.kernels.roi_align import RegionAlign
 
 LOWEST = -1e30  # logit of what is no proposal
 
@@ -19,7 +21,7 @@ LOWEST = -1e30  # logit of what is no proposal
 class PyramidAlign(nn.Module):
     """``RegionAlign`` as one operator of the graph."""
 
-    def __init__(self, align: Any) -> None:
+    def __init__(self, align: RegionAlign) -> None:
         super().__init__()
         self.levels, self.strides, self.size = align.levels, align.strides, align.size
 
@@ -40,7 +42,7 @@ class Proposals(nn.Module):
         any_size: pad every level to the largest number that NMS takes, because the numbers of priors are not known.
     """
 
-    def __init__(self, stage: Any, any_size: bool) -> None:
+    def __init__(self, stage: ProposalStage, any_size: bool) -> None:
         super().__init__()
         self.head, self.post, self.any_size = stage.head, stage.inference_postprocess, any_size
 
@@ -77,7 +79,7 @@ class Regions(nn.Module):
     best first, padded with scores of 0.
     """
 
-    def __init__(self, stage: Any, suppressed: bool) -> None:
+    def __init__(self, stage: RegionStage, suppressed: bool) -> None:
         super().__init__()
         self.head, self.post, self.suppressed = copy.copy(stage.head), stage.postprocess, suppressed
         self.head._modules = {**stage.head._modules, "align": PyramidAlign(stage.head.align)}
@@ -105,7 +107,7 @@ class Regions(nn.Module):
 class TwoStage(nn.Module):
     """Map normalized pixels (B,3,H,W) and ``sizes`` (B,2) before padding to the outputs of ``Regions``."""
 
-    def __init__(self, network: Any, suppressed: bool, any_size: bool) -> None:
+    def __init__(self, network: TwoStageNetwork, suppressed: bool, any_size: bool) -> None:
         super().__init__()
         self.backbone, self.neck = network.backbone, network.neck
         self.proposals = Proposals(network.branch.proposal, any_size)
@@ -119,7 +121,7 @@ class TwoStage(nn.Module):
 class FromProposals(nn.Module):
     """The same from ``proposals`` (B,S,4) of another detector; those without area are padding (Fast R-CNN)."""
 
-    def __init__(self, network: Any, suppressed: bool) -> None:
+    def __init__(self, network: RegionNetwork, suppressed: bool) -> None:
         super().__init__()
         self.backbone, self.neck = network.backbone, network.neck
         self.regions = Regions(network.branch, suppressed)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from poise.export.formats import FORMATS, format_of
 from poise.export.metadata import ExportMetadata
 from poise.export.packages import require_packages
 from poise.postprocess import classwise_nms
+from poise.protocols import Head
 from poise.structures import Batch, Detections, Predictions, Priors, Progress, StepOutput
 
 Session = Callable[[Mapping[str, Tensor]], list[Tensor]]
@@ -106,7 +107,7 @@ class ExportedNetwork(nn.Module):
         elif metadata.outputs == "detections":
             found = self._suppressed(pixels, sizes)
         else:
-            found = metadata.postprocess(self.predictions(pixels), sizes)
+            found = metadata.dense_postprocess(self.predictions(pixels), sizes)
         return Detections(*(value.to(device) for value in (found.boxes, found.scores, found.labels, found.valid)))
 
     def _of_regions_or_queries(self, pixels: Tensor, sizes: Tensor, proposals: Detections | None) -> Detections:
@@ -115,14 +116,14 @@ class ExportedNetwork(nn.Module):
             more["proposals"] = torch.where(proposals.valid[..., None], proposals.boxes, 0.0).cpu()
         found = self.outputs({"pixels": pixels, **more})
         if self.metadata.outputs != "detections":
-            return self.metadata.postprocess.detections(found["scores"], found["boxes"], sizes)
+            return self.metadata.selection.detections(found["scores"], found["boxes"], sizes)
         return Detections(found["boxes"], found["scores"], found["labels"], found["scores"] > 0)
 
     def predictions(self, pixels: Tensor) -> Predictions:
         """Return the predictions of every prior for pixels of the file's size; for dense files without NMS."""
         found = self.outputs({"pixels": pixels})
         height, width = pixels.shape[2:]
-        if self.metadata.outputs == "raw":
+        if self.head is not None:
             shapes = self.metadata.level_shapes(height, width)
             from poise.export.raw import decoded
 
@@ -172,14 +173,21 @@ class ExportedNetwork(nn.Module):
                 ("labels", lambda n: (0, n)),
             )
         )
-        border = self.metadata.postprocess.clip_margin
+        border = self.metadata.dense_postprocess.clip_margin
         boxes = boxes if border is None else clip(boxes, sizes - border)
         return classwise_nms(boxes, scores, labels, scores > 0, threshold=1.0, max_detections=width)
 
 
-def _head(metadata: ExportMetadata) -> Any:
+def exported_network(model: DetectionModel) -> ExportedNetwork:
+    """Return the network of a model that was loaded from an exported file."""
+    return cast("ExportedNetwork", cast("nn.Module", model.network))
+
+
+def _head(metadata: ExportMetadata) -> Head:
     """Return the head that decodes raw outputs; files with other outputs need no code of the networks."""
+    from poise.detectors.parts import is_dense
     from poise.models.files import build
 
-    network: Any = build(metadata.model).network
+    network = build(metadata.model).network
+    assert is_dense(network)
     return network.branch.head

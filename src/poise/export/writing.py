@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,10 +25,10 @@ from poise.export.compare import (
     compare_outputs,
 )
 from poise.export.formats import FORMATS, Format
-from poise.export.graph import kind_of, metadata_of, postprocess_of, traced_inputs
+from poise.export.graph import dense_network, kind_of, metadata_of, postprocess_of, traced_inputs
 from poise.export.metadata import ExportMetadata, Outputs, Precision
 from poise.export.plan import Plan
-from poise.export.runtime import ExportedNetwork, load_exported
+from poise.export.runtime import exported_network, load_exported
 from poise.postprocess import PostProcess
 
 
@@ -181,8 +180,7 @@ def _check_result(
 
 def compare(model: DetectionModel, exported: DetectionModel, images: Sequence[Tensor]) -> ExportComparison:
     """Run both on the same images, padded to the file's size; a dynamic file also on a larger batch and size."""
-    network = exported.network
-    assert isinstance(network, ExportedNetwork)
+    network = exported_network(exported)
     result = EMPTY
     for number, image in enumerate(images):
         pixels, sizes = _prepared(model, network.metadata, image)
@@ -196,10 +194,10 @@ def compare(model: DetectionModel, exported: DetectionModel, images: Sequence[Te
 @torch.no_grad()
 def counterparts(model: DetectionModel, exported: DetectionModel, images: Sequence[Tensor]) -> ExportComparison:
     """Match the confident detections of both by class and IoU."""
-    network: Any = exported.network
+    metadata = exported_network(exported).metadata
     matcher = DetectionMatcher()
     for image in images:
-        pixels, sizes = _prepared(model, network.metadata, image)
+        pixels, sizes = _prepared(model, metadata, image)
         matcher.add(*(_detections(one, pixels, sizes)[0] for one in (model, exported)))
     return matcher.comparison()
 
@@ -245,8 +243,7 @@ def _detections(model: DetectionModel, pixels: Tensor, sizes: Tensor) -> list[di
 
 @torch.no_grad()
 def _compared(model: DetectionModel, exported: DetectionModel, pixels: Tensor, sizes: Tensor) -> ExportComparison:
-    network: Any = exported.network
-    ours: Any = model.network
+    network = exported_network(exported)
     metadata = network.metadata
     threshold = getattr(metadata.postprocess, "score_threshold", 0.0)
     if metadata.outputs == "detections" or metadata.kind != "dense":
@@ -255,6 +252,7 @@ def _compared(model: DetectionModel, exported: DetectionModel, pixels: Tensor, s
         for found, theirs in zip(*(_detections(one, pixels, sizes) for one in (model, exported)), strict=True):
             result = result.merged(compare_detections(found, theirs, threshold, tolerance, most=most))
         return result
-    decoded: Any = ours.branch.head(ours.neck(ours.backbone(pixels)))
+    ours = dense_network(model)
+    decoded = ours.branch.head(ours.neck(ours.backbone(pixels)))
     here, there = ({"boxes": p.boxes, "scores": p.scores()} for p in (decoded, network.predictions(pixels)))
     return compare_outputs(here, there, threshold)

@@ -84,7 +84,7 @@ def _detect_batch(
     """Detections in pixels of the images; ``views`` are pixels and sizes as the network takes them."""
     pixels, sizes = views[0]
     if augmentation is None:
-        detections = model.network.predict(pixels, sizes)  # type: ignore[operator]
+        detections = model.network.predict(pixels, sizes)
     else:
         detections = detect_views(model.network, views, augmentation)
     return [

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from poise.postprocess import classwise_nms, soft_nms
 from poise.preprocess import Preprocess
+from poise.protocols import Detector
 from poise.structures import Detections
 
 MIN_SCORE = 1e-3  # scores that soft-NMS drops
@@ -74,7 +75,9 @@ def wanted_views(settings: str | TestTimeAugmentation) -> TestTimeAugmentation:
 
 
 @torch.no_grad()
-def detect_views(network: Any, views: Sequence[tuple[Tensor, Tensor]], settings: TestTimeAugmentation) -> Detections:
+def detect_views(
+    network: Detector, views: Sequence[tuple[Tensor, Tensor]], settings: TestTimeAugmentation
+) -> Detections:
     """Merged detections in pixels of the first view.
 
     Args:

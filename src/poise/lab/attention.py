@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.detectors.query import QueryDetector, to_predictions
+from poise.detectors.parts import is_query_detector
+from poise.detectors.query import to_predictions
 from poise.lab.separation import average_levels
 from poise.nn.kernels.deformable_sampling import Shape
 from poise.nn.transformer.conditional import ConditionalCrossAttention
@@ -91,7 +92,7 @@ def positive_query_attention(
         NoCrossAttention: not a model of the DETR family.
         ValueError: the decoder has no such layer.
     """
-    if not isinstance(network, QueryDetector):
+    if not is_query_detector(network):
         raise NoCrossAttention(
             f"'{name}' has no decoder with cross-attention: take a model of the DETR family (poise models '*detr*', "
             "'*dino*'), or poise lab discriminability, which reads the features of any model"

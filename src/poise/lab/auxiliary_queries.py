@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.detectors.query import QueryDetector
+from poise.detectors.parts import is_query_detector
 from poise.structures import Batch, Match, Progress, StepOutput
 
 DECODER_STAGE = "queries"
@@ -71,7 +71,7 @@ def image_queries(
     Raises:
         NoQueries: not a model of the DETR family.
     """
-    if not isinstance(network, QueryDetector):
+    if not is_query_detector(network):
         raise NoQueries(f"'{name}' has no queries: take a model of the DETR family (poise models '*detr*', '*dino*')")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.detectors.encoder import EncoderDetector
-from poise.detectors.query import QueryDetector
+from poise.detectors.parts import has_encoder, is_query_detector
 from poise.lab.separation import resize_to_image
 from poise.nn.transformer.tokens import Tokens
 from poise.structures import Batch, GroundTruth, Match, Progress, StepOutput
@@ -146,7 +145,7 @@ def activation_maps(
 
 def last_stages(network: nn.Module, output: StepOutput) -> dict[str, Match]:
     """The last stage of each head; both stages of two-stage models without a decoder."""
-    if not isinstance(network, QueryDetector):
+    if not is_query_detector(network):
         return dict(output.matches)
     last: dict[str, Match] = {}
     for stage, match in output.matches.items():
@@ -181,8 +180,7 @@ def shared_features(network: nn.Module) -> Iterator[list[list[Tensor]]]:
         leaves.append(levels)
         return levels
 
-    module = network.encoder if isinstance(network, (QueryDetector, EncoderDetector)) else network.neck
-    hook = module.register_forward_hook(detach)  # type: ignore[union-attr]
+    hook = network.get_submodule("encoder" if has_encoder(network) else "neck").register_forward_hook(detach)
     try:
         yield leaves
     finally:

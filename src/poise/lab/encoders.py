@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from poise.detectors.query import QueryDetector
+from poise.detectors.parts import is_query_detector
 from poise.lab.annotated_image import AnnotatedImage
 from poise.lab.auxiliary_queries import QueryDistances, image_queries
 from poise.lab.conflict import HeadConflict, SingleHead, activation_maps
 from poise.lab.methods import Method
 from poise.lab.packing import deflate_base64
 from poise.lab.separation import Separation, box_mask, discriminability
+from poise.structures import Batch, Progress
 
 MAX_SIDE = 160  # pixels of the longer side of a map on the page
 
@@ -34,13 +35,13 @@ class EncoderPanel:
     @staticmethod
     def applies_to(method: Method) -> bool:
         """Whether the method has an encoder and queries."""
-        return isinstance(method.model.network, QueryDetector)
+        return is_query_detector(method.model.network)
 
     def add(self, image: AnnotatedImage) -> dict[str, Any]:
         """Add one image. Returns what the page shows of it: ``score_map`` and ``queries``."""
         network, batch, name = self.method.model.network, self.method.batch(image), self.method.name
         progress, truth = self.method.model.progress, batch.truth
-        assert isinstance(network, QueryDetector)
+        assert is_query_detector(network)
         height, width = (int(side) for side in truth.sizes[0])
         with torch.no_grad():
             maps = network.encode(batch.pixels, truth.sizes).maps()
@@ -55,7 +56,7 @@ class EncoderPanel:
         self._add_conflict(batch, progress)
         return {"score_map": _thumbnail(scores), "queries": queries.to_dict()}
 
-    def _add_conflict(self, batch: Any, progress: Any) -> None:
+    def _add_conflict(self, batch: Batch, progress: Progress) -> None:
         if not self.several_heads:
             return
         try:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.detectors.query import QueryDetector
+from poise.detectors.parts import is_query_detector
 from poise.nn.transformer.queries import Queries
 from poise.structures import Assignment, Batch, PairWeights, Predictions, Progress, StepOutput
 
@@ -76,7 +76,7 @@ def _comparable(stage: str, predictions: Predictions) -> bool:
 def _record_queries(network: nn.Module) -> Iterator[list[Queries]]:
     """Record the queries that the detector's query module returns."""
     recorded: list[Queries] = []
-    if not isinstance(network, QueryDetector):
+    if not is_query_detector(network):
         yield recorded
         return
     hook = network.queries.register_forward_hook(lambda module, inputs, output: recorded.append(output))

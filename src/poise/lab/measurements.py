@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.detectors.encoder import EncoderDetector
-from poise.detectors.query import QueryDetector
+from poise.detectors.parts import has_encoder, has_pyramid
 from poise.lab.annotated_image import AnnotatedImage
 from poise.lab.attention import positive_query_attention
 from poise.lab.auxiliary_queries import ImageQueries, QueryDistances, image_queries
@@ -84,13 +83,13 @@ def feature_scores(method: Method, batch: Batch, source: str = "auto") -> Tensor
     network = method.model.network
     canvas = int(batch.pixels.shape[2]), int(batch.pixels.shape[3])
     size = int(batch.truth.sizes[0, 0]), int(batch.truth.sizes[0, 1])
-    if not hasattr(network, "backbone") or not hasattr(network, "neck"):
-        raise NoFeatures(f"'{method.name}' has no feature maps: give a checkpoint or run folder, not an exported file")
-    if source == "auto" and isinstance(network, (QueryDetector, EncoderDetector)):
+    if source == "auto" and has_encoder(network):
         maps = network.encode(batch.pixels, batch.truth.sizes).maps()
+    elif has_pyramid(network):
+        maps = network.backbone(batch.pixels)
+        maps = maps if source == "backbone" else network.neck(maps)
     else:
-        maps = network.backbone(batch.pixels)  # type: ignore[operator]
-        maps = maps if source == "backbone" else network.neck(maps)  # type: ignore[operator]
+        raise NoFeatures(f"'{method.name}' has no feature maps: give a checkpoint or run folder, not an exported file")
     return discriminability([level[0] for level in maps], canvas, size)
 
 

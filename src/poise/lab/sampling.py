@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poise.branches.region import RegionBranch, add_ground_truth, assign_regions, only_usable
+from poise.branches.region import add_ground_truth, assign_regions, only_usable
+from poise.detectors.parts import TwoStageNetwork, is_two_stage
 from poise.sample import Sampler, libra_article_sampler, libra_sampler, ohem_sampler, random_sampler
 from poise.sample.sampler import select_topk
 from poise.structures import Assignment, Batch, Progress, value_at
@@ -102,8 +103,7 @@ def sampled_negatives(
     Raises:
         ValueError: the network does not propose regions.
     """
-    branch = getattr(network, "branch", None)
-    if not isinstance(branch, RegionBranch):
+    if not is_two_stage(network):
         raise ValueError("only two-stage models sample regions (poise models 'faster_rcnn*' and '*libra_faster_rcnn*')")
     samplers = libra_samplers() if samplers is None else samplers
     generators = {name: torch.Generator().manual_seed(seed) for name in samplers}
@@ -111,7 +111,7 @@ def sampled_negatives(
     hardness: dict[str, list[Tensor]] = {name: [] for name in overlaps}
     images = 0
     for batch in batches:
-        assignment, loss = _assignment(network, branch, batch)
+        assignment, loss = _assignment(network, batch)
         hard = hard_negatives(assignment.negative, loss)
         images += len(batch.pixels)
         overlaps[ALL_NEGATIVES].append(assignment.quality[assignment.negative])
@@ -131,11 +131,11 @@ def hard_negatives(negative: Tensor, loss: Tensor, fraction: float = HARD) -> Te
     return select_topk(negative, loss.nan_to_num(nan=0.0).clamp(min=0), count, negative.shape[1])
 
 
-def _assignment(network: nn.Module, branch: RegionBranch, batch: Batch) -> tuple[Assignment, Tensor]:
+def _assignment(network: TwoStageNetwork, batch: Batch) -> tuple[Assignment, Tensor]:
     """The second stage's assignment of a batch's proposals and their classification losses (B,N), on the CPU."""
-    device = next(network.parameters()).device
-    batch = batch.to(device)
-    maps = network.neck(network.backbone(batch.pixels))  # type: ignore[operator]
+    branch = network.branch
+    batch = batch.to(next(branch.parameters()).device)
+    maps = network.neck(network.backbone(batch.pixels))
     proposals = branch.proposal.training_postprocess(branch.proposal.head(maps), batch.truth.sizes)
     regions = only_usable(add_ground_truth(proposals, batch.truth))
     assignment = assign_regions(value_at(branch.region.assigner, Progress.final()), regions, batch.truth)

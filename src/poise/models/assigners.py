@@ -30,9 +30,9 @@ from poise.assign import (
 )
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
-from poise.detectors import DenseBranch
+from poise.detectors.parts import dense_branch
 from poise.models.notation import Part
-from poise.models.schemes import Incompatible, scheme_for, use_scheme
+from poise.models.schemes import Incompatible, has_grid, scheme_for, use_scheme
 from poise.models.values import build_part, to_part
 from poise.plugins import load_plugins
 from poise.structures import Progress, value_at
@@ -95,8 +95,9 @@ def swap_assigner(network: nn.Module, assigner: str | Part | Assigner, model: st
             f"assigner '{part.name}' is not compatible with '{model}': {reason}; "
             f"compatible are: {', '.join(compatible) or 'none'}"
         )
-    branch: Any = network.branch
-    if ASSIGNERS[part.name].needs.startswith("anchors") and branch.head.grid.scales == (1.0,):
+    branch = dense_branch(network)
+    assert branch is not None
+    if ASSIGNERS[part.name].needs.startswith("anchors") and has_grid(branch.head) and branch.head.grid.scales == (1.0,):
         branch.head.grid = replace(branch.head.grid, scales=(ANCHOR_SCALE,))
     if part.options is None and _same_kind(value_at(branch.assigner, Progress.final()), built):
         return False
@@ -125,8 +126,8 @@ def incompatibility(network: nn.Module, name: str, assigner: Any = None) -> str:
         name: of the assigner.
         assigner: the assigner; None: the one with published settings.
     """
-    branch = getattr(network, "branch", None)
-    if not isinstance(branch, DenseBranch):
+    branch = dense_branch(network)
+    if branch is None:
         return "it is not a dense detector (its priors are proposals or queries)"
     try:
         scheme_for(branch, ASSIGNERS[name].make() if assigner is None else assigner)
@@ -154,7 +155,8 @@ def markdown_table(networks: Mapping[str, nn.Module]) -> str:
 
 def remarks(network: nn.Module, name: str) -> list[str]:
     """Return what a user must know about a compatible assigner on the dense detector ``network``."""
-    branch: Any = network.branch
+    branch = dense_branch(network)
+    assert branch is not None
     scheme = scheme_for(branch, ASSIGNERS[name].make())
     found = []
     if scheme.criterion is not branch.criterion:

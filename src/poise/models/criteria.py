@@ -32,9 +32,9 @@ from poise.criteria.task_aligned import TaskAlignedCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.criteria.yolox import YOLOXCriterion
 from poise.detectors import DenseBranch, QueryDetector
+from poise.detectors.parts import dense_branch, is_query_detector, region_stage
 from poise.models.notation import Part
 from poise.models.options import option_types
-from poise.models.samplers import region_stage_of
 from poise.models.schemes import plain_criterion, use_criterion
 from poise.models.values import build_part, made_type
 from poise.plugins import load_plugins
@@ -117,10 +117,9 @@ def _mismatch(holder: Any, own: Any, made: type) -> str:
 
 def _holder(network: nn.Module) -> Any:
     """The module whose ``criterion`` is that of the detections."""
-    if isinstance(network, QueryDetector):
+    if is_query_detector(network):
         return network
-    branch = getattr(network, "branch", None)
-    return branch if isinstance(branch, DenseBranch) else region_stage_of(network)
+    return dense_branch(network) or region_stage(network)
 
 
 def _predicted_by(holder: Any) -> type:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from poise.criteria.varifocal import VarifocalCriterion
-from poise.detectors import DenseBranch
+from poise.detectors.parts import dense_branch
 from poise.models.assigners import builders, swap_assigner
 from poise.models.criteria import CRITERIA, swap_criterion
 from poise.models.necks import NECKS, extend_neck
@@ -99,8 +99,8 @@ def part_text(value: Any) -> str:
 
 
 def _dense_criterion(network: nn.Module) -> Any:
-    branch = getattr(network, "branch", None)
-    return branch.criterion if isinstance(branch, DenseBranch) else None
+    branch = dense_branch(network)
+    return None if branch is None else branch.criterion
 
 
 def _own_options(criterion: Any) -> dict[str, list[str]]:
@@ -112,8 +112,8 @@ def _own_options(criterion: Any) -> dict[str, list[str]]:
 
 
 def _check_assignment(network: nn.Module, criterion: Part, model: str) -> None:
-    branch = getattr(network, "branch", None)
-    if isinstance(branch, DenseBranch) and (reason := assignment_mismatch(branch.assigner, branch.criterion)):
+    branch = dense_branch(network)
+    if branch is not None and (reason := assignment_mismatch(branch.assigner, branch.criterion)):
         raise ValueError(
             f"criterion '{criterion.name}' is not compatible with '{model}' and its assigner: {reason}; give an "
             "assigner that returns them, or leave the criterion out"

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from poise.detection_model import DetectionModel
 from poise.detectors import QueryDetector
+from poise.detectors.parts import is_query_detector
 from poise.models.files import build, describe
 from poise.structures import Batch, Detections, Progress, StepOutput
 
@@ -28,8 +29,7 @@ class HeadAlone(nn.Module):
         self.network, self.number = network, number
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        output: StepOutput = self.network(batch, progress)
-        return output
+        return self.network(batch, progress)
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         assert self.network.collaboration is not None
@@ -39,8 +39,7 @@ class HeadAlone(nn.Module):
 def head_names(model: DetectionModel) -> tuple[str, ...]:
     """Return the names of the auxiliary heads; a second head of one kind is ``atss2``, and so on."""
     network = model.network
-    with_heads = isinstance(network, QueryDetector) and network.collaboration is not None
-    return network.collaboration.names if with_heads else ()  # type: ignore[union-attr,return-value]
+    return network.collaboration.names if is_query_detector(network) and network.collaboration is not None else ()
 
 
 def with_head(model: DetectionModel, head: str) -> DetectionModel:
@@ -50,7 +49,7 @@ def with_head(model: DetectionModel, head: str) -> DetectionModel:
         NoSuchHead: there is no such head; the message names the heads.
     """
     network = model.network
-    if head not in head_names(model) or not isinstance(network, QueryDetector):
+    if head not in head_names(model) or not is_query_detector(network):
         raise NoSuchHead(model, head)
     return model.with_network(HeadAlone(network, head_names(model).index(head)))
 
@@ -61,7 +60,7 @@ def without_training_parts(model: DetectionModel) -> DetectionModel:
     Its detections are equal bit by bit. A model without such parts is returned unchanged.
     """
     network = model.network
-    if not isinstance(network, QueryDetector):
+    if not is_query_detector(network):
         return model
     without: dict[str, str | int | bool] = {} if network.collaboration is None else {"auxiliary_heads": ""}
     without |= {"recollect": False} if network.recollect else {}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from poise.branches.region import RegionBranch, RegionStage
+from poise.detectors.parts import region_stage
 from poise.models.notation import Part
 from poise.models.values import build_part
 from poise.plugins import load_plugins
@@ -31,13 +31,6 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 
 
-def region_stage_of(network: nn.Module) -> RegionStage | None:
-    """Return the second stage of a two-stage detector; None for other detectors."""
-    branch = getattr(network, "branch", None)
-    stage = branch.region if isinstance(branch, RegionBranch) else branch
-    return stage if isinstance(stage, RegionStage) else None
-
-
 def swap_sampler(network: nn.Module, part: Part, model: str) -> bool:
     """Replace the sampler of regions; a bare name keeps the numbers of regions and IoU bins of the model.
 
@@ -49,7 +42,7 @@ def swap_sampler(network: nn.Module, part: Part, model: str) -> bool:
     Raises:
         ValueError: the sampler is unknown, or the model has no sampler of regions.
     """
-    stage = region_stage_of(network)
+    stage = region_stage(network)
     if stage is None:
         raise ValueError(f"sampler='{part}': '{model}' is not a two-stage detector, it trains on all of its priors")
     if part.name not in SAMPLERS:

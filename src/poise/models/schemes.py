@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, Protocol, TypeGuard, get_type_hints
 
 from poise.assign import AutoAssign, CenterRegion, Fovea
 from poise.assign.best_anchor import BestAnchor
@@ -23,7 +23,7 @@ from poise.criteria.dual_weighting import DualWeightingCriterion
 from poise.criteria.initial_boxes import WithInitialBoxes
 from poise.detectors import DenseBranch
 from poise.nn.layers import AnchorGrid
-from poise.protocols import Criterion
+from poise.protocols import Criterion, Head
 from poise.structures import Assignment, PairWeights, Progress, value_at
 
 SOFT_CRITERIA: dict[type[PairWeights], Callable[[], Criterion]] = {
@@ -46,6 +46,17 @@ class Scheme:
     criterion: Any
 
 
+class GridHead(Head, Protocol):
+    """A head with a regular grid of priors."""
+
+    grid: AnchorGrid
+
+
+def has_grid(head: Head) -> TypeGuard[GridHead]:
+    """Return whether a head has a regular grid of priors."""
+    return isinstance(getattr(head, "grid", None), AnchorGrid)
+
+
 def scheme_for(branch: DenseBranch, assigner: Any) -> Scheme:
     """Return the scheme with which the head of ``branch`` is trained by ``assigner``; the branch does not change.
 
@@ -54,9 +65,9 @@ def scheme_for(branch: DenseBranch, assigner: Any) -> Scheme:
     Raises:
         Incompatible: the head has no priors that the assigner reads, or no criterion fits its assignments.
     """
-    grid = getattr(branch.head, "grid", None)
-    if not isinstance(grid, AnchorGrid):
+    if not has_grid(branch.head):
         raise Incompatible("its head has no regular grid of priors")
+    grid = branch.head.grid
     levels = _max_levels(assigner)
     if levels is not None and len(grid.strides) > levels:
         raise Incompatible(f"its size ranges are for {levels} levels, the head has {len(grid.strides)}")

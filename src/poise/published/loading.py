@@ -104,8 +104,7 @@ def load_published(
     model.network.load_state_dict(filled, strict=False)
     if not (reinitialized or remapped):
         name_classes(model)
-    backbone = model.network.backbone
-    backbone.freeze_as_pretrained()  # type: ignore[union-attr,operator]
+    model.network.backbone.freeze_as_pretrained()
     missing = [name for name in own if name not in filled and name not in reinitialized]
     kept = tuple(name for name in model.class_names if name in shared)
     new = tuple(name for name in model.class_names if name not in shared) if reinitialized or remapped else ()
