@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from torch import nn
 
@@ -44,7 +43,7 @@ ANCHOR_SCALE = 8.0  # strides, as in ATSS's article: square anchors that heads o
 class Choice:
     """An assigner with its published settings, and what it reads."""
 
-    make: Callable[[], Any]
+    make: Callable[..., Assigner]
     needs: str
 
 
@@ -105,12 +104,12 @@ def swap_assigner(network: nn.Module, assigner: str | Part | Assigner, model: st
     return True
 
 
-def builders() -> dict[str, Callable[..., Any]]:
+def builders() -> dict[str, Callable[..., Assigner]]:
     """Return the class or function of each assigner by name."""
     return {name: choice.make for name, choice in ASSIGNERS.items()}
 
 
-def _same_kind(own: Any, other: Any) -> bool:
+def _same_kind(own: Assigner, other: Assigner) -> bool:
     """Return whether two assigners are of one kind, independent of their settings."""
     if isinstance(own, DynamicSoftLabel) and isinstance(other, DynamicSoftLabel):  # NanoDet-Plus's and RTMDet's
         return (own.distance_beta is None) == (other.distance_beta is None)
@@ -119,7 +118,7 @@ def _same_kind(own: Any, other: Any) -> bool:
     return type(own) is type(other)
 
 
-def incompatibility(network: nn.Module, name: str, assigner: Any = None) -> str:
+def incompatibility(network: nn.Module, name: str, assigner: Assigner | None = None) -> str:
     """Return why an assigner cannot be used in ``network``, or an empty string.
 
     Args:

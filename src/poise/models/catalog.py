@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,7 +67,7 @@ class Entry:
     """A named model: its builder function, the arguments that the name fixes, and the preprocessing of images."""
 
     builder: Callable[..., nn.Module]
-    fixed: dict[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, object] = field(default_factory=dict)
     preprocess: Preprocess = Preprocess()
     progress: Progress = field(default_factory=Progress.final)  # of ``DetectionModel.losses`` by default
 
@@ -93,7 +93,9 @@ CO = {"auxiliary_heads": "faster_rcnn,atss"}
 PLUS = {"refine": "twice", "select": "first_class", "mixed": True, "dropout": 0.0, "hidden": 2048}
 
 
-def _detrs(family: str, builder: Callable[..., nn.Module], fixed: dict[str, Any] | None = None) -> dict[str, Entry]:
+def _detrs(
+    family: str, builder: Callable[..., nn.Module], fixed: Mapping[str, object] | None = None
+) -> dict[str, Entry]:
     return {
         f"{family}_{short}": Entry(builder, {"backbone": name, **(fixed or {})}, UNPADDED)
         for short, name in BACKBONES.items()
@@ -108,7 +110,9 @@ SWINS = {  # timm's name, and the stochastic depth of the published recipes of 1
 }
 
 
-def _on_swins(family: str, builder: Callable[..., nn.Module], fixed: dict[str, Any] | None = None) -> dict[str, Entry]:
+def _on_swins(
+    family: str, builder: Callable[..., nn.Module], fixed: Mapping[str, object] | None = None
+) -> dict[str, Entry]:
     return {
         f"{family}_{short}": Entry(builder, {"backbone": name, "drop_path": drop_path, **(fixed or {})}, UNPADDED)
         for short, (name, drop_path) in SWINS.items()

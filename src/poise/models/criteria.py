@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
-from typing import Any, get_type_hints
+from typing import cast, get_type_hints
 
 from torch import nn
 
+from poise.branches.region import RegionStage
 from poise.criteria import (
     AnchorCriterion,
     CenternessCriterion,
@@ -32,22 +32,24 @@ from poise.criteria.task_aligned import TaskAlignedCriterion
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.criteria.yolox import YOLOXCriterion
 from poise.detectors import DenseBranch, QueryDetector
-from poise.detectors.parts import dense_branch, is_query_detector, region_stage
+from poise.detectors.parts import Supervised, dense_branch, is_query_detector, region_stage
 from poise.models.notation import Part
 from poise.models.options import option_types
 from poise.models.schemes import plain_criterion, use_criterion
 from poise.models.values import build_part, made_type
 from poise.plugins import load_plugins
+from poise.protocols import Criterion
 from poise.structures import Predictions, QueryPredictions
 
+Holder = QueryDetector | DenseBranch | RegionStage
 
-def _published(criterion: Any) -> Callable[..., Any]:
+
+def _published(criterion: Criterion) -> Callable[..., Criterion]:
     """The class of a criterion with the values of this one as defaults."""
-    made: type = type(criterion)
-    return partial(made, **{field.name: getattr(criterion, field.name) for field in fields(criterion)})
+    return partial(type(criterion), **vars(criterion))
 
 
-CRITERIA: dict[str, Callable[..., Any]] = {
+CRITERIA: dict[str, Callable[..., Criterion]] = {
     "anchor": AnchorCriterion,
     "centerness": CenternessCriterion,
     "fcos": _published(fcos_criterion()),
@@ -100,11 +102,11 @@ def swap_criterion(network: nn.Module, part: Part, model: str) -> bool:
     if isinstance(holder, DenseBranch):
         use_criterion(holder, criterion)
     else:
-        holder.criterion = criterion
+        cast(Supervised, holder).criterion = criterion
     return True
 
 
-def _mismatch(holder: Any, own: Any, made: type) -> str:
+def _mismatch(holder: Holder, own: object, made: type) -> str:
     """Why a criterion of the type ``made`` cannot read the predictions of a head, or an empty string."""
     read, predicted = _read_by(made), _predicted_by(holder)
     if not issubclass(predicted, read):
@@ -115,17 +117,17 @@ def _mismatch(holder: Any, own: Any, made: type) -> str:
     return ""
 
 
-def _holder(network: nn.Module) -> Any:
+def _holder(network: nn.Module) -> Holder | None:
     """The module whose ``criterion`` is that of the detections."""
     if is_query_detector(network):
         return network
     return dense_branch(network) or region_stage(network)
 
 
-def _predicted_by(holder: Any) -> type:
+def _predicted_by(holder: Holder) -> type:
     if isinstance(holder, QueryDetector):
         return QueryPredictions
-    predicted = get_type_hints(type(holder.head).forward).get("return", Predictions)
+    predicted = get_type_hints(cast("nn.Module", holder.head).forward).get("return", Predictions)
     return predicted if isinstance(predicted, type) else Predictions
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from torch import nn
 
@@ -35,7 +34,7 @@ SAME = {"regions": "size"}  # names that options of models and of parts have for
 
 
 def exchange_parts(
-    network: nn.Module, model: str, given: Mapping[str, Any], options: Mapping[str, Any]
+    network: nn.Module, model: str, given: Mapping[str, object], options: Mapping[str, object]
 ) -> dict[str, str]:
     """Exchange parts of a network.
 
@@ -78,12 +77,12 @@ def exchange_parts(
     return {kind: str(part) for kind, part in parts.items()}
 
 
-def registries() -> dict[str, Mapping[str, Callable[..., Any]]]:
+def registries() -> dict[str, Mapping[str, Callable[..., object]]]:
     """Return the classes and functions of exchangeable parts by kind and name."""
     return {"assigner": builders(), "sampler": SAMPLERS, "criterion": CRITERIA, "neck": NECKS}
 
 
-def part_text(value: Any) -> str:
+def part_text(value: object) -> str:
     """Return the text of an assigner, sampler, criterion or neck, from which an equal one is built.
 
     Raises:
@@ -98,12 +97,12 @@ def part_text(value: Any) -> str:
     raise ValueError(reasons[0])
 
 
-def _dense_criterion(network: nn.Module) -> Any:
+def _dense_criterion(network: nn.Module) -> object:
     branch = dense_branch(network)
     return None if branch is None else branch.criterion
 
 
-def _own_options(criterion: Any) -> dict[str, list[str]]:
+def _own_options(criterion: object) -> dict[str, list[str]]:
     """Return ``OWN_OPTIONS``; VarifocalNet's alpha is that of its class loss, other models' that of their assigner."""
     if not isinstance(criterion, VarifocalCriterion):
         return OWN_OPTIONS
@@ -120,7 +119,7 @@ def _check_assignment(network: nn.Module, criterion: Part, model: str) -> None:
         )
 
 
-def _refuse_criterion_options(assigner: Part, names: Sequence[str], options: Mapping[str, Any]) -> None:
+def _refuse_criterion_options(assigner: Part, names: Sequence[str], options: Mapping[str, object]) -> None:
     """Refuse options of the criterion that an assigner has replaced by the one that it brings."""
     for option in [name for name in names if name in options]:
         raise ValueError(
@@ -130,7 +129,7 @@ def _refuse_criterion_options(assigner: Part, names: Sequence[str], options: Map
 
 
 def _refuse_second(
-    kind: str, part: Part, names: Sequence[str], build: Callable[..., Any], options: Mapping[str, Any]
+    kind: str, part: Part, names: Sequence[str], build: Callable[..., object], options: Mapping[str, object]
 ) -> None:
     """Refuse options of the part that was replaced."""
     for option in [name for name in names if name in options]:

@@ -7,8 +7,8 @@ A value of an option is a literal (``15``, ``0.5``, ``true``, ``None``, ``(1, 64
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 WORDS = {"true": True, "false": False, "null": None, "inf": float("inf"), "nan": float("nan")}
 HOW = "write a name, or a name with options such as atss(topk=15)"
@@ -19,7 +19,7 @@ class Part:
     """The name of a part and its options; None: a bare name, whose options are those of its surroundings."""
 
     name: str
-    options: dict[str, Any] | None = None
+    options: Mapping[str, object] | None = None
 
     def __str__(self) -> str:
         if self.options is None:
@@ -47,7 +47,7 @@ def _part(node: ast.expr, text: str) -> Part:
         raise ValueError(f"'{text}': {HOW}")
     if node.args or any(keyword.arg is None for keyword in node.keywords):
         raise ValueError(f"'{text}': options have names, as in {node.func.id}(name=value)")
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     for keyword in node.keywords:
         if keyword.arg in options:
             raise ValueError(f"'{text}': {keyword.arg} is given twice")
@@ -55,7 +55,7 @@ def _part(node: ast.expr, text: str) -> Part:
     return Part(node.func.id, options)
 
 
-def _value(node: ast.expr, text: str) -> Any:
+def _value(node: ast.expr, text: str) -> object:
     if isinstance(node, ast.Name) and node.id in WORDS:
         return WORDS[node.id]
     if isinstance(node, (ast.Name, ast.Call)):
@@ -68,7 +68,7 @@ def _value(node: ast.expr, text: str) -> Any:
         raise ValueError(f"'{text}': {ast.unparse(node)} is not a literal: numbers, words in quotes, tuples") from error
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     if isinstance(value, (tuple, list)):
         inner = ", ".join(_written(item) for item in value)
         return f"({inner},)" if len(value) == 1 else f"({inner})"

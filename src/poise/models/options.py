@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from functools import partial
 from inspect import Parameter, Signature
 from numbers import Integral, Real
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 
 from poise.models.groups import OptionGroup
 from poise.suggestions import did_you_mean
@@ -33,10 +33,16 @@ MINIMUM = {  # of options with the same meaning in every model
     "frozen_stages": -1,
 }
 Built = TypeVar("Built")
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", types.NoneType: "nothing"}
+WORDS: dict[object, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    types.NoneType: "nothing",
+}
 
 
-def check_options(owner: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def check_options(owner: str, build: Callable[..., object], options: Mapping[str, object]) -> None:
     """Check that a builder function or a class has the options, and that their values are valid.
 
     Args:
@@ -83,7 +89,7 @@ def flat_options(build: Callable[..., Built], further: Sequence[Parameter] = ())
     shown += further
 
     @functools.wraps(build)
-    def flat(num_classes: int, **options: Any) -> Built:
+    def flat(num_classes: int, **options: object) -> Built:
         given = {
             name: replace(group, **{option: options.pop(option) for option in members[name] if option in options})
             for name, group in groups.items()
@@ -91,19 +97,19 @@ def flat_options(build: Callable[..., Built], further: Sequence[Parameter] = ())
         return build(num_classes, **given, **options)
 
     flat.__annotations__ = {one.name: one.annotation for one in shown} | {"return": types["return"]}
-    flat.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+    vars(flat)["__signature__"] = Signature(shown)
     return flat
 
 
-def option_types(build: Callable[..., Any]) -> dict[str, Any]:
-    """Return the options of a builder function or a class, with their types (``Any`` where none is declared)."""
+def option_types(build: Callable[..., object]) -> dict[str, object]:
+    """Return the options of a builder function or a class, with their types (``object`` where none is declared)."""
     plain = build.func if isinstance(build, partial) else build
     hints = get_type_hints(getattr(plain, "__init__") if isinstance(plain, type) else plain)  # noqa: B009
     names = [name for name in inspect.signature(build).parameters if name != "num_classes"]
-    return {name: hints.get(name, Any) for name in names}
+    return {name: hints.get(name, object) for name in names}
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _fits(value: object, hint: object) -> bool:
     """Return whether a value has the type of a hint; the items of tuples and protocols are not checked."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
@@ -118,7 +124,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return not isinstance(hint, type) or hint not in WORDS or isinstance(value, hint)
 
 
-def _wanted(hint: Any) -> str:
+def _wanted(hint: object) -> str:
     """Return a type in words."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):

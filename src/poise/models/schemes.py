@@ -8,9 +8,11 @@ or IoU) where the head has one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeGuard, get_type_hints
+from typing import Protocol, TypeGuard, cast, get_type_hints
+
+from torch import nn
 
 from poise.assign import AutoAssign, CenterRegion, Fovea
 from poise.assign.best_anchor import BestAnchor
@@ -23,8 +25,10 @@ from poise.criteria.dual_weighting import DualWeightingCriterion
 from poise.criteria.initial_boxes import WithInitialBoxes
 from poise.detectors import DenseBranch
 from poise.nn.layers import AnchorGrid
-from poise.protocols import Criterion, Head
-from poise.structures import Assignment, PairWeights, Progress, value_at
+from poise.protocols import Assigner, Criterion, Head
+from poise.structures import Assignment, PairWeights, Progress, SwitchAtEpoch, value_at
+
+SwitchedCriterion = Criterion | SwitchAtEpoch[Criterion]
 
 SOFT_CRITERIA: dict[type[PairWeights], Callable[[], Criterion]] = {
     DualWeights: DualWeightingCriterion,
@@ -42,8 +46,8 @@ class Incompatible(ValueError):
 class Scheme:
     """An assigner and its criterion; each may change during training (``SwitchAtEpoch``)."""
 
-    assigner: Any
-    criterion: Any
+    assigner: Assigner
+    criterion: SwitchedCriterion
 
 
 class GridHead(Head, Protocol):
@@ -52,12 +56,21 @@ class GridHead(Head, Protocol):
     grid: AnchorGrid
 
 
+class ClassHead(Head, Protocol):
+    """A head with submodules, to which a learned center prior can be added."""
+
+    num_classes: int
+    center_prior: nn.Module
+
+    def children(self) -> Iterator[nn.Module]: ...
+
+
 def has_grid(head: Head) -> TypeGuard[GridHead]:
     """Return whether a head has a regular grid of priors."""
     return isinstance(getattr(head, "grid", None), AnchorGrid)
 
 
-def scheme_for(branch: DenseBranch, assigner: Any) -> Scheme:
+def scheme_for(branch: DenseBranch, assigner: Assigner) -> Scheme:
     """Return the scheme with which the head of ``branch`` is trained by ``assigner``; the branch does not change.
 
     The branch's own criterion is kept if it belongs to the same kind of assignment.
@@ -86,8 +99,7 @@ def use_scheme(branch: DenseBranch, scheme: Scheme) -> None:
     A Gaussian center prior of AutoAssign becomes a parameter of the head, as in its article: one for each class, which
     starts with that width. A learned center prior that the scheme does not read is frozen.
     """
-    assigner: Any = scheme.assigner
-    head: Any = branch.head
+    assigner, head = scheme.assigner, cast(ClassHead, branch.head)
     if isinstance(assigner, AutoAssign) and isinstance(assigner.center_prior, GaussianCenterPrior):
         head.center_prior = CenterPrior(head.num_classes, assigner.center_prior.sigma, trained=True)
         assigner = replace(assigner, center_prior=head.center_prior)
@@ -97,7 +109,7 @@ def use_scheme(branch: DenseBranch, scheme: Scheme) -> None:
     branch.assigner, branch.criterion = assigner, scheme.criterion
 
 
-def use_criterion(branch: DenseBranch, criterion: Any) -> None:
+def use_criterion(branch: DenseBranch, criterion: Criterion) -> None:
     """Train ``branch`` with ``criterion`` from now on, and the initial boxes of its head as before."""
     if issubclass(annotated_type(criterion, "assignment"), PairWeights):
         branch.criterion = _with_initial_boxes(branch, criterion)
@@ -105,7 +117,7 @@ def use_criterion(branch: DenseBranch, criterion: Any) -> None:
         branch.criterion = branch.hard_criterion = criterion
 
 
-def assignment_mismatch(assigner: Any, criterion: Any) -> str:
+def assignment_mismatch(assigner: Assigner | SwitchAtEpoch[Assigner], criterion: object) -> str:
     """Return why a criterion cannot read what an assigner returns, or an empty string."""
     returned = annotated_type(value_at(assigner, Progress.final()), "return")
     needed = annotated_type(plain_criterion(criterion), "assignment")
@@ -118,19 +130,19 @@ def assignment_mismatch(assigner: Any, criterion: Any) -> str:
     return "it returns {}, the losses need {}".format(*kinds)
 
 
-def plain_criterion(criterion: Any) -> Any:
+def plain_criterion(criterion: object) -> object:
     """Return the criterion at the end of training, without that of initial boxes."""
     criterion = value_at(criterion, Progress.final())
     return criterion.criterion if isinstance(criterion, WithInitialBoxes) else criterion
 
 
-def annotated_type(part: Any, name: str) -> type:
+def annotated_type(part: object, name: str) -> type:
     """Return the annotation of an argument (or of ``"return"``) of a call; ``Assignment`` if it is not a class."""
     declared = get_type_hints(type(part).__call__).get(name, Assignment)
     return declared if isinstance(declared, type) else Assignment
 
 
-def _soft_criterion(branch: DenseBranch, weights: type[PairWeights]) -> Any:
+def _soft_criterion(branch: DenseBranch, weights: type[PairWeights]) -> SwitchedCriterion:
     """Return the criterion of a type of pair weights: the branch's own if it is the same, or a new one."""
     if weights not in SOFT_CRITERIA:
         raise Incompatible(f"no criterion is known for its assignments ({weights.__name__})")
@@ -144,7 +156,7 @@ def _with_initial_boxes(branch: DenseBranch, criterion: Criterion) -> Criterion:
     return criterion if branch.initial_criterion is None else WithInitialBoxes(criterion, branch.initial_criterion)
 
 
-def _max_levels(assigner: Any) -> int | None:
+def _max_levels(assigner: Assigner) -> int | None:
     """Return the number of levels for which an assigner has size ranges, or None if it has none."""
     if isinstance(assigner, CenterRegion):
         return len(assigner.limits) + 1

@@ -67,7 +67,7 @@ def builder_options(name: str) -> dict[str, list[str]]:
     return _content()["options"][model_rows()[name].family]
 
 
-def check_early(name: str, options: Mapping[str, Any]) -> None:
+def check_early(name: str, options: Mapping[str, object]) -> None:
     """Check options of a built-in model by name and type, without importing it; ``create_model`` checks all of them.
 
     Raises:

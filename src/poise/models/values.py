@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, get_type_hints
+from typing import TypeVar, get_type_hints
 
 from poise import losses
 from poise.assign import MaxIoU
@@ -36,7 +36,8 @@ from poise.plugins import with_origins
 from poise.sample import OHEM, InstanceBalanced, IoUBalanced, RandomSelection
 from poise.suggestions import did_you_mean
 
-Build = Callable[..., Any]
+Made = TypeVar("Made")
+Build = Callable[..., object]
 
 FUNCTIONS = (
     *(losses.focal, losses.quality_focal, losses.varifocal, losses.binary_cross_entropy),
@@ -70,7 +71,7 @@ VALUES: dict[str, Build] = {  # what options of parts may be besides literals: c
 }
 
 
-def to_part(value: Any, kind: str, known: Mapping[str, Build]) -> Part:
+def to_part(value: object, kind: str, known: Mapping[str, Build]) -> Part:
     """Return the name and options of a part, from which :func:`build_part` makes an equal one.
 
     Args:
@@ -98,7 +99,9 @@ def to_part(value: Any, kind: str, known: Mapping[str, Build]) -> Part:
     )
 
 
-def build_part(part: Part, kind: str, known: Mapping[str, Build], context: Mapping[str, Any] | None = None) -> Any:
+def build_part(
+    part: Part, kind: str, known: Mapping[str, Callable[..., Made]], context: Mapping[str, object] | None = None
+) -> Made:
     """Build a part.
 
     Args:
@@ -128,7 +131,7 @@ def made_type(build: Build) -> type | None:
     return made if isinstance(made, type) else None
 
 
-def _resolved(value: Any, owner: str) -> Any:
+def _resolved(value: object, owner: str) -> object:
     """The value of an option: parts within it are built, functions looked up."""
     if isinstance(value, tuple):
         return tuple(_resolved(item, owner) for item in value)
@@ -145,7 +148,7 @@ def _resolved(value: Any, owner: str) -> Any:
     return partial(build, **options) if options else build
 
 
-def _described(value: Any, name: str, build: Build, kind: str) -> Part | None:
+def _described(value: object, name: str, build: Build, kind: str) -> Part | None:
     """The part of this name that equals ``value``, or None where ``build`` makes other things."""
     if made_type(build) is not type(value):
         return None
@@ -164,7 +167,7 @@ def _described(value: Any, name: str, build: Build, kind: str) -> Part | None:
     return part if whole or build_part(part, kind, {name: build}) == value else None
 
 
-def _as_data(value: Any, where: str) -> Any:
+def _as_data(value: object, where: str) -> object:
     """A literal, or the part by which a value is written."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -180,7 +183,7 @@ def _as_data(value: Any, where: str) -> Any:
     raise ValueError(f"{where}={value!r} cannot be stored: it is neither a literal nor one of {', '.join(VALUES)}")
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: object, other: object) -> bool:
     if isinstance(one, partial) and isinstance(other, partial):
         return (one.func, one.args, one.keywords) == (other.func, other.args, other.keywords)
     return one is other or (type(one) is type(other) and bool(one == other))
