@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poise.cli.arguments import data_name, evaluation_images
+from poise.storage.coco import CocoCategory
 from poise.suggestions import plural
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _data_classes(model: Any, image_set: ImageSet) -> tuple[int, ...]:
     """Data set class of each class of the model, -1: none."""
     from poise.evaluate.classes import match_categories
 
-    categories = [{"id": one.id, "name": one.name} for one in image_set.categories]
+    categories: list[CocoCategory] = [{"id": one.id, "name": one.name} for one in image_set.categories]
     position = {category_id: i for i, category_id in enumerate(image_set.category_ids)}
     matched = match_categories(model.class_names, model.category_ids, categories)
     return tuple(-1 if category_id is None else position[category_id] for category_id in matched)

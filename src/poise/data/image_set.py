@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from poise.data.columns import BoxColumn, Ragged, Strings
 from poise.data.faults import Fault
 from poise.data.images import MAX_PIXELS, read_image
+from poise.storage.coco import CocoAnnotation, CocoCategory, CocoImage, CocoTruth
 from poise.suggestions import plural
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ class ImageSet(Sequence[ImageRecord]):
         """The data set's own ids of all images."""
         return list(self.images.ids.tolist())
 
-    def to_coco(self, fresh_annotation_ids: bool = False) -> dict[str, Any]:
+    def to_coco(self, fresh_annotation_ids: bool = False) -> CocoTruth:
         """The truth as a COCO dictionary with the original category, image and annotation ids.
 
         Image ids are strings for YOLO and VOC (``ImageRecord.id``). Images of joined data sets also have ``source`` and
@@ -260,10 +261,10 @@ class ImageSet(Sequence[ImageRecord]):
             "categories": [_coco_category(category) for category in self.categories],
         }
 
-    def _coco_image(self, index: int, image_id: int | str) -> dict[str, Any]:
+    def _coco_image(self, index: int, image_id: int | str) -> CocoImage:
         images = self.images
-        size = {"width": int(images.widths[index]), "height": int(images.heights[index])}
-        image: dict[str, Any] = {"id": image_id, "file_name": images.files[index], **size}
+        image: CocoImage = {"id": image_id, "file_name": images.files[index]}
+        image["width"], image["height"] = int(images.widths[index]), int(images.heights[index])
         if (source := self.source_id(index)) is not None:
             image["source"], image["source_id"] = source
         if images.negative is not None:
@@ -272,7 +273,7 @@ class ImageSet(Sequence[ImageRecord]):
             image["not_exhaustive_category_ids"] = list(images.not_exhaustive[index])
         return image
 
-    def _coco_annotations(self, ids: list[int | str], fresh: bool) -> list[dict[str, Any]]:
+    def _coco_annotations(self, ids: list[int | str], fresh: bool) -> list[CocoAnnotation]:
         objects, owner_of = self.objects, self.image_of_object
         if objects.every_class is not None:  # one annotation of each class
             every = objects.every_class
@@ -286,16 +287,17 @@ class ImageSet(Sequence[ImageRecord]):
         categories = np.array(self.category_ids, np.int64)[objects.labels].tolist()
         owners = owner_of.tolist()
         columns = (own.tolist(), owners, categories, boxes, objects.areas.tolist(), objects.crowd, objects.ignore)
-        return [
-            {"id": i, "image_id": ids[owner], "category_id": category, "bbox": box, "area": area}
-            | {"iscrowd": int(crowd)}
-            | ({"ignore": 1} if ignore else {})
-            for i, owner, category, box, area, crowd, ignore in zip(*columns, strict=True)
-        ]
+        found: list[CocoAnnotation] = []
+        for i, owner, category, box, area, crowd, ignore in zip(*columns, strict=True):
+            found.append({"id": i, "image_id": ids[owner], "category_id": category, "bbox": box, "area": area})
+            found[-1]["iscrowd"] = int(crowd)
+            if ignore:
+                found[-1]["ignore"] = 1
+        return found
 
 
-def _coco_category(category: Category) -> dict[str, Any]:
-    return {f.name: getattr(category, f.name) for f in fields(category) if getattr(category, f.name) is not None}
+def _coco_category(category: Category) -> CocoCategory:
+    return cast("CocoCategory", {name: value for name, value in vars(category).items() if value is not None})
 
 
 def different_classes(first: ImageSet, second: ImageSet) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -22,6 +21,7 @@ from poise.evaluate.history import plot_history
 from poise.evaluate.pictures import FONT_SIZE, draw_comparison, draw_errors, fit
 from poise.preprocess import Preprocess
 from poise.storage import write_text_atomically
+from poise.storage.coco import CocoAnnotation, CocoDetection, CocoTruth
 from poise.structures import Batch
 
 MAX_IN_GRID = 16
@@ -110,7 +110,7 @@ def write_evaluation(
     return analysis
 
 
-def stored_thresholds(analysis: Analysis) -> dict[str, Any]:
+def stored_thresholds(analysis: Analysis) -> dict[str, object]:
     """``best_f1`` over all classes and ``thresholds`` by class name, as in ``metrics.json``; None where undefined."""
     best = analysis.threshold
     numbers = {key: getattr(best, key) for key in ("threshold", "precision", "recall", "f1")}
@@ -139,7 +139,7 @@ def _draw_label_errors(
 
 
 def _draw_detections(
-    folder: Path, evaluation: Evaluation, truth: Mapping[str, Any], image_set: ImageSet, limit: int
+    folder: Path, evaluation: Evaluation, truth: CocoTruth, image_set: ImageSet, limit: int
 ) -> dict[str, str]:
     """Draw the images with most objects; returns the caption of each file."""
     objects, detections = _by_image(truth["annotations"]), _by_image(evaluation.detections)
@@ -153,8 +153,11 @@ def _draw_detections(
     return captions
 
 
-def _by_image(records: list[dict[str, Any]]) -> dict[Any, list[dict[str, Any]]]:
-    groups: dict[Any, list[dict[str, Any]]] = {}
+Record = TypeVar("Record", CocoAnnotation, CocoDetection)
+
+
+def _by_image(records: list[Record]) -> dict[int | str, list[Record]]:
+    groups: dict[int | str, list[Record]] = {}
     for record in records:
         groups.setdefault(record["image_id"], []).append(record)
     return groups

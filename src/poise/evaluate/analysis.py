@@ -18,6 +18,7 @@ from poise.evaluate.matching import DetectionMatches, confidence_curve, match_by
 from poise.evaluate.metrics import NAN, jsonable, percent
 from poise.evaluate.slices import Slice, slices_of
 from poise.evaluate.truth import DetectionColumns, TruthColumns, detection_columns, truth_columns
+from poise.storage.coco import CocoDetection, CocoTruth
 
 ERROR_TYPES = {
     "classification": "Cls",
@@ -143,7 +144,7 @@ class Analysis:
         return "\n".join(lines)
 
 
-def analyze(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> Analysis:
+def analyze(truth: CocoTruth, detections: Sequence[CocoDetection]) -> Analysis:
     """Analyze the errors of an evaluation.
 
     Args:
@@ -187,7 +188,7 @@ def describe(error: LabelError) -> str:
     return f"{what}, annotated as {error.annotated}" if error.annotated else f"{what}, not annotated"
 
 
-def _evaluator(truth: Mapping[str, Any], columns: TruthColumns, detected: DetectionColumns) -> hotcoco.COCOeval:
+def _evaluator(truth: CocoTruth, columns: TruthColumns, detected: DetectionColumns) -> hotcoco.COCOeval:
     if is_lvis(truth):
         evaluator = lvis_evaluator(truth, columns, detected)
         run_evaluator(evaluator, LVIS_METRICS)

@@ -6,9 +6,8 @@ evaluated by weighting each detection and object by how often its image was draw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import hotcoco
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from poise.evaluate.coco import to_hotcoco
 from poise.evaluate.lvis import is_lvis, lvis_evaluator
 from poise.evaluate.truth import Array, detection_columns, truth_columns
+from poise.storage.coco import CocoDetection, CocoTruth
 
 RECALLS = np.linspace(0, 1, 101)
 AREAS = [[0.0, 1e10]]  # all sizes
@@ -33,7 +33,7 @@ class ImageMatches:
     objects: Array  # (I,C) int64 objects to be found
 
 
-def image_matches(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> ImageMatches:
+def image_matches(truth: CocoTruth, detections: Sequence[CocoDetection]) -> ImageMatches:
     """COCO's (LVIS's on LVIS data) matching at its ten IoU thresholds, with its limit of detections per image.
 
     Args:

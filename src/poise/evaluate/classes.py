@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from poise.storage.coco import CocoCategory
 from poise.suggestions import plural, shortlist
 
 CURE = "--class-names NAME … in the order of the model's labels, in Python model.set_classes(names)"
@@ -16,7 +16,7 @@ class ClassWarning(UserWarning):
 
 
 def match_categories(
-    class_names: Sequence[str], category_ids: Sequence[int], categories: Sequence[Mapping[str, Any]]
+    class_names: Sequence[str], category_ids: Sequence[int], categories: Sequence[CocoCategory]
 ) -> list[int | None]:
     """The data set's category id of each class; ``None`` for a class that it does not have.
 

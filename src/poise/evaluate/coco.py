@@ -7,9 +7,8 @@ detected, and one detection of it is neither a true nor a false positive. All me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import hotcoco
 import numpy as np
@@ -24,6 +23,7 @@ from poise.evaluate.truth import (
     detection_columns,
     truth_columns,
 )
+from poise.storage.coco import CocoCategory, CocoDetection, CocoImage, CocoTruth
 
 COCO_METRICS = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
@@ -51,9 +51,7 @@ class CocoResult:
     curves: Curves
 
 
-def measure_coco(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], max_detections: int = COCO_LIMIT
-) -> CocoResult:
+def measure_coco(truth: CocoTruth, detections: Sequence[CocoDetection], max_detections: int = COCO_LIMIT) -> CocoResult:
     """COCO's twelve metrics, per-class AP, and curves.
 
     The twelve metrics always count 100 detections per image and class, as pycocotools does.
@@ -101,7 +99,10 @@ def _mean(values: Array) -> float:
 
 
 def to_hotcoco(
-    truth: TruthColumns, detected: DetectionColumns, images: Sequence[Mapping[str, Any]] = (), categories: Any = ()
+    truth: TruthColumns,
+    detected: DetectionColumns,
+    images: Sequence[CocoImage] = (),
+    categories: Sequence[CocoCategory] = (),
 ) -> tuple[hotcoco.COCO, hotcoco.COCO]:
     """Truth and detections as hotcoco data sets; ``images`` and ``categories`` add fields to the records (LVIS)."""
     image_records = [

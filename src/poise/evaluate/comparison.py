@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from poise.evaluate.bootstrap import (
 )
 from poise.evaluate.matching import DetectionMatches, match_by_score
 from poise.evaluate.metrics import jsonable, percent
+from poise.storage.coco import CocoDetection, CocoTruth
 from poise.suggestions import plural
 
 DRAWS = 1000
@@ -92,9 +93,9 @@ class Comparison:
 
 
 def compare(
-    truth: Mapping[str, Any],
-    first: Sequence[Mapping[str, Any]],
-    second: Sequence[Mapping[str, Any]],
+    truth: CocoTruth,
+    first: Sequence[CocoDetection],
+    second: Sequence[CocoDetection],
     *,
     names: tuple[str, str] = ("first", "second"),
     draws: int = DRAWS,

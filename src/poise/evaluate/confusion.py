@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from hotcoco.primitives import bbox_iou
 
 from poise.evaluate.truth import Array, DetectionColumns, TruthColumns, detection_columns, truth_columns
+from poise.storage.coco import CocoDetection, CocoTruth
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Confusion:
 
 
 def confusion_matrix(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou: float = 0.5, score: float = 0.3
+    truth: CocoTruth, detections: Sequence[CocoDetection], iou: float = 0.5, score: float = 0.3
 ) -> Confusion:
     """Match detections one to one with objects of any class and count the pairs of classes.
 

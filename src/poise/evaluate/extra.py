@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +10,10 @@ from poise.evaluate.coco import measure_coco
 from poise.evaluate.limits import measure_with
 from poise.evaluate.lvis import is_lvis, measure_lvis
 from poise.plugins import load_plugins, with_origins
+from poise.storage.coco import CocoDetection, CocoTruth
 from poise.suggestions import did_you_mean
 
-Metric = Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]]], float]
+Metric = Callable[[CocoTruth, Sequence[CocoDetection]], float]
 
 METRICS: dict[str, Metric] = {}
 """From the truth, a COCO dictionary, and the detections, COCO results, to a number in [0,1] (``register_metric``)."""
@@ -25,7 +26,7 @@ class MeasureWithExtra:
     names: tuple[str, ...]
     measure: Callable[..., Any] | None = None
 
-    def __call__(self, truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> Any:
+    def __call__(self, truth: CocoTruth, detections: Sequence[CocoDetection]) -> Any:
         measure = self.measure or (measure_lvis if is_lvis(truth) else measure_coco)
         measured = measure(truth, detections)
         extra = {name: float(METRICS[name](truth, detections)) for name in self.names}
@@ -46,7 +47,7 @@ def check_metrics(names: Sequence[str], known: Sequence[str] = ()) -> None:
             raise ValueError(f"no metric '{name}'{did_you_mean(name, [*known, *METRICS])}; there are {listed}")
 
 
-def measure_of(truth: Mapping[str, Any], max_detections: int | None, names: Sequence[str]) -> Callable[..., Any] | None:
+def measure_of(truth: CocoTruth, max_detections: int | None, names: Sequence[str]) -> Callable[..., Any] | None:
     """Return what measures so many detections per image and the metrics ``names``; None for the usual metrics.
 
     Raises:

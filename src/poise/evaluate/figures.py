@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,13 +24,14 @@ from poise.evaluate.panels import (
     sequential_colors,
 )
 from poise.evaluate.truth import Array, detection_columns, truth_columns
+from poise.storage.coco import CocoDetection, CocoTruth
 from poise.suggestions import plural
 
 MAX_LINES = 20  # classes with a colored line; with more classes only the mean is named
 
 
 def write_figures(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], curves: Curves, folder: PathLike
+    truth: CocoTruth, detections: Sequence[CocoDetection], curves: Curves, folder: PathLike
 ) -> list[Path]:
     """Write the figures of one evaluation into ``folder``: curves, confusion matrices, scores and labels."""
     target = Path(folder)
@@ -130,7 +130,7 @@ def plot_confidence(curve: ConfidenceCurve, path: PathLike, iou: float = 0.5) ->
     return save(figure, path)
 
 
-def plot_labels(truth: Mapping[str, Any], path: PathLike, limit: int = 30) -> Path:
+def plot_labels(truth: CocoTruth, path: PathLike, limit: int = 30) -> Path:
     """Plot the number of objects of each class, and histograms of the centers and the sizes of their boxes.
 
     Args:
@@ -159,9 +159,7 @@ def plot_labels(truth: Mapping[str, Any], path: PathLike, limit: int = 30) -> Pa
     return save(figure, path)
 
 
-def plot_scores(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], path: PathLike, iou: float = 0.5
-) -> Path:
+def plot_scores(truth: CocoTruth, detections: Sequence[CocoDetection], path: PathLike, iou: float = 0.5) -> Path:
     """Plot histograms of the scores of true and false positives at ``iou``."""
     figure, axes = panel((8, 5))
     right, scores = true_positives(truth, detections, iou)
@@ -176,9 +174,7 @@ def plot_scores(
     return save(figure, path)
 
 
-def true_positives(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou: float = 0.5
-) -> tuple[Array, Array]:
+def true_positives(truth: CocoTruth, detections: Sequence[CocoDetection], iou: float = 0.5) -> tuple[Array, Array]:
     """Detections matched with an object of their class, by descending IoU, (n,) bool, and their scores, (n,)."""
     columns = truth_columns(truth)
     detected = detection_columns(detections, columns)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from poise.evaluate.truth import TruthColumns
+from poise.storage.coco import CocoTruth
 
 if TYPE_CHECKING:
     from poise.evaluate.coco import CocoResult
@@ -25,7 +25,7 @@ class DetectionLimitWarning(UserWarning):
     """An image has more objects than detections of it can count."""
 
 
-def measure_with(truth: Mapping[str, Any], max_detections: int | None) -> partial[CocoResult] | None:
+def measure_with(truth: CocoTruth, max_detections: int | None) -> partial[CocoResult] | None:
     """Return ``measure_coco`` with another limit; None for the usual one.
 
     Raises:
@@ -59,7 +59,7 @@ def warn_of_crowded_classes(truth: TruthColumns, max_detections: int) -> None:
         )
 
 
-def warn_of_crowded_images(truth: Mapping[str, Any], max_detections: int | None) -> None:
+def warn_of_crowded_images(truth: CocoTruth, max_detections: int | None) -> None:
     """Warn where an image has more objects than the model returns detections."""
     if max_detections is None:
         return

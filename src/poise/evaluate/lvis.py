@@ -7,15 +7,15 @@ APr, APc and APf are means over the classes that are rare, common and frequent i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import hotcoco
 
 from poise.evaluate.coco import Curves, class_metrics, counts, read_curves, run_evaluator, to_hotcoco
 from poise.evaluate.metrics import LvisMetrics
 from poise.evaluate.truth import DetectionColumns, TruthColumns, detection_columns, truth_columns
+from poise.storage.coco import CocoCategory, CocoDetection, CocoImage, CocoTruth
 
 MAX_DETECTIONS = 300  # an image, all classes together
 LVIS_METRICS = (
@@ -32,12 +32,12 @@ class LvisResult:
     curves: Curves
 
 
-def is_lvis(truth: Mapping[str, Any]) -> bool:
+def is_lvis(truth: CocoTruth) -> bool:
     """Whether the truth is federated: its images list the classes that were verified to be absent."""
     return any("neg_category_ids" in record for record in truth["images"])
 
 
-def measure_lvis(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> LvisResult:
+def measure_lvis(truth: CocoTruth, detections: Sequence[CocoDetection]) -> LvisResult:
     """LVIS v1's thirteen metrics, per-class AP, and curves.
 
     Args:
@@ -57,27 +57,33 @@ def measure_lvis(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any
     return LvisResult(LvisMetrics(**numbers, classes=classes, counts=counts(columns, detected), extra={}), curves)
 
 
-def lvis_evaluator(truth: Mapping[str, Any], columns: TruthColumns, detected: DetectionColumns) -> hotcoco.COCOeval:
+def lvis_evaluator(truth: CocoTruth, columns: TruthColumns, detected: DetectionColumns) -> hotcoco.COCOeval:
     """hotcoco's evaluator by LVIS's rules, not yet run."""
-    frequencies = [{"frequency": frequency} for frequency in _frequencies(truth, columns)]
+    frequencies: list[CocoCategory] = [{"frequency": frequency} for frequency in _frequencies(truth, columns)]
     gold, results = to_hotcoco(columns, detected, _federation(truth, columns), frequencies)
     return hotcoco.COCOeval(gold, results.cap_detections_per_image(MAX_DETECTIONS), "bbox", lvis_style=True)
 
 
-def _frequencies(truth: Mapping[str, Any], columns: TruthColumns) -> list[str]:
-    given = {record["id"]: record.get("frequency") for record in truth["categories"]}
+def _frequencies(truth: CocoTruth, columns: TruthColumns) -> list[str]:
+    given = {record["id"]: record.get("frequency", "") for record in truth["categories"]}
     for category, frequency in given.items():
         if frequency not in ("r", "c", "f"):
-            raise ValueError(f"category {category} has frequency {frequency!r}; LVIS needs 'r', 'c' or 'f'")
+            raise ValueError(f"category {category} has frequency {frequency or None!r}; LVIS needs 'r', 'c' or 'f'")
     return [given[category] for category in columns.category_ids]
 
 
-def _federation(truth: Mapping[str, Any], columns: TruthColumns) -> list[dict[str, list[int]]]:
+def _federation(truth: CocoTruth, columns: TruthColumns) -> list[CocoImage]:
     """Federated annotations of each image, with the category numbers of the evaluator."""
     number = {category: i + 1 for i, category in enumerate(columns.category_ids)}
     records = {record["id"]: record for record in truth["images"]}
-    keys = ("neg_category_ids", "not_exhaustive_category_ids")
+
+    def numbers(categories: Sequence[int]) -> list[int]:
+        return [number[category] for category in categories if category in number]
+
     return [
-        {key: [number[category] for category in records[image].get(key, ()) if category in number] for key in keys}
-        for image in columns.image_ids
+        {
+            "neg_category_ids": numbers(record.get("neg_category_ids", ())),
+            "not_exhaustive_category_ids": numbers(record.get("not_exhaustive_category_ids", ())),
+        }
+        for record in (records[image] for image in columns.image_ids)
     ]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from hotcoco.primitives import bbox_iou
 
 from poise.evaluate.confusion import group_by_image
 from poise.evaluate.truth import Array, DetectionColumns, TruthColumns, detection_columns, truth_columns
+from poise.storage.coco import CocoDetection, CocoTruth
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +43,7 @@ class DetectionMatches:
         return np.stack([np.bincount(column, minlength=len(self.truth.image_ids)) for column in columns], 1)
 
 
-def match_by_score(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou: float = 0.5
-) -> DetectionMatches:
+def match_by_score(truth: CocoTruth, detections: Sequence[CocoDetection], iou: float = 0.5) -> DetectionMatches:
     """Match each detection, in descending order of score, with the free object of its class of the highest IoU.
 
     Args:

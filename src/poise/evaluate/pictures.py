@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from poise.draw import Color, default_line_width, draw_boxes, side_by_side, to_picture
+from poise.storage.coco import CocoAnnotation, CocoCategory, CocoDetection
 
 SIDE = 800  # pixels of the longer side of a drawn image; boxes and text are drawn at this size
 FONT_SIZE = 20
@@ -19,9 +19,9 @@ YELLOW: Color = (255, 214, 0)
 
 def draw_comparison(
     image: Tensor | Image.Image,
-    truth: Sequence[Mapping[str, Any]],
-    detections: Sequence[Mapping[str, Any]],
-    categories: Sequence[Mapping[str, Any]],
+    truth: Sequence[CocoAnnotation],
+    detections: Sequence[CocoDetection],
+    categories: Sequence[CocoCategory],
     *,
     score_threshold: float = 0.3,
 ) -> Image.Image:
@@ -48,9 +48,9 @@ def draw_comparison(
 
 def draw_errors(
     image: Tensor | Image.Image,
-    true_positives: Sequence[Mapping[str, Any]],
-    false_positives: Sequence[Mapping[str, Any]],
-    missed: Sequence[Mapping[str, Any]],
+    true_positives: Sequence[CocoDetection],
+    false_positives: Sequence[CocoDetection],
+    missed: Sequence[CocoAnnotation],
     *,
     names: Mapping[int, str],
 ) -> Image.Image:
@@ -64,13 +64,14 @@ def draw_errors(
     """
     picture, scale = fit(image)
     width = default_line_width(picture.size)
-    for records, color, line, captions in (
-        (true_positives, GRAY, max(1, width // 2), False),
-        (missed, YELLOW, width + 1, True),
-        (false_positives, RED, width + 1, True),
-    ):
+    scored = [[one["score"] for one in records] or None for records in (true_positives, false_positives)]
+    drawn: list[tuple[Sequence[CocoDetection | CocoAnnotation], list[float] | None, Color, int, bool]] = [
+        (true_positives, scored[0], GRAY, max(1, width // 2), False),
+        (missed, None, YELLOW, width + 1, True),
+        (false_positives, scored[1], RED, width + 1, True),
+    ]
+    for records, scores, color, line, captions in drawn:
         labels, texts = list(range(len(records))), [names[one["category_id"]] for one in records]
-        scores = [one["score"] for one in records] if records and "score" in records[0] else None
         picture = draw_boxes(
             picture,
             _corners(records, scale),
@@ -95,6 +96,6 @@ def fit(image: Tensor | Image.Image, side: int = SIDE) -> tuple[Image.Image, flo
     return picture.resize((width, height), Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC), scale
 
 
-def _corners(records: Sequence[Mapping[str, Any]], scale: float) -> list[list[float]]:
+def _corners(records: Sequence[CocoAnnotation | CocoDetection], scale: float) -> list[list[float]]:
     boxes = (record["bbox"] for record in records)
     return [[scale * x, scale * y, scale * (x + width), scale * (y + height)] for x, y, width, height in boxes]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from poise.evaluate.results import coco_results
 from poise.evaluate.run import evaluation_mode, inputs
 from poise.preprocess import to_original
 from poise.storage import write_text_atomically
+from poise.storage.coco import CocoDetection, CocoTruth
 from poise.structures import Batch, Detections, GroundTruth, map_tensors
 
 ANY_CLASS = 1  # COCO tools require a category for every result; proposals have none
@@ -52,7 +52,7 @@ class ProposalRecall:
 def write_proposals(
     model: DetectionModel,
     loader: Iterable[Batch],
-    truth: Mapping[str, Any],
+    truth: CocoTruth,
     path: str | os.PathLike[str],
     *,
     device: torch.device | str = "cpu",
@@ -79,10 +79,10 @@ def write_proposals(
 def _results(
     model: DetectionModel,
     loader: Iterable[Batch],
-    truth: Mapping[str, Any],
+    truth: CocoTruth,
     device: torch.device | str,
     recall: ProposalRecall,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[CocoDetection]:
     propose = proposer(model.network)
     for batch in loader:
         output = propose(*inputs(batch, device))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from poise.storage import write_text_atomically
+from poise.storage.coco import CocoDetection, CocoTruth
 
 COORDINATE_DIGITS = 3  # a thousandth of a pixel
 
 
 def coco_results(
     image_id: int | str, boxes: Tensor, scores: Tensor, labels: Tensor, *, category_ids: Sequence[int | None]
-) -> list[dict[str, Any]]:
+) -> list[CocoDetection]:
     """COCO results of one image.
 
     Args:
@@ -36,7 +36,7 @@ def coco_results(
 
 
 def write_results(
-    detections: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], truth: Mapping[str, Any] | None = None
+    detections: Sequence[CocoDetection], path: str | os.PathLike[str], truth: CocoTruth | None = None
 ) -> Path:
     """Write COCO results as JSON, atomically.
 
@@ -51,7 +51,8 @@ def write_results(
             {
                 **one,
                 "category": names[one["category_id"]],
-                **{key: sources[one["image_id"]][key] for key in ("source", "source_id")},
+                "source": sources[one["image_id"]]["source"],
+                "source_id": sources[one["image_id"]]["source_id"],
             }
             for one in detections
         ]
@@ -59,7 +60,7 @@ def write_results(
     return Path(path)
 
 
-def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read_results(path: str | os.PathLike[str]) -> list[CocoDetection]:
     """Read COCO results.
 
     Raises:

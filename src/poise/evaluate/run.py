@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,9 +22,8 @@ from poise.evaluate.lvis import is_lvis, measure_lvis
 from poise.evaluate.metrics import LvisMetrics, Metrics
 from poise.evaluate.results import coco_results
 from poise.preprocess import to_original
+from poise.storage.coco import CocoDetection, CocoTruth
 from poise.structures import Batch, Detections, map_tensors
-
-Result = dict[str, Any]
 
 
 class HasMetrics(Protocol):
@@ -36,7 +35,7 @@ class HasMetrics(Protocol):
     def curves(self) -> Curves: ...
 
 
-Measure = Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]]], HasMetrics]
+Measure = Callable[[CocoTruth, Sequence[CocoDetection]], HasMetrics]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +44,12 @@ class Evaluation:
 
     metrics: Metrics | LvisMetrics
     curves: Curves
-    detections: list[Result] = field(repr=False)  # COCO results with the data set's ids; empty on ranks other than 0
+    detections: list[CocoDetection] = field(
+        repr=False
+    )  # COCO results with the data set's ids; empty on ranks other than 0
     seconds_per_image: float  # network, NMS and copy to the CPU; mean over this rank's images, without reading them
     images: int
-    truth: Mapping[str, Any] = field(repr=False)  # COCO dictionary
+    truth: CocoTruth = field(repr=False)  # COCO dictionary
 
     def analyze(self) -> Analysis:
         """Error types, best thresholds, calibration, slices, images and likely label errors; on rank 0 only."""
@@ -59,14 +60,14 @@ class Evaluation:
 class RankResults:
     """Results of one process, by the index of the image in the data set."""
 
-    results: dict[int, list[Result]]
+    results: dict[int, list[CocoDetection]]
     seconds: float
 
 
 def evaluate(
     model: DetectionModel,
     loader: Iterable[Batch],
-    truth: Mapping[str, Any],
+    truth: CocoTruth,
     *,
     device: torch.device | str = "cpu",
     amp: torch.dtype | None = None,
@@ -102,12 +103,12 @@ def evaluate(
 def predict_batches(
     model: DetectionModel,
     loader: Iterable[Batch],
-    truth: Mapping[str, Any],
+    truth: CocoTruth,
     device: torch.device | str = "cpu",
     *,
     amp: torch.dtype | None = None,
     progress: Callable[[int], None] | None = None,
-) -> list[Result]:
+) -> list[CocoDetection]:
     """COCO results of the loader's images, boxes in pixels of the original images; arguments as in :func:`evaluate`."""
     predicted = _predict(model, loader, truth, device, amp, progress)
     return [result for index in sorted(predicted.results) for result in predicted.results[index]]
@@ -128,13 +129,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def _predict(
     model: DetectionModel,
     loader: Iterable[Batch],
-    truth: Mapping[str, Any],
+    truth: CocoTruth,
     device: torch.device | str,
     amp: torch.dtype | None,
     progress: Callable[[int], None] | None,
     predict: Callable[[Batch], Detections] | None = None,
 ) -> RankResults:
-    results: dict[int, list[Result]] = {}
+    results: dict[int, list[CocoDetection]] = {}
     seconds = 0.0
     kind = torch.device(device).type
     names, ids = model.class_names, model.category_ids
@@ -162,8 +163,8 @@ def inputs(batch: Batch, device: torch.device | str) -> tuple[Any, ...]:
 
 
 def _batch_results(
-    detections: Detections, batch: Batch, truth: Mapping[str, Any], category_ids: Sequence[int | None]
-) -> dict[int, list[Result]]:
+    detections: Detections, batch: Batch, truth: CocoTruth, category_ids: Sequence[int | None]
+) -> dict[int, list[CocoDetection]]:
     results = {}
     for index, size, one in zip(batch.indices.tolist(), batch.truth.sizes.cpu(), detections.unpad(), strict=True):
         record = truth["images"][index]
@@ -174,7 +175,7 @@ def _batch_results(
     return results
 
 
-def _gather(predicted: RankResults) -> dict[int, list[Result]] | None:
+def _gather(predicted: RankResults) -> dict[int, list[CocoDetection]] | None:
     """Results of all ranks on rank 0, ``None`` elsewhere."""
     if not active():
         return predicted.results
@@ -186,8 +187,8 @@ def _gather(predicted: RankResults) -> dict[int, list[Result]] | None:
 
 
 def _measure(
-    gathered: dict[int, list[Result]], truth: Mapping[str, Any], measure: Measure | None
-) -> tuple[HasMetrics, list[Result]]:
+    gathered: dict[int, list[CocoDetection]], truth: CocoTruth, measure: Measure | None
+) -> tuple[HasMetrics, list[CocoDetection]]:
     images = truth["images"]
     missing = [i for i in range(len(images)) if i not in gathered]
     if missing:
@@ -201,13 +202,13 @@ def _measure(
 
 
 def _measure_on_rank_0(
-    measure: Callable[[], tuple[HasMetrics, list[Result]]], predicted: RankResults, truth: Mapping[str, Any]
+    measure: Callable[[], tuple[HasMetrics, list[CocoDetection]]], predicted: RankResults, truth: CocoTruth
 ) -> Evaluation:
     """Compute the metrics on rank 0 and broadcast them, or the error, so that no rank waits forever."""
     images = len(predicted.results)
     speed = predicted.seconds / max(images, 1)
     measured: Any = None  # HasMetrics, or the error of rank 0
-    detections: list[Result] = []
+    detections: list[CocoDetection] = []
     if rank() == 0:
         try:
             measured, detections = measure()

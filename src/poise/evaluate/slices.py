@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import hotcoco
 import numpy as np
@@ -14,6 +13,7 @@ from poise.evaluate.coco import mean_precision, to_hotcoco
 from poise.evaluate.lvis import is_lvis, lvis_evaluator
 from poise.evaluate.metrics import NAN
 from poise.evaluate.truth import Array, TruthColumns, detection_columns, truth_columns
+from poise.storage.coco import CocoAnnotation, CocoDetection, CocoTruth
 
 INFINITE = 1e5**2  # pixels: COCO's limit of all areas
 SIZES = {
@@ -39,9 +39,7 @@ class Slice:
     images: int  # that contain such an object; of slices of images: all of them
 
 
-def slices_of(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], evaluator: hotcoco.COCOeval
-) -> tuple[Slice, ...]:
+def slices_of(truth: CocoTruth, detections: Sequence[CocoDetection], evaluator: hotcoco.COCOeval) -> tuple[Slice, ...]:
     """AP by area of the objects, by their highest IoU with another object, and by number of objects and shape of the
     images. Objects outside of a slice are ignored, as COCO ignores those outside of an area range.
 
@@ -71,9 +69,7 @@ def highest_overlaps(columns: TruthColumns) -> Array:
     return highest
 
 
-def _sizes(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], columns: TruthColumns
-) -> tuple[Slice, ...]:
+def _sizes(truth: CocoTruth, detections: Sequence[CocoDetection], columns: TruthColumns) -> tuple[Slice, ...]:
     """One evaluation with the area ranges of ``SIZES``."""
     evaluator = _evaluator(truth, columns, detections)
     evaluator.params.area_rng_lbl = list(SIZES)
@@ -89,15 +85,13 @@ def _sizes(
     )
 
 
-def _overlaps(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], columns: TruthColumns
-) -> tuple[Slice, ...]:
+def _overlaps(truth: CocoTruth, detections: Sequence[CocoDetection], columns: TruthColumns) -> tuple[Slice, ...]:
     """One evaluation for each range; objects outside of it are ignored."""
     highest = highest_overlaps(columns)
     slices = []
     for name, (low, high) in OVERLAPS.items():
         mask = (highest >= low) & (highest < high)
-        records = [
+        records: list[CocoAnnotation] = [
             record if inside or record.get("iscrowd") else {**record, "ignore": 1}
             for record, inside in zip(truth.get("annotations", ()), mask.tolist(), strict=True)
         ]
@@ -109,9 +103,7 @@ def _overlaps(
     return tuple(slices)
 
 
-def _evaluator(
-    truth: Mapping[str, Any], columns: TruthColumns, detections: Sequence[Mapping[str, Any]]
-) -> hotcoco.COCOeval:
+def _evaluator(truth: CocoTruth, columns: TruthColumns, detections: Sequence[CocoDetection]) -> hotcoco.COCOeval:
     detected = detection_columns(detections, columns)
     if is_lvis(truth):
         return lvis_evaluator(truth, columns, detected)

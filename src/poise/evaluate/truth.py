@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from poise.storage.coco import CocoDetection, CocoTruth
+
+Id = TypeVar("Id", bound=int | str)
+Array = np.ndarray
 # Area of objects with ``ignore`` that are no crowds (VOC's difficult). It is outside of every area range of COCO and
 # LVIS, so the evaluator does not count the object and ignores one detection of it.
 IGNORED_AREA = 1e11
@@ -45,7 +48,7 @@ class DetectionColumns:
     scores: Array  # (n,) float64
 
 
-def truth_columns(truth: Mapping[str, Any]) -> TruthColumns:
+def truth_columns(truth: CocoTruth) -> TruthColumns:
     """Columns of a COCO dictionary.
 
     Images are in the order of their ids (strings: of the file), the order in which pycocotools ranks ties.
@@ -78,7 +81,7 @@ def truth_columns(truth: Mapping[str, Any]) -> TruthColumns:
     )
 
 
-def detection_columns(detections: Sequence[Mapping[str, Any]], truth: TruthColumns) -> DetectionColumns:
+def detection_columns(detections: Sequence[CocoDetection], truth: TruthColumns) -> DetectionColumns:
     """Columns of COCO results.
 
     Raises:
@@ -92,7 +95,7 @@ def detection_columns(detections: Sequence[Mapping[str, Any]], truth: TruthColum
     return DetectionColumns(image, category, boxes, scores)
 
 
-def _positions(ids: Sequence[Any], what: str) -> dict[Any, int]:
+def _positions(ids: Sequence[Id], what: str) -> dict[Id, int]:
     positions = {value: i for i, value in enumerate(ids)}
     if len(positions) != len(ids):
         twice = next(value for i, value in enumerate(ids) if positions[value] != i)
@@ -101,7 +104,7 @@ def _positions(ids: Sequence[Any], what: str) -> dict[Any, int]:
 
 
 def _lookup(
-    records: Sequence[Mapping[str, Any]], key: str, positions: Mapping[Any, int], what: str = "annotation"
+    records: Sequence[Mapping[str, object]], key: str, positions: Mapping[Any, int], what: str = "annotation"
 ) -> Array:
     try:
         return np.array([positions[record[key]] for record in records], np.int64)

@@ -18,6 +18,7 @@ from torch import Tensor
 from poise.draw import draw_boxes
 from poise.evaluate import coco_results
 from poise.storage import write_text_atomically
+from poise.storage.coco import CocoDetection
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ class Result:
         _write_picture(self.plot(**style), target)
         return target
 
-    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | str) -> list[CocoDetection]:
         """COCO results with the training data's category ids."""
         return coco_results(image_id, self.boxes.xyxy, self.scores, self.labels, category_ids=self.category_ids)
 

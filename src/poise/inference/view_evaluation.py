@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,6 +12,7 @@ from poise.detection_model import DetectionModel
 from poise.evaluate import Evaluation, evaluate
 from poise.evaluate.run import Measure
 from poise.inference.views import TestTimeAugmentation, detect_views
+from poise.storage.coco import CocoTruth
 from poise.structures import Batch, Detections
 
 
@@ -33,7 +34,7 @@ def evaluate_views(
     model: DetectionModel,
     settings: TestTimeAugmentation,
     loader_of: Callable[..., Iterable[Batch]],
-    truth: Mapping[str, Any],
+    truth: CocoTruth,
     *,
     device: torch.device | str,
     measure: Measure | None = None,
