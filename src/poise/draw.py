@@ -36,7 +36,7 @@ def class_color(label: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def to_picture(image: Tensor | np.ndarray[Any, Any] | Image.Image) -> Image.Image:
+def to_picture(image: Tensor | np.ndarray | Image.Image) -> Image.Image:
     """A new RGB picture from a (3|1,H,W) tensor (uint8, or float in [0,1]), an HWC uint8 array or a picture."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
@@ -50,7 +50,7 @@ def to_picture(image: Tensor | np.ndarray[Any, Any] | Image.Image) -> Image.Imag
     return Image.fromarray(np.ascontiguousarray(image))
 
 
-def _array_of(image: Tensor) -> np.ndarray[Any, Any]:
+def _array_of(image: Tensor) -> np.ndarray:
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"an image tensor is (3,H,W) or (1,H,W); got {tuple(image.shape)}")
     if image.is_floating_point():
@@ -59,10 +59,10 @@ def _array_of(image: Tensor) -> np.ndarray[Any, Any]:
 
 
 def draw_boxes(
-    image: Tensor | np.ndarray[Any, Any] | Image.Image,
-    boxes: Tensor | np.ndarray[Any, Any] | Sequence[Sequence[float]],
-    labels: Tensor | np.ndarray[Any, Any] | Sequence[int],
-    scores: Tensor | np.ndarray[Any, Any] | Sequence[float] | None = None,
+    image: Tensor | np.ndarray | Image.Image,
+    boxes: Tensor | np.ndarray | Sequence[Sequence[float]],
+    labels: Tensor | np.ndarray | Sequence[int],
+    scores: Tensor | np.ndarray | Sequence[float] | None = None,
     *,
     names: Sequence[str] | None = None,
     show_labels: bool = True,
@@ -189,16 +189,16 @@ def _fit(picture: Image.Image, cell: tuple[int, int]) -> Image.Image:
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
 
 
-def _as_array(values: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _as_array(values: Any, shape: tuple[int, ...]) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(values, dtype=np.float64).reshape(shape)
 
 
 def _check_lengths(
-    boxes: np.ndarray[Any, Any],
-    labels: np.ndarray[Any, Any],
-    scores: np.ndarray[Any, Any] | None,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray | None,
     dashed: Sequence[bool] | None,
 ) -> None:
     counts = {"boxes": len(boxes), "labels": len(labels)}
@@ -226,7 +226,7 @@ def _ink(paint: Color) -> Color:
 
 
 def _rectangle(
-    pen: ImageDraw.ImageDraw, box: np.ndarray[Any, Any], paint: Color, width: int, size: tuple[int, int], broken: bool
+    pen: ImageDraw.ImageDraw, box: np.ndarray, paint: Color, width: int, size: tuple[int, int], broken: bool
 ) -> None:
     """A colored frame within a thin dark one, so that it stands out of its own color too."""
     x1, y1 = (float(np.clip(box[k], 0, size[k] - 1)) for k in (0, 1))
@@ -255,7 +255,7 @@ def _name(label: int, names: Sequence[str] | None) -> str:
 
 def _tag(
     pen: ImageDraw.ImageDraw,
-    box: np.ndarray[Any, Any],
+    box: np.ndarray,
     name: str,
     score: str,
     paint: Color,

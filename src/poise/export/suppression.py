@@ -46,7 +46,7 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
                 values[i] = names.get(value, value)
 
 
-def _constants(post: PostProcess) -> dict[str, np.ndarray[Any, Any]]:
+def _constants(post: PostProcess) -> dict[str, np.ndarray]:
     return {
         "zero": np.array(0, np.float32),
         "border": np.array(post.clip_margin or 0, np.float32),

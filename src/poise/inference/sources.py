@@ -20,7 +20,7 @@ from poise.data.folders import is_junk
 from poise.data.images import MAX_PIXELS, SUFFIXES, UNSUPPORTED, decode_image, read_image
 from poise.inference.video import VIDEO_SUFFIXES, DamagedVideo, open_camera, read_video
 
-Source: TypeAlias = "str | os.PathLike[str] | int | bytes | Image.Image | np.ndarray[Any, Any] | Tensor | Iterable[Any]"
+Source: TypeAlias = "str | os.PathLike[str] | int | bytes | Image.Image | np.ndarray | Tensor | Iterable[Any]"
 OnBadImage: TypeAlias = Literal["error", "skip"]
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^/]")  # ``Path`` makes one slash of two
 
@@ -121,7 +121,7 @@ def is_video(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def as_image(image: Image.Image | np.ndarray[Any, Any] | Tensor) -> Tensor:
+def as_image(image: Image.Image | np.ndarray | Tensor) -> Tensor:
     """A picture, array or tensor as (3,H,W): gray is repeated, transparency dropped, EXIF orientation applied.
 
     Raises:
@@ -139,7 +139,7 @@ def _of_picture(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
-def _of_array(array: np.ndarray[Any, Any]) -> Tensor:
+def _of_array(array: np.ndarray) -> Tensor:
     if array.dtype != np.uint8:
         raise ValueError(
             f"an image array must be uint8, got {array.dtype}; a float image is passed as a (3,H,W) tensor"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from poise.fonts import readable_name
 from poise.lab.statistics import IOU_EDGES, LOG_WEIGHT_EDGES, SIZES, Supervision
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_CLASSES = 15  # in the figure, those with the largest weight
 
@@ -41,7 +44,7 @@ def draw_supervision(
     return path
 
 
-def _positives(axes: Any, methods: Mapping[str, Supervision]) -> None:
+def _positives(axes: Axes, methods: Mapping[str, Supervision]) -> None:
     """Mean number of positives of objects in octaves of size."""
     edges = 2.0 ** np.arange(2, 11)
     for name, one in methods.items():
@@ -55,7 +58,7 @@ def _positives(axes: Any, methods: Mapping[str, Supervision]) -> None:
     axes.set_ylabel("positives per object")
 
 
-def _weights(axes: Any, methods: Mapping[str, Supervision]) -> None:
+def _weights(axes: Axes, methods: Mapping[str, Supervision]) -> None:
     for name, one in methods.items():
         counts = one.histograms["positive"]
         line = axes.stairs(counts / max(counts.sum(), 1), LOG_WEIGHT_EDGES, label=name)
@@ -65,13 +68,13 @@ def _weights(axes: Any, methods: Mapping[str, Supervision]) -> None:
     axes.set_ylabel("fraction of the priors with a weight > 0")
 
 
-def _sizes(axes: Any, methods: Mapping[str, Supervision]) -> None:
+def _sizes(axes: Axes, methods: Mapping[str, Supervision]) -> None:
     groups = {name: one.to_dict()["by_size"] for name, one in methods.items()}
     values = {name: [100 * by_size[size]["weight_fraction"] for size in SIZES] for name, by_size in groups.items()}
     _bars(axes, list(SIZES), values, "fraction of the positive weight, %")
 
 
-def _without(axes: Any, methods: Mapping[str, Supervision]) -> None:
+def _without(axes: Axes, methods: Mapping[str, Supervision]) -> None:
     groups = {name: one.to_dict()["by_size"] for name, one in methods.items()}
     values = {
         name: [100 * by_size[size]["without_positive"] / max(by_size[size]["objects"], 1) for size in SIZES]
@@ -80,7 +83,7 @@ def _without(axes: Any, methods: Mapping[str, Supervision]) -> None:
     _bars(axes, list(SIZES), values, "objects without a positive, %")
 
 
-def _classes(axes: Any, methods: Mapping[str, Supervision], class_names: Sequence[str]) -> None:
+def _classes(axes: Axes, methods: Mapping[str, Supervision], class_names: Sequence[str]) -> None:
     groups = {name: one.to_dict(class_names)["by_class"] for name, one in methods.items()}
     first: Mapping[str, Any] = next(iter(groups.values()), {})
     largest = sorted(first, key=lambda name: -first[name]["weight_fraction"])[:MAX_CLASSES]
@@ -95,7 +98,7 @@ def _classes(axes: Any, methods: Mapping[str, Supervision], class_names: Sequenc
         label.set(rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
 
 
-def _bars(axes: Any, groups: Sequence[str], values: Mapping[str, Sequence[float]], title: str) -> None:
+def _bars(axes: Axes, groups: Sequence[str], values: Mapping[str, Sequence[float]], title: str) -> None:
     width = 0.8 / max(len(values), 1)
     for k, (name, heights) in enumerate(values.items()):
         axes.bar(np.arange(len(groups)) + k * width, heights, width, label=name)
@@ -103,7 +106,7 @@ def _bars(axes: Any, groups: Sequence[str], values: Mapping[str, Sequence[float]
     axes.set_ylabel(title)
 
 
-def _negatives(axes: Any, methods: Mapping[str, Supervision]) -> None:
+def _negatives(axes: Axes, methods: Mapping[str, Supervision]) -> None:
     for name, one in methods.items():
         weight = one.negatives[1]
         axes.stairs(100 * weight / max(weight.sum(), 1e-30), IOU_EDGES, label=name)

@@ -6,7 +6,7 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from poise.lab.conflict import HeadConflict
 from poise.lab.instability import Instability
 from poise.lab.measurements import MapExample, QueryExample
 from poise.lab.separation import Separation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLORS = ("#d62728", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#17becf")  # of the queries of auxiliary heads
 
@@ -135,7 +139,7 @@ def draw_queries(
     return save_figure(figure, path, title)
 
 
-def _scatter(axes: Any, example: QueryExample, name: str) -> None:
+def _scatter(axes: Axes, example: QueryExample, name: str) -> None:
     queries, (height, width) = example.queries[name], example.image.pixels.shape[1:]
     kinds = [
         ("negative queries", queries.negative, "#bbbbbb", 4),
@@ -148,7 +152,7 @@ def _scatter(axes: Any, example: QueryExample, name: str) -> None:
         axes.scatter(x, y, s=size, c=color, label=label, linewidths=0.3, edgecolors="k" if order else "none")
 
 
-def _bars(axes: Any, one: QueryDistances) -> None:
+def _bars(axes: Axes, one: QueryDistances) -> None:
     heads = list(one.to_dict()["distance"])
     for i, kind in enumerate(("positive", "negative")):
         for k, measure in enumerate(("all_pairs", "nearest")):
@@ -166,7 +170,7 @@ def _bars(axes: Any, one: QueryDistances) -> None:
         axes.text(0.5, 0.5, "no auxiliary queries", ha="center", fontsize=8, transform=axes.transAxes)
 
 
-def _draw_image(axes: Any, image: AnnotatedImage) -> None:
+def _draw_image(axes: Axes, image: AnnotatedImage) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = image.pixels.shape[1:]
@@ -177,7 +181,7 @@ def _draw_image(axes: Any, image: AnnotatedImage) -> None:
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of ``width`` and ``height`` inches, at most 40."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -187,7 +191,7 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save_figure(figure: Any, path: str | os.PathLike[str], title: str) -> Path:
+def save_figure(figure: Figure, path: str | os.PathLike[str], title: str) -> Path:
     """Write a figure with a title; returns the path."""
     figure.suptitle(title, fontsize=10)
     path = Path(path)

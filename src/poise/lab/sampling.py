@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from poise.sample import Sampler, libra_article_sampler, libra_sampler, ohem_sam
 from poise.sample.sampler import select_topk
 from poise.structures import Assignment, Batch, Progress, value_at
 from poise.suggestions import plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ALL_NEGATIVES = "all negatives"
 HARD = 0.1  # fraction of an image's negatives that count as hard, those with the highest classification loss
@@ -176,7 +179,7 @@ def draw_negatives(negatives: SampledNegatives, path: str | os.PathLike[str], bi
     return path
 
 
-def _draw_hard(axes: Any, fractions: Mapping[str, Mapping[str, float]]) -> None:
+def _draw_hard(axes: Axes, fractions: Mapping[str, Mapping[str, float]]) -> None:
     """Draw a bar for each sampler: the fraction of its negatives that is hard, divided at IoU 0.05."""
     names = list(fractions)[::-1]
     left = np.zeros(len(names))

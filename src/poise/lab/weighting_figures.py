@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 from poise.lab.annotated_image import AnnotatedImage
 from poise.lab.measurement_figures import new_figure, save_figure
 from poise.lab.weightings import ObjectWeights
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LETTERS = "ABCD"
 COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd")  # of the four anchors
@@ -115,7 +118,7 @@ def _heaviest_level(weights: ObjectWeights) -> Tensor:
     return weights.strides == strides[sums.argmax()]
 
 
-def _draw_map(axes: Any, cells: np.ndarray, values: np.ndarray, colors: str) -> None:
+def _draw_map(axes: Axes, cells: np.ndarray, values: np.ndarray, colors: str) -> None:
     """Draw the largest value of the priors of each cell, white for 0; cells have one size."""
     xs, column = np.unique(np.round(cells[:, 0], 3), return_inverse=True)
     ys, row = np.unique(np.round(cells[:, 1], 3), return_inverse=True)
@@ -125,7 +128,7 @@ def _draw_map(axes: Any, cells: np.ndarray, values: np.ndarray, colors: str) -> 
     axes.imshow(plane, cmap=colors, extent=extent, vmin=0, vmax=max(1.25 * float(plane.max()), 1e-12))
 
 
-def _draw_object(axes: Any, image: AnnotatedImage, box: np.ndarray) -> None:
+def _draw_object(axes: Axes, image: AnnotatedImage, box: np.ndarray) -> None:
     height, width = image.pixels.shape[1:]
     axes.imshow(image.pixels.permute(1, 2, 0).numpy(), extent=(0, width, height, 0))
     _frame(axes, box, "white")
@@ -133,7 +136,7 @@ def _draw_object(axes: Any, image: AnnotatedImage, box: np.ndarray) -> None:
     axes.set_axis_off()
 
 
-def _frame(axes: Any, box: np.ndarray, color: str) -> None:
+def _frame(axes: Axes, box: np.ndarray, color: str) -> None:
     from matplotlib.patches import Rectangle
 
     x1, y1, x2, y2 = box.tolist()
@@ -141,17 +144,17 @@ def _frame(axes: Any, box: np.ndarray, color: str) -> None:
 
 
 def _mark(
-    axes: Any, weights: ObjectWeights, anchors: Sequence[int], scale: np.ndarray, letters: Sequence[str] = LETTERS
+    axes: Axes, weights: ObjectWeights, anchors: Sequence[int], scale: np.ndarray, letters: Sequence[str] = LETTERS
 ) -> None:
     """Write the letters of anchors at their centers."""
     for letter, n in zip(letters, anchors, strict=True):
         x1, y1, x2, y2 = (weights.cells[n].numpy() * scale).tolist()
         ground = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": COLORS[LETTERS.index(letter)]}
-        style = {"fontsize": 7, "ha": "center", "va": "center", "color": COLORS[LETTERS.index(letter)], "bbox": ground}
-        axes.text((x1 + x2) / 2, (y1 + y2) / 2, letter, clip_on=True, **style)
+        x, y, color = (x1 + x2) / 2, (y1 + y2) / 2, COLORS[LETTERS.index(letter)]
+        axes.text(x, y, letter, clip_on=True, fontsize=7, ha="center", va="center", color=color, bbox=ground)
 
 
-def _limit(axes: Any, box: np.ndarray, image: AnnotatedImage) -> None:
+def _limit(axes: Axes, box: np.ndarray, image: AnnotatedImage) -> None:
     """Show the object and its surroundings."""
     height, width = image.pixels.shape[1:]
     dx, dy = MARGIN * (box[2] - box[0]), MARGIN * (box[3] - box[1])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from poise.draw import class_color
 from poise.lab.worked_example import Step, WorkedExample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 MAX_MAPS = 5
 MAX_COLUMNS = 160  # priors of a matrix
@@ -18,7 +22,9 @@ NEXT = 3  # candidates of an object in a matrix that it does not take
 MATRICES = ("IoU", "anchor IoU", "candidate IoU", "cost", "plan", "metric", "positive weight", "negative probability")
 
 
-def draw_example(example: WorkedExample, pixels: Tensor, number: int, class_names: Sequence[str], *, title: str) -> Any:
+def draw_example(
+    example: WorkedExample, pixels: Tensor, number: int, class_names: Sequence[str], *, title: str
+) -> Figure:
     """Draw a matplotlib figure.
 
     Args:
@@ -32,14 +38,16 @@ def draw_example(example: WorkedExample, pixels: Tensor, number: int, class_name
     figure = Figure(figsize=(15, 13.5 if detail else 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
-    rows: Any = figure.subfigures(3, 1, height_ratios=(1.25, 0.85, 0.9)) if detail else [figure]
-    photo, curve = rows[0].subplots(1, 2, width_ratios=(1.25, 1)) if detail else (rows[0].subplots(), None)
     image = pixels.permute(1, 2, 0).numpy()
+    if not detail:
+        _draw_photo(figure.subplots(), example, image, number)
+        return figure
+    above, middle, below = figure.subfigures(3, 1, squeeze=False, height_ratios=(1.25, 0.85, 0.9))[:, 0]
+    photo, curve = above.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_photo(photo, example, image, number)
-    if detail:
-        _draw_curve(curve, example, number, class_names)
-        _draw_maps(rows[1], example, image, number)
-        _draw_matrices(rows[2], example)
+    _draw_curve(curve, example, number, class_names)
+    _draw_maps(middle, example, image, number)
+    _draw_matrices(below, example)
     return figure
 
 
@@ -49,7 +57,7 @@ def object_color(number: int) -> tuple[float, float, float]:
     return red / 255, green / 255, blue / 255
 
 
-def _draw_photo(axes: Any, example: WorkedExample, image: np.ndarray[Any, Any], number: int) -> None:
+def _draw_photo(axes: Axes, example: WorkedExample, image: np.ndarray, number: int) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = example.truth.sizes[0].tolist()
@@ -86,7 +94,7 @@ def _draw_photo(axes: Any, example: WorkedExample, image: np.ndarray[Any, Any], 
     axes.set_title(f"objects and {what}; a larger dot is a coarser level", fontsize=9)
 
 
-def _draw_curve(axes: Any, example: WorkedExample, number: int, class_names: Sequence[str]) -> None:
+def _draw_curve(axes: Axes, example: WorkedExample, number: int, class_names: Sequence[str]) -> None:
     """Draw the values of an object's candidates by rank, with its threshold, k, or mixture."""
     columns = example.candidates(number)
     name = class_names[int(example.truth.labels[0, number])]
@@ -147,7 +155,7 @@ def shown_maps(example: WorkedExample) -> list[str]:
     return [*names[: MAX_MAPS - 1], "taken"]
 
 
-def _draw_maps(figure: Any, example: WorkedExample, image: np.ndarray[Any, Any], number: int) -> None:
+def _draw_maps(figure: SubFigure, example: WorkedExample, image: np.ndarray, number: int) -> None:
     """Draw the pair values of one object at the priors of the level on which it takes most."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
@@ -207,7 +215,7 @@ def _window(example: WorkedExample, number: int, stride: float) -> tuple[float, 
     return x - half, x + half, y - half, y + half
 
 
-def _limits(values: np.ndarray[Any, Any], name: str, example: WorkedExample) -> tuple[float, float]:
+def _limits(values: np.ndarray, name: str, example: WorkedExample) -> tuple[float, float]:
     """Range of the colors; of costs up to four times the largest one that is taken, since others are far larger."""
     if name == "taken" or not len(values):
         return 0.0, 1.0
@@ -228,7 +236,7 @@ def _is_cost(name: str, example: WorkedExample) -> bool:
     return name.endswith("cost") or (name == example.rank and example.ascending)
 
 
-def _draw_matrices(figure: Any, example: WorkedExample) -> None:
+def _draw_matrices(figure: SubFigure, example: WorkedExample) -> None:
     """Draw up to three matrices of objects and the priors that objects take, grouped by the object."""
     names = [name for name in MATRICES if name in example.steps and example.steps[name].axes == "MV"]
     if example.rank not in names:
