@@ -309,6 +309,22 @@ def gcd(boxes: Tensor, box: Tensor) -> Tensor:
     return (-squared.sqrt()).exp()
 
 
+def rfla(image: Image) -> Tensor:
+    field = {4: 35.0, 8: 91.0, 16: 267.0, 32: 427.0, 64: 491.0, 128: 619.0}
+    theoretical = torch.tensor([field[int(stride)] for stride in image.strides])
+    owner = image.unassigned()
+    for topk, radius in ((3, theoretical / 2), (1, theoretical / 2 * 0.9)):
+        stage, best = image.unassigned(), torch.zeros(len(image.priors))
+        for g, box in enumerate(image.objects):
+            size, shift = (box[2:] - box[:2]).clamp(min=1e-6), image.centers - center_of(box)
+            axes = 2 * (radius[:, None] ** 2 + shift**2) / size**2 + (size / (2 * radius[:, None])).log() - 0.5
+            value, near = (1 / (1 + axes.sum(1))).topk(topk)
+            better = value > best[near]
+            stage[near[better]], best[near[better]] = g, value[better]
+        owner = torch.where(owner < 0, stage, owner)
+    return owner
+
+
 def rf_assigner(image: Image) -> tuple[Tensor, Tensor]:
     field = {4: 35.0, 8: 91.0, 16: 267.0, 32: 427.0, 64: 491.0, 128: 619.0}
     sides = torch.tensor([field[int(stride)] for stride in image.strides])[:, None]
@@ -395,6 +411,7 @@ HARD: dict[str, Callable[[Image], Tensor]] = {
     "atss": atss,
     "center_region": center_region,
     "fovea": fovea,
+    "rfla": rfla,
     "sim_ota": sim_ota,
     "ota": ota,
     "task_aligned": task_aligned,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from poise.assign import ATSS, OTA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
+from poise.assign import ATSS, OTA, RFLA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.center_priors import DistanceCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import BySize, DualWeighting, LinearIoU, NormalizedIoU, overlap_power
@@ -26,6 +26,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "center_region": CenterRegion(1.5, (24, 60)),
     "center_region_whole": CenterRegion(0.0, (24, 60)),
     "fovea": Fovea(),
+    "rfla": RFLA(decay=0.5),
     "nearest_point": NearestPoint(),
     "first_box_overlap": FirstBoxOverlap(MaxIoU(0.4, 0.3)),
     "auto_assign": AutoAssign(),

@@ -11,6 +11,7 @@ from poise.assign.hungarian import Hungarian
 from poise.assign.max_iou import MaxIoU
 from poise.assign.ota import OTA
 from poise.assign.paa import PAA
+from poise.assign.rfla import RFLA
 from poise.assign.sim_ota import SimOTA
 from poise.assign.task_aligned import TaskAligned
 from poise.protocols import Assigner
@@ -28,6 +29,7 @@ __all__ = [
     "Hungarian",
     "MaxIoU",
     "PAA",
+    "RFLA",
     "SimOTA",
     "TaskAligned",
 ]

@@ -11,6 +11,7 @@ from poise.assign import (
     ATSS,
     OTA,
     PAA,
+    RFLA,
     AutoAssign,
     CenterRegion,
     DualWeighting,
@@ -25,7 +26,7 @@ from poise.assign import (
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.boxes import iou
-from poise.lab import worked_costs, worked_priors, worked_weights
+from poise.lab import worked_costs, worked_fields, worked_priors, worked_weights
 from poise.lab.worked_example import Notebook, Outcome
 from poise.structures import Assignment, PairWeights
 
@@ -37,6 +38,7 @@ STEPS: dict[type[Any], Steps] = {
     CenterRegion: worked_priors.center_region_steps,
     Fovea: worked_priors.fovea_steps,
     NearestPoint: worked_priors.nearest_point_steps,
+    RFLA: worked_fields.rfla_steps,
     BestAnchor: worked_priors.best_anchor_steps,
     DynamicSoftLabel: worked_costs.dynamic_k_steps,
     SimOTA: worked_costs.dynamic_k_steps,

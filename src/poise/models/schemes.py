@@ -14,7 +14,7 @@ from typing import Protocol, TypeGuard, cast, get_type_hints
 
 from torch import nn
 
-from poise.assign import AutoAssign, CenterRegion, Fovea
+from poise.assign import RFLA, AutoAssign, CenterRegion, Fovea
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.center_priors import CenterPrior, GaussianCenterPrior
 from poise.assign.dual_weighting import DualWeights
@@ -88,7 +88,9 @@ def scheme_for(branch: DenseBranch, assigner: Assigner) -> Scheme:
     criterion = _soft_criterion(branch, returned) if issubclass(returned, PairWeights) else branch.hard_criterion
     if reason := assignment_mismatch(assigner, criterion):
         raise Incompatible(reason)
-    if isinstance(assigner, (CenterRegion, Fovea)) and grid.count > 1:
+    if isinstance(assigner, RFLA):
+        assigner = replace(assigner, anchors=grid.count)
+    if isinstance(assigner, (CenterRegion, Fovea, RFLA)) and grid.count > 1:
         assigner = BestAnchor(assigner, grid.count)
     return Scheme(assigner, criterion)
 
