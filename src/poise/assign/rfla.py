@@ -14,7 +14,7 @@ from torch import Tensor
 
 from poise.assign.receptive_field import receptive_fields
 from poise.boxes import EPS, planar, xyxy_to_cxcywh
-from poise.pairwise import highest_value_wins, object_slices, only_finite, plane_elements, smallest
+from poise.pairwise import highest_value_wins, object_slices, only_finite, smallest
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 
@@ -55,8 +55,8 @@ class RFLA:
         self, priors: Priors, boxes: Tensor, reachable: Tensor, *, topk: int, decay: float
     ) -> tuple[Tensor, Tensor]:
         """Return the ``topk`` highest values 1 / (1 + KL) of objects (B,G,4) and their priors, both (B,G,K)."""
-        elements, found = plane_elements(boxes.device, dense=True), []
-        for part in object_slices(len(boxes), reachable.shape[1], boxes.shape[1], planes_alive=4, elements=elements):
+        (batch, count), found = boxes.shape[:2], []
+        for part in object_slices(batch, reachable.shape[1], count, planes_alive=4, dense_on=boxes.device):
             divergence = self.divergence(priors, boxes[:, part], decay).clamp_(min=0)
             divergence = torch.where(reachable[:, None], divergence, torch.inf)
             found.append(smallest(divergence, min(topk, divergence.shape[2])))
