@@ -31,6 +31,7 @@ from poise.postprocess import AnyPostProcess
 from poise.structures import Predictions
 
 PROPOSALS = 64  # of the example that Fast R-CNN is traced with
+BATCH = 7  # of the example for any batch. With 2 the tracer takes it for a constant where 2 x channels is another size
 
 
 class Decoded(nn.Module):
@@ -205,8 +206,7 @@ def examples_of(model: DetectionModel, metadata: ExportMetadata) -> dict[str, Te
     pixels = torch.zeros(1, 3, height, width)
     if metadata.size is None:
         coarsest = max([64, *(stride for stride, _ in metadata.levels)])
-        batch = 1 if metadata.one_by_one else 2
-        pixels = torch.zeros(batch, 3, max(height, 3 * coarsest), max(width + coarsest, 4 * coarsest))
+        pixels = torch.zeros(BATCH, 3, max(height, 3 * coarsest), max(width + coarsest, 4 * coarsest))
     sizes = torch.tensor([pixels.shape[2:]] * len(pixels), dtype=torch.float32)
     proposals = torch.tensor([0.0, 0.0, 32.0, 32.0]).expand(len(pixels), PROPOSALS, 4)
     values = {"pixels": pixels, "sizes": sizes, "proposals": proposals}
@@ -218,12 +218,12 @@ def program_of(
 ) -> torch.export.ExportedProgram:
     """Trace a module.
 
-    Deformable convolution and deformable attention are decomposed into standard operators. ``dynamic``: of any height
-    and width, and of any batch size if the examples are several images. The number of proposals may always differ.
+    Deformable convolution and deformable attention are decomposed into standard operators. ``dynamic``: of any batch
+    size, height and width. The number of proposals may always differ.
     """
     free = torch.export.Dim.DYNAMIC
     named = {"pixels": examples} if isinstance(examples, Tensor) else dict(examples)
-    batch = {0: free} if dynamic and len(named["pixels"]) > 1 else {}
+    batch = {0: free} if dynamic else {}
     sides = {2: free, 3: free} if dynamic else {}
     dimensions = {"pixels": {**batch, **sides}, "sizes": batch, "proposals": {**batch, 1: free}}
     shapes = tuple(dimensions[name] or None for name in named)

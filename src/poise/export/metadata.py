@@ -45,11 +45,6 @@ class ExportMetadata:
     precision: Precision
 
     @property
-    def one_by_one(self) -> bool:
-        """Whether the file takes one image at a time."""
-        return self.size is not None or self.kind == "queries"
-
-    @property
     def dense_postprocess(self) -> PostProcess:
         """The post-processing of a dense detector."""
         return cast(PostProcess, self.postprocess)

@@ -147,8 +147,8 @@ class ExportedNetwork(nn.Module):
         return functional.pad(pixels, (0, right, 0, below))
 
     def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run the file on inputs (B,...), pixels of its size first, image by image if it takes one."""
-        count = 1 if self.metadata.one_by_one else len(inputs["pixels"])
+        """Run the file on inputs (B,...), pixels of its size first, image by image if its size is fixed."""
+        count = len(inputs["pixels"]) if self.metadata.size is None else 1
         parts = zip(*(value.split(count) for value in inputs.values()), strict=True)
         values = [self._run(dict(zip(inputs, part, strict=True))) for part in parts]
         return {
