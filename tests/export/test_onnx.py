@@ -19,6 +19,7 @@ from poise.cli import main
 from poise.detection_model import DetectionModel
 from poise.export import ExportComparison, ExportMismatch, export_model, load_exported
 from poise.export.compare import FULL
+from poise.models import create_model
 from poise.models.files import save_model
 
 onnx = pytest.importorskip("onnx")
@@ -100,6 +101,23 @@ def test_the_command_line(
     save_model(nanodet[0], tmp_path / "model.pt")
     assert main(["export", str(tmp_path / "model.pt"), "--out", str(tmp_path / "small.onnx")]) == 0
     assert "compared with PyTorch" in capsys.readouterr().out and (tmp_path / "small.onnx").is_file()
+
+
+def test_files_of_names_stand_in_this_folder_and_those_of_checkpoints_next_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    save_model(create_model("nanodet_plus_m_320"), "runs/best.pt")
+
+    def write(model: DetectionModel, path: Path, *rest: Any, **settings: Any) -> str:
+        path.touch()
+        return "not compared"
+
+    monkeypatch.setattr("poise.export.export_model", write)
+    assert main(["export", "nanodet_plus_m_320", "--weights", "runs/best.pt"]) == 0
+    assert main(["export", "runs/best.pt"]) == 0
+    assert Path("nanodet_plus_m_320.onnx").is_file() and Path("runs/best.onnx").is_file()
 
 
 def test_predict_and_eval_take_the_file_like_a_checkpoint(

@@ -29,7 +29,8 @@ class Arguments:
     """Weights of a named model: coco, demo, a file, a run or hf://owner/name. coco is the published checkpoint,
     which is fetched; the original's name of another one is accepted, too."""
     out: Path | None = None
-    """The file to write; by default the name of the checkpoint with .onnx, .xml, .ncnn.param or .pte."""
+    """The file to write; by default the path of the checkpoint, or the name of the model in this folder, with .onnx,
+    .xml, .ncnn.param or .pte."""
     format: Literal["onnx", "openvino", "ncnn", "executorch"] = "onnx"
     """The file format."""
     images: tuple[str, ...] = ()
@@ -70,7 +71,8 @@ def run(arguments: Arguments) -> int:
     opened = open_model(arguments.checkpoint, arguments.weights)
     if not opened.trained:
         raise ValueError(f"'{arguments.checkpoint}' has random weights: give --weights FILE, or a model file")
-    path = arguments.out or default_path(opened.file or Path(opened.model.name), arguments.format)
+    checkpoint = opened.file if arguments.weights is None else None
+    path = arguments.out or default_path(checkpoint or Path(f"{opened.model.name}.pt"), arguments.format)
     path.parent.mkdir(parents=True, exist_ok=True)
     with elapsed(f"writing {path} and comparing it with PyTorch"):
         agreement = export_model(
