@@ -59,5 +59,4 @@ class AnchorCriterion:
     def weights(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses."""
         targets = self.targets(predictions, assignment, truth)
-        class_loss = self.class_loss(predictions.logits, targets.class_targets)
-        return loss_weights_from_logits(targets, class_loss, predictions.logits)
+        return loss_weights_from_logits(targets, self.class_loss, predictions.logits)

@@ -1,4 +1,4 @@
-"""FreeAnchor's losses of bags of anchors (Zhang et al. 2019, eq. 9 and 10), and the parts that AutoAssign shares."""
+"""FreeAnchor's losses of bags of anchors (Zhang et al. 2019, eq. 9 and 10), and the parts in common with AutoAssign."""
 
 from __future__ import annotations
 

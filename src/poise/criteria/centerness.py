@@ -66,8 +66,7 @@ class CenternessCriterion:
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and boxes."""
         targets = self.targets(predictions, assignment, truth)
-        class_loss = self.class_loss(predictions.logits, targets.class_targets)
-        return loss_weights_from_logits(targets, class_loss, predictions.logits)
+        return loss_weights_from_logits(targets, self.class_loss, predictions.logits)
 
 
 def _centerness_targets(predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:

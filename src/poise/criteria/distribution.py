@@ -15,7 +15,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import encode_distances, giou, iou
-from poise.criteria.protocol import Targets, loss_weights, loss_weights_from_logits
+from poise.criteria.protocol import Targets, loss_weights
 from poise.losses import masked_sums, normalizer, num_positives, num_positives_clamped
 from poise.protocols import LossWeights
 from poise.structures import (
@@ -120,9 +120,10 @@ class DistributionCriterion:
         targets = self.targets(predictions, assignment, truth)
         targets = targets._replace(box_weights=targets.box_weights * self.box_weight)
         class_loss = self.class_loss(predictions, targets.class_targets)
-        if not isinstance(predictions, JointDistributionPredictions):
-            return loss_weights_from_logits(targets, class_loss, predictions.logits)
-        entropy = qfl_of_joint_scores(predictions, targets.class_targets, beta=0.0)  # the cross entropy
+        if isinstance(predictions, JointDistributionPredictions):
+            entropy = qfl_of_joint_scores(predictions, targets.class_targets, beta=0.0)  # the cross entropy
+        else:
+            entropy = qfl_of_logits(predictions, targets.class_targets, beta=0.0)
         return loss_weights(targets, class_loss, entropy)
 
 

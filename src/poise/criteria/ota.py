@@ -50,5 +50,4 @@ class OTACriterion:
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and boxes."""
         targets = self.targets(predictions, assignment, truth)
-        class_loss = losses.focal(predictions.logits, targets.class_targets)
-        return loss_weights_from_logits(targets, class_loss, predictions.logits)
+        return loss_weights_from_logits(targets, losses.focal, predictions.logits)

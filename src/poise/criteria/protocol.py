@@ -13,6 +13,7 @@ the elementwise losses by their cross entropy, so that no weight is written twic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -43,7 +44,7 @@ def loss_weights(targets: Targets, loss: Tensor, entropy: Tensor) -> LossWeights
     return LossWeights(factor * targets.class_targets, factor * (1 - targets.class_targets), targets.box_weights)
 
 
-def loss_weights_from_logits(targets: Targets, loss: Tensor, logits: Tensor) -> LossWeights:
-    """Return ``loss_weights`` where p = sigmoid(logits)."""
+def loss_weights_from_logits(targets: Targets, loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor) -> LossWeights:
+    """Return ``loss_weights`` of an elementwise loss of logits and targets, where p = sigmoid(logits)."""
     entropy = binary_cross_entropy_with_logits(logits, targets.class_targets, reduction="none")
-    return loss_weights(targets, loss, entropy)
+    return loss_weights(targets, loss(logits, targets.class_targets), entropy)

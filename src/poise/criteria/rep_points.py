@@ -91,8 +91,7 @@ class RepPointsCriterion:
     def weights(self, predictions: RefinedPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and refined boxes."""
         targets = self.targets(predictions, assignment, truth)
-        class_loss = self.class_loss(predictions.logits, targets.class_targets)
-        return loss_weights_from_logits(targets, class_loss, predictions.logits)
+        return loss_weights_from_logits(targets, self.class_loss, predictions.logits)
 
 
 def box_loss(

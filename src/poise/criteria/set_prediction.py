@@ -112,8 +112,7 @@ class SetCriterion:
         """
         targets = self.targets(predictions, assignment, truth)
         targets = targets._replace(box_weights=targets.box_weights * self.giou_weight)
-        class_loss = self.class_loss(predictions.logits, targets.class_targets)
-        return loss_weights_from_logits(targets, class_loss, predictions.logits)
+        return loss_weights_from_logits(targets, self.class_loss, predictions.logits)
 
 
 def _layer_sums(loss: Tensor, weight: Tensor, layers: int) -> Tensor:

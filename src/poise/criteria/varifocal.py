@@ -86,8 +86,7 @@ class VarifocalCriterion:
     def weights(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and refined boxes."""
         targets = self.targets(predictions, assignment, truth)
-        class_loss = self.class_loss(predictions.logits, targets.class_targets)
-        return loss_weights_from_logits(targets, class_loss, predictions.logits)
+        return loss_weights_from_logits(targets, self.class_loss, predictions.logits)
 
     def _iou_weights(self, boxes: Tensor, objects: Tensor, assignment: Assignment) -> Tensor:
         """Return the IoU of each positive's box with its object, divided by ``box_normalizer``, (B,N)."""
