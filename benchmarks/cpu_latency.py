@@ -49,7 +49,7 @@ def milliseconds(action: Callable[[Any], Any], inputs: list[Any], repeats: int) 
     return statistics.median(times)
 
 
-def class_by_class(predictions: Predictions, sizes: Tensor, score: float, overlap: float, most: int) -> list[Tensor]:
+def class_by_class(predictions: Predictions, sizes: Tensor, score: float, overlap: float, limit: int) -> list[Tensor]:
     """What post-processing does, literally: one NMS a class and image."""
     kept = []
     for i, (scores, boxes) in enumerate(zip(predictions.scores(), predictions.boxes, strict=True)):
@@ -61,7 +61,7 @@ def class_by_class(predictions: Predictions, sizes: Tensor, score: float, overla
             values = scores[chosen, label][keep, None]
             rows.append(torch.cat((boxes[chosen][keep], values, torch.full_like(values, label)), 1))
         found = torch.cat(rows)
-        kept.append(found[found[:, 4].argsort(descending=True)[:most]])
+        kept.append(found[found[:, 4].argsort(descending=True)[:limit]])
     return kept
 
 
@@ -117,9 +117,9 @@ def table(model: DetectionModel, images: list[Tensor], networks: dict[str, Any],
     return rows
 
 
-def pictures(pattern: str, most: int) -> list[Tensor]:
+def pictures(pattern: str, limit: int) -> list[Tensor]:
     names = sorted(glob.glob(os.path.join(pattern, "*") if os.path.isdir(pattern) else pattern, recursive=True))
-    found = [read_image(Path(name)) for name in names if Path(name).suffix.lower() in SUFFIXES][:most]
+    found = [read_image(Path(name)) for name in names if Path(name).suffix.lower() in SUFFIXES][:limit]
     if not found:
         raise SystemExit(f"no image at {pattern}")
     return found

@@ -201,8 +201,8 @@ def tables(cells: dict[str, dict[str, str]]) -> str:
     return "\n\n".join(parts).rstrip()
 
 
-def pictures(pattern: str, most: int) -> list[Tensor]:
-    return [read_image(Path(name)) for name in sorted(glob.glob(pattern, recursive=True))[:most]]
+def pictures(pattern: str, limit: int) -> list[Tensor]:
+    return [read_image(Path(name)) for name in sorted(glob.glob(pattern, recursive=True))[:limit]]
 
 
 def main() -> None:

@@ -96,8 +96,8 @@ def main() -> None:
         found = fuzz(READERS[name], options.seconds, random.Random(options.seed))
         print(line(name, found), flush=True)
         crashed |= bool(found.crashes)
-        for number, (place, content) in enumerate(found.crashes.items()):
-            print(f"{name}: {place}", file=sys.stderr)
+        for number, (location, content) in enumerate(found.crashes.items()):
+            print(f"{name}: {location}", file=sys.stderr)
             if options.crashes is not None:
                 options.crashes.mkdir(parents=True, exist_ok=True)
                 (options.crashes / f"{name}-{number}").write_bytes(content)
@@ -206,23 +206,23 @@ def mutate(draw: random.Random, corpus: list[bytes]) -> bytes:
 
 
 def _change_bytes(draw: random.Random, content: bytearray, corpus: list[bytes]) -> None:
-    place = draw.randrange(len(content) + 1)
-    end = min(len(content), place + draw.choice((1, 1, 2, 4, 8, 16, 64, 256)))
+    position = draw.randrange(len(content) + 1)
+    end = min(len(content), position + draw.choice((1, 1, 2, 4, 8, 16, 64, 256)))
     kind = draw.randrange(6)
     if kind == 0 and content:
-        content[place % len(content)] ^= 1 << draw.randrange(8)
+        content[position % len(content)] ^= 1 << draw.randrange(8)
     elif kind == 1:
-        del content[place:end]
+        del content[position:end]
     elif kind == 2:
-        content[place:place] = draw.choice(TOKENS)
+        content[position:position] = draw.choice(TOKENS)
     elif kind == 3:
-        content[place:end] = draw.choice(TOKENS)
+        content[position:end] = draw.choice(TOKENS)
     elif kind == 4:
-        content[place:place] = content[place:end] * draw.choice((1, 2, 100))
+        content[position:position] = content[position:end] * draw.choice((1, 2, 100))
     else:
         other = draw.choice(corpus)
         start = draw.randrange(len(other) + 1)
-        content[place:end] = other[start : start + draw.choice((4, 16, 64, 256))]
+        content[position:end] = other[start : start + draw.choice((4, 16, 64, 256))]
 
 
 def _change_structure(draw: random.Random, content: bytes) -> bytes | None:
@@ -230,17 +230,17 @@ def _change_structure(draw: random.Random, content: bytes) -> bytes | None:
     tree, write = _tree(content)
     if write is None:
         return None
-    places = list(_places(tree))
-    if not places:
+    containers = list(_containers(tree))
+    if not containers:
         return write(draw.choice(VALUES)).encode()
-    holder, key = draw.choice(places)
+    holder, key = draw.choice(containers)
     kind = draw.randrange(5)
     if kind < 2:
         holder[key] = draw.choice(VALUES)
     elif kind == 2:
         del holder[key]
     elif kind == 3:
-        holder[key] = copy.deepcopy(draw.choice(places)[0])
+        holder[key] = copy.deepcopy(draw.choice(containers)[0])
     elif isinstance(holder, list):
         holder.append(copy.deepcopy(holder[key]))
     else:
@@ -261,12 +261,12 @@ def _tree(content: bytes) -> tuple[Any, Callable[[Any], str] | None]:
     return None, None
 
 
-def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+def _containers(tree: Any) -> Iterator[tuple[Any, Any]]:
     for key, value in list(
         tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     ):
         yield tree, key
-        yield from _places(value)
+        yield from _containers(value)
 
 
 def line(name: str, found: Result) -> str:

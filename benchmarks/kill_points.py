@@ -227,7 +227,7 @@ def arm(point: Point) -> None:
 
 
 def difference(a: Any, b: Any, where: str = "") -> str:
-    """The first place where two checkpoints differ."""
+    """The first entry in which two checkpoints differ."""
     if isinstance(a, torch.Tensor):
         same = isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
         return "" if same else where

@@ -86,19 +86,19 @@ def kill_once(folder: Path, start: int, numbers: int, after: float, at_first: bo
         return int([first, *file.readlines()][-1])
 
 
-def save_forever(folder: Path, start: int, numbers: int, told: int) -> None:
-    """Save one checkpoint after the other; the number of each that returned goes to the pipe ``told``."""
+def save_forever(folder: Path, start: int, numbers: int, pipe: int) -> None:
+    """Save one checkpoint after the other; the number of each that returned goes to ``pipe``."""
     for step in itertools.count(start):
         save_last(folder, {"step": step, "value": torch.full((numbers,), float(step))})
-        os.write(told, f"{step}\n".encode())
+        os.write(pipe, f"{step}\n".encode())
 
 
 def harm(path: Path, draw: random.Random) -> None:
     """One flipped bit, or the end cut off."""
     content = bytearray(path.read_bytes())
-    place = draw.randrange(len(content))
-    content[place] ^= 1 << draw.randrange(8)
-    path.write_bytes(content if draw.random() < 0.5 else content[:place])
+    position = draw.randrange(len(content))
+    content[position] ^= 1 << draw.randrange(8)
+    path.write_bytes(content if draw.random() < 0.5 else content[:position])
 
 
 def _step(path: Path) -> int:

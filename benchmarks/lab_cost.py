@@ -63,8 +63,8 @@ def measure(name: str, images: ImageSet, folder: Path, args: argparse.Namespace)
         assert observer is not None
         took: list[float] = []
 
-        def look(said, truth, observer=observer, took=took):  # type: ignore[no-untyped-def]
-            took.append(seconds(lambda: observer(said, truth), device))
+        def look(predictions, truth, observer=observer, took=took):  # type: ignore[no-untyped-def]
+            took.append(seconds(lambda: observer(predictions, truth), device))
 
         stepper.observer = look
         whole = seconds(lambda batch=batch: stepper([batch]), device)  # type: ignore[misc]
@@ -91,12 +91,12 @@ def main() -> None:
     print(f"{args.batch} images of {args.size} pixels, {args.threads} thread(s), {args.device}; N = {args.every}")
     print("| model | step, s | a look, s | share at N | an image of the probe, in training images |")
     print("|---|---:|---:|---:|---:|")
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         needed = args.batch * (args.steps + 1)
-        scenes = write_demo_data(Path(place) / "scenes", train=max(needed, IMAGES), val=1, size=args.size)
+        scenes = write_demo_data(Path(folder) / "scenes", train=max(needed, IMAGES), val=1, size=args.size)
         images = open_data(scenes, "train")
         for name in record.track(args.models):
-            found = measure(name, images, Path(place), args)
+            found = measure(name, images, Path(folder), args)
             share, probe = f"{100 * found['share']:.2f} %", f"{found['probe']:.2f}"
             print(f"| {name} | {found['step']:.2f} | {found['look']:.3f} | {share} | {probe} |", flush=True)
 

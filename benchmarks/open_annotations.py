@@ -72,10 +72,10 @@ def opened(case: str, path: Path) -> record.Row:
     parent, child = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=look, args=(path, child))
     process.start()
-    seconds, busy, most = parent.recv()
+    seconds, busy, peak = parent.recv()
     process.join()
-    print(f"{case}: {seconds:.2f} s ({busy:.2f} s of CPU time), peak memory {most:.0f} MiB more")
-    return {"case": case, "open_s": seconds, "open_cpu_s": busy, "peak_mib": most}
+    print(f"{case}: {seconds:.2f} s ({busy:.2f} s of CPU time), peak memory {peak:.0f} MiB more")
+    return {"case": case, "open_s": seconds, "open_cpu_s": busy, "peak_mib": peak}
 
 
 def look(path: Path, answer: Connection) -> None:

@@ -44,11 +44,14 @@ def part_of(predictions: QueryPredictions, truth: GroundTruth, part: slice) -> t
 def sides_of(predictions: QueryPredictions, truth: GroundTruth, layers: int) -> dict[str, Call]:
     batch, assigner = len(truth.boxes), Hungarian()
     one_by_one = [part_of(predictions, truth, slice(i, i + 1)) for i in range(batch)]
-    ready = [assigner.cost(said, objects)[0].numpy() for said, objects in one_by_one]
+    ready = [assigner.cost(predictions, objects)[0].numpy() for predictions, objects in one_by_one]
 
     def loop() -> Pairs:
         with torch.no_grad():
-            return [linear_sum_assignment(assigner.cost(said, objects)[0].numpy()) for said, objects in one_by_one]
+            return [
+                linear_sum_assignment(assigner.cost(predictions, objects)[0].numpy())
+                for predictions, objects in one_by_one
+            ]
 
     sides: dict[str, Call] = {"poise": lambda: assigner(predictions, truth), "scipy loop": loop}
     if importlib.util.find_spec("transformers"):
@@ -60,10 +63,10 @@ def sides_of(predictions: QueryPredictions, truth: GroundTruth, layers: int) -> 
 
 
 def same(found: Assignment, pairs: Pairs) -> float:
-    """Share of the matched queries for which both say the same object."""
+    """Share of the matched queries for which both find the same object."""
     wanted = torch.full_like(found.index, -1)
-    for row, (places, objects) in zip(wanted, pairs, strict=True):
-        row[torch.as_tensor(np.asarray(places))] = torch.as_tensor(np.asarray(objects))
+    for row, (queries, objects) in zip(wanted, pairs, strict=True):
+        row[torch.as_tensor(np.asarray(queries))] = torch.as_tensor(np.asarray(objects))
     owner = torch.where(found.positive, found.index, -1)
     matched = (owner >= 0) | (wanted >= 0)
     return float((owner == wanted)[matched].float().mean())

@@ -1,4 +1,4 @@
-"""What every benchmark writes with ``--json FILE``: its rows beside machine, versions, date and settings.
+"""What every benchmark writes with ``--json FILE``: its rows with machine, versions, date and settings.
 
 A row is a dictionary: ``case`` names it, numbers are measures. How a measure's name ends says what is better:
 
@@ -85,9 +85,9 @@ def machine() -> dict[str, Any]:
 
 def headline() -> str:
     """The machine and the versions in one line, for the top of a table."""
-    said = machine()
+    facts = machine()
     parts = [f"{name} {version}" for name, version in versions().items() if name in ("torch", "torchvision")]
-    return f"{said['processor']}, {said['cores']} cores, {said['gpu']}; {', '.join(parts)}"
+    return f"{facts['processor']}, {facts['cores']} cores, {facts['gpu']}; {', '.join(parts)}"
 
 
 def write(path: Path | None, benchmark: str, settings: argparse.Namespace | dict[str, Any], rows: list[Row]) -> None:

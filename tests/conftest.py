@@ -37,7 +37,7 @@ def shared() -> Path:
     """The sibling folder with real pictures and golden numbers, where a checkout has one."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
-        pytest.skip("needs the folder 'shared' beside the repository (real data, golden numbers)")
+        pytest.skip("needs the folder 'shared' next to the repository (real data, golden numbers)")
     return folder
 
 

@@ -179,7 +179,7 @@ def test_run_folders_never_collide(tmp_path: Path) -> None:
 
 
 def test_prediction_options_are_explicit_and_select(model_file: Path) -> None:
-    """Fewer detections with a low IoU threshold of NMS, at most as many as asked, and of the named classes alone."""
+    """Fewer detections with a low IoU threshold of NMS, at most ``max_detections``, and of the named classes alone."""
     detector = Detector(model_file, device="cpu")
     (everything,) = detector.predict(SCENE, score_threshold=0.0, nms_threshold=1.0, max_detections=1000)
     (default,) = detector.predict(SCENE, score_threshold=0.0)

@@ -54,8 +54,8 @@ def test_only_ratios_leave_seconds_out(
 ) -> None:
     before, after = written(record, tmp_path / "a.json", 1.0, 2.0), written(record, tmp_path / "b.json", 9.0, 2.0)
     assert compare.main([str(before), str(after), "--only", "ratio"]) == 0
-    said = capsys.readouterr().out
-    assert "peer_ratio" in said and "step_s" not in said and "0 of 1 measures" in said
+    output = capsys.readouterr().out
+    assert "peer_ratio" in output and "step_s" not in output and "0 of 1 measures" in output
 
 
 def test_a_measure_that_is_gone_fails(record: ModuleType, compare: ModuleType, tmp_path: Path) -> None:
@@ -78,13 +78,13 @@ def test_what_cannot_be_compared_is_said(
     assert "not written by a benchmark" in capsys.readouterr().err
 
 
-def test_faults_of_the_proof_that_tests_find_them_still_have_their_place(tmp_path: Path) -> None:
+def test_faults_of_the_proof_that_tests_find_them_can_still_be_put_in(tmp_path: Path) -> None:
     """benchmarks/mutations.py puts each of them into a copy of the sources and runs the tests that should notice."""
     assert len({fault.name for fault in mutations.FAULTS}) == len(mutations.FAULTS) >= 10
     mutations.copy_sources(tmp_path / "copy")
     for fault in mutations.FAULTS:
         file = tmp_path / "copy" / "src" / "poise" / fault.file
-        text = mutations.put_in(fault, tmp_path / "copy")  # raises where its place is gone
+        text = mutations.put_in(fault, tmp_path / "copy")  # raises where the replaced text is gone
         assert file.read_text(encoding="utf-8") != text
         file.write_text(text, encoding="utf-8")
         for word in fault.tests.split():

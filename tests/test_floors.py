@@ -74,7 +74,7 @@ def may_import(room: str, other: str) -> bool:
 
 def test_every_room_stands_on_a_floor() -> None:
     rooms = {room_of(module) for module in modules()} - {"poise", "__main__"}
-    assert rooms <= set(FLOOR), f"place {sorted(rooms - set(FLOOR))} on a floor (docs/architecture.md and this test)"
+    assert rooms <= set(FLOOR), f"put {sorted(rooms - set(FLOOR))} on a floor (docs/architecture.md and this test)"
 
 
 def test_the_picture_and_the_page_show_every_room() -> None:

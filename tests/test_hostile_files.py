@@ -143,8 +143,8 @@ def test_an_archive_that_claims_more_than_it_holds(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
         names = [entry.filename.encode() for entry in archive.infolist() if entry.file_size > 100_000]
-    place = content.rindex(names[0]) - 46 + 24  # the size that the central directory tells
-    content[place : place + 4] = (900_000_000).to_bytes(4, "little")
+    position = content.rindex(names[0]) - 46 + 24  # the size in the central directory
+    content[position : position + 4] = (900_000_000).to_bytes(4, "little")
     path.write_bytes(content)
     with pytest.raises(DamagedFile):
         load_weights(path)

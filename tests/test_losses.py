@@ -117,8 +117,8 @@ def test_varifocal_module_on_a_yolo() -> None:
     count = sum(int((wanted > 0).sum()) for _, wanted in levels)
     loss = losses.VarifocalLoss()
     by_level = [loss(outputs[..., 4], wanted, count) for outputs, wanted in levels]
-    joined = [torch.cat([part[i].flatten() for part in ((o[..., 4], w) for o, w in levels)]) for i in (0, 1)]
-    torch.testing.assert_close(sum(by_level), loss(*joined))
+    flat = [torch.cat([part[i].flatten() for part in ((o[..., 4], w) for o, w in levels)]) for i in (0, 1)]
+    torch.testing.assert_close(sum(by_level), loss(*flat))
     outputs, wanted = levels[0]
     classes = functional.one_hot(torch.arange(4).repeat(2 * 3 * 64)).reshape(2, 3, 16, 16, 4) * wanted[..., None]
     logits = outputs[..., 5:].clone().requires_grad_()

@@ -1,7 +1,7 @@
 """The DETR family against the originals: features, every loss term, gradient norms, detections.
 
 Random weights leave these models less room than dense ones: a decoder whose queries are ordered by score turns a
-difference in the seventh digit into another query at another place.
+difference in the seventh digit into another query at another position.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_no_machine_paths_are_shipped() -> None:
 
 
 def _found(files: list[Path], pattern: re.Pattern[str]) -> list[str]:
-    """Every line that matches, with its place."""
+    """Every line that matches, with file and number."""
     numbered = ((path, number, line) for path in files for number, line in enumerate(_lines(path), 1))
     return [f"{short(path)}:{number}: {line.strip()}" for path, number, line in numbered if pattern.search(line)]
 

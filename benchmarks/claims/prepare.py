@@ -77,7 +77,7 @@ def _photograph(path: Path) -> Path:
     """The picture of an annotation file: same name, whatever the spelling of its suffix."""
     found = [other for other in sorted(path.parent.glob(f"{path.stem}.*")) if other.suffix.lower() in (".jpg", ".png")]
     if not found:
-        raise FileNotFoundError(f"{path}: no photograph of that name beside it")
+        raise FileNotFoundError(f"{path}: no photograph of that name in its folder")
     return found[0]
 
 

@@ -20,12 +20,12 @@ NUMBERS = golden("assigners")
 
 @pytest.mark.parametrize("scene", range(8))
 def test_golden(scene: int) -> None:
-    shares, logits = NUMBERS[f"s{scene}_query_boxes_cxcywh_norm"][None], NUMBERS[f"s{scene}_query_logits"][None]
-    boxes = denormalize_boxes(shares, torch.tensor([[256.0, 320.0]]))
+    normalized, logits = NUMBERS[f"s{scene}_query_boxes_cxcywh_norm"][None], NUMBERS[f"s{scene}_query_logits"][None]
+    boxes = denormalize_boxes(normalized, torch.tensor([[256.0, 320.0]]))
     priors = Priors(boxes, torch.ones(boxes.shape[1]), (boxes.shape[1],))
     target = {"boxes": NUMBERS[f"s{scene}_gt_boxes"], "labels": NUMBERS[f"s{scene}_gt_labels"]}
     truth = GroundTruth.collate([target], [(256, 320)])
-    found = Hungarian()(QueryPredictions(priors, logits, boxes, shares), truth)
+    found = Hungarian()(QueryPredictions(priors, logits, boxes, normalized), truth)
     assert torch.equal(
         torch.where(found.positive, found.index + 1, 0)[0], NUMBERS[f"s{scene}_hungarian_gt_inds"].long()
     )
@@ -76,9 +76,9 @@ def test_more_objects_than_queries() -> None:
 
 def test_queries_that_are_not_finite_are_never_matched() -> None:
     predictions, truth = few(6, [5, 5])
-    logits, shares = predictions.logits.clone(), predictions.normalized_boxes.clone()
-    logits[0, :3], shares[1] = torch.nan, torch.inf
-    found = Hungarian()(replace(predictions, logits=logits, normalized_boxes=shares), truth)
+    logits, normalized = predictions.logits.clone(), predictions.normalized_boxes.clone()
+    logits[0, :3], normalized[1] = torch.nan, torch.inf
+    found = Hungarian()(replace(predictions, logits=logits, normalized_boxes=normalized), truth)
     assert found.positive.sum(1).tolist() == [3, 0]
     assert not found.positive[0, :3].any() and bool(found.quality.isfinite().all())
 

@@ -80,9 +80,9 @@ def slow_max_iou(anchors: list[Box], objects: list[Box], rule: MaxIoU) -> list[i
         best = max(row, default=0.0)
         result.append(row.index(best) if row and best >= rule.positive else (-1 if best < rule.negative else -2))
     for g in range(len(objects)):
-        most = max(row[g] for row in table)
+        highest = max(row[g] for row in table)
         for n, row in enumerate(table):
-            if rule.low_quality and most >= rule.least and most > 0 and row[g] == most:
+            if rule.low_quality and highest >= rule.least and highest > 0 and row[g] == highest:
                 result[n] = g
     return result
 

@@ -45,10 +45,10 @@ def matches(right: float, seed: int) -> Matches:
 def finished(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """Results of every run; DW is right far more often than VarifocalNet, the others alike."""
     results: dict[str, Any] = {}
-    shares = {"DW": 0.9, "VarifocalNet": 0.3}
+    fractions = {"DW": 0.9, "VarifocalNet": 0.3}
     while runs := due(results, [CLAIM]):
         for run in runs:
-            share = shares.get(run.variant, 0.3)
+            share = fractions.get(run.variant, 0.3)
             result = {"claim": 1, "variant": run.variant, "data": run.data, "rate": run.rate, "cpu_minutes": 6.0}
             result |= {
                 "val_ap": share,

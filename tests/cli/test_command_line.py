@@ -1,4 +1,4 @@
-"""Help, version, unknown words: what every command shares."""
+"""Help, version, unknown words: common to all commands."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_module_and_command_are_one() -> None:
 )
 def test_wrong_words_are_named(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == code
-    said = capsys.readouterr()
-    assert message in said.err.lower() or message in said.err
-    assert "Traceback" not in said.err
-    assert said.err.startswith("poise: ")
-    assert len(said.err.splitlines()) == 1
+    output = capsys.readouterr()
+    assert message in output.err.lower() or message in output.err
+    assert "Traceback" not in output.err
+    assert output.err.startswith("poise: ")
+    assert len(output.err.splitlines()) == 1
 
 
 def test_debug_shows_where(tmp_path: Path) -> None:

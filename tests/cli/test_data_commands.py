@@ -100,9 +100,9 @@ def test_check_draws_what_was_read(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_check_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path)]) == 1
-    said = capsys.readouterr().err
-    assert str(tmp_path) in said
-    assert said.startswith("poise: ")
+    output = capsys.readouterr().err
+    assert str(tmp_path) in output
+    assert output.startswith("poise: ")
 
 
 @pytest.mark.slow

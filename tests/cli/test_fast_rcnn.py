@@ -1,4 +1,4 @@
-"""Fast R-CNN by its name: proposals of another model, training, evaluation, and what is said without them."""
+"""Fast R-CNN by its name: proposals of another model, training, evaluation, and the message without them."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_saved_proposals_are_the_first_stages_in_original_pixels(
     assert {one["category_id"] for one in written} == {1}
     words = ["eval", str(proposals["sister"]), "--data", str(demo_data), "--batch-size", "1", "--json"]
     assert main([*words, "--save-proposals", str(proposals["val"]) + ".again"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["proposals"] == len(written) and 0 <= said["recall_50_95"] <= said["recall_50"] <= 1
+    output = json.loads(capsys.readouterr().out)
+    assert output["proposals"] == len(written) and 0 <= output["recall_50_95"] <= output["recall_50"] <= 1
     assert Path(str(proposals["val"]) + ".again").read_text() == proposals["val"].read_text()
 
 
@@ -105,8 +105,8 @@ def test_without_proposals_the_cure_is_named(
     }
     capsys.readouterr()
     assert main([command, *words[command]]) == 1
-    said = capsys.readouterr().err
-    assert "propos" in said and "--proposals FILE" in said
+    output = capsys.readouterr().err
+    assert "propos" in output and "--proposals FILE" in output
 
 
 def test_a_model_that_proposes_refuses_a_file(

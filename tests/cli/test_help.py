@@ -107,9 +107,9 @@ print(json.dumps([code, 'torch' in sys.modules]), file=sys.stderr)
 )
 def test_no_torch_is_loaded_for_help_lists_and_errors_of_names(words: list[str], code: int, message: str) -> None:
     run = subprocess.run([sys.executable, "-c", QUICK.format(words=words)], capture_output=True, text=True, check=False)
-    said = run.stdout + run.stderr
-    assert json.loads(run.stderr.splitlines()[-1]) == [code, False], said
-    assert message in said
+    output = run.stdout + run.stderr
+    assert json.loads(run.stderr.splitlines()[-1]) == [code, False], output
+    assert message in output
 
 
 def test_the_table_has_the_models_and_options_that_are_built() -> None:

@@ -82,7 +82,7 @@ def test_every_command_only_reads_the_data_and_never_asks_the_network(
     for name, words in every_command(trained, data, tmp_path).items():
         assert main(words) == 0, name
         assert snapshot(data) == before, f"{name} wrote into the data folder"
-        assert not offline, f"{name} asked the network: {offline}"
+        assert not offline, f"{name} used the network: {offline}"
 
 
 def test_weights_are_fetched_only_where_the_recipe_says_so(
@@ -106,11 +106,11 @@ def test_weights_are_fetched_only_where_the_recipe_says_so(
             raise OSError("the network is off")
         return create(name, *arguments, pretrained=pretrained, **more)
 
-    asked: list[str] = []
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda address, **_: asked.append(address))
+    addresses: list[str] = []
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda address, **_: addresses.append(address))
     monkeypatch.setattr(timm, "create_model", fetching)
     assert main([*words, "--model.backbone-weights", "imagenet"]) == 1
-    assert len(asked) <= 1 and all("/timm/resnet18.tv_in1k/" in address for address in asked)
+    assert len(addresses) <= 1 and all("/timm/resnet18.tv_in1k/" in address for address in addresses)
     assert fetched == ["resnet18.tv_in1k"] and "or 'none'" in capsys.readouterr().err
 
 

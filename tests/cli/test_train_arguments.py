@@ -162,9 +162,9 @@ def test_an_ill_typed_saved_recipe_names_file_and_setting(tmp_path: Path, capsys
     path = tmp_path / "mine.yaml"
     path.write_text("schedule:\n  epochs: twelve\n")
     assert main(["train", "--config", str(path), "--data", "x"]) == 1
-    said = capsys.readouterr().err
-    assert str(path) in said
-    assert "schedule.epochs" in said
+    output = capsys.readouterr().err
+    assert str(path) in output
+    assert "schedule.epochs" in output
 
 
 def test_run_folders_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

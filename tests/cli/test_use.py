@@ -26,10 +26,10 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that a failing command says."""
     capsys.readouterr()
     assert main(words) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("poise: ")
-    assert "Traceback" not in said
-    return said
+    output = capsys.readouterr().err
+    assert output.startswith("poise: ")
+    assert "Traceback" not in output
+    return output
 
 
 def test_training_leaves_a_run_folder(trained: Path) -> None:
@@ -214,8 +214,8 @@ def test_published_weights_are_read_by_predict_and_export(tmp_path: Path, capsys
     (record,) = json.loads(capsys.readouterr().out)
     assert len(record["detections"]) <= 2 and {one["name"] for one in record["detections"]} <= {"person"}
     assert main(["predict", str(tmp_path / "published.pth"), *words[2:]]) == 1
-    said = capsys.readouterr().err
-    assert "checkpoint of an original project" in said and "--weights" in said and "truncated" not in said
+    output = capsys.readouterr().err
+    assert "checkpoint of an original project" in output and "--weights" in output and "truncated" not in output
     assert main(["export", "nanodet_plus_m_320", "--out", str(tmp_path / "model.onnx")]) == 1
     assert "has random weights: give --weights FILE" in capsys.readouterr().err
 
@@ -251,5 +251,5 @@ def test_progress_counts_images_and_the_time_left(
     counter = ImageCounter(40, shown=True)
     counter(10)
     counter(20)
-    assert "10/40 images, 0:30 left" in (said := capsys.readouterr().err) and "30/40 images, 0:10 left" in said
+    assert "10/40 images, 0:30 left" in (output := capsys.readouterr().err) and "30/40 images, 0:10 left" in output
     assert clock(3725) == "1:02:05"

@@ -44,7 +44,7 @@ def read_everywhere(path: Path, split: str = "train", **settings: str) -> Object
 
 @lru_cache
 def tiny_detector() -> Detector:
-    """A model that is only asked for its preprocessing."""
+    """A model of which only the preprocessing is used."""
     return Detector(create_model("atss_r18_fpn", 2, image_size=32, backbone="test_byobnet", channels=8, depth=1))
 
 

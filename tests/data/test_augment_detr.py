@@ -27,38 +27,38 @@ def scene_of(height: int, width: int, boxes: Sequence[Sequence[float]], value: i
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """The next whole numbers to be drawn; filled with the ranges that were asked for."""
-    asked: list[tuple[int, int]] = []
+    """The next whole numbers to be drawn; filled with the ranges that were requested."""
+    ranges: list[tuple[int, int]] = []
     rest = iter(numbers)
 
     def next_number(least: int, greatest: int) -> int:
-        asked.append((least, greatest))
+        ranges.append((least, greatest))
         return next(rest)
 
     monkeypatch.setattr(geometry_room, "whole_number", next_number)
-    return asked
+    return ranges
 
 
 def test_the_crop_draws_from_the_published_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = drawn(monkeypatch, [1, 450, 384, 30, 200])
+    ranges = drawn(monkeypatch, [1, 450, 384, 30, 200])
     scene = scene_of(250, 400, [[100, 50, 200, 150], [0, 0, 20, 20]])
     crop = resized_crop(scene, (400, 500, 600), 4200, (384, 600))
-    assert asked == [(0, 2), (384, 500), (384, 600), (0, 500 - 450), (0, 800 - 384)]  # the image is 500 x 800 then
+    assert ranges == [(0, 2), (384, 500), (384, 600), (0, 500 - 450), (0, 800 - 384)]  # the image is 500 x 800 then
     assert size_of(crop) == (450, 384)
     torch.testing.assert_close(plain_boxes(crop), torch.tensor([[0.0, 70.0, 200.0, 270.0]]))  # the second is cut away
     assert int(crop["image"][0, 160, 100]) == 1 and int(crop["image"][0, 300, 100]) == 10
 
 
 def test_small_images_are_cropped_no_further_than_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = drawn(monkeypatch, [0, 400, 400, 0, 0])
+    ranges = drawn(monkeypatch, [0, 400, 400, 0, 0])
     crop = resized_crop(scene_of(100, 100, [[10, 10, 20, 20]]), (400, 500, 600), 4200, (384, 600))
-    assert asked[1:] == [(384, 400), (384, 400), (0, 0), (0, 0)] and size_of(crop) == (400, 400)
+    assert ranges[1:] == [(384, 400), (384, 400), (0, 0), (0, 0)] and size_of(crop) == (400, 400)
 
 
 def test_the_longer_side_has_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = drawn(monkeypatch, [2, 133, 600, 0, 0])
+    ranges = drawn(monkeypatch, [2, 133, 600, 0, 0])
     resized_crop(scene_of(50, 500, []), (400, 500, 600), 1333, (384, 600))
-    assert asked[1] == (133, 133) and asked[2] == (384, 600)
+    assert ranges[1] == (133, 133) and ranges[2] == (384, 600)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -96,9 +96,9 @@ def test_jitter_on_a_square(factor: float, monkeypatch: pytest.MonkeyPatch) -> N
     side = 64
     (high, wide), _ = literal_jitter(scene, side, factor, 0, 0)
     top, left = max(high - side, 0) // 2, max(wide - side, 0) // 3
-    asked = drawn(monkeypatch, [top, left])
+    ranges = drawn(monkeypatch, [top, left])
     found = canvas_jitter(scene, side, (0.1, 2.0))
-    assert asked == [(0, max(high - side, 0)), (0, max(wide - side, 0))]
+    assert ranges == [(0, max(high - side, 0)), (0, max(wide - side, 0))]
     assert size_of(found) == (side, side)
     torch.testing.assert_close(plain_boxes(found), literal_jitter(scene, side, factor, top, left)[1])
     gray = (found["image"] == FILL).all(0)
@@ -155,7 +155,7 @@ def test_regions_are_neither_pasted_nor_cut() -> None:
 
 
 def never() -> Scene:
-    raise AssertionError("no second image was asked for")
+    raise AssertionError("a second image was requested")
 
 
 def run(settings: AugmentSettings, scene: Scene, partner: Callable[[], Scene] = never, seed: int = 0) -> Scene:

@@ -19,12 +19,12 @@ def test_mosaic_boxes_follow_pixels(seed: int) -> None:
     sizes = ((90, 120), (120, 90), (60, 60), (100, 200))
     scenes = [colored_scene(*s, c, seed, crowd=(4,)) for s, c in zip(sizes, colors, strict=True)]
     with seeded(seed):
-        joined = mosaic(scenes, 110, 130)
-    assert size_of(joined) == (110, 130)
-    assert assert_boxes_are_where_colors_are(joined, 2) >= 3
-    assert joined["iscrowd"].tolist() == [label == 4 for label in joined["labels"].tolist()]
-    shown = [c for c in range(12) if extent(joined["image"], c) is not None]
-    assert set(joined["labels"].tolist()) - set(shown) == set()
+        combined = mosaic(scenes, 110, 130)
+    assert size_of(combined) == (110, 130)
+    assert assert_boxes_are_where_colors_are(combined, 2) >= 3
+    assert combined["iscrowd"].tolist() == [label == 4 for label in combined["labels"].tolist()]
+    shown = [c for c in range(12) if extent(combined["image"], c) is not None]
+    assert set(combined["labels"].tolist()) - set(shown) == set()
 
 
 def test_a_mosaic_loses_no_object_that_is_well_visible() -> None:
@@ -33,14 +33,14 @@ def test_a_mosaic_loses_no_object_that_is_well_visible() -> None:
     for seed in range(20):
         scenes = [colored_scene(90, 90, [color], seed) for color in range(4)]
         with seeded(seed):
-            joined = mosaic(scenes, 100, 100)
+            combined = mosaic(scenes, 100, 100)
         for color, scene in enumerate(scenes):
             box = plain_boxes(scene)[0]
             largest = float((box[2:] - box[:2]).prod()) * (TILE_FACTORS[1] * 100 / 90) ** 2
-            image = joined["image"].as_subclass(Tensor)
+            image = combined["image"].as_subclass(Tensor)
             if int((image == COLOURS[color][:, None, None]).all(0).sum()) > 0.2 * largest:
                 annotated += 1
-                assert color in joined["labels"].tolist()
+                assert color in combined["labels"].tolist()
     assert annotated > 8
 
 

@@ -26,8 +26,8 @@ def test_the_photographs_of_cards(shared: Path, tmp_path: Path, capsys: pytest.C
     out = tmp_path / "run"
     words = ["train", "atss_r18_fpn", *MODEL, "--data", str(data), "--out", str(out), "--device", "cpu"]
     assert main([*words, "--epochs", "1", "--batch-size", "16", "--workers", "0"]) == 0
-    said = capsys.readouterr().out
-    assert "296 training images, 67 validation images" in said and "no split val: validating on test" in said
+    output = capsys.readouterr().out
+    assert "296 training images, 67 validation images" in output and "no split val: validating on test" in output
     assert main(["eval", str(out), "--data", str(data), "--split", "test", "--device", "cpu", "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert (metrics["counts"]["images"], metrics["counts"]["objects"]) == (67, 143)

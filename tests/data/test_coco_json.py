@@ -42,8 +42,8 @@ def mixed(odd: int) -> list[dict[str, Any]]:
     draw = random.Random(odd)
     rows = [PLAIN | {"id": i, "segmentation": [[i, 2.25, 3, 4, -5.5, 6], [1, 2, 3, 4, 5, 6]]} for i in range(1, 200)]
     for change in draw.sample(ODD, odd):
-        place = draw.randrange(len(rows))
-        rows[place] = rows[place] | change
+        row = draw.randrange(len(rows))
+        rows[row] = rows[row] | change
     return rows
 
 

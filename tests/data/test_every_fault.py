@@ -48,9 +48,9 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """What a failing command says: a message, and no traceback."""
     capsys.readouterr()
     assert main(words) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("poise: ") and "Traceback" not in said
-    return said
+    output = capsys.readouterr().err
+    assert output.startswith("poise: ") and "Traceback" not in output
+    return output
 
 
 def test_there_are_many_kinds() -> None:
@@ -73,8 +73,8 @@ def test_train_stops_with_its_name_or_goes_on(
     if case.effect == "note":
         assert main(words) == 0
         return
-    said = fails(words, capsys)
-    assert (case.kind if case.effect == "record" else "10.png" if case.effect == "image" else str(data)) in said
+    output = fails(words, capsys)
+    assert (case.kind if case.effect == "record" else "10.png" if case.effect == "image" else str(data)) in output
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
@@ -83,10 +83,10 @@ def test_train_goes_on_without_it_where_told_to(
     case: Case, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*TRAIN, "--data", str(data), "--out", str(tmp_path / "run"), "--data.on-bad-data", "skip"]
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert main(words) == 0
-    assert "10.png" in "".join(str(one.message) for one in told)
+    assert "10.png" in "".join(str(one.message) for one in caught)
     assert (tmp_path / "run" / "last.pt").is_file()
 
 
@@ -98,8 +98,8 @@ def test_eval_stops_with_its_name_or_goes_on(
     if case.effect == "note":
         assert main(words) == 0
         return
-    said = fails(words, capsys)
-    assert (case.kind if case.effect == "record" else "10.png" if case.effect == "image" else str(data)) in said
+    output = fails(words, capsys)
+    assert (case.kind if case.effect == "record" else "10.png" if case.effect == "image" else str(data)) in output
     skip = [*words, "--on-bad-data", "skip"]
     if case.effect == "record":
         assert main(skip) == 0

@@ -1,4 +1,4 @@
-"""Every kind of fault, one by one: refused with its place, or exactly the faulty record left out."""
+"""Every kind of fault, one by one: refused with file and record, or exactly the faulty record left out."""
 
 from __future__ import annotations
 

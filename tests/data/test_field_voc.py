@@ -1,4 +1,4 @@
-"""Pascal VOC data as users have it: XML in many places and encodings, lists with names of all kinds."""
+"""Pascal VOC data as users have it: XML in many folders and encodings, lists with names of all kinds."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_a_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = fuzz(Reader((), write, read, DataError), 30.0, random.Random(0), executions=20)
     kinds = {"crash": "ZeroDivisionError", "hang": "Hang", "hunger": "MemoryError"}
-    assert [place.split()[0] for place in found.crashes] == [kinds[fault]]
+    assert [location.split()[0] for location in found.crashes] == [kinds[fault]]
 
 
 @pytest.mark.parametrize(

@@ -283,8 +283,8 @@ def test_workers_are_no_more_than_the_cores(tmp_path: Path, monkeypatch: pytest.
     """PyTorch's warning of more workers is an error in this file."""
     records = write_records(tmp_path, [1, 2])
     monkeypatch.setattr("poise.data.loader.usable_cores", lambda: 1)
-    for asked, given in ((0, 0), (1, 1), (64, 1)):
-        loader = train_loader(records, PLAIN, SMALL, batch_size=1, workers=asked)
+    for requested, given in ((0, 0), (1, 1), (64, 1)):
+        loader = train_loader(records, PLAIN, SMALL, batch_size=1, workers=requested)
         assert loader._loader.num_workers == given
     monkeypatch.undo()
     loader = train_loader(records, PLAIN, SMALL, batch_size=1, workers=64)

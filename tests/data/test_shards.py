@@ -97,8 +97,8 @@ def test_shards_end_at_their_size_and_are_what_webdataset_reads(folder: Path, tm
     with tarfile.open(paths[1]) as tar:
         names = tar.getnames()
         assert names == ["000000002.png", "000000002.json", "000000003.png", "000000003.json"]
-        said = json.load(tar.extractfile("000000003.json"))
-        assert said["bbox"] == [[10, 20, 30, 40]] and said["category_id"] == [9] and said["image_id"] == 3
+        fields = json.load(tar.extractfile("000000003.json"))
+        assert fields["bbox"] == [[10, 20, 30, 40]] and fields["category_id"] == [9] and fields["image_id"] == 3
         assert tar.extractfile("000000003.png").read() == (data / "3.png").read_bytes()
 
 

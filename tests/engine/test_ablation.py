@@ -1,4 +1,4 @@
-"""Ablations as runs: what is done stays, what stopped goes on, what breaks is told, and the table is the runs' mean."""
+"""Ablations as runs: finished runs stay, stopped runs continue, failures are reported, the table has means."""
 
 from __future__ import annotations
 
@@ -119,12 +119,12 @@ def test_a_run_that_breaks_is_told_and_the_others_go_on(
         return own(recipe, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine_ablation, "train", breaks)
-    said: list[str] = []
+    reported: list[str] = []
     recipe = with_settings(recipe, {"data.workers": 0})
-    result = ablate(recipe, PAIR, out=tmp_path, progress_display="none", report=said.append)
+    result = ablate(recipe, PAIR, out=tmp_path, progress_display="none", report=reported.append)
     assert [one.state for one in result.states] == ["failed", "done"]
     assert result.exit_code == 1
-    assert "failed: loss 'cls' is not finite at step 0" in said
+    assert "failed: loss 'cls' is not finite at step 0" in reported
     assert result.markdown.read_text(encoding="utf-8").splitlines()[2] == "| five | - | - | - | - | - | - | - | 0 |"
 
 

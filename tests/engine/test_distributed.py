@@ -143,9 +143,9 @@ def test_a_bad_loss_in_one_process_is_named_by_it(tmp_path: Path, capfd: pytest.
         training.run()
 
     assert on_ranks(2, work) == [1, 1], "both end"
-    said = capfd.readouterr().err
-    assert re.search(r"TrainingDiverged: process 1: loss heat = nan at step 5", said)
-    assert "process 0: " not in said, "it only shares the gradient"
+    output = capfd.readouterr().err
+    assert re.search(r"TrainingDiverged: process 1: loss heat = nan at step 5", output)
+    assert "process 0: " not in output, "it only shares the gradient"
     assert read_safely(tmp_path / "failed.pt")["training"]["step"] == 4
 
 

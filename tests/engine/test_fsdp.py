@@ -79,7 +79,7 @@ def steps_of_a_detr(processes: Processes, out: Path, fsdp: bool) -> None:
     recipe = Recipe(train=settings, optimizer=OptimizerSettings("sgd", lr=1e-3))
     state = TrainingState(network, recipe, processes.device)
     network.train()
-    stepper, said = Stepper(state, processes, settings), []
+    stepper, steps = Stepper(state, processes, settings), []
     for step in range(2):
         generator = torch.Generator().manual_seed(10 * step + processes.rank)
         corner = torch.rand(2, 2, generator=generator) * 30
@@ -87,10 +87,10 @@ def steps_of_a_detr(processes: Processes, out: Path, fsdp: bool) -> None:
         pixels = torch.randn(1, 3, 64, 64, generator=generator)
         state.rate = 1e-3
         record = stepper([Batch(pixels, GroundTruth.collate([target], [(64, 64)]), torch.tensor([0]))])
-        said.append({"losses": record.values, "norm": record.norm})
+        steps.append({"losses": record.values, "norm": record.norm})
     tensors = state.tensors()
     if processes.first:
-        torch.save({"said": said, "weights": tensors["network"], "ema": tensors["ema"]}, out)
+        torch.save({"steps": steps, "weights": tensors["network"], "ema": tensors["ema"]}, out)
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_a_detr_in_shares_says_and_learns_the_same(tmp_path: Path) -> None:
     for name, fsdp in (("copies", False), ("shares", True)):
         assert on_ranks(2, lambda p, n=name, s=fsdp: steps_of_a_detr(p, tmp_path / n, s)) == [0, 0]
     copies, shares = (torch.load(tmp_path / name, weights_only=True) for name in ("copies", "shares"))
-    for one, other in zip(copies["said"], shares["said"], strict=True):
+    for one, other in zip(copies["steps"], shares["steps"], strict=True):
         torch.testing.assert_close(other["losses"], one["losses"], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(other["norm"], one["norm"], rtol=1e-3, atol=0)
     for part in ("weights", "ema"):

@@ -56,8 +56,8 @@ def test_a_gradient_that_is_not_finite_is_found_too(training: tiny_training.Trai
     assert torch.equal(weight.detach(), before)
 
 
-def spoil(training: tiny_training.Training, places: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the network report predictions of which so many places of a batch are not finite."""
+def spoil(training: tiny_training.Training, nonfinite: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the network report predictions of which so many priors of a batch are not finite."""
     forward = training.state.network.forward
 
     def reporting(batch: Batch, progress: Progress) -> StepOutput:
@@ -65,8 +65,8 @@ def spoil(training: tiny_training.Training, places: int, monkeypatch: pytest.Mon
         count = len(batch.pixels)
         priors = Priors(torch.zeros(1, 16, 4), torch.ones(16), (16,))
         logits, boxes = torch.zeros(count, 16, 2), torch.zeros(count, 16, 4)
-        logits.view(-1, 2)[:places, 1] = torch.inf
-        boxes.view(-1, 4)[0, 3] = torch.nan  # one of those places once more
+        logits.view(-1, 2)[:nonfinite, 1] = torch.inf
+        boxes.view(-1, 4)[0, 3] = torch.nan  # one of those priors once more
         none = torch.zeros(count, 16, dtype=torch.bool)
         assignment = Assignment(torch.zeros(count, 16, dtype=torch.int64), none, none, torch.zeros(count, 16))
         return StepOutput(output.losses, {"dense": Match(Predictions(priors, logits, boxes), assignment)})

@@ -68,7 +68,7 @@ def test_a_logger_gets_the_numbers_and_a_resumed_run_continues_its_run(
 
 def test_no_logger_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("opened without being asked for")
+        raise AssertionError("opened without a request")
 
     for name in loggers.LOGGERS:
         monkeypatch.setitem(loggers.LOGGERS, name, refuse)

@@ -1,4 +1,4 @@
-"""Tables, displays, and fused optimizers told by a tensor."""
+"""Tables, displays, and fused optimizers switched off by a tensor."""
 
 from __future__ import annotations
 

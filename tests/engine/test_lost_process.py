@@ -66,11 +66,11 @@ def test_the_others_end_in_bounded_time(
     codes, waited = end_of_both(tmp_path, fate, patience)
     assert codes == [1, code]
     assert waited < AT_ONCE + (patience if fate is hang else 0)
-    said = capfd.readouterr().err
-    assert "LostProcess: another process of this run has ended or does not respond" in said
-    assert "--resume continues from the last checkpoint" in said
+    output = capfd.readouterr().err
+    assert "LostProcess: another process of this run has ended or does not respond" in output
+    assert "--resume continues from the last checkpoint" in output
     if fate is fail:
-        assert "OSError: this rank's disk is gone" in said
+        assert "OSError: this rank's disk is gone" in output
     assert (tmp_path / "last.pt").is_file()
 
 

@@ -50,11 +50,11 @@ def test_nothing_is_downloaded_where_the_weights_hold_the_backbone(
     create = timm.create_model
 
     def offline(name: str, *arguments: object, pretrained: bool = False, **more: object) -> object:
-        assert not pretrained, "asked for a download"
+        assert not pretrained, "a download was requested"
         return create(name, *arguments, pretrained=pretrained, **more)
 
     def look_up(address: str, **more: object) -> None:
-        raise AssertionError(f"asked for a download of {address}")
+        raise AssertionError(f"a download was requested of {address}")
 
     monkeypatch.setattr(timm, "create_model", offline)
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", look_up)
@@ -62,5 +62,5 @@ def test_nothing_is_downloaded_where_the_weights_hold_the_backbone(
     key = "network.branch.head.classes.bias"
     assert torch.equal(model.state_dict()[key], trained.state_dict()[key])
     assert "tensors" in notes[0]
-    with pytest.raises(AssertionError, match="asked for a download"):
+    with pytest.raises(AssertionError, match="a download was requested"):
         build_model(with_options(recipe, {"weights": ""}), classes, fresh=True)

@@ -46,7 +46,7 @@ def in_a_process(work: Callable[[], None], interfere: Callable[[int], None] = la
 def train(
     out: Path, recipe: Recipe, *, workers: int = 0, at_step: int = -1, signal_name: str = "SIGKILL", in_save: int = -1
 ) -> None:
-    """A training that goes on where ``out`` stands, and sends itself a signal where asked."""
+    """A training that goes on where ``out`` stands, and sends itself a signal at the given step."""
     torch.use_deterministic_algorithms(True)
     with locked(out):
         training = tiny_training.tiny_training(out, recipe, workers=workers)
@@ -178,8 +178,8 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_previous(
         last.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
     assert in_a_process(lambda: train(tmp_path, RECIPES["adamw"])) == 0
     assert_same_end(tmp_path, undisturbed["adamw"])
-    said = capfd.readouterr().out
-    assert damage == "missing" or ("last.pt is damaged" in said and "continuing from previous.pt" in said)
+    output = capfd.readouterr().out
+    assert damage == "missing" or ("last.pt is damaged" in output and "continuing from previous.pt" in output)
 
 
 def test_two_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:

@@ -162,8 +162,8 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
     assert (stopped.stopped_by, stopped.exit_code, stopped.epochs) == ("SIGTERM", 143, 1)
     monkeypatch.undo()
     done = run(tmp_path, squares, with_settings(small(), {"data.workers": 1}), resume=True)
-    said = capsys.readouterr().out
-    assert "resuming at epoch 2, step 4" in said and "changed since the checkpoint: data.workers: 0 -> 1" in said
+    output = capsys.readouterr().out
+    assert "resuming at epoch 2, step 4" in output and "changed since the checkpoint: data.workers: 0 -> 1" in output
     assert done.finished and done.metrics == pytest.approx(finished.metrics, abs=0, rel=0, nan_ok=True)
     ours, theirs = (read_safely(result.last)["training"] for result in (done, finished))
     for part in ("network", "ema"):

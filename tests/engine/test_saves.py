@@ -81,9 +81,9 @@ def test_a_full_disk_leaves_both_checkpoints_and_says_so(tmp_path: Path) -> None
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         save_last(tmp_path, payload(3))
 
-    said = in_a_process(fill)
-    assert said.startswith("OSError: ") and "while it was written" in said and str(tmp_path / "last.pt") in said
-    assert "what was there before is unharmed" in said
+    output = in_a_process(fill)
+    assert output.startswith("OSError: ") and "while it was written" in output and str(tmp_path / "last.pt") in output
+    assert "what was there before is unharmed" in output
     assert steps(tmp_path) == {"last.pt": 2, "previous.pt": 1} and not list(tmp_path.glob(".*"))
 
 

@@ -46,7 +46,7 @@ def recipe(sampler: str = "random", seed: int = 0) -> Recipe:
 def run(out: Path, data: Path, plan: Recipe, die_at: int = -1) -> int:
     """Exit status of a process that trains (or goes on), and dies before step ``die_at``.
 
-    Every sample that it draws is noted in ``samples.jsonl`` beside the run folder: step, and the chosen places.
+    Every sample that it draws is noted in ``samples.jsonl`` next to the run folder: step, and the chosen priors.
     """
 
     def work() -> None:

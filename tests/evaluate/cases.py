@@ -10,7 +10,7 @@ import numpy as np
 def random_truth(
     seed: int, images: int = 12, classes: int = 4, crowd: float = 0.1, first_id: int = 1, empty_class: bool = True
 ) -> dict[str, Any]:
-    """COCO truth: sizes over all three ranges, some crowds, an image and (if asked) a class without objects."""
+    """COCO truth: sizes over all three ranges, some crowds, an image and (if requested) a class without objects."""
     rng = np.random.default_rng(seed)
     categories = [{"id": 3 * k + 2, "name": f"class {k}"} for k in range(classes)]
     annotations = []

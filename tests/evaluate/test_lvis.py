@@ -18,12 +18,12 @@ def lvis_truth(seed: int, classes: int = 5) -> dict[str, Any]:
     """Random truth with the federation's fields."""
     rng = np.random.default_rng(seed)
     truth = random_truth(seed, images=14, classes=classes, crowd=0)
-    held: dict[int, set[int]] = {}
+    classes_of: dict[int, set[int]] = {}
     for record in truth["annotations"]:
-        held.setdefault(record["image_id"], set()).add(record["category_id"])
+        classes_of.setdefault(record["image_id"], set()).add(record["category_id"])
     ids = [category["id"] for category in truth["categories"]]
     for image in truth["images"]:
-        positive = held.get(image["id"], set())
+        positive = classes_of.get(image["id"], set())
         image["neg_category_ids"] = [i for i in ids if i not in positive and rng.random() < 0.4]
         image["not_exhaustive_category_ids"] = [i for i in positive if rng.random() < 0.3]
     for i, category in enumerate(truth["categories"]):
@@ -37,10 +37,10 @@ def overlap(a: list[float], b: list[float]) -> float:
     return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
 
 
-def best_of_each_image(detections: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def best_of_each_image(detections: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     for image in {one["image_id"] for one in detections}:
-        kept += sorted((d for d in detections if d["image_id"] == image), key=lambda d: -d["score"])[:most]
+        kept += sorted((d for d in detections if d["image_id"] == image), key=lambda d: -d["score"])[:limit]
     return kept
 
 
@@ -111,10 +111,10 @@ def test_only_the_best_300_of_an_image_count() -> None:
     detections = noise + hit
     kept = best_of_each_image(detections, 300)
     assert hit[0] not in kept
-    place = [c["id"] for c in truth["categories"]].index(category)
-    found = measure_lvis(truth, detections).metrics.classes[place].ap
+    position = [c["id"] for c in truth["categories"]].index(category)
+    found = measure_lvis(truth, detections).metrics.classes[position].ap
     assert found == pytest.approx(np.mean([literal_ap(truth, kept, category, iou) for iou in IOUS]), abs=1e-9)
-    assert measure_lvis(truth, hit).metrics.classes[place].ap > found == 0
+    assert measure_lvis(truth, hit).metrics.classes[position].ap > found == 0
 
 
 def test_no_detections_and_no_truth() -> None:

@@ -40,11 +40,11 @@ def test_boxes_count_where_scores_pass_the_threshold_and_the_best_where_none_doe
 
 def test_detections_that_are_missing() -> None:
     ours = detections()
-    assert compare_detections(ours, ours, 0.05, FULL, most=100).within(FULL)
+    assert compare_detections(ours, ours, 0.05, FULL, limit=100).within(FULL)
     fewer = {key: value[:5] for key, value in ours.items()}
-    assert compare_detections(ours, fewer, 0.05, FULL, most=100).unmatched == 1
+    assert compare_detections(ours, fewer, 0.05, FULL, limit=100).unmatched == 1
     assert (
-        compare_detections(ours, {key: value[:0] for key, value in ours.items()}, 0.05, FULL, most=100).unmatched == 6
+        compare_detections(ours, {key: value[:0] for key, value in ours.items()}, 0.05, FULL, limit=100).unmatched == 6
     )
 
 

@@ -61,7 +61,7 @@ def test_the_graph_detects_what_the_model_detects(name: str, dynamic: bool) -> N
     for image, ours in enumerate(model.detect(pixels, sizes, proposals)):
         kept = scores[image] > 0
         theirs = {"boxes": boxes[image][kept], "scores": scores[image][kept], "labels": labels[image][kept]}
-        found = compare_detections(ours, theirs, 0.0, FULL, most=1000)
+        found = compare_detections(ours, theirs, 0.0, FULL, limit=1000)
         assert found.compared > 20 and found.unmatched == 0
 
 
@@ -172,7 +172,7 @@ def test_files_detect_what_the_model_detects(name: str, tmp_path: Path) -> None:
     exported: Any = load_exported(tmp_path / "model.onnx")
     proposals = [windows(size) for size in sizes] if model.needs_proposals else None
     for ours, theirs in zip(*(one.detect(pixels, sizes, proposals) for one in (model, exported)), strict=True):
-        assert compare_detections(ours, theirs, 0.05, FULL, most=len(ours["scores"])).within(FULL)
+        assert compare_detections(ours, theirs, 0.05, FULL, limit=len(ours["scores"])).within(FULL)
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def boxes_of(source: object) -> list[list[int]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pictures named out of order, of growing width, beside what is none."""
+    """Pictures named out of order, of growing width, among other files."""
     for name, width in (("b.png", 20), ("a.jpg", 10), ("C.PNG", 30), ("10.bmp", 40)):
         Image.new("RGB", (width, 8)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
@@ -86,7 +86,7 @@ def test_batches_are_as_large_as_asked_of_images_of_one_input_shape() -> None:
 
 @pytest.mark.parametrize("name", ["atss_r18_fpn", "deformable_detr_twostage_r18"])
 def test_an_image_is_told_the_same_beside_others(name: str) -> None:
-    """Padded as far as its neighbors it would be told something else at its edges."""
+    """Padded as far as its neighbors it would have other neighbors at its edges."""
     torch.manual_seed(0)
     dense = "atss" in name
     options = (
@@ -94,7 +94,7 @@ def test_an_image_is_told_the_same_beside_others(name: str) -> None:
     )
     small = {"backbone": "mobilenetv3_small_100", "channels": 32, "image_size": 96, **options}
     model = create_model(name, num_classes=3, **small).eval()
-    if dense:  # scores that tell places apart
+    if dense:  # scores that differ between positions
         model.network.branch.head.classes.weight.data *= 100
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((48, 96), (96, 60), (96, 96), (48, 96))]
     for image, together in zip(images, detect_images(model, images), strict=True):
@@ -158,7 +158,7 @@ def test_a_bad_image_stops_or_is_left_out_with_a_warning(folder: Path) -> None:
     with pytest.warns(BadImageWarning, match="missing"):
         assert widths([folder / "a.jpg", folder / "missing.png"], on_bad_image="skip") == [10]
     with pytest.raises(BadImage):
-        widths(folder / "b.png", on_bad_image="skip")  # the only image that was asked for
+        widths(folder / "b.png", on_bad_image="skip")  # the only image that was given
     with pytest.raises(ValueError, match="'error' or 'skip'"):
         widths(folder, on_bad_image="ignore")
 

@@ -1,4 +1,4 @@
-"""Tiling: what is in a large image comes back once, whole, and in the right place."""
+"""Tiling: what is in a large image comes back once, whole, and at the right position."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_windows_cover_the_image_with_the_overlap(height: int, width: int, overl
 
 def test_small_objects_are_lost_without_and_found_with_tiles() -> None:
     rng = np.random.default_rng(0)
-    places = [(x * 97 + 20, y * 83 + 15) for x in range(12) for y in range(9)]
-    objects = sorted((x, y, x + 14, y + 12, int(rng.integers(0, 3))) for x, y in places)
+    corners = [(x * 97 + 20, y * 83 + 15) for x in range(12) for y in range(9)]
+    objects = sorted((x, y, x + 14, y + 12, int(rng.integers(0, 3))) for x, y in corners)
     image = scene(800, 1250, objects)
     assert found_in(image, None) == []
     assert found_in(image, Tiling(320, 0.25)) == objects

@@ -19,7 +19,7 @@ from poise.structures import Detections
 
 
 class Bright:
-    """Finds the rectangle of pixels above 0.5 of each image, whatever it is beside; its score is its mean."""
+    """Finds the rectangle of pixels above 0.5 of each image, whatever is around it; its score is its mean."""
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         boxes, scores = [], []

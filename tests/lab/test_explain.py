@@ -31,7 +31,7 @@ def explained(name: str, **options: object) -> lab.Explanation:
     return lab.explain(model, pixels(), TARGETS, seed=3)
 
 
-# -ln p and -ln(1 - p) of every place and class, written down for each kind of score
+# -ln p and -ln(1 - p) of every prior and class, written down for each kind of score
 def of_logits(stage: lab.Stage) -> tuple[Tensor, Tensor]:
     logits = stage.predictions.logits
     return softplus(-logits), softplus(logits)
@@ -227,7 +227,7 @@ def test_every_layer_of_a_decoder(name: str, missing: set[str]) -> None:
     assert [int((matched.index[i] >= 0).sum()) for i in range(3)] == [3, 1, 0]  # one query for every object
     assert matched.object_view(0, 1).assigned.sum() == 1
     if "encoder" in stages and name != "dino_r18":
-        encoder = explanation.stages["encoder"]  # every token, taught "some object" by the first class
+        encoder = explanation.stages["encoder"]  # every token, supervised as "some object" by the first class
         assert encoder.boxes.shape[1] > 20 and not encoder.weights.positive[..., 1:].any()
         assert torch.allclose(encoder.object_view(0, 1).score, encoder.predictions.logits[0, :, 0].sigmoid())
 
@@ -249,9 +249,9 @@ def test_auxiliary_heads_of_collaborative_training(name: str) -> None:
 def test_shapes_and_views() -> None:
     explanation = explained("atss_r18_fpn", **SMALL)
     stage = explanation.stages["dense"]
-    places = stage.boxes.shape[1]
+    num_priors = stage.boxes.shape[1]
     for part in (stage.positive, stage.negative, stage.regression, stage.index):
-        assert part.shape == (3, places)
+        assert part.shape == (3, num_priors)
     assert stage.levels.bincount().tolist() == list(stage.priors.level_sizes)
     view = stage.object_view(0, 1)
     assert torch.equal(view.assigned, stage.index[0] == 1)

@@ -77,7 +77,7 @@ def test_supervision_equals_a_count_of_the_assignment() -> None:
     )
     assert numbers["ambiguous"] == int(((index >= 0) & (inside > 1)).sum()) > 0
     assert sum(numbers["positives_by_stride"].values()) == numbers["positives"]
-    assert numbers["multi_object"] == 0  # of a hard assignment no place is two objects'
+    assert numbers["multi_object"] == 0  # a hard assignment gives no prior to two objects
     for kind, values in (("positive", stage.positive), ("negative", stage.negative)):
         assert sum(numbers["weight_histograms"][kind]) == int((values > 0).sum())
     assert sum(numbers["negatives_by_iou"]["weight"]) == pytest.approx(

@@ -104,15 +104,15 @@ def test_selecting_an_object_ranks_its_priors(browser: Browser) -> None:
     weights = browser.run(rows + ".map((row) => Number(row.children[4].textContent))")
     assert weights[0] > 0 and weights == sorted(weights, reverse=True)
     browser.click(*browser.center("#list tr.pick"))
-    said = browser.run("document.getElementById('prior').textContent")
-    assert "assigned to#0" in said and "w pos" in said and "IoU" in said
+    shown = browser.run("document.getElementById('prior').textContent")
+    assert "assigned to#0" in shown and "w pos" in shown and "IoU" in shown
     assert browser.run("document.querySelectorAll('#list tr[aria-selected=true]').length") == 1
 
 
 def test_pointing_and_touching_a_heat_map(browser: Browser) -> None:
     browser.click(*browser.center(".pane"))
-    said = browser.run("document.getElementById('prior').textContent")
-    assert "stride" in said and "highest IoU" in said and "predicted box, image pixels" in said
+    shown = browser.run("document.getElementById('prior').textContent")
+    assert "stride" in shown and "highest IoU" in shown and "predicted box, image pixels" in shown
     browser.run("select(null)")
     assert "Point at" in browser.run("document.getElementById('prior').textContent")
     browser.touch(*browser.center("figure:last-child .pane"))
@@ -144,9 +144,9 @@ def test_dark_and_narrow(browser: Browser) -> None:
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
     row = "document.querySelector('.row')"
     assert browser.run(f"{row}.scrollWidth > {row}.clientWidth && {row}.clientWidth > 300")  # to be swiped
-    browser.touch(*browser.center(".pane"))  # what is told of a place lies over the page, and can be closed
-    place = "document.getElementById('prior').getBoundingClientRect()"
-    browser.wait_for(f"{place}.bottom <= innerHeight && {place}.top > 0")
+    browser.touch(*browser.center(".pane"))  # the values of a prior lie over the page, and can be closed
+    extent = "document.getElementById('prior').getBoundingClientRect()"
+    browser.wait_for(f"{extent}.bottom <= innerHeight && {extent}.top > 0")
     assert "stride" in browser.run("document.getElementById('prior').textContent")
     browser.touch(*browser.center(".close"))
     browser.wait_for("document.getElementById('prior').textContent.includes('Point at')")
@@ -163,15 +163,15 @@ def test_queries_and_encoders_of_detrs(detr_page: Path, tmp_path: Path) -> None:
         assert "reference of a query" in browser.run("document.getElementById('key').innerText")
         browser.wait_for("document.querySelectorAll('#encoder-panels .pane').length === 4")
         browser.wait_for("document.querySelectorAll('#encoder-panels .legend').length === 2")
-        said = browser.run("document.getElementById('encoders').textContent")
-        assert "auxiliary, atss (20)" in said and "IoF" in said and "Conflict of heads" in said
+        shown = browser.run("document.getElementById('encoders').textContent")
+        assert "auxiliary, atss (20)" in shown and "IoF" in shown and "Conflict of heads" in shown
         assert browser.run("document.querySelectorAll('#encoder-charts svg polyline').length") == 2 * 2 + 2
-        browser.press("ArrowDown")  # the first object: one query, whose place and box are told
+        browser.press("ArrowDown")  # the first object: one query, whose position and box are shown
         browser.wait_for("document.body.dataset.ready === '0 0'")
         assert browser.run("document.querySelectorAll('#list tr.positive').length") == 2
         browser.click(*browser.center("#list tr.pick"))
-        said = browser.run("document.getElementById('prior').textContent")
-        assert "query" in said and "assigned to#0" in said
+        shown = browser.run("document.getElementById('prior').textContent")
+        assert "query" in shown and "assigned to#0" in shown
         browser.run("select(null)")
         x, y = browser.run("""(() => {
             const stage = stageOf(data.methods[0]), row = selectedPriors(stage).rows[0][0];

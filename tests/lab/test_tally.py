@@ -55,9 +55,9 @@ def test_sums_of_a_batch_equal_a_slow_count(name: str) -> None:
             if stage.weights.pairs is None:
                 for stride, count in strides.items():
                     assert found[f"positives_stride_{stride}"] == pytest.approx(count / 3)
-        places = np.array(wanted["negatives_by_iou"]["count"], dtype=float)
+        counts = np.array(wanted["negatives_by_iou"]["count"], dtype=float)
         bins = [found[f"negatives_{i / 10:.1f}"] for i in range(10)]
-        assert bins == pytest.approx((places / places.sum()).tolist()), stage_name
+        assert bins == pytest.approx((counts / counts.sum()).tolist()), stage_name
         weight = np.array(wanted["negatives_by_iou"]["weight"])
         shares = [found[f"negative_weight_{i / 10:.1f}"] for i in range(10)]
         assert shares == pytest.approx((weight / weight.sum()).tolist(), abs=1e-5)
@@ -97,8 +97,8 @@ def test_positives_of_batches_and_persistent_priors() -> None:
     assert [name for name in stages if has_persistent_priors(name, stages[name])] == ["encoder", "queries/1", "queries"]
     rows = collect_positives(stages["queries"], 5).rows
     assert rows[:, 0].tolist() == [5, 5, 5] and sorted(rows[:, 1].tolist()) == [0, 1, 2]
-    places = [int((stages["queries"].index[0] == number).nonzero()) for number in rows[:, 1]]
-    assert rows[:, 2].tolist() == places
+    positions = [int((stages["queries"].index[0] == number).nonzero()) for number in rows[:, 1]]
+    assert rows[:, 2].tolist() == positions
     both = concatenate_positives([collect_positives(stages["queries"], 0), collect_positives(stages["queries"], 2)])
     assert churn(both.rows, both)["churn"] == 0 and len(both.objects) == 6
     regions = explained("faster_rcnn_r18_fpn").stages

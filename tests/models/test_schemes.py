@@ -105,8 +105,8 @@ def test_pair_weights_without_a_known_criterion_are_refused() -> None:
 def test_an_objectness_that_is_not_predicted_counts_as_1(kind: type[Predictions], assigner: str) -> None:
     """The losses are those of ``JointPredictions`` with the same scores and boxes."""
     predictions, truth = predictions_of(kind, 2, 0), truth_of([5, 2], 1)
-    certain = torch.full_like(predictions.logits[..., 0], 40.0)  # sigmoid(40) is 1 in float32
-    quality = predictions.quality if isinstance(predictions, QualityPredictions) else certain
+    highest = torch.full_like(predictions.logits[..., 0], 40.0)  # sigmoid(40) is 1 in float32
+    quality = predictions.quality if isinstance(predictions, QualityPredictions) else highest
     joint = JointPredictions(predictions.priors, predictions.logits, predictions.boxes, quality)
     rule, criterion = ASSIGNERS[assigner].make(), SOFT[assigner]()
     found, expected = (criterion(one, rule(one, truth), truth) for one in (predictions, joint))

@@ -92,8 +92,8 @@ def test_a_quality_of_one_is_gfl() -> None:
     plain = predictions_of(DistributionPredictions, 2, 4)
     assert isinstance(plain, DistributionPredictions)
     leaves = [plain.logits.requires_grad_(), plain.boxes.requires_grad_(), plain.bins.requires_grad_()]
-    certain = torch.full(plain.logits.shape[:2], 1e3)
-    joint = JointDistributionPredictions(plain.priors, plain.logits, plain.boxes, bins=plain.bins, quality=certain)
+    highest = torch.full(plain.logits.shape[:2], 1e3)
+    joint = JointDistributionPredictions(plain.priors, plain.logits, plain.boxes, bins=plain.bins, quality=highest)
     torch.testing.assert_close(joint.scores(), plain.scores())
     assignment = ATSS(5)(plain, truth)
     found, wanted = gflv2_criterion()(joint, assignment, truth), DistributionCriterion()(plain, assignment, truth)

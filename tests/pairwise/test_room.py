@@ -12,7 +12,7 @@ from support.sources import PACKAGE, imported_modules, module_name, python_files
 MOST_LINES = 900
 ROOM = PACKAGE / "pairwise"
 OTHERS = [path for path in python_files() if ROOM not in path.parents]
-SUBMODULES = {"poise.pairwise.stored_pairs"}  # asked by RoIAlign, under one name for the tests that replace it
+SUBMODULES = {"poise.pairwise.stored_pairs"}  # RoIAlign calls a function of it by its full name, which tests replace
 STORAGES = {"DensePairs", "SparsePairs", "plane_elements", "CACHED_ELEMENTS", "PLANE_ELEMENTS"}
 DEVICE = re.compile(r"\.is_cuda\b|\.is_cpu\b|device\.type\s*[!=]=|is_compiling\(|isinstance\([^)]*Pairs\)")
 

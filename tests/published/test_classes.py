@@ -61,8 +61,8 @@ def test_fine_tuning_from_another_data_set_keeps_the_classes_of_the_same_name(na
     value = torch.randn(365, 16)
     report = load_published(model, {key: value}, remap_classes=True)
     after = model.network.state_dict()[own]
-    places = [OBJECTS365.index("person"), OBJECTS365.index("motorcycle")]
-    assert after[[0, 2]].equal(value[places]) and after[1].equal(before[1])
+    rows = [OBJECTS365.index("person"), OBJECTS365.index("motorcycle")]
+    assert after[[0, 2]].equal(value[rows]) and after[1].equal(before[1])
     assert (
         report.remapped == (own,) and report.remapped_classes == ("person", "motorcycle") and not report.reinitialized
     )

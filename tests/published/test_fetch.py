@@ -159,8 +159,8 @@ def test_without_a_network_the_error_says_where_to_put_the_file(row: Checkpoint,
     with pytest.raises(ValueError, match=r"atss_test\.pth: its SHA-256 begins with .*; remove it or replace it"):
         fetch(row)
     (cache_folder() / "atss_test.pth").write_bytes(GOOD)
-    asked = len(server.requests)
-    assert fetch(row).is_file() and len(server.requests) == asked
+    num_requests = len(server.requests)
+    assert fetch(row).is_file() and len(server.requests) == num_requests
     assert left_over() == ["atss_test.json", "atss_test.safetensors"]
 
 

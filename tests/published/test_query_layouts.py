@@ -1,4 +1,4 @@
-"""Key names of further published checkpoints: every one finds its place in the model of its name."""
+"""Key names of further published checkpoints: every one is a parameter of the model of its name."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_key_has_its_place(shared: Path, layout: str) -> None:
-    places = [shared / "golden" / folder / f"{layout}.keys.json" for folder in ("layouts", ".")]
-    shapes = json.loads(next(place for place in places if place.is_file()).read_text())
+def test_every_key_is_a_parameter(shared: Path, layout: str) -> None:
+    paths = [shared / "golden" / folder / f"{layout}.keys.json" for folder in ("layouts", ".")]
+    shapes = json.loads(next(path for path in paths if path.is_file()).read_text())
     name, options = LAYOUTS[layout]
     with torch.device("meta"):
         own = {key: tuple(value.shape) for key, value in create_model(name, **options).network.state_dict().items()}

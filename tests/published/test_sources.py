@@ -127,9 +127,9 @@ def test_a_training_starts_from_the_word_and_lists_its_classes(server: Server, d
         "network.branch.head.classes.bias",
     }
     assert "weights from atss_tiny_1x" in notes[0] and "8 new classes: disc, ring" in notes[0]
-    asked = len(server.requests)
+    num_requests = len(server.requests)
     resumed, _ = build_model(recipe("coco"), images, fresh=False)  # builds the same model, and fetches nothing
-    assert describe(resumed) == describe(model) and len(server.requests) == asked
+    assert describe(resumed) == describe(model) and len(server.requests) == num_requests
 
 
 def test_rows_of_classes_of_the_same_name_are_carried_over(server: Server) -> None:
@@ -168,9 +168,9 @@ def test_a_training_starts_from_the_hub_and_resumes_without_it(
     start = with_settings(recipe("hf://me/tiny"), {"model.options": TINY})
     model, notes = build_model(start, open_data(data, "train"), fresh=True)
     assert "weights from hf://me/tiny" in notes[0]
-    asked = len(server.requests)
+    num_requests = len(server.requests)
     resumed, _ = build_model(start, open_data(data, "train"), fresh=False)
-    assert len(server.requests) == asked
+    assert len(server.requests) == num_requests
     assert [one.requires_grad for one in resumed.parameters()] == [one.requires_grad for one in model.parameters()]
 
 

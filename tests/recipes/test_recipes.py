@@ -136,7 +136,7 @@ def test_broken_or_hostile_yaml_is_refused(tmp_path: Path, text: str) -> None:
 
 
 @given(epochs=st.integers(1, 300))
-def test_other_lengths_keep_the_milestones_places(epochs: int) -> None:
+def test_other_lengths_scale_the_milestones(epochs: int) -> None:
     schedule = get_recipe("atss_r50_fpn_1x").with_epochs(epochs).schedule
     assert schedule.epochs == epochs
     assert all(1 <= milestone < epochs for milestone in schedule.milestones)

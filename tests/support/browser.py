@@ -52,7 +52,7 @@ class Browser:
         self._number, self._buffer, self._session = 0, b"", ""
         self.complaints: list[
             str
-        ] = []  # what the page wrote to the console as an error, and what it asked of the network
+        ] = []  # what the page wrote to the console as an error, and what it requested from the network
         target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
@@ -123,13 +123,13 @@ class Browser:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def _note(self, event: dict[str, Any]) -> None:
-        method, told = event.get("method"), event.get("params", {})
+        method, sent = event.get("method"), event.get("params", {})
         if method == "Runtime.exceptionThrown":
-            self.complaints.append(str(told["exceptionDetails"].get("exception", {}).get("description")))
-        if method == "Runtime.consoleAPICalled" and told.get("type") == "error":
-            self.complaints.append(str(told["args"]))
-        if method == "Network.requestWillBeSent" and not told["request"]["url"].startswith(("file:", "data:", "blob:")):
-            self.complaints.append(told["request"]["url"])
+            self.complaints.append(str(sent["exceptionDetails"].get("exception", {}).get("description")))
+        if method == "Runtime.consoleAPICalled" and sent.get("type") == "error":
+            self.complaints.append(str(sent["args"]))
+        if method == "Network.requestWillBeSent" and not sent["request"]["url"].startswith(("file:", "data:", "blob:")):
+            self.complaints.append(sent["request"]["url"])
 
     def _next(self) -> dict[str, Any]:
         end = time.monotonic() + PATIENCE

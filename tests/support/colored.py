@@ -25,9 +25,9 @@ def colored_scene(height: int, width: int, colors: list[int], seed: int, crowd: 
     rows = -(-len(colors) // columns)
     image = torch.full((3, height, width), GROUND, dtype=torch.uint8)
     boxes = []
-    for place, color in enumerate(colors):
+    for cell, color in enumerate(colors):
         cell_h, cell_w = height // rows, width // columns
-        top, left = place // columns * cell_h, place % columns * cell_w
+        top, left = cell // columns * cell_h, cell % columns * cell_w
         h, w = (int(torch.randint(s // 3, s - 3, (), generator=generator)) for s in (cell_h, cell_w))
         y = top + int(torch.randint(1, cell_h - h, (), generator=generator))
         x = left + int(torch.randint(1, cell_w - w, (), generator=generator))

@@ -10,7 +10,7 @@ from support.scenes import CLASSES, HEIGHT, WIDTH, random_boxes
 
 AWKWARD = torch.tensor(
     [
-        [37.2, 41.3, 38.0, 42.1],  # tiny, on no place
+        [37.2, 41.3, 38.0, 42.1],  # tiny, without a prior inside
         [39.5, 39.5, 40.5, 40.5],  # tiny, around one place
         [0.0, 0.0, WIDTH, HEIGHT],  # the whole picture
         [-200.0, -150.0, 300.0, 280.0],  # far larger than the picture

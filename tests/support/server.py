@@ -11,7 +11,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Server:
-    """Answers by path; every other path is 404. ``requests`` holds (method, path, Range header)."""
+    """Responses by path; every other path is 404. ``requests`` holds (method, path, Range header)."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/"
@@ -19,7 +19,7 @@ class Server:
         self.requests: list[tuple[str, str, str]] = []
 
     def file(self, path: str, content: bytes, ranges: bool = True) -> None:
-        """Serve a file, in parts if asked for and ``ranges``."""
+        """Serve a file, in parts if requested and ``ranges``."""
         self.answers[path] = lambda handler: send(handler, content, ranges)
 
     def short(self, path: str, content: bytes, size: int, times: int = 1000) -> None:

@@ -38,5 +38,5 @@ def negative_log(likelihood: Tensor) -> Tensor:
 
 def negative_log_rest(probability: Tensor) -> Tensor:
     """-ln(1 - p) of (...) probabilities, 100 and without gradient where p is 1 (as above)."""
-    certain = probability >= 1
-    return -torch.where(certain, -100.0, torch.log1p(-torch.where(certain, 0.0, probability)))
+    is_one = probability >= 1
+    return -torch.where(is_one, -100.0, torch.log1p(-torch.where(is_one, 0.0, probability)))

@@ -139,7 +139,7 @@ def _draw(
     truth = evaluations[0].truth
     matches = [match_by_score(truth, one.detections) for one in evaluations]
     names = {record["id"]: str(record.get("name", record["id"])) for record in truth["categories"]}
-    place = {record["id"]: i for i, record in enumerate(truth["images"])}
+    position = {record["id"]: i for i, record in enumerate(truth["images"])}
     row = {image_id: i for i, image_id in enumerate(matches[0].truth.image_ids)}
     better = [one for one in comparison.images if one.fewer_errors > 0][:PICTURES]
     worse = [one for one in reversed(comparison.images) if one.fewer_errors < 0][:PICTURES]
@@ -153,11 +153,11 @@ def _draw(
                     [evaluation.detections[i] for i in rows] for rows in (errors.true_positives, errors.false_positives)
                 )
                 missed = [truth["annotations"][i] for i in errors.missed]
-                pictures.append(draw_errors(images.read(place[one.image_id]), found, false, missed, names=names))
+                pictures.append(draw_errors(images.read(position[one.image_id]), found, false, missed, names=names))
             titles = [f"{name}: {f} false, {m} missed" for name, f, m in zip(ORDER, one.false, one.missed, strict=True)]
             name = f"{kind}_{number}.jpg"
             side_by_side(pictures, titles, font_size=20).save(folder / name, quality=90)
-            captions[kind][name] = images[place[one.image_id]].path.name
+            captions[kind][name] = images[position[one.image_id]].path.name
     return captions
 
 

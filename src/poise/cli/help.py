@@ -40,7 +40,7 @@ SETTING = re.compile(r" \((model|data|schedule|optimizer|train|evaluate)\.[^)]*\
 
 @dataclass(frozen=True)
 class CommandHelp:
-    """What a command's help shows beside the docstrings of its arguments.
+    """What a command's help shows in addition to the docstrings of its arguments.
 
     Attributes:
         usual: options of the short help, such as ``data.val_share``; empty: all.

@@ -40,7 +40,7 @@ def map_classes(image_set: ImageSet, class_map: ClassMap) -> ImageSet:
 
     Objects of a dropped class are removed, so that their pixels are background. Objects of an ignored class become
     crowd regions of every class: no detection inside them is counted, of whatever class. A class that several names are
-    mapped to has the place and the category id of the first of them.
+    mapped to has the position and the category id of the first of them.
 
     Raises:
         DataError: no class is left.

@@ -153,7 +153,7 @@ def around_polygons(segmentation: Any) -> list[float] | None:
 def parse(file: Path) -> tuple[dict[str, Any], Annotations]:
     """The dictionary of a COCO file, its annotations replaced by None, and the annotations.
 
-    Polygons beside a box are not parsed: they are most of the numbers of a file, and nothing reads them.
+    Polygons of a record with a box are not parsed: they are most of the numbers of a file, and nothing reads them.
     """
     try:
         size = size_of_file(file)

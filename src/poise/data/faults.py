@@ -102,7 +102,7 @@ _KINDS = (
     FaultKind("image-size-missing", "no annotated width and height", "read from the image file", False),
     FaultKind("image-dark", "an image of 16 bits that uses only the lower ones", "read as nearly black", False),
     FaultKind("image-exif-rotated", "the EXIF orientation turns or mirrors the image", "see 'EXIF orientation'", False),
-    FaultKind("image-unlisted", "an image file beside those of the splits that no split lists", "not used", False),
+    FaultKind("image-unlisted", "an image file in the folder of a split that no split lists", "not used", False),
     FaultKind("split-overlap-name", "the same file or id in two splits", _KEPT + "; metrics are too good", False),
     FaultKind("split-overlap-content", "the same picture in two splits", _KEPT + "; metrics are too good", False),
 )

@@ -35,9 +35,9 @@ def hold_out(image_set: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
     digests = [hashlib.sha256(image_set[i].path.name.encode()).digest() for i in range(count)]
     order = sorted(range(count), key=lambda i: (digests[i], i))
     number = min(max(1, round(share * count)), count - 1)
-    held = set(order[:number])
-    train = image_set.subset([i for i in range(count) if i not in held])
-    return train, replace(image_set.subset(sorted(held)), name="val", skipped=())
+    held_out = set(order[:number])
+    train = image_set.subset([i for i in range(count) if i not in held_out])
+    return train, replace(image_set.subset(sorted(held_out)), name="val", skipped=())
 
 
 def held_out_names(run: Path) -> frozenset[str]:
@@ -115,12 +115,12 @@ def _open(
         return _Found(images, choice.note, proper)
     root = images.root
     names = _names_of(held_out_names(run), (root.name, f"{root.parent.name}-{root.name}"))
-    held = [i for i in range(len(images)) if images.path(i).name in names]
-    if not held:
+    held_out = [i for i in range(len(images)) if images.path(i).name in names]
+    if not held_out:
         return _Found(images, choice.note, False)
-    count = f"{len(held)} of the {len(names)}" if len(held) < len(names) else f"the {len(held)}"
+    count = f"{len(held_out)} of the {len(names)}" if len(held_out) < len(names) else f"the {len(held_out)}"
     note = f"using {count} images of split {choice.name!r} that the training held out ({run / VAL_IMAGES})"
-    return _Found(replace(images.subset(held), name="val"), f"{note}; --split {choice.name} takes all", True)
+    return _Found(replace(images.subset(held_out), name="val"), f"{note}; --split {choice.name} takes all", True)
 
 
 def validation_names(image_set: ImageSet) -> list[str]:

@@ -154,11 +154,11 @@ def _categories(sets: Sequence[ImageSet], key: Callable[[str], str]) -> tuple[Ca
     ids = {name: {category.id for category in same} for name, same in found.items()}
     kept = all(len(one) == 1 for one in ids.values()) and len(set.union(*ids.values())) == len(ids)
     frequency = {name: next((c.frequency for c in same if c.frequency), None) for name, same in found.items()}
-    joined = [
+    result = [
         replace(same[0], id=same[0].id if kept else position, frequency=frequency[name])
         for position, (name, same) in enumerate(found.items(), 1)
     ]
-    return tuple(sorted(joined, key=lambda category: category.id))
+    return tuple(sorted(result, key=lambda category: category.id))
 
 
 def _common_root(sets: Sequence[ImageSet]) -> Path:
@@ -192,7 +192,7 @@ def _lists(
     sets: Sequence[ImageSet], tables: Sequence[np.ndarray], categories: Sequence[Category]
 ) -> tuple[Ragged | None, Ragged | None]:
     """LVIS's lists with the joined category ids."""
-    joined = []
+    result = []
     for name in ("negative", "not_exhaustive"):
         rows: list[list[int]] = []
         for one, table in zip(sets, tables, strict=True):
@@ -201,8 +201,8 @@ def _lists(
                 return None, None
             ids = {category.id: categories[label].id for category, label in zip(one.categories, table, strict=True)}
             rows += [[ids[i] for i in lists[k] if i in ids] for k in range(len(one))]
-        joined.append(Ragged.of(rows))
-    return joined[0], joined[1]
+        result.append(Ragged.of(rows))
+    return result[0], result[1]
 
 
 def _renamed(fault: Any, name: str) -> Any:

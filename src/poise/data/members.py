@@ -73,7 +73,7 @@ def read_member(tar: Path, name: str) -> bytes:
 
 
 def write_index(tar: Path, names: list[str], offsets: list[int], sizes: list[int], *, checksums: list[int]) -> None:
-    """Write the index of a tar beside it."""
+    """Write the index of a tar into its folder."""
     strings = Strings.of(names)
     with Path(f"{tar}{INDEX}").open("wb") as file:
         np.savez(

@@ -42,7 +42,7 @@ LOOKED_FOR = """what was looked for:
   Pascal VOC: JPEGImages/ and Annotations/, here or one folder down
   COCO or LVIS: annotations/instances_*.json, annotations/lvis_v1_*.json, annotations/{train,val,test}*.json
   COCO of Roboflow: {train,valid,test}/_annotations.coco.json
-  XML files of Pascal VOC beside the images, or in annotations/ or annots/ beside images/
+  XML files of Pascal VOC next to the images, or in annotations/ or annots/ next to images/
   COCO: one .json file in the folder itself, or the path of a .json"""
 
 

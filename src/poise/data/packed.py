@@ -1,7 +1,7 @@
 """The annotations of a split as one file of columns (``train.annotations.npz``): opened in a fraction of a second.
 
 The columns are those of :class:`ImageSet`, so nothing is parsed or checked again; the file carries checksums of its
-own (it is a zip) and no code. ``poise shard`` writes it beside the tars that hold the images.
+own (it is a zip) and no code. ``poise shard`` writes it next to the tars that hold the images.
 """
 
 from __future__ import annotations

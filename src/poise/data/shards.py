@@ -100,7 +100,7 @@ def _shard(out: Path, split: str, number: int) -> _Shard:
 
 
 def _annotation(record: ImageRecord, image_set: ImageSet) -> bytes:
-    """What WebDataset's readers find beside the image: COCO's names, boxes as x, y, width, height."""
+    """What WebDataset's readers find with the image: COCO's names, boxes as x, y, width, height."""
     boxes = np.concatenate((record.boxes[:, :2], record.boxes[:, 2:] - record.boxes[:, :2]), 1)
     content = {
         "image_id": record.id,

@@ -1,4 +1,4 @@
-"""How Pascal VOC data is laid out: ``JPEGImages`` with ``Annotations``, or XML files beside or parallel to images."""
+"""How Pascal VOC data is laid out: ``JPEGImages`` with ``Annotations``, or XML files next to the images or parallel."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _standard(root: Path, folder: Path) -> Layout:
 
 
 def find_folders(tree: FileTree) -> Layout | None:
-    """XML files beside their images (LabelImg, Roboflow) or in folders parallel to them (``images``, ``annots``)."""
+    """XML files next to their images (LabelImg, Roboflow) or in folders parallel to them (``images``, ``annots``)."""
     labels = annotation_folders(tree)
     if not labels:
         return None

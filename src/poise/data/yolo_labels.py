@@ -12,7 +12,7 @@ from poise.data.folders import FileTree, folder_key, is_junk
 from poise.data.images import SUFFIXES
 
 NO_LABELS = frozenset({"classes", "labels", "obj", "train", "val", "valid", "test", "readme", "license", "notes"})
-"""Names (lower case, without suffix) of text files beside the labels that are no labels."""
+"""Names (lower case, without suffix) of text files among the labels that are no labels."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ class LabelFinder:
         return self._conventional_folders[folder]
 
     def _sibling(self, parts: list[str], position: int, name: str) -> str | None:
-        """The path with the part at ``position`` exchanged for the folder ``name`` beside it, capitals ignored."""
+        """The path with the part at ``position`` exchanged for the neighboring folder ``name``, capitals ignored."""
         parent = self.tree.root.joinpath(*parts[:position])
         try:
             folders = sorted(entry.name for entry in os.scandir(parent) if entry.is_dir())

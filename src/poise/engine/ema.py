@@ -25,7 +25,7 @@ def decay_at(step: int, decay: float, ramp: str = "exponential", ramp_steps: flo
 
 
 class ExponentialMovingAverage:
-    """Averages of a network's state, stored beside the network.
+    """Averages of a network's state, stored in addition to the network.
 
     Integer buffers are copied. Values that are not finite do not change the average.
     """

@@ -73,7 +73,7 @@ def draw_curves(folder: Path) -> None:
 def write_evaluation(
     folder: Path, evaluation: Evaluation, image_set: ImageSet, limit: int, *, epoch: int | None = None
 ) -> Analysis:
-    """Write metrics, analysis and figures of an evaluation, and pictures: images with detections beside the truth,
+    """Write metrics, analysis and figures of an evaluation, and pictures: images with detections and ground truth,
     images with most errors, likely label errors.
 
     Args:

@@ -74,8 +74,8 @@ class Comparison:
         if self.interval.difference != self.interval.difference:
             return f"{first} and {second} cannot be compared: no image has an object"
         verdict = self.interval.verdict
-        judged = f"{second} is {verdict}" if verdict != "not distinguishable" else f"the two are {verdict}"
-        return f"AP {percent(self.ap[0])} → {percent(self.ap[1])}: {_points(self.interval)}; {judged}"
+        conclusion = f"{second} is {verdict}" if verdict != "not distinguishable" else f"the two are {verdict}"
+        return f"AP {percent(self.ap[0])} → {percent(self.ap[1])}: {_points(self.interval)}; {conclusion}"
 
     def table(self) -> str:
         """The comparison as text, in percent."""

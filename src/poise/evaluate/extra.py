@@ -1,4 +1,4 @@
-"""Metrics of plug-ins, beside those of COCO and LVIS."""
+"""Metrics of plug-ins, in addition to those of COCO and LVIS."""
 
 from __future__ import annotations
 

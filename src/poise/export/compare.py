@@ -96,16 +96,16 @@ def _finite(value: float) -> float:
 
 
 def compare_detections(
-    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float, tolerance: Tolerance, *, most: int
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], threshold: float, tolerance: Tolerance, *, limit: int
 ) -> ExportComparison:
     """Match ``boxes`` (k,4), ``scores``, ``labels`` (k,) of an image one to one, except close to a cut.
 
-    A cut is the threshold, or the lowest score of an image that has ``most`` detections.
+    A cut is the threshold, or the lowest score of an image that has ``limit`` detections.
     """
     boxes, scores = _differences(ours, theirs)
     cost = torch.maximum(boxes / tolerance.boxes, scores / tolerance.scores)
     cost = cost.where(ours["labels"][:, None] == theirs["labels"][None], torch.inf)
-    cuts = [threshold, *(float(side["scores"].min()) for side in (ours, theirs) if len(side["scores"]) >= most)]
+    cuts = [threshold, *(float(side["scores"].min()) for side in (ours, theirs) if len(side["scores"]) >= limit)]
     result = ExportComparison(1, 0, 0.0, 0.0)
     for side, table, transposed in ((ours, cost, False), (theirs, cost.T, True)):
         confident = side["scores"] > max(cuts) + tolerance.scores

@@ -73,12 +73,12 @@ def _(
 
 
 @torch.library.custom_op("poise_export::decay", mutates_args=())
-def decay(scores: Tensor, factor: Tensor, min_score: float, most: int) -> tuple[Tensor, Tensor]:
+def decay(scores: Tensor, factor: Tensor, min_score: float, limit: int) -> tuple[Tensor, Tensor]:
     """Apply the loop of soft-NMS, ``poise.postprocess.decay_scores``."""
-    return decay_scores(scores, factor, min_score, most)
+    return decay_scores(scores, factor, min_score, limit)
 
 
 @decay.register_fake
-def _(scores: Tensor, factor: Tensor, min_score: float, most: int) -> tuple[Tensor, Tensor]:
-    shape = scores.shape[0], most
+def _(scores: Tensor, factor: Tensor, min_score: float, limit: int) -> tuple[Tensor, Tensor]:
+    shape = scores.shape[0], limit
     return scores.new_empty(shape), scores.new_empty(shape, dtype=torch.int64)

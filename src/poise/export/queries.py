@@ -39,8 +39,8 @@ class Decoded(nn.Module):
         labels, found = best.indices % classes, best.values
         boxes = boxes.gather(1, (best.indices // classes)[..., None].expand(-1, -1, 4))
         if soft is not None:
-            factor, most = decay_factors(boxes, labels, soft.iou_threshold), min(post.max_detections, found.shape[1])
-            found, order = decay(found, factor, soft.min_score, most)
+            factor, limit = decay_factors(boxes, labels, soft.iou_threshold), min(post.max_detections, found.shape[1])
+            found, order = decay(found, factor, soft.min_score, limit)
             boxes, labels = boxes.gather(1, order[..., None].expand(-1, -1, 4)), labels.gather(1, order)
         return boxes, found.clamp(min=0), labels
 

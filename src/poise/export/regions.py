@@ -48,8 +48,8 @@ class Proposals(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor]:
         predictions = self.head(maps)
-        level_sizes, most = predictions.priors.level_sizes, self.post.max_per_level
-        width = most if self.any_size else min(most, max(level_sizes))
+        level_sizes, limit = predictions.priors.level_sizes, self.post.max_per_level
+        width = limit if self.any_size else min(limit, max(level_sizes))
         finite, logits = predictions.boxes.isfinite().all(-1), predictions.logits[..., 0]
         logits = torch.where(finite & logits.isfinite(), logits, LOWEST)
         all_boxes = clip(torch.where(finite[..., None], predictions.boxes, 0.0), sizes)

@@ -248,9 +248,9 @@ def _compared(model: DetectionModel, exported: DetectionModel, pixels: Tensor, s
     threshold = getattr(metadata.postprocess, "score_threshold", 0.0)
     if metadata.outputs == "detections" or metadata.kind != "dense":
         tolerance = FULL if metadata.precision == "fp32" else HALF
-        most, result = metadata.postprocess.max_detections, EMPTY
+        limit, result = metadata.postprocess.max_detections, EMPTY
         for found, theirs in zip(*(_detections(one, pixels, sizes) for one in (model, exported)), strict=True):
-            result = result.merged(compare_detections(found, theirs, threshold, tolerance, most=most))
+            result = result.merged(compare_detections(found, theirs, threshold, tolerance, limit=limit))
         return result
     ours = dense_network(model)
     decoded = ours.branch.head(ours.neck(ours.backbone(pixels)))

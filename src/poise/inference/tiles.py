@@ -84,7 +84,7 @@ def _cut_sides(boxes: Tensor, size: tuple[int, int], inner: tuple[bool, bool, bo
 def merge(boxes: Tensor, scores: Tensor, labels: Tensor, cuts: Tensor, *, nms: float) -> ImageDetections:
     """One list of detections from overlapping views.
 
-    Cut boxes that lie in a whole one of their class go; fragments of one object that no view saw whole are joined; then
+    Cut boxes that lie in a whole one of their class go; fragments of one object that no view saw whole are merged; then
     class-wise NMS, in which whole boxes rank before cut ones.
 
     Args:
@@ -126,8 +126,8 @@ def _join(boxes: Tensor, scores: Tensor, labels: Tensor, cuts: Tensor) -> tuple[
         i = 0
     if not rows:
         return boxes, scores, labels, cuts
-    joined = [torch.stack(column) for column in zip(*rows, strict=True)]
-    return joined[0], joined[1], joined[2], joined[3]
+    merged = [torch.stack(column) for column in zip(*rows, strict=True)]
+    return merged[0], merged[1], merged[2], merged[3]
 
 
 Row = tuple[Tensor, Tensor, Tensor, Tensor]

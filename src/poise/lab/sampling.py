@@ -124,8 +124,10 @@ def sampled_negatives(
             negative = sample.mask & assignment.negative.gather(1, sample.index)
             overlaps[name].append(assignment.quality.gather(1, sample.index)[negative])
             hardness[name].append(hard.gather(1, sample.index)[negative])
-    joined = [{name: torch.cat(part).numpy() for name, part in one.items() if part} for one in (overlaps, hardness)]
-    return SampledNegatives(joined[0], images, joined[1])
+    concatenated = [
+        {name: torch.cat(part).numpy() for name, part in one.items() if part} for one in (overlaps, hardness)
+    ]
+    return SampledNegatives(concatenated[0], images, concatenated[1])
 
 
 def hard_negatives(negative: Tensor, loss: Tensor, fraction: float = HARD) -> Tensor:

@@ -100,9 +100,9 @@ def candidate_rows(example: WorkedExample, number: int) -> list[tuple[str, ...]]
         x, y = priors.centers[0, prior].tolist()
         values = [number_text(example.steps[name].values[number, column]) for name in names]
         owner = int(example.assigned[prior])
-        place = (str(prior), f"{float(priors.strides.flatten()[prior]):g}", f"{x:.0f}", f"{y:.0f}")
+        location = (str(prior), f"{float(priors.strides.flatten()[prior]):g}", f"{x:.0f}", f"{y:.0f}")
         taken = "yes" if example.taken[number, column] else "no"
-        rows.append((*place, *values, taken, "-" if owner < 0 else str(owner)))
+        rows.append((*location, *values, taken, "-" if owner < 0 else str(owner)))
     return rows
 
 

@@ -41,7 +41,7 @@ def exchange_parts(
     Args:
         model: its name, for messages.
         given: parts or their texts, by ``assigner``, ``sampler``, ``criterion`` and ``neck``.
-        options: the options of the model that were given beside them.
+        options: the options of the model that were given with them.
 
     Returns:
         The texts of the parts, which rebuild them.

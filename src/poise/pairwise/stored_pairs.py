@@ -1,4 +1,4 @@
-"""The two storages of pairs, and the only place that chooses between them.
+"""The two storages of pairs, and the choice between them.
 
 Accelerators and captured graphs, whose shapes must not depend on data, store all pairs with a mask; a CPU lists the
 pairs that matter, about one in a hundred.

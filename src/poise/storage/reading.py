@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from poise.storage.seal import ARCHIVE, TENSORS_HASH, flaw, hash_of_tensors
 
 _FOREIGN = "Use a file written by poise; weights of other projects are read by poise.load_published"
-_TORN = "Use an earlier file (a run keeps previous.pt beside last.pt) or copy the file again from its source"
+_TORN = "Use an earlier file (a run keeps previous.pt next to last.pt) or copy the file again from its source"
 _UNSAFE = (
-    "Files that hold Python objects beside the weights, or packed data, are refused; save its state dict alone in a "
+    "Files that hold Python objects with the weights, or packed data, are refused; save its state dict alone in a "
     "trusted environment and load that"
 )
 _MALFORMED = (

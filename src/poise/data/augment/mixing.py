@@ -104,14 +104,14 @@ def copy_paste(scene: Scene, other: Scene) -> Scene:
         layer[rows, columns] = number
         pasted.append([box[0] - x1 + left, box[1] - y1 + top, box[2] - x1 + left, box[3] - y1 + top])
     boxes = torch.tensor(pasted).reshape(-1, 4)
-    joined = with_objects(image, (scene, plain_boxes(scene)), (scaled, boxes))
+    combined = with_objects(image, (scene, plain_boxes(scene)), (scaled, boxes))
     depth = [0] * len(scene["labels"]) + list(range(1, len(pasted) + 1))
-    left_alone = skipped(joined)
+    left_alone = skipped(combined)
     visible = [
         region or _uncovered(layer, box, number) >= LEAST_UNCOVERED
-        for box, number, region in zip(plain_boxes(joined).tolist(), depth, left_alone.tolist(), strict=True)
+        for box, number, region in zip(plain_boxes(combined).tolist(), depth, left_alone.tolist(), strict=True)
     ]
-    return select(joined, torch.tensor(visible, dtype=torch.bool))
+    return select(combined, torch.tensor(visible, dtype=torch.bool))
 
 
 def paste_in_place(scene: Scene, other: Scene) -> Scene:
@@ -137,8 +137,8 @@ def paste_in_place(scene: Scene, other: Scene) -> Scene:
         kept.append(regions[i] or (pixels > 0 and (change <= MAX_CHANGE or pixels > MIN_PIXELS)))
         if not regions[i]:
             boxes[i] = torch.tensor(left)
-    joined = with_objects(image, (scene, boxes), (pasted, plain_boxes(pasted)))
-    return select(joined, torch.tensor([*kept, *[True] * len(pasted["labels"])], dtype=torch.bool))
+    combined = with_objects(image, (scene, boxes), (pasted, plain_boxes(pasted)))
+    return select(combined, torch.tensor([*kept, *[True] * len(pasted["labels"])], dtype=torch.bool))
 
 
 def _remaining(free: Tensor, box: Sequence[float]) -> tuple[list[float], int]:

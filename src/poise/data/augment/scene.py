@@ -79,9 +79,9 @@ def without_proposals(scene: Scene) -> Scene:
 def with_objects(image: Tensor, *parts: tuple[Scene, Tensor]) -> Scene:
     """A new image with the objects of several scenes, each given with its boxes on the new image."""
     names = [name for name in OF_OBJECTS if name in parts[0][0]]
-    joined = {name: torch.cat([scene[name] for scene, _ in parts]) for name in names}
+    concatenated = {name: torch.cat([scene[name] for scene, _ in parts]) for name in names}
     boxes = torch.cat([boxes.as_subclass(Tensor) for _, boxes in parts])
-    return {"image": tv_tensors.Image(image), "boxes": boxes_on(boxes, image), **joined}
+    return {"image": tv_tensors.Image(image), "boxes": boxes_on(boxes, image), **concatenated}
 
 
 def select(scene: Scene, keep: Tensor) -> Scene:

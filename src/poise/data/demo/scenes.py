@@ -106,13 +106,13 @@ def _extent(rng: np.random.Generator, size: int) -> tuple[int, int]:
     return (longer, shorter) if rng.random() < 1 / 3 else (shorter, longer)
 
 
-def _sizes(rng: np.random.Generator, count: int, least: float, most: float) -> np.ndarray:
+def _sizes(rng: np.random.Generator, count: int, least: float, greatest: float) -> np.ndarray:
     """Sizes spread over their logarithm, with the middle a little likelier."""
-    return least * (most / least) ** rng.beta(1.5, 1.3, count)
+    return least * (greatest / least) ** rng.beta(1.5, 1.3, count)
 
 
 def _add(canvas: _Canvas, rng: np.random.Generator, size: float, label: int) -> None:
-    """Paint an object of a class, or clutter, at a random place, which may be cut by the border."""
+    """Paint an object of a class, or clutter, at a random position, where the border may cut it."""
     draw = canvas.drawings[label] if label != NOTHING else CLUTTER[rng.integers(len(CLUTTER))]
     cover = coverage(placed(draw(rng), size, rng))
     high, wide = cover.shape
