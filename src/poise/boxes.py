@@ -168,6 +168,15 @@ def distance_inside_center(points: Tensor, boxes: Tensor, radius: Tensor) -> Ten
     return torch.minimum(across, torch.minimum(y - (center_y - radius), (center_y + radius) - y))
 
 
+def with_least_sides(boxes: Tensor, least: float) -> Tensor:
+    """Return boxes (...,4) whose sides below ``least`` pixels have grown to it around their centers."""
+    if not least:
+        return boxes
+    center, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    grown = torch.cat((center - least / 2, center + least / 2), -1)
+    return torch.where(torch.cat((sizes, sizes), -1) < least, grown, boxes)
+
+
 def intersect(a: Tensor, b: Tensor) -> Tensor:
     """Return whether boxes (...,4) whose shapes broadcast have a common area."""
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.unbind(-1), b.unbind(-1)

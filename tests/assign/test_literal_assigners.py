@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import mean, stdev
 
 import numpy as np
 import pytest
 import torch
 from support.scenes import HEIGHT, STRIDES, WIDTH, hard_truth, predictions_of, truth_of
+from support.similarities import grown, literal
 
 from poise.assign import ATSS, CenterRegion, MaxIoU
+from poise.assign.similarities import GCD, NWD, SimD
 from poise.nn.layers import AnchorGrid, point_grid, square_anchors
 from poise.pairwise import nearest_per_level
 from poise.structures import Assignment, GroundTruth, Predictions
@@ -27,7 +30,13 @@ def overlap(a: Box, b: Box) -> float:
     return float(shared / max(union, np.float32(1e-6)))
 
 
-def slow_atss(anchors: list[Box], levels: tuple[int, ...], objects: list[Box], topk: int) -> list[int]:
+def slow_atss(
+    anchors: list[Box],
+    levels: tuple[int, ...],
+    objects: list[Box],
+    topk: int,
+    similar: Callable[[Box, Box], float] = overlap,
+) -> list[int]:
     best: list[tuple[float, int]] = [(-1.0, -1)] * len(anchors)
     for g, box in enumerate(objects):
         middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
@@ -43,7 +52,7 @@ def slow_atss(anchors: list[Box], levels: tuple[int, ...], objects: list[Box], t
             )
             candidates += near[:topk]
             start += size
-        overlaps = [overlap(anchors[n], box) for n in candidates]
+        overlaps = [similar(anchors[n], box) for n in candidates]
         threshold = mean(overlaps) + stdev(overlaps)
         for n, value in zip(candidates, overlaps, strict=True):
             x, y = (anchors[n][0] + anchors[n][2]) / 2, (anchors[n][1] + anchors[n][3]) / 2
@@ -53,7 +62,9 @@ def slow_atss(anchors: list[Box], levels: tuple[int, ...], objects: list[Box], t
     return [g for _, g in best]
 
 
-def slow_fcos(predictions: Predictions, objects: list[Box], radius: float, limits: tuple[float, ...]) -> list[int]:
+def slow_fcos(
+    predictions: Predictions, objects: list[Box], radius: float, limits: tuple[float, ...], floor: float = 0.0
+) -> list[int]:
     priors, result = predictions.priors, []
     level_of = [level for level, size in enumerate(priors.level_sizes) for _ in range(size)]
     bounds = [-1.0, *limits[: len(priors.level_sizes) - 1], 1e8]
@@ -61,8 +72,10 @@ def slow_fcos(predictions: Predictions, objects: list[Box], radius: float, limit
         stride, best = float(priors.strides[n]), (math.inf, -1)
         for g, (x1, y1, x2, y2) in enumerate(objects):
             cx, cy, reach = (x1 + x2) / 2, (y1 + y2) / 2, radius * stride
-            near = [max(cx - reach, x1), max(cy - reach, y1), min(cx + reach, x2), min(cy + reach, y2)]
-            region = near if radius else [x1, y1, x2, y2]
+            whole = grown([x1, y1, x2, y2], floor) if floor else [x1, y1, x2, y2]
+            near = [max(cx - reach, whole[0]), max(cy - reach, whole[1])]
+            near += [min(cx + reach, whole[2]), min(cy + reach, whole[3])]
+            region = near if radius else whole
             inside = min(x - region[0], y - region[1], region[2] - x, region[3] - y) > 0
             farthest = max(x - x1, y - y1, x2 - x, y2 - y)
             fits = bounds[level_of[n]] <= farthest <= bounds[level_of[n] + 1]
@@ -74,7 +87,8 @@ def slow_fcos(predictions: Predictions, objects: list[Box], radius: float, limit
 
 def slow_max_iou(anchors: list[Box], objects: list[Box], rule: MaxIoU) -> list[int]:
     """-2 ignored, -1 negative, else the object."""
-    table = [[overlap(anchor, box) for box in objects] for anchor in anchors]
+    similar = overlap if rule.similarity is None else literal(rule.similarity)
+    table = [[similar(anchor, box) for box in objects] for anchor in anchors]
     result = []
     for row in table:
         best = max(row, default=0.0)
@@ -107,18 +121,39 @@ def test_atss(seed: int) -> None:
         assert codes(found, i) == wanted
 
 
+@pytest.mark.parametrize("similarity", [NWD(20.0), SimD(), GCD()], ids=str)
+def test_atss_with_other_similarities(similarity: NWD | SimD | GCD) -> None:
+    truth = truth_of([1, 12], 7)
+    predictions = predictions_of(Predictions, 2, 7, square_anchors(STRIDES, 4.0))
+    found, priors = ATSS(topk=5, similarity=similarity)(predictions, truth), predictions.priors
+    for i in range(2):
+        boxes, objects = priors.boxes[0].tolist(), objects_of(truth, i)
+        assert codes(found, i) == slow_atss(boxes, priors.level_sizes, objects, 5, literal(similarity))
+
+
+@pytest.mark.parametrize("floor", [0.0, 24.0])
 @pytest.mark.parametrize("radius", [0.0, 1.5])
 @pytest.mark.parametrize("seed", range(3))
-def test_center_region(seed: int, radius: float) -> None:
+def test_center_region(seed: int, radius: float, floor: float) -> None:
     truth = truth_of([0, 3, 15], seed)
     predictions = predictions_of(Predictions, 3, seed, point_grid(STRIDES, 0.5))
-    found = CenterRegion(radius, limits=(24, 60))(predictions, truth)
+    found = CenterRegion(radius, limits=(24, 60), floor=floor)(predictions, truth)
     for i in range(3):
-        assert codes(found, i) == slow_fcos(predictions, objects_of(truth, i), radius, (24, 60))
+        assert codes(found, i) == slow_fcos(predictions, objects_of(truth, i), radius, (24, 60), floor)
+    if floor:
+        assert found.positive.sum() > CenterRegion(radius, limits=(24, 60))(predictions, truth).positive.sum()
 
 
 @pytest.mark.parametrize(
-    "rule", [MaxIoU(0.5, 0.4, 0.0), MaxIoU(0.7, 0.3, 0.3), MaxIoU(0.5, 0.5, 0.5, low_quality=False)]
+    "rule",
+    [
+        MaxIoU(0.5, 0.4, 0.0),
+        MaxIoU(0.7, 0.3, 0.3),
+        MaxIoU(0.5, 0.5, 0.5, low_quality=False),
+        MaxIoU(0.6, 0.4, similarity=NWD(20.0)),
+        MaxIoU(0.4, 0.3, similarity=SimD()),
+        MaxIoU(0.5, 0.4, similarity=GCD()),
+    ],
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_max_iou(seed: int, rule: MaxIoU) -> None:

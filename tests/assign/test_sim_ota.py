@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.scenes import CLASSES, hard_truth, predictions_of, truth_of
+from support.similarities import grown
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, one_hot
 from torchvision.ops import box_iou
@@ -26,7 +27,8 @@ def slow(predictions: Predictions, truth: GroundTruth, rule: SimOTA) -> list[int
     if not len(objects):
         return owner
     middle = (objects[:, :2] + objects[:, 2:]) / 2
-    inside = inside_of(centers[:, None] - objects[:, :2], objects[:, 2:] - centers[:, None])
+    tested = torch.tensor([grown(box, rule.floor) for box in objects.tolist()]) if rule.floor else objects
+    inside = inside_of(centers[:, None] - tested[:, :2], tested[:, 2:] - centers[:, None])
     radius = rule.radius * stride[..., None]
     central = inside_of(centers[:, None] - (middle - radius), (middle + radius) - centers[:, None])
     candidates = (inside | central).any(1).nonzero().flatten().tolist()
@@ -55,7 +57,7 @@ def inside_of(low: Tensor, high: Tensor) -> Tensor:
     return torch.cat((low, high), -1).amin(-1) > 0
 
 
-@pytest.mark.parametrize("rule", [SimOTA(), SimOTA(5, 1.0, 1.5, shift=0.5)])
+@pytest.mark.parametrize("rule", [SimOTA(), SimOTA(5, 1.0, 1.5, shift=0.5), SimOTA(floor=24.0)])
 @pytest.mark.parametrize("kind", [Predictions, JointPredictions])
 @pytest.mark.parametrize("count", [0, 1, 6, 60, 300])
 def test_equals_a_literal_reference(count: int, kind: type[Predictions], rule: SimOTA) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.scenes import hard_truth, predictions_of, truth_of
+from support.similarities import grown, literal
 from torchvision.ops import box_iou
 
 from poise.assign import TaskAligned
+from poise.assign.similarities import GCD, NWD
 from poise.structures import GroundTruth, JointPredictions, Predictions
 
 
@@ -19,13 +23,16 @@ def slow(predictions: Predictions, truth: GroundTruth, rule: TaskAligned) -> tup
     if not len(objects):
         return owner, quality
     overlap = box_iou(predictions.boxes[0], objects)
+    if rule.similarity is not None:
+        similar = literal(rule.similarity)
+        overlap = torch.tensor([[similar(a, b) for b in objects.tolist()] for a in predictions.boxes[0].tolist()])
     scores = predictions.scores()[0]
     best = [-1.0] * len(centers)
     metric = torch.stack([scores[:, c] ** rule.alpha * overlap[:, g] ** rule.beta for g, c in enumerate(labels)], 1)
     for g in range(len(objects)):
         for n in metric[:, g].sort(descending=True, stable=True).indices[: rule.topk].tolist():
             x, y = centers[n].tolist()
-            x1, y1, x2, y2 = objects[g].tolist()
+            x1, y1, x2, y2 = grown(objects[g].tolist(), rule.floor) if rule.floor else objects[g].tolist()
             inside = min(x - x1, y - y1, x2 - x, y2 - y) > rule.inside
             if inside and float(metric[n, g]) > 0 and float(overlap[n, g]) > best[n]:
                 owner[n], best[n] = g, float(overlap[n, g])
@@ -35,6 +42,20 @@ def slow(predictions: Predictions, truth: GroundTruth, rule: TaskAligned) -> tup
         for n in positives:
             quality[n] = float(metric[n, g]) / (highest + 1e-7) * max(float(overlap[m, g]) for m in positives)
     return owner, quality
+
+
+@pytest.mark.parametrize(
+    "rule", [TaskAligned(floor=24.0), TaskAligned(similarity=NWD(20.0)), TaskAligned(4, similarity=GCD(), floor=24.0)]
+)
+def test_small_objects(rule: TaskAligned) -> None:
+    """With a floor of the sides, and with another similarity."""
+    predictions, truth = predictions_of(JointPredictions, 1, 3), hard_truth(3)
+    found = rule(predictions, truth)
+    owner, quality = slow(predictions, truth, rule)
+    assert torch.where(found.positive, found.index, -1)[0].tolist() == owner
+    torch.testing.assert_close(found.quality[0], torch.tensor(quality), atol=1e-5, rtol=1e-4)
+    if rule.floor:
+        assert len(set(owner)) > len(set(slow(predictions, truth, replace(rule, floor=0.0))[0]))
 
 
 @pytest.mark.parametrize("rule", [TaskAligned(), TaskAligned(4, 0.5, 2.0)])
@@ -72,6 +93,6 @@ def test_a_prior_that_is_not_finite_is_not_matched() -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"topk": 0}, {"alpha": -1.0}, {"beta": -1.0}):
+    for wrong in ({"topk": 0}, {"alpha": -1.0}, {"beta": -1.0}, {"floor": -1.0}):
         with pytest.raises(ValueError, match="TaskAligned"):
             TaskAligned(**wrong)

@@ -15,6 +15,7 @@ from poise.assign.hungarian import Hungarian
 from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
+from poise.assign.similarities import GCD, NWD
 from poise.structures import Assignment, PairWeights, QueryPredictions, RefinedPredictions
 from poise.testing.assigners import CHECKS, Case
 
@@ -24,9 +25,11 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "max_iou_plain": MaxIoU(0.4, 0.4, low_quality=False),
     "atss": ATSS(topk=5),
     "center_region": CenterRegion(1.5, (24, 60)),
-    "center_region_whole": CenterRegion(0.0, (24, 60)),
+    "center_region_whole": CenterRegion(0.0, (24, 60), floor=24.0),
     "fovea": Fovea(),
     "rfla": RFLA(decay=0.5),
+    "max_iou_nwd": MaxIoU(0.5, 0.4, similarity=NWD(20.0)),
+    "task_aligned_gcd_floor": TaskAligned(similarity=GCD(), floor=24.0),
     "nearest_point": NearestPoint(),
     "first_box_overlap": FirstBoxOverlap(MaxIoU(0.4, 0.3)),
     "auto_assign": AutoAssign(),
@@ -36,7 +39,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "dynamic_soft_label_rtmdet": DynamicSoftLabel(distance_beta=3.0),
     "ota": OTA(),
     "sim_ota": SimOTA(),
-    "sim_ota_shifted": SimOTA(shift=0.5, topk=20),
+    "sim_ota_shifted": SimOTA(shift=0.5, topk=20, floor=24.0),
     "task_aligned": TaskAligned(),
     "task_aligned_powers": TaskAligned(4, 0.5, 2.5),
     "hungarian": Hungarian(),
@@ -62,7 +65,7 @@ CASES = {
     "hungarian": Case(ASSIGNERS["hungarian"], QueryPredictions, "own query"),
     "hungarian_groups": Case(ASSIGNERS["hungarian_groups"], QueryPredictions, "own query"),
     # the low-quality step: later objects overwrite earlier ones
-    **{name: Case(ASSIGNERS[name], ties="last") for name in ("max_iou", "max_iou_strict", "paa")},
+    **{name: Case(ASSIGNERS[name], ties="last") for name in ("max_iou", "max_iou_strict", "max_iou_nwd", "paa")},
 }
 
 

@@ -34,6 +34,7 @@ from poise.assign import (
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
+from poise.assign.similarities import GCD, NWD, SimD
 from poise.lab.worked_example import TooManyPairs, WorkedExample, work_out
 from poise.lab.worked_figure import draw_example, matrix_columns
 from poise.lab.worked_page import example_page
@@ -45,6 +46,10 @@ NAMES = [f"class {i}" for i in range(CLASSES)]
 CASES: dict[str, tuple[Any, Any, Any]] = {
     "atss": (ATSS(5), QualityPredictions, None),
     "max_iou": (MaxIoU(0.4, 0.3), Predictions, None),
+    "atss_simd": (ATSS(5, similarity=SimD()), QualityPredictions, None),
+    "max_iou_nwd": (MaxIoU(0.4, 0.3, similarity=NWD(20.0)), Predictions, None),
+    "center_region_floor": (CenterRegion(1.5, (24, 60), floor=24.0), Predictions, POINTS),
+    "task_aligned_gcd": (TaskAligned(similarity=GCD(), floor=24.0), QualityPredictions, None),
     "max_iou_crowd": (MaxIoU(0.4, 0.3, ignore_iof=0.3), Predictions, None),
     "center_region": (CenterRegion(1.5, (24, 60)), Predictions, POINTS),
     "best_anchor": (BestAnchor(CenterRegion(1.5, (24, 60)), 9), Predictions, retina_anchors(STRIDES)),

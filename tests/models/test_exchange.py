@@ -10,9 +10,10 @@ import pytest
 
 import poise
 from poise import losses
-from poise.assign import ATSS, PAA, CenterRegion, DualWeighting, Hungarian, MaxIoU
+from poise.assign import ATSS, PAA, CenterRegion, DualWeighting, Hungarian, MaxIoU, TaskAligned
 from poise.assign.dual_weighting import LinearIoU, overlap_power
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
+from poise.assign.similarities import GCD, NWD
 from poise.cli.ablate import Arguments, planned
 from poise.criteria import AnchorCriterion, CenternessCriterion
 from poise.models import create_model
@@ -37,6 +38,8 @@ VALUES = {
     "dual_weighting(beta=3.0, candidates=receptive_field_candidates(ratios=(0.5,)))": DualWeighting(
         beta=3.0, candidates=ReceptiveFieldCandidates((0.5,))
     ),
+    "max_iou(similarity=nwd(scale=16.0))": MaxIoU(similarity=NWD(16.0)),
+    "task_aligned(similarity=gcd(), floor=16.0)": TaskAligned(similarity=GCD(), floor=16.0),
     "ohem(size=64)": ohem_sampler(64),
     "positive_negative(negatives=iou_balanced(bins=4))": PositiveNegativeSampler(negatives=IoUBalanced(4)),
     "centerness(class_loss=varifocal)": CenternessCriterion(class_loss=losses.varifocal),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from poise.boxes import area, distance_inside_center
+from poise.boxes import area, distance_inside_center, with_least_sides
 from poise.pairwise import BestObject, Objects, Pairs, chunks_of_objects, inside, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
@@ -18,22 +18,24 @@ class CenterRegion:
 
     A point is positive for an object when it lies strictly inside the object (with ``radius`` > 0: also within
     ``radius`` strides of its center) and the farthest side is within the range of the point's level. Of several
-    objects the smallest wins, ties to the lowest index. Points in the padding count as well.
+    objects the smallest wins, ties to the lowest index. Points in the padding count as well. ``floor`` px: in the test
+    of "inside", shorter sides grow to it (STAL of YOLO26: 16).
     """
 
     radius: float = 1.5  # strides; 0: the whole object
     limits: tuple[float, ...] = (64, 128, 256, 512)  # px: a farther side moves the object one level up
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.radius < 0 or list(self.limits) != sorted(self.limits):
-            raise ValueError(f"CenterRegion(radius={self.radius}, limits={self.limits}): radius >= 0, limits ascending")
+        if min(self.radius, self.floor) < 0 or list(self.limits) != sorted(self.limits):
+            raise ValueError(f"{self}: radius and floor are not negative, limits ascending")
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
         priors = predictions.priors
         best = BestObject.none((len(truth.boxes), len(priors.strides)), truth.boxes.device)
         for objects in chunks_of_objects(truth, len(priors.strides), planes_alive=8):
-            pairs = inside(priors, objects)
+            pairs = inside(priors, replace(objects, boxes=with_least_sides(objects.boxes, self.floor)))
             pairs = pairs.where(self.fits(priors, objects, pairs))
             best = best.update(pairs, pairs.from_objects(-area(objects.boxes)), objects)  # the smallest area wins
         positive = only_finite(predictions, best.found)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from poise.assign.similarities import Similarity, similarity_of
 from poise.boxes import pairwise_iof
-from poise.pairwise import TINY, BestObject, chunks_of_objects, only_finite, overlapping
+from poise.pairwise import TINY, BestObject, Pairs, all_pairs, chunks_of_objects, only_finite, overlapping
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 
@@ -21,6 +22,7 @@ class MaxIoU:
     priors with its highest IoU, if that is at least ``least``; ties go to the highest index (the original writes
     objects in order, later ones over earlier). ``ignore_iof`` > 0 ignores priors of which a crowd region covers more
     than that fraction; the published recipes leave it off (-1). Priors outside an image's own padding are ignored.
+    ``similarity`` takes the place of the IoU throughout (NWD, SimD, GCD: ``poise.assign.similarities``).
     """
 
     positive: float = 0.5
@@ -29,6 +31,7 @@ class MaxIoU:
     low_quality: bool = True
     ignore_iof: float = -1.0
     divisor: int = 32  # padding of a single image; 0 keeps every prior
+    similarity: Similarity | None = None  # None: the IoU
 
     def __post_init__(self) -> None:
         if not 0 <= self.negative <= self.positive <= 1:
@@ -55,8 +58,14 @@ class MaxIoU:
         """
         best = BestObject.none(reachable.shape, boxes.device)
         forced = torch.full_like(best.value, -1)  # (B,N), the last object that claims the prior by its highest IoU
-        for objects in chunks_of_objects(truth, reachable.shape[1], planes_alive=2):
-            pairs, iou = overlapping(boxes, objects, reachable)
+        everywhere = self.similarity is not None  # positive without a common area
+        for objects in chunks_of_objects(truth, reachable.shape[1], planes_alive=2, dense=everywhere):
+            if everywhere:
+                pairs: Pairs = all_pairs(objects.valid, reachable)
+                owners = pairs.from_objects(objects.boxes)
+                iou = similarity_of(self.similarity, pairs.from_priors(boxes.float()), owners)
+            else:
+                pairs, iou = overlapping(boxes, objects, reachable)
             best = best.update(pairs, iou, objects)
             if self.low_quality:
                 at_highest = (iou == pairs.from_objects(pairs.max_by_object(iou))) & (iou >= max(self.least, TINY))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from poise.assign.dynamic_k import ClassCost, PairCosts, take_cheapest
-from poise.boxes import distance_inside, distance_inside_center, iou
+from poise.boxes import distance_inside, distance_inside_center, iou, with_least_sides
 from poise.pairwise import (
     CompactPriors,
     Objects,
@@ -37,16 +37,18 @@ class SimOTA:
 
     The class score is the geometric mean of class and objectness where the head predicts both. ``shift`` moves the
     priors, in strides, for the tests of position only (YOLOX predicts at cell corners and tests cell centers).
+    ``floor`` px: in the test of "inside", shorter sides grow to it (STAL of YOLO26: 16).
     """
 
     topk: int = 10
     radius: float = 2.5  # strides
     iou_weight: float = 3.0
     shift: float = 0.0
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.topk < 1 or self.radius <= 0 or self.iou_weight < 0:
-            raise ValueError(f"{self}: topk is at least 1, radius positive, iou_weight not negative")
+        if self.topk < 1 or self.radius <= 0 or min(self.iou_weight, self.floor) < 0:
+            raise ValueError(f"{self}: topk is at least 1, radius positive, iou_weight and floor not negative")
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
@@ -95,7 +97,7 @@ class SimOTA:
         points = pairs.from_priors(priors.centers.float() + self.shift * strides[..., None])
         boxes = pairs.from_objects(objects.boxes)
         square = distance_inside_center(points, boxes, pairs.from_priors(self.radius * strides))
-        return distance_inside(points, boxes), square
+        return distance_inside(points, with_least_sides(boxes, self.floor)), square
 
 
 def _class_scores(predictions: Predictions) -> Tensor:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.boxes import distance_inside, iou
+from poise.assign.similarities import Similarity, similarity_of
+from poise.boxes import distance_inside, with_least_sides
 from poise.pairwise import BestObject, chunks_of_objects, from_index, from_mask, highest_value_wins, overlapping
 from poise.structures import Assignment, GroundTruth, Predictions
 
@@ -19,7 +20,9 @@ class TaskAligned:
     Each object takes the ``topk`` priors with the highest t, of those the ones inside it; a prior that several objects
     take is assigned to the one with the highest IoU. ``quality`` of positives is TOOD's normalized t: its maximum over
     an object's positives is the object's highest IoU. Priors with predictions that are not finite, or outside an
-    image's own padding, are never positive; those outside the padding are ignored.
+    image's own padding, are never positive; those outside the padding are ignored. ``similarity`` takes the place of
+    the IoU throughout. ``floor`` px: in the test of "inside", shorter sides grow to it (small-target-aware label
+    assignment, STAL, of YOLO26: 16).
     """
 
     topk: int = 13
@@ -27,10 +30,12 @@ class TaskAligned:
     beta: float = 6.0
     inside: float = 0.01  # px: least distance of a positive's center from the sides of the object
     divisor: int = 32  # padding of a single image; 0 keeps every prior
+    similarity: Similarity | None = None  # None: the IoU
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.topk < 1 or min(self.alpha, self.beta) < 0:
-            raise ValueError(f"{self}: topk is at least 1, alpha and beta are not negative")
+        if self.topk < 1 or min(self.alpha, self.beta, self.floor) < 0:
+            raise ValueError(f"{self}: topk is at least 1, alpha, beta and floor are not negative")
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
@@ -38,17 +43,19 @@ class TaskAligned:
         reachable = priors.within(truth.padded_sizes(self.divisor) if self.divisor else truth.sizes + torch.inf)
         usable, chunks = reachable & predictions.finite(), []
         for objects in chunks_of_objects(truth, count, planes_alive=4):
-            pairs, overlap = overlapping(boxes, objects, usable)
-            if self.beta == 0:  # priors without overlap count as well
+            if self.beta == 0 or self.similarity is not None:  # priors without overlap count as well
                 pairs = from_mask(objects.valid[..., None] & usable[:, None])
-                overlap = torch.ones_like(pairs.from_priors(boxes[..., 0]))
+                similar = similarity_of(self.similarity, pairs.from_priors(boxes), pairs.from_objects(objects.boxes))
+                overlap = similar if self.beta else torch.ones_like(similar)
+            else:
+                pairs, overlap = overlapping(boxes, objects, usable)
             score = pairs.class_scores(predictions, objects.labels)
             chunks.append(pairs.topk_by_object(power(score, self.alpha) * power(overlap, self.beta), self.topk))
         metric, index = (torch.cat(parts, 1) for parts in zip(*chunks, strict=True))  # (B,G,K)
         candidates = from_index(index, count)
         points, objects_of = candidates.from_priors(priors.centers.float()), candidates.from_objects(truth.boxes)
-        centers_inside = distance_inside(points, objects_of).view_as(metric) > self.inside
-        overlap = iou(candidates.from_priors(boxes), objects_of).view_as(metric)
+        centers_inside = distance_inside(points, with_least_sides(objects_of, self.floor)).view_as(metric) > self.inside
+        overlap = similarity_of(self.similarity, candidates.from_priors(boxes), objects_of).view_as(metric)
         positive = (metric > 0) & centers_inside & truth.valid[..., None]
         best = highest_value_wins(index, overlap, positive, count)
         quality = quality_of(best, index, positive, metric, overlap=overlap)

@@ -11,7 +11,8 @@ from poise.assign import ATSS, CenterRegion, Fovea, MaxIoU
 from poise.assign.atss import mean_plus_deviation
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
-from poise.boxes import area, distance_inside, distance_inside_center, iou, pairwise_iof
+from poise.assign.similarities import Similarity, similarity_of
+from poise.boxes import area, distance_inside, distance_inside_center, iou, pairwise_iof, with_least_sides
 from poise.lab.worked_example import Notebook, Outcome
 from poise.pairwise import TINY, all_pairs, highest_value_wins, inside, nearest_per_level, only_finite
 from poise.structures import Assignment, Priors, RefinedPredictions
@@ -26,8 +27,13 @@ def atss_steps(assigner: ATSS, note: Notebook, own: Assignment) -> Outcome:
     note.add(
         "candidates", "nearest anchors of each level", f"{assigner.topk} a level, ties to the lowest index", "MK", index
     )
+    word = name_of(assigner.similarity)
     overlap = note.add(
-        "candidate IoU", "IoU of the candidates", "IoU(a, g)", "MK", iou(priors.boxes[0].float()[index], note.boxes)
+        "candidate IoU",
+        f"{word} of the candidates",
+        f"{word}(a, g)",
+        "MK",
+        similarity_of(assigner.similarity, priors.boxes[0].float()[index], note.boxes),
     )
     threshold = note.add(
         "threshold",
@@ -46,7 +52,8 @@ def atss_steps(assigner: ATSS, note: Notebook, own: Assignment) -> Outcome:
     )
     positive = candidate & (overlap >= threshold[..., None]) & centers
     best = highest_value_wins(index, overlap, positive, len(priors.strides))
-    note.pairs("IoU", "IoU of anchor and object", "IoU(a, g)", iou(priors.boxes.float()[:, None], note.boxes))
+    overlap = similarity_of(assigner.similarity, priors.boxes.float()[:, None], note.boxes)
+    note.pairs("IoU", f"{word} of anchor and object", f"{word}(a, g)", overlap)
     dense = scatter_mask(index, candidate, note)
     note.pairs("candidate", "one of the object's candidates", "nearest on its level", dense)
     taken = scatter_mask(index, positive, note)
@@ -55,6 +62,11 @@ def atss_steps(assigner: ATSS, note: Notebook, own: Assignment) -> Outcome:
     return Outcome(
         about, dense, taken, best.index, only_finite(note.predictions, best.found), "IoU", ignored=~reachable
     )
+
+
+def name_of(similarity: Similarity | None) -> str:
+    """Return ``IoU``, or the name of the similarity in its place."""
+    return "IoU" if similarity is None else type(similarity).__name__
 
 
 def scatter_mask(index: Tensor, mask: Tensor, note: Notebook) -> Tensor:
@@ -81,8 +93,10 @@ def _max_iou(
     assigner: MaxIoU, note: Notebook, own: Assignment, boxes: Tensor, reachable: Tensor, finite: Tensor
 ) -> Outcome:
     valid = note.truth.valid[..., None]
-    overlap = torch.where(valid & reachable[:, None], iou(boxes[:, None], note.boxes), 0.0)
-    note.pairs("IoU", "IoU of prior and object", "IoU(a, g)", overlap)
+    word = name_of(assigner.similarity)
+    overlap = similarity_of(assigner.similarity, boxes[:, None], note.boxes)
+    overlap = torch.where(valid & reachable[:, None], overlap, 0.0)
+    note.pairs("IoU", f"{word} of prior and object", f"{word}(a, g)", overlap)
     best, index = overlap.max(1)
     note.add("best IoU", "highest IoU of the prior", "max over objects", "N", best)
     above = (overlap == best[:, None]) & (best >= max(assigner.positive, TINY))[:, None] & valid
@@ -128,8 +142,9 @@ def center_region_steps(assigner: CenterRegion, note: Notebook, own: Assignment)
     """Position, size and level."""
     priors, objects = note.predictions.priors, note.objects
     pairs = all_pairs(objects.valid, torch.ones_like(priors.strides[None], dtype=torch.bool))
+    grown = with_least_sides(note.boxes, assigner.floor)
     within = note.pairs(
-        "inside", "point inside the object", "min(l, t, r, b) > 0", distance_inside(note.points, note.boxes) > 0
+        "inside", "point inside the object", "min(l, t, r, b) > 0", distance_inside(note.points, grown) > 0
     )
     within = within & objects.valid[..., None]
     (x, y), (x1, y1, x2, y2) = note.points.unbind(-1), note.boxes.unbind(-1)

@@ -10,10 +10,11 @@ from poise.assign.dual_weighting import Candidates, of_pairs
 from poise.assign.mixture import fit_mixture, low_component
 from poise.assign.paa import EQUAL
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
+from poise.assign.similarities import similarity_of
 from poise.assign.task_aligned import power, quality_of
-from poise.boxes import distance_inside, giou, iou, iou_and_giou
+from poise.boxes import distance_inside, giou, iou, iou_and_giou, with_least_sides
 from poise.lab.worked_example import Notebook, Outcome
-from poise.lab.worked_priors import center_inside, scatter_mask
+from poise.lab.worked_priors import center_inside, name_of, scatter_mask
 from poise.pairwise import TINY, CompactPriors, dense_from_mask, highest_value_wins, only_finite
 from poise.structures import Assignment, PairWeights
 
@@ -27,15 +28,20 @@ def task_aligned_steps(assigner: TaskAligned, note: Notebook, own: Assignment) -
     score = note.pairs(
         "score", "score of the object's class", "p", pairs.to_dense(pairs.class_scores(predictions, objects.labels))
     )
+    word = name_of(assigner.similarity)
     overlap = note.pairs(
-        "IoU", "IoU of predicted box and object", "IoU(b, g)", pairs.to_dense(iou(note.predicted, note.boxes))
+        "IoU",
+        f"{word} of predicted box and object",
+        f"{word}(b, g)",
+        pairs.to_dense(similarity_of(assigner.similarity, note.predicted, note.boxes)),
     )
     factor = power(overlap, assigner.beta) if assigner.beta else torch.ones_like(overlap)
     metric = pairs.to_dense(power(score, assigner.alpha) * factor)
-    note.pairs("metric", "alignment metric", f"p^{assigner.alpha:g} · IoU^{assigner.beta:g}", metric)
+    note.pairs("metric", "alignment metric", f"p^{assigner.alpha:g} · {word}^{assigner.beta:g}", metric)
     value, index = pairs.topk_by_object(metric, assigner.topk)
     note.add("candidates", "priors with the highest metric", f"the {assigner.topk} largest", "MK", index)
-    centers = distance_inside(priors.centers[0].float()[index], note.boxes) > assigner.inside
+    grown = with_least_sides(note.boxes, assigner.floor)
+    centers = distance_inside(priors.centers[0].float()[index], grown) > assigner.inside
     note.add(
         "center inside",
         "center of the candidate inside the object",

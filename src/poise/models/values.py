@@ -15,6 +15,7 @@ from poise.assign.dual_weighting import BySize, LinearIoU, NormalizedIoU, box_li
 from poise.assign.free_anchor import as_topk, lowest_first, offsets_of_boxes, offsets_of_head
 from poise.assign.rep_points import NearestPoint
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
+from poise.assign.similarities import GCD, NWD, SimD
 from poise.boxes import DeltaCoder, LogDistances
 from poise.criteria.distribution import (
     focal_of_logits,
@@ -58,6 +59,9 @@ VALUES: dict[str, Build] = {  # what options of parts may be besides literals: c
     "distance_center_prior": DistanceCenterPrior,
     "top_k_center_prior": TopKCenterPrior,
     "receptive_field_candidates": ReceptiveFieldCandidates,
+    "nwd": NWD,
+    "simd": SimD,
+    "gcd": GCD,
     "by_size": BySize,
     "normalized_iou": NormalizedIoU,
     "linear_iou": LinearIoU,

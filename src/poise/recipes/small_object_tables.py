@@ -20,6 +20,41 @@ SMALL_OBJECT_TABLES: dict[str, ArticleTable] = {
             }
         ),
     ),
+    "similarities": ArticleTable(
+        "NWD, SimD and GCD in place of the IoU, in max-IoU, ATSS and task-aligned assignment on ATSS's head",
+        "atss_r18_fpn",
+        rows(
+            {
+                "max-IoU": options(assigner="max_iou"),
+                "max-IoU, NWD": options(assigner="max_iou(similarity=nwd())"),
+                "max-IoU, SimD": options(assigner="max_iou(similarity=simd())"),
+                "max-IoU, GCD": options(assigner="max_iou(similarity=gcd())"),
+                "ATSS": {},
+                "ATSS, NWD": options(assigner="atss(similarity=nwd())"),
+                "ATSS, SimD": options(assigner="atss(similarity=simd())"),
+                "ATSS, GCD": options(assigner="atss(similarity=gcd())"),
+                "task-aligned": options(assigner="task_aligned"),
+                "task-aligned, NWD": options(assigner="task_aligned(similarity=nwd())"),
+                "task-aligned, SimD": options(assigner="task_aligned(similarity=simd())"),
+                "task-aligned, GCD": options(assigner="task_aligned(similarity=gcd())"),
+            }
+        ),
+    ),
+    "least_sides": ArticleTable(
+        "small-target-aware label assignment (STAL): sides below a floor grow to it in the test of inside",
+        "fcos_r18_fpn",
+        rows(
+            {
+                f"{title}{f', floor {floor} px' if floor else ''}": options(assigner=f"{name}(floor={floor}.0)")
+                for title, name in {
+                    "center region": "center_region",
+                    "SimOTA": "sim_ota",
+                    "task-aligned": "task_aligned",
+                }.items()
+                for floor in (0, 16, 32)
+            }
+        ),
+    ),
     "rf_assigner": ArticleTable(
         "RFAssigner against dual weighting, on DW's head",
         "dw_r18_fpn",
