@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.similarities import Similarity, similarity_of
-from poise.boxes import distance_inside
+from poise.assign.similarities import Similarity
+from poise.boxes import distance_inside, iou
 from poise.pairwise import highest_value_wins, nearest_per_level, only_finite
 from poise.structures import Assignment, GroundTruth, Predictions
 
@@ -43,7 +43,7 @@ class ATSS:
         reachable = priors.within(truth.padded_sizes(self.divisor))
         index, usable = nearest_per_level(priors, truth.boxes, self.topk, reachable)  # (B,G,K), algorithm 1, line 3-6
         candidate = usable & truth.valid[..., None]
-        overlap = similarity_of(self.similarity, priors.boxes[0].float()[index], objects)  # line 7
+        overlap = (self.similarity or iou)(priors.boxes[0].float()[index], objects)  # line 7
         threshold = mean_plus_deviation(overlap, candidate)  # lines 8-10
         centers_inside = distance_inside(priors.centers[0].float()[index], objects) > self.inside
         positive = candidate & (overlap >= threshold[..., None]) & centers_inside  # lines 11-15

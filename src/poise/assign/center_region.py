@@ -35,7 +35,8 @@ class CenterRegion:
         priors = predictions.priors
         best = BestObject.none((len(truth.boxes), len(priors.strides)), truth.boxes.device)
         for objects in chunks_of_objects(truth, len(priors.strides), planes_alive=8):
-            pairs = inside(priors, replace(objects, boxes=with_least_sides(objects.boxes, self.floor)))
+            least = objects if self.floor == 0 else replace(objects, boxes=with_least_sides(objects.boxes, self.floor))
+            pairs = inside(priors, least)
             pairs = pairs.where(self.fits(priors, objects, pairs))
             best = best.update(pairs, pairs.from_objects(-area(objects.boxes)), objects)  # the smallest area wins
         positive = only_finite(predictions, best.found)
