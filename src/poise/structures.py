@@ -309,6 +309,7 @@ class Match:
     sample: Sample | None = field(default=None, kw_only=True)  # priors that the losses use; None: all
     truth: GroundTruth | None = field(default=None, kw_only=True)  # targets, where they are not the batch's objects
     assigner: Callable[..., Assignment | PairWeights] | None = field(default=None, kw_only=True)  # read the predictions
+    loss_factor: float = field(default=1.0, kw_only=True)  # by which the step multiplies the criterion's losses
 
     @property
     def nonfinite(self) -> Tensor:

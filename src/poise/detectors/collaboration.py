@@ -21,7 +21,6 @@ from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.transformer.layers import inverse_sigmoid
 from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
 from poise.nn.transformer.tokens import Tokens
-from poise.protocols import LossWeights, WeighsLosses, with_weights
 from poise.structures import Assignment, Detections, GroundTruth, Match, Progress, Sample, StepOutput
 
 LEAST_FRACTION = 0.5  # of an object's highest positive weight, above which a prior of a soft assignment is positive
@@ -175,24 +174,6 @@ class AuxiliaryHead(nn.Module):
         )
 
 
-@dataclass(frozen=True)
-class ScaledCriterion:
-    """Reports the weights of a criterion whose losses are multiplied by ``factor`` elsewhere."""
-
-    criterion: WeighsLosses
-    factor: float
-
-    def weights(self, predictions: Any, assignment: Any, truth: GroundTruth) -> LossWeights:
-        """Return how much each prior counts in the multiplied losses."""
-        return self.criterion.weights(predictions, assignment, truth).times(self.factor)
-
-
-def scaled_match(match: Match, factor: float) -> Match:
-    """Return a match whose losses are multiplied by ``factor``."""
-    criterion = with_weights(match.criterion)
-    return match if criterion is None else replace(match, criterion=ScaledCriterion(criterion, factor))
-
-
 class Collaboration(nn.Module):
     """The auxiliary heads on a feature pyramid that is made from the encoder's output.
 
@@ -218,7 +199,7 @@ class Collaboration(nn.Module):
                 unnumbered = "rpn" in term and term not in losses  # as in the original, which has one RPN at most
                 losses[term if unnumbered else f"{term}{number}"] = loss * self.weight
             for name, match in output.matches.items():
-                matches[f"{head.name}/{name}"] = scaled_match(match, self.weight)
+                matches[f"{head.name}/{name}"] = replace(match, loss_factor=self.weight)
             if head.query_generator is not None:
                 queries.append(head.positive_queries(output.matches[head.match_name], maps, truth, number))
         return StepOutput(losses, matches), queries

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from poise.assign import Hungarian
 from poise.boxes import denormalize_boxes
 from poise.criteria import SetCriterion
-from poise.detectors.collaboration import Collaboration, scaled_match
+from poise.detectors.collaboration import Collaboration
 from poise.nn.transformer.denoising import ContrastiveDenoising
 from poise.nn.transformer.queries import (
     DecoderOutput,
@@ -243,9 +243,9 @@ def merge_outputs(steps: Sequence[StepOutput]) -> StepOutput:
 
 
 def scale_output(output: StepOutput, weight: float) -> StepOutput:
-    """Multiply all losses, and the loss weights that the matches report, by ``weight``."""
+    """Multiply all losses by ``weight``, which the matches then report."""
     losses = {name: loss * weight for name, loss in output.losses.items()}
-    return StepOutput(losses, {name: scaled_match(match, weight) for name, match in output.matches.items()})
+    return StepOutput(losses, {name: replace(match, loss_factor=weight) for name, match in output.matches.items()})
 
 
 def layer_loss_names(layers: int, last: str) -> list[str]:

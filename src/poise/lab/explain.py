@@ -191,7 +191,8 @@ def explain_assignments(output: StepOutput, truth: GroundTruth) -> Explanation:
     """
     if not output.matches:
         raise NoLossWeights("a model without weights to explain: its step has no matches (see docs/lab.md)")
-    stages = {stage: _stage(stage, match, UnitWeights(), truth) for stage, match in output.matches.items()}
+    plain = {stage: replace(match, loss_factor=1.0) for stage, match in output.matches.items()}
+    stages = {stage: _stage(stage, match, UnitWeights(), truth) for stage, match in plain.items()}
     return Explanation(stages, output.losses, truth, tuple(stages))
 
 
@@ -241,6 +242,7 @@ def _stage(name: str, match: Match, criterion: WeighsLosses, truth: GroundTruth)
         in_loss = scatter(sample.mask) & in_loss
         hard = replace(hard, positive=hard.positive & in_loss)
     index = torch.where(hard.positive, hard.index, -1)
+    weights = weights.times(match.loss_factor)
     return Stage(name, predictions.priors, predictions, weights, index, in_loss, truth)
 
 

@@ -141,11 +141,11 @@ def nearest_per_level(priors: Priors, boxes: Tensor, topk: int, usable: Tensor |
     x, y = planar(priors.centers.float()).unbind(-1)
     if usable is not None:
         x = torch.where(usable, x, torch.inf)
-    center = (boxes[..., :2] + boxes[..., 2:]) / 2
+    center, elements = (boxes[..., :2] + boxes[..., 2:]) / 2, plane_elements(boxes.device, dense=True)
     found, start = [], 0
     for size in priors.level_sizes:
         level, chunks = slice(start, start + size), []
-        for part in object_slices(len(boxes), size, boxes.shape[1], dense_on=boxes.device):
+        for part in object_slices(len(boxes), size, boxes.shape[1], elements=elements):
             across = center[:, part, None, 0] - x[:, None, level]
             along = center[:, part, None, 1] - y[:, None, level]
             chunks.append(smallest(along.square_().addcmul_(across, across), min(topk, size))[1] + start)
