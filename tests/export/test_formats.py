@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,18 @@ from support.slow import slow_but
 
 from poise.api import Detector
 from poise.detection_model import DetectionModel
-from poise.export import FORMATS, ExportComparison, ExportMismatch, default_path, export_model, load_exported
+from poise.export import (
+    FORMATS,
+    ExportComparison,
+    ExportMismatch,
+    default_path,
+    executorch,
+    export_model,
+    load_exported,
+)
 from poise.export.compare import FULL, HALF
+from poise.export.graph import metadata_of
+from poise.export.plan import Plan
 
 QUICK = ("onnx", "openvino", "ncnn")  # ExecuTorch takes half a minute to write anything
 SEEDS = {"ncnn": 3}  # weights without detections whose scores are equal but for rounding, so that NMS keeps the same
@@ -57,6 +69,23 @@ def test_an_executorch_file_detects_what_the_model_detects(tmp_path: Path) -> No
     with torch.no_grad():
         for ours, theirs in zip(model(images()), load_exported(path)(images()), strict=True):
             same(ours, theirs)
+
+
+def test_what_executorch_cannot_lower_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lower(*arguments: Any, **settings: Any) -> None:
+        try:
+            raise AssertionError("no such layout")
+        except AssertionError as error:
+            raise Exception("An error occurred when running a pass") from error
+
+    partitioner = "executorch.backends.xnnpack.partition.xnnpack_partitioner"
+    monkeypatch.setitem(sys.modules, partitioner, SimpleNamespace(XnnpackPartitioner=object))
+    monkeypatch.setitem(sys.modules, "executorch.exir", SimpleNamespace(to_edge_transform_and_lower=lower))
+    monkeypatch.setattr(Plan, "program", lambda *arguments, **settings: None)
+    model = nanodet(options=PLAIN)
+    with pytest.raises(ValueError, match=r"cannot write 'nanodet_plus_m_320': no such layout \(AssertionError\)"):
+        executorch.write(Plan(model, metadata_of(model, "decoded", False, "fp32"), []), tmp_path / "x.pte")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

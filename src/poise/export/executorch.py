@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def write(plan: Plan, path: Path) -> None:
-    """Write the file of a plan."""
+    """Write the file of a plan.
+
+    Raises:
+        ValueError: ExecuTorch has no form for a part of the model.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the packages use deprecated calls
         path.write_bytes(_lowered(plan))
@@ -36,6 +40,11 @@ def _lowered(plan: Plan) -> bytes:
     logging.disable(logging.WARNING)
     try:
         return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
+    except Exception as error:  # its passes raise no narrower type
+        reason = error.__cause__ or error
+        raise ValueError(
+            f"ExecuTorch cannot write '{plan.model.name}': {reason} ({type(reason).__name__}); use another format"
+        ) from error
     finally:
         logging.disable(logging.NOTSET)
 
