@@ -62,3 +62,10 @@ def test_with_size() -> None:
     assert Preprocess().with_size((600, 480)).short == 480
     with pytest.raises(ValueError):
         Preprocess().with_size((1, 2, 3))
+
+
+@pytest.mark.parametrize("preprocess", [Preprocess(), CAFFE], ids=["rgb", "bgr"])
+def test_a_batch_of_bytes_equals_normalized_images_in_a_batch(preprocess: Preprocess) -> None:
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((33, 40), (20, 70))]
+    wanted, _ = preprocess.batch([preprocess.normalize(image) for image in images])
+    assert torch.equal(preprocess.normalized_batch(images), wanted)

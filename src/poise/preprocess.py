@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import get_worker_info
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -69,7 +71,7 @@ class Preprocess:
         if self.corner_aligned:
             return corner_aligned_resize(image, target)
         resized = functional.interpolate(image[None].float(), size=target, mode="bilinear", align_corners=False)[0]
-        return resized if image.is_floating_point() else resized.round().clamp(0, 255).to(image.dtype)
+        return resized if image.is_floating_point() else resized.round_().to(image.dtype)
 
     def normalize(self, image: Tensor) -> Tensor:
         """Normalize an RGB image (…,3,H,W), uint8 or float in [0,1], to float32."""
@@ -86,12 +88,40 @@ class Preprocess:
         Returns:
             pixels (B,3,H,W) float32 and sizes (B,2) float32, height and width before padding.
         """
-        sizes = torch.tensor([image.shape[-2:] for image in images], dtype=torch.float32)
-        height, width = self.padded_size(*(max(int(s) for s in side) for side in sizes.unbind(1)))
+        height, width = self._common_size(images)
         pixels = images[0].new_zeros(len(images), 3, height, width, dtype=torch.float32)
         for canvas, image in zip(pixels, images, strict=True):
             canvas[:, : image.shape[-2], : image.shape[-1]] = image
+        sizes = torch.tensor([image.shape[-2:] for image in images], dtype=torch.float32)
         return pixels, sizes.to(pixels.device)
+
+    def normalized_batch(self, images: Sequence[Tensor]) -> Tensor:
+        """Normalize uint8 RGB images on the CPU and pad them as :meth:`batch` does, in one tensor and without copies.
+
+        In a worker of a data loader, the tensor lies in shared memory from the start.
+
+        Returns:
+            pixels (B,3,H,W) float32.
+        """
+        mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (self.mean, self.std))
+        pixels = _empty_to_send((len(images), 3, *self._common_size(images)))
+        for canvas, image in zip(pixels, images, strict=True):
+            height, width = image.shape[-2:]
+            canvas[:, :height, :width].copy_(image.flip(-3) if self.bgr else image).sub_(mean).div_(std)
+            canvas[:, height:].zero_()
+            canvas[:, :height, width:].zero_()
+        return pixels
+
+    def _common_size(self, images: Sequence[Tensor]) -> tuple[int, int]:
+        return self.padded_size(*(max(image.shape[side] for image in images) for side in (-2, -1)))
+
+
+def _empty_to_send(shape: tuple[int, ...]) -> Tensor:
+    """A float32 tensor to fill, in shared memory where a worker of a data loader makes it."""
+    if get_worker_info() is None:
+        return torch.empty(shape)
+    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))
+    return torch.empty(0).set_(storage, 0, shape)  # type: ignore[call-overload]
 
 
 def batches_by_shape(shapes: Iterable[Hashable], max_size: int) -> list[list[int]]:

@@ -18,6 +18,7 @@ from poise.data.dataset import DetectionDataset, Failure, ImageRecordLike, Image
 from poise.data.errors import BadImage
 from poise.data.images import image_size
 from poise.data.sampling import EpochPlan
+from poise.data.worker_memory import keep_freed_memory
 from poise.detection_model import proposals_from_boxes
 from poise.preprocess import Preprocess, batches_by_shape
 from poise.recipes.augment import AugmentSettings
@@ -50,7 +51,7 @@ class Collate:
         failures = [item for item in items if isinstance(item, Failure)]
         if failures:
             return failures[0], ()
-        pixels, _ = self.preprocess.batch([self.preprocess.normalize(_image(item)) for item in good])
+        pixels = self.preprocess.normalized_batch([_image(item) for item in good])
         truth = GroundTruth.collate([_target(item) for item in good], sizes_of(good))
         proposals = _proposals(good)
         indices = torch.tensor([item.index for item in good])
@@ -237,6 +238,7 @@ def _torch_loader(dataset: DetectionDataset, batches: Any, preprocess: Preproces
         batch_sampler=batches,
         collate_fn=Collate(preprocess),
         num_workers=workers,
+        worker_init_fn=keep_freed_memory,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its draw of worker seeds shall not touch the global generator

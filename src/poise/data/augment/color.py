@@ -18,10 +18,10 @@ def recolor(scene: Scene, probability: float) -> Scene:
     """Shift the brightness, scale contrast and saturation, each with this probability; cut off at black and white."""
     image = scene["image"].as_subclass(Tensor).float()
     if happens(probability):
-        image = image + 255 * between(-BRIGHTNESS, BRIGHTNESS)
+        image.add_(255 * between(-BRIGHTNESS, BRIGHTNESS))
     if happens(probability):
-        image = image * between(*CONTRAST)
+        image.mul_(between(*CONTRAST))
     if happens(probability):  # hue and value stay when every channel's distance from the greatest is scaled
         greatest = image.amax(0)
-        image = greatest - (greatest - image) * between(*SATURATION)
-    return {**scene, "image": v2.functional.to_image(image.round().clamp(0, 255).to(torch.uint8))}
+        image = torch.sub(greatest, image, out=image).mul_(-between(*SATURATION)).add_(greatest)
+    return {**scene, "image": v2.functional.to_image(image.round_().clamp_(0, 255).to(torch.uint8))}

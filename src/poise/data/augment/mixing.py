@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.data.augment.chance import between, happens, whole_number
-from poise.data.augment.geometry import fit, window
+from poise.data.augment.geometry import fit, fitting_size, resized_part, window
 from poise.data.augment.scene import (
     Scene,
     plain_boxes,
@@ -44,19 +44,29 @@ def mosaic(scenes: Sequence[Scene], height: int, width: int) -> Scene:
     corners = ((0, 0), (0, x), (y, 0), (y, x))
     extents = ((y, x), (y, width - x), (height - y, x), (height - y, width - x))
     tiles = []
-    for scene, (top, left), (high, wide) in zip(scenes, corners, extents, strict=True):
-        tiles.append(_tile(fit(scene, height, width, between(*TILE_FACTORS)), high, wide, top == 0, left == 0))
+    for scene, (top, left), extent in zip(scenes, corners, extents, strict=True):
+        scaled = fitting_size(scene, height, width, between(*TILE_FACTORS))
+        tiles.append(_tile(scene, scaled, extent, top == 0, left == 0))
     upper, lower = (torch.cat([tile["image"].as_subclass(Tensor) for tile in row], 2) for row in (tiles[:2], tiles[2:]))
     moved = [plain_boxes(t) + torch.tensor([left, top] * 2) for t, (top, left) in zip(tiles, corners, strict=True)]
     return with_objects(torch.cat((upper, lower), 1), *zip(tiles, moved, strict=True))
 
 
-def _tile(scene: Scene, height: int, width: int, above: bool, before: bool) -> Scene:
-    """What a mosaic shows of a scene in a quarter ``above`` and ``before`` (left of) the crossing, or not."""
-    high, wide = size_of(scene)
-    top = whole_number(0, high - height) if high > height else (high - height if above else 0)
-    left = whole_number(0, wide - width) if wide > width else (wide - width if before else 0)
-    return window(scene, top=top, left=left, height=height, width=width)
+def _tile(scene: Scene, scaled: tuple[int, int], extent: tuple[int, int], above: bool, before: bool) -> Scene:
+    """What a mosaic shows of a scene, resized to ``scaled``, in a quarter ``above`` and ``before`` (left of) it.
+
+    Only the part that is shown is resized. It consists of whole pixels of the image, so that its scale differs from
+    that of the whole by less than a pixel along each side.
+    """
+    spans = []
+    for own, length, limit, outer in zip(size_of(scene), scaled, extent, (above, before), strict=True):
+        offset = whole_number(0, length - limit) if length > limit else 0
+        shown = min(length, limit)
+        count = max(1, min(own, round(shown * own / length)))
+        spans.append((min(round(offset * own / length), own - count), count, shown, shown - limit if outer else 0))
+    (first_row, rows, high, top), (first_column, columns, wide, left) = spans
+    cut = resized_part(scene, (first_row, first_column, rows, columns), (high, wide))
+    return window(cut, top=top, left=left, height=extent[0], width=extent[1])
 
 
 def mixup(scene: Scene, other: Scene) -> Scene:
@@ -74,7 +84,7 @@ def mixup(scene: Scene, other: Scene) -> Scene:
     share = between(*BLEND_SHARES)
     image = scene["image"].as_subclass(Tensor).clone()
     first, second = image[:, rows, columns].float(), placed["image"].as_subclass(Tensor)[:, rows, columns].float()
-    image[:, rows, columns] = (share * first + (1 - share) * second).round().to(torch.uint8)
+    image[:, rows, columns] = first.mul_(share).add_(second, alpha=1 - share).round_().to(torch.uint8)
     return with_objects(image, (scene, plain_boxes(scene)), (placed, plain_boxes(placed)))
 
 

@@ -66,6 +66,8 @@ class TrainingPipeline:
         if happens(chances.min_iou_crop):
             scene = min_iou_crop(scene)
         height, width = size.target_size(*size_of(scene))
+        early = self._distorts_before(scene, height, width)
+        scene = self._distorted(scene) if early else scene
         if happens(chances.mosaic):
             scene = mosaic([scene, partner(), partner(), partner()], height, width)
         elif chances.scale_jitter:
@@ -80,7 +82,14 @@ class TrainingPipeline:
             scene = copy_paste(scene, partner())
         if happens(chances.mixup):
             scene = mixup(scene, partner())
-        return self._colored(v2.RandomHorizontalFlip(chances.flip)(scene))
+        scene = v2.RandomHorizontalFlip(chances.flip)(scene)
+        return self._colored(scene, distort=not early)
+
+    def _distorts_before(self, scene: Scene, height: int, width: int) -> bool:
+        """Whether photometric distortion comes before the resize: the image grows and no other is mixed in."""
+        chances = self.settings
+        high, wide = size_of(scene)
+        return high * wide < height * width and not (chances.mosaic or chances.mixup or chances.copy_paste)
 
     def _limits(self) -> Preprocess:
         """The model's own, with another limit of the longer side where the settings have one."""
@@ -104,10 +113,13 @@ class TrainingPipeline:
             scene = partner()
         return v2.RandomHorizontalFlip(chances.flip)(placed)
 
-    def _colored(self, scene: Scene) -> Scene:
+    def _distorted(self, scene: Scene) -> Scene:
+        return v2.RandomPhotometricDistort()(scene) if happens(self.settings.photometric) else scene
+
+    def _colored(self, scene: Scene, distort: bool = True) -> Scene:
         chances = self.settings
         scene = recolor(scene, chances.recolor) if chances.recolor else scene
-        scene = v2.RandomPhotometricDistort()(scene) if happens(chances.photometric) else scene
+        scene = self._distorted(scene) if distort else scene
         for transform in self.extra:
             scene = transform(scene)
         return scene
@@ -124,4 +136,4 @@ class EvaluationPipeline:
     preprocess: Preprocess
 
     def __call__(self, scene: Scene, partner: Callable[[], Scene]) -> Scene:
-        return resize(scene, *self.preprocess.target_size(*size_of(scene)), self.preprocess)
+        return resize(scene, *self.preprocess.target_size(*size_of(scene)), self.preprocess, exact=True)
