@@ -103,7 +103,7 @@ def table(model: DetectionModel, images: list[Tensor], networks: dict[str, Any],
     rows = [["PyTorch", preparation, time_of(lambda both: predictions(both[0]), ready), after]]
     rows[0].append(time_of(lambda image: network.predict(*prepared(image)), images))
     for name, other in networks.items():
-        if other.card.outputs == "detections":
+        if other.metadata.outputs == "detections":
             parts = [time_of(lambda both, net=other: net.predict(*both), ready), "in the file"]
         else:
             parts = [time_of(lambda both, net=other: net.outputs(net.padded(both[0])), ready), after]

@@ -133,6 +133,13 @@ def test_a_saved_model_trains_on_as_it_was_trained(tmp_path: Path) -> None:
         assert body.bn1.training != rests and body.layer1[0].conv1.weight.requires_grad != rests
 
 
+def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
+    save_model(create_model("fcos_r18_fpn", backbone_weights=None), tmp_path / "model.pt")
+    before = torch.get_rng_state()
+    load_model(tmp_path / "model.pt")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_options_of_a_group_are_options_of_the_builder() -> None:
     """Each is given by its own name, keeps the defaults of this builder, and is refused by position."""
 

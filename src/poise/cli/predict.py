@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from poise.cli.help import CommandHelp
+from poise.cli.light_imports import import_without_compiler
 from poise.suggestions import plural
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ HELP = CommandHelp(
 
 def run(arguments: Arguments) -> int:
     """Predict, write pictures and JSON, print a summary."""
+    import_without_compiler()
     from poise.api import Detector, free_folder
     from poise.storage import write_text_atomically
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from poise.nn.backbones.timm_features import Backbone
+from poise.nn.no_random_values import NoRandomValues
 from poise.plugins import origin_of
 from poise.storage import DamagedFile, load_weights, read_metadata, read_safely, save_atomically, save_safetensors
 from poise.storage.hub import MODEL_FILE, fetch_from_hub, is_hub_address
@@ -113,7 +114,8 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
         found = f"its format is {payload.get('format')!r}, not {FORMAT!r}"
         raise DamagedFile(file, found, "Update poise, or save the model again with this version")
     try:
-        model = build(payload["model"])
+        with NoRandomValues():
+            model = build(payload["model"])
         model.load_state_dict(payload["weights"])
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         description = payload.get("model")

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from poise.nn.backbones.download import create_pretrained
 from poise.nn.backbones.published_names import timm_names
 from poise.nn.layers import DeformableConv
+from poise.nn.no_random_values import NoRandomValues
 from poise.plugins import load_plugins
 from poise.storage import load_weights
 from poise.suggestions import plural
@@ -188,7 +189,7 @@ def _features(name: str, stages: Sequence[int], pretrained: bool) -> Any:
         ValueError: timm does not know the network, it lacks a stage, or the weights cannot be fetched.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), NoRandomValues():
             outline: Any = timm.create_model(name, features_only=True, pretrained=False)
     except RuntimeError as error:
         raise ValueError(f"backbone '{name}': {error} (timm.list_models() lists the networks)") from error

@@ -44,7 +44,6 @@ def sample_levels(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, w
         return sample_in_bags(value.float(), shapes, locations.float(), weights.float())
 
 
-@torch.compiler.assume_constant_result
 def has_kernel() -> bool:
     """Return whether CUDA devices use the Triton kernel.
 
@@ -52,6 +51,10 @@ def has_kernel() -> bool:
     ``POISE_TRITON`` is 0. It is read once.
     """
     return _load_kernel()
+
+
+# what torch.compiler.assume_constant_result sets; calling it would import the compiler, which predictions do not need
+has_kernel._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
