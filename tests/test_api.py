@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +18,14 @@ import poise
 from poise.api import Detector, RandomWeightsWarning, free_folder
 from poise.api.training import start_settings
 from poise.assign import MaxIoU
+from poise.cli.arguments import CommandLineError
 from poise.cli.train import parse, resolve
 from poise.data import write_demo_data
 from poise.data.demo.shapes import CLASSES
 from poise.detection_model import with_postprocess_options
 from poise.inference import Result, Tiling
 from poise.recipes import finetune, load_recipe, save_recipe
-from poise.recipes.short_options import settings_by_path, with_options
+from poise.recipes.short_options import SHORT_OPTIONS, settings_by_path, with_options
 
 SCENE = scene(120, 160, [(10, 20, 60, 80, 0), (90, 30, 150, 100, 2)])
 
@@ -212,6 +214,24 @@ def test_short_options_are_known_and_suggested() -> None:
     for wrong, hint in {"batch": "batch_size", "image_sise": "image_size", "milestone": "schedule.milestones"}.items():
         with pytest.raises(ValueError, match=f"no setting '{wrong}', did you mean '{hint}'"):
             with_options(recipe, {wrong: 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr": 0.1, "optimizer": {"lr": 0.2}}, "--lr 0.1 --optimizer.lr=0.2"),
+        ({"image_size": 64, "model.image_size": (96,)}, "--image-size 64 --model.image-size 96"),
+        ({"assigner": "ota", "model.options.assigner": "atss"}, "--model.options topk 9 assigner atss --assigner ota"),
+    ],
+)
+def test_a_setting_with_two_names_is_given_by_one(options: dict[str, Any], words: str) -> None:
+    path = SHORT_OPTIONS[next(iter(options))]
+    with pytest.raises(ValueError, match=f"{path} is given twice: .*; leave one out"):
+        with_options(finetune("atss_r18_fpn"), options)
+    with pytest.raises(CommandLineError, match=f"{path} is given twice: .*; leave one out"):
+        parse(["atss_r18_fpn", *words.split()])
+    changed = with_options(finetune("atss_r18_fpn"), {"lr": 0.1, "optimizer": {"lr_batch_size": 4}})
+    assert (changed.optimizer.lr, changed.optimizer.lr_batch_size) == (0.1, 4)
 
 
 def test_tuples_and_none_are_values_of_options(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def parse(words: Sequence[str]) -> Arguments:
     default = Arguments(name=name, recipe=start)
     if set(HELP_WORDS) & set(words):
         words = [word for word in words if word in HELP_WORDS]
+    train.refuse_two_names(words)
     return parse_words(
         Arguments, f"poise ablate {name}".rstrip(), train.with_python_booleans(words), default=default, details=HELP
     )

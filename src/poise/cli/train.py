@@ -156,6 +156,7 @@ def parse(words: Sequence[str]) -> Arguments:
         raise CommandLineError("poise train needs a model or recipe first (poise train atss_r18_fpn --data PATH)")
     default, program = Arguments(name=name, recipe=start), f"poise train {name}".rstrip()
     details = replace(HELP, model=start.model.name if start.model.name in model_rows() else "")
+    refuse_two_names(words)
     words, values = with_python_booleans(words), values_of_short_options(start)
     return parse_words(Arguments, program, words, default=default, details=details, shown=values)
 
@@ -175,6 +176,21 @@ def values_of_short_options(recipe: Recipe) -> dict[str, Any]:
 def with_python_booleans(words: Sequence[str]) -> list[str]:
     """Return the words with ``true`` and ``false`` spelled as in Python, which the parser expects."""
     return [re.sub("(^|=)(true|false)$", lambda found: f"{found[1]}{found[2].capitalize()}", word) for word in words]
+
+
+def refuse_two_names(words: Sequence[str]) -> None:
+    """Refuse a setting that is given by its short name and by its path, such as ``--lr`` and ``--optimizer.lr``."""
+    names, last = set(), ""
+    for word in words:
+        if word.startswith("--"):
+            last = word[2:].partition("=")[0].replace("-", "_")
+            names.add(last)
+        elif last == "model.options":
+            names.add(f"model.options.{word}")  # values among them do no harm
+    for short, path in SHORT_OPTIONS.items():
+        if {short, path} <= names:
+            long = path.replace("model.options.", "model.options ").replace("_", "-")
+            raise CommandLineError(f"{path} is given twice: --{short.replace('_', '-')} and --{long}; leave one out")
 
 
 def value_of(words: Sequence[str], option: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -57,17 +57,30 @@ def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
 
 
 def settings_by_path(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return short names and groups as ``{"group.name": value}``."""
+    """Return short names and groups as ``{"group.name": value}``.
+
+    Raises:
+        ValueError: an unknown name, or a setting that is given by two names (``lr`` and ``optimizer.lr``).
+    """
     changes: dict[str, Any] = {}
-    for name, value in options.items():
-        if name in GROUPS and isinstance(value, Mapping):
-            changes.update({f"{name}.{inner}": item for inner, item in value.items()})
-            continue
+    names: dict[str, str] = {}  # by path
+    for name, value in _ungrouped(options):
         path = full_name(name)
+        if names.setdefault(path, name) != name:
+            raise ValueError(f"{path} is given twice: as {names[path]} and as {name}; leave one out")
         changes[path] = (value,) if path == "model.image_size" and type(value) is int else value
         if name == "lr":
             changes.setdefault("optimizer.lr_batch_size", 0)  # the rate is used as given, whatever the batch
     return changes
+
+
+def _ungrouped(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield names and values; the settings of a group have their paths as names."""
+    for name, value in options.items():
+        if name in GROUPS and isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", item) for inner, item in value.items())
+        else:
+            yield name, value
 
 
 def full_name(name: str) -> str:
