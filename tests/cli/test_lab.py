@@ -177,6 +177,8 @@ def test_refusals(trained: Path, demo_data: Path, capsys: pytest.CaptureFixture[
     code, text = complaint(["lab", "compare", str(trained), *data], capsys)
     assert code == 2 and "takes 2 to 12 models, but 1 is given" in text
     code, text = complaint(["lab", "compare", str(trained), "dual_weigting", *data], capsys)
+    assert code == 1 and "no assigner 'dual_weigting', did you mean 'dual_weighting'" in text
+    code, text = complaint(["lab", "compare", str(trained), "runs/atss", *data], capsys)
     assert code == 1 and "neither a model file nor a run folder nor a model's name" in text
     code, text = complaint(["lab", "show", "atss_r18_fnp", *data], capsys)
     assert code == 1 and "atss_r18_fpn" in text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from poise.cli.arguments import data_name, evaluation_images
 from poise.storage.coco import CocoCategory
-from poise.suggestions import plural
+from poise.suggestions import closest, plural
 
 if TYPE_CHECKING:
     from poise.data import ImageSet
@@ -94,12 +94,14 @@ def load_methods(words: Sequence[str], image_set: ImageSet, device: str, notes: 
 
 
 def _is_assigner(word: str) -> bool:
-    """Whether a word is the name of an assigner, alone or with options as in ``atss(topk=15)``."""
+    """Whether a word is the name of an assigner, or nearly, alone or with options as in ``atss(topk=15)``."""
     from poise.models.assigners import ASSIGNERS
-    from poise.models.catalog import is_model
+    from poise.models.catalog import is_model, list_models
 
     name = word.partition("(")[0].strip()
-    return name in ASSIGNERS or (not is_model(name) and name in ASSIGNERS)  # is_model() imports plug-ins
+    if name in ASSIGNERS or is_model(name):  # is_model() imports plug-ins
+        return name in ASSIGNERS
+    return name.isidentifier() and closest(name, (*ASSIGNERS, *list_models())) in ASSIGNERS
 
 
 def _load_model(word: str, image_set: ImageSet, device: str, notes: list[str]) -> Any:
