@@ -12,7 +12,7 @@ def receptive_fields(strides: Tensor) -> Tensor:
     """Return the side of the theoretical receptive field of each prior, in the shape of ``strides``, in pixels.
 
     The field of a layer is that of the layer before plus (kernel - 1) times the product of all strides before
-    (RFLA: Xu et al. 2022, section 3.2). The values are those of a ResNet-50 with a feature pyramid, P2 to P7. A level
+    (RFLA: Xu et al. 2022, section 3). The values are those of a ResNet-50 with a feature pyramid, P2 to P7. A level
     takes the value of the stride that is nearest to its own.
     """
     level = (strides / 4).log2().round()

@@ -65,7 +65,7 @@ class RFLA:
 
     @staticmethod
     def divergence(priors: Priors, boxes: Tensor, decay: float = 1.0) -> Tensor:
-        """Return the KL divergence of the fields of priors from objects (B,g,4), (B,g,N) (section 3.3).
+        """Return the KL divergence of the fields of priors from objects (B,g,4), (B,g,N) (section 3).
 
         2 er^2 / w^2 + 2 er^2 / h^2 + 2 dx^2 / w^2 + 2 dy^2 / h^2 + ln(w / 2 er) + ln(h / 2 er) - 1
         """

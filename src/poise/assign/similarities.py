@@ -18,7 +18,7 @@ Similarity = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class NWD:
-    """The normalized Wasserstein distance of Gaussians, exp(-W / C) (Wang et al. 2021, arXiv 2110.13389, eq. 6-8).
+    """The normalized Wasserstein distance of Gaussians, exp(-W / C) (Wang et al. 2021, arXiv 2110.13389).
 
     W^2 is the squared difference of the centers and of half the sides. C is a size in pixels, such as the mean size of
     the objects of a data set.
@@ -38,7 +38,7 @@ class NWD:
 
 @dataclass(frozen=True)
 class SimD:
-    """The similarity distance exp(-(location + shape)) (Shi et al. 2024, arXiv 2407.02394, eq. 1-3).
+    """The similarity distance exp(-(location + shape)) (Shi et al. 2024, arXiv 2407.02394).
 
     Both terms are lengths of differences, of centers and of sides, each axis divided by the sum of the two widths
     (heights) over ``m`` (``n``). The article learns m and n as the means of |dx| / (w + w') and |dy| / (h + h') over

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from poise.assign.similarities import Similarity, similarity_of
 from poise.boxes import distance_inside, with_least_sides
-from poise.pairwise import BestObject, chunks_of_objects, from_index, from_mask, highest_value_wins, overlapping
+from poise.pairwise import BestObject, Pairs, all_pairs, chunks_of_objects, from_index, highest_value_wins, overlapping
 from poise.structures import Assignment, GroundTruth, Predictions
 
 
@@ -42,9 +42,10 @@ class TaskAligned:
         priors, boxes, count = predictions.priors, predictions.boxes.float(), len(predictions.priors.strides)
         reachable = priors.within(truth.padded_sizes(self.divisor) if self.divisor else truth.sizes + torch.inf)
         usable, chunks = reachable & predictions.finite(), []
-        for objects in chunks_of_objects(truth, count, planes_alive=4):
-            if self.beta == 0 or self.similarity is not None:  # priors without overlap count as well
-                pairs = from_mask(objects.valid[..., None] & usable[:, None])
+        everywhere = self.beta == 0 or self.similarity is not None  # priors without overlap count as well
+        for objects in chunks_of_objects(truth, count, planes_alive=4, dense=everywhere):
+            if everywhere:
+                pairs: Pairs = all_pairs(objects.valid, usable)
                 similar = similarity_of(self.similarity, pairs.from_priors(boxes), pairs.from_objects(objects.boxes))
                 overlap = similar if self.beta else torch.ones_like(similar)
             else:
