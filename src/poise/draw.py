@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -189,7 +188,7 @@ def _fit(picture: Image.Image, cell: tuple[int, int]) -> Image.Image:
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
 
 
-def _as_array(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _as_array(values: object, shape: tuple[int, ...]) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(values, dtype=np.float64).reshape(shape)

@@ -26,7 +26,9 @@ class Opened:
     weights: str | None = None  # from which a training starts: a value of ``model.weights``
 
 
-def open_model(source: PathLike, weights: PathLike | None = None, options: Mapping[str, Any] | None = None) -> Opened:
+def open_model(
+    source: PathLike, weights: PathLike | None = None, options: Mapping[str, object] | None = None
+) -> Opened:
     """Open the model that ``source`` names.
 
     Args:
@@ -50,7 +52,7 @@ def open_model(source: PathLike, weights: PathLike | None = None, options: Mappi
     return open_checkpoint(source, weights, options)
 
 
-def refuse_options(what: str, weights: Any, options: Mapping[str, Any]) -> None:
+def refuse_options(what: str, weights: Any, options: Mapping[str, object]) -> None:
     """Raise ``ValueError`` if there are weights or options; ``what`` says what determines them already."""
     given = [*options, *(["weights"] if weights is not None else [])]
     if given:

@@ -130,7 +130,7 @@ def register_recipe(name: str, function: Callable[[], Recipe]) -> None:
 
 
 def register_dataset_format(
-    name: str, *, splits: Callable[[Path], Sequence[str]], read: Callable[[Path, str], dict[str, Any]]
+    name: str, *, splits: Callable[[Path], Sequence[str]], read: Callable[[Path, str], dict[str, object]]
 ) -> None:
     """Add a layout of data sets: all commands then read it. It is tried where none of poise's layouts is found.
 

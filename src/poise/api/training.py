@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from poise.detection_model import DetectionModel
 from poise.storage import read_safely
@@ -11,7 +10,7 @@ from poise.storage import read_safely
 
 def start_settings(
     model: DetectionModel, given: bool, weights: str | None, backbone_weights: str | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the settings, by path, that make a training start from a detector.
 
     Args:
@@ -21,7 +20,7 @@ def start_settings(
         backbone_weights: with a detector made by name: as in ``poise.create_model``.
     """
     options = dict(model.options)
-    settings: dict[str, Any] = {"model.name": model.name}
+    settings: dict[str, object] = {"model.name": model.name}
     if "image_size" in options:
         settings["model.image_size"] = tuple(options.pop("image_size"))
     if given:

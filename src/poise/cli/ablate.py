@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import FlagConversionOff, Positional, UseAppendAction, arg
 
@@ -134,7 +134,7 @@ def planned(arguments: Arguments) -> Ablation:
     return Ablation(ablation.variants, arguments.seeds or ablation.seeds)
 
 
-def _values(word: str) -> tuple[str, list[Any]]:
+def _values(word: str) -> tuple[str, list[object]]:
     """The setting and the values of ``SETTING=VALUE,VALUE``; commas within brackets do not separate values."""
     setting, _, text = word.partition("=")
     setting = setting.replace("-", "_")

@@ -36,7 +36,7 @@ def parse(
     *,
     default: Parsed | None = None,
     details: CommandHelp | None = None,
-    shown: Mapping[str, Any] | None = None,
+    shown: Mapping[str, object] | None = None,
 ) -> Parsed:
     """Fill the dataclass ``kind`` from the words of a command line.
 
@@ -118,7 +118,7 @@ def data_name(paths: Sequence[Path]) -> str:
     return " + ".join(path.name for path in paths)
 
 
-def _without_entries(settings: Any) -> Any:
+def _without_entries(settings: object) -> Any:
     """Return the settings with empty tables; of a table with entries tyro would accept only these."""
     if isinstance(settings, dict):
         return {}
@@ -127,7 +127,7 @@ def _without_entries(settings: Any) -> Any:
     return replace(settings, **{f.name: _without_entries(getattr(settings, f.name)) for f in fields(settings)})
 
 
-def _with_entries(default: Any, given: Any) -> Any:
+def _with_entries(default: Any, given: object) -> Any:
     """The given settings; tables keep the entries of the default that are not given."""
     if isinstance(given, dict):
         return {**default, **given}

@@ -6,7 +6,6 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tyro.conf import Positional
 
@@ -51,7 +50,7 @@ def run(arguments: Arguments) -> int:
         print("\r\x1b[K", end="", file=sys.stderr)
     joined = check_joined(arguments.data, arguments.class_map, arguments.follow_links) if several else None
     if arguments.json:
-        numbers: list[dict[str, Any]] = [report.to_dict() for report in reports]
+        numbers: list[dict[str, object]] = [report.to_dict() for report in reports]
         whole = numbers[0] if joined is None else {"data_sets": numbers, "joined": joined.to_dict()}
         print(json.dumps(whole, indent=1, ensure_ascii=False))
     else:

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from PIL import Image
 from tyro.conf import Positional
 
 from poise.cli.arguments import DataPaths, data_name, evaluation_images
@@ -146,7 +147,7 @@ def _draw(
     captions: dict[str, dict[str, str]] = {"better": {}, "worse": {}}
     for kind, chosen in (("better", better), ("worse", worse)):
         for number, one in enumerate(chosen):
-            pictures: list[Any] = []
+            pictures: list[Image.Image] = []
             for evaluation, matched, threshold in zip(evaluations, matches, comparison.thresholds, strict=True):
                 errors = image_errors(matched, row[one.image_id], threshold.threshold)
                 found, false = (

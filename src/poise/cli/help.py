@@ -80,7 +80,7 @@ def render_help(
     everything: bool = False,
     *,
     default: Any = None,
-    defaults: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, object] | None = None,
 ) -> str:
     """Return the help of a command.
 
@@ -165,7 +165,7 @@ def first_sentence(text: str) -> str:
     return found[0] if found else text
 
 
-def _without_extras(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+def _without_extras(hint: object) -> tuple[Any, tuple[Any, ...]]:
     extras: tuple[Any, ...] = ()
     while get_origin(hint) is typing.Annotated:
         hint, *more = get_args(hint)
@@ -173,7 +173,7 @@ def _without_extras(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     return hint, extras
 
 
-def _value(name: str, hint: Any) -> str:
+def _value(name: str, hint: object) -> str:
     """What stands for the value of an option, such as ``N`` or ``error|skip``."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(one for one in get_args(hint) if one is not type(None))
@@ -188,7 +188,7 @@ def _value(name: str, hint: Any) -> str:
     return KINDS.get(hint, "VALUE")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A default in words; empty where there is none."""
     if value is None or value == "" or value == () or value == {}:
         return ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poise.cli.arguments import data_name, evaluation_images
+from poise.detection_model.description import Options
 from poise.storage.coco import CocoCategory
 from poise.suggestions import closest, plural
 
@@ -130,7 +131,7 @@ def _load_published(name: str, weights: str, notes: list[str]) -> Any:
     one, file = checkpoint_named(weights, name), locate_weights(weights, name)
     if not is_original(file):
         return open_model(name, weights).model
-    options = one.options if one is not None else {}
+    options: Options = one.options if one is not None else {}
     model = create_model(name, **options)
     report = load_published(model, file)
     if any(key.startswith("guide.") for key in report.missing):

@@ -110,9 +110,7 @@ def run(arguments: Arguments) -> int:
         print(text)
     else:
         objects = sum(len(record["detections"]) for record in records)
-        print(
-            f"{plural(objects, 'object')} in {plural(len(records), 'image')}; pictures and detections.json in {folder}"
-        )
+        print(f"{plural(objects, 'Any')} in {plural(len(records), 'image')}; pictures and detections.json in {folder}")
     return 0
 
 
@@ -132,7 +130,7 @@ class FreeNames:
         return self.folder / name
 
 
-def _predict(detector: Detector, source: str, names: FreeNames, arguments: Arguments) -> list[dict[str, Any]]:
+def _predict(detector: Detector, source: str, names: FreeNames, arguments: Arguments) -> list[dict[str, object]]:
     from poise.inference import frame_rate, is_camera, is_video, write_video
 
     camera = is_camera(source)

@@ -161,9 +161,9 @@ def parse(words: Sequence[str]) -> Arguments:
     return parse_words(Arguments, program, words, default=default, details=details, shown=values)
 
 
-def values_of_short_options(recipe: Recipe) -> dict[str, Any]:
+def values_of_short_options(recipe: Recipe) -> dict[str, object]:
     """Return the settings of a recipe by the names of the short options."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name, path in SHORT_OPTIONS.items():
         group, _, rest = path.partition(".")
         value = getattr(recipe, group)

@@ -74,7 +74,7 @@ def _list(arguments: Arguments) -> int:
     return 0
 
 
-def _facts(one: Any) -> dict[str, Any]:
+def _facts(one: Any) -> dict[str, object]:
     return {
         "model": one.model,
         "checkpoint": one.original,

@@ -65,7 +65,7 @@ class CheckReport:
         """3 when training would drop something, else 0 (the exit status of ``poise check``)."""
         return 3 if self.dropped else 0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything as plain values for JSON."""
         counts = {"dropped": self.dropped, "dropped_elsewhere": self.dropped_elsewhere}
         return {**asdict(self), **counts, "exit_code": self.exit_code}

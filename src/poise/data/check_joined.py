@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from poise.data.class_map import ClassMap
 from poise.data.image_set import ImageSet
@@ -26,7 +25,7 @@ class JoinedReport:
     classes: dict[str, dict[str, int]]  # objects of each class in the training images of each data set
     warnings: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything as plain values for JSON."""
         return asdict(self)
 

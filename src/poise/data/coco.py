@@ -42,7 +42,7 @@ def read(name: str, tree: FileTree, file: Path, folders: Sequence[Path], log: Fa
     return _assemble(name, tree, content, annotations, file.relative_to(tree.root).as_posix(), folders, log)
 
 
-def read_dictionary(name: str, tree: FileTree, content: Any, source: str, *, log: FaultLog) -> ImageSet:
+def read_dictionary(name: str, tree: FileTree, content: object, source: str, *, log: FaultLog) -> ImageSet:
     """One split from a COCO dictionary that a plug-in read, with the checks of COCO files.
 
     Args:
@@ -96,7 +96,7 @@ def _categories(records: list[Any], source: str, log: FaultLog) -> list[Category
     return result
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
@@ -127,12 +127,12 @@ def _file_name(record: dict[str, Any]) -> str:
     return "/".join(url.split("/")[-2:]) if isinstance(url, str) else ""
 
 
-def _side(value: Any) -> int:
+def _side(value: object) -> int:
     whole = integral(value)
     return whole if isinstance(whole, int) and 0 < whole < 2**31 else 0
 
 
-def _integers(value: Any) -> list[int]:
+def _integers(value: object) -> list[int]:
     return [number for number in value if _is_id(number)] if isinstance(value, list) else []
 
 

@@ -194,7 +194,7 @@ def parse_text(text: str, polygons_left_out: bool = False) -> tuple[Any, Annotat
     return content, annotations
 
 
-def require_lists(content: Any, source: str) -> None:
+def require_lists(content: object, source: str) -> None:
     """``DataError`` for anything but a dictionary with the three lists of COCO."""
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in lists):

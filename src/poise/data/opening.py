@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from poise.data import coco, voc, voc_layouts, yolo
 from poise.data.class_map import ClassMap
@@ -32,7 +32,7 @@ class DatasetFormat:
     """A layout of data sets that a plug-in reads."""
 
     splits: Callable[[Path], Sequence[str]]  # names of the splits of a path; empty where it has another layout
-    read: Callable[[Path, str], dict[str, Any]]  # a split as a COCO dictionary
+    read: Callable[[Path, str], dict[str, object]]  # a split as a COCO dictionary
 
 
 FORMATS: dict[str, DatasetFormat] = {}  # of plug-ins (``poise.register_dataset_format``), tried after those of poise

@@ -101,7 +101,7 @@ class ProposalRows:
         self.scores.append(score)
         return None
 
-    def fault(self, kind: str, image_id: Any, record: Any) -> None:
+    def fault(self, kind: str, image_id: object, record: object) -> None:
         """Count a proposal that cannot be used."""
         self.faults[kind] += 1
         if len(self.examples) < SHOWN:

@@ -9,7 +9,7 @@ _NO = frozenset({"", "0", "false", "no", "unspecified", "none", "null"})
 _YES = frozenset({"1", "true", "yes"})
 
 
-def flag(value: Any) -> bool | None:
+def flag(value: object) -> bool | None:
     """Whether a flag such as ``iscrowd`` is set; None where that is unclear.
 
     0, ``"0"``, ``"false"`` and a missing value are no; 1, ``"1"`` and ``"true"`` are yes.
@@ -24,12 +24,12 @@ def flag(value: Any) -> bool | None:
     return False if text in _NO else True if text in _YES else None
 
 
-def integral(value: Any) -> Any:
+def integral(value: object) -> Any:
     """Integers that were written as floats (``1.0``) as integers; anything else as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
-def integer(value: Any) -> Any:
+def integer(value: object) -> Any:
     """As :func:`integral`, and integers that were written as text (``"1"``) too."""
     if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", value.strip()):
         return int(value)

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -69,7 +68,7 @@ def describe(file: Path) -> Description:
     return Description(file, root, categories, splits, _num_keypoints(file, content.get("kpt_shape")))
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path) -> dict[str, object]:
     """The content with every value as the text that stands there, so that a class ``no`` stays ``no``."""
     text = read_text(require_inside(file.parent, file), MEBIBYTE)
     try:
@@ -81,7 +80,7 @@ def _load(file: Path) -> dict[str, Any]:
     return content
 
 
-def _splits(content: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+def _splits(content: dict[str, object]) -> dict[str, tuple[str, ...]]:
     """Folders or list files of each split; keys may be capitalized (``Train``) or synonyms (``valid``)."""
     keys = [key for key in content if key.lower() in SPLIT_WORDS]
     splits = {}
@@ -93,7 +92,7 @@ def _splits(content: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     return splits
 
 
-def _num_keypoints(file: Path, stated: Any) -> int | None:
+def _num_keypoints(file: Path, stated: object) -> int | None:
     """K of ``kpt_shape: [K, 2]`` or ``[K, 3]``."""
     if stated is None:
         return None
@@ -103,7 +102,7 @@ def _num_keypoints(file: Path, stated: Any) -> int | None:
     return int(numbers[0])
 
 
-def _base(file: Path, stated: Any, splits: dict[str, tuple[str, ...]]) -> Path:
+def _base(file: Path, stated: object, splits: dict[str, tuple[str, ...]]) -> Path:
     """The stated ``path`` where it exists inside the YAML's folder, else that folder itself."""
     home = file.parent
     if isinstance(stated, str) and "\0" not in stated:
@@ -117,7 +116,7 @@ def _base(file: Path, stated: Any, splits: dict[str, tuple[str, ...]]) -> Path:
     return home
 
 
-def _categories(file: Path, content: dict[str, Any]) -> tuple[Category, ...]:
+def _categories(file: Path, content: dict[str, object]) -> tuple[Category, ...]:
     names, count = content.get("names"), content.get("nc")
     if isinstance(names, list):
         names = {str(i): name for i, name in enumerate(names)}
@@ -133,7 +132,7 @@ def _categories(file: Path, content: dict[str, Any]) -> tuple[Category, ...]:
     return tuple(Category(key, name) for key, name in sorted((int(key), name) for key, name in names.items()))
 
 
-def _is_integer(text: Any) -> bool:
+def _is_integer(text: object) -> bool:
     return isinstance(text, str) and text.removeprefix("-").isdecimal() and abs(int(text)) < 2**63
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from poise.boxes import clip
+from poise.detection_model.description import Options
 from poise.detection_model.proposals import MissingProposals, proposals_from_boxes
 from poise.preprocess import Preprocess
 from poise.structures import Batch, Detections, GroundTruth, Progress, StepOutput
@@ -37,7 +38,7 @@ class DetectionModel(nn.Module):
         name: str,
         num_classes: int,
         *,
-        options: dict[str, Any],
+        options: Options,
         progress: Progress | None = None,
     ) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ def with_postprocess_options(
         ValueError: the model has no post-processing with this setting, or a value is out of range.
     """
     wanted = {"nms_threshold": nms_threshold, "max_detections": max_detections}
-    changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    changes: dict[str, object] = {name: value for name, value in wanted.items() if value is not None}
     if not changes and score_threshold is None:
         return model
     known = {field.name for one in _postprocesses(model.network) for field in fields(one)}
@@ -61,7 +61,7 @@ def _postprocess(module: nn.Module) -> Any:
     return getattr(module, "postprocess", None)
 
 
-def _replaced(module: nn.Module, changes: dict[str, Any], score_threshold: float | None) -> Any:
+def _replaced(module: nn.Module, changes: dict[str, object], score_threshold: float | None) -> Any:
     """The module, copied where it or a part of it has a post-processing; all weights are shared."""
     post = _postprocess(module)
     parts = {name: _replaced(part, changes, score_threshold) for name, part in module.named_children()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poise.engine.logs import to_csv
+from poise.engine.meter import Row
 from poise.engine.patience import ending
 from poise.recipes import Recipe
 from poise.storage import write_text_atomically
@@ -56,7 +57,7 @@ def write_tables(
     by_variant = {name: [numbers for (variant, _), numbers in runs.items() if variant == name] for name in variants}
     write_text_atomically(folder / "table.md", markdown(by_variant))
     write_text_atomically(folder / "table.csv", to_csv([_row(name, done) for name, done in by_variant.items()]))
-    each = [
+    each: list[Row] = [
         {"variant": variant, "seed": seed, **numbers.metrics, "seconds_per_step": round(numbers.seconds_per_step, 4)}
         for (variant, seed), numbers in runs.items()
     ]
@@ -74,8 +75,8 @@ def markdown(by_variant: Mapping[str, Sequence[RunNumbers]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, runs: Sequence[RunNumbers]) -> dict[str, object]:
-    row: dict[str, object] = {"variant": name, "runs": len(runs)}
+def _row(name: str, runs: Sequence[RunNumbers]) -> Row:
+    row: dict[str, float | str] = {"variant": name, "runs": len(runs)}
     for metric in METRICS:
         mean, deviation = _mean_and_deviation([run.metrics.get(metric, math.nan) for run in runs])
         row |= {metric: mean, f"{metric}_std": deviation}

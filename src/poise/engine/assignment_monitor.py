@@ -10,7 +10,6 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from poise.distributed import single_process
 from poise.engine.health import Position
 from poise.engine.loggers import Logger
 from poise.engine.logs import to_csv
+from poise.engine.meter import Row
 from poise.engine.processes import Processes
 from poise.engine.state import TrainingState
 from poise.engine.step import Observer
@@ -31,7 +31,6 @@ from poise.storage import write_text_atomically
 from poise.structures import Batch, GroundTruth, Progress, StepOutput
 
 TABLE = "lab.csv"
-TableRow = dict[str, Any]
 
 
 class LabTable:
@@ -43,13 +42,13 @@ class LabTable:
 
     def open(self, step: int) -> None:
         """Keep the rows up to ``step``; a run that was killed may have written more, or half a line."""
-        rows: list[TableRow] = []
+        rows: list[Row] = []
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if None not in row.values()]
         self._rewrite([row for row in rows if int(row["step"]) <= step])
 
-    def add(self, rows: Sequence[TableRow]) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
         """Append rows."""
         if not set().union(*rows) <= set(self.columns):
             with self.path.open(newline="", encoding="utf-8") as file:
@@ -57,7 +56,7 @@ class LabTable:
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerows(rows)
 
-    def _rewrite(self, rows: Sequence[TableRow]) -> None:
+    def _rewrite(self, rows: Sequence[Row]) -> None:
         self.columns = list(dict.fromkeys(name for row in rows for name in row))
         write_text_atomically(self.path, to_csv(list(rows)))
 
@@ -126,11 +125,12 @@ class AssignmentMonitor:
             return
         with undisturbed(self.processes.device), single_process(), evaluating(self.model):
             sums, now = self._measure_probe(position)
-        before = self.state.lab if self.state.lab and self.state.lab["epoch"] == position.epoch else {"positives": {}}
+        lab = self.state.lab
+        before = lab["positives"] if lab and lab["epoch"] == position.epoch else {}
         self.state.lab = {"epoch": position.epoch + 1, "positives": {name: one.rows for name, one in now.items()}}
         found = {name: summarize(one) for name, one in sums.items()}
-        for name in found.keys() & before["positives"].keys():
-            found[name] |= churn(before["positives"][name], now[name])
+        for name in found.keys() & before.keys():
+            found[name] |= churn(before[name], now[name])
         self._write(found, position, position.epoch + 1, "probe", events)
 
     def _measure_probe(self, position: Position) -> tuple[dict[str, Tally], dict[str, ProbePositives]]:
@@ -164,7 +164,7 @@ class AssignmentMonitor:
     ) -> None:
         rows = []
         for name, values in found.items():
-            key_columns = {"step": position.step, "epoch": epoch, "source": source, "stage": name}
+            key_columns: Row = {"step": position.step, "epoch": epoch, "source": source, "stage": name}
             rows.append({**key_columns, **{key: float(f"{value:.6g}") for key, value in values.items()}})
             if events is not None:
                 logged = {f"lab_{source}/{name}/{key}": float(value) for key, value in values.items()}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from poise.engine.state import Checkpoint
 from poise.storage import DamagedFile, read_safely, save_atomically
 
 LAST, PREVIOUS, BEST, FAILED = "last.pt", "previous.pt", "best.pt", "failed.pt"
 
 
-def save_last(folder: Path, payload: dict[str, Any], keep_previous: bool = True) -> None:
+def save_last(folder: Path, payload: Checkpoint, keep_previous: bool = True) -> None:
     """Write ``last.pt``; the old one becomes ``previous.pt`` once the new one is complete.
 
     Args:
@@ -30,7 +31,7 @@ def drop_previous(folder: Path) -> None:
     (folder / PREVIOUS).unlink()
 
 
-def read_last(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def read_last(folder: Path) -> tuple[Checkpoint, list[str]]:
     """Read the newest complete checkpoint of a run folder.
 
     Returns:
@@ -53,7 +54,7 @@ def read_last(folder: Path) -> tuple[dict[str, Any], list[str]]:
             continue
         if messages:
             messages[-1] += f"; continuing from {name}"
-        return payload, messages
+        return cast("Checkpoint", payload), messages
     if damaged is not None:
         raise damaged
     raise FileNotFoundError(f"{folder} has no checkpoint ({LAST}) to resume from")

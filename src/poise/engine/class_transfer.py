@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.detection_model import DetectionModel
+from poise.detection_model.description import Options
 from poise.models import create_model
 from poise.published.classes import class_rows, remap_rows
 from poise.suggestions import plural
@@ -54,7 +55,7 @@ def transfer(model: DetectionModel, values: Mapping[str, Tensor], class_names: S
 
 def class_parameters(model: DetectionModel) -> set[str]:
     """Return the names of parameters and buffers whose shape depends on the number of classes."""
-    options = {**model.options, "backbone_weights": None}
+    options: Options = {**model.options, "backbone_weights": None}
     with torch.device("meta"):
         other = create_model(model.name, num_classes=model.num_classes + 1, **options)
     shapes = {name: value.shape for name, value in other.state_dict().items()}

@@ -84,7 +84,7 @@ def is_sharded(network: nn.Module) -> bool:
     return hasattr(network, "unshard")
 
 
-def is_dtensor(value: Any) -> bool:
+def is_dtensor(value: object) -> bool:
     """Return whether a tensor is a ``DTensor``, of which this process stores a shard."""
     return isinstance(value, Tensor) and hasattr(value, "full_tensor")
 

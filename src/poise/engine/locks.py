@@ -63,7 +63,7 @@ def _refuse_living(path: Path) -> None:
         raise FolderInUse(f"{path.parent} is in use by process {pid}; choose another --out or stop that run first")
 
 
-def identity(pid: int) -> dict[str, Any]:
+def identity(pid: int) -> dict[str, object]:
     """Identify a process, also against a later one with the same id; ``started`` is empty if it does not run."""
     return {"pid": pid, "host": socket.gethostname(), "started": _start_time(pid)}
 

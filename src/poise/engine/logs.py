@@ -6,16 +6,15 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from poise.engine.display import Display, Status
 from poise.engine.health import StepRecord
 from poise.engine.loggers import Logger, open_loggers
-from poise.engine.meter import Meter
+from poise.engine.meter import Meter, Row
 from poise.engine.processes import Processes
 from poise.engine.state import TrainingState
 from poise.evaluate.metrics import percent
@@ -103,7 +102,7 @@ class TrainingLog:
         """Append a row to results.csv; ``epoch`` counts from 1."""
         means = self.state.meter.means(self.processes)
         self.state.meter, self.interval = Meter(), Meter()
-        row: dict[str, Any] = {"epoch": epoch, "step": step, "lr": self.state.rate}
+        row: dict[str, float] = {"epoch": epoch, "step": step, "lr": self.state.rate}
         row["seconds"] = round(means.seconds, 3)
         row["memory_mb"] = round(memory_used(self.processes.device), 1)
         row["objects_per_batch"] = means.objects / max(means.steps, 1)
@@ -128,7 +127,7 @@ class TrainingLog:
         write_text_atomically(self.folder / "results.csv", to_csv(self.state.rows))
 
 
-def summary(row: Mapping[str, Any], epochs: int) -> str:
+def summary(row: Mapping[str, float], epochs: int) -> str:
     """Summarize a finished epoch in one line; metrics are in percent."""
     text = f"epoch {row['epoch']}/{epochs} done in {row['seconds']:.0f} s  loss {row['loss/total']:.3f}"
     metrics = [
@@ -137,7 +136,7 @@ def summary(row: Mapping[str, Any], epochs: int) -> str:
     return text + ("  validation: " + "  ".join(metrics[:6]) if metrics else "")
 
 
-def to_csv(rows: list[dict[str, Any]]) -> str:
+def to_csv(rows: Sequence[Row]) -> str:
     """Format rows as CSV with a column for every name that occurs; missing values are empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()

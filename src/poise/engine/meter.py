@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypedDict
 
 from poise.engine.health import StepRecord
 from poise.engine.processes import Processes
+
+Row = Mapping[str, float | str]
+"""A row of a table by column."""
+
+
+class MeterState(TypedDict):
+    """The sums of a ``Meter`` as plain data."""
+
+    sums: dict[str, float]
+    objects: int
+    images: int
+    nonfinite: int
+    steps: int
+    earlier: float
 
 
 @dataclass
@@ -38,19 +53,25 @@ class Meter:
 
     def means(self, processes: Processes) -> Meter:
         """Return losses per step averaged over processes and counts summed over them; every process must call this."""
-        table = processes.gather((self.sums, self.objects, self.images, self.nonfinite))
-        names = dict.fromkeys(name for sums, *_ in table for name in sums)
+        table = processes.gather((self.sums, (self.objects, self.images, self.nonfinite)))
+        names = dict.fromkeys(name for sums, _ in table for name in sums)
         steps = max(self.steps, 1) * len(table)
-        means = {name: sum(sums.get(name, 0.0) for sums, *_ in table) / steps for name in names}
-        objects, images, nonfinite = (sum(row[i] for row in table) for i in (1, 2, 3))
+        means = {name: sum(sums.get(name, 0.0) for sums, _ in table) / steps for name in names}
+        objects, images, nonfinite = (sum(counts[i] for _, counts in table) for i in range(3))
         return replace(self, sums=means, objects=objects, images=images, nonfinite=nonfinite)
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> MeterState:
         """Return the sums as plain data."""
-        counts = {"objects": self.objects, "images": self.images, "nonfinite": self.nonfinite, "steps": self.steps}
-        return {"sums": dict(self.sums), **counts, "earlier": self.seconds}
+        return {
+            "sums": dict(self.sums),
+            "objects": self.objects,
+            "images": self.images,
+            "nonfinite": self.nonfinite,
+            "steps": self.steps,
+            "earlier": self.seconds,
+        }
 
     @staticmethod
-    def restored(payload: dict[str, Any]) -> Meter:
+    def restored(payload: MeterState) -> Meter:
         """Return the meter that :meth:`payload` described; its clock continues from now."""
         return Meter(**payload)

@@ -17,6 +17,7 @@ from poise.data import ImageSet
 from poise.data.repeats import images_of_classes
 from poise.data.statistics import objects_per_class
 from poise.detection_model import DetectionModel
+from poise.detection_model.description import Options
 from poise.detectors.parts import child, is_query_detector, supervised_parts
 from poise.engine.class_transfer import transfer
 from poise.models import create_model
@@ -160,7 +161,8 @@ def checkpoint_backbone(model: DetectionModel) -> None:
 def named_model(settings: ModelSettings, num_classes: int, backbone_weights: str | None = None) -> DetectionModel:
     """Build the model that the settings name, with random weights except for the given ones of the backbone."""
     one = checkpoint_named(settings.weights, settings.name) if settings.weights else None
-    size, options = settings.image_size or None, {**(one.options if one else {}), **settings.options}
+    size = settings.image_size or None
+    options: Options = {**(one.options if one else {}), **settings.options}
     if settings.frozen_stages is not None:
         if "frozen_stages" in settings.options:
             raise ValueError("model.frozen_stages and model.options frozen_stages are the same: give one of them")

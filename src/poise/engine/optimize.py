@@ -36,7 +36,12 @@ def parameter_groups(network: nn.Module, settings: OptimizerSettings) -> list[di
         elif name.rpartition(".")[2] == "bias" and "conv_offset" not in name:
             rate *= settings.bias_lr_multiplier
             decay = settings.bias_decay_multiplier
-        empty = {"params": [], "names": [], "lr_multiplier": rate, "weight_decay": decay * settings.weight_decay}
+        empty = {
+            "params": [],
+            "names": [],
+            "lr_multiplier": rate,
+            "weight_decay": decay * settings.weight_decay,
+        }
         group = groups.setdefault((rate, decay), empty)
         group["params"].append(parameter)
         group["names"].append(name)

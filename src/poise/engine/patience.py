@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from poise.recipes import Recipe
 
@@ -26,7 +25,7 @@ class Ending:
     still_rising: bool  # the limit ``schedule.epochs`` began the decay, not the rule
 
 
-def ending(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> Ending | None:
+def ending(rows: Sequence[Mapping[str, float | str]], recipe: Recipe) -> Ending | None:
     """The end of a training by ``train.patience``, or None while it is open.
 
     The decay begins after the first validated epoch e of at least eight for which the best metric of the epochs in
@@ -53,7 +52,7 @@ def ending(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> Ending | None:
     return None
 
 
-def early_stop(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> int | None:
+def early_stop(rows: Sequence[Mapping[str, float | str]], recipe: Recipe) -> int | None:
     """The epoch after which ``train.early_stopping`` ends a training, or None while it is open.
 
     It is the first validated epoch that is at least so many epochs after the best one (the earliest of equal ones).
@@ -75,7 +74,7 @@ def early_stop(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> int | None:
     return None
 
 
-def last_epoch(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> int:
+def last_epoch(rows: Sequence[Mapping[str, float | str]], recipe: Recipe) -> int:
     """The last epoch as far as it is known: ``schedule.epochs``, or less by patience or early stopping."""
     end, stop = ending(rows, recipe), early_stop(rows, recipe)
     return min(recipe.schedule.epochs if end is None else end.epochs, recipe.schedule.epochs if stop is None else stop)

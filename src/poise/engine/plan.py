@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +88,7 @@ class TrainingPlan:
     warnings: tuple[str, ...]
     seconds_per_epoch: float | None = None  # measured in the first steps, without validation
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything as plain values for JSON."""
         return {**asdict(self), "memory": {**asdict(self.memory), "total": self.memory.total}}
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,13 @@ class Processes:
         dist.all_reduce(votes, dist.ReduceOp.MAX, group=self.control)
         return [bool(vote) for vote in votes.tolist()]
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: T) -> list[T]:
         """Return the values of all processes in each of them; plain data and tensors."""
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world_size
+        values: list[T | None] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.control)
-        return values
+        return cast("list[T]", values)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of a CPU tensor over the processes."""

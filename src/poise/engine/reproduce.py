@@ -5,13 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np  # a user's part may draw from its global generator
 import torch
 
 
-def random_state(device: torch.device) -> dict[str, Any]:
+class RandomState(TypedDict):
+    """The states of the random generators of PyTorch, Python and NumPy."""
+
+    torch: torch.Tensor
+    cuda: torch.Tensor | None
+    python: list[Any]  # as of ``random.getstate``
+    numpy: list[Any]  # as of ``numpy.random.get_state``
+
+
+def random_state(device: torch.device) -> RandomState:
     """Return the states of all global random generators of this process, as plain data."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     version, words, gauss = random.getstate()
@@ -23,7 +32,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     }
 
 
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+def set_random_state(state: RandomState, device: torch.device) -> None:
     """Set the states of all global random generators, as returned by :func:`random_state`."""
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and state["cuda"] is not None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +29,7 @@ from poise.engine.reproduce import deterministic, seed_all
 from poise.engine.restarts import note_launch, was_restarted
 from poise.engine.sources import open_sets
 from poise.engine.startup import greet
-from poise.engine.state import TrainingState
+from poise.engine.state import Checkpoint, TrainingState
 from poise.engine.stopping import EXIT_CODES
 from poise.engine.train import Training
 from poise.engine.validation import Validation, draw_run, write_record
@@ -210,14 +209,14 @@ def _training(
     return training
 
 
-def _checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+def _checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     try:
         return read_last(folder)
     except FileNotFoundError:
         return None, [f"no checkpoint in {folder} yet: starting from the beginning"]
 
 
-def _changes(before: dict[str, Any], recipe: Recipe) -> list[str]:
+def _changes(before: Mapping[str, object], recipe: Recipe) -> list[str]:
     """Describe the settings that differ from those of the checkpoint."""
     lines = [f"{setting}: {old} -> {new}" for setting, old, new in differences(before, recipe)]
     return ["changed since the checkpoint: " + ", ".join(lines)] if lines else []

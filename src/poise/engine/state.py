@@ -2,21 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from poise.engine.ema import ExponentialMovingAverage
 from poise.engine.fsdp import apply_fsdp, distribute_all_like, distribute_optimizer_state, full_tensors, is_sharded
 from poise.engine.health import Position
-from poise.engine.meter import Meter
+from poise.engine.meter import Meter, MeterState
 from poise.engine.optimize import make_optimizer
 from poise.engine.processes import Processes
-from poise.engine.reproduce import random_state, set_random_state
+from poise.engine.reproduce import RandomState, random_state, set_random_state
+from poise.models.files import ModelFile
 from poise.recipes import Recipe, to_dict
 
 FORMAT = "poise-1"
+
+
+class ProcessState(TypedDict):
+    """State that differs between processes."""
+
+    random: RandomState
+    meter: MeterState
+
+
+class ProbeState(TypedDict):
+    """The positives of the probe's images after an epoch, by stage."""
+
+    epoch: int
+    positives: dict[str, Tensor]
+
+
+class Tensors(TypedDict):
+    """Full tensors of network, EMA and optimizer."""
+
+    network: dict[str, Tensor]
+    ema: dict[str, Tensor] | None
+    optimizer: dict[str, Any]  # of ``torch.optim.Optimizer.state_dict``
+
+
+class _Payload(Tensors):
+    scaler: dict[str, Any]  # of ``torch.amp.GradScaler.state_dict``
+    rate: float
+    step: int
+    epoch: int
+    batch: int
+    batches_per_epoch: int | None
+    best: list[float] | None  # metric and epoch
+    rows: list[dict[str, float]]
+    processes: list[ProcessState]
+    recipe: dict[str, Any]
+
+
+class TrainingPayload(_Payload, total=False):
+    """The state of a training in a checkpoint."""
+
+    seconds: float
+    lab: ProbeState
+
+
+class Checkpoint(ModelFile):
+    """A file ``last.pt``, which is a model file as well."""
+
+    training: TrainingPayload
 
 
 class TrainingState:
@@ -38,20 +87,22 @@ class TrainingState:
         self.rate = 0.0  # learning rate of the last step
         self.seconds = 0.0  # of training and validation so far
         self.best: tuple[float, int] | None = None  # metric and epoch, counted from 1
-        self.rows: list[dict[str, Any]] = []  # of results.csv
+        self.rows: list[dict[str, float]] = []  # of results.csv
         self.meter = Meter()  # of the current epoch
-        self.lab: dict[str, Any] | None = None  # the assignment of the last epoch, with which the next one is compared
+        self.lab: ProbeState | None = None  # the assignment of the last epoch, with which the next one is compared
 
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> Tensors:
         """Return the full tensors of network, EMA (or None) and optimizer; every process must call this."""
         ema = self.ema.values if self.ema is not None else None
-        tensors = {"network": self.network.state_dict(), "ema": ema, "optimizer": self.optimizer.state_dict()}
+        tensors: Tensors = {"network": self.network.state_dict(), "ema": ema, "optimizer": self.optimizer.state_dict()}
         return full_tensors(tensors) if is_sharded(self.network) else tensors
 
-    def payload(self, recipe: Recipe, tensors: dict[str, Any], per_process: list[dict[str, Any]]) -> dict[str, Any]:
+    def payload(self, recipe: Recipe, tensors: Tensors, per_process: list[ProcessState]) -> TrainingPayload:
         """Return the state as plain data and tensors, from the results of :meth:`tensors` and :meth:`per_process`."""
-        return {
-            **tensors,
+        payload: TrainingPayload = {
+            "network": tensors["network"],
+            "ema": tensors["ema"],
+            "optimizer": tensors["optimizer"],
             "scaler": self.scaler.state_dict(),
             "rate": self.rate,
             "seconds": self.seconds,
@@ -63,10 +114,12 @@ class TrainingState:
             "rows": self.rows,
             "processes": per_process,
             "recipe": to_dict(recipe),
-            **({} if self.lab is None else {"lab": self.lab}),
         }
+        if self.lab is not None:
+            payload["lab"] = self.lab
+        return payload
 
-    def restore(self, payload: dict[str, Any], processes: Processes) -> list[str]:
+    def restore(self, payload: TrainingPayload, processes: Processes) -> list[str]:
         """Restore a payload; return notes for the user."""
         own = self.network.state_dict()
         self.network.load_state_dict(distribute_all_like(payload["network"], own))
@@ -82,7 +135,7 @@ class TrainingState:
         self.batches_per_epoch = payload["batches_per_epoch"]
         self.rate = payload["rate"]
         self.seconds = payload.get("seconds", 0.0)
-        self.best = (payload["best"][0], payload["best"][1]) if payload["best"] else None
+        self.best = (payload["best"][0], int(payload["best"][1])) if payload["best"] else None
         self.rows = list(payload["rows"])
         self.lab = payload.get("lab")
         stored = payload["processes"]
@@ -108,6 +161,6 @@ class TrainingState:
             "fraction of the training"
         ]
 
-    def per_process(self, processes: Processes) -> list[dict[str, Any]]:
+    def per_process(self, processes: Processes) -> list[ProcessState]:
         """Return the state that differs between processes: random generators, and sums of the current epoch."""
         return processes.gather({"random": random_state(processes.device), "meter": self.meter.payload()})

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
+from poise.detection_model.description import ModelDescription
 from poise.engine import patience, schedule
 from poise.engine.assignment_monitor import AssignmentMonitor
 from poise.engine.checkpoints import BEST, FAILED, save_last
@@ -29,9 +30,10 @@ from poise.engine.health import (
 )
 from poise.engine.logs import TrainingLog
 from poise.engine.processes import Processes
-from poise.engine.state import FORMAT, TrainingState
+from poise.engine.state import FORMAT, Checkpoint, Tensors, TrainingState
 from poise.engine.step import Stepper
 from poise.engine.stopping import TIME_LIMIT, StopRequest
+from poise.models.files import ModelFile
 from poise.recipes import Recipe
 from poise.storage import save_atomically
 from poise.structures import Batch
@@ -64,7 +66,7 @@ class Training:
     folder: Path
     processes: Processes
     log: TrainingLog
-    model: dict[str, Any] = field(default_factory=dict)  # description that rebuilds the model; stored with its weights
+    model: ModelDescription  # rebuilds the model; stored with its weights
     validate: Callable[[], Mapping[str, float]] | None = None  # metrics of the network; called by all processes
     file_of: Callable[[int], str] = str  # file of an image by its index, for messages
     draw_batch: Callable[[Batch, int], None] | None = None  # called with the first batches of the run and their step
@@ -313,14 +315,17 @@ class Training:
         self.state.seconds = time.monotonic() - self.began
         per_process, tensors = self.state.per_process(self.processes), self.state.tensors()
         if self.processes.first:
-            payload = {**self._model_file(tensors), "training": self.state.payload(self.recipe, tensors, per_process)}
+            payload: Checkpoint = {
+                **self._model_file(tensors),
+                "training": self.state.payload(self.recipe, tensors, per_process),
+            }
             if name is None:
                 save_last(self.folder, payload, self.recipe.train.keep_previous)
             else:
                 save_atomically(self.folder / name, payload)
         self.processes.barrier()
 
-    def _model_file(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def _model_file(self, tensors: Tensors) -> ModelFile:
         """Return the part of a checkpoint that ``poise.load`` reads; tensors shared with the state are stored once."""
         trained = tensors["ema"] or tensors["network"]
         weights = {f"network.{key}": value for key, value in trained.items()}

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -87,8 +86,8 @@ class Validation:
         self.best = self._evaluate(load_model(path, self.processes.device))
 
     def _evaluate(self, model: DetectionModel) -> Evaluation:
-        options: dict[str, Any] = {"device": self.processes.device, "amp": self.precision, "measure": self.measure}
-        return evaluate(model, self.loader, self.truth, **options)
+        device = self.processes.device
+        return evaluate(model, self.loader, self.truth, device=device, amp=self.precision, measure=self.measure)
 
 
 def draw_run(training: Training, validation: Validation | None) -> None:
@@ -134,15 +133,19 @@ def write_record(
     return [f"warning: {what}: the rest of the training differs from an uninterrupted one"] if changed else []
 
 
-def _sources(train_set: ImageSet, val_set: ImageSet | None) -> list[dict[str, Any]]:
+def _sources(train_set: ImageSet, val_set: ImageSet | None) -> list[dict[str, object]]:
     """The data sets that were joined; empty where there is one."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for part, image_set in (("train", train_set), ("val", val_set)):
         if image_set is None or image_set.images.source is None:
             continue
         counts = np.bincount(image_set.images.source, minlength=len(image_set.sources)).tolist()
         for source, images in zip(image_set.sources, counts, strict=True):
-            entry = {"name": source.name, "path": str(source.root), "classes": list(source.class_names)}
+            entry: dict[str, object] = {
+                "name": source.name,
+                "path": str(source.root),
+                "classes": list(source.class_names),
+            }
             found.setdefault(source.name, entry)[part] = {"split": source.split, "images": images}
     return list(found.values())
 

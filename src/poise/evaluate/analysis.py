@@ -118,7 +118,7 @@ class Analysis:
     images: tuple[ImageScore, ...]  # those with the lowest F1 first
     label_errors: tuple[LabelError, ...]  # highest score first, at most 100
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The numbers as values for JSON; undefined ones are ``None``."""
         values = asdict(self)
         for record, image in zip(values["images"], self.images, strict=True):

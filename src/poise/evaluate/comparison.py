@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -64,7 +63,7 @@ class Comparison:
     draws: int
     confidence: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The numbers as values for JSON; undefined ones are ``None``."""
         return jsonable({**asdict(self), "verdict": self.interval.verdict})
 

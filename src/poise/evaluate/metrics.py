@@ -86,14 +86,19 @@ class Metrics:
         beyond = values.get("beyond")
         beyond = None if beyond is None else MetricsBeyondCoco(**_with_nan(beyond))
         extra = _with_nan(values.get("extra", {}))
-        whole = {"classes": classes, "counts": Counts(**values["counts"]), "beyond": beyond, "extra": extra}
+        whole: dict[str, Any] = {
+            "classes": classes,
+            "counts": Counts(**values["counts"]),
+            "beyond": beyond,
+            "extra": extra,
+        }
         return cls(**{**known, **whole})
 
     def numbers(self) -> dict[str, float]:
         """The metrics over all classes by name, in [0,1]; those beyond 100 detections as ``ap@300``."""
         return {**headline(self), **(self.beyond.numbers() if self.beyond is not None else {}), **self.extra}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """All metrics in [0,1] as values for JSON; undefined ones are ``None``."""
         return jsonable(asdict(self))
 
@@ -128,7 +133,7 @@ class LvisMetrics:
         """The metrics over all classes by name, in [0,1]."""
         return {**headline(self), **self.extra}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """All metrics in [0,1] as values for JSON; undefined ones are ``None``."""
         return jsonable(asdict(self))
 
@@ -146,7 +151,7 @@ def headline(metrics: Metrics | LvisMetrics) -> dict[str, float]:
     return {f.name: getattr(metrics, f.name) for f in fields(metrics) if f.name not in NOT_NUMBERS}
 
 
-def jsonable(value: Any) -> Any:
+def jsonable(value: object) -> Any:
     """``value`` with tuples as lists and numbers that are not finite as ``None``."""
     if isinstance(value, dict):
         return {key: jsonable(item) for key, item in value.items()}

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from poise import postprocess
 from poise.detection_model import DetectionModel
+from poise.detection_model.description import ModelDescription
 from poise.postprocess import AnyPostProcess, PostProcess, RegionPostProcess, SoftNMSPostProcess, TopKPostProcess
 from poise.preprocess import Preprocess
 
@@ -31,7 +32,7 @@ class ExportMetadata:
     """
 
     kind: Kind
-    model: dict[str, Any]  # name, num_classes, options, class_names, category_ids
+    model: ModelDescription
     preprocess: Preprocess
     postprocess: AnyPostProcess
     levels: tuple[tuple[int, int], ...]  # stride and predictions per cell of each level; none unless dense
@@ -101,22 +102,24 @@ class ExportMetadata:
         return ExportMetadata(**_tuples(content))
 
 
-def describe(model: DetectionModel) -> dict[str, Any]:
-    return {
+def describe(model: DetectionModel) -> ModelDescription:
+    description: ModelDescription = {
         "name": model.name,
         "num_classes": model.num_classes,
         "options": dict(model.options),
         "class_names": list(model.class_names),
         "category_ids": list(model.category_ids),
-        **({"class_map": dict(model.class_map)} if model.class_map else {}),
     }
+    if model.class_map:
+        description["class_map"] = dict(model.class_map)
+    return description
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def _encoded_postprocess(post: AnyPostProcess) -> dict[str, Any]:
+def _encoded_postprocess(post: AnyPostProcess) -> dict[str, object]:
     """Encode a post-processing by its class and settings; functions by their names."""
     _kind(type(post).__name__)
     values = {field.name: getattr(post, field.name) for field in fields(post)}

@@ -10,7 +10,7 @@ import torch
 from poise.export import operators  # noqa: F401  defines the operators
 
 
-def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+def translations() -> dict[Callable[..., object], Callable[..., object]]:
     """Return the ONNX form of each operator."""
     from onnxscript import opset18 as op
 
@@ -32,7 +32,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         return op.Reshape(op.ScatterND(nothing, index, op.GatherND(groups, index)), shape)
 
     def read_regions(
-        maps: Sequence[Any], regions: Any, image: Any, level: Any, scales: Sequence[float], bins: int
+        maps: Sequence[object], regions: Any, image: Any, level: Any, scales: Sequence[float], bins: int
     ) -> Any:
         parts, rows = [], []
         for number, (values, scale) in enumerate(zip(maps, scales, strict=True)):

@@ -65,7 +65,7 @@ def open_file(path: Path, threads: int) -> tuple[ExportMetadata, Any]:
     if not model.has_rt_info(KEY):
         raise ValueError(f"{path} was not exported by poise: {NO_METADATA}")
     metadata = ExportMetadata.from_text(str(model.get_rt_info(KEY).value))
-    hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    hints: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
     hints["INFERENCE_PRECISION_HINT"] = "f32"  # otherwise newer processors use bfloat16, with errors of pixels
     if threads:
         hints["INFERENCE_NUM_THREADS"] = threads

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def pool_by_windows(x: Tensor, size: Sequence[Any]) -> Tensor:
+def pool_by_windows(x: Tensor, size: Sequence[object]) -> Tensor:
     """``torch.nn.functional.adaptive_max_pool2d`` by reading every window, along rows, then along columns.
 
     Sizes may be those of a traced program, which differ from call to call: runtimes pool to constant sizes only. The

@@ -31,7 +31,7 @@ def sample_by_grid(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, 
 
 
 @contextmanager
-def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(module: Any, name: str, value: object) -> Iterator[None]:
     """Replace an attribute of a module inside the context."""
     before = getattr(module, name)
     setattr(module, name, value)

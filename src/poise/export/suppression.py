@@ -65,7 +65,7 @@ def _constants(post: PostProcess) -> dict[str, np.ndarray]:
     }
 
 
-def _clipping(wanted: bool) -> list[Any]:
+def _clipping(wanted: bool) -> list[object]:
     """Nodes of ``clipped`` boxes, or of the boxes as they are."""
     from onnx.helper import make_node as make
 
@@ -84,7 +84,7 @@ def _clipping(wanted: bool) -> list[Any]:
     ]
 
 
-def _candidates(gated: bool) -> list[Any]:
+def _candidates(gated: bool) -> list[object]:
     """Nodes of ``usable`` scores: 0 if a box has no area after clipping or its score is not above the threshold."""
     from onnx.helper import make_node as make
 
@@ -100,7 +100,7 @@ def _candidates(gated: bool) -> list[Any]:
     ]
 
 
-def _detections() -> list[Any]:
+def _detections() -> list[object]:
     """Nodes of NMS per class and of the best detections of the image."""
     from onnx.helper import make_node as make
 

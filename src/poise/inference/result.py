@@ -102,7 +102,7 @@ class Result:
         """COCO results with the training data's category ids."""
         return coco_results(image_id, self.boxes.xyxy, self.scores, self.labels, category_ids=self.category_ids)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """JSON-able: path, size, and one ``{"box", "score", "label", "category_id", "name"}`` a detection."""
         rows = zip(self.boxes.xyxy.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
         detections = [
@@ -116,7 +116,7 @@ class Result:
             for box, score, label, name in rows
         ]
         path = None if self.path is None else str(self.path)
-        record: dict[str, Any] = {"path": path, "height": self.size[0], "width": self.size[1]}
+        record: dict[str, object] = {"path": path, "height": self.size[0], "width": self.size[1]}
         if self.frame is not None:
             record["frame"] = self.frame
         return {**record, "detections": detections}

@@ -20,7 +20,7 @@ from poise.data.folders import is_junk
 from poise.data.images import MAX_PIXELS, SUFFIXES, UNSUPPORTED, decode_image, read_image
 from poise.inference.video import VIDEO_SUFFIXES, DamagedVideo, open_camera, read_video
 
-Source: TypeAlias = "str | os.PathLike[str] | int | bytes | Image.Image | np.ndarray | Tensor | Iterable[Any]"
+Source: TypeAlias = "str | os.PathLike[str] | int | bytes | Image.Image | np.ndarray | Tensor | Iterable[object]"
 OnBadImage: TypeAlias = Literal["error", "skip"]
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^/]")  # ``Path`` makes one slash of two
 
@@ -93,7 +93,7 @@ def _frames(source: Source, reading: Reading) -> Iterator[Frame]:
         )
 
 
-def is_camera(source: Any) -> bool:
+def is_camera(source: object) -> bool:
     """Whether a source is the number of a camera: an integer, or digits that are no file here."""
     if isinstance(source, int):
         return not isinstance(source, bool)

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -45,7 +44,7 @@ class AnnotatedImage:
         largest = sorted(objects, key=lambda i: -float(sides[i].prod()))[:MAX_OBJECTS]
         return sorted(largest)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The image as JPEG and its objects, for the page."""
         height, width = self.pixels.shape[1:]
         size = max(1, round(width * self.scale)), max(1, round(height * self.scale))
@@ -66,7 +65,7 @@ class AnnotatedImage:
 
 def stages_to_dict(
     stages: Mapping[str, Stage], image: AnnotatedImage, scale: np.ndarray, classes: np.ndarray
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The stages of one method on one image, each a batch of this image alone.
 
     Args:
@@ -77,7 +76,7 @@ def stages_to_dict(
     return {name: _stage_to_dict(stage, objects, scale, classes) for name, stage in stages.items()}
 
 
-def _stage_to_dict(stage: Stage, objects: Sequence[int], scale: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+def _stage_to_dict(stage: Stage, objects: Sequence[int], scale: np.ndarray, classes: np.ndarray) -> dict[str, object]:
     view = stage.image_view(0)
     sizes = stage.priors.level_sizes
     starts = np.cumsum([0, *sizes])[:-1].tolist()
@@ -96,7 +95,7 @@ def _stage_to_dict(stage: Stage, objects: Sequence[int], scale: np.ndarray, clas
 
 def _pack_priors(
     stage: Stage, view: ImageView, cells: np.ndarray, boxes: np.ndarray, classes: np.ndarray
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Columns of all priors."""
     best_object, overlap = view.best_overlap
     arrays = PackedArrays()
@@ -119,7 +118,7 @@ def _pack_priors(
     return arrays.to_dict()
 
 
-def _pack_lists(view: ImageView, objects: Sequence[int]) -> dict[str, Any]:
+def _pack_lists(view: ImageView, objects: Sequence[int]) -> dict[str, object]:
     """Columns of the priors listed for each object: all positives first, then the others by score x IoU.
 
     Others are priors whose center lies in the object or whose box has an IoU above 0.1 with it.

@@ -46,7 +46,7 @@ class ImageQueries:
     negative: QueryCenters  # the other queries of the decoder
     auxiliary: dict[str, QueryCenters]  # customized positive queries by auxiliary head
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Numbers for JSON: [x, y, object] of each query."""
         kinds = {"positive": self.positive, "negative": self.negative}
         return {

@@ -87,7 +87,7 @@ class HeadConflict:
         rest = [name for name in self.heads if name != head]
         return nan_mean([one for name in rest for one in (self.divergence(head, name), self.divergence(name, head))])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """``matrix``: S_ij of row i and column j; ``distance``: S_i of each head; undefined numbers are None."""
         heads = self.heads
         distances = {head: self.distance(head) for head in heads}

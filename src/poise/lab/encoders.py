@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ class EncoderPanel:
         """Whether the method has an encoder and queries."""
         return is_query_detector(method.model.network)
 
-    def add(self, image: AnnotatedImage) -> dict[str, Any]:
+    def add(self, image: AnnotatedImage) -> dict[str, object]:
         """Add one image. Returns what the page shows of it: ``score_map`` and ``queries``."""
         network, batch, name = self.method.model.network, self.method.batch(image), self.method.name
         progress, truth = self.method.model.progress, batch.truth
@@ -66,7 +65,7 @@ class EncoderPanel:
         except SingleHead:
             self.several_heads = False
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The numbers over all images; ``conflict`` is None where there are not several heads."""
         conflict = self.conflict.to_dict() if self.several_heads and self.conflict.heads else None
         return {
@@ -76,7 +75,7 @@ class EncoderPanel:
         }
 
 
-def _thumbnail(scores: torch.Tensor) -> dict[str, Any]:
+def _thumbnail(scores: torch.Tensor) -> dict[str, object]:
     """Shrink a map in [0,1] for the page; values are coded as 0 to 255 between its minimum and maximum."""
     height, width = scores.shape
     factor = min(1.0, MAX_SIDE / max(height, width))

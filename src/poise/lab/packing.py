@@ -11,7 +11,6 @@ import base64
 import math
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -71,7 +70,7 @@ class PackedArrays:
         for i, column in enumerate(encode_coordinates(values).T):
             self._add(f"{name}{i}", column.view(np.uint16))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """What the page reads: names in order, length, maxima, data."""
         length = len(self.arrays[0]) if self.arrays else 0
         rounded = {name: float(f"{value:.6g}") for name, value in self.maxima.items()}

@@ -142,7 +142,7 @@ def _points(one: Supervision) -> list[list[float]]:
     return np.round(both[::step], 1).tolist()
 
 
-def _to_json(value: Any) -> str:
+def _to_json(value: object) -> str:
     """JSON that is safe within a script element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

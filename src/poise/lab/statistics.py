@@ -139,7 +139,7 @@ class Supervision:
             },
         }
 
-    def to_csv(self, method: str, stage: str, class_names: Sequence[str] = ()) -> list[list[Any]]:
+    def to_csv(self, method: str, stage: str, class_names: Sequence[str] = ()) -> list[list[object]]:
         """A row of ``CSV_COLUMNS`` for each object."""
         return [
             [
@@ -150,7 +150,7 @@ class Supervision:
         ]
 
 
-def flat_rows(stages: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+def flat_rows(stages: Sequence[Mapping[str, object]]) -> list[list[object]]:
     """The numbers of ``to_dict`` as a table: method, stage, name (``by_size.small.objects``), value."""
     rows = []
     for stage in stages:
@@ -159,7 +159,7 @@ def flat_rows(stages: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     return rows
 
 
-def _leaves(path: str, value: Any) -> list[tuple[str, Any]]:
+def _leaves(path: str, value: object) -> list[tuple[str, Any]]:
     if isinstance(value, Mapping):
         parts = value.items()
     elif isinstance(value, list):
@@ -172,7 +172,7 @@ def _leaves(path: str, value: Any) -> list[tuple[str, Any]]:
 CSV_COLUMNS = ("method", "stage", "image", "object", "class", *COLUMNS[3:])
 
 
-def csv_text(rows: Sequence[Sequence[Any]], columns: Sequence[str] = CSV_COLUMNS) -> str:
+def csv_text(rows: Sequence[Sequence[object]], columns: Sequence[str] = CSV_COLUMNS) -> str:
     """A table as CSV; by default that of the objects of all methods."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -197,7 +197,7 @@ class AssignmentAgreement:
                     for k, value in enumerate(_overlap(stages[first], stages[second])):
                         sums[k] += value
 
-    def to_list(self) -> list[dict[str, Any]]:
+    def to_list(self) -> list[dict[str, object]]:
         """For each pair of methods: intersection over union of the positives, and of the weights, in [0,1]."""
         return [
             {
@@ -233,7 +233,7 @@ def _overlap(first: Stage, second: Stage) -> tuple[float, float, float, float]:
     return both, either, minimum, maximum
 
 
-def _group(objects: Mapping[str, np.ndarray], mask: np.ndarray, total: float) -> dict[str, Any]:
+def _group(objects: Mapping[str, np.ndarray], mask: np.ndarray, total: float) -> dict[str, object]:
     return {
         "objects": int(mask.sum()),
         "weight_fraction": float(objects["weight"][mask].sum()) / total,

@@ -239,7 +239,7 @@ def _differences(outcome: Outcome, ignored: Tensor, own: Assignment | PairWeight
     return int((wrong | hard.positive & (outcome.index != hard.index)).sum())
 
 
-def sequence(values: Sequence[Any]) -> str:
+def sequence(values: Sequence[object]) -> str:
     """Join numbers as in a sentence: ``1, 2 and 3``."""
     words = [str(value) for value in values]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

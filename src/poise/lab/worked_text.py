@@ -158,7 +158,7 @@ def number_text(value: float | Tensor) -> str:
     return f"{value + 0.0:.4g}"
 
 
-def to_dict(example: WorkedExample, class_names: Sequence[str]) -> dict[str, Any]:
+def to_dict(example: WorkedExample, class_names: Sequence[str]) -> dict[str, object]:
     """Return the example as plain data; numbers that are not finite become None."""
     positives, labels = example.positives(), example.truth.labels[0].tolist()
     columns = object_columns(example)
@@ -192,7 +192,7 @@ def to_dict(example: WorkedExample, class_names: Sequence[str]) -> dict[str, Any
     }
 
 
-def _tensor_dict(name: str, step: Step) -> dict[str, Any]:
+def _tensor_dict(name: str, step: Step) -> dict[str, object]:
     kept = step.values.numel() <= MAX_VALUES
     return {
         "name": name,

@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
+from poise.detection_model.description import ModelDescription, Options
 from poise.nn.backbones.timm_features import Backbone
 from poise.nn.no_random_values import NoRandomValues
 from poise.plugins import origin_of
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 FORMAT = "poise-1"
 METADATA = "poise"  # entry of a safetensors header: format and description of the model as JSON
+
+
+class ModelFile(TypedDict):
+    """What a file of a model holds."""
+
+    format: str
+    model: ModelDescription
+    weights: dict[str, torch.Tensor]
 
 
 class MissingPackage(ValueError):
@@ -35,7 +44,7 @@ class MissingPackage(ValueError):
         )
 
 
-def require_packages(description: Mapping[str, Any], file: Path) -> None:
+def require_packages(description: ModelDescription, file: Path) -> None:
     """Check that the model of a description has a known name.
 
     Raises:
@@ -48,22 +57,24 @@ def require_packages(description: Mapping[str, Any], file: Path) -> None:
         raise MissingPackage(file, packages, ValueError(f"no model '{description['name']}'"))
 
 
-def describe(model: DetectionModel) -> dict[str, Any]:
+def describe(model: DetectionModel) -> ModelDescription:
     """Return the description that rebuilds ``model`` without its weights: name, classes and options."""
     backbone = getattr(model.network, "backbone", None)
     resolved = backbone.resolved_options() if isinstance(backbone, Backbone) else {}
-    description = {
+    description: ModelDescription = {
         "name": model.name,
         "num_classes": model.num_classes,
         "options": {**model.options, **resolved},
         "class_names": list(model.class_names),
         "category_ids": list(model.category_ids),
-        **({"class_map": dict(model.class_map)} if model.class_map else {}),
     }
-    return {**description, "packages": packages_of(description)}
+    if model.class_map:
+        description["class_map"] = dict(model.class_map)
+    description["packages"] = packages_of(description)
+    return description
 
 
-def packages_of(description: Mapping[str, Any]) -> list[str]:
+def packages_of(description: ModelDescription) -> list[str]:
     """Return the packages, with versions, whose plug-ins a described model uses."""
     options = description["options"]
     parts = [(kind, options[kind]) for kind in ("assigner", "sampler", "criterion", "backbone") if kind in options]
@@ -72,7 +83,7 @@ def packages_of(description: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(str(origin) for origin in origins if origin is not None))
 
 
-def save_model(model: DetectionModel, path: str | os.PathLike[str], extra: dict[str, Any] | None = None) -> None:
+def save_model(model: DetectionModel, path: str | os.PathLike[str], extra: Mapping[str, object] | None = None) -> None:
     """Write a file from which :func:`load_model` rebuilds the model.
 
     Args:
@@ -143,11 +154,11 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
     return {**description, "weights": load_weights(file)} if isinstance(description, dict) else {}
 
 
-def build(description: dict[str, Any]) -> DetectionModel:
+def build(description: ModelDescription) -> DetectionModel:
     """Build the model of a description by :func:`describe`, with random weights."""
     from poise.models import create_model  # the package imports this module
 
-    options = {name: _as_tuple(value) for name, value in description["options"].items()}  # JSON has no tuples
+    options: Options = {name: _as_tuple(value) for name, value in description["options"].items()}  # JSON has no tuples
     options["backbone_weights"] = None
     model = create_model(description["name"], num_classes=description["num_classes"], **options)
     model.set_classes(tuple(description["class_names"]), tuple(description["category_ids"]))
@@ -155,7 +166,7 @@ def build(description: dict[str, Any]) -> DetectionModel:
     return model
 
 
-def _as_tuple(value: Any) -> Any:
+def _as_tuple(value: object) -> object:
     return tuple(_as_tuple(one) for one in value) if isinstance(value, list) else value
 
 

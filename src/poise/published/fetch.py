@@ -179,7 +179,7 @@ class _Redirects(HTTPRedirectHandler):
 
 
 @contextlib.contextmanager
-def _bar(name: str, total: int | None) -> Iterator[Any]:
+def _bar(name: str, total: int | None) -> Iterator[object]:
     """Yield a function that shows how many bytes have arrived, on a terminal."""
     shown = sys.stderr.isatty()
 

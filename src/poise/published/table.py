@@ -12,7 +12,6 @@ from ast import literal_eval
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from poise.suggestions import did_you_mean
 
@@ -44,7 +43,7 @@ class Checkpoint:
     source: str  # key of ``HOSTS`` and ``LICENSES``
     path: str  # of the file, below each host
     sha256: str  # first digits of the file's SHA-256; empty: not known
-    options: dict[str, Any]  # of ``create_model``, needed besides the name
+    options: dict[str, object]  # of ``create_model``, needed besides the name
     keys: str  # golden key list that the tests load into the model; empty: keys not tested
     note: str
 

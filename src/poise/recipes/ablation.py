@@ -20,7 +20,7 @@ class Variant:
     """A row of the table: its name and its changes, such as ``{"model.options.negative": "probability"}``."""
 
     name: str
-    changes: Mapping[str, Any]
+    changes: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _variants(table: Mapping[str, Any]) -> tuple[Variant, ...]:
     )
 
 
-def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
+def _changes(options: Mapping[str, object]) -> dict[str, object]:
     """Settings by path; ``epochs`` stays a short name because it moves the milestones as well."""
     epochs = {name: value for name, value in options.items() if name == "epochs"}
     return {**settings_by_path({name: value for name, value in options.items() if name != "epochs"}), **epochs}
@@ -126,7 +126,7 @@ def _varied(recipe: Recipe, variant: Variant, seed: int) -> Recipe:
         raise ValueError(f"variant '{variant.name}': {error}") from error
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return "(" + " ".join(map(str, value)) + ")"
     return str(value).lower() if isinstance(value, bool) else str(stored_value(value))
@@ -141,11 +141,11 @@ class ArticleTable:
     ablation: Ablation
 
 
-def rows(changes: Mapping[str, Mapping[str, Any]]) -> Ablation:
+def rows(changes: Mapping[str, Mapping[str, object]]) -> Ablation:
     """Return an ablation from the changed settings of each row, by the title of the row."""
     return Ablation(tuple(Variant(name, settings) for name, settings in changes.items()))
 
 
-def options(**values: Any) -> dict[str, Any]:
+def options(**values: object) -> dict[str, object]:
     """Return options of the model as settings."""
     return {f"model.options.{name}": value for name, value in values.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from poise.recipes.ablation import ArticleTable
 from poise.recipes.ablation import options as _options
 from poise.recipes.ablation import rows as _rows
@@ -14,7 +12,7 @@ from poise.recipes.libra_tables import LIBRA_TABLES
 from poise.recipes.small_object_tables import SMALL_OBJECT_TABLES
 from poise.recipes.vfnet_tables import VFNET_TABLES
 
-NANODET_GUIDANCE: dict[str, dict[str, Any]] = {
+NANODET_GUIDANCE: dict[str, dict[str, object]] = {
     "guide, never detached": _options(detach_epoch=1_000_000),
     "guide, detached from the start": _options(detach_epoch=0),
     "guide, detached after detach_epoch": {},

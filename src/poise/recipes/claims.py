@@ -6,8 +6,6 @@ Images, weights and results are prepared and read by ``examples/claims.py``.
 
 from __future__ import annotations
 
-from typing import Any
-
 from poise.recipes.ablation import Ablation, Variant
 from poise.recipes.augment import AugmentSettings
 from poise.recipes.convert import with_settings
@@ -89,7 +87,7 @@ def claims_co_detr() -> Recipe:
         "max_auxiliary_queries": 60,
     }
     heads = {"auxiliary_heads": "faster_rcnn,atss", "regions": 64, "region_hidden": 256}
-    changes: dict[str, Any] = {
+    changes: dict[str, object] = {
         "model.name": "co_deformable_detr_r18",
         "model.image_size": [128],
         "model.backbone_weights": SHUFFLENET_RGB,

@@ -23,7 +23,7 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return _plain(asdict(settings))
 
 
-def from_dict(values: Mapping[str, Any], kind: type[Settings] = Recipe, where: str = "") -> Settings:  # type: ignore[assignment]
+def from_dict(values: Mapping[str, object], kind: type[Settings] = Recipe, where: str = "") -> Settings:  # type: ignore[assignment]
     """Convert a nested dict to settings; missing entries keep their defaults.
 
     Raises:
@@ -102,13 +102,13 @@ def _join(where: str, name: Any) -> str:
     return f"{where}.{name}" if where else str(name)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _convert(value: Any, kind: Any, where: str) -> Any:
+def _convert(value: object, kind: Any, where: str) -> Any:
     """Convert ``value`` to the annotated type, or raise ``ValueError`` with the expected type."""
     if kind == OptionValue:
         value = stored_value(value)
@@ -131,7 +131,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     return _convert_scalar(value, kind, where)
 
 
-def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
+def _convert_scalar(value: object, kind: Any, where: str) -> Any:
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if kind is float and isinstance(value, str) and _is_number(value):
@@ -142,7 +142,7 @@ def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
     raise ValueError(f"{where}={value!r} must be {wanted}")
 
 
-def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+def _convert_tuple(value: object, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{where}={value!r} must be a list")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
@@ -152,7 +152,7 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[
     return tuple(_convert(item, kind, where) for item, kind in zip(value, arguments, strict=True))
 
 
-def _first_that_fits(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
+def _first_that_fits(value: object, kinds: tuple[Any, ...], where: str) -> Any:
     exact = [kind for kind in kinds if type(value) is kind]
     reasons = []
     for kind in exact + [kind for kind in kinds if kind not in exact]:

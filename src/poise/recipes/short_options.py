@@ -56,7 +56,7 @@ def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     return with_settings(recipe, changes)
 
 
-def settings_by_path(options: Mapping[str, Any]) -> dict[str, Any]:
+def settings_by_path(options: Mapping[str, object]) -> dict[str, Any]:
     """Return short names and groups as ``{"group.name": value}``.
 
     Raises:
@@ -74,7 +74,7 @@ def settings_by_path(options: Mapping[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _ungrouped(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _ungrouped(options: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Yield names and values; the settings of a group have their paths as names."""
     for name, value in options.items():
         if name in GROUPS and isinstance(value, Mapping):

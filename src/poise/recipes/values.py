@@ -33,7 +33,7 @@ def plain_class_map(class_map: Mapping[str, str | None]) -> dict[str, str | None
     return {name: None if target in ("null", "None") else target for name, target in class_map.items()}
 
 
-def stored_value(value: Any) -> Any:
+def stored_value(value: object) -> Any:
     """Return the value of a model option as data: an assigner, sampler or criterion becomes its text.
 
     Raises:

@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
 class _TextLoader(_Loader):
     """Reads every value as the text that stands there: ``no`` is not ``False``, ``1.0`` is not a number."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, object]] = {}
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:

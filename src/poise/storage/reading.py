@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from safetensors import SafetensorError
+from torch import Tensor
 
 from poise.storage.seal import ARCHIVE, TENSORS_HASH, flaw, hash_of_tensors
 
@@ -90,7 +91,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         raise DamagedFile(path, f"it is no safetensors file ({error})", "Copy it again from its source") from error
 
 
-def _load_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
+def _load_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     expected = read_metadata(path).get(TENSORS_HASH)

@@ -9,7 +9,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import Buffer
 
 from poise.storage.seal import TENSORS_HASH, hash_of_tensors, seal
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def save_atomically(
-    path: str | os.PathLike[str], payload: dict[str, Any], keep: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str], payload: Mapping[str, object], keep: str | os.PathLike[str] | None = None
 ) -> None:
     """Write ``payload`` to ``path`` so that at any moment the old or the new file is there, whole.
 
@@ -84,7 +86,7 @@ class _Written(io.BufferedRandom):
 
     failure: OSError | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Buffer) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -150,7 +152,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _check_plain(value: Any, where: str) -> None:
+def _check_plain(value: object, where: str) -> None:
     """Refuse what ``weights_only`` loading would refuse, before an unreadable file is written."""
     import torch
 

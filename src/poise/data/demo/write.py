@@ -122,8 +122,8 @@ def _write(folder: Path, settings: dict[str, Any]) -> None:
 def _document(folder: Path, seeds: list[tuple[int, int, int]], settings: dict[str, Any]) -> dict[str, Any]:
     """Write the images of a split and return its annotations as a COCO document."""
     style, classes = STYLES[settings["style"]], SHAPES[settings.get("classes", "shapes")]
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for number, parts in enumerate(seeds, 1):
         rng = np.random.default_rng(parts)
         scene = demo_scene(rng, settings["size"], style, classes)
@@ -146,7 +146,7 @@ def _jpeg(scene: DemoScene, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _annotations(scene: DemoScene, image_id: int, first_id: int) -> list[dict[str, Any]]:
+def _annotations(scene: DemoScene, image_id: int, first_id: int) -> list[dict[str, object]]:
     return [
         {
             "id": first_id + k,

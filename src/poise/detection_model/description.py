@@ -1,0 +1,23 @@
+"""The description that rebuilds a model, as model files, checkpoints and exported files store it."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+Options = dict[str, Any]
+"""Keyword arguments of ``create_model``: those of any builder, so that their types are known to it alone."""
+
+
+class _Required(TypedDict):
+    name: str
+    num_classes: int
+    options: Options
+    class_names: list[str]
+    category_ids: list[int]
+
+
+class ModelDescription(_Required, total=False):
+    """Name, classes and options of a model, without its weights."""
+
+    packages: list[str]  # with versions, whose plug-ins the model uses
+    class_map: dict[str, str | None]
