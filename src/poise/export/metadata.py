@@ -103,6 +103,7 @@ class ExportMetadata:
 
 
 def describe(model: DetectionModel) -> ModelDescription:
+    """Return the description of a model that an exported file stores."""
     description: ModelDescription = {
         "name": model.name,
         "num_classes": model.num_classes,
