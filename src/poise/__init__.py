@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from poise.version import __version__
 
@@ -101,7 +101,7 @@ _HOMES = {
 _HOMES |= {name: "poise.api.register" for name in __all__ if name.startswith("register_")}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         from poise.suggestions import did_you_mean
 

@@ -7,7 +7,6 @@ and return (...).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -171,7 +170,7 @@ def ciou(prediction: Tensor, target: Tensor) -> Tensor:
     return 1 - boxes.ciou(prediction, target)
 
 
-def hard_label(predictions: Any, assignment: Assignment, objects: Tensor) -> float:
+def hard_label(predictions: object, assignment: Assignment, objects: Tensor) -> float:
     """Return the class target 1 for every positive, independent of its box."""
     return 1.0
 

@@ -13,10 +13,12 @@ import sys
 import warnings
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 GROUP = "poise.plugins"  # of entry points: each names a module that registers its parts when it is imported
 INTERFACE = 1  # version of the functions ``poise.register_…`` and of what they take
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ _added: list[_Added] = []  # in the order of registration
 _state = {"loaded": False}
 
 
-def add(kind: str, registry: MutableMapping[str, Any], name: str, value: Any, *, module: str) -> None:
+def add(kind: str, registry: MutableMapping[str, Value], name: str, value: Value, *, module: str) -> None:
     """Add an entry to a registry.
 
     Args:

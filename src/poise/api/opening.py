@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -52,7 +52,7 @@ def open_model(
     return open_checkpoint(source, weights, options)
 
 
-def refuse_options(what: str, weights: Any, options: Mapping[str, object]) -> None:
+def refuse_options(what: str, weights: object, options: Mapping[str, object]) -> None:
     """Raise ``ValueError`` if there are weights or options; ``what`` says what determines them already."""
     given = [*options, *(["weights"] if weights is not None else [])]
     if given:

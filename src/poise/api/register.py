@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, get_type_hints
 
 from torch import nn
 
@@ -32,6 +32,9 @@ from poise.recipes import Recipe
 from poise.recipes.catalog import RECIPES
 from poise.sample import Sampler
 from poise.structures import PairWeights
+
+if TYPE_CHECKING:
+    from poise.data.augment.scene import Scene
 
 
 def register_assigner(
@@ -144,7 +147,7 @@ def register_dataset_format(
     add("dataset format", FORMATS, name, DatasetFormat(splits, read), module=_caller())
 
 
-def register_augmentation(name: str, build: Callable[..., Callable[[Any], Any]]) -> None:
+def register_augmentation(name: str, build: Callable[..., Callable[[Scene], Scene]]) -> None:
     """Add an augmentation of training images: ``--augment.extra "name(option=value)"``.
 
     Args:
@@ -167,5 +170,5 @@ def register_metric(name: str, function: Metric) -> None:
 
 def _caller() -> str:
     """Name of the module that called a function of this module."""
-    frame: Any = sys._getframe(2)
+    frame = sys._getframe(2)
     return str(frame.f_globals.get("__name__", ""))

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from PIL import Image
 from tyro.conf import Positional
 
 from poise.cli.arguments import DataPaths, data_name, evaluation_images
 from poise.suggestions import plural
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from poise.api import Detector
     from poise.data import ImageSet
     from poise.evaluate import Comparison, Evaluation

@@ -33,7 +33,7 @@ VALUES = {  # what stands for the value of an option, by the last part of its na
     "vary": "SETTING=VALUES",
     "mirror": "ADDRESS",
 }
-KINDS: dict[Any, str] = {int: "N", float: "X", Path: "PATH", bool: "true|false", str: "NAME"}  # … or by its type
+KINDS: dict[object, str] = {int: "N", float: "X", Path: "PATH", bool: "true|false", str: "NAME"}  # … or by its type
 WIDEST, LEFT = 100, 24  # columns of the whole text, and of the names of options
 SETTING = re.compile(r" \((model|data|schedule|optimizer|train|evaluate)\.[^)]*\)")  # not in the short help
 
@@ -79,7 +79,7 @@ def render_help(
     details: CommandHelp,
     everything: bool = False,
     *,
-    default: Any = None,
+    default: object = None,
     defaults: Mapping[str, object] | None = None,
 ) -> str:
     """Return the help of a command.
@@ -119,7 +119,7 @@ def render_help(
     return "\n".join(lines)
 
 
-def _lines(option: Option, everything: bool, default: Any, width: int) -> list[str]:
+def _lines(option: Option, everything: bool, default: object, width: int) -> list[str]:
     text = option.text if everything else SETTING.sub("", first_sentence(option.text))
     value = (_shown(default) if option.value else "") or option.default
     text = f"{text} [{value}]" if value else text
@@ -131,13 +131,13 @@ def _wrapped(name: str, text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * LEFT) or [start.rstrip()]
 
 
-def options_of(kind: type, default: Any = None, prefix: str = "", group: str = "") -> Iterator[Option]:
+def options_of(kind: type, default: object = None, prefix: str = "", group: str = "") -> Iterator[Option]:
     """Iterate over the options of a dataclass; those of dataclasses in it follow, as ``group.name``."""
     from tyro.conf import Positional
 
     markers = get_args(Positional[str])[1:]
     texts, hints = _texts(kind), typing.get_type_hints(kind, include_extras=True)
-    inner: list[tuple[str, Any, Any]] = []
+    inner: list[tuple[str, Any, object]] = []
     for field in fields(kind):
         given = field.default if field.default is not MISSING else None
         required = field.default is MISSING and field.default_factory is MISSING
@@ -165,8 +165,8 @@ def first_sentence(text: str) -> str:
     return found[0] if found else text
 
 
-def _without_extras(hint: object) -> tuple[Any, tuple[Any, ...]]:
-    extras: tuple[Any, ...] = ()
+def _without_extras(hint: object) -> tuple[object, tuple[object, ...]]:
+    extras: tuple[object, ...] = ()
     while get_origin(hint) is typing.Annotated:
         hint, *more = get_args(hint)
         extras += tuple(more)

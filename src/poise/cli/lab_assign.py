@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
@@ -17,6 +17,7 @@ from poise.suggestions import did_you_mean
 if TYPE_CHECKING:
     from poise.data import ImageSet
     from poise.lab.annotated_image import AnnotatedImage
+    from poise.lab.methods import Method
     from poise.lab.worked_example import WorkedExample
     from poise.structures import Match
 
@@ -123,7 +124,9 @@ def _image_index(image_set: ImageSet, wanted: str) -> int:
     return names.index(wanted)
 
 
-def _work_out(method: Any, image: AnnotatedImage, arguments: Arguments, notes: list[str]) -> tuple[str, WorkedExample]:
+def _work_out(
+    method: Method, image: AnnotatedImage, arguments: Arguments, notes: list[str]
+) -> tuple[str, WorkedExample]:
     """Run a training step on the image, and work out the assignment of a stage."""
     from poise.lab.explain import run_step
     from poise.lab.worked_example import work_out

@@ -75,10 +75,13 @@ class CurvesArguments:
     """The folder for numbers and figures."""
 
 
-FIGURES: dict[str, type[Any]] = {"weights": WeightsArguments, "curves": CurvesArguments}
+FIGURES: dict[str, type[WeightsArguments] | type[CurvesArguments]] = {
+    "weights": WeightsArguments,
+    "curves": CurvesArguments,
+}
 
 
-def parse(command: str, words: Sequence[str]) -> Any:
+def parse(command: str, words: Sequence[str]) -> WeightsArguments | CurvesArguments:
     """The arguments of one command."""
     arguments = parse_words(FIGURES[command], f"poise lab {command}", words)
     if isinstance(arguments, CurvesArguments):

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poise.cli.arguments import data_name, evaluation_images
-from poise.detection_model.description import Options
 from poise.storage.coco import CocoCategory
 from poise.suggestions import closest, plural
 
 if TYPE_CHECKING:
     from poise.data import ImageSet
+    from poise.detection_model import DetectionModel
+    from poise.detection_model.description import Options
     from poise.lab.annotated_image import AnnotatedImage
     from poise.lab.methods import Method
 
@@ -105,7 +106,7 @@ def _is_assigner(word: str) -> bool:
     return name.isidentifier() and closest(name, (*ASSIGNERS, *list_models())) in ASSIGNERS
 
 
-def _load_model(word: str, image_set: ImageSet, device: str, notes: list[str]) -> Any:
+def _load_model(word: str, image_set: ImageSet, device: str, notes: list[str]) -> DetectionModel:
     """The model that a word of the command line names, in evaluation mode."""
     from poise.api import Detector
     from poise.models.catalog import is_model
@@ -121,7 +122,7 @@ def _load_model(word: str, image_set: ImageSet, device: str, notes: list[str]) -
     return Detector(word, device).model
 
 
-def _load_published(name: str, weights: str, notes: list[str]) -> Any:
+def _load_published(name: str, weights: str, notes: list[str]) -> DetectionModel:
     """A model with published weights; without its guide where the file does not contain one."""
     from poise.api.opening import open_model
     from poise.models import create_model
@@ -144,7 +145,7 @@ def _load_published(name: str, weights: str, notes: list[str]) -> Any:
     return model
 
 
-def _display_name(word: str, model: Any) -> str:
+def _display_name(word: str, model: DetectionModel) -> str:
     """Name of the model, with the folder of a run to tell runs apart."""
     path = Path(word)
     if not path.exists():  # NAME=WEIGHTS; folders of ablations may contain that sign too
@@ -155,7 +156,7 @@ def _display_name(word: str, model: Any) -> str:
     return f"{model.name}, {run}{epoch}"
 
 
-def _data_classes(model: Any, image_set: ImageSet) -> tuple[int, ...]:
+def _data_classes(model: DetectionModel, image_set: ImageSet) -> tuple[int, ...]:
     """Data set class of each class of the model, -1: none."""
     from poise.evaluate.classes import match_categories
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from poise.data.check_images import Inspection, inspect_images
 from poise.data.class_map import ClassMap, check_class_map, map_classes
@@ -157,7 +156,7 @@ def _inspect(image_set: ImageSet, full: bool, progress: Progress | None, workers
 
 def _shared_names(sets: dict[str, ImageSet]) -> Iterable[Fault]:
     """Images that are in two splits: the same file, or the same id with the same file name."""
-    owner: dict[Any, str] = {}
+    owner: dict[object, str] = {}
     for name, image_set in sets.items():
         for file, image_id in zip(image_set.images.files.tolist(), image_set.image_ids(), strict=True):
             keys = (file, (image_id, file.rsplit("/", 1)[-1]))

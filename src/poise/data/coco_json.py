@@ -137,7 +137,7 @@ class Annotations:
             self.ids[row] = following + offset
 
 
-def around_polygons(segmentation: Any) -> list[float] | None:
+def around_polygons(segmentation: object) -> list[float] | None:
     """The box (x, y, width, height) around polygons; None where there are none."""
     parts = segmentation if isinstance(segmentation, list) else []
     if parts and not isinstance(parts[0], list):

@@ -14,6 +14,7 @@ import numpy as np
 from poise.data.class_map import ClassMap, check_class_map, map_classes
 from poise.data.columns import Ragged, Strings
 from poise.data.errors import DataError
+from poise.data.faults import Fault
 from poise.data.image_set import Category, ImageColumns, ImageSet, ObjectColumns, Source
 from poise.recipes.values import plain_class_map
 from poise.suggestions import plural, shortlist
@@ -205,5 +206,5 @@ def _lists(
     return result[0], result[1]
 
 
-def _renamed(fault: Any, name: str) -> Any:
+def _renamed(fault: Fault, name: str) -> Fault:
     return replace(fault, where=f"{name}: {fault.where}")

@@ -76,7 +76,7 @@ class ProposalRows:
     boxes: array[float] = field(default_factory=lambda: array("d"))  # x1, y1, x2, y2
     scores: array[float] = field(default_factory=lambda: array("d"))
     num_unknown: int = 0  # proposals of images that are not in the set
-    unknown_id: Any = None  # id of the first
+    unknown_id: object = None  # id of the first
     faults: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 

@@ -8,12 +8,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from poise.engine.logs import to_csv
-from poise.engine.meter import Row
 from poise.engine.patience import ending
 from poise.recipes import Recipe
 from poise.storage import write_text_atomically
+
+if TYPE_CHECKING:
+    from poise.engine.meter import Row
 
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from poise.engine.state import Checkpoint
 from poise.storage import DamagedFile, read_safely, save_atomically
+
+if TYPE_CHECKING:
+    from poise.engine.state import Checkpoint
 
 LAST, PREVIOUS, BEST, FAILED = "last.pt", "previous.pt", "best.pt", "failed.pt"
 

@@ -191,7 +191,7 @@ def open_loggers(recipe: Recipe, folder: Path, step: int) -> Loggers:
     return Loggers(parts)
 
 
-def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Iterate over the entries of nested tables as ``group.name`` and value."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:

@@ -9,6 +9,7 @@ from typing import Any
 from poise.evaluate.coco import measure_coco
 from poise.evaluate.limits import measure_with
 from poise.evaluate.lvis import is_lvis, measure_lvis
+from poise.evaluate.run import HasMetrics
 from poise.plugins import load_plugins, with_origins
 from poise.storage.coco import CocoDetection, CocoTruth
 from poise.suggestions import did_you_mean
@@ -26,7 +27,7 @@ class MeasureWithExtra:
     names: tuple[str, ...]
     measure: Callable[..., Any] | None = None
 
-    def __call__(self, truth: CocoTruth, detections: Sequence[CocoDetection]) -> Any:
+    def __call__(self, truth: CocoTruth, detections: Sequence[CocoDetection]) -> HasMetrics:
         measure = self.measure or (measure_lvis if is_lvis(truth) else measure_coco)
         measured = measure(truth, detections)
         extra = {name: float(METRICS[name](truth, detections)) for name in self.names}

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from poise.suggestions import plural
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".flv")
 
@@ -63,7 +66,7 @@ def read_video(path: str | os.PathLike[str], make: Callable[[Tensor, Path, int],
         raise _ends_early(path, count, promised)
 
 
-def _upright(frame: Any) -> Tensor:
+def _upright(frame: VideoFrame) -> Tensor:
     """A frame as (3,H,W) uint8 RGB; its ``rotation`` is in degrees counterclockwise, in steps of 90."""
     image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
     return torch.rot90(image, round(frame.rotation / 90) % 4, (1, 2)).contiguous()

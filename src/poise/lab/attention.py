@@ -122,9 +122,9 @@ def _maps(module: Any, inputs: tuple[Any, ...], image: int, mask: Tensor, shapes
 
 
 @contextmanager
-def record_cross_attention(decoder: nn.Module) -> Iterator[list[tuple[nn.Module, tuple[Any, ...]]]]:
+def record_cross_attention(decoder: nn.Module) -> Iterator[list[tuple[nn.Module, tuple[Tensor, ...]]]]:
     """Record the cross-attention modules of a decoder with the inputs of each call, in the order of the calls."""
-    calls: list[tuple[nn.Module, tuple[Any, ...]]] = []
+    calls: list[tuple[nn.Module, tuple[Tensor, ...]]] = []
     kinds = (DeformableAttention, ConditionalCrossAttention)
     hooks = [
         module.register_forward_hook(lambda module, inputs, _: calls.append((module, inputs)))

@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +31,9 @@ class SingleHead(ValueError):
     """The model has one head only: there is nothing to compare."""
 
 
-def grad_cam(features: Sequence[Tensor], gradients: Sequence[Tensor], canvas: tuple[int, int], size: Any) -> Tensor:
+def grad_cam(
+    features: Sequence[Tensor], gradients: Sequence[Tensor], canvas: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
     """Grad-CAM summed over levels, (h,w) float32 >= 0.
 
     Args:
@@ -171,7 +172,7 @@ def shared_features(network: nn.Module) -> Iterator[list[list[Tensor]]]:
     """Record the maps (B,C,H,W) that all heads read, as leaves that require gradients."""
     leaves: list[list[Tensor]] = []
 
-    def detach(module: nn.Module, inputs: Any, output: Any) -> Any:
+    def detach(module: nn.Module, inputs: object, output: Tokens | Sequence[Tensor]) -> Tokens | list[Tensor]:
         if isinstance(output, Tokens):
             levels = [level.detach().requires_grad_() for level in output.maps()]
             leaves.append(levels)

@@ -28,6 +28,7 @@ from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.boxes import iou
 from poise.lab import worked_costs, worked_fields, worked_priors, worked_weights
 from poise.lab.worked_example import Notebook, Outcome
+from poise.protocols import Assigner
 from poise.structures import Assignment, PairWeights
 
 Steps = Callable[[Any, Notebook, Any], Outcome]
@@ -52,12 +53,12 @@ STEPS: dict[type[Any], Steps] = {
 }
 
 
-def steps_of(assigner: Any) -> Steps:
+def steps_of(assigner: Assigner) -> Steps:
     """Return the steps of a kind of assigner; of one that the lab does not know, the result alone."""
     return STEPS.get(type(assigner), _result_alone)
 
 
-def _result_alone(assigner: Any, note: Notebook, own: Assignment | PairWeights) -> Outcome:
+def _result_alone(assigner: Assigner, note: Notebook, own: Assignment | PairWeights) -> Outcome:
     hard = own.hard()
     note.pairs("IoU", "IoU of predicted box and object", "IoU(b, g)", iou(note.predicted, note.boxes).nan_to_num())
     number = torch.arange(note.truth.labels.shape[1])[:, None]

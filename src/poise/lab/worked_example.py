@@ -59,7 +59,7 @@ class Conflict:
 class WorkedExample:
     """The steps of one assignment of one image, on the CPU."""
 
-    assigner: Any
+    assigner: object
     about: str  # the rule in a sentence
     steps: dict[str, Step]
     columns: Tensor  # (V,) int64: prior of each column of the (M,V) matrices

@@ -205,13 +205,13 @@ def _tensor_dict(name: str, step: Step) -> dict[str, object]:
     }
 
 
-def _plain(values: Tensor) -> Any:
+def _plain(values: Tensor) -> object:
     if not values.dtype.is_floating_point:
         return values.tolist()
     return _without_nonfinite(values.tolist())
 
 
-def _without_nonfinite(values: Any) -> Any:
+def _without_nonfinite(values: Any) -> object:
     if isinstance(values, list):
         return [_without_nonfinite(value) for value in values]
     return values if abs(values) < float("inf") else None

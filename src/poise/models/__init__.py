@@ -4,7 +4,7 @@ torch, the table of their names (``poise.models.table``) does not."""
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from poise.models.catalog import create_model, list_models
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["create_model", "list_models"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("poise.models.catalog"), name)

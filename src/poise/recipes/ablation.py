@@ -70,7 +70,7 @@ class Ablation:
         return [PlannedRun(v.name, seed, _varied(recipe, v, seed)) for seed in self.seeds for v in self.variants]
 
 
-def grid(settings: Mapping[str, Sequence[Any]]) -> tuple[Variant, ...]:
+def grid(settings: Mapping[str, Sequence[object]]) -> tuple[Variant, ...]:
     """Return every combination of the settings' values, named ``gamma1=1, gamma2=2`` after the settings' last parts."""
     names = [name.rpartition(".")[2] for name in settings]
     if len(set(names)) < len(names):

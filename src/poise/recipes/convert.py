@@ -82,7 +82,7 @@ def setting_paths(kind: Any, prefix: str = "") -> Iterator[str]:
             yield path
 
 
-def differences(before: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, Any, Any]]:
+def differences(before: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, object, object]]:
     """List (setting, old value, new value) of every setting in which a recipe differs from one given as a dict."""
     return [
         (f"{group}.{name}", before.get(group, {}).get(name), value)
@@ -98,7 +98,7 @@ def _nearest(name: str, where: str, known: list[str]) -> str:
     return f"; {where or 'a recipe'} has {', '.join(known)}"
 
 
-def _join(where: str, name: Any) -> str:
+def _join(where: str, name: object) -> str:
     return f"{where}.{name}" if where else str(name)
 
 
@@ -108,7 +108,7 @@ def _plain(value: object) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _convert(value: object, kind: Any, where: str) -> Any:
+def _convert(value: object, kind: object, where: str) -> object:
     """Convert ``value`` to the annotated type, or raise ``ValueError`` with the expected type."""
     if kind == OptionValue:
         value = stored_value(value)
@@ -131,18 +131,19 @@ def _convert(value: object, kind: Any, where: str) -> Any:
     return _convert_scalar(value, kind, where)
 
 
-def _convert_scalar(value: object, kind: Any, where: str) -> Any:
+def _convert_scalar(value: object, kind: object, where: str) -> object:
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if kind is float and isinstance(value, str) and _is_number(value):
         return float(value)  # YAML 1.1 reads 1e-4 as a string
     if kind in (bool, int, str, type(None)) and type(value) is kind:
         return value
-    wanted = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}.get(kind, str(kind))
+    words: dict[object, str] = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
+    wanted = words.get(kind, str(kind))
     raise ValueError(f"{where}={value!r} must be {wanted}")
 
 
-def _convert_tuple(value: object, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+def _convert_tuple(value: object, arguments: tuple[object, ...], where: str) -> tuple[object, ...]:
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{where}={value!r} must be a list")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
@@ -152,7 +153,7 @@ def _convert_tuple(value: object, arguments: tuple[Any, ...], where: str) -> tup
     return tuple(_convert(item, kind, where) for item, kind in zip(value, arguments, strict=True))
 
 
-def _first_that_fits(value: object, kinds: tuple[Any, ...], where: str) -> Any:
+def _first_that_fits(value: object, kinds: tuple[object, ...], where: str) -> object:
     exact = [kind for kind in kinds if type(value) is kind]
     reasons = []
     for kind in exact + [kind for kind in kinds if kind not in exact]:

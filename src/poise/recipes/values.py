@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 OptionValue: TypeAlias = bool | int | float | str | tuple[bool | int | float | str | None, ...] | None
 """A value of a model option: a scalar, None, or a tuple of these."""
@@ -13,7 +13,7 @@ WORDS = {"true": True, "false": False, "null": None}  # as in YAML; Python's spe
 OPENING, CLOSING = "([{", ")]}"
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str) -> object:
     """Return the value of a text: ``4``, ``0.5``, ``1e-4``, ``true``, ``None``, ``(4, 5)``; anything else is a string.
 
     A list is returned as a tuple.
@@ -33,7 +33,7 @@ def plain_class_map(class_map: Mapping[str, str | None]) -> dict[str, str | None
     return {name: None if target in ("null", "None") else target for name, target in class_map.items()}
 
 
-def stored_value(value: object) -> Any:
+def stored_value(value: object) -> object:
     """Return the value of a model option as data: an assigner, sampler or criterion becomes its text.
 
     Raises:

@@ -8,12 +8,14 @@ import struct
 import zipfile
 from collections import Counter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from torch import Tensor
 
 from poise.storage.seal import ARCHIVE, TENSORS_HASH, flaw, hash_of_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FOREIGN = "Use a file written by poise; weights of other projects are read by poise.load_published"
 _TORN = "Use an earlier file (a run keeps previous.pt next to last.pt) or copy the file again from its source"

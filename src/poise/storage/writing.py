@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from typing_extensions import Buffer
-
 from poise.storage.seal import TENSORS_HASH, hash_of_tensors, seal
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Buffer
 
 
 def save_atomically(

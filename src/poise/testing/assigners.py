@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from poise.protocols import Assigner
 from poise.structures import (
     Assignment,
     GroundTruth,
@@ -21,7 +22,7 @@ from poise.structures import (
 )
 from poise.testing.checks import run_checks
 from poise.testing.data_dependence import DataDependence
-from poise.testing.scenes import CLASSES, HEIGHT, WIDTH, image_of, predictions_of, truth_of
+from poise.testing.scenes import CLASSES, HEIGHT, WIDTH, Scene, image_of, predictions_of, truth_of
 
 Ties = Literal["first", "last", "own query"]
 
@@ -30,7 +31,7 @@ Ties = Literal["first", "last", "own query"]
 class Case:
     """An assigner, the predictions that it reads, and its rule for ties of objects."""
 
-    assigner: Callable[..., Any]
+    assigner: Assigner
     predictions: type[Predictions] | Callable[[int, int], Predictions] = QualityPredictions
     ties: Ties = "first"
 
@@ -42,7 +43,7 @@ class Case:
 
 
 def check_assigner(
-    assigner: Callable[..., Any],
+    assigner: Assigner,
     predictions: type[Predictions] | Callable[[int, int], Predictions] = QualityPredictions,
     *,
     ties: Ties = "first",
@@ -75,7 +76,7 @@ def positive_of(result: Assignment | PairWeights) -> Tensor:
     return result.positive if pairs is None else pairs.any(2)
 
 
-def images_of(value: Any, part: slice) -> Any:
+def images_of(value: Scene, part: slice) -> Scene:
     """Return some images of a batch; priors are common to all."""
     batch = len(value.boxes)
     return map_tensors(value, lambda t: t[part] if t.ndim > 1 and len(t) == batch else t)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 
 class BrokenContract(AssertionError):
     """A part breaks a promise of its contract; the message names the part, the promise and the check."""
 
 
-def run_checks(part: str, checks: Iterable[Callable[..., None]], *arguments: Any) -> None:
+def run_checks(part: str, checks: Iterable[Callable[..., None]], *arguments: object) -> None:
     """Run every check with the arguments. The first line of its docstring is the promise.
 
     Raises:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from poise.protocols import Assigner, LossFunction
 from poise.structures import GroundTruth, Predictions, map_tensors
 from poise.testing.checks import run_checks
 from poise.testing.data_dependence import DataDependence
@@ -20,8 +20,8 @@ from poise.testing.scenes import predictions_of, truth_of
 class Case:
     """A criterion, an assigner whose assignments it reads, and the kind of predictions that it reads."""
 
-    criterion: Any
-    assigner: Any
+    criterion: LossFunction
+    assigner: Assigner
     predictions: type[Predictions] | Callable[[int, int], Predictions] = Predictions
 
     def predict(self, images: int, seed: int) -> Predictions:
@@ -36,7 +36,7 @@ class Case:
 
 def check_criterion(
     criterion: Callable[..., dict[str, Tensor]],
-    assigner: Callable[..., Any],
+    assigner: Assigner,
     predictions: type[Predictions] | Callable[[int, int], Predictions] = Predictions,
 ) -> None:
     """Check that a criterion keeps the contract of criteria.

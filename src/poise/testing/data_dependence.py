@@ -40,7 +40,7 @@ class DataDependence(TorchDispatchMode):
         super().__enter__()
         return self
 
-    def __exit__(self, *raised: Any) -> None:
+    def __exit__(self, *raised: object) -> None:
         super().__exit__(*raised)
         self.undo.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,8 @@ from poise.structures import (
 
 STRIDES = (8, 16, 32)
 HEIGHT, WIDTH, CLASSES = 96, 128, 5
+
+Scene = TypeVar("Scene", bound=Predictions | GroundTruth)
 
 
 def random_boxes(count: int, generator: torch.Generator, smallest: float = 2.0) -> Tensor:
@@ -93,7 +97,7 @@ def predictions_of(
     return kind(priors, logits, boxes, **extra)
 
 
-def image_of(value: Predictions | GroundTruth, i: int) -> Predictions | GroundTruth:
+def image_of(value: Scene, i: int) -> Scene:
     """Return image ``i`` of a batch."""
     batch = value.boxes.shape[0]
     return map_tensors(value, lambda t: t[i : i + 1] if t.ndim > 1 and t.shape[0] == batch else t)

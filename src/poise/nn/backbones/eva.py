@@ -87,7 +87,7 @@ class Eva(nn.Module):
     def freeze_as_pretrained(self) -> None:
         """Freeze nothing: published recipes train all layers."""
 
-    def resolved_options(self) -> dict[str, Any]:
+    def resolved_options(self) -> dict[str, object]:
         """Return no options: none depends on the weights."""
         return {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ class Backbone(nn.Module):
         self.norm_eval = True if default_norm else self.norm_eval
         self._freeze()
 
-    def resolved_options(self) -> dict[str, Any]:
+    def resolved_options(self) -> dict[str, object]:
         """Return the values of options that were ``None``; saved together with the weights."""
         values = {"frozen_stages": self.frozen_stages, "norm_eval": self.norm_eval}
         return {option: values[option] for option, default in zip(values, self.default_options, strict=True) if default}
@@ -233,7 +233,7 @@ def make_deformable(stage: nn.Module, gated: bool = True) -> int:
     return replaced
 
 
-def tensors_of(content: dict[str, Any]) -> dict[str, Tensor]:
+def tensors_of(content: Mapping[str, object]) -> dict[str, Tensor]:
     """Return the tensors of a file of weights, also if nested under ``state_dict``."""
     inner = content.get("state_dict", content)
     return {key: value for key, value in inner.items() if isinstance(value, Tensor)} if isinstance(inner, dict) else {}
