@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tyro.conf import UseAppendAction
 
@@ -73,7 +73,9 @@ def parse(
                 _require_data(kind, parsed, program)
                 return parsed
             start = _without_entries(default)
-            given = tyro.cli(kind, prog=program, args=wanted, config=config, default=start, registry=_registry())
+            given: Parsed = tyro.cli(
+                kind, prog=program, args=wanted, config=config, default=start, registry=_registry()
+            )
             return _with_entries(default, given)
     except SystemExit as end:
         if not end.code:
@@ -127,10 +129,10 @@ def _without_entries(settings: object) -> Any:
     return replace(settings, **{f.name: _without_entries(getattr(settings, f.name)) for f in fields(settings)})
 
 
-def _with_entries(default: Any, given: object) -> Any:
+def _with_entries(default: object, given: Parsed) -> Parsed:
     """The given settings; tables keep the entries of the default that are not given."""
     if isinstance(given, dict):
-        return {**default, **given}
+        return cast(Parsed, {**cast(dict[str, object], default), **given})
     if not is_dataclass(given) or isinstance(given, type):
         return given
     merged = {f.name: _with_entries(getattr(default, f.name), getattr(given, f.name)) for f in fields(given)}

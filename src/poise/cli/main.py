@@ -90,9 +90,9 @@ def _dispatch(words: list[str]) -> int:
         raise CommandLineError(f"no command '{name}'{did_you_mean(name, COMMANDS)}; poise --help lists them")
     command: Any = importlib.import_module(f"poise.cli.{name.replace('-', '_')}")
     if hasattr(command, "parse"):  # train, ablate, lab: the options depend on the first argument
-        return command.run(command.parse(rest))
+        return int(command.run(command.parse(rest)))
     details = getattr(command, "HELP", None)
-    return command.run(parse(command.Arguments, f"poise {name}", rest, details=details))
+    return int(command.run(parse(command.Arguments, f"poise {name}", rest, details=details)))
 
 
 def _import_packages(words: list[str]) -> list[str]:

@@ -11,13 +11,13 @@ without the weights.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from poise.criteria.region import ProposalCriterion
-from poise.protocols import LossWeights
+from poise.protocols import Criterion, LossWeights
 from poise.structures import GroundTruth, RegionPredictions, SwitchAtEpoch
 
 
@@ -35,7 +35,14 @@ class _ScaledGradient(torch.autograd.Function):
 
 def scale_gradient(values: Tensor, factor: Tensor) -> Tensor:
     """Return ``values`` with the gradient multiplied by ``factor``, which is broadcast."""
-    return _ScaledGradient.apply(values, factor)
+    scaled: Tensor = _ScaledGradient.apply(values, factor)
+    return scaled
+
+
+class _Wrapped(Criterion, Protocol):
+    def layer_losses(self, predictions: Any, assignment: Any, truth: GroundTruth, names: Any) -> dict[str, Tensor]: ...
+
+    def class_loss(self, predictions: Any, assignment: Any, truth: GroundTruth) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +54,7 @@ class ClassWeighted:
         class_weights: (C,) >= 0.
     """
 
-    criterion: Any
+    criterion: _Wrapped
     class_weights: Tensor
 
     def __call__(self, predictions: Any, assignment: Any, truth: GroundTruth) -> dict[str, Tensor]:

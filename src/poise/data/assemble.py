@@ -181,7 +181,8 @@ def _drop_repeated_ids(found: RawSplit, keep: np.ndarray, log: FaultLog) -> None
 
 def _sound_objects(found: RawSplit, labels: np.ndarray, considered: np.ndarray, log: FaultLog) -> np.ndarray:
     """Mask of the objects without fault, among those ``considered``; a faulty one is logged under its first fault."""
-    objects, sound = found.objects, considered.copy()
+    objects = found.objects
+    sound: np.ndarray = considered.copy()
     x1, y1, x2, y2 = objects.boxes.T
     width, height = (np.array(side, np.float64)[found.owners] for side in (found.widths, found.heights))
 

@@ -239,7 +239,8 @@ class ImageSet(Sequence[ImageRecord]):
         across = np.minimum(x2, self.images.widths[image]) - np.maximum(x1, 0)
         down = np.minimum(y2, self.images.heights[image]) - np.maximum(y1, 0)
         sized = (self.objects.areas > 0) & (x2 - x1 >= 1) & (y2 - y1 >= 1)
-        return ~self.objects.ignore & (across > 0) & (down > 0) & sized
+        usable: np.ndarray = ~self.objects.ignore & (across > 0) & (down > 0) & sized
+        return usable
 
     def image_ids(self) -> list[int | str]:
         """The data set's own ids of all images."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from poise.nn.kernels.roi_align import RegionAlign
 from poise.nn.transformer.layers import inverse_sigmoid
 from poise.nn.transformer.queries import BoxEncoding, Queries, SupervisedQueries
 from poise.nn.transformer.tokens import Tokens
+from poise.protocols import Branch
 from poise.structures import Assignment, Detections, GroundTruth, Match, Progress, Sample, StepOutput
 
 LEAST_FRACTION = 0.5  # of an object's highest positive weight, above which a prior of a soft assignment is positive
@@ -139,7 +140,7 @@ class AuxiliaryHead(nn.Module):
     def __init__(
         self,
         name: str,
-        branch: nn.Module,
+        branch: Branch,
         match_name: str,
         *,
         query_generator: nn.Module | None,
@@ -192,9 +193,8 @@ class Collaboration(nn.Module):
     ) -> tuple[StepOutput, list[SupervisedQueries]]:
         """Return the weighted losses and the matches of all heads, and their customized positive queries."""
         maps, losses, matches, queries = self.pyramid(memory), {}, {}, []
-        heads: Any = self.auxiliary_heads
-        for number, head in enumerate(heads):
-            output: StepOutput = head.branch(maps, truth, progress)
+        for number, head in enumerate(self._heads):
+            output = head.branch(maps, truth, progress)
             for term, loss in output.losses.items():
                 unnumbered = "rpn" in term and term not in losses  # as in the original, which has one RPN at most
                 losses[term if unnumbered else f"{term}{number}"] = loss * self.weight
@@ -212,12 +212,15 @@ class Collaboration(nn.Module):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the heads, in order."""
-        return tuple(str(head.name) for head in self.auxiliary_heads)
+        return tuple(head.name for head in self._heads)
 
     def predict(self, memory: Tokens, sizes: Tensor, number: int) -> Detections:
         """Return the detections of auxiliary head ``number``."""
-        branch = self.auxiliary_heads[number].branch
-        return branch.predict(self.pyramid(memory), sizes)  # type: ignore[union-attr,operator]
+        return self._heads[number].branch.predict(self.pyramid(memory), sizes)
+
+    @property
+    def _heads(self) -> list[AuxiliaryHead]:
+        return cast("list[AuxiliaryHead]", list(self.auxiliary_heads))
 
 
 class CoarserLevelAdapter(nn.Sequential):

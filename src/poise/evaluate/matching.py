@@ -25,12 +25,14 @@ class DetectionMatches:
     @property
     def false_positives(self) -> Array:
         """(n,) bool."""
-        return (self.index < 0) & ~self.ignored
+        false: np.ndarray = (self.index < 0) & ~self.ignored
+        return false
 
     @property
     def valid(self) -> Array:
         """Annotations that are objects to be found, (m,) bool."""
-        return ~(self.truth.crowd | self.truth.ignore)
+        counted: np.ndarray = ~(self.truth.crowd | self.truth.ignore)
+        return counted
 
     def counts_by_image(self, score: float) -> Array:
         """True positives, false positives and missed objects of each image at a score threshold, (I,3) int64."""

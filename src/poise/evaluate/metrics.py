@@ -151,12 +151,16 @@ def headline(metrics: Metrics | LvisMetrics) -> dict[str, float]:
     return {f.name: getattr(metrics, f.name) for f in fields(metrics) if f.name not in NOT_NUMBERS}
 
 
-def jsonable(value: object) -> Any:
-    """``value`` with tuples as lists and numbers that are not finite as ``None``."""
+def jsonable(values: Mapping[str, object]) -> dict[str, object]:
+    """``values`` with tuples as lists and numbers that are not finite as ``None``."""
+    return {key: _jsonable(value) for key, value in values.items()}
+
+
+def _jsonable(value: object) -> object:
     if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
+        return jsonable(value)
     if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
+        return [_jsonable(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -39,7 +39,9 @@ def _lowered(plan: Plan) -> bytes:
         program = _quantized(program, plan.calibration, tuple(plan.examples().values()))
     logging.disable(logging.WARNING)
     try:
-        return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
+        edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        content: bytes = edge.to_executorch().buffer
+        return content
     except Exception as error:  # its passes raise no narrower type
         reason = error.__cause__ or error
         raise ValueError(

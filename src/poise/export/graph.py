@@ -231,4 +231,5 @@ def program_of(
     with torch.no_grad(), replaced(transformer_layers, "sample_levels", sample_by_grid), by_windows:
         program = torch.export.export(part, tuple(named.values()), dynamic_shapes=shapes if any(shapes) else None)
     queries.without_stacks(program)
-    return program.run_decompositions(DECOMPOSITIONS)
+    decomposed: torch.export.ExportedProgram = program.run_decompositions(DECOMPOSITIONS)
+    return decomposed

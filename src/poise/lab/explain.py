@@ -162,7 +162,8 @@ def run_step(network: nn.Module, batch: Batch, progress: Progress, seed: int = 0
     """Run a training step without gradients; random samplers draw from ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return network(batch, progress)
+        output: StepOutput = network(batch, progress)
+        return output
 
 
 @torch.no_grad()

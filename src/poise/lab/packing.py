@@ -39,7 +39,8 @@ def decode_log(code: np.ndarray, maximum: float) -> np.ndarray:
 def encode_coordinates(coordinates: np.ndarray) -> np.ndarray:
     """Coordinates (any shape) as int16, clipped to what fits."""
     limit = 32767 / SUBPIXELS
-    return np.round(np.clip(np.nan_to_num(coordinates), -limit, limit) * SUBPIXELS).astype(np.int16)
+    rounded: np.ndarray = np.round(np.clip(np.nan_to_num(coordinates), -limit, limit) * SUBPIXELS)
+    return rounded.astype(np.int16)
 
 
 def deflate_base64(arrays: Sequence[np.ndarray]) -> str:

@@ -139,7 +139,8 @@ def _points(one: Supervision) -> list[list[float]]:
     objects = one.objects
     both = np.stack((objects["size"], objects["positives"]), 1)
     step = max(1, -(-len(both) // MAX_POINTS))
-    return np.round(both[::step], 1).tolist()
+    rounded: list[list[float]] = np.round(both[::step], 1).tolist()
+    return rounded
 
 
 def _to_json(value: object) -> str:

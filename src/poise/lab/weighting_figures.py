@@ -115,7 +115,7 @@ def _heaviest_level(weights: ObjectWeights) -> Tensor:
     """Which priors are on the level with the largest sum of DW's positive weights, (N,) bool."""
     strides = weights.strides.unique()
     sums = torch.stack([weights.schemes["DW"].positive[weights.strides == stride].sum() for stride in strides])
-    return weights.strides == strides[sums.argmax()]
+    return weights.strides.eq(strides[sums.argmax()])
 
 
 def _draw_map(axes: Axes, cells: np.ndarray, values: np.ndarray, colors: str) -> None:

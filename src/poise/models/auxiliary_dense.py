@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import nn
-
 from poise.assign import ATSS, OTA, CenterRegion, Fovea, MaxIoU, TaskAligned
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.dual_weighting import DualWeighting
@@ -44,7 +42,7 @@ from poise.nn.heads.star import StarConv, StarHead, StarRefinement, distance_sca
 from poise.nn.heads.task_aligned import TaskAlignedHead
 from poise.nn.layers import point_grid, retina_anchors, square_anchors
 from poise.postprocess import PostProcess, topk_priors
-from poise.protocols import Assigner, Criterion
+from poise.protocols import Assigner, Branch, Criterion
 from poise.structures import SwitchAtEpoch
 
 
@@ -65,7 +63,7 @@ class AuxiliarySpec:
 class AuxiliaryBranch:
     """A branch, and how customized positive queries are made of its positives."""
 
-    branch: nn.Module
+    branch: Branch
     read_features: FeatureReader = CellFeatures()
     match_name: str = "dense"  # key of the match whose positives become queries
 

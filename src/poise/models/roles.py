@@ -29,7 +29,8 @@ class HeadAlone(nn.Module):
         self.network, self.number = network, number
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        return self.network(batch, progress)
+        output: StepOutput = self.network(batch, progress)
+        return output
 
     def predict(self, pixels: Tensor, sizes: Tensor) -> Detections:
         assert self.network.collaboration is not None

@@ -50,7 +50,8 @@ class ModelRow:
 
 @cache
 def _content() -> dict[str, Any]:
-    return json.loads(FILE.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return content
 
 
 @cache
@@ -64,7 +65,8 @@ def model_rows() -> dict[str, ModelRow]:
 
 def builder_options(name: str) -> dict[str, list[str]]:
     """Return the options of a built-in model and the kinds of their values; an empty list allows any value."""
-    return _content()["options"][model_rows()[name].family]
+    options: dict[str, list[str]] = _content()["options"][model_rows()[name].family]
+    return options
 
 
 def check_early(name: str, options: Mapping[str, object]) -> None:

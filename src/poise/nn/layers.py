@@ -88,7 +88,7 @@ class DeformableConv(nn.Module):
         outputs = (3 if gated else 2) * self.taps
         self.conv_offset = nn.Conv2d(in_channels, outputs, kernel, stride, padding, dilation)
         nn.init.zeros_(self.conv_offset.weight)
-        nn.init.zeros_(self.conv_offset.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.conv_offset.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B,C,H,W) to (B,C',H',W'); predicted offsets are (y, x) of each tap in row-major order."""
@@ -165,7 +165,7 @@ def output_conv(channels: int, outputs: int, bias: float = 0.0) -> Conv3x3:
     """Return a 3x3 output convolution, initialized with weights N(0, 0.01) and a constant bias."""
     conv = Conv3x3(channels, outputs)
     nn.init.normal_(conv.weight, std=0.01)
-    nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
+    nn.init.constant_(conv.get_parameter("bias"), bias)
     return conv
 
 

@@ -61,4 +61,5 @@ def reordered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _reordered(value: Tensor) -> Tensor:
     """Reorder the last axis from (channel, neighbor) to (neighbor, channel)."""
     neighbors = value.unflatten(-1, (-1, 4))[..., torch.tensor(MERGED)]
-    return neighbors.transpose(-1, -2).flatten(-2)
+    ordered: Tensor = neighbors.transpose(-1, -2).flatten(-2)
+    return ordered

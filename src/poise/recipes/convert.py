@@ -20,7 +20,7 @@ Settings = TypeVar("Settings")
 
 def to_dict(settings: Any) -> dict[str, Any]:
     """Convert settings to nested dicts of numbers, strings and lists, for YAML, JSON and checkpoints."""
-    return _plain(asdict(settings))
+    return {name: _plain(value) for name, value in asdict(settings).items()}
 
 
 def from_dict(values: Mapping[str, object], kind: type[Settings] = Recipe, where: str = "") -> Settings:  # type: ignore[assignment]
@@ -102,7 +102,7 @@ def _join(where: str, name: object) -> str:
     return f"{where}.{name}" if where else str(name)
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

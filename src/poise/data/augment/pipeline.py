@@ -111,7 +111,8 @@ class TrainingPipeline:
             if not chances.redraw_empty or not skipped(placed).all():
                 break
             scene = partner()
-        return v2.RandomHorizontalFlip(chances.flip)(placed)
+        flipped: Scene = v2.RandomHorizontalFlip(chances.flip)(placed)
+        return flipped
 
     def _distorted(self, scene: Scene) -> Scene:
         return v2.RandomPhotometricDistort()(scene) if happens(self.settings.photometric) else scene

@@ -62,13 +62,14 @@ def size_of(scene: Scene) -> tuple[int, int]:
 
 def plain_boxes(scene: Scene) -> Tensor:
     """The boxes (n,4) as an ordinary tensor."""
-    return scene["boxes"].as_subclass(Tensor)
+    boxes: Tensor = scene["boxes"].as_subclass(Tensor)
+    return boxes
 
 
 def skipped(scene: Scene) -> Tensor:
     """Which boxes are regions (crowd, ignore, proposals) instead of objects to find, (n,) bool."""
-    regions = scene["iscrowd"] | scene["ignore"]
-    return regions | scene["proposal"] if "proposal" in scene else regions
+    regions: Tensor = scene["iscrowd"] | scene["ignore"]
+    return regions.logical_or(scene["proposal"]) if "proposal" in scene else regions
 
 
 def without_proposals(scene: Scene) -> Scene:

@@ -22,12 +22,14 @@ def _plane(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A ramp in a random direction, in pixels."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.ogrid[:height, :width]
-    return (np.cos(angle) * x + np.sin(angle) * y).astype(np.float32)
+    ramp: np.ndarray = np.cos(angle) * x + np.sin(angle) * y
+    return ramp.astype(np.float32)
 
 
 def gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     ramp = _plane(rng, height, width)
-    return (ramp - ramp.min()) / max(float(np.ptp(ramp)), 1.0)
+    scaled: np.ndarray = (ramp - ramp.min()) / max(float(np.ptp(ramp)), 1.0)
+    return scaled
 
 
 def stripes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -42,7 +44,8 @@ def checks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     state = rng.bit_generator.state
     first = stripes(rng, height, width)
     rng.bit_generator.state = state
-    return np.abs(first - np.rot90(stripes(rng, width, height)))
+    crossed: np.ndarray = np.abs(first - np.rot90(stripes(rng, width, height)))
+    return crossed
 
 
 def speckle(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -61,14 +64,16 @@ def surface(rng: np.random.Generator, height: int, width: int, contrast: float) 
     pattern = PATTERNS[rng.integers(len(PATTERNS))](rng, height, width)[..., None]
     first = _color(rng)
     second = first + (_color(rng) - first) * np.float32(contrast)
-    return first + (second - first) * pattern
+    mixed: np.ndarray = first + (second - first) * pattern
+    return mixed
 
 
 def _color(rng: np.random.Generator) -> np.ndarray:
     """RGB (3,) float32, from nearly gray to saturated."""
     color = rng.uniform(20, 235, 3)
     gray = color.mean()
-    return (gray + (color - gray) * rng.uniform(0.15, 1.0)).astype(np.float32)
+    faded: np.ndarray = gray + (color - gray) * rng.uniform(0.15, 1.0)
+    return faded.astype(np.float32)
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -78,7 +83,8 @@ def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         border = noise(rng, height, width, 4) + 0.8 * gradient(rng, height, width)
         side = np.clip((border - np.median(border)) * rng.uniform(4, 30) + 0.5, 0, 1)[..., None]
         picture += side * (surface(rng, height, width, rng.uniform(0.15, 0.8)) - picture)
-    return picture + (noise(rng, height, width, 5)[..., None] - 0.5) * np.float32(rng.uniform(10, 70))
+    noisy: np.ndarray = picture + (noise(rng, height, width, 5)[..., None] - 0.5) * np.float32(rng.uniform(10, 70))
+    return noisy
 
 
 def expose(rng: np.random.Generator, picture: np.ndarray) -> Image.Image:

@@ -14,6 +14,6 @@ class AutoAssignHead(CenternessHead):
 
     def __init__(self, channels: int, num_classes: int, grid: AnchorGrid, depth: int = 4, *, groups: int = 32) -> None:
         super().__init__(channels, num_classes, grid, Distances(), depth=depth, groups=groups, tower_bias=True)
-        nn.init.constant_(self.classes.bias, prior_bias(0.02))  # type: ignore[arg-type]
-        nn.init.constant_(self.box_distances.bias, 4.0)  # type: ignore[arg-type]
+        nn.init.constant_(self.classes.get_parameter("bias"), prior_bias(0.02))
+        nn.init.constant_(self.box_distances.get_parameter("bias"), 4.0)
         self.center_prior = CenterPrior(num_classes, 1.0, trained=True)

@@ -31,7 +31,7 @@ class DecoupledLevel(nn.Module):
         self.offsets = nn.Conv2d(channels, 4, 1)
         self.objectness = nn.Conv2d(channels, 1, 1)
         for output in (self.classes, self.objectness):
-            nn.init.constant_(output.bias, prior_bias())  # type: ignore[arg-type]
+            nn.init.constant_(output.get_parameter("bias"), prior_bias())
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return class logits (B,classes,H,W), offsets (B,4,H,W) and objectness (B,1,H,W) of a map (B,C,H,W)."""

@@ -34,7 +34,7 @@ class ProposalHead(nn.Module):
         self.offsets = nn.Conv2d(channels, grid.count * 4, 1)
         for layer in (self.conv, self.objectness, self.offsets):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, maps: Sequence[Tensor]) -> DeltaPredictions:
         """Predict from pyramid maps (B,C,H_l,W_l); logits are (B,N,1)."""
@@ -77,8 +77,8 @@ class RegionHead(nn.Module):
         self.classes = nn.Linear(hidden, num_classes + 1)  # background last
         self.offsets = nn.Linear(hidden, 4 if class_agnostic else 4 * num_classes)
         for layer in self.layers:
-            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.xavier_uniform_(layer.get_parameter("weight"))
+            nn.init.zeros_(layer.get_parameter("bias"))
         for output, std in ((self.classes, 0.01), (self.offsets, 0.001)):
             nn.init.normal_(output.weight, std=std)
             nn.init.zeros_(output.bias)

@@ -88,5 +88,5 @@ def _output(channels: int, outputs: int, bias: float = 0.0) -> nn.Conv2d:
     """Return a 1x1 output convolution, initialized with weights N(0, 0.01) and a constant bias."""
     conv = nn.Conv2d(channels, outputs, 1)
     nn.init.normal_(conv.weight, std=0.01)
-    nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
+    nn.init.constant_(conv.get_parameter("bias"), bias)
     return conv

@@ -113,7 +113,7 @@ def _alignment(channels: int, depth: int, outputs: int, std: float, bias: float 
         nn.Conv2d(channels * depth, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 3, 1, 1)
     )
     _normal(network, std)
-    nn.init.constant_(network[2].bias, bias)  # type: ignore[arg-type]
+    nn.init.constant_(network[2].get_parameter("bias"), bias)
     return network
 
 
@@ -122,4 +122,4 @@ def _normal(network: nn.Module, std: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=std)
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(module.get_parameter("bias"))

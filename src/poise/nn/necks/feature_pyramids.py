@@ -148,7 +148,7 @@ class BalancedPyramid(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                nn.init.zeros_(module.get_parameter("bias"))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         if not 0 <= self.level < len(maps):

@@ -245,9 +245,9 @@ class PredictionHead(nn.Module):
         """
         nn.init.constant_(self.classes.bias, prior_bias())
         last = self.box.layers[-1]
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        nn.init.constant_(last.bias[2:], log_size)  # type: ignore[index]
+        nn.init.zeros_(last.get_parameter("weight"))
+        nn.init.zeros_(last.get_parameter("bias"))
+        nn.init.constant_(last.get_parameter("bias")[2:], log_size)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (...,classes) and box offsets (...,4) of hidden states (...,C); see ``refine_boxes``."""
