@@ -59,7 +59,7 @@ def require_packages(description: ModelDescription, file: Path) -> None:
 
 def describe(model: DetectionModel) -> ModelDescription:
     """Return the description that rebuilds ``model`` without its weights: name, classes and options."""
-    backbone = getattr(model.network, "backbone", None)
+    backbone = dict(model.network.named_children()).get("backbone")
     resolved = backbone.resolved_options() if isinstance(backbone, Backbone) else {}
     description: ModelDescription = {
         "name": model.name,
