@@ -27,6 +27,7 @@ def _plane(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return a linear ramp in a random direction, (height,width) in [0,1]."""
     ramp = _plane(rng, height, width)
     scaled: np.ndarray = (ramp - ramp.min()) / max(float(np.ptp(ramp)), 1.0)
     return scaled
