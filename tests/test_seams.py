@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from support.sources import PACKAGE, python_files, tree
 
-MOST_ANY = 285
-MOST_IGNORED = 24  # lines with ``type: ignore``
+MOST_ANY = 300
+MOST_IGNORED = 28  # lines with ``type: ignore``
 LOOKED_UP = {  # getattr and hasattr with a constant name, by file: what the object is
     "cli/arguments.py": 1,  # arguments of any command
     "cli/main.py": 2,  # the module of a command

@@ -121,7 +121,8 @@ def _empty_to_send(shape: tuple[int, ...]) -> Tensor:
     if get_worker_info() is None:
         return torch.empty(shape)
     storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))
-    return torch.empty(0).set_(storage, 0, shape)  # type: ignore[call-overload]
+    shared: Tensor = torch.empty(0).set_(storage, 0, shape)  # type: ignore[call-overload]
+    return shared
 
 
 def batches_by_shape(shapes: Iterable[Hashable], max_size: int) -> list[list[int]]:
