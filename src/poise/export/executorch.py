@@ -35,6 +35,7 @@ def _lowered(plan: Plan) -> bytes:
     from executorch.exir import to_edge_transform_and_lower
 
     program = plan.program(half=plan.metadata.precision == "fp16")
+    program = program.run_decompositions({torch.ops.aten.prelu.default: prelu})
     if plan.metadata.precision == "int8":
         program = _quantized(program, plan.calibration, tuple(plan.examples().values()))
     logging.disable(logging.WARNING)
@@ -49,6 +50,11 @@ def _lowered(plan: Plan) -> bytes:
         ) from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def prelu(x: Tensor, weight: Tensor) -> Tensor:
+    """``torch.nn.functional.prelu`` of (B,N,C) with one slope; XNNPACK's own takes maps (B,C,H,W) only."""
+    return torch.where(x > 0, x, weight * x)
 
 
 def _quantized(
