@@ -71,6 +71,11 @@ def test_an_executorch_file_detects_what_the_model_detects(tmp_path: Path) -> No
             same(ours, theirs)
 
 
+def test_prelu_for_executorch() -> None:
+    x, slope = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0.25])
+    assert torch.equal(executorch.prelu(x, slope), torch.nn.functional.prelu(x, slope))
+
+
 def test_what_executorch_cannot_lower_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lower(*arguments: Any, **settings: Any) -> None:
         try:
@@ -81,7 +86,8 @@ def test_what_executorch_cannot_lower_is_refused(tmp_path: Path, monkeypatch: py
     partitioner = "executorch.backends.xnnpack.partition.xnnpack_partitioner"
     monkeypatch.setitem(sys.modules, partitioner, SimpleNamespace(XnnpackPartitioner=object))
     monkeypatch.setitem(sys.modules, "executorch.exir", SimpleNamespace(to_edge_transform_and_lower=lower))
-    monkeypatch.setattr(Plan, "program", lambda *arguments, **settings: None)
+    program = SimpleNamespace(run_decompositions=lambda table: None)
+    monkeypatch.setattr(Plan, "program", lambda *arguments, **settings: program)
     model = nanodet(options=PLAIN)
     with pytest.raises(ValueError, match=r"cannot write 'nanodet_plus_m_320': no such layout \(AssertionError\)"):
         executorch.write(Plan(model, metadata_of(model, "decoded", False, "fp32"), []), tmp_path / "x.pte")
