@@ -157,8 +157,9 @@ def deform_conv_in_bags(
     batch, _, height, width = x.shape
     channels, _, kernel, _ = weight.shape
     taps, (rows, columns) = kernel * kernel, offset.shape[2:]
-    matrices = weight.permute(2, 3, 0, 1).reshape(taps * channels, -1, 1, 1)
-    value = functional.conv2d(x, matrices).reshape(batch, taps, channels, -1).transpose(2, 3)
+    matrices = weight.permute(1, 2, 3, 0).reshape(-1, taps * channels)
+    value = x.flatten(2).transpose(1, 2) @ matrices  # (B,H*W,taps*channels): copied in rows of channels below
+    value = value.reshape(batch, height * width, taps, channels).transpose(1, 2)
     tap = torch.arange(kernel, device=x.device) * dilation - padding
     grid_y = torch.arange(rows, device=x.device)[:, None, None] * stride + tap.repeat_interleave(kernel)
     grid_x = torch.arange(columns, device=x.device)[:, None] * stride + tap.repeat(kernel)
