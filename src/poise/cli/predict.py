@@ -110,7 +110,7 @@ def run(arguments: Arguments) -> int:
         print(text)
     else:
         objects = sum(len(record["detections"]) for record in records)
-        print(f"{plural(objects, 'Any')} in {plural(len(records), 'image')}; pictures and detections.json in {folder}")
+        print(f"{plural(objects, 'object')} in {plural(len(records), 'image')}; pictures and detections.json in {folder}")
     return 0
 
 
