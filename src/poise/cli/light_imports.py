@@ -27,7 +27,7 @@ def import_without_compiler() -> None:
             try:
                 import timm  # noqa: F401
                 import torchvision  # noqa: F401
-            except ImportError:  # of another name in the compiler: the caller's own imports find it
+            except (ImportError, AttributeError):  # another name of the compiler: the caller imports it as usual
                 pass
         gc.freeze()  # a module stays: collections, also the one at the end, need not look at it
         if collecting:
