@@ -110,7 +110,8 @@ def run(arguments: Arguments) -> int:
         print(text)
     else:
         objects = sum(len(record["detections"]) for record in records)
-        print(f"{plural(objects, 'object')} in {plural(len(records), 'image')}; pictures and detections.json in {folder}")
+        images = plural(len(records), "image")
+        print(f"{plural(objects, 'object')} in {images}; pictures and detections.json in {folder}")
     return 0
 
 
