@@ -163,17 +163,14 @@ def make_plan(
     processes: Processes,
     remarks: Sequence[str] = (),
 ) -> TrainingPlan:
-    """The plan of a training whose model and images are at hand; ``remarks`` of the data are among its warnings.
-
-    Only the first process measures activations and operations, since it alone shows them.
-    """
+    """The plan of a training whose model and images are at hand; ``remarks`` of the data are among its warnings."""
     part = recipe.data.images_per_step // recipe.train.accumulate
     batches = len(train_set) // part if recipe.data.drop_last else -(-len(train_set) // part)
     height, width = largest_image(model.preprocess, recipe.augment)
     stride = min(model.network.backbone.strides)
     sides = object_sides(train_set, model.preprocess)
     parameters = list(model.network.parameters())
-    activations, flops = trace(recipe, model, train_set, processes.device) if processes.first else (None, None)
+    activations, flops = trace(recipe, model, train_set, processes.device)
     memory = activations and activations * -(-part // processes.world_size) / GIGABYTE
     train, val = _split(train_set), None if val_set is None else _split(val_set)
     return TrainingPlan(
