@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from poise.detection_model import DetectionModel
+from poise.detection_model.description import description_of
 from poise.detectors.parts import (
     DenseNetwork,
     has_encoder,
@@ -21,7 +22,7 @@ from poise.detectors.parts import (
 )
 from poise.export import queries
 from poise.export.deformable import DECOMPOSITIONS
-from poise.export.metadata import ExportMetadata, Kind, Outputs, Precision, describe
+from poise.export.metadata import ExportMetadata, Kind, Outputs, Precision
 from poise.export.pooling import pool_by_windows
 from poise.export.raw import recorded
 from poise.export.regions import FromProposals, TwoStage
@@ -135,7 +136,7 @@ def metadata_of(model: DetectionModel, outputs: Outputs, dynamic: bool, precisio
         inputs.append("proposals")
     return ExportMetadata(
         kind,
-        describe(model),
+        description_of(model),
         model.preprocess,
         postprocess_of(model),
         levels,

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast, get_args
 
 from poise import postprocess
-from poise.detection_model import DetectionModel
 from poise.detection_model.description import ModelDescription
 from poise.postprocess import AnyPostProcess, PostProcess, RegionPostProcess, SoftNMSPostProcess, TopKPostProcess
 from poise.preprocess import Preprocess
@@ -100,20 +99,6 @@ class ExportMetadata:
             )
         content["levels"] = tuple((int(stride), int(count)) for stride, count in content["levels"])
         return ExportMetadata(**_tuples(content))
-
-
-def describe(model: DetectionModel) -> ModelDescription:
-    """Return the description of a model that an exported file stores."""
-    description: ModelDescription = {
-        "name": model.name,
-        "num_classes": model.num_classes,
-        "options": dict(model.options),
-        "class_names": list(model.class_names),
-        "category_ids": list(model.category_ids),
-    }
-    if model.class_map:
-        description["class_map"] = dict(model.class_map)
-    return description
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

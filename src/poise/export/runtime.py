@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +179,9 @@ class ExportedNetwork(nn.Module):
 
 def exported_network(model: DetectionModel) -> ExportedNetwork:
     """Return the network of a model that was loaded from an exported file."""
-    return cast("ExportedNetwork", cast("nn.Module", model.network))
+    network: object = model.network
+    assert isinstance(network, ExportedNetwork)
+    return network
 
 
 def _head(metadata: ExportMetadata) -> Head:

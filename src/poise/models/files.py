@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
-from poise.detection_model.description import ModelDescription, Options
+from poise.detection_model.description import ModelDescription, Options, description_of
+from poise.detectors.parts import child
 from poise.nn.backbones.timm_features import Backbone
 from poise.nn.no_random_values import NoRandomValues
 from poise.plugins import origin_of
@@ -59,17 +60,10 @@ def require_packages(description: ModelDescription, file: Path) -> None:
 
 def describe(model: DetectionModel) -> ModelDescription:
     """Return the description that rebuilds ``model`` without its weights: name, classes and options."""
-    backbone = dict(model.network.named_children()).get("backbone")
+    backbone = child(model.network, "backbone")
     resolved = backbone.resolved_options() if isinstance(backbone, Backbone) else {}
-    description: ModelDescription = {
-        "name": model.name,
-        "num_classes": model.num_classes,
-        "options": {**model.options, **resolved},
-        "class_names": list(model.class_names),
-        "category_ids": list(model.category_ids),
-    }
-    if model.class_map:
-        description["class_map"] = dict(model.class_map)
+    description = description_of(model)
+    description["options"].update(resolved)
     description["packages"] = packages_of(description)
     return description
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from poise.nn.transformer.layers import MLP, EncoderLayer, FeedForward, PredictionHead, refine_boxes
+from poise.nn.transformer.layers import MLP, EncoderLayer, FeedForward, PredictionHead, attend_within_sets, refine_boxes
 from poise.nn.transformer.queries import DecoderOutput, Queries
-from poise.nn.transformer.recollection import State, attend_within_sets, collect, repeat_sets
+from poise.nn.transformer.recollection import State, collect, repeat_sets
 from poise.nn.transformer.tokens import YXWH, Tokens, box_sine
 
 MIN_SIDE = 1e-5  # normalized; sides of anchors are divided by at least this
@@ -117,10 +117,7 @@ class ConditionalDecoderLayer(nn.Module):
         attention_mask: Tensor | None = None,
         sets: int = 1,
     ) -> Tensor:
-        if sets == 1:
-            attended = self.self_attention(x, positions, attention_mask)
-        else:
-            attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets=sets)
+        attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets=sets)
         x = self.norms[0](attended)
         x = self.norms[1](self.cross_attention(x, positions, sines, memory))
         return self.norms[2](self.feed_forward(x))

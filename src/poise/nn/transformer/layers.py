@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 
 from poise.nn.kernels.deformable_sampling import sample_levels
 from poise.nn.layers import prior_bias
-from poise.nn.transformer.recollection import attend_within_sets
 from poise.nn.transformer.tokens import Tokens
 
 
@@ -177,6 +176,28 @@ class DeformableEncoderLayer(nn.Module):
         return self.norms[1](self.feed_forward(x))
 
 
+def attend_within_sets(
+    attention: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    x: Tensor,
+    positions: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    sets: int,
+) -> Tensor:
+    """Apply self-attention to each of the sets of x (B,S*Q,C), which selective query recollection makes.
+
+    Args:
+        attention: ``(x, positions, attention_mask) -> Tensor`` of one set.
+        attention_mask: (Q,Q) or (B,Q,Q) bool of one set.
+    """
+    if sets == 1:
+        return attention(x, positions, attention_mask)
+    x, positions = (tensor.unflatten(1, (sets, -1)).flatten(0, 1) for tensor in (x, positions))
+    if attention_mask is not None and attention_mask.ndim == 3:
+        attention_mask = attention_mask.repeat_interleave(sets, 0)
+    return attention(x, positions, attention_mask).unflatten(0, (-1, sets)).flatten(1, 2)
+
+
 class DeformableDecoderLayer(nn.Module):
     """Decoder layer: self-attention among queries, then deformable cross-attention around their references."""
 
@@ -197,10 +218,7 @@ class DeformableDecoderLayer(nn.Module):
         attention_mask: Tensor | None,
         sets: int = 1,
     ) -> Tensor:
-        if sets == 1:
-            attended = self.self_attention(x, positions, attention_mask)
-        else:
-            attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets=sets)
+        attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets=sets)
         x = self.norms[0](attended)
         attended = self.cross_attention(x + positions, references, memory)
         x = self.norms[1](x + self.dropout(attended))

@@ -11,8 +11,6 @@ Cross-attention treats queries independently; self-attention is among the querie
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -27,23 +25,3 @@ def collect(older: State, newer: State) -> State:
 def repeat_sets(values: Tensor | None, sets: int) -> Tensor | None:
     """Repeat (B,Q,...) for each of the sets, (B,S*Q,...)."""
     return values if values is None or sets == 1 else values.repeat(1, sets, 1)
-
-
-def attend_within_sets(
-    attention: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-    x: Tensor,
-    positions: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    sets: int,
-) -> Tensor:
-    """Apply self-attention to each of the sets of x (B,S*Q,C).
-
-    Args:
-        attention: ``(x, positions, attention_mask) -> Tensor`` of one set.
-        attention_mask: (Q,Q) or (B,Q,Q) bool of one set.
-    """
-    x, positions = (tensor.unflatten(1, (sets, -1)).flatten(0, 1) for tensor in (x, positions))
-    if attention_mask is not None and attention_mask.ndim == 3:
-        attention_mask = attention_mask.repeat_interleave(sets, 0)
-    return attention(x, positions, attention_mask).unflatten(0, (-1, sets)).flatten(1, 2)
