@@ -22,7 +22,7 @@ class MaxIoU:
     priors with its highest IoU, if that is at least ``least``; ties go to the highest index (the original writes
     objects in order, later ones over earlier). ``ignore_iof`` > 0 ignores priors of which a crowd region covers more
     than that fraction; the published recipes leave it off (-1). Priors outside an image's own padding are ignored.
-    ``similarity`` takes the place of the IoU throughout (NWD, SimD, GCD: ``poise.assign.similarities``).
+    ``similarity`` replaces the IoU throughout (NWD, SimD, GCD: ``poise.assign.similarities``).
     """
 
     positive: float = 0.5

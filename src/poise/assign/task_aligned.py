@@ -20,7 +20,7 @@ class TaskAligned:
     Each object takes the ``topk`` priors with the highest t, of those the ones inside it; a prior that several objects
     take is assigned to the one with the highest IoU. ``quality`` of positives is TOOD's normalized t: its maximum over
     an object's positives is the object's highest IoU. Priors with predictions that are not finite, or outside an
-    image's own padding, are never positive; those outside the padding are ignored. ``similarity`` takes the place of
+    image's own padding, are never positive; those outside the padding are ignored. ``similarity`` replaces
     the IoU throughout. ``floor`` px: in the test of "inside", shorter sides grow to it (small-target-aware label
     assignment, STAL, of YOLO26: 16).
     """

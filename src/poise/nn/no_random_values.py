@@ -14,7 +14,7 @@ _DRAWS = frozenset({Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_
 
 
 class NoRandomValues(TorchFunctionMode):
-    """Inside, new weights are not filled with random numbers: they hold what the memory held.
+    """Inside, new weights are not filled with random numbers: their values are undefined.
 
     For networks whose weights are all loaded afterward, or that have none (device ``meta``). No random generator is
     used, and building takes half of the time.
