@@ -38,6 +38,11 @@ def slow(predictions: Predictions, truth: GroundTruth, rule: TaskAligned) -> tup
                 owner[n], best[n] = g, float(overlap[n, g])
     for g in range(len(objects)):
         positives = [n for n, who in enumerate(owner) if who == g]
+        if rule.keep is not None:
+            best_first = sorted(positives, key=lambda n: (-float(metric[n, g]), n))
+            positives = best_first[: rule.keep]
+            for n in best_first[rule.keep :]:
+                owner[n] = -1
         highest = max((float(metric[n, g]) for n in positives), default=0.0)
         for n in positives:
             quality[n] = float(metric[n, g]) / (highest + 1e-7) * max(float(overlap[m, g]) for m in positives)
@@ -58,7 +63,7 @@ def test_small_objects(rule: TaskAligned) -> None:
         assert len(set(owner)) > len(set(slow(predictions, truth, replace(rule, floor=0.0))[0]))
 
 
-@pytest.mark.parametrize("rule", [TaskAligned(), TaskAligned(4, 0.5, 2.0)])
+@pytest.mark.parametrize("rule", [TaskAligned(), TaskAligned(4, 0.5, 2.0), TaskAligned(7, keep=1)])
 @pytest.mark.parametrize("kind", [Predictions, JointPredictions])
 @pytest.mark.parametrize("count", [0, 1, 6, 60, 300])
 def test_equals_a_literal_reference(count: int, kind: type[Predictions], rule: TaskAligned) -> None:
@@ -92,7 +97,22 @@ def test_a_prior_that_is_not_finite_is_not_matched() -> None:
     assert not TaskAligned()(predictions, truth).positive[0, prior]
 
 
+def test_one_to_one() -> None:
+    """With keep=1 an object has one prior at most: that of the highest metric which no other object takes."""
+    predictions, truth = predictions_of(JointPredictions, 2, 40), truth_of([60, 0], 3)
+    many, one = TaskAligned(7)(predictions, truth), TaskAligned(7, keep=1)(predictions, truth)
+    owners = one.index[0][one.positive[0]]
+    assert len(owners) == len(owners.unique()) and not one.positive[1].any()
+    assert set(owners.tolist()) == set(many.index[0][many.positive[0]].tolist())  # nobody loses the last one
+    assert bool((many.positive | ~one.positive).all()) and bool((one.index == many.index).all())
+    overlap = box_iou(predictions.boxes[0], truth.boxes[0])[one.positive[0], owners]
+    near = overlap > 0.5  # elsewhere the normalization's 1e-7 counts
+    assert near.any()
+    torch.testing.assert_close(one.quality[0][one.positive[0]][near], overlap[near], atol=1e-3, rtol=0)
+    assert TaskAligned(1, keep=1)(predictions, truth).positive.sum() < one.positive.sum()  # fewer to choose from
+
+
 def test_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"topk": 0}, {"alpha": -1.0}, {"beta": -1.0}, {"floor": -1.0}):
+    for wrong in ({"topk": 0}, {"keep": 0}, {"topk": 2, "keep": 3}, {"alpha": -1.0}, {"beta": -1.0}, {"floor": -1.0}):
         with pytest.raises(ValueError, match="TaskAligned"):
             TaskAligned(**wrong)

@@ -42,6 +42,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "sim_ota_shifted": SimOTA(shift=0.5, topk=20, floor=24.0),
     "task_aligned": TaskAligned(),
     "task_aligned_powers": TaskAligned(4, 0.5, 2.5),
+    "task_aligned_one": TaskAligned(7, keep=1),
     "hungarian": Hungarian(),
     "hungarian_groups": Hungarian(groups=3, repeats=2),
     "dual_weighting": DualWeighting(),

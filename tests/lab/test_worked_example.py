@@ -62,6 +62,7 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
     "sim_ota": (SimOTA(), QualityPredictions, None),
     "ota": (OTA(), QualityPredictions, None),
     "task_aligned": (TaskAligned(4, 0.5, 2.5), QualityPredictions, None),
+    "task_aligned_one": (TaskAligned(7, keep=1), QualityPredictions, None),
     "paa": (PAA(), QualityPredictions, None),
     "dual_weighting": (DualWeighting(), QualityPredictions, None),
     "rf_assigner": (DualWeighting(candidates=ReceptiveFieldCandidates(low=0.4)), QualityPredictions, POINTS),

@@ -40,6 +40,7 @@ VALUES = {
     ),
     "max_iou(similarity=nwd(scale=16.0))": MaxIoU(similarity=NWD(16.0)),
     "task_aligned(similarity=gcd(), floor=16.0)": TaskAligned(similarity=GCD(), floor=16.0),
+    "task_aligned(topk=7, keep=1)": TaskAligned(7, keep=1),
     "ohem(size=64)": ohem_sampler(64),
     "positive_negative(negatives=iou_balanced(bins=4))": PositiveNegativeSampler(negatives=IoUBalanced(4)),
     "centerness(class_loss=varifocal)": CenternessCriterion(class_loss=losses.varifocal),

@@ -22,7 +22,9 @@ class TaskAligned:
     an object's positives is the object's highest IoU. Priors with predictions that are not finite, or outside an
     image's own padding, are never positive; those outside the padding are ignored. ``similarity`` replaces
     the IoU throughout. ``floor`` px: in the test of "inside", shorter sides grow to it (small-target-aware label
-    assignment, STAL, of YOLO26: 16).
+    assignment, STAL, of YOLO26: 16). ``keep``: of the priors that are left to an object after conflicts, only these
+    with the highest t are positive; with 1 the assignment is one-to-one (consistent dual assignments of YOLOv10: Wang
+    et al. 2024, section 3.1, equation 1, and YOLO26).
     """
 
     topk: int = 13
@@ -32,10 +34,13 @@ class TaskAligned:
     divisor: int = 32  # padding of a single image; 0 keeps every prior
     similarity: Similarity | None = None  # None: the IoU
     floor: float = 0.0
+    keep: int | None = None  # None: all
 
     def __post_init__(self) -> None:
         if self.topk < 1 or min(self.alpha, self.beta, self.floor) < 0:
             raise ValueError(f"{self}: topk is at least 1, alpha, beta and floor are not negative")
+        if self.keep is not None and not 1 <= self.keep <= self.topk:
+            raise ValueError(f"{self}: keep is at least 1 and at most topk")
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
@@ -59,8 +64,25 @@ class TaskAligned:
         overlap = similarity_of(self.similarity, candidates.from_priors(boxes), objects_of).view_as(metric)
         positive = (metric > 0) & centers_inside & truth.valid[..., None]
         best = highest_value_wins(index, overlap, positive, count)
+        found = best.found
+        if self.keep is not None:
+            positive = kept_candidates(best, index, positive, self.keep)
+            found = torch.zeros_like(found).scatter_reduce(1, index.flatten(1), positive.flatten(1), "amax")
         quality = quality_of(best, index, positive, metric, overlap=overlap)
-        return Assignment(best.index, best.found, ~reachable & ~best.found, quality)
+        return Assignment(best.index, found, ~reachable & ~found, quality)
+
+
+def kept_candidates(best: BestObject, index: Tensor, positive: Tensor, keep: int) -> Tensor:
+    """Return the first ``keep`` positive candidates of each object whose prior is its own, (B,G,K) bool.
+
+    Args:
+        best: the object of each prior.
+        index: (B,G,K) priors of the candidates, those with the highest metric first.
+        positive: (B,G,K) bool, candidates before conflicts.
+    """
+    number = torch.arange(index.shape[1], device=index.device)[:, None]
+    own = positive & (best.index.gather(1, index.flatten(1)).view_as(index) == number)
+    return own & (own.cumsum(2) <= keep)
 
 
 def quality_of(best: BestObject, index: Tensor, positive: Tensor, metric: Tensor, *, overlap: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from poise.assign.mixture import fit_mixture, low_component
 from poise.assign.paa import EQUAL
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
 from poise.assign.similarities import similarity_of
-from poise.assign.task_aligned import power, quality_of
+from poise.assign.task_aligned import kept_candidates, power, quality_of
 from poise.boxes import distance_inside, giou, iou, iou_and_giou, with_least_sides
 from poise.lab.worked_example import Notebook, Outcome
 from poise.lab.worked_priors import center_inside, name_of, scatter_mask
@@ -54,6 +54,13 @@ def task_aligned_steps(assigner: TaskAligned, note: Notebook, own: Assignment) -
     best = highest_value_wins(index, at, positive, metric.shape[2])
     taken = scatter_mask(index, positive, note)
     note.pairs("taken", "positive before conflicts", "a candidate inside the object", taken)
+    found = best.found
+    if assigner.keep is not None:
+        positive = kept_candidates(best, index, positive, assigner.keep)
+        kept = scatter_mask(index, positive, note)
+        highest = "the highest metric" if assigner.keep == 1 else f"the {assigner.keep} highest metrics"
+        note.pairs("kept", "candidates that stay positive", f"{highest} of the object after conflicts", kept)
+        found = kept.any(1)
     note.add(
         "quality",
         "normalized metric, the soft label",
@@ -62,7 +69,9 @@ def task_aligned_steps(assigner: TaskAligned, note: Notebook, own: Assignment) -
         quality_of(best, index, positive, value, overlap=at),
     )
     about = f"Each object takes the {assigner.topk} priors with the highest metric, of those the ones inside."
-    return Outcome(about, metric > 0, taken, best.index, best.found, "metric", ignored=~reachable & ~best.found)
+    if assigner.keep is not None:
+        about += f" After conflicts {assigner.keep} with the highest metric stay positive."
+    return Outcome(about, metric > 0, taken, best.index, found, "metric", ignored=~reachable & ~found)
 
 
 def paa_steps(assigner: PAA, note: Notebook, own: Assignment) -> Outcome:
