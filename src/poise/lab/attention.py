@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from poise.detectors.parts import is_query_detector
 from poise.detectors.query import to_predictions
 from poise.lab.separation import average_levels
-from poise.nn.kernels.deformable_sampling import Shape
+from poise.nn.kernels.bilinear_sums import Shape
 from poise.nn.transformer.conditional import ConditionalCrossAttention
 from poise.nn.transformer.layers import DeformableAttention
 from poise.nn.transformer.queries import DecoderOutput

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
-from poise.nn.kernels.deformable_sampling import sample_levels
+from poise.nn.kernels import bilinear_sums
+from poise.nn.kernels.deformable_sampling import sample_in_bags, sample_levels
 from poise.nn.transformer.layers import DeformableAttention
 from poise.nn.transformer.tokens import Tokens
 
@@ -47,6 +50,49 @@ def test_samples_equal_loops() -> None:
                         x, y = locations[b, q, h, i, p].tolist()
                         expected += weights[b, q, h, i, p] * bilinear(level, x, y)
                 torch.testing.assert_close(found[b, q, h * depth : (h + 1) * depth], expected, atol=1e-5, rtol=1e-5)
+
+
+def by_grid_sample(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """Compute ``sample_levels`` by ``grid_sample``, level by level."""
+    batch, _, heads, depth = value.shape
+    parts = value.split([h * w for h, w in SHAPES], 1)
+    sums = torch.zeros(batch, locations.shape[1], heads, depth, dtype=value.dtype)
+    for level, (part, shape) in enumerate(zip(parts, SHAPES, strict=True)):
+        maps = part.permute(0, 2, 3, 1).reshape(batch * heads, depth, *shape)
+        grid = 2 * locations[:, :, :, level].transpose(1, 2).flatten(0, 1) - 1
+        samples = grid_sample(maps, grid, align_corners=False).view(batch, heads, depth, *grid.shape[1:3])
+        sums = sums + torch.einsum("bhdqp,bqhp->bqhd", samples, weights[:, :, :, level])
+    return sums.flatten(2)
+
+
+@pytest.mark.parametrize("chunk", [1, 50, 2**17])
+@pytest.mark.parametrize("wanted", [(0, 1, 2), (0,), (1, 2)])
+def test_gradients_equal_grid_sample(chunk: int, wanted: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of values, locations and weights, in one and in many chunks, with locations outside the maps."""
+    monkeypatch.setattr(bilinear_sums, "CHUNK", chunk)
+    torch.manual_seed(0)
+    kind: dict[str, Any] = {"dtype": torch.float64}
+    value = torch.randn(2, sum(h * w for h, w in SHAPES), HEADS, 5, **kind)
+    locations = torch.rand(2, 7, HEADS, len(SHAPES), POINTS, 2, **kind) * 1.6 - 0.3
+    locations[0, 0, 0, 0, 0] = 1e9
+    inputs = [value, locations, torch.rand(2, 7, HEADS, len(SHAPES), POINTS, **kind)]
+    leaves = [inputs[i].requires_grad_() for i in wanted]
+    found, expected = sample_in_bags(inputs[0], SHAPES, *inputs[1:]), by_grid_sample(*inputs)
+    torch.testing.assert_close(found, expected)
+    slopes = torch.randn_like(found)
+    for mine, theirs in zip(*(torch.autograd.grad(t, leaves, slopes) for t in (found, expected)), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_locations_that_are_not_finite_have_no_gradient() -> None:
+    locations = torch.rand(1, 2, HEADS, len(SHAPES), POINTS, 2)
+    locations[0, 0, 0, 0, 0, 0], locations[0, 1, 1, 2, 1, 1] = math.nan, math.inf
+    value = torch.randn(1, sum(h * w for h, w in SHAPES), HEADS, 5, requires_grad=True)
+    weights = torch.rand(1, 2, HEADS, len(SHAPES), POINTS, requires_grad=True)
+    sample_levels(value, SHAPES, locations.requires_grad_(), weights).square().sum().backward()
+    gradients = [leaf.grad for leaf in (value, locations, weights)]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    assert locations.grad is not None and (locations.grad[0, 0, 0, 0, 0] == 0).all()
 
 
 def memory(padding: bool) -> Tokens:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import deform_conv2d
 
-Shape = tuple[int, int]  # height and width of a level
+from poise.nn.kernels.bilinear_sums import Shape, SumOfSamples, neighbors, on_device
 
 
 def sample_levels(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, weights: Tensor) -> Tensor:
@@ -73,43 +72,31 @@ def sample_in_bags(value: Tensor, shapes: tuple[Shape, ...], locations: Tensor, 
     if len(nonempty) < len(shapes):
         remaining = tuple(shapes[level] for level in nonempty)
         return sample_in_bags(value, remaining, locations[:, :, :, nonempty], weights[:, :, :, nonempty])
-    height, width = (_on_device(sides, torch.int32, value.device)[:, None] for sides in zip(*shapes, strict=True))
+    height, width = (on_device(sides, torch.int32, value.device)[:, None] for sides in zip(*shapes, strict=True))
     locations = locations - 0.5 + 0.5  # the same rounding as grid_sample, which published models used
     return _sum_in_bags(value, shapes, locations[..., 0] * width - 0.5, locations[..., 1] * height - 0.5, weights)
 
 
 def _sum_in_bags(value: Tensor, shapes: tuple[Shape, ...], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted sums of bilinear samples at ``x`` and ``y`` (B,Q,H,L,P) in cells of each level."""
-    batch, tokens, heads, _ = value.shape
+    batch, tokens, heads, depth = value.shape
     device = value.device
+    if device.type == "cpu" and weights.numel() and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        bags = [t.reshape(-1, *t.shape[3:]) for t in (x, y, weights)]
+        sums: Tensor = SumOfSamples.apply(value, shapes, *bags)
+        return sums.reshape(batch, -1, heads * depth)
     starts = [sum(height * width for height, width in shapes[:level]) for level in range(len(shapes))]
     columns_of_shapes = (*zip(*shapes, strict=True), starts)
-    height, width, start = (_on_device(numbers, torch.int32, device)[:, None] for numbers in columns_of_shapes)  # (L,1)
+    height, width, start = (on_device(numbers, torch.int32, device)[:, None] for numbers in columns_of_shapes)  # (L,1)
     image = torch.arange(batch, device=device, dtype=torch.int32)[:, None, None] * tokens
     first = (image * heads + torch.arange(heads, device=device, dtype=torch.int32))[..., None, None]
-    columns = [(first + column * heads, weight) for column, weight in _neighbors(x, width)]
-    rows = [((start + row * width) * heads, weight * weights) for row, weight in _neighbors(y, height)]
+    columns = [(first + column * heads, weight) for column, weight, _ in neighbors(x, width)]
+    rows = [((start + row * width) * heads, weight * weights) for row, weight, _ in neighbors(y, height)]
     index = torch.stack([row + column for row, _ in rows for column, _ in columns], 3)  # (B,Q,H,4,L,P)
     cell_weights = torch.stack([by_row * by_column for _, by_row in rows for _, by_column in columns], 3)
     index, cell_weights = (t.flatten(0, 2).flatten(1) for t in (index, cell_weights))
     sums = functional.embedding_bag(index, value.flatten(0, 2), mode="sum", per_sample_weights=cell_weights)
-    return sums.reshape(batch, -1, heads * value.shape[3])
-
-
-def _on_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return numbers as a tensor (n,), filled on the device: a copy from the host would synchronize."""
-    return torch.stack([torch.full((), number, dtype=dtype, device=device) for number in numbers])
-
-
-def _neighbors(position: Tensor, cells: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return the two cells around each position along one axis, int32, and their weights, 0 beyond the map."""
-    low = position.detach().floor()
-    fraction, cell = position - low, low.int()
-    neighbors = []
-    for index, weight in ((cell, 1 - fraction), (cell + 1, fraction)):
-        inside = index.minimum(cells - 1).clamp(min=0)
-        neighbors.append((inside, torch.where(inside == index, weight, 0.0)))
-    return neighbors
+    return sums.reshape(batch, -1, heads * depth)
 
 
 def deform(

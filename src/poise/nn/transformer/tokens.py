@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from poise.nn.kernels.deformable_sampling import Shape
+from poise.nn.kernels.bilinear_sums import Shape
 from poise.nn.layers import StridedConv
 
 EPS = 1e-6
