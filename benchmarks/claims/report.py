@@ -1,6 +1,6 @@
 """Write the verdicts, tables and learning curves of docs/claims.md from the result files.
 
-    python -m benchmarks.claims.report --page docs/claims.md --results docs/claims/results
+    python -m benchmarks.claims.report --page docs/claims.md --readme README.md --results docs/claims/results
 
 Replaces what stands between ``<!-- NAME -->`` and ``<!-- end -->`` for the names verdicts, hours and claim 1 to 6; the
 rest of the page is written by hand. Draws ``docs/claims/curves.png`` and keeps the intervals in ``intervals.json``.
@@ -133,6 +133,15 @@ def verdict_rows(measured: Mapping[str, Interval], results: Results, claims: Seq
             yield f"| ({claim.number}) {better} over {worse} | {' | '.join(cells)} |"
 
 
+def finished_rows(measured: Mapping[str, Interval], results: Results) -> str:
+    """The rows of the verdicts of which at least one data set is finished, and how many others there are."""
+    head, rule, *rows = verdict_rows(measured, results)
+    kept = [row for row in rows if "**" in row]
+    rest = len(rows) - len(kept)
+    note = f"\n\n{rest} further inequalities are not finished." if rest else ""
+    return "\n".join([head, rule, *kept]) + note
+
+
 def _verdict(
     claim: Claim, better: str, worse: str, data: str, measured: Mapping[str, Interval], results: Results
 ) -> str:
@@ -252,17 +261,23 @@ def filled(page: str, results: Results, measured: Mapping[str, Interval]) -> str
     parts = {"verdicts": "\n".join(verdict_rows(measured, results)), "hours": hours(results)}
     parts |= {f"claim {claim.number}": "\n".join(claim_rows(claim, results)).strip() for claim in CLAIMS}
     for name, text in parts.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(page):
-            raise ValueError(f"the page lacks '<!-- {name} -->' followed by '<!-- end -->'")
-        page = pattern.sub(lambda found, text=text: f"{found[1]}{text or 'No result yet.'}\n{found[2]}", page)
+        page = replaced(page, name, text or "No result yet.")
     return page
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with ``text`` between ``<!-- name -->`` and ``<!-- end -->``."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not pattern.search(page):
+        raise ValueError(f"the page lacks '<!-- {name} -->' followed by '<!-- end -->'")
+    return pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--page", type=Path, required=True)
+    parser.add_argument("--readme", type=Path, help="page that shows the finished verdicts alone")
     args = parser.parse_args()
     results = read_results(args.results)
     file = args.results.parent / "intervals.json"
@@ -272,6 +287,9 @@ def main() -> None:
     file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     page = args.page.read_text(encoding="utf-8")
     args.page.write_text(filled(page, results, measured), encoding="utf-8")
+    if args.readme:
+        shown = replaced(args.readme.read_text(encoding="utf-8"), "verdicts", finished_rows(measured, results))
+        args.readme.write_text(shown, encoding="utf-8")
     curves(results, args.results.parent / "curves.png")
 
 

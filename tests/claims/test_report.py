@@ -21,8 +21,10 @@ from benchmarks.claims.report import (
     curves,
     filled,
     finals,
+    finished_rows,
     hours,
     intervals,
+    replaced,
     verdict_rows,
 )
 from benchmarks.claims.run import METRICS, read_results
@@ -127,6 +129,8 @@ def test_curves_are_drawn(finished: tuple[Path, dict[str, Any]], tmp_path: Path)
 def test_the_documents_verdicts_are_those_of_the_results() -> None:
     page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
     assert page == filled(page, RESULTS, MEASURED), "python -m benchmarks.claims.report brings the page up to date"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == replaced(readme, "verdicts", finished_rows(MEASURED, RESULTS)), "--readme README.md does"
     with pytest.raises(ValueError, match="<!-- verdicts -->"):
         filled("a page", RESULTS, MEASURED)
 
