@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import poise
 from poise.models.assigners import ASSIGNERS
 from poise.models.catalog import NAMES, Entry
+from poise.models.class_balance import CLASS_BALANCE
 from poise.models.criteria import CRITERIA
 from poise.models.necks import NECKS
 from poise.models.roles import without_training_parts
@@ -114,6 +115,7 @@ def table(known: dict[str, Any]) -> dict[str, Any]:
         models[name] = [family, backbone_of(entry), *counts, size]
         print(name, *models[name], flush=True)
     parts = {"assigner": list(ASSIGNERS), "sampler": list(SAMPLERS), "criterion": list(CRITERIA), "neck": list(NECKS)}
+    parts["class_balance"] = list(CLASS_BALANCE)
     return {"parts": parts, "options": options, "models": dict(sorted(models.items()))}
 
 

@@ -1,4 +1,4 @@
-"""Means over the processes of a distributed run. ``torchrun`` launches the processes."""
+"""Sums and means over the processes of a distributed run. ``torchrun`` launches the processes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,13 @@ def world_size() -> int:
 
 def mean_over_ranks(value: Tensor) -> Tensor:
     """Return the mean of a tensor over all ranks, detached; the value itself in a single process."""
+    return sum_over_ranks(value) / dist.get_world_size() if active() else value
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """Return the sum of a tensor over all ranks, detached; the value itself in a single process."""
     if not active():
         return value
     total = value.detach().clone()
     dist.all_reduce(total)
-    return total / dist.get_world_size()
+    return total

@@ -211,6 +211,28 @@ class RegionPredictions(Predictions):
 
 
 @dataclass(frozen=True)
+class ObjectnessRegionPredictions(RegionPredictions):
+    """``RegionPredictions`` with a softmax of the classes alone, times 1 - sigmoid(background) (Seesaw)."""
+
+    def threshold_scores(self) -> Tensor:
+        return self.log_scores().exp()
+
+    def log_scores(self) -> Tensor:
+        return self.logits.log_softmax(-1) + logsigmoid(-self.background)[..., None]
+
+
+@dataclass(frozen=True)
+class SigmoidRegionPredictions(RegionPredictions):
+    """``RegionPredictions`` with a sigmoid of each class, times 1 - sigmoid(background) (EQL v2)."""
+
+    def threshold_scores(self) -> Tensor:
+        return self.log_scores().exp()
+
+    def log_scores(self) -> Tensor:
+        return logsigmoid(self.logits) + logsigmoid(-self.background)[..., None]
+
+
+@dataclass(frozen=True)
 class QueryPredictions(Predictions):
     """Predictions of decoder queries, with the normalized boxes that the decoder predicts and the L1 loss supervises.
 

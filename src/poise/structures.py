@@ -31,12 +31,14 @@ from poise.predictions import (
     JointDeltaPredictions,
     JointDistributionPredictions,
     JointPredictions,
+    ObjectnessRegionPredictions,
     Predictions,
     Priors,
     QualityPredictions,
     QueryPredictions,
     RefinedPredictions,
     RegionPredictions,
+    SigmoidRegionPredictions,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ __all__ = [
     "JointDistributionPredictions",
     "JointPredictions",
     "Match",
+    "ObjectnessRegionPredictions",
     "PairWeights",
     "SwitchAtEpoch",
     "Predictions",
@@ -64,6 +67,7 @@ __all__ = [
     "RefinedPredictions",
     "RegionPredictions",
     "Sample",
+    "SigmoidRegionPredictions",
     "StepOutput",
     "value_at",
     "values_at",

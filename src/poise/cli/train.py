@@ -62,6 +62,8 @@ class Arguments:
     """Another criterion: varifocal, or "centerness(box_weight=1.0)" (model.options criterion)."""
     neck: str | None = None
     """A stage after the pyramid: balanced_pyramid, or "balanced_pyramid(refine='conv')" (model.options neck)."""
+    class_balance: str | None = None
+    """A loss for rare classes: seesaw, equalization_v2, "equalized_focal(scale=4.0)" (model.options class_balance)."""
     score_threshold: float | None = None
     """Score below which validation drops detections (model.options score_threshold)."""
     nms_threshold: float | None = None

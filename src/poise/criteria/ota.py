@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,17 +19,24 @@ from poise.structures import Assignment, GroundTruth, QualityPredictions
 
 @dataclass(frozen=True)
 class OTACriterion:
-    """Class, box and IoU losses; all positives have the same weight, ignored priors have none."""
+    """Class, box and IoU losses; all positives have the same weight, ignored priors have none.
+
+    Args:
+        box_weight: weight of the GIoU loss.
+        iou_weight: weight of the IoU loss.
+        class_loss: elementwise loss of logits and targets (B,N,C).
+    """
 
     box_weight: float = 2.0
     iou_weight: float = 0.5
+    class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
 
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_bbox`` and ``loss_iou``."""
         objects, targets = assignment.boxes(truth), self.targets(predictions, assignment, truth)
-        class_loss = losses.focal(predictions.logits, targets.class_targets).sum(2)
+        class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
         iou_targets = torch.where(assignment.positive, iou(predictions.boxes.detach(), objects), 0.0)
         iou_loss = binary_cross_entropy_with_logits(predictions.quality, iou_targets, reduction="none")
         iou_loss = masked_sum(iou_loss, assignment.positive.float())
@@ -50,4 +58,4 @@ class OTACriterion:
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and boxes."""
         targets = self.targets(predictions, assignment, truth)
-        return loss_weights_from_logits(targets, losses.focal, predictions.logits)
+        return loss_weights_from_logits(targets, self.class_loss, predictions.logits)

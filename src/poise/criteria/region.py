@@ -69,8 +69,13 @@ class RegionCriterion:
 
     def __call__(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         """Return ``loss_cls`` and ``loss_bbox``."""
+        return self.losses(predictions, assignment, truth, self.class_loss(predictions, assignment, truth))
+
+    def losses(
+        self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth, class_loss: Tensor
+    ) -> dict[str, Tensor]:
+        """Return ``loss_cls`` and ``loss_bbox``, given the class loss of each region (B,S)."""
         targets = self.targets(predictions, assignment, truth)
-        class_loss = self.class_loss(predictions, assignment, truth)
         box_loss = self.box_loss(predictions, assignment, truth)
         sums = masked_sums((class_loss, targets.class_weights), (box_loss, targets.box_weights))
         return dict(zip(("loss_cls", "loss_bbox"), sums, strict=True))

@@ -54,7 +54,7 @@ def build_model(
     if recipe.train.federated_classes:
         federate(model, images_of_classes(train_set), recipe.train.federated_classes)
     if recipe.train.class_weights:
-        weights = class_weights(recipe.train.class_weights, train_set)
+        weights = class_weights(recipe.train.class_weights, train_set, recipe.train.class_weights_beta)
         weight_classes(model, weights)
         largest = sorted(zip(model.class_names, weights.tolist(), strict=True), key=lambda one: -abs(one[1] - 1))[:8]
         notes.append("class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in largest))
@@ -113,12 +113,14 @@ def federate(model: DetectionModel, images: np.ndarray, classes: int) -> None:
     network.criterion = replace(network.criterion, class_loss=loss)
 
 
-def class_weights(wanted: Mapping[str, float] | str, train_set: ImageSet) -> Tensor:
+def class_weights(wanted: Mapping[str, float] | str, train_set: ImageSet, beta: float = 0.999) -> Tensor:
     """The weight of each class, (C,) float32.
 
     Args:
         wanted: weights by class name (others: 1), or ``balanced``: objects / (classes * objects of the class), between
-            0.1 and 10, and 1 for a class without objects.
+            0.1 and 10; or ``effective_number`` (Cui et al. 2019, arXiv 1901.05555, section 4): proportional to
+            (1 - beta) / (1 - beta^n) of a class with n objects, with a mean of 1. A class without objects has 1.
+        beta: of ``effective_number``.
 
     Raises:
         ValueError: a name that is no class of the data.
@@ -126,6 +128,10 @@ def class_weights(wanted: Mapping[str, float] | str, train_set: ImageSet) -> Ten
     names = train_set.class_names
     if isinstance(wanted, str):
         counts = objects_per_class(train_set)
+        if wanted == "effective_number":
+            raw = (1 - beta) / (1 - beta ** np.maximum(counts, 1.0))
+            mean = raw[counts > 0].mean() if counts.any() else 1.0
+            return torch.from_numpy(np.where(counts > 0, raw / mean, 1.0)).float()
         balanced = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
         return torch.from_numpy(np.where(counts > 0, balanced.clip(0.1, 10.0), 1.0)).float()
     for name in wanted:

@@ -41,7 +41,15 @@ FEW = 10  # objects of a class, fewer of which are warned of
 TINY = 0.05  # fraction of objects below a cell of the finest map from which on a warning is given
 TRACED = (128, 256)  # sides in pixels of the images with which activations are measured
 SHOWN = 8  # classes that a line names
-ARCHITECTURE_FREE = {"assigner", "sampler", "criterion", "score_threshold", "nms_threshold", "max_detections"}
+ARCHITECTURE_FREE = {
+    "assigner",
+    "sampler",
+    "criterion",
+    "class_balance",
+    "score_threshold",
+    "nms_threshold",
+    "max_detections",
+}
 GIGABYTE = 1e9
 
 

@@ -16,6 +16,7 @@ from poise.criteria import Criterion
 from poise.detection_model import DetectionModel
 from poise.models.atss import atss
 from poise.models.autoassign import autoassign
+from poise.models.class_balance import ClassBalance
 from poise.models.co_detr import co_deformable_detr, co_dino
 from poise.models.conditional_detr import conditional_detr
 from poise.models.dab_detr import dab_detr
@@ -231,6 +232,7 @@ def create_model(
     sampler: str | Sampler | None = None,
     criterion: str | Criterion | None = None,
     neck: str | AddedBalancedPyramid | None = None,
+    class_balance: str | ClassBalance | None = None,
     **options: Any,
 ) -> DetectionModel:
     """Build a detector.
@@ -248,6 +250,8 @@ def create_model(
         criterion: another criterion for the detections, given in the same ways.
         neck: "balanced_pyramid", for example "balanced_pyramid(refine='conv')": adds the balanced feature pyramid of
             Libra R-CNN after the pyramid of a dense or two-stage detector.
+        class_balance: a loss for rare classes: "seesaw" or "equalization_v2" (two-stage detectors), or
+            "equalized_focal" (one-stage detectors with the focal loss), given in the same ways.
         options: keyword arguments of the builder function in ``poise.models``.
 
     Raises:
@@ -263,7 +267,8 @@ def create_model(
     if deterministic and "deterministic" in known:
         options = {**options, "deterministic": True}
     check_options(f"'{name}'", entry.builder, options)
-    given = {"assigner": assigner, "sampler": sampler, "criterion": criterion, "neck": neck}
+    given: dict[str, object] = {"assigner": assigner, "sampler": sampler, "criterion": criterion}
+    given |= {"neck": neck, "class_balance": class_balance}
     given = {kind: part for kind, part in given.items() if part is not None}
     if backbone_weights and (options or given):  # refuse a wrong option before anything is fetched
         with torch.device("meta"), torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Parts that ``create_model`` exchanges, ``assigner``, ``sampler`` and ``criterion``, or adds, ``neck``."""
+"""Parts of ``create_model``: it exchanges ``assigner``, ``sampler``, ``criterion``, and adds ``neck``, ``class_balance``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.detectors.parts import dense_branch
 from poise.models.assigners import builders, swap_assigner
+from poise.models.class_balance import CLASS_BALANCE, balance_classes
 from poise.models.criteria import CRITERIA, swap_criterion
 from poise.models.necks import NECKS, extend_neck
 from poise.models.notation import Part
@@ -40,7 +41,7 @@ def exchange_parts(
 
     Args:
         model: its name, for messages.
-        given: parts or their texts, by ``assigner``, ``sampler``, ``criterion`` and ``neck``.
+        given: parts or their texts, by ``assigner``, ``sampler``, ``criterion``, ``neck`` and ``class_balance``.
         options: the options of the model that were given with them.
 
     Returns:
@@ -65,6 +66,8 @@ def exchange_parts(
         _check_assignment(network, parts["criterion"], model)
     if "sampler" in parts:
         replaced["sampler"] = swap_sampler(network, parts["sampler"], model)
+    if "class_balance" in parts:  # in the criterion that the model has now
+        balance_classes(network, parts["class_balance"], model)
     for kind, part in ((kind, parts[kind]) for kind in replaced):
         build = registries()[kind][part.name]
         if kind == "sampler" and part.options is None:  # a bare name keeps the numbers of the model that it has
@@ -79,11 +82,12 @@ def exchange_parts(
 
 def registries() -> dict[str, Mapping[str, Callable[..., object]]]:
     """Return the classes and functions of exchangeable parts by kind and name."""
-    return {"assigner": builders(), "sampler": SAMPLERS, "criterion": CRITERIA, "neck": NECKS}
+    parts: dict[str, Mapping[str, Callable[..., object]]] = {"assigner": builders(), "sampler": SAMPLERS}
+    return {**parts, "criterion": CRITERIA, "neck": NECKS, "class_balance": CLASS_BALANCE}
 
 
 def part_text(value: object) -> str:
-    """Return the text of an assigner, sampler, criterion or neck, from which an equal one is built.
+    """Return the text of a part of any kind, from which an equal one is built.
 
     Raises:
         ValueError: the value is none of them.

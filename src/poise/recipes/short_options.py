@@ -26,6 +26,7 @@ SHORT_OPTIONS = {
     "sampler": "model.options.sampler",
     "criterion": "model.options.criterion",
     "neck": "model.options.neck",
+    "class_balance": "model.options.class_balance",
     "score_threshold": "model.options.score_threshold",
     "nms_threshold": "model.options.nms_threshold",
     "max_detections": "model.options.max_detections",

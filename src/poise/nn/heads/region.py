@@ -71,6 +71,9 @@ class RegionHead(nn.Module):
     ) -> None:
         super().__init__()
         self.align, self.coder, self.num_classes = align, coder, num_classes
+        self.kind: type[RegionPredictions] = (
+            RegionPredictions  # how logits become scores; a criterion may need a subclass
+        )
         self.convs = nn.Sequential(*[ConvNorm(channels, channels, 32, bias=False) for _ in range(convs)])
         widths = [channels * align.size**2, *[hidden] * (1 if convs else 2)]
         self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(widths)])
@@ -93,6 +96,6 @@ class RegionHead(nn.Module):
         deltas = single(self.offsets(hidden)).reshape(batch, count, -1, 4)
         strides = torch.full((count,), float(self.align.strides[0]), device=regions.device)
         priors = Priors(regions, strides, (count,))
-        predictions = RegionPredictions(priors, logits[..., :-1], regions, logits[..., -1], deltas)
+        predictions = self.kind(priors, logits[..., :-1], regions, logits[..., -1], deltas)
         best = predictions.deltas_of(predictions.logits.argmax(-1))
         return replace(predictions, boxes=self.coder.decode(regions, best))
