@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from poise.assign import ATSS, OTA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
 from poise.assign.auto_assign import AutoAssign
@@ -24,13 +25,17 @@ from poise.criteria import (
 )
 from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.criteria.bags import FreeAnchorCriterion
+from poise.criteria.class_totals import ClassTotals
 from poise.criteria.distribution import gflv2_criterion, iou_label
 from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeightFactors
+from poise.criteria.equalization_v2 import EqualizationV2, EqualizationV2Criterion
+from poise.criteria.equalized_focal import EqualizedFocal, EqualizedFocalCriterion
 from poise.criteria.fovea import FoveaCriterion
 from poise.criteria.ota import OTACriterion
 from poise.criteria.paa import PAACriterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
 from poise.criteria.rep_points import RepPointsCriterion
+from poise.criteria.seesaw import Seesaw, SeesawCriterion
 from poise.criteria.set_prediction import SetCriterion, iou_of_normalized_boxes
 from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion
 from poise.criteria.varifocal import VarifocalCriterion
@@ -43,13 +48,24 @@ from poise.structures import (
     JointDeltaPredictions,
     JointDistributionPredictions,
     JointPredictions,
+    ObjectnessRegionPredictions,
     Predictions,
     QualityPredictions,
     QueryPredictions,
     RefinedPredictions,
     RegionPredictions,
+    SigmoidRegionPredictions,
 )
 from poise.testing.criteria import CHECKS, Case
+from poise.testing.scenes import CLASSES
+
+
+def totals(*columns: float) -> ClassTotals:
+    """Totals that training has left, and that do not change while a check repeats a step."""
+    made = ClassTotals(CLASSES, len(columns)).eval()
+    made.totals += torch.arange(1.0, CLASSES + 1)[:, None] * torch.tensor(columns)
+    return made
+
 
 CRITERIA = {
     "anchor": Case(AnchorCriterion(), MaxIoU(), DeltaPredictions),
@@ -73,6 +89,19 @@ CRITERIA = {
     "proposal": Case(ProposalCriterion(), MaxIoU(0.7, 0.3, 0.3), DeltaPredictions),
     "region": Case(RegionCriterion(DeltaCoder((0.1, 0.1, 0.2, 0.2))), MaxIoU(0.5, 0.5), RegionPredictions),
     "region_box": Case(RegionBoxCriterion(DeltaCoder()), MaxIoU(0.5, 0.5), RegionPredictions),
+    "seesaw": Case(
+        SeesawCriterion(RegionCriterion(DeltaCoder()), Seesaw(), totals(10.0)),  # type: ignore[arg-type]
+        MaxIoU(0.5, 0.5),
+        ObjectnessRegionPredictions,
+    ),
+    "equalization_v2": Case(
+        EqualizationV2Criterion(RegionCriterion(DeltaCoder()), EqualizationV2(), totals(0.7, 1.0)),  # type: ignore[arg-type]
+        MaxIoU(0.5, 0.5),
+        SigmoidRegionPredictions,
+    ),
+    "equalized_focal": Case(
+        EqualizedFocalCriterion(AnchorCriterion(), EqualizedFocal(), totals(0.7, 1.0)), MaxIoU(), DeltaPredictions
+    ),
     "aligned": Case(TaskAlignedCriterion(), TaskAligned(), GeometricPredictions),
     "aligned_start": Case(InitialCriterion(), ATSS(5), GeometricPredictions),
     "rep_points": Case(RepPointsCriterion(), FirstBoxOverlap(), RefinedPredictions),

@@ -131,5 +131,8 @@ class Images:
 def test_weights_are_given_or_balanced() -> None:
     assert class_weights({"van": 2.5}, Images).tolist() == [1, 2.5, 1, 1]  # type: ignore[arg-type]
     assert class_weights("balanced", Images).tolist() == pytest.approx([5 / 6, 5 / 4, 1, 1])  # type: ignore[arg-type]
+    found = class_weights("effective_number", Images, 0.9)  # type: ignore[arg-type]
+    raw = [0.1 / (1 - 0.9**3), 0.1 / (1 - 0.9**2)]  # of 3 and 2 objects; the tram is a crowd
+    assert found.tolist() == pytest.approx([2 * raw[0] / sum(raw), 2 * raw[1] / sum(raw), 1, 1])
     with pytest.raises(ValueError, match="no class 'vam', did you mean 'van'"):
         class_weights({"vam": 2.0}, Images)  # type: ignore[arg-type]

@@ -81,7 +81,7 @@ class EqualizationV2Criterion:
 
     def class_loss(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
         """Return the class loss of each region (B,S), by which online hard example mining ranks."""
-        targets = assignment.class_targets(truth, predictions.logits.shape[2])
+        targets = assignment.class_targets(truth, predictions.logits.shape[2]).to(predictions.logits.dtype)
         of_classes = self._class_weights(targets) * binary_cross_entropy(predictions.logits, targets)
         background = (~assignment.positive).to(targets.dtype)
         return of_classes.sum(2) + binary_cross_entropy(predictions.background, background)

@@ -1,4 +1,4 @@
-"""Parts of ``create_model``: it exchanges ``assigner``, ``sampler``, ``criterion``, and adds ``neck``, ``class_balance``."""
+"""Parts of ``create_model``: exchanged ones (assigner, sampler, criterion) and added ones (neck, class_balance)."""
 
 from __future__ import annotations
 
