@@ -45,7 +45,7 @@ ASKED_FOR = {  # isinstance of a class of another room, by room: why
     "detectors": 4,  # ``detectors.parts`` finds the parts of a network for all other rooms
     "export": 1,  # soft-NMS becomes a part of the graph
     "lab": 8,  # the steps of each assigner
-    "models": 33,  # builds, exchanges and describes parts of known classes
+    "models": 34,  # builds, exchanges and describes parts of known classes
     "pairwise": 1,  # the kinds of predictions
     "structures.py": 3,  # the structures that hold tensors
 }

@@ -25,7 +25,7 @@ from poise.models.files import load_model
 from poise.published import load_published
 from poise.published.demo import DEMO
 from poise.published.sources import checkpoint_named, is_original, locate_weights, names_original
-from poise.recipes import ModelSettings, Recipe
+from poise.recipes import ModelSettings, Recipe, TrainSettings
 from poise.suggestions import did_you_mean, plural
 
 FITTING = 0.01  # fraction of a model's values that weights must have at least
@@ -53,8 +53,11 @@ def build_model(
         checkpoint_backbone(model)
     if recipe.train.federated_classes:
         federate(model, images_of_classes(train_set), recipe.train.federated_classes)
+    beta, default = recipe.train.class_weights_beta, TrainSettings().class_weights_beta
+    if recipe.train.class_weights != "effective_number" and beta != default:
+        raise ValueError(f"train.class_weights_beta={beta} has no effect without train.class_weights effective_number")
     if recipe.train.class_weights:
-        weights = class_weights(recipe.train.class_weights, train_set, recipe.train.class_weights_beta)
+        weights = class_weights(recipe.train.class_weights, train_set, beta)
         weight_classes(model, weights)
         largest = sorted(zip(model.class_names, weights.tolist(), strict=True), key=lambda one: -abs(one[1] - 1))[:8]
         notes.append("class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in largest))

@@ -43,11 +43,11 @@ def balance_classes(network: nn.Module, part: Part, model: str) -> None:
     """
     loss = build_part(part, "class_balance", CLASS_BALANCE)
     branch, stage = dense_branch(network), region_stage(network)
-    reason = ""
-    if isinstance(loss, EqualizedFocal):
+    if type(loss) is EqualizedFocal:
         reason = _equalize(branch, loss) if branch else "it is defined for the focal loss of one-stage detectors"
     else:
-        reason = _rebalance(stage, loss) if stage else "it is defined for the second stage of two-stage detectors"
+        use = _use_seesaw if type(loss) is Seesaw else _use_equalization_v2
+        reason = _rebalance(stage, loss, use) if stage else "it is defined for the second stage of two-stage detectors"
     if reason:
         raise ValueError(
             f"class_balance='{part}' is not compatible with '{model}': {reason}; train.class_weights balances the "
@@ -55,30 +55,37 @@ def balance_classes(network: nn.Module, part: Part, model: str) -> None:
         )
 
 
-def _rebalance(stage: RegionStage, loss: Seesaw | EqualizationV2) -> str:
+def _rebalance(stage: RegionStage, loss: Any, use: Callable[..., object]) -> str:
     """Use a loss in the second stage, or return why it cannot be used."""
-    criterion, head = stage.criterion, stage.head
-    if not isinstance(criterion, RegionCriterion):
-        return f"its criterion is {type(criterion).__name__}"
-    made: SeesawCriterion | EqualizationV2Criterion
-    if isinstance(loss, Seesaw):
-        stage.class_totals = totals = ClassTotals(head.num_classes, 1, torch.int64)
-        head.kind, made = ObjectnessRegionPredictions, SeesawCriterion(criterion, loss, totals)
-    else:
-        stage.class_totals = totals = ClassTotals(head.num_classes, 2)
-        head.kind, made = SigmoidRegionPredictions, EqualizationV2Criterion(criterion, loss, totals)
-        nn.init.constant_(head.classes.bias, prior_bias(0.001))  # as in the published code
-    stage.criterion = cast(RegionCriterion, made)
+    if not isinstance(stage.criterion, RegionCriterion):
+        return f"its criterion is {type(stage.criterion).__name__}"
+    stage.criterion = cast(RegionCriterion, use(stage, stage.criterion, loss))
     return ""
+
+
+def _use_seesaw(stage: RegionStage, criterion: RegionCriterion, loss: Seesaw) -> SeesawCriterion:
+    stage.head.kind = ObjectnessRegionPredictions
+    stage.class_totals = totals = ClassTotals(stage.head.num_classes, 1, torch.int64)
+    return SeesawCriterion(criterion, loss, totals)
+
+
+def _use_equalization_v2(
+    stage: RegionStage, criterion: RegionCriterion, loss: EqualizationV2
+) -> EqualizationV2Criterion:
+    stage.head.kind = SigmoidRegionPredictions
+    nn.init.constant_(stage.head.classes.bias, prior_bias(0.001))  # as in the published code
+    stage.class_totals = totals = ClassTotals(stage.head.num_classes, 2)
+    return EqualizationV2Criterion(criterion, loss, totals)
 
 
 def _equalize(branch: DenseBranch, loss: EqualizedFocal) -> str:
     """Use equalized focal loss in a one-stage detector, or return why it cannot be used."""
     criterion: Any = branch.criterion
-    parameters = _focal_parameters(getattr(criterion, "class_loss", None))
+    own = vars(criterion)
+    parameters = _focal_parameters(own.get("class_loss"))
     if parameters is None:
         return f"the class loss of its {type(criterion).__name__} is not the focal loss of its logits"
-    if getattr(criterion, "soft_label", hard_label) is not hard_label or not getattr(criterion, "hard_labels", True):
+    if own.get("soft_label", hard_label) is not hard_label or not own.get("hard_labels", True):
         return "its class targets are not 0 or 1"
     if parameters["gamma"] <= 0:
         return "the gamma of its focal loss must be greater than 0"

@@ -236,11 +236,10 @@ class TrainSettings:
     early_stopping: int = 0
     """Epochs without a better ``evaluate.metric`` after which the training ends, with any schedule; 0: never."""
     max_minutes: float = 0.0
-    """Minutes of training and validation, over all parts of a resumed run, after which it is stopped with a checkpoint;
-    0: no limit."""
+    """Minutes of training and validation, in all parts of a resumed run, until it stops with a checkpoint; 0: no limit."""
     class_weights: dict[str, float] | Literal["balanced", "effective_number"] = field(default_factory=dict)
-    """Weights of classes in the classification loss, by name (others: 1), or balanced: inversely proportional to the
-    number of objects, between 0.1 and 10; or effective_number: to the effective number of objects."""
+    """Weights of classes in the classification loss, by name (others: 1), or inversely proportional to the number of
+    objects, between 0.1 and 10 (balanced), or to their effective number (effective_number)."""
     class_weights_beta: float = 0.999
     """beta in the effective number of n objects, (1 - beta^n) / (1 - beta)."""
     log_every: int = 20
@@ -278,14 +277,11 @@ class TrainSettings:
             ("max_minutes", 0),
         ):
             _require(getattr(self, name) >= least, f"train.{name}={getattr(self, name)} must be at least {least}")
-        _require(0 <= self.ema_decay < 1, f"train.ema_decay={self.ema_decay} must lie in [0, 1)")
+        for name in ("ema_decay", "class_weights_beta"):
+            _require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)} must lie in [0, 1)")
         if isinstance(self.class_weights, dict):
             for name, weight in self.class_weights.items():
                 _require(weight >= 0, f"train.class_weights: {name}={weight} cannot be negative")
-        beta, own = self.class_weights_beta, self.class_weights == "effective_number"
-        _require(0 <= beta < 1, f"train.class_weights_beta={beta} must lie in [0, 1)")
-        unread = f"train.class_weights_beta={beta} has no effect without train.class_weights effective_number"
-        _require(own or beta == 0.999, unread)
 
 
 @dataclass(frozen=True)
