@@ -6,6 +6,7 @@ from poise.recipes.ablation import ArticleTable
 from poise.recipes.ablation import options as _options
 from poise.recipes.ablation import rows as _rows
 from poise.recipes.claims import dense_schemes, dual_weighting_schemes, varifocal_schemes
+from poise.recipes.class_imbalance_tables import CLASS_IMBALANCE_TABLES
 from poise.recipes.co_detr_tables import CO_DETR_TABLES
 from poise.recipes.dw_tables import DW_TABLES
 from poise.recipes.libra_tables import LIBRA_TABLES
@@ -58,6 +59,7 @@ TABLES: dict[str, ArticleTable] = {
     ),
     **CO_DETR_TABLES,
     **SMALL_OBJECT_TABLES,
+    **CLASS_IMBALANCE_TABLES,
 }
 
 TABLES |= {

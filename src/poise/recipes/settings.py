@@ -236,7 +236,7 @@ class TrainSettings:
     early_stopping: int = 0
     """Epochs without a better ``evaluate.metric`` after which the training ends, with any schedule; 0: never."""
     max_minutes: float = 0.0
-    """Minutes of training and validation, in all parts of a resumed run, until it stops with a checkpoint; 0: no limit."""
+    """Minutes of training and validation in all parts of a run, until it stops with a checkpoint; 0: no limit."""
     class_weights: dict[str, float] | Literal["balanced", "effective_number"] = field(default_factory=dict)
     """Weights of classes in the classification loss, by name (others: 1), or inversely proportional to the number of
     objects, between 0.1 and 10 (balanced), or to their effective number (effective_number)."""
