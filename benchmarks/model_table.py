@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 import poise
-from poise.models.assigners import ASSIGNERS
+from poise.models.assigners import builders
 from poise.models.catalog import NAMES, Entry
 from poise.models.class_balance import CLASS_BALANCE
 from poise.models.criteria import CRITERIA
@@ -114,7 +114,7 @@ def table(known: dict[str, Any]) -> dict[str, Any]:
         counts = known[name][2:4] if name in known else [parameters_of(name), gflops_of(name)]
         models[name] = [family, backbone_of(entry), *counts, size]
         print(name, *models[name], flush=True)
-    parts = {"assigner": list(ASSIGNERS), "sampler": list(SAMPLERS), "criterion": list(CRITERIA), "neck": list(NECKS)}
+    parts = {"assigner": list(builders()), "sampler": list(SAMPLERS), "criterion": list(CRITERIA), "neck": list(NECKS)}
     parts["class_balance"] = list(CLASS_BALANCE)
     return {"parts": parts, "options": options, "models": dict(sorted(models.items()))}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from support.parity import golden
 from support.scenes import predictions_of, truth_of
 
 from poise.assign import Hungarian
-from poise.boxes import denormalize_boxes
-from poise.structures import GroundTruth, Priors, QueryPredictions
+from poise.boxes import denormalize_boxes, iou_and_giou, normalize_boxes
+from poise.structures import GroundTruth, Priors, Progress, QueryPredictions
 
 NUMBERS = golden("assigners")
 
@@ -122,3 +123,65 @@ def test_decoder_layers_are_stacked_along_the_batch() -> None:
     for i, alone in enumerate((Hungarian()(first, truth), Hungarian()(second, truth))):
         assert torch.equal(found.index[2 * i : 2 * i + 2], alone.index)
         assert torch.equal(found.positive[2 * i : 2 * i + 2], alone.positive)
+
+
+def literal_matching(predictions: QueryPredictions, truth: GroundTruth, rule: Hungarian) -> list[list[int]]:
+    """The query of each object by every permutation, with the costs of Stable-DINO or Rank-DETR, in float64."""
+    result = []
+    for image, valid in enumerate(truth.valid):
+        count, queries = int(valid.sum()), range(predictions.boxes.shape[1])
+        boxes, things = predictions.boxes[image].double(), truth.boxes[image].double()
+        pairs = {(q, g): iou_and_giou(boxes[q], things[g]) for q in queries for g in range(count)}
+        highest = max((float(giou) + 1) / 2 for _, giou in pairs.values())
+        cost = {}
+        for (q, g), (overlap, giou) in pairs.items():
+            p = 1 / (1 + math.exp(-float(predictions.logits[image, q, truth.labels[image, g]])))
+            if rule.iou_power:
+                cost[q, g] = -p * float(overlap) ** rule.iou_power
+                continue
+            moved = p * ((float(giou) + 1) / 2 / highest) ** rule.position_power
+            cost[q, g] = literal_cost(predictions, truth, image, q, g)
+            for score, sign in ((p, -1), (moved, 1)):  # the class cost of p gives way to that of p s^beta
+                positive = -math.log(score + 1e-12) * 0.25 * (1 - score) ** 2
+                negative = -math.log(1 - score + 1e-12) * 0.75 * score**2
+                cost[q, g] += sign * 2 * (positive - negative)
+        ways = itertools.permutations(queries, count)
+        result.append(list(min(ways, key=lambda way: sum(cost[q, g] for g, q in enumerate(way)))))
+    return result
+
+
+@pytest.mark.parametrize("rule", [Hungarian(position_power=0.5), Hungarian(position_power=4.0), Hungarian(iou_power=2)])
+def test_modulated_and_high_order_costs(rule: Hungarian) -> None:
+    differs = False
+    for seed in range(6):
+        predictions, truth = few(6, [2, 4], seed)
+        near = (
+            truth.boxes[:, [0, 1, 2, 3, 0, 1]] + torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(seed)) * 3
+        )
+        normalized = normalize_boxes(near, truth.sizes)
+        predictions = replace(predictions, boxes=near, normalized_boxes=normalized, logits=predictions.logits * 2)
+        found, plain = rule(predictions, truth), Hungarian()(predictions, truth)
+        for image, wanted in enumerate(literal_matching(predictions, truth, rule)):
+            chosen = {int(found.index[image, q]): q for q in found.positive[image].nonzero()[:, 0].tolist()}
+            assert [chosen[g] for g in range(len(wanted))] == wanted
+        differs |= not torch.equal(found.index, plain.index)
+    assert differs
+
+
+def test_the_high_order_cost_counts_from_its_epoch() -> None:
+    rule = Hungarian(iou_power=4.0, iou_power_epoch=9)
+    assert rule.at(Progress(epoch=8)) == Hungarian() and rule.at(Progress(epoch=9)) is rule
+    assert rule.at(Progress.final()) is rule
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"iou_power": 4.0, "position_power": 0.5}, "position_power=0.5 excludes iou_power=4.0"),
+        ({"iou_power_epoch": 9}, "no effect without iou_power"),
+        ({"position_power": -1.0}, "cannot be negative"),
+    ],
+)
+def test_costs_that_exclude_each_other_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Hungarian(**given)

@@ -45,6 +45,8 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "task_aligned_one": TaskAligned(7, keep=1),
     "hungarian": Hungarian(),
     "hungarian_groups": Hungarian(groups=3, repeats=2),
+    "hungarian_position": Hungarian(position_power=0.5),
+    "hungarian_iou": Hungarian(iou_power=4.0),
     "dual_weighting": DualWeighting(),
     "dual_weighting_article": DualWeighting(
         TopKCenterPrior(9), mu_total=5.0, location=overlap_power, negative_probability=LinearIoU()
@@ -63,8 +65,9 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
 CASES = {
     **{name: Case(assigner) for name, assigner in ASSIGNERS.items()},
     "first_box_overlap": Case(ASSIGNERS["first_box_overlap"], RefinedPredictions, "last"),
-    "hungarian": Case(ASSIGNERS["hungarian"], QueryPredictions, "own query"),
-    "hungarian_groups": Case(ASSIGNERS["hungarian_groups"], QueryPredictions, "own query"),
+    **{
+        name: Case(ASSIGNERS[name], QueryPredictions, "own query") for name in ASSIGNERS if name.startswith("hungarian")
+    },
     # the low-quality step: later objects overwrite earlier ones
     **{name: Case(ASSIGNERS[name], ties="last") for name in ("max_iou", "max_iou_strict", "max_iou_nwd", "paa")},
 }

@@ -31,6 +31,8 @@ from poise.criteria.dual_weighting import DualWeightingCriterion, NegativeWeight
 from poise.criteria.equalization_v2 import EqualizationV2, EqualizationV2Criterion
 from poise.criteria.equalized_focal import EqualizedFocal, EqualizedFocalCriterion
 from poise.criteria.fovea import FoveaCriterion
+from poise.criteria.matched_labels import Matchability, PositionSupervised, matched_iou
+from poise.criteria.matched_labels import matched_iou_of_normalized_boxes as MATCHED
 from poise.criteria.ota import OTACriterion
 from poise.criteria.paa import PAACriterion
 from poise.criteria.region import ProposalCriterion, RegionBoxCriterion, RegionCriterion
@@ -116,6 +118,10 @@ CRITERIA = {
     "yolox_late": Case(YOLOXCriterion(DeltaCoder(), offset_weight=1.0), SimOTA(), JointDeltaPredictions),
     "set_prediction": Case(SetCriterion(), Hungarian(), QueryPredictions),
     "set_prediction_quality": Case(SetCriterion(quality_focal, iou_of_normalized_boxes), Hungarian(), QueryPredictions),
+    "matchability": Case(SetCriterion(Matchability(detach_factor=False), MATCHED), Hungarian(), QueryPredictions),
+    "atss_position_supervised": Case(
+        CenternessCriterion(class_loss=PositionSupervised(), soft_label=matched_iou), ATSS(5), QualityPredictions
+    ),
     "guided": Case(nanodet_plus_criterion(), DynamicSoftLabel(), DistributionPredictions),
 }
 

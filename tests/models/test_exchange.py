@@ -12,6 +12,7 @@ import poise
 from poise import losses
 from poise.assign import ATSS, PAA, CenterRegion, DualWeighting, Hungarian, MaxIoU, TaskAligned
 from poise.assign.dual_weighting import LinearIoU, overlap_power
+from poise.assign.rep_points import NearestPoint
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
 from poise.assign.similarities import GCD, NWD
 from poise.cli.ablate import Arguments, planned
@@ -126,7 +127,8 @@ def test_bare_names_keep_what_the_model_says() -> None:
         ("fcos", {"assigner": "atss(topk=1+1)"}, "1 \\+ 1 is not a literal"),
         ("fcos", {"assigner": "paa(first=max_ioo)"}, "neither a literal nor .* part, did you mean 'max_iou'"),
         ("fcos", {"assigner": ATSS}, "is a class: give a value"),
-        ("fcos", {"assigner": Hungarian()}, "Hungarian has no name. Call poise.register_assigner"),
+        ("fcos", {"assigner": Hungarian()}, "'hungarian' is not compatible with .*: it matches the queries of a DETR"),
+        ("fcos", {"assigner": NearestPoint()}, "NearestPoint has no name. Call poise.register_assigner"),
         ("atss", {"assigner": ATSS(topk=15), "topk": 9}, "topk is given twice: in assigner='atss\\(topk=15\\)'"),
         ("atss", {"assigner": "sim_ota", "topk": 9}, "replaces: write assigner='sim_ota\\(topk=9\\)'"),
         ("fcos", {"assigner": "atss", "radius": 2.0}, "replaces: leave it out"),
@@ -151,7 +153,7 @@ def test_recipes_hold_parts_as_text() -> None:
     assert from_dict(to_dict(recipe)) == recipe
     assert with_options(Recipe(model=ModelSettings("fcos_r18_fpn")), {"assigner": ATSS(topk=15)}) == recipe
     with pytest.raises(ValueError, match="no name. Call poise.register_assigner"):
-        with_settings(recipe, {"model.options.assigner": Hungarian()})
+        with_settings(recipe, {"model.options.assigner": NearestPoint()})
 
 
 def test_variants_of_an_ablation_are_separated_outside_of_brackets() -> None:

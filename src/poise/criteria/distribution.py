@@ -15,6 +15,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import encode_distances, giou, iou
+from poise.criteria.matched_labels import MatchedLabel, labels_of
 from poise.criteria.protocol import Targets, loss_weights
 from poise.losses import masked_sums, normalizer, num_positives, num_positives_clamped
 from poise.protocols import LossWeights
@@ -71,7 +72,7 @@ class DistributionCriterion:
         distribution_weight: weight of the distribution focal loss.
         margin: distance targets are clamped to this much below the last bin.
         soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
-        class_loss: elementwise class loss (B,N,C).
+        class_loss: elementwise loss (B,N,C) of predictions and class targets, or a ``MatchedLabel`` of their logits.
         count: normalizer of the class loss, a number of positives.
         class_loss_name: name of the class loss in the original code.
     """
@@ -80,7 +81,7 @@ class DistributionCriterion:
     distribution_weight: float = 0.25
     margin: float = 0.1
     soft_label: SoftLabel = iou_label
-    class_loss: ClassLoss = qfl_of_logits
+    class_loss: ClassLoss | MatchedLabel = qfl_of_logits
     count: Callable[[Assignment], Tensor] = num_positives_clamped
     class_loss_name: str = "loss_cls"
 
@@ -89,7 +90,7 @@ class DistributionCriterion:
     ) -> dict[str, Tensor]:
         """Return the class loss, ``loss_bbox`` and ``loss_dfl``."""
         objects, targets = assignment.boxes(truth), self.targets(predictions, assignment, truth)
-        class_loss = self.class_loss(predictions, targets.class_targets).sum(2)
+        class_loss = self._class_loss(predictions, targets.class_targets).sum(2)
         distances = encode_distances(predictions.priors.centers, objects) / predictions.priors.strides[:, None]
         distances = torch.nan_to_num(distances).clamp(0, predictions.bins.shape[-1] - 1 - self.margin)
         distribution_loss = losses.distribution_focal(predictions.bins, distances).mean(2)
@@ -119,12 +120,19 @@ class DistributionCriterion:
         """Return how much each prior counts in the losses of classes and boxes (DFL is proportional to the latter)."""
         targets = self.targets(predictions, assignment, truth)
         targets = targets._replace(box_weights=targets.box_weights * self.box_weight)
-        class_loss = self.class_loss(predictions, targets.class_targets)
+        class_loss = self._class_loss(predictions, targets.class_targets)
+        targets = targets._replace(class_targets=labels_of(self.class_loss, predictions.logits, targets.class_targets))
         if isinstance(predictions, JointDistributionPredictions):
             entropy = qfl_of_joint_scores(predictions, targets.class_targets, beta=0.0)  # the cross entropy
         else:
             entropy = qfl_of_logits(predictions, targets.class_targets, beta=0.0)
         return loss_weights(targets, class_loss, entropy)
+
+    def _class_loss(self, predictions: DistributionPredictions, targets: Tensor) -> Tensor:
+        """Return the elementwise class loss (B,N,C)."""
+        if isinstance(self.class_loss, MatchedLabel):
+            return self.class_loss(predictions.logits, targets)
+        return self.class_loss(predictions, targets)
 
 
 def nanodet_plus_criterion() -> DistributionCriterion:

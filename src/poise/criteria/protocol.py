@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from poise.criteria.matched_labels import labels_of
 from poise.protocols import LossWeights
 
 
@@ -46,5 +47,6 @@ def loss_weights(targets: Targets, loss: Tensor, entropy: Tensor) -> LossWeights
 
 def loss_weights_from_logits(targets: Targets, loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor) -> LossWeights:
     """Return ``loss_weights`` of an elementwise loss of logits and targets, where p = sigmoid(logits)."""
-    entropy = binary_cross_entropy_with_logits(logits, targets.class_targets, reduction="none")
-    return loss_weights(targets, loss(logits, targets.class_targets), entropy)
+    labels = labels_of(loss, logits, targets.class_targets)
+    entropy = binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return loss_weights(targets._replace(class_targets=labels), loss(logits, targets.class_targets), entropy)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import centerness
+from poise.criteria.matched_labels import is_matched_label
 from poise.criteria.protocol import Targets, loss_weights
 from poise.losses import masked_sum, normalizer
 from poise.protocols import LossWeights
@@ -48,6 +49,11 @@ class TaskAlignedCriterion:
 
     class_loss: ScoreLoss = qfl_of_scores
     hard_labels: bool = False
+
+    def __post_init__(self) -> None:
+        if is_matched_label(self.class_loss):
+            name = type(self.class_loss).__name__
+            raise ValueError(f"the class target is the alignment of score and box, {name} makes its own of the IoU")
 
     def __call__(
         self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth

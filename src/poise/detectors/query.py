@@ -47,7 +47,7 @@ class OneToManyMatching:
         weight: of their losses.
     """
 
-    assigner: Matcher
+    assigner: Hungarian
     weight: float = 1.0
 
 
@@ -100,15 +100,23 @@ class QueryDetector(nn.Module):
         self.backbone, self.neck, self.tokenizer, self.encoder = backbone, neck, tokenizer, encoder
         self.queries, self.decoder = queries, decoder
         self.denoising, self.collaboration = denoising, collaboration
-        self.assigner, self.criterion, self.postprocess = assigner, criterion, postprocess
+        self.criterion, self.postprocess = criterion, postprocess
         self.num_inference_queries, self.query_groups = num_inference_queries, query_groups
         self.one_to_many, self.one_pass, self.recollect = one_to_many, one_pass, recollect
-        self.group_assigner = assigner if query_groups == 1 else replace(assigner, groups=query_groups)
+        self.use_assigner(assigner)
+
+    def use_assigner(self, assigner: Hungarian) -> None:
+        """Match with ``assigner`` from now on; the numbers of groups and of repeats are those of the detector."""
+        self.assigner = assigner
+        self.group_assigner = replace(assigner, groups=self.query_groups)
+        if self.one_to_many is not None:
+            repeated = replace(assigner, repeats=self.one_to_many.assigner.repeats)
+            self.one_to_many = replace(self.one_to_many, assigner=repeated)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         truth = batch.truth
         memory = self.encode(batch.pixels, truth.sizes)
-        queries, supervised = self._split_one_to_many(self.queries(memory))
+        queries, supervised = self._split_one_to_many(self.queries(memory), progress)
         if self.denoising is not None:
             supervised.append(self.denoising(truth))
         auxiliary, auxiliary_queries = StepOutput({}), []
@@ -116,10 +124,12 @@ class QueryDetector(nn.Module):
             auxiliary, auxiliary_queries = self.collaboration(memory, truth, progress)
         *outputs, matched = self._decode(queries, supervised, auxiliary_queries, memory)
         with torch.autocast(batch.pixels.device.type, enabled=False):
-            step = self.compute_losses(queries, matched, [*supervised, *auxiliary_queries], outputs, truth=truth)
+            assigner = self.group_assigner.at(progress)
+            parts = [*supervised, *auxiliary_queries]
+            step = self.compute_losses(queries, matched, parts, outputs, assigner=assigner, truth=truth)
         return merge_outputs([step, auxiliary])
 
-    def _split_one_to_many(self, queries: Queries) -> tuple[Queries, list[SupervisedQueries]]:
+    def _split_one_to_many(self, queries: Queries, progress: Progress) -> tuple[Queries, list[SupervisedQueries]]:
         """Split off the queries that are matched one to many, if there are any."""
         count = self.num_inference_queries * self.query_groups
         if self.one_to_many is None or queries.content.shape[1] <= count:
@@ -127,7 +137,7 @@ class QueryDetector(nn.Module):
         queries, rest = split_queries(queries, count)
         additional = SupervisedQueries(
             rest,
-            self.one_to_many.assigner,
+            self.one_to_many.assigner.at(progress),
             torch.zeros(1, rest.content.shape[1], dtype=torch.int64, device=rest.content.device),  # one group
             match_name="one_to_many",
             loss_name="{}_one2many",
@@ -178,6 +188,7 @@ class QueryDetector(nn.Module):
         supervised: Sequence[SupervisedQueries],
         outputs: Sequence[DecoderOutput],
         *,
+        assigner: Matcher,
         truth: GroundTruth,
     ) -> StepOutput:
         """Return losses and matches of all decoder layers and of the encoder's proposals.
@@ -185,6 +196,7 @@ class QueryDetector(nn.Module):
         Args:
             matched: output for ``queries``.
             outputs: output for each of ``supervised``.
+            assigner: matches ``queries``.
         """
         proposals, steps = queries.encoder_output, []
         class_agnostic = proposals is not None and self.queries.class_agnostic
@@ -192,11 +204,11 @@ class QueryDetector(nn.Module):
         if proposals is not None and class_agnostic:
             one_class = replace(truth, labels=torch.zeros_like(truth.labels))
             references, names = proposals.boxes[0].detach(), (["enc_{}"], ["encoder"])
-            steps.append(self._layer_losses(proposals, references, one_class, self.group_assigner, *names))
+            steps.append(self._layer_losses(proposals, references, one_class, assigner, *names))
         elif proposals is not None:
             match_names = ["encoder", *match_names]
         parts: list[tuple[Queries, DecoderOutput, Assignment | Matcher, str, list[str], float]]
-        parts = [(queries, matched, self.group_assigner, "{}", match_names, 1.0)]
+        parts = [(queries, matched, assigner, "{}", match_names, 1.0)]
         for part, output in zip(supervised, outputs, strict=True):
             parts.append((part.queries, output, part.assignment, part.loss_name, [part.match_name], part.weight))
         for part_queries, output, assignment, loss_name, names_of_matches, weight in parts:

@@ -156,8 +156,10 @@ def _candidate_mask(assigner: OTA, note: Notebook, usable: Tensor) -> Tensor:
 def hungarian_steps(assigner: Hungarian, note: Notebook, own: Assignment) -> Outcome:
     """Cost matrix and the cheapest matching."""
     terms, overlap = assigner.cost_terms(note.predictions, note.truth)  # type: ignore[arg-type]  # queries
+    score = f" of p · s^{assigner.position_power:g}" if assigner.position_power else ""
     formulas = {
-        "class cost": f"{assigner.class_weight:g} · (focal loss as positive − as negative)",
+        "class and IoU cost": f"−p · IoU^{assigner.iou_power:g}",
+        "class cost": f"{assigner.class_weight:g} · (focal loss as positive − as negative){score}",
         "L1 cost": f"{assigner.box_weight:g} · Σ |b − g|, normalized cxcywh",
         "GIoU cost": f"{assigner.giou_weight:g} · −GIoU(b, g)",
     }

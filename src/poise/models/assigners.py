@@ -1,7 +1,7 @@
-"""Another assigner for a dense detector: ``create_model(name, assigner="atss")`` or ``assigner=ATSS(topk=15)``.
+"""Another assigner for a detector: ``create_model(name, assigner="atss")`` or ``assigner=ATSS(topk=15)``.
 
-An assigner comes with a criterion that fits (``poise.models.schemes``). It is compatible with a detector if the head
-has the priors that it reads.
+An assigner comes with a criterion that fits (``poise.models.schemes``). It is compatible with a dense detector if
+the head has the priors that it reads. The DETR family matches queries by ``hungarian``, with other costs as options.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from poise.assign import (
     DynamicSoftLabel,
     Fovea,
     FreeAnchor,
+    Hungarian,
     MaxIoU,
     SimOTA,
     TaskAligned,
 )
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
-from poise.detectors.parts import dense_branch
+from poise.detectors import QueryDetector
+from poise.detectors.parts import dense_branch, is_query_detector
 from poise.models.notation import Part
 from poise.models.schemes import Incompatible, has_grid, scheme_for, use_scheme
 from poise.models.values import build_part, to_part
@@ -86,8 +88,10 @@ def swap_assigner(network: nn.Module, assigner: str | Part | Assigner, model: st
             reason and those that are.
     """
     part = to_part(assigner, "assigner", builders())
-    if part.name not in ASSIGNERS:
+    if part.name not in builders():
         load_plugins()
+    if is_query_detector(network):
+        return _swap_matching(network, part, model)
     built = build_part(part, "assigner", builders())
     reason = incompatibility(network, part.name, built)
     if reason:
@@ -106,9 +110,24 @@ def swap_assigner(network: nn.Module, assigner: str | Part | Assigner, model: st
     return True
 
 
+def _swap_matching(network: QueryDetector, part: Part, model: str) -> bool:
+    """Replace the matching of queries; groups and repeats stay those of the detector."""
+    if part.name != "hungarian":
+        reason = "it is not a dense detector (its priors are queries)"
+        raise ValueError(f"assigner '{part.name}' is not compatible with '{model}': {reason}; compatible is: hungarian")
+    for option in ("groups", "repeats"):
+        if option in (part.options or {}):
+            cure = "set query_groups" if option == "groups" else "set one_to_many_repeats"
+            raise ValueError(f"{option} of assigner '{part}' follows from the queries of the model: {cure} instead")
+    if part.options is None:
+        return False
+    network.use_assigner(build_part(part, "assigner", {"hungarian": Hungarian}))
+    return True
+
+
 def builders() -> dict[str, Callable[..., Assigner]]:
-    """Return the class or function of each assigner by name."""
-    return {name: choice.make for name, choice in ASSIGNERS.items()}
+    """Return the class or function of each assigner by name, the matching of queries among them."""
+    return {**{name: choice.make for name, choice in ASSIGNERS.items()}, "hungarian": Hungarian}
 
 
 def _same_kind(own: Assigner, other: Assigner) -> bool:
@@ -130,6 +149,8 @@ def incompatibility(network: nn.Module, name: str, assigner: Assigner | None = N
     branch = dense_branch(network)
     if branch is None:
         return "it is not a dense detector (its priors are proposals or queries)"
+    if name == "hungarian":
+        return "it matches the queries of a DETR"
     try:
         scheme_for(branch, ASSIGNERS[name].make() if assigner is None else assigner)
     except Incompatible as reason:

@@ -12,9 +12,8 @@ from functools import partial
 
 from torch import nn
 
-from poise import losses
 from poise.assign import Hungarian
-from poise.criteria.set_prediction import SetCriterion, iou_of_normalized_boxes
+from poise.criteria.set_prediction import SetCriterion
 from poise.detectors import QueryDetector
 from poise.detectors.collaboration import BoxFeatureQueryGenerator, BoxQueryGenerator
 from poise.models.auxiliary import collaboration
@@ -23,7 +22,7 @@ from poise.models.deformable_detr import deformable_layers
 from poise.models.dino import contrastive_denoising
 from poise.models.groups import AuxiliaryOptions, BackboneOptions, DeformableOptions, DenoisingOptions
 from poise.models.options import flat_options
-from poise.models.parts import query_backbone, query_neck
+from poise.models.parts import query_backbone, query_class_supervision, query_neck
 from poise.nn.transformer.deformable import BoxPosition, DeformableDecoder
 from poise.nn.transformer.layers import PredictionHead
 from poise.nn.transformer.queries import MixedPositionedQueries, MixedQueries, SelectedQueries, first_class
@@ -40,6 +39,7 @@ def co_deformable_detr(
     auxiliary: AuxiliaryOptions = AuxiliaryOptions(),
     vector_embedding: bool = False,
     transformer: DeformableOptions = DeformableOptions(),
+    class_loss: str = "focal",
     max_detections: int = 100,
     deterministic: bool = False,
 ) -> QueryDetector:
@@ -48,6 +48,8 @@ def co_deformable_detr(
     Args:
         drop_path: stochastic depth of a Swin backbone.
         vector_embedding: learn a vector as the embedding of a head (article) instead of one number (published).
+        class_loss: ``focal`` with class targets of 1; ``quality_focal``, ``varifocal`` or a loss of matched labels such
+            as ``matchability(gamma=1.5)`` with IoUs (docs/criteria.md).
         max_detections: kept in each image.
         deterministic: no sampling: heads train on all priors, and their first positives become queries.
     """
@@ -66,7 +68,7 @@ def co_deformable_detr(
         queries=SelectedQueries(channels, num_classes, queries, generator, score=first_class),
         decoder=DeformableDecoder(layers, [PredictionHead(channels, num_classes) for _ in layers], "twice"),
         assigner=Hungarian(),
-        criterion=SetCriterion(class_weight=2.0),
+        criterion=SetCriterion(*query_class_supervision(class_loss), class_weight=2.0),
         postprocess=TopKPostProcess(max_detections),
         collaboration=collaboration(
             auxiliary, spec, partial(BoxFeatureQueryGenerator, channels, vector_embedding), transformer.decoder_layers
@@ -88,6 +90,7 @@ def co_dino(
     levels: int = 5,
     transformer: DeformableOptions = DeformableOptions(queries=900),
     denoising: DenoisingOptions = DenoisingOptions(),
+    class_loss: str = "quality_focal",
     max_detections: int = 300,
     suppress: bool = True,
     deterministic: bool = False,
@@ -101,6 +104,8 @@ def co_dino(
         query_features: add the features of the head's prior to a customized positive query (article); the published
             form uses its box alone.
         levels: 5 (strides 4 to 64) or 4 (strides 8 to 64).
+        class_loss: ``focal`` with class targets of 1; ``quality_focal``, ``varifocal`` or a loss of matched labels such
+            as ``matchability(gamma=1.5)`` with IoUs (docs/criteria.md).
         suppress: apply soft-NMS to the detections, as published; otherwise keep the best as they are.
 
     The other arguments are those of ``co_deformable_detr``.
@@ -126,7 +131,7 @@ def co_dino(
         queries=SelectedQueries(channels, num_classes, queries, MixedQueries(channels, queries)),
         decoder=DeformableDecoder(layers, heads, "twice", position=position, norm=norm, eps=1e-3),
         assigner=Hungarian(),
-        criterion=SetCriterion(losses.quality_focal, iou_of_normalized_boxes, class_weight=1.0),
+        criterion=SetCriterion(*query_class_supervision(class_loss), class_weight=1.0),
         postprocess=SoftNMSPostProcess(queries, max_detections) if suppress else TopKPostProcess(max_detections),
         denoising=contrastive_denoising(denoising, num_classes, channels, deterministic),
         collaboration=collaboration(

@@ -16,7 +16,7 @@ from poise.models.auxiliary import SINGLE_SCALE_STRIDES, single_scale_collaborat
 from poise.models.auxiliary_dense import AuxiliarySpec
 from poise.models.groups import AuxiliaryOptions, BackboneOptions, TransformerOptions
 from poise.models.options import flat_options
-from poise.models.parts import timm_backbone
+from poise.models.parts import query_class_supervision, timm_backbone
 from poise.nn.transformer.conditional import ConditionalDecoder, ConditionalDecoderLayer, PointQueries
 from poise.nn.transformer.layers import EncoderLayer, PredictionHead, TransformerEncoder, init_xavier
 from poise.nn.transformer.tokens import ChannelMapper, Tokenizer
@@ -30,6 +30,7 @@ def conditional_detr(
     backbone: BackboneOptions = BackboneOptions(),
     transformer: TransformerOptions = TransformerOptions(),
     auxiliary: AuxiliaryOptions = AuxiliaryOptions(auxiliary_heads=""),
+    class_loss: str = "focal",
     recollect: bool = False,
     dropout: float = 0.1,
     checkpointed_layers: int = 0,
@@ -39,6 +40,8 @@ def conditional_detr(
     """Build Conditional-DETR on the backbone's last map, stride 32.
 
     Args:
+        class_loss: ``focal`` with class targets of 1; ``quality_focal``, ``varifocal`` or a loss of matched labels such
+            as ``matchability(gamma=1.5)`` with IoUs (docs/criteria.md).
         recollect: selective query recollection in training (see ``deformable_detr``).
         checkpointed_layers: number of encoder layers whose activations are recomputed in the backward pass.
         max_detections: kept in each image.
@@ -61,7 +64,9 @@ def conditional_detr(
         queries=PointQueries(channels, queries),
         decoder=ConditionalDecoder(layers, PredictionHead(channels, num_classes), channels),
         assigner=Hungarian(),
-        criterion=SetCriterion(class_weight=2.0, class_normalizer=count_on_this_rank),
+        criterion=SetCriterion(
+            *query_class_supervision(class_loss), class_weight=2.0, class_normalizer=count_on_this_rank
+        ),
         postprocess=TopKPostProcess(max_detections),
         collaboration=single_scale_collaboration(
             auxiliary,

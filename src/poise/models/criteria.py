@@ -22,9 +22,10 @@ from poise.criteria import (
 )
 from poise.criteria.auto_assign import AutoAssignCriterion
 from poise.criteria.bags import FreeAnchorCriterion
-from poise.criteria.distribution import gflv2_criterion
+from poise.criteria.distribution import gflv2_criterion, qfl_of_joint_scores
 from poise.criteria.dual_weighting import DualWeightingCriterion
 from poise.criteria.fovea import FoveaCriterion
+from poise.criteria.matched_labels import is_matched_label, matched_iou, matched_iou_of_normalized_boxes
 from poise.criteria.ota import OTACriterion
 from poise.criteria.paa import PAACriterion
 from poise.criteria.rep_points import RepPointsCriterion
@@ -33,6 +34,7 @@ from poise.criteria.varifocal import VarifocalCriterion
 from poise.criteria.yolox import YOLOXCriterion
 from poise.detectors import DenseBranch, QueryDetector
 from poise.detectors.parts import Supervised, dense_branch, is_query_detector, region_stage
+from poise.losses import hard_label
 from poise.models.notation import Part
 from poise.models.options import option_types
 from poise.models.schemes import plain_criterion, use_criterion
@@ -97,6 +99,8 @@ def swap_criterion(network: nn.Module, part: Part, model: str) -> bool:
         raise ValueError(f"criterion '{part.name}' is not compatible with '{model}': {reason}")
     coder = getattr(own, "coder", None)
     criterion = build_part(part, "criterion", CRITERIA, {} if coder is None else {"coder": coder})
+    if reason := _label_mismatch(holder, own, criterion):
+        raise ValueError(f"criterion '{part}' of '{model}': {reason}")
     if part.options is None and type(own) is type(criterion):
         return False
     if isinstance(holder, DenseBranch):
@@ -114,6 +118,20 @@ def _mismatch(holder: Holder, own: object, made: type) -> str:
     wanted, coder = option_types(made).get("coder"), getattr(own, "coder", None)
     if isinstance(wanted, type) and not isinstance(coder, wanted):
         return f"its boxes are encoded as {wanted.__name__}, those of the head as {type(coder).__name__}"
+    return ""
+
+
+def _label_mismatch(holder: Holder, own: object, criterion: Criterion) -> str:
+    """Why the class loss of a criterion cannot read the class targets or the scores, or an empty string."""
+    loss, soft_label = (vars(criterion).get(name) for name in ("class_loss", "soft_label"))
+    if not is_matched_label(loss):
+        return ""
+    name = type(loss).__name__
+    if vars(own).get("class_loss") is qfl_of_joint_scores:
+        return f"{name} reads the class score alone, the score of this head is a product"
+    if soft_label is hard_label:
+        matched = matched_iou_of_normalized_boxes if _predicted_by(holder) is QueryPredictions else matched_iou
+        return f"{name} reads the IoU of matched boxes: add soft_label={matched.__name__}"
     return ""
 
 

@@ -18,7 +18,7 @@ from poise.models.auxiliary import SINGLE_SCALE_STRIDES, single_scale_collaborat
 from poise.models.auxiliary_dense import AuxiliarySpec
 from poise.models.groups import AuxiliaryOptions, BackboneOptions, TransformerOptions
 from poise.models.options import flat_options
-from poise.models.parts import timm_backbone
+from poise.models.parts import query_class_supervision, timm_backbone
 from poise.nn.transformer.conditional import AnchorDecoder, AnchorQueries, ConditionalDecoderLayer, ScaledEncoder
 from poise.nn.transformer.layers import EncoderLayer, PredictionHead, init_xavier
 from poise.nn.transformer.tokens import ChannelMapper, Tokenizer
@@ -32,6 +32,7 @@ def dab_detr(
     backbone: BackboneOptions = BackboneOptions(),
     transformer: TransformerOptions = TransformerOptions(),
     auxiliary: AuxiliaryOptions = AuxiliaryOptions(auxiliary_heads=""),
+    class_loss: str = "focal",
     recollect: bool = False,
     dropout: float = 0.0,
     max_detections: int = 300,
@@ -40,6 +41,8 @@ def dab_detr(
     """Build DAB-DETR on the backbone's last map, stride 32.
 
     Args:
+        class_loss: ``focal`` with class targets of 1; ``quality_focal``, ``varifocal`` or a loss of matched labels such
+            as ``matchability(gamma=1.5)`` with IoUs (docs/criteria.md).
         recollect: selective query recollection in training (see ``deformable_detr``).
         max_detections: kept in each image.
         deterministic: no dropout.
@@ -63,7 +66,9 @@ def dab_detr(
         queries=AnchorQueries(channels, queries),
         decoder=AnchorDecoder(layers, PredictionHead(channels, num_classes), channels),
         assigner=Hungarian(eps=1e-8),
-        criterion=SetCriterion(class_weight=1.0, class_normalizer=count_on_this_rank),
+        criterion=SetCriterion(
+            *query_class_supervision(class_loss), class_weight=1.0, class_normalizer=count_on_this_rank
+        ),
         postprocess=TopKPostProcess(max_detections),
         collaboration=single_scale_collaboration(
             auxiliary,

@@ -19,7 +19,7 @@ from poise.models.auxiliary import collaboration
 from poise.models.auxiliary_dense import AuxiliarySpec, with_coarser
 from poise.models.groups import AuxiliaryOptions, BackboneOptions, DeformableOptions, TrainingQueryOptions
 from poise.models.options import flat_options
-from poise.models.parts import check_choice, timm_backbone
+from poise.models.parts import check_choice, query_class_supervision, timm_backbone
 from poise.models.training_queries import TrainingQueries
 from poise.nn.transformer.deformable import DeformableDecoder, Refinement
 from poise.nn.transformer.layers import (
@@ -56,6 +56,7 @@ def deformable_detr(
     mixed: bool = False,
     training_queries: TrainingQueryOptions = TrainingQueryOptions(),
     auxiliary: AuxiliaryOptions = AuxiliaryOptions(auxiliary_heads=""),
+    class_loss: str = "focal",
     recollect: bool = False,
     dropout: float = 0.1,
     max_detections: int = 100,
@@ -70,6 +71,8 @@ def deformable_detr(
             stands for any object (as published), ``best_class`` by their highest class, supervised with classes (as in
             DINO); ``none``: learned queries.
         mixed: take only references and positions of selected queries from their boxes and learn the content.
+        class_loss: ``focal`` with class targets of 1; ``quality_focal``, ``varifocal`` or a loss of matched labels such
+            as ``matchability(gamma=1.5)`` with IoUs (docs/criteria.md).
         recollect: in training each decoder layer also processes the queries that the layer before it received, as well
             as their own successors, with losses for all of them (SQR: Chen et al. 2023).
         max_detections: kept in each image.
@@ -101,7 +104,7 @@ def deformable_detr(
         queries=LearnedQueries(channels, training.total) if select == "none" else training.selected(selection),
         decoder=DeformableDecoder(layers, heads, refine),
         assigner=Hungarian(),
-        criterion=SetCriterion(class_weight=2.0),
+        criterion=SetCriterion(*query_class_supervision(class_loss), class_weight=2.0),
         postprocess=TopKPostProcess(max_detections),
         collaboration=collaboration(auxiliary, spec, partial(points, channels), transformer.decoder_layers),
         one_pass=auxiliary.one_pass,

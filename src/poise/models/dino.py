@@ -15,7 +15,7 @@ from poise.detectors import QueryDetector
 from poise.models.deformable_detr import deformable_layers
 from poise.models.groups import BackboneOptions, DeformableOptions, DenoisingOptions, TrainingQueryOptions
 from poise.models.options import flat_options
-from poise.models.parts import query_backbone
+from poise.models.parts import query_backbone, query_class_supervision
 from poise.models.training_queries import TrainingQueries
 from poise.nn.transformer.deformable import BoxPosition, DeformableDecoder
 from poise.nn.transformer.denoising import ContrastiveDenoising
@@ -34,6 +34,7 @@ def dino(
     levels: int = 4,
     transformer: DeformableOptions = DeformableOptions(queries=900),
     denoising: DenoisingOptions = DenoisingOptions(),
+    class_loss: str = "focal",
     class_weight: float = 1.0,
     training_queries: TrainingQueryOptions = TrainingQueryOptions(),
     temperature: float = 20.0,
@@ -47,7 +48,9 @@ def dino(
     Args:
         drop_path: stochastic depth of a Swin backbone.
         levels: 4 (strides 8 to 64) or 5 (strides 4 to 64).
-        class_weight: of the focal loss; the paper's improved recipe uses 2.
+        class_loss: ``focal`` with class targets of 1; ``quality_focal``, ``varifocal`` or a loss of matched labels such
+            as ``matchability(gamma=1.5)`` with IoUs (docs/criteria.md).
+        class_weight: of the class loss; the paper's improved recipe uses 2.
         temperature, offset: of the sine encodings; the improved recipe uses 10000 and -0.5.
         max_detections: kept in each image.
         deterministic: no noise and no dropout.
@@ -72,7 +75,7 @@ def dino(
         queries=training.selected(selection),
         decoder=DeformableDecoder(layers, heads, "twice", position=position, norm=norm, eps=1e-3),
         assigner=Hungarian(),
-        criterion=SetCriterion(class_weight=class_weight),
+        criterion=SetCriterion(*query_class_supervision(class_loss), class_weight),
         postprocess=TopKPostProcess(max_detections),
         denoising=contrastive_denoising(denoising, num_classes, channels, deterministic),
         **training.detector_options(Hungarian()),

@@ -13,7 +13,7 @@ from poise.criteria import fcos_criterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import ClassLossName, class_supervision, pyramid, timm_backbone
+from poise.models.parts import class_supervision, pyramid, timm_backbone
 from poise.nn.heads.centerness import CenternessHead, Distances
 from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
@@ -28,15 +28,16 @@ def fcos(
     channels: int = 256,
     depth: int = 4,
     radius: float = 1.5,
-    class_loss: ClassLossName = "focal",
+    class_loss: str = "focal",
     nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """FCOS on a feature pyramid.
 
     Args:
         radius: of center sampling, in strides; 0: the whole object.
-        class_loss: class loss and class target of positives: focal loss (1), quality focal loss or varifocal loss (the
-            IoU of the predicted box with its object).
+        class_loss: class loss and class target of positives: focal loss (1), quality focal loss, varifocal loss (the
+            IoU of the predicted box with its object), or a loss of matched labels
+            such as ``matchability(gamma=1.5)`` (docs/criteria.md).
     """
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from poise.assign import ATSS
 from poise.criteria import DistributionCriterion
 from poise.criteria.distribution import focal_of_logits, vfl_of_logits
+from poise.criteria.matched_labels import matched_iou
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.losses import hard_label
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import ClassLossName, check_choice, pyramid, timm_backbone
+from poise.models.parts import matched_label, pyramid, timm_backbone
 from poise.nn.heads.distribution import DistributionHead
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess
@@ -39,7 +40,7 @@ def gfl(
     depth: int = 4,
     topk: int = 9,
     bins: int = 17,
-    class_loss: ClassLossName = "quality_focal",
+    class_loss: str = "quality_focal",
     nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """GFL on a feature pyramid.
@@ -47,12 +48,14 @@ def gfl(
     Args:
         deformable_stages: stages of the backbone (of 3, 4, 5) with DCNv1, as published.
         bins: distances are distributions over 0, ..., ``bins`` - 1 strides.
-        class_loss: class loss and class target of positives: focal loss (1), quality focal loss or varifocal loss (the
-            IoU of the predicted box with its object).
+        class_loss: class loss and class target of positives: focal loss (1), quality focal loss, varifocal loss (the
+            IoU of the predicted box with its object), or a loss of matched labels
+            such as ``matchability(gamma=1.5)`` (docs/criteria.md).
     """
-    check_choice("class_loss", class_loss, CLASS_LOSSES)
+    label = matched_label(class_loss, CLASS_LOSSES)
+    matched = None if label is None else DistributionCriterion(class_loss=label, soft_label=matched_iou)
     body = timm_backbone(backbone, caffe=caffe, deformable_stages=deformable_stages, gated=False)
     neck = pyramid(body, channels, from_input=False, relu=False)
     head = DistributionHead(channels, num_classes, square_anchors(neck.strides), bins, depth=depth)
-    branch = DenseBranch(head, ATSS(topk), CLASS_LOSSES[class_loss], PostProcess(**vars(nms)))
+    branch = DenseBranch(head, ATSS(topk), matched or CLASS_LOSSES[class_loss], PostProcess(**vars(nms)))
     return PyramidDetector(body, neck, branch)

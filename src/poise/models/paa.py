@@ -13,7 +13,7 @@ from poise.criteria.paa import PAACriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import ClassLossName, class_supervision, pyramid, timm_backbone
+from poise.models.parts import class_supervision, pyramid, timm_backbone
 from poise.nn.heads.centerness import IoUHead, Offsets
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess, topk_priors
@@ -29,7 +29,7 @@ def paa(
     depth: int = 4,
     topk: int = 9,
     voting_sigma: float = 0.025,
-    class_loss: ClassLossName = "focal",
+    class_loss: str = "focal",
     nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """PAA on a feature pyramid.
@@ -37,8 +37,10 @@ def paa(
     Args:
         topk: number of candidates of an object on each level.
         voting_sigma: width of the score voting, exp(-(1 - IoU)^2 / sigma); 0: no voting.
-        class_loss: class loss and class target of positives: focal loss (1), quality focal loss or varifocal loss (the
-            IoU of the predicted box with its object). The assignment is by the focal loss with all of them.
+        class_loss: class loss and class target of positives: focal loss (1), quality focal loss, varifocal loss (the
+            IoU of the predicted box with its object), or a loss of matched labels
+            such as ``matchability(gamma=1.5)`` (docs/criteria.md). The
+            assignment is by the focal loss with all of them.
     """
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=False)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import cast
 
 from torch import Tensor
 
 from poise import losses
 from poise.criteria.distribution import iou_label
+from poise.criteria.matched_labels import MatchedLabel, matched_iou, matched_iou_of_normalized_boxes
+from poise.criteria.set_prediction import iou_of_normalized_boxes
 from poise.losses import hard_label
 from poise.models.groups import BackboneOptions
+from poise.models.notation import parse_part
+from poise.models.values import VALUES, build_part
 from poise.nn.backbones.eva import Eva, SimplePyramid
 from poise.nn.backbones.shufflenet import ShuffleNetV2
 from poise.nn.backbones.swin import Swin
@@ -18,11 +22,11 @@ from poise.nn.backbones.timm_features import Backbone
 from poise.nn.necks.feature_pyramids import FPN, StridedLevels
 from poise.nn.transformer.tokens import ChannelMapper
 
-ClassLossName = Literal["focal", "quality_focal", "varifocal"]
 QueryBackbone = Backbone | Swin | Eva | ShuffleNetV2
 
 ClassSupervision = tuple[Callable[..., Tensor], Callable[..., Tensor | float]]
 
+MATCHED_LABELS = ("matchability", "iou_aware", "position_supervised")
 CLASS_LOSSES: dict[str, ClassSupervision] = {
     "focal": (losses.focal, hard_label),
     "quality_focal": (losses.quality_focal, iou_label),
@@ -124,10 +128,35 @@ def refuse_without_effect(reason: str, **given: object) -> None:
             raise ValueError(f"{option}={value!r} has no effect: {reason}; leave it out")
 
 
-def class_supervision(name: ClassLossName, focal: Callable[..., Tensor] = losses.focal) -> ClassSupervision:
-    """Return the elementwise class loss and the class target of positives: 1 (focal), or the IoU of their box.
+def class_supervision(text: str, focal: Callable[..., Tensor] = losses.focal) -> ClassSupervision:
+    """Return the elementwise class loss and the class target of positives: 1 (focal), or a function of their IoU.
 
-    ``focal`` is the focal loss with the constants of the model.
+    Args:
+        text: a name of ``CLASS_LOSSES``, or one of ``MATCHED_LABELS`` with or without options.
+        focal: the focal loss with the constants of the model.
     """
-    check_choice("class_loss", name, CLASS_LOSSES)
-    return (focal, hard_label) if name == "focal" else CLASS_LOSSES[name]
+    if (loss := matched_label(text, CLASS_LOSSES)) is not None:
+        return loss, matched_iou
+    return (focal, hard_label) if text == "focal" else CLASS_LOSSES[text]
+
+
+def query_class_supervision(text: str) -> ClassSupervision:
+    """Return ``class_supervision`` of a DETR, whose IoUs are those of normalized boxes."""
+    loss, soft_label = class_supervision(text)
+    if soft_label is hard_label:
+        return loss, hard_label
+    return loss, matched_iou_of_normalized_boxes if soft_label is matched_iou else iou_of_normalized_boxes
+
+
+def matched_label(text: str, known: Iterable[str]) -> MatchedLabel | None:
+    """Return the ``MatchedLabel`` of a text such as ``matchability(gamma=2)``; None for the name of another loss.
+
+    Raises:
+        ValueError: the text is neither one of ``known`` nor of ``MATCHED_LABELS``, or an option is wrong.
+    """
+    if text in known:
+        return None
+    part = parse_part(text)
+    if part.name not in MATCHED_LABELS:
+        raise ValueError(f"class_loss='{text}': one of {', '.join([*known, *MATCHED_LABELS])}")
+    return cast(MatchedLabel, build_part(part, "class_loss", VALUES))

@@ -14,7 +14,7 @@ from poise.criteria.rep_points import RepPointsCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import ClassLossName, class_supervision, pyramid, timm_backbone
+from poise.models.parts import class_supervision, pyramid, timm_backbone
 from poise.nn.heads.rep_points import RepPointsHead
 from poise.nn.layers import point_grid
 from poise.postprocess import PostProcess
@@ -30,7 +30,7 @@ def reppoints(
     channels: int = 256,
     depth: int = 3,
     gradient_scale: float = 0.1,
-    class_loss: ClassLossName = "focal",
+    class_loss: str = "focal",
     nms: NMSOptions = NMSOptions(nms_threshold=0.5),
 ) -> PyramidDetector:
     """RepPoints (the moment-based form) on a feature pyramid.
@@ -38,8 +38,9 @@ def reppoints(
     Args:
         deformable_stages: stages of the backbone (of 3, 4, 5) with DCNv1, as published.
         group_norm: group norm in the pyramid and in the towers of the head.
-        class_loss: class loss and class target of positives: focal loss (1), quality focal loss or varifocal loss (the
-            IoU of the refined box with its object; VarifocalNet's article, table 1).
+        class_loss: class loss and class target of positives: focal loss (1), quality focal loss, varifocal loss (the
+            IoU of the refined box with its object; VarifocalNet's article, table 1), or a loss of matched labels
+            such as ``matchability(gamma=1.5)`` (docs/criteria.md).
         gradient_scale: factor of the gradient that initial points receive as offsets of the deformable convolution.
     """
     groups = 32 if group_norm else 0

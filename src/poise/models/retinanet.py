@@ -12,7 +12,7 @@ from poise.criteria import AnchorCriterion
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import ClassLossName, class_supervision, pyramid, timm_backbone
+from poise.models.parts import class_supervision, pyramid, timm_backbone
 from poise.nn.heads.anchor import AnchorHead
 from poise.nn.layers import retina_anchors
 from poise.postprocess import PostProcess
@@ -26,14 +26,15 @@ def retinanet(
     caffe: bool = False,
     channels: int = 256,
     depth: int = 4,
-    class_loss: ClassLossName = "focal",
+    class_loss: str = "focal",
     nms: NMSOptions = NMSOptions(nms_threshold=0.5),
 ) -> PyramidDetector:
     """RetinaNet on a feature pyramid.
 
     Args:
-        class_loss: class loss and class target of positives: focal loss (1), quality focal loss or varifocal loss (the
-            IoU of the predicted box with its object; VarifocalNet's article, table 1).
+        class_loss: class loss and class target of positives: focal loss (1), quality focal loss, varifocal loss (the
+            IoU of the predicted box with its object; VarifocalNet's article, table 1), or a loss of matched labels
+            such as ``matchability(gamma=1.5)`` (docs/criteria.md).
     """
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=True, relu=False)

@@ -12,7 +12,7 @@ from poise.criteria.task_aligned import InitialCriterion, TaskAlignedCriterion, 
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import ClassLossName, check_choice, pyramid, timm_backbone
+from poise.models.parts import check_choice, pyramid, timm_backbone
 from poise.nn.heads.task_aligned import TaskAlignedHead
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess
@@ -37,7 +37,7 @@ def tood(
     alpha: float = 1.0,
     beta: float = 6.0,
     initial_epochs: int = 4,
-    class_loss: ClassLossName = "quality_focal",
+    class_loss: str = "quality_focal",
     nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """TOOD (its anchor-free form) on a feature pyramid.

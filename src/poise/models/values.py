@@ -27,6 +27,13 @@ from poise.criteria.distribution import (
 )
 from poise.criteria.dual_weighting import NegativeWeightFactors
 from poise.criteria.fovea import fovea_focal
+from poise.criteria.matched_labels import (
+    IoUAware,
+    Matchability,
+    PositionSupervised,
+    matched_iou,
+    matched_iou_of_normalized_boxes,
+)
 from poise.criteria.rep_points import InitialPointsCriterion
 from poise.criteria.set_prediction import iou_of_normalized_boxes
 from poise.criteria.task_aligned import focal_of_scores, qfl_of_scores, vfl_of_scores
@@ -46,6 +53,7 @@ FUNCTIONS = (
     *(focal_of_scores, qfl_of_scores, vfl_of_scores),
     *(losses.iou, losses.giou, losses.diou, losses.ciou, fovea_focal, qfl_of_logits, qfl_of_joint_scores),
     *(hard_label, iou_label, quality_label, iou_of_normalized_boxes, num_positives, num_positives_clamped),
+    *(matched_iou, matched_iou_of_normalized_boxes),
     *(box_likelihood, overlap_power, lowest_first, as_topk, offsets_of_boxes, offsets_of_head),
     *(NegativeWeightFactors.probability_and_importance, NegativeWeightFactors.probability_only),
     *(NegativeWeightFactors.importance_only, NegativeWeightFactors.neither, NegativeWeightFactors.complement),
@@ -67,6 +75,9 @@ VALUES: dict[str, Build] = {  # what options of parts may be besides literals: c
     "linear_iou": LinearIoU,
     "delta_coder": DeltaCoder,
     "log_distances": LogDistances,
+    "matchability": Matchability,
+    "iou_aware": IoUAware,
+    "position_supervised": PositionSupervised,
     "random_selection": RandomSelection,
     "iou_balanced": IoUBalanced,
     "instance_balanced": InstanceBalanced,

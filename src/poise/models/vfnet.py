@@ -17,11 +17,12 @@ from torch import Tensor
 
 from poise.assign import ATSS
 from poise.criteria.initial_boxes import InitialBoxCriterion
+from poise.criteria.matched_labels import matched_iou
 from poise.criteria.varifocal import BoxNormalizer, VarifocalCriterion, WeightingBox
 from poise.detectors import DenseBranch, PyramidDetector
 from poise.models.groups import BackboneOptions, NMSOptions
 from poise.models.options import flat_options
-from poise.models.parts import ClassLossName, check_choice, class_supervision, pyramid, timm_backbone
+from poise.models.parts import check_choice, class_supervision, pyramid, timm_backbone
 from poise.nn.heads.star import PlainConv, StarConv, StarHead, StarRefinement, distance_scales
 from poise.nn.layers import square_anchors
 from poise.postprocess import PostProcess, topk_pairs, topk_priors
@@ -44,7 +45,7 @@ def vfnet(
     star: bool = True,
     refine: bool = True,
     gradient_scale: float = 0.1,
-    class_loss: ClassLossName = "varifocal",
+    class_loss: str = "varifocal",
     alpha: float | None = None,
     gamma: float | None = None,
     iou_weighted: bool = True,
@@ -65,7 +66,8 @@ def vfnet(
         star: read features at the points of the star; otherwise on the regular grid.
         refine: refine the box; otherwise the initial one is final.
         gradient_scale: factor of the gradient that the initial box receives from the points of the star.
-        class_loss: loss of the IACS; ``focal`` has class targets of 1 instead of the IoU.
+        class_loss: loss of the IACS: ``varifocal``, ``quality_focal``, or a loss of matched labels such as
+            ``matchability(gamma=1.5)`` (docs/criteria.md); ``focal`` has class targets of 1 instead of the IoU.
         alpha: weight of negatives in the varifocal loss (None: 0.75), or of positives in the focal loss (None: 0.25);
             the quality focal loss has none.
         gamma: exponent in the class loss (None: 2): of p at negatives of the varifocal loss, of 1 - p_t in the focal
@@ -118,16 +120,18 @@ def check_refinement(refine: bool, refined_weight: float, initial_iou: Weighting
 
 
 def class_loss_of_iacs(
-    name: ClassLossName, alpha: float | None, gamma: float | None, iou_weighted: bool
+    name: str, alpha: float | None, gamma: float | None, iou_weighted: bool
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the elementwise class loss; a parameter that is None keeps the default of the loss.
 
     Raises:
         ValueError: the loss has no such parameter, or a value is negative.
     """
-    loss, _ = class_supervision(name)
+    loss, label = class_supervision(name)
     if name != "varifocal" and not iou_weighted:
         raise ValueError(f"iou_weighted=False excludes class_loss='{name}': only the varifocal loss weights by the IoU")
+    if label is matched_iou and (alpha, gamma) != (None, None):
+        raise ValueError(f"alpha={alpha}, gamma={gamma} exclude class_loss='{name}': write them into its text")
     if name == "quality_focal" and alpha is not None:
         raise ValueError(f"alpha={alpha} excludes class_loss='quality_focal', which has no alpha")
     exponent = "beta" if name == "quality_focal" else "gamma"
