@@ -46,6 +46,7 @@ ARCHITECTURE_FREE = {
     "sampler",
     "criterion",
     "class_balance",
+    "class_loss",
     "score_threshold",
     "nms_threshold",
     "max_detections",

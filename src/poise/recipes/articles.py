@@ -10,6 +10,7 @@ from poise.recipes.class_imbalance_tables import CLASS_IMBALANCE_TABLES
 from poise.recipes.co_detr_tables import CO_DETR_TABLES
 from poise.recipes.dw_tables import DW_TABLES
 from poise.recipes.libra_tables import LIBRA_TABLES
+from poise.recipes.matched_label_tables import MATCHED_LABEL_TABLES
 from poise.recipes.small_object_tables import SMALL_OBJECT_TABLES
 from poise.recipes.vfnet_tables import VFNET_TABLES
 
@@ -60,6 +61,7 @@ TABLES: dict[str, ArticleTable] = {
     **CO_DETR_TABLES,
     **SMALL_OBJECT_TABLES,
     **CLASS_IMBALANCE_TABLES,
+    **MATCHED_LABEL_TABLES,
 }
 
 TABLES |= {
