@@ -145,6 +145,7 @@ def test_a_match_without_overlap_keeps_its_loss() -> None:
         ("fcos_r18_fpn", {"class_loss": "matchability(gamma=0.5)"}, "gamma is at least 1"),
         ("tood_r18_fpn", {"class_loss": "matchability"}, "one of focal, quality_focal, varifocal"),
         ("tood_r18_fpn", {"criterion": "task_aligned(class_loss=matchability)"}, "target is the alignment of score"),
+        ("ota_r18_fpn", {"criterion": "ota(class_loss=matchability())"}, "the class target is 1"),
         ("gflv2_r18_fpn", {"criterion": "gflv2(class_loss=matchability())"}, "score of this head is a product"),
         ("vfnet_r18_fpn", {"class_loss": "matchability", "gamma": 2.0}, "write them into its text"),
         ("fcos_r18_fpn", {"criterion": "fcos(class_loss=matchability)"}, "add soft_label=matched_iou"),

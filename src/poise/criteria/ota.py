@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import iou
+from poise.criteria.matched_labels import is_matched_label
 from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import masked_sum, num_positives
 from poise.protocols import LossWeights
@@ -30,6 +31,10 @@ class OTACriterion:
     box_weight: float = 2.0
     iou_weight: float = 0.5
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
+
+    def __post_init__(self) -> None:
+        if is_matched_label(self.class_loss):
+            raise ValueError(f"the class target is 1, {type(self.class_loss).__name__} makes its own of the IoU")
 
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
