@@ -44,7 +44,8 @@ def test_models_begin_with_where_to_start(capsys: pytest.CaptureFixture[str]) ->
 
 def test_recipes_have_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    start, empty, *lines = capsys.readouterr().out.splitlines()
+    assert start.startswith("start here on a CPU") and start.endswith(": small_data") and not empty
     assert [line.split()[0] for line in lines] == list_recipes()
     assert all(len(line.split()) > 3 for line in lines)
 

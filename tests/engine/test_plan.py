@@ -31,6 +31,11 @@ def small(**changes: object) -> Recipe:
     return with_settings(finetune("atss_r18_fpn", 1, 64), {**settings, **changes})
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poise.engine.plan.usable_cores", lambda: 2)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Train: 12 cats of 20 x 10 pixels, one Dog of 4 x 4; val: a horse as well."""
@@ -63,10 +68,11 @@ def test_a_plan_has_numbers_and_warnings(data: Path) -> None:
     assert (plan.train.images, plan.train.objects, plan.train.classes) == (13, 13, {"cat": 12, "Dog": 1, "horse": 0})
     assert plan.val is not None and plan.val.classes == {"cat": 0, "Dog": 0, "horse": 1}
     assert plan.input_size == (64, 64) and plan.finest_stride == 8 and plan.steps_per_epoch == 4
-    tiny, only_val, few = plan.warnings
+    tiny, only_val, few, hint = plan.warnings
     assert "8 % of the training objects are smaller than the finest stride, 8 pixels" in tiny
     assert "horse: objects in the validation images alone" in only_val
     assert "1 class with fewer than 10 training objects: Dog 1" in few
+    assert "13 training images on 2 CPU cores: 'poise train small_data'" in hint
     assert (
         not plan_training(small(**{"model.image_size": [512]}), data=data, device="cpu")
         .warnings[0]
@@ -116,5 +122,5 @@ def test_the_command_prints_the_plan_alone(data: Path, capsys: pytest.CaptureFix
 def test_a_run_writes_its_plan_with_the_time_of_an_epoch(data: Path, tmp_path: Path) -> None:
     result = train(small(), data=data, out=tmp_path / "run", device="cpu", progress_display="none")
     plan = json.loads((result.out / "plan.json").read_text())
-    assert plan["seconds_per_epoch"] > 0 and plan["train"]["classes"]["cat"] == 12 and len(plan["warnings"]) == 3
+    assert plan["seconds_per_epoch"] > 0 and plan["train"]["classes"]["cat"] == 12 and len(plan["warnings"]) == 4
     assert plan["memory"]["total"] == pytest.approx(plan["memory"]["states"] + plan["memory"]["activations"])

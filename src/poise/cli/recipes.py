@@ -28,6 +28,7 @@ def run(arguments: Arguments) -> int:
     from poise.models.table import model_rows
     from poise.plugins import added_names, with_origins
     from poise.recipes import describe_recipe, get_recipe, list_recipes, to_dict
+    from poise.recipes.small_data import MOST_IMAGES, small_data
 
     names = list_recipes(arguments.pattern)
     if not names and arguments.pattern in (*model_rows(), *added_names("model")):
@@ -41,6 +42,8 @@ def run(arguments: Arguments) -> int:
     else:
         shown = dict(zip(names, with_origins("recipe", names), strict=True))
         width = max(map(len, shown.values()))
+        if arguments.pattern == "*":
+            print(f"start here on a CPU with at most {MOST_IMAGES:,} training images: {small_data.__name__}\n")
         print("\n".join(f"{shown[name]:<{width}}  {describe_recipe(name)}" for name in names))
     return 0
 

@@ -155,7 +155,10 @@ def parse(words: Sequence[str]) -> Arguments:
             raise CommandLineError(f"there is no run to resume in {out}: it has no recipe.yaml")
         start = load_recipe(Path(out) / "recipe.yaml")
     else:
-        raise CommandLineError("poise train needs a model or recipe first (poise train atss_r18_fpn --data PATH)")
+        raise CommandLineError(
+            "poise train needs a model or recipe first: poise train atss_r18_fpn --data PATH, or on a CPU with hundreds"
+            " of images poise train small_data --data PATH"
+        )
     default, program = Arguments(name=name, recipe=start), f"poise train {name}".rstrip()
     details = replace(HELP, model=start.model.name if start.model.name in model_rows() else "")
     refuse_two_names(words)

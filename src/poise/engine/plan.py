@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from poise.data import ImageSet
 from poise.data.joining import Paths, as_paths
+from poise.data.loader import usable_cores
 from poise.data.statistics import count
 from poise.detection_model import DetectionModel
 from poise.engine.batch_size import (
@@ -33,6 +34,7 @@ from poise.engine.step import PRECISIONS
 from poise.models.table import model_rows
 from poise.preprocess import Preprocess
 from poise.recipes import Recipe
+from poise.recipes.small_data import small_data_hint
 from poise.storage import write_text_atomically
 from poise.suggestions import plural, shortlist
 
@@ -182,6 +184,8 @@ def make_plan(
     activations, flops = trace(recipe, model, train_set, processes.device)
     memory = activations and activations * -(-part // processes.world_size) / GIGABYTE
     train, val = _split(train_set), None if val_set is None else _split(val_set)
+    on_cpu = processes.device.type == "cpu"
+    hint = small_data_hint(recipe, len(train_set), usable_cores() // processes.world_size) if on_cpu else ()
     return TrainingPlan(
         model=model.name,
         device=str(processes.device),
@@ -198,7 +202,7 @@ def make_plan(
         epochs=recipe.schedule.epochs,
         steps_per_epoch=-(-batches // recipe.train.accumulate),
         memory=MemoryEstimate(_states(recipe, parameters, model) / GIGABYTE, memory),
-        warnings=(*_tiny(sides, stride, model.preprocess), *_class_warnings(train, val), *remarks),
+        warnings=(*_tiny(sides, stride, model.preprocess), *_class_warnings(train, val), *remarks, *hint),
     )
 
 

@@ -27,6 +27,7 @@ from poise.recipes import (
     paa,
     reppoints,
     retinanet,
+    small_data,
     tood,
     vfnet,
     yolox,
@@ -59,6 +60,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         freeanchor,
         paa,
         claims,
+        small_data,
     )
     for function in paper.RECIPES
 }
