@@ -27,6 +27,7 @@ from poise.models.catalog import NAMES, Entry
 from poise.models.class_balance import CLASS_BALANCE
 from poise.models.criteria import CRITERIA
 from poise.models.necks import NECKS
+from poise.models.one_to_one import ONE_TO_ONE
 from poise.models.roles import without_training_parts
 from poise.models.samplers import SAMPLERS
 from poise.models.table import FILE, KINDS, OF_EVERY_MODEL
@@ -115,7 +116,7 @@ def table(known: dict[str, Any]) -> dict[str, Any]:
         models[name] = [family, backbone_of(entry), *counts, size]
         print(name, *models[name], flush=True)
     parts = {"assigner": list(builders()), "sampler": list(SAMPLERS), "criterion": list(CRITERIA), "neck": list(NECKS)}
-    parts["class_balance"] = list(CLASS_BALANCE)
+    parts |= {"class_balance": list(CLASS_BALANCE), "one_to_one": list(ONE_TO_ONE)}
     return {"parts": parts, "options": options, "models": dict(sorted(models.items()))}
 
 

@@ -34,14 +34,18 @@ def literal(predictions: QualityPredictions, i: int, rule: PostProcess) -> list[
     for c in range(CLASSES):
         own = [entry for entry in kept if entry[1] == c]
         if own:
-            keep = nms(
-                torch.stack([box for *_, box in own]), torch.tensor([score for score, *_ in own]), rule.nms_threshold
-            )
-            result += [(own[k][0], c, own[k][2].tolist()) for k in keep.tolist()]
+            keep = list(range(len(own)))
+            if rule.nms_threshold is not None:
+                scores = torch.tensor([score for score, *_ in own])
+                keep = nms(torch.stack([box for *_, box in own]), scores, rule.nms_threshold).tolist()
+            result += [(own[k][0], c, own[k][2].tolist()) for k in keep]
     return sorted(result, reverse=True)[: rule.max_detections]
 
 
-@pytest.mark.parametrize("rule", [PostProcess(0.05, 0.6), PostProcess(0.3, 0.4, topk=20, max_detections=7)])
+@pytest.mark.parametrize(
+    "rule",
+    [PostProcess(0.05, 0.6), PostProcess(0.3, 0.4, topk=20, max_detections=7), PostProcess(0.3, None, topk=20)],
+)
 def test_against_the_literal_reference(rule: PostProcess) -> None:
     predictions = predictions_of(QualityPredictions, 2, 0)
     assert isinstance(predictions, QualityPredictions)

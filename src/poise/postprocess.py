@@ -52,7 +52,7 @@ class PostProcess:
     """Post-processing of dense detectors, with its published test settings."""
 
     score_threshold: float = 0.05  # (prior, class) pairs with a score up to this are dropped
-    nms_threshold: float = 0.6  # IoU above which NMS drops the box with the lower score
+    nms_threshold: float | None = 0.6  # IoU above which NMS drops the box with the lower score; None: no NMS
     topk: int | None = 1000  # number that ``preselect`` keeps of each level; None: all above ``score_threshold``
     max_detections: int = 100  # detections per image
     preselect: Callable[[Tensor, Sequence[int], int | None], Tensor] = topk_pairs  # before NMS
@@ -62,7 +62,7 @@ class PostProcess:
 
     def __post_init__(self) -> None:
         if (
-            not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1)
+            not (0 <= self.score_threshold <= 1 and 0 <= (self.nms_threshold or 0) <= 1)
             or min(1 if self.topk is None else self.topk, self.max_detections) < 1
             or self.voting_sigma < 0
         ):
@@ -85,9 +85,12 @@ class PostProcess:
         scores = predictions.scores().flatten(1).gather(1, pair)
         large = ((boxes[..., 2:] - boxes[..., :2]) > self.min_size).all(2)
         valid = above & large & scores.isfinite()
-        found = classwise_nms(
-            boxes, scores, labels, valid, threshold=self.nms_threshold, max_detections=self.max_detections
-        )
+        if self.nms_threshold is None:
+            found = highest_scores(boxes, scores, labels, valid, count=self.max_detections)
+        else:
+            found = classwise_nms(
+                boxes, scores, labels, valid, threshold=self.nms_threshold, max_detections=self.max_detections
+            )
         return self._voted(found, predictions, sizes) if self.voting_sigma else found
 
     def _boxes(self, predictions: Predictions, prior: Tensor, sizes: Tensor) -> Tensor:
@@ -184,6 +187,13 @@ def nms_in_sort_order(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor
     return order[nms(boxes[order], ranks, threshold)]
 
 
+def highest_scores(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, *, count: int) -> Detections:
+    """Return the ``count`` highest-scoring of the ``valid`` ones of (B,P) candidates, without NMS."""
+    order = torch.where(valid, scores, -1.0).topk(min(count, scores.shape[1]), 1).indices
+    columns = scores.gather(1, order), labels.gather(1, order), valid.gather(1, order)
+    return Detections(boxes.gather(1, order[..., None].expand(-1, -1, 4)), *columns)
+
+
 def classwise_nms(
     boxes: Tensor,
     scores: Tensor,
@@ -232,6 +242,8 @@ class RegionPostProcess:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
+        if self.nms_threshold is None:
+            raise ValueError("nms_threshold=None: regions of a two-stage detector overlap and need NMS; give an IoU")
         if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1) or self.max_detections < 1:
             raise ValueError(f"{self}: score_threshold and nms_threshold lie in [0,1], max_detections is at least 1")
 

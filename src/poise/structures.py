@@ -168,11 +168,12 @@ class Progress:
 
     step: int = 0  # optimizer steps done
     epoch: int = 0  # epochs done
+    fraction: float = 0.0  # of the whole training that is done, in [0,1]
 
     @staticmethod
     def final() -> Progress:
         """Return the progress after every switch of a schedule."""
-        return Progress(step=1 << 40, epoch=1 << 20)
+        return Progress(step=1 << 40, epoch=1 << 20, fraction=1.0)
 
 
 @dataclass(frozen=True)

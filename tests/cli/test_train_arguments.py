@@ -208,5 +208,8 @@ def test_every_short_option_is_an_option_of_train() -> None:
 
 MODEL_OPTIONS = {
     f"model.options.{name}"
-    for name in ("assigner", "sampler", "criterion", "neck", "score_threshold", "nms_threshold", "max_detections")
+    for name in (
+        *("assigner", "sampler", "criterion", "neck", "class_balance", "one_to_one"),
+        *("score_threshold", "nms_threshold", "max_detections"),
+    )
 }

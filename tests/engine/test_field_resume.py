@@ -13,6 +13,7 @@ from support.tiny_training import Training, tiny_recipe, tiny_training
 from poise.engine.display import Status
 from poise.engine.schedule import base_rate, factor
 from poise.recipes import Recipe, ScheduleSettings
+from poise.structures import Progress
 
 EPOCHS, IMAGES = 4, 48
 
@@ -42,7 +43,8 @@ def run(training: Training, stop_at: int | None = None) -> tuple[list[float], Re
     rates: dict[int, float] = {}
     display = training.log.display = Recorded()
 
-    def before_step(progress: object) -> None:
+    def before_step(progress: Progress) -> None:
+        assert progress.fraction == training.scheduled_step / (EPOCHS * training.steps_per_epoch)
         rates[training.state.position.step] = training.state.rate
         if training.state.position.step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -64,6 +64,9 @@ class Arguments:
     """A stage after the pyramid: balanced_pyramid, or "balanced_pyramid(refine='conv')" (model.options neck)."""
     class_balance: str | None = None
     """A loss for rare classes: seesaw, equalization_v2, "equalized_focal(scale=4.0)" (model.options class_balance)."""
+    one_to_one: str | None = None
+    """A one-to-one branch of a dense detector, which then detects without NMS: "task_aligned(topk=7, keep=1)"
+    (model.options one_to_one)."""
     score_threshold: float | None = None
     """Score below which validation drops detections (model.options score_threshold)."""
     nms_threshold: float | None = None

@@ -12,6 +12,7 @@ from torch import nn
 
 from poise.branches.region import RegionBranch, RegionStage
 from poise.detectors.dense import DenseBranch, PyramidDetector
+from poise.detectors.dual import DualBranch
 from poise.detectors.encoder import EncoderDetector
 from poise.detectors.query import QueryDetector
 from poise.postprocess import PostProcess
@@ -102,6 +103,11 @@ def dense_branch(network: nn.Module) -> DenseBranch | None:
     """Return the dense branch of a one-stage detector, or None."""
     branch = child(network, "branch")
     return branch if isinstance(branch, DenseBranch) else None
+
+
+def has_one_to_one(network: nn.Module) -> bool:
+    """Return whether a one-stage detector has a one-to-one branch, which detects."""
+    return isinstance(child(network, "branch"), DualBranch)
 
 
 def region_stage(network: nn.Module) -> RegionStage | None:

@@ -28,7 +28,7 @@ from poise.lab import NoLossWeights, explain_batch, explain_output
 from poise.lab.churn import ProbePositives, churn, collect_positives, concatenate_positives, has_persistent_priors
 from poise.lab.tally import Tally, add_tallies, summarize, tally
 from poise.storage import write_text_atomically
-from poise.structures import Batch, GroundTruth, Progress, StepOutput
+from poise.structures import Batch, GroundTruth, StepOutput
 
 TABLE = "lab.csv"
 
@@ -124,7 +124,7 @@ class AssignmentMonitor:
         if not (self.processes.first and self.images) or self.unsupported:
             return
         with undisturbed(self.processes.device), single_process(), evaluating(self.model):
-            sums, now = self._measure_probe(position)
+            sums, now = self._measure_probe()
         lab = self.state.lab
         before = lab["positives"] if lab and lab["epoch"] == position.epoch else {}
         self.state.lab = {"epoch": position.epoch + 1, "positives": {name: one.rows for name, one in now.items()}}
@@ -133,12 +133,12 @@ class AssignmentMonitor:
             found[name] |= churn(before[name], now[name])
         self._write(found, position, position.epoch + 1, "probe", events)
 
-    def _measure_probe(self, position: Position) -> tuple[dict[str, Tally], dict[str, ProbePositives]]:
+    def _measure_probe(self) -> tuple[dict[str, Tally], dict[str, ProbePositives]]:
         sums: dict[str, Tally] = {}
         parts: dict[str, list[ProbePositives]] = {}
-        progress = Progress(position.step, position.epoch)
         for number, batch in enumerate(self._batches()):
-            for name, stage in explain_batch(self.model.network, batch, progress, name=self.model.name).stages.items():
+            explained = explain_batch(self.model.network, batch, self.state.progress, name=self.model.name)
+            for name, stage in explained.stages.items():
                 sums[name] = add_tallies([sums.get(name, {}), tally(stage)])
                 if has_persistent_priors(name, stage):
                     parts.setdefault(name, []).append(collect_positives(stage, number))

@@ -11,6 +11,7 @@ from torch import Tensor
 from poise.detection_model import DetectionModel
 from poise.detection_model.description import Options
 from poise.models import create_model
+from poise.models.one_to_one import starting_weights
 from poise.published.classes import class_rows, remap_rows
 from poise.suggestions import plural
 
@@ -34,9 +35,11 @@ def transfer(model: DetectionModel, values: Mapping[str, Tensor], class_names: S
     """Fit the weights of a model with ``class_names`` to ``model``, which has the same architecture.
 
     In parameters that depend on the classes, the rows of classes with the same name are copied; rows of other classes
-    keep the values of ``model``. Classes without names (numbers) are matched by position.
+    keep the values of ``model``. Classes without names (numbers) are matched by position. A one-to-one head starts with
+    the weights of the only head.
     """
     own = model.state_dict()
+    values = starting_weights(own, values)
     fitting = {name: value for name, value in values.items() if name in own and own[name].shape == value.shape}
     if tuple(class_names) == model.class_names:
         return Transfer(fitting, (), ())

@@ -16,6 +16,7 @@ from poise.engine.processes import Processes
 from poise.engine.reproduce import RandomState, random_state, set_random_state
 from poise.models.files import ModelFile
 from poise.recipes import Recipe, to_dict
+from poise.structures import Progress
 
 FORMAT = "poise-1"
 
@@ -85,11 +86,17 @@ class TrainingState:
         self.position = Position()
         self.batches_per_epoch: int | None = None  # to which the position refers; None at the start
         self.rate = 0.0  # learning rate of the last step
+        self.fraction = 0.0  # of the training that was done before the last step
         self.seconds = 0.0  # of training and validation so far
         self.best: tuple[float, int] | None = None  # metric and epoch, counted from 1
         self.rows: list[dict[str, float]] = []  # of results.csv
         self.meter = Meter()  # of the current epoch
         self.lab: ProbeState | None = None  # the assignment of the last epoch, with which the next one is compared
+
+    @property
+    def progress(self) -> Progress:
+        """Progress at the present position."""
+        return Progress(self.position.step, self.position.epoch, self.fraction)
 
     def tensors(self) -> Tensors:
         """Return the full tensors of network, EMA (or None) and optimizer; every process must call this."""

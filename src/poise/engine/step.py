@@ -41,8 +41,7 @@ class Stepper:
 
     def __call__(self, batches: Sequence[Batch]) -> StepRecord:
         """Train on the parts of one batch, with averaged gradients, at the state's learning rate."""
-        position = self.state.position
-        progress = Progress(position.step, position.epoch)
+        position, progress = self.state.position, self.state.progress
         set_rate(self.state.optimizer, self.state.rate)
         self.state.optimizer.zero_grad(set_to_none=True)
         self.statistics.remember()

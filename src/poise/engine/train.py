@@ -114,11 +114,13 @@ class Training:
             if self.processes.any(self._over_time())[0]:
                 return self._time_is_over()
             state.network.train()
+            all_steps = self.epochs * steps_per_epoch
             for batches in self._groups(epoch, state.position.batch, stop):
                 if self.draw_batch is not None and state.position.step < TRAINING_BATCHES:
                     self.draw_batch(batches[0], state.position.step)
                 state.rate = base * schedule.factor(plan, self.scheduled_step, steps_per_epoch)
                 state.rate *= patience.decay(end, self.scheduled_step, steps_per_epoch)
+                state.fraction = min(1.0, self.scheduled_step / all_steps)
                 step = state.position.step + 1
                 if self.monitor is not None:
                     stepper.observer = self.monitor.observer(step)

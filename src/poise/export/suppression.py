@@ -1,4 +1,4 @@
-"""Thresholding and non-maximum suppression as nodes of an ONNX graph."""
+"""Thresholding and non-maximum suppression as nodes of an ONNX graph, or the highest scores where there is no NMS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def append_suppression(model: Any, post: PostProcess, size: tuple[int, int] | No
     """Replace the outputs ``boxes`` (1,N,4), ``scores`` (1,N,C) and perhaps ``gate`` by detections.
 
     These are ``boxes`` (K,4), ``scores`` and ``labels`` (K,), best first, as :class:`poise.postprocess.PostProcess`
-    returns them, but without its limit of pairs before NMS: all above the threshold enter.
+    returns them, but without its limit of pairs before NMS: all above the threshold enter. A post-processing without
+    NMS becomes one ``TopK`` of all pairs.
 
     Args:
         size: height and width to which boxes are clipped, less the border of the post-processing; None adds an input
@@ -30,7 +31,8 @@ def append_suppression(model: Any, post: PostProcess, size: tuple[int, int] | No
     else:
         constants["size"] = np.array(size, np.float32)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    graph.node.extend([*_clipping(post.clip_margin is not None), *_candidates(gated), *_detections()])
+    selected = _highest_scores() if post.nms_threshold is None else _suppressed()
+    graph.node.extend([*_clipping(post.clip_margin is not None), *_candidates(gated), *selected])
     del graph.output[:]
     kinds = {"boxes": (TensorProto.FLOAT, [4]), "scores": (TensorProto.FLOAT, []), "labels": (TensorProto.INT64, [])}
     graph.output.extend(
@@ -53,7 +55,7 @@ def _constants(post: PostProcess) -> dict[str, np.ndarray]:
         "least_side": np.array(post.min_size, np.float32),
         "threshold": np.array([post.score_threshold], np.float32),
         "nothing": np.array([0], np.float32),
-        "overlap": np.array([post.nms_threshold], np.float32),
+        "overlap": np.array([post.nms_threshold or 0], np.float32),
         "max_detections": np.array([post.max_detections], np.int64),
         "first": np.array([0], np.int64),
         "second": np.array([1], np.int64),
@@ -62,6 +64,7 @@ def _constants(post: PostProcess) -> dict[str, np.ndarray]:
         "high_sides": np.array([2, 3], np.int64),
         "sides": np.array([1, 0, 1, 0], np.int64),
         "prior_and_class": np.array([2, 1], np.int64),
+        "flat": np.array([-1], np.int64),
     }
 
 
@@ -100,7 +103,27 @@ def _candidates(gated: bool) -> list[object]:
     ]
 
 
-def _detections() -> list[object]:
+def _highest_scores() -> list[object]:
+    """Nodes of the pairs with the highest scores above 0, without NMS."""
+    from onnx.helper import make_node as make
+
+    return [
+        make("Reshape", ["usable", "flat"], ["pair_scores"]),
+        make("Greater", ["pair_scores", "zero"], ["positive_pairs"]),
+        make("Cast", ["positive_pairs"], ["one_for_each"], to=7),  # int64
+        make("ReduceSum", ["one_for_each"], ["usable_count"], keepdims=0),
+        make("Reshape", ["usable_count", "second"], ["kept_count"]),
+        make("Min", ["kept_count", "max_detections"], ["count"]),
+        make("TopK", ["pair_scores", "count"], ["scores", "order"], axis=0),
+        make("Shape", ["usable"], ["class_count"], start=2, end=3),
+        make("Div", ["order", "class_count"], ["priors"]),
+        make("Mod", ["order", "class_count"], ["labels"]),
+        make("Squeeze", ["clipped", "first"], ["all_boxes"]),
+        make("Gather", ["all_boxes", "priors"], ["boxes"], axis=0),
+    ]
+
+
+def _suppressed() -> list[object]:
     """Nodes of NMS per class and of the best detections of the image."""
     from onnx.helper import make_node as make
 

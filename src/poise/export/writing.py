@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from poise.detection_model import DetectionModel
+from poise.detectors.parts import has_one_to_one
 from poise.export.compare import (
     CONFIDENT,
     EMPTY,
@@ -29,6 +30,7 @@ from poise.export.graph import dense_network, kind_of, metadata_of, postprocess_
 from poise.export.metadata import ExportMetadata, Outputs, Precision
 from poise.export.plan import Plan
 from poise.export.runtime import exported_network, load_exported
+from poise.models.roles import without_training_parts
 from poise.postprocess import PostProcess
 
 
@@ -48,14 +50,16 @@ def export_model(
     """Export a model to another runtime and compare the results.
 
     Args:
-        model: a detector; proposals of Fast R-CNN are an input of the file.
+        model: a detector; proposals of Fast R-CNN are an input of the file. Of a model with a one-to-one branch that
+            branch alone is exported.
         path: the file (``*.onnx``, ``*.xml``, ``*.param``, ``*.pte``); it appears only if the comparison succeeds.
         images: RGB (3,H,W) images for the comparison, preferably with objects of the model's classes.
         format: ``"onnx"``, ``"openvino"``, ``"ncnn"`` or ``"executorch"``.
         nms: include score threshold and non-maximum suppression. A file of a one-stage model takes one image and
             returns ``boxes`` (K,4), ``scores`` and ``labels`` (K,), best first. If it keeps the aspect ratio, it has a
-            second input ``size`` (2,), height and width before padding. Without ``nms`` the outputs are ``boxes``
-            (B,N,4) and ``scores`` (B,N,C). For two-stage and query detectors see docs/export.md.
+            second input ``size`` (2,), height and width before padding. Of a model without NMS the file has a top-k in
+            its place. Without ``nms`` the outputs are ``boxes`` (B,N,4) and ``scores`` (B,N,C). For two-stage and query
+            detectors see docs/export.md.
         raw: exclude decoding: ``head_0``, ``head_1``, … (B,N,·) are the concatenated outputs of the head's layers.
         dynamic: accept any batch size, height and width (multiples of the model's divisor).
         precision: of weights and computation; inputs and outputs stay fp32.
@@ -75,6 +79,8 @@ def export_model(
     kind = FORMATS.get(format)
     if kind is None:
         raise ValueError(f"format={format!r}: one of {', '.join(FORMATS)}")
+    if has_one_to_one(model.network):
+        model = without_training_parts(model)
     form, post, path = kind_of(model), postprocess_of(model), Path(path)
     _check(kind, path, images, nms, raw, dynamic and form == "dense", precision, calibration, min_agreement)
     if raw and form != "dense":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from poise.assign import Assigner
+from poise.assign import Assigner, TaskAligned
 from poise.criteria import Criterion
 from poise.detection_model import DetectionModel
 from poise.models.atss import atss
@@ -35,6 +35,7 @@ from poise.models.groups import Weights
 from poise.models.libra_rcnn import libra_faster_rcnn, libra_retinanet
 from poise.models.nanodet_plus import nanodet_plus
 from poise.models.necks import AddedBalancedPyramid
+from poise.models.one_to_one import DualAssignment
 from poise.models.options import check_options
 from poise.models.ota import ota
 from poise.models.paa import paa
@@ -233,6 +234,7 @@ def create_model(
     criterion: str | Criterion | None = None,
     neck: str | AddedBalancedPyramid | None = None,
     class_balance: str | ClassBalance | None = None,
+    one_to_one: str | TaskAligned | DualAssignment | None = None,
     **options: Any,
 ) -> DetectionModel:
     """Build a detector.
@@ -250,8 +252,9 @@ def create_model(
         criterion: another criterion for the detections, given in the same ways.
         neck: "balanced_pyramid", for example "balanced_pyramid(refine='conv')": adds the balanced feature pyramid of
             Libra R-CNN after the pyramid of a dense or two-stage detector.
-        class_balance: a loss for rare classes: "seesaw" or "equalization_v2" (two-stage detectors), or
-            "equalized_focal" (one-stage detectors with the focal loss), given in the same ways.
+    given: dict[str, object] = {"assigner": assigner, "sampler": sampler, "criterion": criterion}
+    given |= {"neck": neck, "class_balance": class_balance, "one_to_one": one_to_one}
+    given = {kind: part for kind, part in given.items() if part is not None}
         options: keyword arguments of the builder function in ``poise.models``.
 
     Raises:
@@ -268,7 +271,7 @@ def create_model(
         options = {**options, "deterministic": True}
     check_options(f"'{name}'", entry.builder, options)
     given: dict[str, object] = {"assigner": assigner, "sampler": sampler, "criterion": criterion}
-    given |= {"neck": neck, "class_balance": class_balance}
+    given |= {"neck": neck, "class_balance": class_balance, "one_to_one": one_to_one}
     given = {kind: part for kind, part in given.items() if part is not None}
     if backbone_weights and (options or given):  # refuse a wrong option before anything is fetched
         with torch.device("meta"), torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Parts of ``create_model``: exchanged ones (assigner, sampler, criterion) and added ones (neck, class_balance)."""
+"""Parts of ``create_model``: exchanged (assigner, sampler, criterion) or added (neck, class_balance, one_to_one)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from poise.models.class_balance import CLASS_BALANCE, balance_classes
 from poise.models.criteria import CRITERIA, swap_criterion
 from poise.models.necks import NECKS, extend_neck
 from poise.models.notation import Part
+from poise.models.one_to_one import ONE_TO_ONE, add_one_to_one
 from poise.models.options import option_types
 from poise.models.samplers import SAMPLERS, swap_sampler
 from poise.models.schemes import assignment_mismatch
@@ -41,7 +42,8 @@ def exchange_parts(
 
     Args:
         model: its name, for messages.
-        given: parts or their texts, by ``assigner``, ``sampler``, ``criterion``, ``neck`` and ``class_balance``.
+        given: parts or their texts, by ``assigner``, ``sampler``, ``criterion``, ``neck``, ``class_balance`` and
+            ``one_to_one``.
         options: the options of the model that were given with them.
 
     Returns:
@@ -68,6 +70,10 @@ def exchange_parts(
         replaced["sampler"] = swap_sampler(network, parts["sampler"], model)
     if "class_balance" in parts:  # in the criterion that the model has now
         balance_classes(network, parts["class_balance"], model)
+    if {"class_balance", "one_to_one"} <= parts.keys():
+        raise ValueError("class_balance and one_to_one exclude each other: its running totals are those of one branch")
+    if "one_to_one" in parts:  # a copy of the branch as it is now
+        add_one_to_one(network, parts["one_to_one"], model, options)
     for kind, part in ((kind, parts[kind]) for kind in replaced):
         build = registries()[kind][part.name]
         if kind == "sampler" and part.options is None:  # a bare name keeps the numbers of the model that it has
@@ -83,7 +89,7 @@ def exchange_parts(
 def registries() -> dict[str, Mapping[str, Callable[..., object]]]:
     """Return the classes and functions of exchangeable parts by kind and name."""
     parts: dict[str, Mapping[str, Callable[..., object]]] = {"assigner": builders(), "sampler": SAMPLERS}
-    return {**parts, "criterion": CRITERIA, "neck": NECKS, "class_balance": CLASS_BALANCE}
+    return {**parts, "criterion": CRITERIA, "neck": NECKS, "class_balance": CLASS_BALANCE, "one_to_one": ONE_TO_ONE}
 
 
 def part_text(value: object) -> str:

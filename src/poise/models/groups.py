@@ -42,12 +42,12 @@ class NMSOptions(OptionGroup):
 
     Args:
         score_threshold: detections with a score up to this are dropped.
-        nms_threshold: IoU above which NMS drops the box with the lower score.
+        nms_threshold: IoU above which NMS drops the box with the lower score; None: no NMS (one-stage detectors).
         max_detections: kept in each image.
     """
 
     score_threshold: float = 0.05
-    nms_threshold: float = 0.6
+    nms_threshold: float | None = 0.6
     max_detections: int = 100
 
 

@@ -1,4 +1,4 @@
-"""A detector of the DETR family without its training-only parts, or with an auxiliary head as the detector."""
+"""A detector without its training-only parts, or with an auxiliary head as the detector."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from torch import Tensor, nn
 
 from poise.detection_model import DetectionModel
 from poise.detectors import QueryDetector
-from poise.detectors.parts import is_query_detector
+from poise.detectors.parts import has_one_to_one, is_query_detector
+from poise.models.catalog import NAMES
 from poise.models.files import build, describe
+from poise.models.one_to_one import deployed_names
+from poise.models.options import option_types
 from poise.structures import Batch, Detections, Progress, StepOutput
 
 
@@ -56,11 +59,14 @@ def with_head(model: DetectionModel, head: str) -> DetectionModel:
 
 
 def without_training_parts(model: DetectionModel) -> DetectionModel:
-    """Return a copy of the model without auxiliary heads and further groups of queries.
+    """Return a copy of the model without auxiliary heads, further groups of queries, and the one-to-many branch.
 
-    Its detections are equal bit by bit. A model without such parts is returned unchanged.
+    Its detections are equal bit by bit. A model without such parts is returned unchanged. The one-to-one branch
+    becomes the only branch of a model without NMS.
     """
     network = model.network
+    if has_one_to_one(network):
+        return _without_one_to_many(model)
     if not is_query_detector(network):
         return model
     without: dict[str, str | int | bool] = {} if network.collaboration is None else {"auxiliary_heads": ""}
@@ -73,6 +79,17 @@ def without_training_parts(model: DetectionModel) -> DetectionModel:
     plain = build({**described, "options": {**described["options"], **without}})
     own = model.state_dict()
     plain.load_state_dict({key: own[key][: len(value)] if value.ndim else own[key] for key, value in _state(plain)})
+    return plain.to(next(model.parameters()).device).train(model.training)
+
+
+def _without_one_to_many(model: DetectionModel) -> DetectionModel:
+    described = describe(model)
+    options = {name: value for name, value in described["options"].items() if name != "one_to_one"}
+    options["nms_threshold"] = None
+    if "voting_sigma" in option_types(NAMES[model.name].builder):
+        options["voting_sigma"] = 0.0
+    plain = build({**described, "options": options})
+    plain.load_state_dict(deployed_names(model.state_dict()))
     return plain.to(next(model.parameters()).device).train(model.training)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from poise.detection_model import DetectionModel
+from poise.models.one_to_one import starting_weights
 from poise.published.classes import class_rows, names_of, remap_rows
 from poise.published.coco import name_classes
 from poise.published.keys import prepared, rules_of, translate
@@ -101,6 +102,7 @@ def load_published(
             )
     if not filled:
         raise ValueError(f"none of the {len(state)} keys fits '{model.name}'; the first is '{next(iter(state), '-')}'")
+    filled = starting_weights(own, filled)
     model.network.load_state_dict(filled, strict=False)
     if not (reinitialized or remapped):
         name_classes(model)

@@ -13,6 +13,7 @@ from poise.recipes.libra_tables import LIBRA_TABLES
 from poise.recipes.matched_label_tables import MATCHED_LABEL_TABLES
 from poise.recipes.small_object_tables import SMALL_OBJECT_TABLES
 from poise.recipes.vfnet_tables import VFNET_TABLES
+from poise.recipes.without_nms_tables import WITHOUT_NMS_TABLES
 
 NANODET_GUIDANCE: dict[str, dict[str, object]] = {
     "guide, never detached": _options(detach_epoch=1_000_000),
@@ -62,6 +63,7 @@ TABLES: dict[str, ArticleTable] = {
     **SMALL_OBJECT_TABLES,
     **CLASS_IMBALANCE_TABLES,
     **MATCHED_LABEL_TABLES,
+    **WITHOUT_NMS_TABLES,
 }
 
 TABLES |= {

@@ -27,6 +27,7 @@ SHORT_OPTIONS = {
     "criterion": "model.options.criterion",
     "neck": "model.options.neck",
     "class_balance": "model.options.class_balance",
+    "one_to_one": "model.options.one_to_one",
     "score_threshold": "model.options.score_threshold",
     "nms_threshold": "model.options.nms_threshold",
     "max_detections": "model.options.max_detections",
