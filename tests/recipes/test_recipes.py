@@ -149,3 +149,10 @@ def test_dicts_hold_plain_data_only() -> None:
     values = to_dict(recipe)
     assert values["model"]["image_size"] == [320] and values["augment"]["short_range"] == [4, 8]
     assert from_dict(values) == recipe
+
+
+def test_dense_one_to_one_mixes_until_the_last_epochs() -> None:
+    for epochs, plain in ((12, 5), (24, 10)):
+        dense, own = get_recipe(f"dino_r50_dense_{epochs}e"), get_recipe(f"dino_r50_{epochs}e")
+        mixed = replace(own.augment, mosaic=0.5, mixup=0.5, plain_epochs=plain)
+        assert dense == replace(own, augment=mixed, model=replace(own.model, options={"class_loss": "matchability"}))

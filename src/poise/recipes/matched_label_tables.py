@@ -24,6 +24,13 @@ def _on_queries(model: str, name: str) -> dict[str, dict[str, object]]:
     return {f"{name}{title}": {"model.name": model, **options(**SMALL, **one)} for title, one in changes.items()}
 
 
+def _mixed(loss: str = "focal", **augment: float) -> dict[str, object]:
+    """Return the changes of a DINO whose last 12 epochs are plain."""
+    settings = {f"augment.{name}": value for name, value in augment.items()}
+    plain = {"augment.plain_epochs": 12} if augment else {}
+    return {**options(**SMALL, class_loss=loss), **settings, **plain}
+
+
 MATCHED_LABEL_TABLES: dict[str, ArticleTable] = {
     "matched_labels": ArticleTable(
         "labels and costs of matched queries (DEIM, Align-DETR, Stable-DINO, Rank-DETR), on DINO and Deformable-DETR++",
@@ -38,6 +45,21 @@ MATCHED_LABEL_TABLES: dict[str, ArticleTable] = {
                 f"{name}{f', {title}' if title else ''}": {"model.name": model, **options(class_loss=loss)}
                 for model, name in {"atss_r18_fpn": "ATSS", "fcos_r18_fpn": "FCOS"}.items()
                 for title, loss in {"": "focal", "varifocal loss": "varifocal", **LOSSES}.items()
+            }
+        ),
+    ),
+    "dense_one_to_one": ArticleTable(
+        "more objects an image for one-to-one matching (DEIM), off in the last 12 epochs, and its class loss, on DINO",
+        "dino_r18",
+        rows(
+            {
+                "DINO": _mixed(),
+                "mosaic": _mixed(mosaic=0.5),
+                "mixup": _mixed(mixup=0.5),
+                "copy-paste": _mixed(copy_paste=0.5),
+                "mosaic and mixup": _mixed(mosaic=0.5, mixup=0.5),
+                "matchability-aware loss": _mixed("matchability"),
+                "mosaic, mixup, matchability-aware loss": _mixed("matchability", mosaic=0.5, mixup=0.5),
             }
         ),
     ),
