@@ -1,8 +1,8 @@
 """Dense one-to-one matching (DEIM: Huang et al. 2025, arXiv 2412.04234, section 3.2): more objects in every image.
 
 One-to-one matching has one positive query for each object. Mosaic and mixup put the objects of several images into one,
-so that a step has more positives, and matching and decoder stay as they are. The article's probabilities are 0.5 each;
-the authors' settings leave mixing out in about the last 40 % of the epochs. They start it after 4 epochs, here it starts
+so that a step has more positives; matching and decoder stay as they are. The article's probabilities are 0.5 each. The
+authors' settings leave mixing out in about the last 40 % of the epochs. They start it after 4 epochs, here it starts
 with the training. The class loss is the matchability-aware loss (section 3.3).
 """
 
