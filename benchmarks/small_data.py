@@ -177,7 +177,7 @@ def run_child(args: argparse.Namespace) -> None:
             metrics = done["evaluate"](split)
             values = {"ap": metrics.ap, "ap50": metrics.ap50, "ap75": metrics.ap75}
             values |= {f"ap {one.name}": one.ap for one in metrics.classes}
-            row |= {f"{split} {name}": round(100 * value, 2) for name, value in values.items()}
+            row |= {f"{split} {name}": round(100 * value, 2) for name, value in values.items() if value == value}
     print(json.dumps(row))
 
 
