@@ -93,7 +93,7 @@ FAULTS = (
     ),
     Fault(
         "distributed: sums over ranks instead of means", "distributed.py",
-        r"total / dist\.get_world_size\(\)", "total",
+        r"sum_over_ranks\(value\) / dist\.get_world_size\(\)", "sum_over_ranks(value)",
         "tests/engine/test_distributed.py::test_several_processes_equal_one",
     ),
     Fault(
