@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -137,7 +136,7 @@ def _images(found: RawSplit, root: Path, log: FaultLog) -> np.ndarray:
             kind = "image-missing" if state == "missing" else "image-outside-root"
             log.add(kind, file, _missing(found, file, index.near(file) if state == "missing" else ""))
             keep[i] = False
-        elif os.path.splitext(file)[1].lower() in UNSUPPORTED:
+        elif file[file.rfind(".") :].lower() in UNSUPPORTED:
             log.add("image-unsupported", file, "convert it to PNG or JPEG")
             keep[i] = False
         elif found.widths[i] <= 0 or found.heights[i] <= 0:

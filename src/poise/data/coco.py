@@ -1,4 +1,4 @@
-"""COCO JSON and LVIS v1 JSON: parsed in one pass that keeps no masks, so that memory stays near the file's size.
+"""COCO JSON and LVIS v1 JSON.
 
 Programs write ids and flags as text (``"category_id": "1"``, ``"iscrowd": "0"``), leave out ``bbox`` where there is a
 polygon, and give annotation ids that are no numbers; :mod:`poise.data.values` decides what they mean.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from poise.data.assemble import RawSplit, assemble
-from poise.data.coco_json import Annotations, parse, parse_text, require_lists
+from poise.data.coco_json import Annotations, parse, parse_bytes
 from poise.data.errors import DataError
 from poise.data.faults import FaultLog
 from poise.data.files import require_inside
@@ -53,12 +52,12 @@ def read_dictionary(name: str, tree: FileTree, content: object, source: str, *, 
         log: collects the faults.
     """
     try:
-        plain, annotations = parse_text(json.dumps(content))
+        text = json.dumps(content).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f"{source}: is no COCO dictionary of numbers, strings, lists and dictionaries ({error})"
         ) from error
-    require_lists(plain, source)
+    plain, annotations = parse_bytes(text, source)
     return _assemble(name, tree, plain, annotations, source, [tree.root], log)
 
 
@@ -78,7 +77,7 @@ def _assemble(
     stated, found.files = found.files, locate(found.files, tree, folders)
     found.stated = dict(zip(found.files, stated, strict=True))
     annotations.number(log, found.source)
-    _add_objects(content["annotations"], annotations, found, log)
+    _add_objects(annotations, found, log)
     return assemble(name, tree.root, "lvis" if lvis else "coco", found, log=log)
 
 
@@ -102,6 +101,8 @@ def _is_id(value: object) -> bool:
 
 def _add_images(records: list[Any], found: RawSplit, log: FaultLog) -> bool:
     """Append the images; whether they carry LVIS's lists."""
+    if _add_plain_images(records, found):
+        return False
     negative, not_exhaustive, lvis = [], [], False
     for position, record in enumerate(records):
         image_id: Any = integral(record.get("id")) if isinstance(record, dict) else None
@@ -116,6 +117,22 @@ def _add_images(records: list[Any], found: RawSplit, log: FaultLog) -> bool:
     if lvis:
         found.negative, found.not_exhaustive = negative, not_exhaustive
     return lvis
+
+
+def _add_plain_images(records: list[Any], found: RawSplit) -> bool:
+    """Append all images at once if each has an integer id, a file name, a size in integers and no list of LVIS."""
+    try:
+        ids, files = [record["id"] for record in records], [record["file_name"] for record in records]
+        widths, heights = [record["width"] for record in records], [record["height"] for record in records]
+        if set(map(type, chain(ids, widths, heights))) != {int} or set(map(type, files)) != {str} or not all(files):
+            return False
+        if not _is_id(min(ids)) or not _is_id(max(ids)) or any("neg_category_ids" in record for record in records):
+            return False
+    except (KeyError, TypeError):
+        return False
+    found.ids, found.files = ids, files
+    found.widths, found.heights = [_side(width) for width in widths], [_side(height) for height in heights]
+    return True
 
 
 def _file_name(record: dict[str, Any]) -> str:
@@ -136,17 +153,14 @@ def _integers(value: object) -> list[int]:
     return [number for number in value if _is_id(number)] if isinstance(value, list) else []
 
 
-def _add_objects(rest: list[Any], annotations: Annotations, found: RawSplit, log: FaultLog) -> None:
-    for position, record in enumerate(rest):
-        if record is not None:
-            log.add("object-malformed", f"{found.source}: annotation at position {position}", repr(record)[:80])
+def _add_objects(annotations: Annotations, found: RawSplit, log: FaultLog) -> None:
     for where, why in annotations.malformed:
         log.add("object-malformed", f"{found.source}: {where}", why)
-    owners = _owners(annotations.image_ids, found.ids)
+    owners = _owners(annotations, found.ids)
     ids = np.array(annotations.ids, np.int64)
     for row in np.flatnonzero(owners < 0):
         where = f"{found.source}: annotation {ids[row]}"
-        log.add("annotation-image-unknown", where, f"image_id {annotations.image_ids[row]}")
+        log.add("annotation-image-unknown", where, f"image_id {annotations.image_id(int(row))}")
     areas = np.array(annotations.areas)
     if len(areas) and not (areas > 0).any() and np.isfinite(areas).any():
         log.add("areas-not-positive", found.source, f"{len(areas)} annotations, none with an area above 0")
@@ -164,17 +178,22 @@ def _add_objects(rest: list[Any], annotations: Annotations, found: RawSplit, log
     )
 
 
-def _owners(image_ids: list[int | str], ids: list[int | str]) -> np.ndarray:
+def _owners(annotations: Annotations, ids: list[int | str]) -> np.ndarray:
     """Position of the first image with the id that each annotation names, -1 where there is none."""
-    if ids and set(map(type, chain(image_ids, ids))) == {int}:
-        with suppress(OverflowError):  # an id of more than 64 bits
-            known, wanted = np.array(ids, np.int64), np.array(image_ids, np.int64)
-            order = np.argsort(known, kind="stable")
-            found = np.searchsorted(known[order], wanted).clip(max=len(ids) - 1)
-            return np.where(known[order[found]] == wanted, order[found], -1)
-    index = {image_id: position for position, image_id in reversed(list(enumerate(ids)))}
+    wanted, others = np.array(annotations.image_ids, np.int64), dict(annotations.other_image_ids)
+    result = np.full(len(wanted), -1)
+    if set(map(type, ids)) == {int}:
+        known = np.array(ids, np.int64)
+        order = np.argsort(known, kind="stable")
+        found = np.searchsorted(known[order], wanted).clip(max=len(ids) - 1)
+        result = np.where(known[order[found]] == wanted, order[found], -1)
+    else:
+        others = dict(enumerate(wanted.tolist())) | others
+    index = {image_id: position for position, image_id in reversed(list(enumerate(ids)))} if others else {}
     as_text = {str(image_id): position for image_id, position in index.items()}  # 10 in one list, "10" in the other
-    return np.fromiter((index.get(own, as_text.get(str(own), -1)) for own in image_ids), np.int64)
+    for row, own in others.items():
+        result[row] = index.get(own, as_text.get(str(own), -1))
+    return result
 
 
 def _columns(annotations: Annotations, ids: np.ndarray) -> ObjectColumns:

@@ -1,15 +1,23 @@
-"""Parsing of COCO JSON: columns of the annotations, and everything else as it stands in the file."""
+"""Parsing of COCO JSON: columns of the annotations, and everything else as it stands in the file.
+
+The file is split into its records, and the records are decoded into the fields that are read, some hundred at a time.
+Polygons are checked to be valid JSON, but are decoded only for a record without a box.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
-import re
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
 
 from poise.data.errors import DataError
 from poise.data.faults import FaultLog
@@ -17,85 +25,105 @@ from poise.data.files import size_of_file
 from poise.data.values import flag, integer, integral
 
 LARGEST_FILE = 8 << 30  # bytes; Objects365, the largest public set in this format, has 5 GB
-CHUNK = 64  # annotations that are taken at once; more than 200 and the garbage collector runs between them
-BLOCK = 1 << 24  # bytes that are searched for polygons at once
-_NUMBER = rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?"
-_PART = rb"\[" + _NUMBER + rb"(?:, ?" + _NUMBER + rb")*\]"
-POLYGONS = re.compile(
-    rb'"segmentation": ?\[' + _PART + rb"(?:, ?" + _PART + rb")*\]"
-)  # valid JSON, never inside a text
-LEFT_OUT = b'"segmentation":true'  # what stands for polygons that are not parsed
+CHUNK = 256  # annotations that are decoded at once; with many more the garbage collector runs between them
+BLOCK = 1 << 24  # bytes of which it is checked at once that they are UTF-8
 
 
-class PolygonsNeeded(Exception):
-    """An annotation has no box, and its polygons were not parsed."""
+class Row(msgspec.Struct, gc=False):
+    """What is read of an annotation, as it stands in the file."""
+
+    image_id: Any = UNSET
+    category_id: Any = UNSET
+    bbox: Any = UNSET
+    id: Any = UNSET
+    area: Any = UNSET
+    iscrowd: Any = 0
+    ignore: Any = 0
+    segmentation: Raw | UnsetType = UNSET
+
+
+class _Lists(msgspec.Struct, gc=False):
+    annotations: list[Raw]
+    images: Raw
+    categories: Raw
+
+
+def _is_annotation(row: Row) -> bool:
+    return row.image_id is not UNSET and (row.bbox is not UNSET or row.category_id is not UNSET)
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(row).items() if value is not UNSET}
+
+
+_lists, _rows = msgspec.json.Decoder(_Lists), msgspec.json.Decoder(list[Row])
 
 
 @dataclass
 class Annotations:
-    """Columns of the annotations, filled while the parser runs; each dictionary is freed soon after it is read."""
+    """Columns of the annotations."""
 
     ids: array[int] = field(default_factory=lambda: array("q"))
-    image_ids: list[int | str] = field(default_factory=list)
+    image_ids: array[int] = field(default_factory=lambda: array("q"))  # -1 for the rows of ``other_image_ids``
     category_ids: array[int] = field(default_factory=lambda: array("q"))
     boxes: array[float] = field(default_factory=lambda: array("d"))  # x, y, width, height
     areas: array[float] = field(default_factory=lambda: array("d"))  # NaN: not stated
     flags: array[int] = field(default_factory=lambda: array("b"))  # 1 crowd + 2 ignore
     malformed: list[tuple[str, str]] = field(default_factory=list)  # which annotation, and why
-    pending: list[dict[str, Any]] = field(default_factory=list)  # the last ones, not in the columns yet
+    other_image_ids: dict[int, int | str] = field(default_factory=dict)  # rows whose image id is no integer of 64 bits
     without_id: dict[int, str] = field(default_factory=dict)  # rows whose id is no integer, and what stands there
     from_polygons: int = 0  # boxes that were taken from polygons
 
-    polygons_left_out: bool = False  # ``LEFT_OUT`` stands for polygons
+    def add_all(self, records: Sequence[Raw]) -> None:
+        """Append a row of each record, a chunk at a time."""
+        for start in range(0, len(records), CHUNK):
+            chunk = records[start : start + CHUNK]
+            try:
+                rows = _rows.decode(b"[" + b",".join(chunk) + b"]")
+            except msgspec.MsgspecError:  # a record is no dictionary, or holds what msgspec does not read
+                rows = []
+            if not rows or not self._add_plain(rows):
+                for position, record in enumerate(chunk, start):
+                    row = rows[position - start] if rows else Row()
+                    self.add(position, _fields(row) if _is_annotation(row) else json.loads(bytes(record)))
 
-    def take(self, record: dict[str, Any]) -> dict[str, Any] | None:
-        """Object hook of the parser: take out annotations and masks, return everything else."""
-        if "image_id" not in record or ("bbox" not in record and "category_id" not in record):
-            return None if "counts" in record and "size" in record else record
-        self.pending.append(record)
-        if len(self.pending) == CHUNK:
-            self.take_pending()
-        return None
-
-    def take_pending(self) -> None:
-        """Append rows of the last records: all at once if they are as COCO's format says, else one by one."""
-        if not self._add_plain():
-            for record in self.pending:
-                if why := self._add(record):
-                    self.malformed.append((f"annotation {str(record.get('id', 'without id'))[:40]}", why))
-        self.pending.clear()
-
-    def _add_plain(self) -> bool:
-        """Append all pending records if each has integers as ids, a list of four numbers and a flag of 0 or 1."""
-        rows = self.pending
-        try:
-            keys = [[row[key] for row in rows] for key in ("image_id", "id", "category_id")]
-            boxes, areas = [row["bbox"] for row in rows], [row["area"] for row in rows]
-            flags = [row.get("iscrowd", 0) for row in rows]
-            types = set(map(type, chain.from_iterable(keys))), set(map(type, areas)), set(map(type, boxes))
-            if types[0] != {int} or not types[1] <= {int, float} or types[2] != {list}:
-                return False
-            if set(map(len, boxes)) != {4} or not set(flags) <= {0, 1} or any("ignore" in row for row in rows):
-                return False
-            columns = array("q", keys[1]), array("q", keys[2]), array("b", flags)
-            numbers, sizes = array("d", chain.from_iterable(boxes)), array("d", areas)
-        except (KeyError, TypeError, OverflowError):
+    def _add_plain(self, rows: list[Row]) -> bool:
+        """Append all rows if each has integers as ids, a list of four numbers and flags of 0 or 1."""
+        images, ids, categories = [r.image_id for r in rows], [r.id for r in rows], [r.category_id for r in rows]
+        boxes, areas = [r.bbox for r in rows], [r.area for r in rows]
+        crowds, ignores = [r.iscrowd for r in rows], [r.ignore for r in rows]
+        if set(map(type, chain(images, ids, categories, crowds, ignores))) != {int} or set(map(type, boxes)) != {list}:
             return False
-        self.image_ids += keys[0]
-        self.ids += columns[0]
-        self.category_ids += columns[1]
-        self.flags += columns[2]
+        if not set(map(type, areas)) <= {int, float} or set(map(len, boxes)) != {4}:
+            return False
+        if not set(crowds) | set(ignores) <= {0, 1}:
+            return False
+        flags = [crowd + 2 * ignore for crowd, ignore in zip(crowds, ignores, strict=True)]
+        try:
+            columns = array("q", images), array("q", ids), array("q", categories), array("b", flags)
+            numbers, sizes = array("d", chain.from_iterable(boxes)), array("d", areas)
+        except (TypeError, OverflowError):
+            return False
+        self.image_ids += columns[0]
+        self.ids += columns[1]
+        self.category_ids += columns[2]
+        self.flags += columns[3]
         self.boxes += numbers
         self.areas += sizes
         return True
+
+    def add(self, position: int, record: object) -> None:
+        """Append a row, or note at which position of the list of annotations stands none, and why."""
+        if not isinstance(record, dict) or "image_id" not in record or not record.keys() & {"bbox", "category_id"}:
+            self.malformed.append((f"annotation at position {position}", repr(record)[:80]))
+        elif why := self._add(record):
+            self.malformed.append((f"annotation {str(record.get('id', 'without id'))[:40]}", why))
 
     def _add(self, record: dict[str, Any]) -> str:
         """Append a row, or return why it cannot be one."""
         image_id, own, box = integral(record["image_id"]), integer(record.get("id")), record.get("bbox")
         if not isinstance(image_id, (int, str)):
             return "image_id is neither an integer nor a string"
-        if not box and self.polygons_left_out and record.get("segmentation") is True:
-            raise PolygonsNeeded
         polygons = None if box else around_polygons(record.get("segmentation"))
         box = polygons or box
         if not box:
@@ -116,14 +144,21 @@ class Annotations:
             return "bbox, category_id, id or area is not a usable number"
         if not numbered:
             self.without_id[len(self.ids)] = str(own)[:40]
+        is_number = type(image_id) is int and -(2**63) <= image_id < 2**63
+        if not is_number:
+            self.other_image_ids[len(self.ids)] = image_id
         self.boxes += numbers
         self.category_ids += category
         self.ids += ids
         self.areas.append(area)
-        self.image_ids.append(image_id)
+        self.image_ids.append(int(image_id) if is_number else -1)
         self.flags.append(crowd + 2 * ignore)
         self.from_polygons += polygons is not None
         return ""
+
+    def image_id(self, row: int) -> int | str:
+        """The id of a row's image as the annotation states it."""
+        return self.other_image_ids.get(row, self.image_ids[row])
 
     def number(self, log: FaultLog, source: str) -> None:
         """Give annotations without an integer id the numbers after the greatest one."""
@@ -139,6 +174,8 @@ class Annotations:
 
 def around_polygons(segmentation: object) -> list[float] | None:
     """The box (x, y, width, height) around polygons; None where there are none."""
+    if isinstance(segmentation, Raw):
+        segmentation = json.loads(bytes(segmentation))
     parts = segmentation if isinstance(segmentation, list) else []
     if parts and not isinstance(parts[0], list):
         parts = [parts]  # one polygon without the list around it
@@ -151,15 +188,12 @@ def around_polygons(segmentation: object) -> list[float] | None:
 
 
 def parse(file: Path) -> tuple[dict[str, Any], Annotations]:
-    """The dictionary of a COCO file, its annotations replaced by None, and the annotations.
-
-    Polygons of a record with a box are not parsed: they are most of the numbers of a file, and nothing reads them.
-    """
+    """The lists ``images`` and ``categories`` of a COCO file, and the columns of its annotations."""
     try:
         size = size_of_file(file)
         if size > LARGEST_FILE:
             raise DataError(f"{file}: {size} bytes are more than the limit of {LARGEST_FILE}; split the file")
-        content, annotations = _without_polygons(file) or parse_text(file.read_text(encoding="utf-8-sig"))
+        return parse_bytes(file.read_bytes(), str(file))
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error}); check the file and its rights") from error
     except RecursionError as error:
@@ -170,31 +204,44 @@ def parse(file: Path) -> tuple[dict[str, Any], Annotations]:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{file}: is not valid JSON ({error}); write or download it again") from error
-    require_lists(content, str(file))
-    return content, annotations
 
 
-def _without_polygons(file: Path) -> tuple[dict[str, Any], Annotations] | None:
-    """The same without polygons; None where one of them is needed, or the file is no valid JSON."""
-    with file.open("rb") as content:  # polygons across two blocks stay
-        parts = [POLYGONS.sub(LEFT_OUT, block) for block in iter(lambda: content.read(BLOCK), b"")]
-    text = b"".join(parts)
-    parts.clear()
+def parse_bytes(text: bytes, source: str) -> tuple[dict[str, Any], Annotations]:
+    """The same of a JSON text; ``source`` names it in messages."""
+    annotations = Annotations()
     try:
-        return parse_text(text.decode("utf-8-sig"), polygons_left_out=True)
-    except (PolygonsNeeded, ValueError):  # parsed again: a message names the position in the whole file
-        return None
-
-
-def parse_text(text: str, polygons_left_out: bool = False) -> tuple[Any, Annotations]:
-    """What a JSON text holds, its annotations replaced by None, and the annotations."""
-    annotations = Annotations(polygons_left_out=polygons_left_out)
-    content = json.loads(text, object_hook=annotations.take)
-    annotations.take_pending()
+        _require_utf8(text)
+        lists = _lists.decode(text.removeprefix(codecs.BOM_UTF8))
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # damaged, or with NaN, which JSON does not have, or not of COCO
+        decoded = text.decode("utf-8-sig")
+        del text  # as large as the file
+        content = json.loads(decoded, object_hook=_without_mask)
+        _require_lists(content, source)
+        for position, record in enumerate(content.pop("annotations")):
+            annotations.add(position, record)
+        return content, annotations
+    content = {"images": json.loads(bytes(lists.images)), "categories": json.loads(bytes(lists.categories))}
+    _require_lists(content | {"annotations": []}, source)
+    annotations.add_all(lists.annotations)
     return content, annotations
 
 
-def require_lists(content: object, source: str) -> None:
+def _require_utf8(text: bytes) -> None:
+    """``UnicodeDecodeError`` for anything else; without a copy of the whole text."""
+    if not text.isascii():
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        for start in range(0, len(text), BLOCK):
+            decoder.decode(text[start : start + BLOCK], start + BLOCK >= len(text))
+
+
+def _without_mask(record: dict[str, Any]) -> dict[str, Any]:
+    """Object hook of the parser: free what nothing reads as soon as it is parsed."""
+    if record.get("bbox"):
+        record.pop("segmentation", None)
+    return record
+
+
+def _require_lists(content: object, source: str) -> None:
     """``DataError`` for anything but a dictionary with the three lists of COCO."""
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in lists):
