@@ -1,6 +1,7 @@
 """A training step (forward, loss, backward, optimizer) of poise's detectors against torchvision's of the same name.
 
-Both get the same images and objects in one run, turn by turn, so that a machine whose pace drifts is fair to both.
+Both get the same images and objects in one run, turn by turn, so that a machine whose pace drifts is fair to both. Each
+side takes the SGD of its own training loop: fused in ``poise train``, PyTorch's default in torchvision's references.
 
     python benchmarks/train_step.py [--size 320] [--batch 2] [--steps 5] [--threads 2] [--device cpu]
                                     [--clock wall] [--json FILE] [--models faster_rcnn_r50_fpn]
@@ -19,6 +20,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import detection
 
+from poise.detection_model import DetectionModel
 from poise.models import create_model
 
 Step = Callable[[], float]
@@ -53,7 +55,8 @@ def freeze_as_published(backbone: nn.Module) -> None:
 
 
 def step_of(model: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]], args: argparse.Namespace) -> Step:
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-4, 0.9)
+    fused = True if isinstance(model, DetectionModel) else None
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-4, 0.9, fused=fused)
 
     clock = record.CLOCKS[args.clock]
 

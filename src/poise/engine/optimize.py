@@ -50,7 +50,9 @@ def parameter_groups(network: nn.Module, settings: OptimizerSettings) -> list[di
 
 
 def make_optimizer(network: nn.Module, settings: OptimizerSettings, device: torch.device) -> torch.optim.Optimizer:
-    """Make SGD or AdamW over :func:`parameter_groups`; fused on a GPU, to skip a step without synchronization.
+    """Make SGD or AdamW over :func:`parameter_groups`, fused on CPUs and GPUs.
+
+    A fused optimizer reads and writes each parameter once a step, and on a GPU skips a step without synchronization.
 
     Raises:
         ValueError: nothing is trainable, or ``lr_multipliers`` names a part that no parameter has.
@@ -58,9 +60,8 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings, device: torc
     groups = parameter_groups(network, settings)
     if not groups:
         raise ValueError("every parameter of the model is frozen: there is nothing to train. Lower frozen_stages")
-    fused = (
-        True if device.type == "cuda" and not is_sharded(network) else None
-    )  # fused kernels do not mix DTensors and tensors
+    # fused kernels do not mix DTensors and tensors
+    fused = True if device.type in ("cpu", "cuda") and not is_sharded(network) else None
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, settings.lr, settings.betas, fused=fused)
     return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov, fused=fused)
