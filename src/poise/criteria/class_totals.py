@@ -26,6 +26,7 @@ class ClassTotals(nn.Module):
         self.register_buffer("totals", torch.zeros(num_classes, columns, dtype=dtype))
 
     def add(self, values: Tensor) -> None:
-        """Add the values (C,R) of a training step, summed over all processes."""
+        """Add the values (C,R) of a training step, summed over all processes; those that are not finite count as 0."""
         if self.training and torch.is_grad_enabled():
-            self.totals += sum_over_ranks(values.detach().to(self.totals.dtype))
+            new = sum_over_ranks(values.detach())
+            self.totals += torch.where(new.isfinite(), new, 0).to(self.totals.dtype)

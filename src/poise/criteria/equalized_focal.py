@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from poise.criteria.class_totals import ClassTotals
 from poise.criteria.protocol import Targets
-from poise.losses import binary_cross_entropy
 from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth
 
@@ -48,23 +47,39 @@ class EqualizedFocal:
         return self.scale * (1 - ratio)
 
 
-def equalized_focal(logits: Tensor, targets: Tensor, focus: Tensor, *, alpha: float, gamma: float) -> Tensor:
-    """Return the loss (B,N,C) of binary targets, with the added focus (C,)."""
-    probability = logits.sigmoid()
-    error = probability + targets - 2 * probability * targets  # 1 - p_t
-    weight = (alpha * targets + (1 - alpha) * (1 - targets)) * (1 + focus / gamma)
-    return weight * error ** (gamma + focus) * binary_cross_entropy(logits, targets)
+class _EqualizedFocal(torch.autograd.Function):
+    """The loss of x = z for negatives and x = -z for positives, with its derivative s^e (s - e (1 - s) ln(1 - s)).
 
-
-def gradient_size(logits: Tensor, targets: Tensor, focus: Tensor, *, alpha: float, gamma: float) -> Tensor:
-    """Return the absolute derivative of ``equalized_focal`` with respect to the logits, (B,N,C).
-
-    alpha_t (gamma_c / gamma) (1 - p_t)^gamma_c (1 - p_t - gamma_c p_t ln p_t)
+    s = sigmoid(x) = 1 - p_t, and e is the exponent. The derivative serves the backward pass and the totals.
     """
-    probability = logits.sigmoid()
-    error, exponent = probability + targets - 2 * probability * targets, gamma + focus
-    weight = (alpha * targets + (1 - alpha) * (1 - targets)) * (exponent / gamma) * error**exponent
-    return weight * (error + exponent * (1 - error) * binary_cross_entropy(logits, targets))
+
+    @staticmethod
+    def forward(
+        context: Any, logits: Tensor, targets: Tensor, focus: Tensor, alpha: float, gamma: float
+    ) -> tuple[Tensor, Tensor]:
+        sign, exponent = 1 - 2 * targets, gamma + focus
+        signed = logits * sign
+        entropy = softplus(signed)  # -ln p_t
+        log_error = signed - entropy
+        weight = (log_error * exponent).exp() * ((1 - alpha) + (2 * alpha - 1) * targets) * (exponent / gamma)
+        error = log_error.exp()
+        size = weight * (error + exponent * (1 - error) * entropy)
+        context.save_for_backward(size * sign)
+        context.mark_non_differentiable(size)
+        return weight * entropy, size
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (derivative,) = context.saved_tensors
+        return gradients[0] * derivative, None, None, None, None
+
+
+def equalized_focal(
+    logits: Tensor, targets: Tensor, focus: Tensor, *, alpha: float, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of binary targets with the added focus (C,), and its absolute derivative by logits, (B,N,C)."""
+    loss, size = _EqualizedFocal.apply(logits, targets, focus, alpha, gamma)
+    return loss, size
 
 
 class FocalCriterion(Protocol):
@@ -98,9 +113,13 @@ class EqualizedFocalCriterion:
 
     def __call__(self, predictions: Any, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         """Return the losses of the criterion, and accumulate the gradients for the next step."""
-        focus = self.loss.added_focus(self.gradients.totals)
-        losses = self._with(focus)(predictions, assignment, truth)
-        self.gradients.add(self._gradients(predictions, assignment, truth, focus))
+        sizes: list[Tensor] = []
+        losses = self._with(sizes)(predictions, assignment, truth)
+        with torch.no_grad():
+            labels, weights, _ = self.targets(predictions, assignment, truth)
+            columns = [(sizes[0] * part).flatten(0, 1) for part in (labels, 1 - labels)]
+            gradients = torch.stack([weights.flatten().to(column.dtype) @ column for column in columns], 1)
+        self.gradients.add(gradients)
         return losses
 
     def targets(self, predictions: Any, assignment: Assignment, truth: GroundTruth) -> Targets:
@@ -109,17 +128,16 @@ class EqualizedFocalCriterion:
 
     def weights(self, predictions: Any, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses."""
-        return self._with(self.loss.added_focus(self.gradients.totals)).weights(predictions, assignment, truth)
+        return self._with([]).weights(predictions, assignment, truth)
 
-    def _with(self, focus: Tensor) -> FocalCriterion:
-        loss = partial(equalized_focal, focus=focus, alpha=self.alpha, gamma=self.gamma)
-        criterion: FocalCriterion = replace(self.criterion, class_loss=loss)  # type: ignore[type-var]
+    def _with(self, sizes: list[Tensor]) -> FocalCriterion:
+        """Return the criterion with this loss, which appends the absolute derivatives (B,N,C) to ``sizes``."""
+        focus = self.loss.added_focus(self.gradients.totals)
+
+        def class_loss(logits: Tensor, targets: Tensor) -> Tensor:
+            loss, size = equalized_focal(logits, targets, focus, alpha=self.alpha, gamma=self.gamma)
+            sizes.append(size)
+            return loss
+
+        criterion: FocalCriterion = replace(self.criterion, class_loss=class_loss)  # type: ignore[type-var]
         return criterion
-
-    @torch.no_grad()
-    def _gradients(self, predictions: Any, assignment: Assignment, truth: GroundTruth, focus: Tensor) -> Tensor:
-        """Return the gradients of positives and of negatives in this step, (C,2)."""
-        labels, weights, _ = self.targets(predictions, assignment, truth)
-        size = gradient_size(predictions.logits, labels, focus, alpha=self.alpha, gamma=self.gamma)
-        size = torch.where(weights[..., None] > 0, size, 0.0) * weights[..., None]
-        return torch.stack(((size * labels).sum((0, 1)), (size * (1 - labels)).sum((0, 1))), 1)
