@@ -23,7 +23,7 @@ FLOORS = (
         "plugins",
         "version",
     ),
-    ("losses", "pairwise", "postprocess", "detection_model"),
+    ("losses", "pairwise", "similarities", "postprocess", "detection_model"),
     ("assign", "sample"),
     ("criteria", "nn"),
     ("branches", "detectors"),
@@ -42,6 +42,8 @@ NEIGHBORS = {
     ("structures", "protocols"),
     # floor 0: captions have fonts
     ("draw", "fonts"),
+    # floor 1: NMS compares boxes by a similarity
+    ("postprocess", "similarities"),
     # floor 4: a detector is built from branches
     ("detectors", "branches"),
     # floor 7: the engine feeds and validates

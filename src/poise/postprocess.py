@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from poise.boxes import clip, pairwise_iou
+from poise.similarities import Similarity, similarity_named
 from poise.structures import Detections, Predictions, RegionPredictions
 
 
@@ -59,8 +60,11 @@ class PostProcess:
     min_size: float = 0.0  # px that width and height must exceed; -1 keeps boxes without area
     clip_margin: float | None = 0.0  # boxes are clipped to the image less these px at right and bottom; None: not
     voting_sigma: float = 0.0  # width of the score voting after NMS (see ``score_voting``); 0: no voting
+    nms_similarity: str = "iou"  # what ``nms_threshold`` is compared with (see ``similarities.similarity_named``)
 
     def __post_init__(self) -> None:
+        if similarity_named(self.nms_similarity) and self.nms_threshold is None:
+            raise ValueError(f"nms_similarity='{self.nms_similarity}' has no effect without NMS (nms_threshold=None)")
         if (
             not (0 <= self.score_threshold <= 1 and 0 <= (self.nms_threshold or 0) <= 1)
             or min(1 if self.topk is None else self.topk, self.max_detections) < 1
@@ -89,7 +93,13 @@ class PostProcess:
             found = highest_scores(boxes, scores, labels, valid, count=self.max_detections)
         else:
             found = classwise_nms(
-                boxes, scores, labels, valid, threshold=self.nms_threshold, max_detections=self.max_detections
+                boxes,
+                scores,
+                labels,
+                valid,
+                threshold=self.nms_threshold,
+                max_detections=self.max_detections,
+                similarity=similarity_named(self.nms_similarity),
             )
         return self._voted(found, predictions, sizes) if self.voting_sigma else found
 
@@ -203,12 +213,18 @@ def classwise_nms(
     threshold: float,
     max_detections: int,
     nms: Callable[[Tensor, Tensor, float], Tensor] = nms,
+    similarity: Similarity | None = None,
 ) -> Detections:
     """Apply class-wise NMS to the ``valid`` ones of (B,P) candidates, and pad the top ``max_detections`` of each image.
+
+    With another ``similarity`` than the IoU, ``similarity_nms`` is applied.
 
     NMS runs image by image, because the size of its output depends on the data (one of two exceptions to the rule
     against host synchronization). Boxes of different classes are shifted apart, as in the original codes.
     """
+    if similarity is not None:
+        found = Detections(boxes, scores, labels, valid)
+        return similarity_nms(found, similarity, threshold, max_detections)
     kept = []
     for i in range(len(boxes)):
         candidates = valid[i].nonzero().squeeze(1)
@@ -223,6 +239,29 @@ def classwise_nms(
     return Detections(
         boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores.gather(1, index), labels.gather(1, index), valid
     )
+
+
+def similarity_nms(found: Detections, similarity: Similarity, threshold: float, max_detections: int) -> Detections:
+    """Apply NMS that drops a box whose ``similarity`` with a kept one of its class exceeds ``threshold``.
+
+    The highest remaining score of each image is kept, again and again, in all images at once.
+    """
+    count = max(1, int(found.valid.sum(1).max()))
+    best = torch.where(found.valid, found.scores, -1.0).topk(count, 1)
+    boxes = found.boxes.gather(1, best.indices[..., None].expand(-1, -1, 4))
+    labels, remaining, kept = found.labels.gather(1, best.indices), best.values, []
+    for _ in range(min(max_detections, count)):
+        highest = remaining.max(1, keepdim=True)
+        kept.append(highest)
+        own = boxes.gather(1, highest.indices[..., None].expand(-1, -1, 4))
+        near = torch.nan_to_num(similarity(own, boxes), nan=0.0) > threshold
+        near &= labels == labels.gather(1, highest.indices)
+        remaining = torch.where(near, -1.0, remaining).scatter(1, highest.indices, -1.0)
+    scores, index = torch.cat([one.values for one in kept], 1), torch.cat([one.indices for one in kept], 1)
+    width = max(1, int((scores >= 0).sum(1).max()))
+    scores, index = scores[:, :width], index[:, :width]
+    boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+    return Detections(boxes, scores.clamp(min=0), labels.gather(1, index), scores >= 0)
 
 
 class BoxDecoder(Protocol):
@@ -240,8 +279,10 @@ class RegionPostProcess:
     score_threshold: float = 0.05  # (region, class) pairs at or below this are dropped
     nms_threshold: float = 0.5
     max_detections: int = 100
+    nms_similarity: str = "iou"  # as in ``PostProcess``
 
     def __post_init__(self) -> None:
+        similarity_named(self.nms_similarity)  # refuses a wrong one
         if self.nms_threshold is None:
             raise ValueError("nms_threshold=None: regions of a two-stage detector overlap and need NMS; give an IoU")
         if not (0 <= self.score_threshold <= 1 and 0 <= self.nms_threshold <= 1) or self.max_detections < 1:
@@ -273,6 +314,7 @@ class RegionPostProcess:
             threshold=self.nms_threshold,
             max_detections=self.max_detections,
             nms=nms_in_sort_order,
+            similarity=similarity_named(self.nms_similarity),
         )
 
 

@@ -13,9 +13,9 @@ from support.scenes import HEIGHT, STRIDES, WIDTH, hard_truth, predictions_of, t
 from support.similarities import grown, literal
 
 from poise.assign import ATSS, CenterRegion, MaxIoU
-from poise.assign.similarities import GCD, NWD, SimD
 from poise.nn.layers import AnchorGrid, point_grid, square_anchors
 from poise.pairwise import nearest_per_level
+from poise.similarities import GCD, NWD, SimD
 from poise.structures import Assignment, GroundTruth, Predictions
 
 Box = list[float]

@@ -7,8 +7,8 @@ import torch
 from support.scenes import random_boxes
 from support.similarities import literal
 
-from poise.assign.similarities import GCD, NWD, SimD, similarity_of
 from poise.boxes import iou, with_least_sides
+from poise.similarities import GCD, NWD, SimD, similarity_of
 
 SIMILARITIES = (NWD(), NWD(30.0), SimD(), SimD(2.0, 3.0), GCD())
 

@@ -11,7 +11,7 @@ from support.similarities import grown, literal
 from torchvision.ops import box_iou
 
 from poise.assign import TaskAligned
-from poise.assign.similarities import GCD, NWD
+from poise.similarities import GCD, NWD
 from poise.structures import GroundTruth, JointPredictions, Predictions
 
 

@@ -15,7 +15,7 @@ from poise.assign.hungarian import Hungarian
 from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
-from poise.assign.similarities import GCD, NWD
+from poise.similarities import GCD, NWD
 from poise.structures import Assignment, PairWeights, QueryPredictions, RefinedPredictions
 from poise.testing.assigners import CHECKS, Case
 

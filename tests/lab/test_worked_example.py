@@ -34,12 +34,12 @@ from poise.assign import (
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
-from poise.assign.similarities import GCD, NWD, SimD
 from poise.lab.worked_example import TooManyPairs, WorkedExample, work_out
 from poise.lab.worked_figure import draw_example, matrix_columns
 from poise.lab.worked_page import example_page
 from poise.lab.worked_text import default_object, to_dict, to_text
 from poise.nn.layers import retina_anchors
+from poise.similarities import GCD, NWD, SimD
 from poise.structures import GroundTruth, Predictions, QualityPredictions, QueryPredictions, RefinedPredictions
 
 NAMES = [f"class {i}" for i in range(CLASSES)]

@@ -14,7 +14,6 @@ from poise.assign import ATSS, PAA, CenterRegion, DualWeighting, Hungarian, MaxI
 from poise.assign.dual_weighting import LinearIoU, overlap_power
 from poise.assign.rep_points import NearestPoint
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
-from poise.assign.similarities import GCD, NWD
 from poise.cli.ablate import Arguments, planned
 from poise.criteria import AnchorCriterion, CenternessCriterion
 from poise.models import create_model
@@ -24,6 +23,7 @@ from poise.models.values import build_part, to_part
 from poise.recipes import ModelSettings, Recipe, from_dict, to_dict, with_settings
 from poise.recipes.short_options import with_options
 from poise.sample import IoUBalanced, PositiveNegativeSampler, ohem_sampler
+from poise.similarities import GCD, NWD
 
 DENSE: dict[str, Any] = {"backbone": "test_resnet", "channels": 16, "depth": 1}
 REGION: dict[str, Any] = {"backbone": "test_resnet", "channels": 16, "hidden": 32}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from poise.assign.similarities import GCD, NWD, SimD
+from poise.similarities import GCD, NWD, SimD
 
 Box = list[float]
 

@@ -114,6 +114,7 @@ class Detector:
         score_threshold: float | Literal["best"] = 0.3,
         nms_threshold: float | None = None,
         max_detections: int | None = None,
+        nms_similarity: str | None = None,
         classes: Sequence[str | int] | None = None,
         batch_size: int = 8,
         tile: int | Tiling | None = None,
@@ -132,6 +133,8 @@ class Detector:
             nms_threshold: IoU above which the lower-scored of two boxes of a class is dropped; by default the
                 model's own. Models without NMS refuse it.
             max_detections: detections per image; by default the model's own (100 for most).
+            nms_similarity: what ``nms_threshold`` is compared with instead of the IoU, for tiny objects: ``"nwd"``,
+                ``"simd"``, ``"gcd"``, or with numbers such as ``"nwd(scale=16.0)"``.
             classes: names or labels of the classes to keep; by default all.
             batch_size: images (with ``tile``: tiles) that go through the network at once.
             tile: side in pixels of overlapping tiles into which images are cut for small objects, or a ``Tiling``.
@@ -157,6 +160,7 @@ class Detector:
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
             max_detections=max_detections,
+            nms_similarity=nms_similarity,
         )
         detections = detect_frames(
             model,

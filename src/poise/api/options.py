@@ -19,6 +19,7 @@ class PredictOptions(TypedDict, total=False):
     score_threshold: float | Literal["best"]
     nms_threshold: float | None
     max_detections: int | None
+    nms_similarity: str | None
     classes: Sequence[str | int] | None
     batch_size: int
     tile: int | Tiling | None

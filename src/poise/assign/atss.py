@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.similarities import Similarity
 from poise.boxes import distance_inside, iou
 from poise.pairwise import highest_value_wins, nearest_per_level, only_finite
+from poise.similarities import Similarity
 from poise.structures import Assignment, GroundTruth, Predictions
 
 
@@ -31,7 +31,7 @@ class ATSS:
     topk: int = 9  # candidates of a level
     inside: float = 0.01  # px: least distance of a positive's center from the sides of the object
     divisor: int = 32  # images are padded to a multiple of it
-    similarity: Similarity | None = None  # in place of the IoU (``poise.assign.similarities``)
+    similarity: Similarity | None = None  # in place of the IoU (``poise.similarities``)
 
     def __post_init__(self) -> None:
         if self.topk < 1:

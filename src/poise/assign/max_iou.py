@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from poise.assign.similarities import Similarity, similarity_of
 from poise.boxes import pairwise_iof
 from poise.pairwise import TINY, BestObject, Pairs, all_pairs, chunks_of_objects, only_finite, overlapping
+from poise.similarities import Similarity, similarity_of
 from poise.structures import Assignment, GroundTruth, Predictions, Priors
 
 
@@ -22,7 +22,7 @@ class MaxIoU:
     priors with its highest IoU, if that is at least ``least``; ties go to the highest index (the original writes
     objects in order, later ones over earlier). ``ignore_iof`` > 0 ignores priors of which a crowd region covers more
     than that fraction; the published recipes leave it off (-1). Priors outside an image's own padding are ignored.
-    ``similarity`` replaces the IoU throughout (NWD, SimD, GCD: ``poise.assign.similarities``).
+    ``similarity`` replaces the IoU throughout (NWD, SimD, GCD: ``poise.similarities``).
     """
 
     positive: float = 0.5

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.assign.similarities import Similarity, similarity_of
 from poise.boxes import distance_inside, with_least_sides
 from poise.pairwise import BestObject, Pairs, all_pairs, chunks_of_objects, from_index, highest_value_wins, overlapping
+from poise.similarities import Similarity, similarity_of
 from poise.structures import Assignment, GroundTruth, Predictions
 
 

@@ -50,6 +50,8 @@ class Arguments:
     """IoU from which NMS drops the lower-scored of two boxes of a class; by default the model's own."""
     max_detections: int | None = None
     """Detections per image; by default the model's own."""
+    nms_similarity: str | None = None
+    """What NMS compares with its threshold instead of the IoU, for tiny objects: nwd, simd, gcd, "nwd(scale=16.0)"."""
     classes: tuple[str, ...] = ()
     """Names of the classes to keep; by default all."""
     show_scores: bool = False
@@ -143,6 +145,7 @@ def _predict(detector: Detector, source: str, names: FreeNames, arguments: Argum
         score_threshold=arguments.score_threshold,
         nms_threshold=arguments.nms_threshold,
         max_detections=arguments.max_detections,
+        nms_similarity=arguments.nms_similarity,
         classes=arguments.classes or None,
         batch_size=arguments.batch_size,
         tile=arguments.tile,

@@ -73,6 +73,8 @@ class Arguments:
     """IoU from which NMS drops the lower-scored of two boxes of a class (model.options nms_threshold)."""
     max_detections: int | None = None
     """Detections per image (model.options max_detections)."""
+    nms_similarity: str | None = None
+    """What NMS compares with its threshold: iou, nwd, simd, gcd, "nwd(scale=16.0)" (model.options nms_similarity)."""
     seed: int | None = None
     """Seed of all random numbers (train.seed)."""
     workers: int | None = None

@@ -17,6 +17,7 @@ def with_postprocess_options(
     score_threshold: float | None = None,
     nms_threshold: float | None = None,
     max_detections: int | None = None,
+    nms_similarity: str | None = None,
 ) -> DetectionModel:
     """Return a model with the same weights and other settings of its post-processing.
 
@@ -25,18 +26,19 @@ def with_postprocess_options(
             it is lower.
         nms_threshold: IoU above which the lower-scored of two boxes of a class is dropped.
         max_detections: detections per image.
+        nms_similarity: what ``nms_threshold`` is compared with: ``iou``, ``nwd(scale=16.0)``, ``simd``, ``gcd``.
 
     Raises:
         ValueError: the model has no post-processing with this setting, or a value is out of range.
     """
-    wanted = {"nms_threshold": nms_threshold, "max_detections": max_detections}
+    wanted = {"nms_threshold": nms_threshold, "max_detections": max_detections, "nms_similarity": nms_similarity}
     changes: dict[str, object] = {name: value for name, value in wanted.items() if value is not None}
     if not changes and score_threshold is None:
         return model
     known = {field.name for one in _postprocesses(model.network) for field in fields(one)}
     for name in changes:
         if name not in known:
-            reason = "it has no NMS" if name == "nms_threshold" else "its post-processing is fixed"
+            reason = "it has no NMS" if name.startswith("nms") else "its post-processing is fixed"
             raise ValueError(f"{name} cannot be set for '{model.name}': {reason}")
     if not known:
         return model

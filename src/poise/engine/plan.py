@@ -51,6 +51,7 @@ ARCHITECTURE_FREE = {
     "class_loss",
     "score_threshold",
     "nms_threshold",
+    "nms_similarity",
     "max_detections",
 }
 GIGABYTE = 1e9

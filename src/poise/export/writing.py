@@ -98,6 +98,12 @@ def export_model(
             f"the post-processing of '{model.name}' is more than threshold and NMS and cannot be exported: "
             "leave out nms, then poise applies it to the outputs of the file"
         )
+    similarity = vars(post).get("nms_similarity", "iou")
+    if nms and similarity != "iou":
+        raise ValueError(
+            f"nms_similarity='{similarity}': the NonMaxSuppression of the runtimes compares boxes by their IoU; "
+            "leave out nms, then poise applies NMS to the outputs of the file"
+        )
     kind.check({"nms": nms, "dynamic": dynamic, precision: True})
     outputs: Outputs = "detections" if nms else "raw" if raw else "decoded"
     training = model.training

@@ -11,10 +11,10 @@ from poise.assign import ATSS, CenterRegion, Fovea, MaxIoU
 from poise.assign.atss import mean_plus_deviation
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
-from poise.assign.similarities import Similarity, similarity_of
 from poise.boxes import area, distance_inside, distance_inside_center, iou, pairwise_iof, with_least_sides
 from poise.lab.worked_example import Notebook, Outcome
 from poise.pairwise import TINY, all_pairs, highest_value_wins, inside, nearest_per_level, only_finite
+from poise.similarities import Similarity, similarity_of
 from poise.structures import Assignment, Priors, RefinedPredictions
 
 

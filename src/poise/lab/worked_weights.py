@@ -10,12 +10,12 @@ from poise.assign.dual_weighting import Candidates, of_pairs
 from poise.assign.mixture import fit_mixture, low_component
 from poise.assign.paa import EQUAL
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
-from poise.assign.similarities import similarity_of
 from poise.assign.task_aligned import kept_candidates, power, quality_of
 from poise.boxes import distance_inside, giou, iou, iou_and_giou, with_least_sides
 from poise.lab.worked_example import Notebook, Outcome
 from poise.lab.worked_priors import center_inside, name_of, scatter_mask
 from poise.pairwise import TINY, CompactPriors, dense_from_mask, highest_value_wins, only_finite
+from poise.similarities import similarity_of
 from poise.structures import Assignment, PairWeights
 
 

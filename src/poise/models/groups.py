@@ -44,11 +44,14 @@ class NMSOptions(OptionGroup):
         score_threshold: detections with a score up to this are dropped.
         nms_threshold: IoU above which NMS drops the box with the lower score; None: no NMS (one-stage detectors).
         max_detections: kept in each image.
+        nms_similarity: what ``nms_threshold`` is compared with instead of the IoU, for tiny objects: ``nwd``, ``simd``
+            or ``gcd``, or with numbers such as ``nwd(scale=16.0)``.
     """
 
     score_threshold: float = 0.05
     nms_threshold: float | None = 0.6
     max_detections: int = 100
+    nms_similarity: str = "iou"
 
 
 @dataclass(frozen=True, kw_only=True)

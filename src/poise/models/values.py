@@ -15,7 +15,6 @@ from poise.assign.dual_weighting import BySize, LinearIoU, NormalizedIoU, box_li
 from poise.assign.free_anchor import as_topk, lowest_first, offsets_of_boxes, offsets_of_head
 from poise.assign.rep_points import NearestPoint
 from poise.assign.rf_assigner import ReceptiveFieldCandidates
-from poise.assign.similarities import GCD, NWD, SimD
 from poise.boxes import DeltaCoder, LogDistances
 from poise.criteria.distribution import (
     focal_of_logits,
@@ -42,6 +41,7 @@ from poise.models.notation import Part, parse_part
 from poise.models.options import check_options, option_types
 from poise.plugins import with_origins
 from poise.sample import OHEM, InstanceBalanced, IoUBalanced, RandomSelection
+from poise.similarities import GCD, NWD, SimD
 from poise.suggestions import did_you_mean
 
 Made = TypeVar("Made")

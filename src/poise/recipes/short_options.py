@@ -31,6 +31,7 @@ SHORT_OPTIONS = {
     "score_threshold": "model.options.score_threshold",
     "nms_threshold": "model.options.nms_threshold",
     "max_detections": "model.options.max_detections",
+    "nms_similarity": "model.options.nms_similarity",
     "epochs": "schedule.epochs",
     "lr": "optimizer.lr",
     "seed": "train.seed",

@@ -5,13 +5,15 @@ Each maps boxes (...,4) in xyxy pixels, whose shapes broadcast, to values in [0,
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from poise.boxes import EPS, iou, squared_gcd_along, xyxy_to_cxcywh
+from poise.suggestions import did_you_mean
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
@@ -75,3 +77,33 @@ def similarity_of(similarity: Similarity | None, a: Tensor, b: Tensor) -> Tensor
     if similarity is None:
         return iou(a, b)
     return torch.nan_to_num(similarity(a, b), nan=0.0)
+
+
+SIMILARITIES: dict[str, type[NWD | SimD | GCD]] = {"nwd": NWD, "simd": SimD, "gcd": GCD}
+
+
+def similarity_named(text: str) -> Similarity | None:
+    """Return the similarity of a text such as ``"nwd(scale=16.0)"``; None for ``"iou"``.
+
+    Raises:
+        ValueError: an unknown name or option, or a value that is not a positive number.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        name = ast.unparse(call.func)
+        options = {str(one.arg): float(ast.literal_eval(one.value)) for one in call.keywords}
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"similarity '{text}': write a name, or a name with numbers such as nwd(scale=16.0)"
+        ) from error
+    if name == "iou" and not options:
+        return None
+    if name not in SIMILARITIES:
+        known = ["iou", *SIMILARITIES]
+        raise ValueError(f"no similarity '{text}'{did_you_mean(name, known)}; there are {', '.join(known)}")
+    made = SIMILARITIES[name]
+    own = [field.name for field in fields(made)]
+    if call.args or set(options) - set(own):
+        raise ValueError(f"similarity '{text}': {name} has the options {', '.join(own) or 'none'}, given by name")
+    return made(**options)
