@@ -210,6 +210,6 @@ MODEL_OPTIONS = {
     f"model.options.{name}"
     for name in (
         *("assigner", "sampler", "criterion", "neck", "class_balance", "one_to_one"),
-        *("score_threshold", "nms_threshold", "max_detections"),
+        *("score_threshold", "nms_threshold", "max_detections", "nms_similarity"),
     )
 }

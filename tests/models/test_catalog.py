@@ -150,7 +150,7 @@ def test_options_of_a_group_are_options_of_the_builder() -> None:
         return num_classes, nms, topk, rest
 
     assert list(inspect.signature(build).parameters) == [
-        *("num_classes", "score_threshold", "nms_threshold", "max_detections", "topk")
+        *("num_classes", "score_threshold", "nms_threshold", "max_detections", "nms_similarity", "topk")
     ]
     assert option_types(build)["max_detections"] is int
     made = build(3, max_detections=7, topk=1, alpha=2.0)

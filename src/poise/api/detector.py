@@ -133,8 +133,7 @@ class Detector:
             nms_threshold: IoU above which the lower-scored of two boxes of a class is dropped; by default the
                 model's own. Models without NMS refuse it.
             max_detections: detections per image; by default the model's own (100 for most).
-            nms_similarity: what ``nms_threshold`` is compared with instead of the IoU, for tiny objects: ``"nwd"``,
-                ``"simd"``, ``"gcd"``, or with numbers such as ``"nwd(scale=16.0)"``.
+            nms_similarity: what NMS compares instead of the IoU: ``"nwd(scale=16.0)"``, ``"simd"``, ``"gcd"``.
             classes: names or labels of the classes to keep; by default all.
             batch_size: images (with ``tile``: tiles) that go through the network at once.
             tile: side in pixels of overlapping tiles into which images are cut for small objects, or a ``Tiling``.
