@@ -20,7 +20,7 @@ from torch.nn.functional import softplus
 from poise.criteria.class_totals import ClassTotals
 from poise.criteria.protocol import Targets
 from poise.protocols import LossWeights
-from poise.structures import Assignment, GroundTruth
+from poise.structures import Assignment, GroundTruth, Predictions
 
 SMALL = 1e-10  # added to the divisor, as in the published code
 
@@ -87,11 +87,11 @@ class FocalCriterion(Protocol):
 
     class_loss: Callable[[Tensor, Tensor], Tensor]
 
-    def __call__(self, predictions: Any, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]: ...
+    def __call__(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]: ...
 
-    def targets(self, predictions: Any, assignment: Assignment, truth: GroundTruth) -> Targets: ...
+    def targets(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> Targets: ...
 
-    def weights(self, predictions: Any, assignment: Assignment, truth: GroundTruth) -> LossWeights: ...
+    def weights(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> LossWeights: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ class EqualizedFocalCriterion:
     alpha: float = 0.25
     gamma: float = 2.0
 
-    def __call__(self, predictions: Any, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
+    def __call__(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         """Return the losses of the criterion, and accumulate the gradients for the next step."""
         sizes: list[Tensor] = []
         losses = self._with(sizes)(predictions, assignment, truth)
@@ -122,11 +122,11 @@ class EqualizedFocalCriterion:
         self.gradients.add(gradients)
         return losses
 
-    def targets(self, predictions: Any, assignment: Assignment, truth: GroundTruth) -> Targets:
+    def targets(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> Targets:
         """Return class targets and the weights of the elementwise losses."""
         return self.criterion.targets(predictions, assignment, truth)
 
-    def weights(self, predictions: Any, assignment: Assignment, truth: GroundTruth) -> LossWeights:
+    def weights(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses."""
         return self._with([]).weights(predictions, assignment, truth)
 

@@ -55,7 +55,7 @@ def balance_classes(network: nn.Module, part: Part, model: str) -> None:
         )
 
 
-def _rebalance(stage: RegionStage, loss: Any, use: Callable[..., object]) -> str:
+def _rebalance(stage: RegionStage, loss: ClassBalance, use: Callable[..., object]) -> str:
     """Use a loss in the second stage, or return why it cannot be used."""
     if not isinstance(stage.criterion, RegionCriterion):
         return f"its criterion is {type(stage.criterion).__name__}"
