@@ -4,6 +4,7 @@ Assignment is the assigner's call, loss the criterion's call and its gradients d
 forward, loss and backward of the whole network. All models are measured turn by turn in one run.
 
     python benchmarks/assignment_share.py [--size 320] [--batch 2] [--objects 7] [--backbone r18] [--device cpu]
+                                          [--clock cpu]
 """
 
 from __future__ import annotations
@@ -45,17 +46,19 @@ def loose(predictions: Any) -> Any:
     return replace(predictions, **leaves)
 
 
-def timed(call: Callable[[], Any], device: str) -> tuple[Any, float]:
+def timed(call: Callable[[], Any], device: str, clock: Callable[[], float]) -> tuple[Any, float]:
     if device != "cpu":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     result = call()
     if device != "cpu":
         torch.cuda.synchronize()
-    return result, time.perf_counter() - start
+    return result, clock() - start
 
 
-def measure(network: Any, batch: Batch, progress: Any, precision: str) -> tuple[float, float, float]:
+def measure(
+    network: Any, batch: Batch, progress: Any, precision: str, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float, float]:
     """Seconds of the assignment, of the losses with their gradients, and of the whole step."""
     device = batch.pixels.device.type
 
@@ -65,13 +68,13 @@ def measure(network: Any, batch: Batch, progress: Any, precision: str) -> tuple[
         total.backward()
 
     network.zero_grad(set_to_none=True)
-    whole = timed(step, device)[1]
+    whole = timed(step, device, clock)[1]
     branch = network.branch
     with torch.no_grad():
         predictions = loose(branch.head(network.neck(network.backbone(batch.pixels))))
-    assignment, assigning = timed(lambda: value_at(branch.assigner, progress)(predictions, batch.truth), device)
+    assignment, assigning = timed(lambda: value_at(branch.assigner, progress)(predictions, batch.truth), device, clock)
     criterion = value_at(branch.criterion, progress)
-    losing = timed(lambda: sum(criterion(predictions, assignment, batch.truth).values()).backward(), device)[1]
+    losing = timed(lambda: sum(criterion(predictions, assignment, batch.truth).values()).backward(), device, clock)[1]
     return assigning, losing, whole
 
 
@@ -90,6 +93,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--clock", choices=record.CLOCKS, default="wall")
     record.add_json(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -104,10 +108,10 @@ def main() -> None:
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in models}
     for turn in record.track(range(args.steps + 1)):
         for name, model in models.items():
-            result = measure(model.network, batch, model.progress, args.precision)
+            result = measure(model.network, batch, model.progress, args.precision, record.CLOCKS[args.clock])
             if turn:
                 times[name].append(result)
-    print(f"{record.headline()}; on {args.device}, {args.precision}")
+    print(f"{record.headline()}; on {args.device}, {args.precision}, {args.clock} time")
     print(f"{args.batch}x3x{args.size}x{args.size}, {args.objects} objects an image, {args.threads} threads")
     print("| model | step ms | assignment ms | loss ms | share |\n|---|---:|---:|---:|---:|")
     rows = []
