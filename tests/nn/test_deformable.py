@@ -103,10 +103,13 @@ def test_only_the_last_layer_of_a_tower_is_deformable() -> None:
     ("stride", "padding", "dilation", "kernel"), [(1, 1, 1, 3), (2, 1, 1, 3), (1, 2, 2, 3), (1, 0, 1, 1)]
 )
 @pytest.mark.parametrize("gated", [True, False])
-def test_embedding_bags_equal_torchvision(stride: int, padding: int, dilation: int, kernel: int, gated: bool) -> None:
+@pytest.mark.parametrize(("height", "width"), [(7, 6), (1, 1)])  # two maps of one cell have fewer than a sample reads
+def test_embedding_bags_equal_torchvision(
+    height: int, width: int, stride: int, padding: int, dilation: int, kernel: int, gated: bool
+) -> None:
     """Values and gradients, with taps inside, between and far outside the map."""
     torch.manual_seed(0)
-    x, weight, bias = torch.randn(2, 5, 7, 6), torch.randn(4, 5, kernel, kernel), torch.randn(4)
+    x, weight, bias = torch.randn(2, 5, height, width), torch.randn(4, 5, kernel, kernel), torch.randn(4)
     size = torch.nn.functional.conv2d(x, weight, None, stride, padding, dilation).shape[2:]
     offset = torch.randn(2, 2 * kernel * kernel, *size) * 3
     offset[0, 0, 0] = 1e6

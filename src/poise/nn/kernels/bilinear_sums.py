@@ -115,6 +115,8 @@ def _add_to_cells(total: Tensor, cells: Tensor, gradient: Tensor, weights: Tenso
 
 def _inner_products(cells: Tensor, gradient: Tensor, values: Tensor) -> Tensor:
     """Return the inner products of the gradient of each bag (m,D) and the rows ``cells`` (m,K) of the values, (m,K)."""
+    if cells.shape[1] > len(values):  # small maps: a sparse matrix cannot have more elements than a dense one
+        return (gradient @ values.T).gather(1, cells.long())
     _silence_sparse()
     ends = torch.arange(0, cells.numel() + 1, cells.shape[1], dtype=cells.dtype)
     shape, zeros = (len(cells), len(values)), gradient.new_zeros(cells.numel())
