@@ -185,6 +185,7 @@ def test_an_onnx_file_has_no_nms(nms: bool, tmp_path: Path) -> None:
         ("fcos_r18_fpn", {"one_to_one": "atss"}, "no one_to_one 'atss'.*there are dual_assignment, task_aligned"),
         ("fcos_r18_fpn", {**ONE, "nms_threshold": 0.5}, "nms_threshold=0.5 has no effect with one_to_one="),
         ("retinanet_r18_fpn", {**ONE, "class_balance": "equalized_focal"}, "class_balance and one_to_one exclude"),
+        ("fcos_r18_fpn", {**ONE, "nms_similarity": "nwd()"}, "has no effect with one_to_one="),
         ("paa_r18_fpn", {**ONE, "voting_sigma": 0.1}, "voting_sigma=0.1 has no effect"),
         ("faster_rcnn_r18_fpn", {"nms_threshold": None}, "regions of a two-stage detector overlap and need NMS"),
     ],

@@ -23,7 +23,7 @@ from poise.models.values import build_part
 Value = TypeVar("Value")
 
 ONE, MANY = "branch.one_to_one.head.", "branch.head."  # in the names of a state dict
-WITHOUT_EFFECT = ("nms_threshold", "voting_sigma")  # options of post-processing with NMS
+WITHOUT_EFFECT = ("nms_threshold", "nms_similarity", "voting_sigma")  # options of post-processing with NMS
 
 
 @dataclass(frozen=True)
