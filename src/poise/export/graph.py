@@ -51,7 +51,7 @@ class Decoded(nn.Module):
         return (*outputs, predictions.threshold_scores()) if self.gated else outputs
 
 
-class Raw(nn.Module):
+class RawOutputs(nn.Module):
     """Map (B,3,H,W) normalized pixels to the outputs of the head's layers, (B,N,·) each, before decoding."""
 
     def __init__(self, network: DenseNetwork) -> None:
@@ -177,7 +177,7 @@ def part_of(model: DetectionModel, metadata: ExportMetadata) -> nn.Module:
     if is_region_detector(network):
         return FromProposals(network, inside).eval()
     if metadata.outputs == "raw":
-        return Raw(dense_network(model)).eval()
+        return RawOutputs(dense_network(model)).eval()
     return Decoded(dense_network(model), gated(model)).eval()
 
 
