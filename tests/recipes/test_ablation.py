@@ -97,12 +97,12 @@ def test_a_file_that_is_no_table_is_named(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_row_of_an_articles_table_builds_another_model(name: str) -> None:
-    """Or weights its classes otherwise."""
+    """Or weights its classes or augments its images otherwise."""
     table = TABLES[name]
-    models, weights = [], []
+    models, others = [], []
     for run in table.ablation.runs(get_recipe(table.recipe))[: len(table.ablation.variants)]:
         with torch.device("meta"):
             models.append(create_model(run.recipe.model.name, 3, **run.recipe.model.options))
-            weights.append(str(run.recipe.train.class_weights))
-    described = {(one.name, own, *sorted(one.options.items())) for one, own in zip(models, weights, strict=True)}
+            others.append(f"{run.recipe.train.class_weights} {run.recipe.augment}")
+    described = {(one.name, own, *sorted(one.options.items())) for one, own in zip(models, others, strict=True)}
     assert len(described) == len(models)
