@@ -196,7 +196,7 @@ def child(side: str, path: str, seed: int, epochs: int, *, args: argparse.Namesp
 
 
 def epochs_for(minutes: float, short: dict[str, Any], long: dict[str, Any]) -> int:
-    """Number of epochs that ends at the budget, from two runs of few epochs: start-up and epochs are told apart."""
+    """Number of epochs that ends at the budget; the difference of two runs of few epochs is free of the start-up."""
     each = (long["cpu_minutes"] - short["cpu_minutes"]) / (long["epochs"] - short["epochs"])
     return max(1, round((minutes - short["cpu_minutes"]) / each) + short["epochs"])
 

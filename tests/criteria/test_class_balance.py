@@ -141,9 +141,9 @@ def test_equalization_v2() -> None:
     weights = criterion.weights(predictions_of(SigmoidRegionPredictions, 0), assignment_of(0, 3), truth_of(STEPS[0]))
     counted = int((~assignment_of(0, 3).ignored).sum())
     raised, down = loss.class_weights(totals.totals)
-    places = weights.positive > 0
-    torch.testing.assert_close(weights.positive[places], (raised / counted).expand_as(weights.positive)[places])
-    assert bool((weights.negative[places] == 0).all()) and float(weights.negative.amax()) <= float(down.max()) / counted
+    own = weights.positive > 0
+    torch.testing.assert_close(weights.positive[own], (raised / counted).expand_as(weights.positive)[own])
+    assert bool((weights.negative[own] == 0).all()) and float(weights.negative.amax()) <= float(down.max()) / counted
 
 
 def test_equalized_focal() -> None:

@@ -67,7 +67,7 @@ class EqualizationV2Criterion:
         """Return ``loss_cls`` and ``loss_bbox``, and accumulate the gradients for the next step."""
         class_loss = self.class_loss(predictions, assignment, truth)
         losses = self.criterion.losses(predictions, assignment, truth, class_loss)
-        self._accumulate(predictions, assignment, truth)
+        self.gradients.add(self._gradients(predictions, assignment, truth))
         return losses
 
     def weights(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
@@ -98,6 +98,3 @@ class EqualizationV2Criterion:
         gradient = (predictions.logits.sigmoid() - targets).abs() * self._class_weights(targets)
         gradient = torch.where(assignment.ignored[..., None], 0.0, gradient)
         return torch.stack(((gradient * targets).sum((0, 1)), (gradient * (1 - targets)).sum((0, 1))), 1)
-
-    def _accumulate(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> None:
-        self.gradients.add(self._gradients(predictions, assignment, truth))

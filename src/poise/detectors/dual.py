@@ -17,7 +17,7 @@ from poise.structures import Detections, GroundTruth, Predictions, Progress, Ste
 
 
 class DualBranch(DenseBranch):
-    """A dense branch, and a one-to-one branch that detects in its place.
+    """A dense branch, and a one-to-one branch that alone detects.
 
     Args:
         one_to_many: its head, assigner and criteria become those of this branch.

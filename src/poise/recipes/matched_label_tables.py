@@ -15,10 +15,10 @@ SMALL = {"encoder_layers": 2, "decoder_layers": 2, "queries": 100}  # trains in 
 
 def _on_queries(model: str, name: str) -> dict[str, dict[str, object]]:
     """Return the variants of a small DETR by title."""
-    cost = {"assigner": "hungarian(position_power=0.5)"}
+    cost: dict[str, object] = {"assigner": "hungarian(position_power=0.5)"}
     changes: dict[str, dict[str, object]] = {"": {}}
     changes |= {f", {title}": {"class_loss": loss} for title, loss in LOSSES.items()}
-    changes[", position-modulated cost"] = {**cost}
+    changes[", position-modulated cost"] = cost
     changes[", position-supervised loss and cost"] = {"class_loss": "position_supervised", **cost}
     changes[", high-order cost"] = {"assigner": "hungarian(iou_power=4.0, iou_power_epoch=9)"}
     return {f"{name}{title}": {"model.name": model, **options(**SMALL, **one)} for title, one in changes.items()}
