@@ -74,3 +74,17 @@ def test_applied_gives_the_network_back_to_the_bit() -> None:
         assert all(torch.equal(value, average.values[name]) for name, value in net.state_dict().items())
         raise KeyError("an evaluation that fails")
     assert all(torch.equal(value, own[name]) for name, value in net.state_dict().items())
+
+
+def test_the_fast_path_has_the_bits_of_the_formula_of_single_values() -> None:
+    """All tensors at once, where every value is finite, and tensor by tensor otherwise."""
+    net = network()
+    fast, single = (ExponentialMovingAverage(net, 0.9, "none") for _ in range(2))
+    with torch.no_grad():
+        net[0].weight.add_(torch.randn_like(net[0].weight))
+        expected = single.values["0.weight"].lerp(net[0].weight, 1 - 0.9)
+        fast.update(1)
+        net[0].bias[0] = float("nan")
+        single.update(1)
+    assert torch.equal(fast.values["0.weight"], expected)
+    assert torch.equal(single.values["0.weight"], expected)

@@ -39,8 +39,10 @@ class ExponentialMovingAverage:
     def update(self, step: int, healthy: Tensor | bool = True) -> None:
         """Include the network's values after ``step`` optimizer steps, unless the last step was not ``healthy``."""
         weight = 1 - decay_at(step, self.decay, self.ramp, self.ramp_steps)
-        for name, new in self.network.state_dict().items():
-            old, new = to_local(self.values[name]), to_local(new)
+        pairs = [(to_local(self.values[name]), to_local(new)) for name, new in self.network.state_dict().items()]
+        if all(old.device.type == "cpu" for old, _ in pairs) and healthy:  # a CPU reads values without waiting
+            pairs = _average_finite(pairs, weight)
+        for old, new in pairs:
             mixed = old.lerp(new.to(old.dtype), weight) if old.is_floating_point() else new
             old.copy_(torch.where(new.isfinite() & healthy, mixed, old))
 
@@ -63,3 +65,14 @@ class ExponentialMovingAverage:
     def _write(self, values: dict[str, Tensor]) -> None:
         for name, value in self.network.state_dict().items():
             value.copy_(values[name])
+
+
+def _average_finite(pairs: list[tuple[Tensor, Tensor]], weight: float) -> list[tuple[Tensor, Tensor]]:
+    """Move the averages of floating-point tensors in place if all values are finite; return the pairs left to do."""
+    floats = [(old, new) for old, new in pairs if old.is_floating_point() and old.dtype == new.dtype and new.numel()]
+    averages, values = [old for old, _ in floats], [new for _, new in floats]
+    if not values or not torch.stack(torch._foreach_norm(values, 2)).isfinite().all():
+        return pairs
+    torch._foreach_lerp_(averages, values, weight)
+    done = {id(old) for old, _ in floats}
+    return [(old, new) for old, new in pairs if id(old) not in done]
