@@ -79,6 +79,8 @@ def train_one(run: ClaimRun, home: Path, results: Path, commit: str) -> int:
     if run.stage != "rate":
         result["test"] = evaluate(detector, run, results)
         result["lab"] = lab_numbers(folder / "lab.csv")
+        if run.claim == 5:
+            result["lab"]["encoder/contrast"] = contrast(done.last, run.data, folder / "lab")
     write_result(results, run.name, {**result, "cpu_minutes": cpu_minutes(folder)})
     for path in folder.glob("*.pt"):
         path.unlink()
@@ -97,16 +99,26 @@ def evaluate(detector: Any, run: ClaimRun, results: Path) -> dict[str, float | N
     return {name: None if numbers[name] != numbers[name] else round(numbers[name], 5) for name in METRICS}
 
 
+def contrast(checkpoint: Path, data: str, out: Path) -> float | None:
+    """Area under the IoF-IoB curve of the encoder's features on the test images, mean over images."""
+    from poise.cli.main import main
+
+    words = ["--split", "test", "--on-bad-data", "skip", "--examples", "0", "--device", "cpu", "--out", str(out)]
+    main(["lab", "discriminability", str(checkpoint), "--data", data, *words])
+    (numbers,) = json.loads((out / "discriminability.json").read_text())["models"].values()
+    return None if numbers["contrast"] is None else round(numbers["contrast"], 4)
+
+
 def lab_numbers(path: Path) -> dict[str, float]:
-    """Means of the last tenth of the looks at training batches, of the stage that has the most to say."""
+    """Means of the last tenth of the looks at training batches, and of churn on the probe images, of each stage."""
     if not path.exists():
         return {}
-    rows = [row for row in csv.DictReader(path.open()) if row["source"] == "batch"]
+    rows = list(csv.DictReader(path.open()))
     numbers: dict[str, float] = {}
-    for stage in dict.fromkeys(row["stage"] for row in rows):
-        own = [row for row in rows if row["stage"] == stage]
+    for stage, source in dict.fromkeys((row["stage"], row["source"]) for row in rows):
+        own = [row for row in rows if (row["stage"], row["source"]) == (stage, source)]
         last = own[-max(1, len(own) // 10) :]
-        names = [name for name in last[0] if name.startswith(LAB)]
+        names = [name for name in last[0] if name.startswith(LAB if source == "batch" else "churn")]
         for name in names:
             values = [float(row[name]) for row in last if row.get(name) not in (None, "", "nan")]
             if values:
