@@ -13,6 +13,7 @@ from poise.models import create_model, list_models
 from poise.models.files import load_model, save_model
 from poise.models.groups import NMSOptions
 from poise.models.options import flat_options, option_types
+from poise.nn.backbones.timm_features import Backbone
 
 
 def test_listing() -> None:
@@ -75,6 +76,26 @@ def test_frozen_stages(stages: int, wanted: list[str]) -> None:
     body = create_model("atss_r18_fpn", channels=32, frozen_stages=stages).network.backbone.body
     frozen = {name.split(".")[0] for name, parameter in body.named_parameters() if not parameter.requires_grad}
     assert frozen == set(wanted)
+
+
+@pytest.mark.parametrize("stages, wanted", [(-1, 0), (0, 3), (1, 4), (2, 5), (4, 9)])
+def test_frozen_stages_inside_another_module(stages: int, wanted: int) -> None:
+    """timm keeps the stages of MobileNets and EfficientNets in one module ``blocks``; strides 4 to 32 end 4 stages."""
+    body = create_model(
+        "atss_r18_fpn", channels=32, backbone="mobilenetv2_100", frozen_stages=stages
+    ).network.backbone.body
+    modules = ["conv_stem.", "bn1.", *(f"blocks.{k}." for k in range(7))][:wanted]
+    parameters = dict(body.named_parameters())
+    frozen = {name for name in parameters if not parameters[name].requires_grad}
+    assert frozen == {name for name in parameters if name.startswith(tuple(modules))}
+
+
+def test_pretrained_backbones_with_unknown_stages_are_not_frozen() -> None:
+    backbone = Backbone("hrnet_w18_small", (3, 4, 5))
+    backbone.freeze_as_pretrained()
+    assert backbone.frozen_stages == -1 and all(parameter.requires_grad for parameter in backbone.parameters())
+    with pytest.raises(ValueError, match="no module 'stage1', so that only -1"):
+        Backbone("hrnet_w18_small", (3, 4, 5), frozen_stages=1)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ class Backbone(nn.Module):
         gated: weight deformable taps by a mask (DCNv2); otherwise only move them (DCNv1).
 
     With ``None``, ``frozen_stages`` and ``norm_eval`` are 1 and True, as published, if the backbone starts from
-    weights, and -1 and False if it is initialized at random.
+    weights, and -1 and False if it is initialized at random. A backbone whose stages are unknown (HRNet, plug-ins) is
+    not frozen.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class Backbone(nn.Module):
         """Apply the published ``frozen_stages`` and ``norm_eval`` where they are ``None``; called after loading
         weights."""
         default_frozen, default_norm = self.default_options
-        self.frozen_stages = (-1 if self.plugged else 1) if default_frozen else self.frozen_stages
+        if default_frozen:
+            self.frozen_stages = 1 if self._knows_stages() else -1
         self.norm_eval = True if default_norm else self.norm_eval
         self._freeze()
 
@@ -131,20 +133,24 @@ class Backbone(nn.Module):
             return []
         if self.plugged:
             raise ValueError(f"frozen_stages={self.frozen_stages}: the stages of this backbone are unknown; give -1")
-        info = [entry for entry in self.body.feature_info.info if entry["reduction"] >= 4]
-        if self.frozen_stages > len(info):
+        stages = self._stages()
+        if self.frozen_stages > len(stages):
             raise ValueError(
-                f"frozen_stages={self.frozen_stages}: the backbone has {plural(len(info), 'stage')} (-1 freezes none)"
+                f"frozen_stages={self.frozen_stages}: the backbone has {plural(len(stages), 'stage')} (-1 freezes none)"
             )
-        last = info[self.frozen_stages - 1]["module"].replace(".", "_") if self.frozen_stages else None
-        frozen = []
-        for name, child in self.body.named_children():
-            if last is None and name.replace(".", "_") == info[0]["module"].replace(".", "_"):
-                break
-            frozen.append(child)
-            if name.replace(".", "_") == last:
-                break
-        return frozen
+        return modules_up_to(self.body, stages[max(self.frozen_stages, 1) - 1], included=self.frozen_stages > 0)
+
+    def _knows_stages(self) -> bool:
+        if self.plugged:
+            return False
+        try:
+            return bool(modules_up_to(self.body, self._stages()[0], included=True))
+        except ValueError:
+            return False
+
+    def _stages(self) -> list[str]:
+        """Names of the modules that end the stages, from stride 4 on."""
+        return [entry["module"] for entry in self.body.feature_info.info if entry["reduction"] >= 4]
 
     def _freeze(self) -> None:
         for module in self._frozen_modules():
@@ -216,6 +222,33 @@ def _unpool_first_stage(body: nn.Module) -> None:
         pool = getattr(module, "pool", None)
         if isinstance(pool, nn.AvgPool2d) and pool.stride in (1, (1, 1)):
             module.pool = nn.Identity()
+
+
+def modules_up_to(body: nn.Module, last: str, *, included: bool) -> list[nn.Module]:
+    """Return the modules of a network in their order up to the one named ``last``, which may lie inside another.
+
+    Names are compared with dots as underscores, since timm flattens some networks (``stages.0`` to ``stages_0``).
+
+    Raises:
+        ValueError: the network has no such module.
+    """
+    wanted = last.replace(".", "_")
+    found: list[nn.Module] = []
+
+    def collect(parent: nn.Module, prefix: str) -> bool:
+        for name, child in parent.named_children():
+            path = prefix + name.replace(".", "_")
+            if path == wanted:
+                found.extend([child] if included else [])
+                return True
+            if wanted.startswith(path + "_"):
+                return collect(child, path + "_")
+            found.append(child)
+        return False
+
+    if not collect(body, ""):
+        raise ValueError(f"frozen_stages: this backbone has no module '{last}', so that only -1 (nothing) is possible")
+    return found
 
 
 def make_deformable(stage: nn.Module, gated: bool = True) -> int:
