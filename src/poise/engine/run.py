@@ -34,6 +34,7 @@ from poise.engine.stopping import EXIT_CODES
 from poise.engine.train import Training
 from poise.engine.validation import Validation, draw_run, write_record
 from poise.models.files import describe, require_packages
+from poise.nn.kernels.bfloat16 import convert_slow_layers
 from poise.recipes import Recipe, differences, save_recipe
 from poise.storage import write_text_atomically
 
@@ -140,6 +141,8 @@ def _train(
     model.to(processes.device)
     if recipe.train.channels_last:
         model.network.to(memory_format=torch.channels_last)
+    if recipe.train.precision == "bf16" and processes.device.type == "cpu":
+        convert_slow_layers(model.network)
     state = TrainingState(model.network, recipe, processes.device)
     if checkpoint is not None:
         notes += state.restore(checkpoint["training"], processes) + _changes(checkpoint["training"]["recipe"], recipe)
