@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -25,8 +27,13 @@ class ClassTotals(nn.Module):
         super().__init__()
         self.register_buffer("totals", torch.zeros(num_classes, columns, dtype=dtype))
 
-    def add(self, values: Tensor) -> None:
-        """Add the values (C,R) of a training step, summed over all processes; those that are not finite count as 0."""
+    def add(self, values: Tensor, reduce: Callable[[Tensor], Tensor] = sum_over_ranks) -> None:
+        """Add the values (C,R) of a training step; those that are not finite count as 0.
+
+        Args:
+            reduce: from the values of this process to those of all; ``mean_over_ranks`` for values that are divided by
+                a normalizer, which is a mean over processes.
+        """
         if self.training and torch.is_grad_enabled():
-            new = sum_over_ranks(values.detach())
+            new = reduce(values.detach())
             self.totals += torch.where(new.isfinite(), new, 0).to(self.totals.dtype)

@@ -19,6 +19,7 @@ from torch.nn.functional import softplus
 
 from poise.criteria.class_totals import ClassTotals
 from poise.criteria.protocol import Targets
+from poise.distributed import mean_over_ranks
 from poise.protocols import LossWeights
 from poise.structures import Assignment, GroundTruth, Predictions
 
@@ -119,7 +120,7 @@ class EqualizedFocalCriterion:
             labels, weights, _ = self.targets(predictions, assignment, truth)
             columns = [(sizes[0] * part).flatten(0, 1) for part in (labels, 1 - labels)]
             gradients = torch.stack([weights.flatten().to(column.dtype) @ column for column in columns], 1)
-        self.gradients.add(gradients)
+        self.gradients.add(gradients, mean_over_ranks)
         return losses
 
     def targets(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> Targets:
