@@ -56,7 +56,9 @@ def main() -> None:
                 found.append(step(network, pixels, precision))
         before, after, single = (1000 * min(found[1:]) for found in times)
         print(f"| {name} | {before:.0f} | {after:.0f} | {single:.0f} | {before / after:.2f} |", flush=True)
-        rows.append({"case": name, "bfloat16_ms": before, "converted_ms": after, "float32_ms": single, "ratio": before / after})
+        rows.append(
+            {"case": name, "bfloat16_ms": before, "converted_ms": after, "float32_ms": single, "ratio": before / after}
+        )
     record.write(args.json, "mobile_backbones", args, rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import mean, stdev
 
 import numpy as np
@@ -36,8 +37,11 @@ def slow_atss(
     objects: list[Box],
     topk: int,
     similar: Callable[[Box, Box], float] = overlap,
+    floor: float = 0.0,
+    cover: bool = False,
 ) -> list[int]:
     best: list[tuple[float, int]] = [(-1.0, -1)] * len(anchors)
+    seen: list[list[tuple[float, int]]] = []
     for g, box in enumerate(objects):
         middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         candidates: list[int] = []
@@ -54,12 +58,25 @@ def slow_atss(
             start += size
         overlaps = [similar(anchors[n], box) for n in candidates]
         threshold = mean(overlaps) + stdev(overlaps)
+        whole = grown(box, floor) if floor else box
         for n, value in zip(candidates, overlaps, strict=True):
             x, y = (anchors[n][0] + anchors[n][2]) / 2, (anchors[n][1] + anchors[n][3]) / 2
-            inside = min(x - box[0], y - box[1], box[2] - x, box[3] - y) > 0.01
+            inside = min(x - whole[0], y - whole[1], whole[2] - x, whole[3] - y) > 0.01
             if inside and value >= threshold and value > best[n][0]:
                 best[n] = (value, g)
-    return [g for _, g in best]
+        seen.append(list(zip(overlaps, candidates, strict=True)))
+    owners = [g for _, g in best]
+    if cover:
+        wanted: dict[int, tuple[float, int]] = {}
+        for g, pairs in enumerate(seen):
+            free = [(value, -k) for k, (value, n) in enumerate(pairs) if owners[n] < 0 and value > 0]
+            if g not in owners and free:
+                value, k = max(free)
+                n = pairs[-k][1]
+                wanted[n] = max(wanted.get(n, (0.0, 0)), (value, -g))
+        for n, (_, g) in wanted.items():
+            owners[n] = -g
+    return owners
 
 
 def slow_fcos(
@@ -119,6 +136,24 @@ def test_atss(seed: int) -> None:
             predictions.priors.boxes[0].tolist(), predictions.priors.level_sizes, objects_of(truth, i), 5
         )
         assert codes(found, i) == wanted
+
+
+@pytest.mark.parametrize("cover", [False, True])
+@pytest.mark.parametrize("floor", [0.0, 16.0])
+def test_atss_for_small_objects(floor: float, cover: bool) -> None:
+    truth = truth_of([0, 1, 30], 3)
+    boxes = truth.boxes.clone()
+    boxes[..., 2:] = boxes[..., :2] + (boxes[..., 2:] - boxes[..., :2]).clamp(max=9)  # most contain no center
+    truth = replace(truth, boxes=boxes)
+    predictions = predictions_of(Predictions, 3, 3, square_anchors(STRIDES, 4.0))
+    found, priors = ATSS(topk=5, floor=floor, cover=cover)(predictions, truth), predictions.priors
+    wanted = [
+        slow_atss(priors.boxes[0].tolist(), priors.level_sizes, objects_of(truth, i), 5, floor=floor, cover=cover)
+        for i in range(3)
+    ]
+    assert [codes(found, i) for i in range(3)] == wanted
+    without = [set(range(int(truth.valid[i].sum()))) - set(wanted[i]) for i in range(3)]
+    assert bool(without[2]) == (not cover)
 
 
 @pytest.mark.parametrize("similarity", [NWD(20.0), SimD(), GCD()], ids=str)

@@ -47,6 +47,7 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
     "atss": (ATSS(5), QualityPredictions, None),
     "max_iou": (MaxIoU(0.4, 0.3), Predictions, None),
     "atss_simd": (ATSS(5, similarity=SimD()), QualityPredictions, None),
+    "atss_covered": (ATSS(3, floor=16.0, cover=True), QualityPredictions, None),
     "max_iou_nwd": (MaxIoU(0.4, 0.3, similarity=NWD(20.0)), Predictions, None),
     "center_region_floor": (CenterRegion(1.5, (24, 60), floor=24.0), Predictions, POINTS),
     "task_aligned_gcd": (TaskAligned(similarity=GCD(), floor=24.0), QualityPredictions, None),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.boxes import distance_inside, iou
-from poise.pairwise import highest_value_wins, nearest_per_level, only_finite
+from poise.boxes import distance_inside, iou, with_least_sides
+from poise.pairwise import BestObject, highest_value_wins, nearest_per_level, only_finite
 from poise.similarities import Similarity
 from poise.structures import Assignment, GroundTruth, Predictions
 
@@ -32,10 +32,14 @@ class ATSS:
     inside: float = 0.01  # px: least distance of a positive's center from the sides of the object
     divisor: int = 32  # images are padded to a multiple of it
     similarity: Similarity | None = None  # in place of the IoU (``poise.similarities``)
+    cover: bool = False  # give each object without a positive its best free candidate (``cover_objects``)
+    floor: float = 0.0  # px: in the test of "inside", shorter sides grow to it (STAL of YOLO26: 16)
 
     def __post_init__(self) -> None:
         if self.topk < 1:
             raise ValueError(f"ATSS(topk={self.topk}): at least one candidate a level is needed")
+        if self.floor < 0:
+            raise ValueError(f"ATSS(floor={self.floor}): the floor is not negative")
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, truth: GroundTruth) -> Assignment:
@@ -45,9 +49,12 @@ class ATSS:
         candidate = usable & truth.valid[..., None]
         overlap = (self.similarity or iou)(priors.boxes[0].float()[index], objects)  # line 7
         threshold = mean_plus_deviation(overlap, candidate)  # lines 8-10
-        centers_inside = distance_inside(priors.centers[0].float()[index], objects) > self.inside
+        grown = objects if self.floor == 0 else with_least_sides(objects, self.floor)
+        centers_inside = distance_inside(priors.centers[0].float()[index], grown) > self.inside
         positive = candidate & (overlap >= threshold[..., None]) & centers_inside  # lines 11-15
         best = highest_value_wins(index, overlap, positive, len(priors.strides))
+        if self.cover:
+            best = cover_objects(best, index, overlap, candidate)
         return Assignment(best.index, only_finite(predictions, best.found), ~reachable, best.value.clamp(min=0))
 
 
@@ -57,3 +64,27 @@ def mean_plus_deviation(overlap: Tensor, candidate: Tensor) -> Tensor:
     mean = (overlap * candidate).sum(2) / number
     variance = ((overlap - mean[..., None]).square() * candidate).sum(2) / (number - 1)
     return mean + variance.sqrt()
+
+
+def cover_objects(best: BestObject, index: Tensor, overlap: Tensor, candidate: Tensor) -> BestObject:
+    """Give objects without a positive one each: their candidate with the highest overlap that no object has.
+
+    Of equal overlaps, as of anchors that contain the object, the first candidate is taken, which is the nearest. Where
+    several such objects want one prior, the highest overlap wins and the others stay without.
+
+    Args:
+        best: the object of each of the N priors so far.
+        index: (B,G,K) int64 into N, the candidates of each object, those of a level from the nearest on.
+        overlap: (B,G,K) of the candidates, above 0 where a candidate may be taken.
+        candidate: (B,G,K) bool.
+    """
+    objects = index.shape[1]
+    owner = torch.where(best.found, best.index, objects)  # (B,N)
+    covered = owner.new_zeros(len(owner), objects + 1, dtype=torch.bool).scatter(1, owner, True)[:, :objects, None]
+    taken = best.found.gather(1, index.flatten(1)).view_as(index)
+    free = candidate & ~covered & ~taken & (overlap > 0)
+    value = torch.where(free, overlap, -torch.inf).amax(2, keepdim=True)
+    number = torch.arange(index.shape[2], device=index.device)
+    first = torch.where(free & (overlap == value), number, index.shape[2] - 1).amin(2, keepdim=True)
+    added = highest_value_wins(index.gather(2, first), value, value > -torch.inf, best.value.shape[1])
+    return BestObject(torch.maximum(best.value, added.value), torch.where(added.found, added.index, best.index))

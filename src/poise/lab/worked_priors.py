@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from poise.assign import ATSS, CenterRegion, Fovea, MaxIoU
-from poise.assign.atss import mean_plus_deviation
+from poise.assign.atss import cover_objects, mean_plus_deviation
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
 from poise.boxes import area, distance_inside, distance_inside_center, iou, pairwise_iof, with_least_sides
@@ -42,21 +42,31 @@ def atss_steps(assigner: ATSS, note: Notebook, own: Assignment) -> Outcome:
         "M",
         mean_plus_deviation(overlap, candidate),
     )
-    centers = distance_inside(priors.centers[0].float()[index], note.boxes) > assigner.inside
+    grown = with_least_sides(note.boxes, assigner.floor)
+    centers = distance_inside(priors.centers[0].float()[index], grown) > assigner.inside
     note.add(
         "center inside",
-        "center of the candidate inside the object",
+        "center of the candidate inside the object"
+        + (f", sides at least {assigner.floor:g} px" * bool(assigner.floor)),
         f"min(l, t, r, b) > {assigner.inside:g} px",
         "MK",
         centers,
     )
     positive = candidate & (overlap >= threshold[..., None]) & centers
     best = highest_value_wins(index, overlap, positive, len(priors.strides))
+    before = best
+    if assigner.cover:
+        best = cover_objects(best, index, overlap, candidate)
     overlap = similarity_of(assigner.similarity, priors.boxes.float()[:, None], note.boxes)
     note.pairs("IoU", f"{word} of anchor and object", f"{word}(a, g)", overlap)
     dense = scatter_mask(index, candidate, note)
     note.pairs("candidate", "one of the object's candidates", "nearest on its level", dense)
     taken = scatter_mask(index, positive, note)
+    if assigner.cover:
+        number = torch.arange(note.boxes.shape[1])[:, None]
+        added = (best.index[:, None] == number) & (best.found & ~before.found)[:, None]
+        note.pairs("added", "given to an object without a positive", "its free candidate with the highest IoU", added)
+        taken = taken | added
     note.pairs("taken", "positive before conflicts", "IoU ≥ threshold and center inside", taken)
     about = "Candidates are the nearest anchors of each level; positive from mean + standard deviation of their IoU on."
     return Outcome(

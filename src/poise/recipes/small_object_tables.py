@@ -55,6 +55,21 @@ SMALL_OBJECT_TABLES: dict[str, ArticleTable] = {
             }
         ),
     ),
+    "covered_objects": ArticleTable(
+        "ATSS with a floor of the sides, and with a positive for every object, on ATSS and VarifocalNet",
+        "atss_r18_fpn",
+        rows(
+            {
+                f"{title}{f', {change}' if change else ''}": {"model.name": model, **options(assigner=assigner)}
+                for title, model in {"ATSS": "atss_r18_fpn", "VarifocalNet": "vfnet_r18_fpn"}.items()
+                for change, assigner in {
+                    "": "atss",
+                    "floor 16 px": "atss(floor=16.0)",
+                    "covered": "atss(floor=16.0, cover=True)",
+                }.items()
+            }
+        ),
+    ),
     "rf_assigner": ArticleTable(
         "RFAssigner against dual weighting, on DW's head",
         "dw_r18_fpn",
