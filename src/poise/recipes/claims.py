@@ -101,7 +101,7 @@ def claims_co_detr() -> Recipe:
 
 
 def dense_schemes() -> Ablation:
-    """The schemes of the first claim: DW, VarifocalNet, ATSS and FCOS, and five others."""
+    """The schemes of the first claim: DW, VarifocalNet, ATSS and FCOS, five others, and covered ATSS."""
     names = {
         "DW": "dw",
         "VarifocalNet": "vfnet",
@@ -117,6 +117,9 @@ def dense_schemes() -> Ablation:
     for title in ("DW", "VarifocalNet"):
         off = {"model.name": f"{names[title]}_r18_fpn", "model.options.refine": False}
         rows.append(Variant(f"{title}, no refinement", off))
+    for title in ("ATSS", "VarifocalNet"):
+        covered = {"model.name": f"{names[title]}_r18_fpn", "model.options.assigner": "atss(floor=16.0, cover=True)"}
+        rows.append(Variant(f"{title}, covered", covered))
     return Ablation(tuple(rows), (0, 1, 2))
 
 
