@@ -125,6 +125,20 @@ def with_weights(criterion: LossFunction | WeighsLosses | None) -> WeighsLosses 
     return criterion if isinstance(criterion, WeighsLosses) else None
 
 
+@runtime_checkable
+class TracksClasses(Protocol):
+    """Weights the classes of its loss, by what they have received so far, which the assignment lab shows."""
+
+    def class_statistics(self) -> dict[str, Tensor]:
+        """Return what was accumulated for each class and the weights that follow from it, (C,) each, by name."""
+        ...
+
+
+def class_statistics(criterion: object) -> dict[str, Tensor]:
+    """Return the class statistics of a criterion; an empty dict of one that tracks none."""
+    return criterion.class_statistics() if isinstance(criterion, TracksClasses) else {}
+
+
 class Branch(Protocol):
     """A head (or two stages) with assigner, criterion and post-processing, on a pyramid of maps."""
 

@@ -112,7 +112,9 @@ def test_seesaw(p: float, q: float) -> None:
         literal.append(total / len(sampled))
     criterion = SeesawCriterion(RegionCriterion(DeltaCoder()), Seesaw(p, q), ClassTotals(CLASSES, 1, torch.int64))
     assert_steps(criterion, ObjectnessRegionPredictions, literal)
-    assert criterion.counts.totals[:, 0].tolist() == counts
+    shown = criterion.class_statistics()
+    assert shown["samples"].tolist() == criterion.counts.totals[:, 0].tolist() == counts
+    assert shown["mitigation_factor"].tolist() == pytest.approx([(max(n, 1) / max(counts)) ** p for n in counts])
 
 
 def test_equalization_v2() -> None:
@@ -138,6 +140,12 @@ def test_equalization_v2() -> None:
     assert_steps(criterion, SigmoidRegionPredictions, literal)
     expected = [list(pair) for pair in zip(positive, negative, strict=True)]
     torch.testing.assert_close(totals.totals, torch.tensor(expected))
+    lowered = [sigmoid(gamma * (positive[c] / negative[c] - mu)) for c in range(CLASSES)]
+    shown = criterion.class_statistics()
+    assert shown["positive_gradient"].tolist() == pytest.approx(positive)
+    assert shown["negative_gradient"].tolist() == pytest.approx(negative)
+    assert shown["negative_factor"].tolist() == pytest.approx(lowered)
+    assert shown["positive_factor"].tolist() == pytest.approx([1 + alpha * (1 - one) for one in lowered])
     weights = criterion.weights(predictions_of(SigmoidRegionPredictions, 0), assignment_of(0, 3), truth_of(STEPS[0]))
     counted = int((~assignment_of(0, 3).ignored).sum())
     raised, down = loss.class_weights(totals.totals)
@@ -180,6 +188,11 @@ def test_equalized_focal() -> None:
             (positive if own else negative)[c] += abs(float(gradient[i, n, c]))
         expected = [list(pair) for pair in zip(positive, negative, strict=True)]
         torch.testing.assert_close(totals.totals, torch.tensor(expected))
+    expected_focus = [gamma + scale * (1 - min(1.0, positive[c] / negative[c])) for c in range(CLASSES)]
+    shown = criterion.class_statistics()
+    assert shown["positive_gradient"].tolist() == pytest.approx(positive)
+    assert shown["focusing_factor"].tolist() == pytest.approx(expected_focus)
+    assert shown["loss_factor"].tolist() == pytest.approx([one / gamma for one in expected_focus])
     counted = criterion.weights(predictions, assignment, truth)
     assert bool((counted.positive.amax(2) > 0).eq(assignment.positive).all())
 

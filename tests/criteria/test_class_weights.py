@@ -14,6 +14,7 @@ from poise.criteria.class_weights import ClassWeighted, scale_gradient, with_cla
 from poise.engine.batch_size import forward_and_backward, generated_batch
 from poise.engine.model import class_weights, weight_classes
 from poise.losses import masked_sum
+from poise.protocols import class_statistics
 from poise.structures import Assignment, GroundTruth, Progress, QueryPredictions, RegionPredictions
 
 WEIGHTS = torch.tensor([0.5, 3.0, 0.0])
@@ -61,6 +62,7 @@ def test_sigmoid_losses_weight_the_terms_of_a_class() -> None:
     own, reported = (one.weights(queries(logits), assignment, truth) for one in (criterion, weighted))
     assert torch.allclose(reported.positive, own.positive * WEIGHTS)
     assert torch.equal(reported.regression, own.regression)
+    assert class_statistics(criterion) == {} and class_statistics(weighted) == {"class_weight": WEIGHTS}
 
 
 def test_a_softmax_weights_regions_by_their_class() -> None:

@@ -87,6 +87,33 @@ def test_supervision_equals_a_count_of_the_assignment() -> None:
     assert len(rows) == 4 and rows[1].startswith("atss,dense,0,0,disc,")
 
 
+def test_weights_and_statistics_of_classes() -> None:
+    """The model's classes 0 and 2 are those of the data with the numbers 2 and 0; class 1 is none."""
+    torch.manual_seed(0)
+    options = {"image_size": 96, "channels": 32, "depth": 1, "class_balance": "equalized_focal"}
+    model = create_model("retinanet_r18_fpn", 3, **options).eval()
+    totals = model.network.branch.class_totals.totals
+    totals.copy_(torch.tensor([[1.0, 4.0], [2.0, 2.0], [9.0, 3.0]]))
+    one = sample_image(labels=np.array([0, 2, 2]))
+    result = Method("efl", model, (2, -1, 0)).explain(one)
+    stage, found = result.stages["dense"], Supervision()
+    for _ in range(2):
+        found.add(stage, result.scale, one.labels, result.classes.tolist())
+    numbers = found.to_dict(["disc", "square", "ring"])["by_class"]
+    assert set(numbers) == {"disc", "ring"} and numbers["ring"]["objects"] == 4
+    assert numbers["disc"]["positives"] == 2 * int((stage.index == 0).sum()) > 0
+    for name, label, focus in (("disc", 2, 2.0), ("ring", 0, 2.0 + 8 * (1 - 1 / 4))):
+        weights = stage.weights
+        assert numbers[name]["negative_weight"] == pytest.approx(2 * float(weights.negative[..., label].sum()))
+        assert numbers[name]["positive_weight"] == pytest.approx(2 * float(weights.positive[..., label].sum()))
+        assert numbers[name]["positive_gradient"] == totals[label, 0] and numbers[name]["focusing_factor"] == focus
+    assert set(found.classes) == {0, 2}, "without objects of an image too"
+    found.add(
+        replace(stage, truth=replace(stage.truth, labels=stage.truth.labels * 0)), result.scale, one.labels, (2, -1, 0)
+    )
+    assert "negative_weight" not in found.to_dict()["by_class"]["2"], "one class for all objects"
+
+
 def test_agreement_of_assigners_on_the_same_predictions() -> None:
     one, first = sample_image(), method()
     second = with_assigner(first, "task_aligned")

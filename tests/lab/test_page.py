@@ -90,6 +90,9 @@ def test_the_page_shows_heat_maps_lists_and_numbers(browser: Browser, tmp_path: 
     assert headings[1] == f"assigner task_aligned on the predictions of {headings[0]}"
     assert "w pos: positive weight" in browser.run("document.querySelector('figcaption').textContent")
     assert "ambiguous positive" in browser.run("document.getElementById('key').innerText")
+    table = "[...document.querySelectorAll('#charts .scroll tr')].map((row) => row.innerText.split('\\t'))"
+    heading, first, *_ = browser.run(table)
+    assert heading[:3] == ["class", "method", "objects"] and int(first[2]) > 0 and float(first[7]) > 0
     assert "Agreement" in browser.run("document.getElementById('charts').textContent")
     assert browser.run("document.images.length") == 0  # the class's name is text, not markup
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from poise.criteria.region import ProposalCriterion
-from poise.protocols import Criterion, LossWeights
+from poise.protocols import Criterion, LossWeights, class_statistics
 from poise.structures import GroundTruth, RegionPredictions, SwitchAtEpoch
 
 
@@ -74,6 +74,10 @@ class ClassWeighted:
         own, factor = self.criterion.weights(predictions, assignment, truth), self._on(predictions.logits)
         pairs = None if own.pairs is None else own.pairs * factor[truth.labels][:, None]
         return replace(own, positive=own.positive * factor, negative=own.negative * factor, pairs=pairs)
+
+    def class_statistics(self) -> dict[str, Tensor]:
+        """Return the weight of each class, and what the criterion tracks itself."""
+        return {**class_statistics(self.criterion), "class_weight": self.class_weights}
 
     def _weighted(self, predictions: Any, assignment: Any, truth: GroundTruth) -> Any:
         factor = self._on(predictions.logits)

@@ -79,6 +79,17 @@ class EqualizationV2Criterion:
         background = counted * assignment.negative
         return LossWeights(counted[..., None] * labels * raised, negative, targets.box_weights, background)
 
+    def class_statistics(self) -> dict[str, Tensor]:
+        """Return the accumulated gradients of each class, and the weights of its positives and negatives."""
+        positive, negative = self.gradients.totals.unbind(1)
+        raised, lowered = self.loss.class_weights(self.gradients.totals)
+        return {
+            "positive_gradient": positive,
+            "negative_gradient": negative,
+            "positive_factor": raised,
+            "negative_factor": lowered,
+        }
+
     def class_loss(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
         """Return the class loss of each region (B,S), by which online hard example mining ranks."""
         targets = assignment.class_targets(truth, predictions.logits.shape[2]).to(predictions.logits.dtype)

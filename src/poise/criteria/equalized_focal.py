@@ -131,6 +131,17 @@ class EqualizedFocalCriterion:
         """Return how much each prior counts in the losses."""
         return self._with([]).weights(predictions, assignment, truth)
 
+    def class_statistics(self) -> dict[str, Tensor]:
+        """Return the accumulated gradients of each class, gamma_c, and the weight gamma_c / gamma."""
+        positive, negative = self.gradients.totals.unbind(1)
+        focus = self.gamma + self.loss.added_focus(self.gradients.totals)
+        return {
+            "positive_gradient": positive,
+            "negative_gradient": negative,
+            "focusing_factor": focus,
+            "loss_factor": focus / self.gamma,
+        }
+
     def _with(self, sizes: list[Tensor]) -> FocalCriterion:
         """Return the criterion with this loss, which appends the absolute derivatives (B,N,C) to ``sizes``."""
         focus = self.loss.added_focus(self.gradients.totals)

@@ -82,6 +82,12 @@ class SeesawCriterion:
         """Return how much each region counts, without the factors, which change logits and no weights."""
         return self.criterion.weights(predictions, assignment, truth)
 
+    def class_statistics(self) -> dict[str, Tensor]:
+        """Return the samples of each class, and its mitigation factor for objects of the most frequent class."""
+        counts = self.counts.totals[:, 0]
+        count = counts.clamp(min=1).double()
+        return {"samples": counts, "mitigation_factor": (count / count.max()) ** self.loss.p}
+
     def class_loss(self, predictions: RegionPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
         """Return the class loss of each region (B,S), by which online hard example mining ranks."""
         labels, logits = assignment.labels(truth), predictions.logits

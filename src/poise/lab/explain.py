@@ -13,8 +13,8 @@ queries), **G** padded objects, **C** classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from poise.detection_model import DetectionModel, Target, check_targets
 from poise.lab.views import ImageView, ObjectView
 from poise.pairwise import sum_by_class
-from poise.protocols import LossWeights, WeighsLosses, with_weights
+from poise.protocols import LossWeights, WeighsLosses, class_statistics, with_weights
 from poise.structures import (
     Assignment,
     Batch,
@@ -53,6 +53,7 @@ class Stage:
     index: Tensor  # (B,N) int64: the object that each prior is assigned to (of several the heaviest), -1: none
     in_loss: Tensor  # (B,N) bool: priors that enter the loss (sampled, not ignored)
     truth: GroundTruth
+    class_statistics: Mapping[str, Tensor] = field(default_factory=dict)  # (C,) each, of losses for rare classes
 
     @property
     def positive(self) -> Tensor:
@@ -89,7 +90,8 @@ class Stage:
         """A copy on the CPU."""
         parts = {f.name: map_tensors(getattr(self, f.name), Tensor.cpu) for f in fields(self)}
         weights = {f.name: map_tensors(getattr(self.weights, f.name), Tensor.cpu) for f in fields(self.weights)}
-        return replace(self, **{**parts, "weights": LossWeights(**weights)})
+        statistics = {name: value.cpu() for name, value in self.class_statistics.items()}
+        return replace(self, **{**parts, "weights": LossWeights(**weights), "class_statistics": statistics})
 
     def image_view(self, image: int) -> ImageView:
         """The priors of one image and its objects."""
@@ -244,7 +246,8 @@ def _stage(name: str, match: Match, criterion: WeighsLosses, truth: GroundTruth)
         hard = replace(hard, positive=hard.positive & in_loss)
     index = torch.where(hard.positive, hard.index, -1)
     weights = weights.times(match.loss_factor)
-    return Stage(name, predictions.priors, predictions, weights, index, in_loss, truth)
+    statistics = class_statistics(criterion)
+    return Stage(name, predictions.priors, predictions, weights, index, in_loss, truth, statistics)
 
 
 def _scatter_samples(values: Tensor, index: Tensor, count: int) -> Tensor:

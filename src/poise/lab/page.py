@@ -60,7 +60,9 @@ class LabPage:
         self.without_weights |= {method: None for method, one in results.items() if one.unit_weights}
         for method, one in results.items():
             for name, stage in one.stages.items():
-                self.supervision.setdefault((method, name), Supervision()).add(stage, one.scale, image.labels)
+                self.supervision.setdefault((method, name), Supervision()).add(
+                    stage, one.scale, image.labels, one.classes.tolist()
+                )
         for name in dict.fromkeys(name for one in results.values() for name in one.stages):
             stages = {method: one.stages[name] for method, one in results.items() if name in one.stages}
             self.agreement.setdefault(name, AssignmentAgreement()).add(stages)

@@ -43,14 +43,18 @@ class Supervision:
         default_factory=lambda: np.zeros((2, 10))
     )  # number and weight of negatives by IoU of the predicted box (regions, queries: of the prior)
     score_iou: list[np.ndarray] = field(default_factory=list)  # scores and IoU of positives, (2,n)
+    classes: dict[int, dict[str, float]] = field(default_factory=dict)  # by data set class: sums and running statistics
+    class_agnostic: bool = False  # the stage has one class for all objects
 
-    def add(self, stage: Stage, scale: np.ndarray, labels: np.ndarray) -> None:
+    def add(self, stage: Stage, scale: np.ndarray, labels: np.ndarray, classes: Sequence[int] = ()) -> None:
         """Add one image.
 
         Args:
             stage: a batch of this image alone, on the CPU.
             scale: (4,) factor from its boxes to pixels of the image.
             labels: (n,) data set class of each object.
+            classes: data set class of each class of the model, -1: none; by default there are no negative weights of
+                classes.
         """
         view, image = stage.image_view(0), self.images
         factor = torch.as_tensor(scale, dtype=view.objects.dtype)
@@ -67,11 +71,28 @@ class Supervision:
             self.score_iou.append(torch.stack((one.score, one.iou))[:, one.assigned].numpy())
             self._count_strides(stage, one.assigned)
         positive = num_objects > 0
+        self._add_classes(stage, labels, classes)
         self.images += 1
         self.positives += int(positive.sum())
         self.ambiguous += int((positive & (view.objects_at_center > 1)).sum())
         self.multi_object += int((num_objects > 1).sum())
         self._count_weights(stage, positive)
+
+    def _add_classes(self, stage: Stage, labels: np.ndarray, classes: Sequence[int]) -> None:
+        objects = stage.truth.valid[0].nonzero().flatten().tolist()
+        own = stage.truth.labels[0].tolist()
+        self.class_agnostic |= stage.weights.negative.shape[2] != len(classes)
+        self.class_agnostic |= any(classes[own[number]] != labels[number] for number in objects if classes)
+        if self.class_agnostic:
+            self.classes.clear()
+            return
+        negative = stage.weights.negative[0].double().sum(0).tolist()
+        statistics = {name: values.tolist() for name, values in stage.class_statistics.items()}
+        for number, label in enumerate(classes):
+            if label >= 0:
+                one = self.classes.setdefault(int(label), {"negative_weight": 0.0})
+                one["negative_weight"] += negative[number]
+                one |= {name: values[number] for name, values in statistics.items()}
 
     def _count_strides(self, stage: Stage, assigned: Tensor) -> None:
         strides, counts = stage.priors.strides[assigned].unique(return_counts=True)
@@ -114,8 +135,8 @@ class Supervision:
         }
         labels = objects["label"].astype(int)
         classes = {
-            _class_name(label, class_names): _group(objects, labels == label, total)
-            for label in np.unique(labels).tolist()
+            _class_name(label, class_names): _group(objects, labels == label, total) | self.classes.get(label, {})
+            for label in np.union1d(labels, list(self.classes)).astype(int).tolist()
         }
         return {
             "images": self.images,
@@ -236,6 +257,8 @@ def _overlap(first: Stage, second: Stage) -> tuple[float, float, float, float]:
 def _group(objects: Mapping[str, np.ndarray], mask: np.ndarray, total: float) -> dict[str, object]:
     return {
         "objects": int(mask.sum()),
+        "positives": int(objects["positives"][mask].sum()),
+        "positive_weight": float(objects["weight"][mask].sum()),
         "weight_fraction": float(objects["weight"][mask].sum()) / total,
         "positives_per_object": _mean(objects["positives"][mask]),
         "without_positive": int((objects["positives"][mask] == 0).sum()),

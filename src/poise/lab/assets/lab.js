@@ -542,6 +542,26 @@ function summary(stages) {
   for (const stage of stages) { const line = make("tr", body); for (const value of Object.values(columns)) make("td", line, value(stage)); }
 }
 
+// A row for each class of each method; the statistics of losses for rare classes are columns of their own.
+function classTable(stages) {
+  const MOST = 200, all = Object.entries(stages[0].by_class).sort((a, b) => b[1].objects - a[1].objects).map(([name]) => name);
+  const own = ["objects", "positives", "positives_per_object", "without_positive", "positive_weight", "negative_weight"];
+  const rows = all.slice(0, MOST).flatMap((name) => stages.map((stage) => [name, stage.method, stage.by_class[name] || {}]));
+  const others = [...new Set(rows.flatMap(([, , row]) => Object.keys(row)))].filter((name) => ![...own, "weight_fraction"].includes(name));
+  const root = card("Classes", null, true), box = make("div", root, null, { class: "scroll", style: "max-height: 24rem; overflow-y: auto" });
+  const lines = make("table", box), head = make("tr", make("thead", lines)), body = make("tbody", lines);
+  for (const name of ["class", "method", ...own, "negative / positive weight", ...others]) make("th", head, name.replaceAll("_", " "));
+  for (const [name, method, row] of rows) {
+    const line = make("tr", body), cell = (value) => make("td", line, value === undefined || !isFinite(value) ? "-" : Number.isInteger(value) ? value : digits(value));
+    make("td", line, name);
+    make("td", line, method);
+    for (const column of own) cell(row[column]);
+    cell(row.negative_weight / row.positive_weight);
+    for (const column of others) cell(row[column]);
+  }
+  if (all.length > MOST) make("p", root, `The ${MOST} classes with the most objects of ${all.length}; poise lab stats writes all.`, { class: "quiet" });
+}
+
 function agreement(pairs) {
   if (data.methods.length < 2) return;
   if (!pairs.length) return make("p", card("Agreement", null, true), "No two methods have the same priors in this stage, so their positives cannot be compared.", { class: "quiet" });
@@ -556,6 +576,7 @@ function statistics() {
   $("charts").replaceChildren();
   if (!stages.length) return;
   summary(stages);
+  classTable(stages);
   agreement(data.agreement[state.stage] || []);
   const most = Math.max(1, ...stages.flatMap((stage) => stage.points.map((p) => p[1])));
   const sizeOf = (size) => Math.min(1, Math.log2(Math.max(size, 4) / 4) / 8), high = (count) => Math.log1p(count) / Math.log1p(most);
