@@ -73,6 +73,8 @@ SEEN = {
     "without_positive": "objects without",
     "entropy": "entropy of weights",
     "score_iou_correlation": "score-IoU correlation",
+    "churn": "churn",
+    "contrast": "contrast",
 }
 
 
@@ -183,6 +185,8 @@ def claim_rows(claim: Claim, results: Results) -> Iterator[str]:
         yield "|---|" + "---:|" * len(SEEN)
         for variant in variants:
             yield from _seen_row(variant, [result for _, result in finals(claim, variant, data, results).values()])
+        if claim.number == 5:
+            yield from _first_steps(claim, data, results)
         yield f"\nValidation AP of the rates that were tried on {data}:\n"
         yield "| scheme | " + " | ".join(f"{rate:g}" for rate in claim.rates) + " |"
         yield "|---|" + "---:|" * len(claim.rates)
@@ -205,12 +209,28 @@ def _row(claim: Claim, variant: str, data: str, results: Results) -> str:
 
 
 def _seen_row(variant: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What the lab saw, of the stage that is looked at first; no row where it saw nothing."""
-    stages = [key.rpartition("/")[0] for run in runs for key in run["lab"]]
+    """What the lab saw, of the stage that is looked at first, and the encoder's contrast; no row without numbers."""
+    stages = [key.rpartition("/")[0] for run in runs for key in run["lab"] if not key.endswith("/contrast")]
     if stages:
-        values = [[run["lab"].get(f"{stages[0]}/{name}") for run in runs] for name in SEEN]
+        keys = [f"{'encoder' if name == 'contrast' else stages[0]}/{name}" for name in SEEN]
+        values = [[run["lab"].get(key) for run in runs] for key in keys]
         known = [[value for value in column if value is not None] for column in values]
         yield f"| {variant} | {' | '.join(f'{statistics.mean(c):.2f}' if c else '-' for c in known)} |"
+
+
+def _first_steps(claim: Claim, data: str, results: Results) -> Iterator[str]:
+    """The step at which each variant's validation AP first reaches what the plain detector ends with."""
+    plain = finals(claim, claim.compared[0], data, results)
+    if not plain:
+        return
+    goal = statistics.mean(result["val_ap"] for _, result in plain.values())
+    yield f"\nFirst validation at which the AP reaches {100 * goal:.1f}, where {claim.compared[0]} ends:\n"
+    yield "| scheme | step |\n|---|---:|"
+    for variant in claim.compared:
+        curves = [result["curve"] for _, result in finals(claim, variant, data, results).values()]
+        steps = [next((step for step, ap in curve if ap >= goal), None) for curve in curves]
+        if steps:
+            yield f"| {variant} | {', '.join('never' if step is None else str(step) for step in steps)} |"
 
 
 def _spread(values: Sequence[float]) -> str:

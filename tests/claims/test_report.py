@@ -83,6 +83,26 @@ def test_verdicts(finished: tuple[Path, dict[str, Any]]) -> None:
     assert len(names) == 6 and paired_interval(runs[:3], runs[3:]).verdict == "opposite"
 
 
+def test_the_step_at_which_the_plain_detectors_end_is_reached() -> None:
+    claim, curves_of = (
+        CLAIMS[[one.number for one in CLAIMS].index(5)],
+        ((0.1, 0.3), (0.35, 0.4), (0.2, 0.25), (0.1, 0.3)),
+    )
+    results: dict[str, Any] = {}
+    while runs := due(results, [claim]):
+        for run in runs:
+            curve = curves_of[claim.compared.index(run.variant)]
+            result = {"variant": run.variant, "data": run.data, "rate": run.rate, "cpu_minutes": 1.0, "steps": 20}
+            result |= {"val_ap": curve[-1], "epochs": run.epochs, "curve": [[10, curve[0]], [20, curve[1]]]}
+            lab = {"queries/churn": 0.25, "encoder/contrast": 0.75}
+            results[run.name] = result | {"test": dict.fromkeys(METRICS, 0.3), "lab": lab}
+    text = "\n".join(claim_rows(claim, results))
+    plain, one, two, twice = claim.compared
+    assert f"the AP reaches 30.0, where {plain} ends:" in text
+    assert f"| {plain} | 20 |\n| {one} | 10 |\n| {two} | never |\n| {twice} | 20 |" in text
+    assert f"| {plain} | - | - | - | - | - | - | - | 0.25 | 0.75 |" in text
+
+
 def test_an_interval_is_computed_again_where_its_matches_changed(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, results = finished
     first = intervals(folder, results, [CLAIM])
