@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from poise.assign import ATSS, OTA, RFLA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned
+from poise.assign import ATSS, OTA, RFLA, CenterRegion, DynamicSoftLabel, Fovea, MaxIoU, SimOTA, TaskAligned, TopScores
 from poise.assign.auto_assign import AutoAssign
 from poise.assign.center_priors import DistanceCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import BySize, DualWeighting, LinearIoU, NormalizedIoU, overlap_power
@@ -47,6 +47,7 @@ ASSIGNERS: dict[str, Callable[..., Assignment | PairWeights]] = {
     "hungarian_groups": Hungarian(groups=3, repeats=2),
     "hungarian_position": Hungarian(position_power=0.5),
     "hungarian_iou": Hungarian(iou_power=4.0),
+    "top_scores": TopScores(),
     "dual_weighting": DualWeighting(),
     "dual_weighting_article": DualWeighting(
         TopKCenterPrior(9), mu_total=5.0, location=overlap_power, negative_probability=LinearIoU()

@@ -14,6 +14,7 @@ from poise.assign.free_anchor import FreeAnchor
 from poise.assign.hungarian import Hungarian
 from poise.assign.paa import PAA
 from poise.assign.rep_points import FirstBoxOverlap
+from poise.assign.top_scores import TopScores
 from poise.boxes import DeltaCoder
 from poise.criteria import (
     AnchorCriterion,
@@ -118,6 +119,7 @@ CRITERIA = {
     "yolox_late": Case(YOLOXCriterion(DeltaCoder(), offset_weight=1.0), SimOTA(), JointDeltaPredictions),
     "set_prediction": Case(SetCriterion(), Hungarian(), QueryPredictions),
     "set_prediction_quality": Case(SetCriterion(quality_focal, iou_of_normalized_boxes), Hungarian(), QueryPredictions),
+    "set_prediction_per_object": Case(SetCriterion(per_object=True), TopScores(), QueryPredictions),
     "matchability": Case(SetCriterion(Matchability(detach_factor=False), MATCHED), Hungarian(), QueryPredictions),
     "atss_position_supervised": Case(
         CenternessCriterion(class_loss=PositionSupervised(), soft_label=matched_iou), ATSS(5), QualityPredictions

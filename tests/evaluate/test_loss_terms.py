@@ -22,6 +22,7 @@ TERMS = {
     "bbox1": "auxiliary head 1",
     "rpn_cls": "proposals",
     "cls_one2many": "one-to-many queries",
+    "d0.loss_iou_mixed": "one-to-many supervision",
 }
 
 

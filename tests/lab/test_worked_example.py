@@ -30,6 +30,7 @@ from poise.assign import (
     MaxIoU,
     SimOTA,
     TaskAligned,
+    TopScores,
 )
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
@@ -70,6 +71,7 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
     "auto_assign": (AutoAssign(), QualityPredictions, None),
     "free_anchor": (FreeAnchor(), QualityPredictions, None),
     "hungarian": (Hungarian(), QueryPredictions, None),
+    "top_scores": (TopScores(3, 0.2), QueryPredictions, None),
     "hungarian_groups": (Hungarian(groups=3, repeats=2), QueryPredictions, None),
 }
 

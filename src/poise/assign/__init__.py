@@ -14,6 +14,7 @@ from poise.assign.paa import PAA
 from poise.assign.rfla import RFLA
 from poise.assign.sim_ota import SimOTA
 from poise.assign.task_aligned import TaskAligned
+from poise.assign.top_scores import TopScores
 from poise.protocols import Assigner
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "RFLA",
     "SimOTA",
     "TaskAligned",
+    "TopScores",
 ]

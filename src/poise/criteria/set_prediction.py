@@ -45,6 +45,7 @@ class SetCriterion:
         giou_weight: weight of the GIoU loss.
         class_normalizer: from the number of positives of each layer (L,) to the divisors of the class losses; None:
             those of the box losses (``normalizer``).
+        per_object: divide by the number of objects instead of positives (one-to-many supervision of MS-DETR).
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
@@ -53,6 +54,7 @@ class SetCriterion:
     box_weight: float = 5.0
     giou_weight: float = 2.0
     class_normalizer: Callable[[Tensor], Tensor] | None = None
+    per_object: bool = False
 
     def __call__(self, predictions: QueryPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_bbox`` and ``loss_iou`` of one layer."""
@@ -98,7 +100,8 @@ class SetCriterion:
         """Return ``targets`` of stacked layers, given the normalized boxes (L*B,N,4) of the assigned objects."""
         soft_label = self.soft_label(predictions, assignment, normalized_boxes)
         class_targets = assignment.class_targets(truth, predictions.logits.shape[2], soft_label)
-        count, batch = assignment.positive.float().reshape(layers, -1).sum(1), len(class_targets) // layers
+        counted = truth.valid if self.per_object else assignment.positive
+        count, batch = counted.float().reshape(layers, -1).sum(1), len(class_targets) // layers
         divisor = normalizer(count)
         class_divisor = divisor if self.class_normalizer is None else self.class_normalizer(count)
         class_scale = (self.class_weight / class_divisor).repeat_interleave(batch)[:, None]

@@ -13,6 +13,7 @@ from poise.assign import Hungarian
 from poise.boxes import denormalize_boxes
 from poise.criteria import SetCriterion
 from poise.detectors.collaboration import Collaboration
+from poise.detectors.mixed_supervision import MATCH_NAME, MixedSupervision
 from poise.nn.transformer.denoising import ContrastiveDenoising
 from poise.nn.transformer.queries import (
     DecoderOutput,
@@ -74,6 +75,8 @@ class QueryDetector(nn.Module):
             of their own, as in the original. The results are equal up to rounding, with less memory and more time.
         recollect: decode with selective query recollection in training (SQR); every collected set of queries counts as
             a decoder layer of its own in the losses.
+        mixed_supervision: one-to-many supervision of the queries used at inference, of predictions that the decoder
+            makes for it in training (MS-DETR); None: none.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class QueryDetector(nn.Module):
         one_to_many: OneToManyMatching | None = None,
         one_pass: bool = True,
         recollect: bool = False,
+        mixed_supervision: MixedSupervision | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.tokenizer, self.encoder = backbone, neck, tokenizer, encoder
@@ -103,6 +107,7 @@ class QueryDetector(nn.Module):
         self.criterion, self.postprocess = criterion, postprocess
         self.num_inference_queries, self.query_groups = num_inference_queries, query_groups
         self.one_to_many, self.one_pass, self.recollect = one_to_many, one_pass, recollect
+        self.mixed_supervision = mixed_supervision
         self.use_assigner(assigner)
 
     def use_assigner(self, assigner: Hungarian) -> None:
@@ -155,10 +160,16 @@ class QueryDetector(nn.Module):
         """Return the decoder's output for each part of the supervised and auxiliary queries, then for the matched."""
         parts = [*supervised, *auxiliary] if self.one_pass else supervised
         joint, attention_mask = concatenate_with_mask(queries, parts, self.query_groups)
-        output = self.decoder(joint, memory, attention_mask, self.recollect)
         sizes = [*(part.groups.shape[1] for part in parts), queries.content.shape[1]]
+        if self.mixed_supervision is None:
+            output = self.decoder(joint, memory, attention_mask, self.recollect)
+        else:
+            first = sum(sizes[:-1])
+            used = slice(first, first + (self.num_inference_queries or sizes[-1]))
+            output = self.decoder(joint, memory, attention_mask, self.recollect, used)
         split = zip(output.logits.split(sizes, 2), output.boxes.split(sizes, 2), strict=True)
         *outputs, matched = (DecoderOutput(logits, boxes) for logits, boxes in split)
+        matched = replace(matched, one_to_many=output.one_to_many)
         own_passes = [] if self.one_pass else auxiliary
         for part in own_passes:
             outputs.append(self.decoder(part.queries, memory, part.attention_mask(), self.recollect))
@@ -219,6 +230,11 @@ class QueryDetector(nn.Module):
             references = part_queries.references
             step = self._layer_losses(output, references, truth, assignment, loss_names, names_of_matches)
             steps.append(step if weight == 1 else scale_output(step, weight))
+        if self.mixed_supervision is not None and (many := matched.one_to_many) is not None:
+            many_names = layer_loss_names(len(many.logits), "{}_mixed")
+            references = queries.references[:, : many.boxes.shape[2]]
+            criterion, matcher = self.mixed_supervision.criterion(self.criterion), self.mixed_supervision.assigner
+            steps.append(self._layer_losses(many, references, truth, matcher, many_names, [MATCH_NAME], criterion))
         return merge_outputs(steps)
 
     def _layer_losses(
@@ -229,8 +245,13 @@ class QueryDetector(nn.Module):
         assignment: Assignment | Matcher,
         loss_names: Sequence[str],
         match_names: Sequence[str],
+        criterion: SetCriterion | None = None,
     ) -> StepOutput:
-        """Return the losses of L layers, and the matches of the last ``len(match_names)`` layers."""
+        """Return the losses of L layers, and the matches of the last ``len(match_names)`` layers.
+
+        The ``criterion`` is the detector's, if None is given.
+        """
+        criterion = self.criterion if criterion is None else criterion
         layers = len(output.logits)
         predictions, truths = to_predictions(output, references, truth.sizes), truth.repeat(layers)
         matcher = assignment if callable(assignment) else None
@@ -239,10 +260,10 @@ class QueryDetector(nn.Module):
         else:
             masks = (assignment.index, assignment.positive, assignment.ignored, assignment.quality)
             assigned = Assignment(*(t.repeat(layers, 1) for t in masks))
-        losses = self.criterion.layer_losses(predictions, assigned, truths, loss_names)
+        losses = criterion.layer_losses(predictions, assigned, truths, loss_names)
         by_layer = split_layers(predictions, assigned, layers)[layers - len(match_names) :]
         matches = {
-            name: Match(layer_predictions, layer_assignment, criterion=self.criterion, truth=truth, assigner=matcher)
+            name: Match(layer_predictions, layer_assignment, criterion=criterion, truth=truth, assigner=matcher)
             for name, (layer_predictions, layer_assignment) in zip(match_names, by_layer, strict=True)
         }
         return StepOutput(losses, matches)

@@ -9,6 +9,7 @@ GROUPS = (  # the first pattern found in a term's name decides; group 1 of a pat
     (r"aux(\d+)$", "auxiliary queries {}"),
     (r"(?:cls|bbox|iou|centerness|dfl|qfl)(\d+)$", "auxiliary head {}"),
     (r"one2many", "one-to-many queries"),
+    (r"_mixed$", "one-to-many supervision"),
     (r"\bdn_", "denoising"),
     (r"\benc_", "encoder"),
     (r"\baux_", "assign guidance module"),

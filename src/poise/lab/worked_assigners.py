@@ -22,6 +22,7 @@ from poise.assign import (
     MaxIoU,
     SimOTA,
     TaskAligned,
+    TopScores,
 )
 from poise.assign.best_anchor import BestAnchor
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
@@ -45,6 +46,7 @@ STEPS: dict[type[Any], Steps] = {
     SimOTA: worked_costs.dynamic_k_steps,
     OTA: worked_costs.ota_steps,
     Hungarian: worked_costs.hungarian_steps,
+    TopScores: worked_costs.top_scores_steps,
     TaskAligned: worked_weights.task_aligned_steps,
     PAA: worked_weights.paa_steps,
     DualWeighting: worked_weights.dual_weighting_steps,

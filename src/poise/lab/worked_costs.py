@@ -1,4 +1,4 @@
-"""Steps of assigners that compare costs of pairs: dynamic soft labels, SimOTA, OTA and Hungarian matching."""
+"""Steps of assigners that compare pairs: dynamic soft labels, SimOTA, OTA, Hungarian matching and top scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from poise.assign import OTA, DynamicSoftLabel, Hungarian, SimOTA
+from poise.assign import OTA, DynamicSoftLabel, Hungarian, SimOTA, TopScores
 from poise.assign.dynamic_k import LARGEST, dynamic_k_of, inside_any
 from poise.assign.hungarian import cheapest_queries
 from poise.assign.ota import LEAST_IOU
@@ -182,3 +182,20 @@ def hungarian_steps(assigner: Hungarian, note: Notebook, own: Assignment) -> Out
         about = f"Every object is matched {assigner.repeats} times in each of {groups} groups, at the least total cost."
     candidate = cost.mT.isfinite()
     return Outcome(about, candidate, taken, index, positive, "cost", True, "a matching has no conflicts")
+
+
+def top_scores_steps(assigner: TopScores, note: Notebook, own: Assignment) -> Outcome:
+    """Scores of the pairs, the queries that each object takes, and the object of each query."""
+    score, overlap = assigner.scores(note.predictions, note.truth)
+    note.pairs("IoU", "IoU of predicted box and object", "IoU(b, g)", overlap)
+    alpha, threshold = assigner.alpha, assigner.threshold
+    note.pairs("score", "score of the pair", f"{alpha:g} · p + {1 - alpha:g} · IoU", score)
+    reached = note.pairs("reached", "score that is high enough", f"score ≥ {threshold:g}", score >= threshold)
+    value, query = smallest(-score, min(assigner.topk, score.shape[2]))
+    note.add("best queries", "queries with the highest scores", f"the {value.shape[2]} largest", "MK", query)
+    formula = f"one of the {assigner.topk} best with a score ≥ {threshold:g}, or the best"
+    taken = note.pairs("taken", "queries that the object takes", formula, assigner.taken(score))
+    best, index = score.where(taken, -torch.inf).max(1)
+    about = f"Each object takes its {assigner.topk} best queries with a score ≥ {threshold:g}, or its best one."
+    best_of = torch.zeros_like(taken).scatter(2, query, value < torch.inf)
+    return Outcome(about, reached | best_of, taken, index, best > -torch.inf, "score", rule="the highest score")

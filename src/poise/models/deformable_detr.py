@@ -57,6 +57,8 @@ def deformable_detr(
     training_queries: TrainingQueryOptions = TrainingQueryOptions(),
     auxiliary: AuxiliaryOptions = AuxiliaryOptions(auxiliary_heads=""),
     class_loss: str = "focal",
+    class_weight: float = 2.0,
+    cross_first: bool = False,
     recollect: bool = False,
     dropout: float = 0.1,
     max_detections: int = 100,
@@ -73,6 +75,8 @@ def deformable_detr(
         mixed: take only references and positions of selected queries from their boxes and learn the content.
         class_loss: ``focal`` with class targets of 1; ``quality_focal``, ``varifocal`` or a loss of matched labels such
             as ``matchability(gamma=1.5)`` with IoUs (docs/criteria.md).
+        class_weight: of the class loss; MS-DETR has 1.
+        cross_first: in decoder layers, cross-attention comes before self-attention (MS-DETR).
         recollect: in training each decoder layer also processes the queries that the layer before it received, as well
             as their own successors, with losses for all of them (SQR: Chen et al. 2023).
         max_detections: kept in each image.
@@ -84,9 +88,15 @@ def deformable_detr(
     neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
     check_choice("select", select, ("none", *SELECTIONS))
     levels = len(neck.strides)
-    encoder, layers = deformable_layers(transformer, levels, dropout)
-    heads = [PredictionHead(channels, num_classes) for _ in (layers[:1] if refine == "none" else layers)]
     training = TrainingQueries(transformer.queries, training_queries)
+    cross_first = cross_first or training.cross_first
+    encoder, layers = deformable_layers(transformer, levels, dropout, cross_first)
+    heads = [PredictionHead(channels, num_classes) for _ in (layers[:1] if refine == "none" else layers)]
+    if recollect and training.mixed_supervision is not None:
+        raise ValueError(
+            f"recollect=True and one_to_many='{training_queries.one_to_many}' exclude each other: the sets of queries "
+            "that recollection adds are not those of inference; leave one of them out"
+        )
 
     def selection(count: int) -> SelectedQueries:
         generator = MixedPositionedQueries(channels, count) if mixed else BoxQueries(channels)
@@ -102,9 +112,9 @@ def deformable_detr(
         tokenizer=Tokenizer(channels, levels, offset=-0.5),
         encoder=encoder,
         queries=LearnedQueries(channels, training.total) if select == "none" else training.selected(selection),
-        decoder=DeformableDecoder(layers, heads, refine),
+        decoder=DeformableDecoder(layers, heads, refine, one_to_many=training.branches(transformer, heads, dropout)),
         assigner=Hungarian(),
-        criterion=SetCriterion(*query_class_supervision(class_loss), class_weight=2.0),
+        criterion=SetCriterion(*query_class_supervision(class_loss), class_weight),
         postprocess=TopKPostProcess(max_detections),
         collaboration=collaboration(auxiliary, spec, partial(points, channels), transformer.decoder_layers),
         one_pass=auxiliary.one_pass,
@@ -114,7 +124,7 @@ def deformable_detr(
 
 
 def deformable_layers(
-    options: DeformableOptions, levels: int, dropout: float = 0.0
+    options: DeformableOptions, levels: int, dropout: float = 0.0, cross_first: bool = False
 ) -> tuple[TransformerEncoder, list[DeformableDecoderLayer]]:
     """Build the encoder and the decoder layers with the original's initialization."""
     sizes = (options.channels, options.attention_heads, levels, options.points)
@@ -123,7 +133,10 @@ def deformable_layers(
         DeformableEncoderLayer(*sizes, hidden=hidden, dropout=dropout) for _ in range(options.encoder_layers)
     ]
     encoder = TransformerEncoder([*encoder_layers], options.checkpointed_layers)
-    layers = [DeformableDecoderLayer(*sizes, hidden=hidden, dropout=dropout) for _ in range(options.decoder_layers)]
+    layers = [
+        DeformableDecoderLayer(*sizes, hidden=hidden, dropout=dropout, cross_first=cross_first)
+        for _ in range(options.decoder_layers)
+    ]
     init_xavier(encoder, *layers)
     for module in (module for part in (encoder, *layers) for module in part.modules()):
         if isinstance(module, DeformableAttention):

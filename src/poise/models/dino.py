@@ -37,6 +37,7 @@ def dino(
     class_loss: str = "focal",
     class_weight: float = 1.0,
     training_queries: TrainingQueryOptions = TrainingQueryOptions(),
+    cross_first: bool = False,
     temperature: float = 20.0,
     offset: float = 0.0,
     dropout: float = 0.0,
@@ -51,6 +52,7 @@ def dino(
         class_loss: ``focal`` with class targets of 1; ``quality_focal``, ``varifocal`` or a loss of matched labels such
             as ``matchability(gamma=1.5)`` with IoUs (docs/criteria.md).
         class_weight: of the class loss; the paper's improved recipe uses 2.
+        cross_first: in decoder layers, cross-attention comes before self-attention (MS-DETR).
         temperature, offset: of the sine encodings; the improved recipe uses 10000 and -0.5.
         max_detections: kept in each image.
         deterministic: no noise and no dropout.
@@ -59,9 +61,10 @@ def dino(
     channels = transformer.channels
     body = query_backbone(backbone, tuple(range(7 - levels, 6)), drop_path=0.0 if deterministic else drop_path)
     neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
-    encoder, layers = deformable_layers(transformer, levels, dropout)
-    heads = [PredictionHead(channels, num_classes) for _ in layers]
     training = TrainingQueries(transformer.queries, training_queries)
+    encoder, layers = deformable_layers(transformer, levels, dropout, cross_first or training.cross_first)
+    heads = [PredictionHead(channels, num_classes) for _ in layers]
+    branches = training.branches(transformer, heads, dropout)
 
     def selection(count: int) -> SelectedQueries:
         return SelectedQueries(channels, num_classes, count, MixedQueries(channels, count))
@@ -73,7 +76,7 @@ def dino(
         tokenizer=Tokenizer(channels, levels, temperature, offset),
         encoder=encoder,
         queries=training.selected(selection),
-        decoder=DeformableDecoder(layers, heads, "twice", position=position, norm=norm, eps=1e-3),
+        decoder=DeformableDecoder(layers, heads, "twice", position=position, norm=norm, eps=1e-3, one_to_many=branches),
         assigner=Hungarian(),
         criterion=SetCriterion(*query_class_supervision(class_loss), class_weight),
         postprocess=TopKPostProcess(max_detections),

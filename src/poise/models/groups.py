@@ -126,12 +126,15 @@ class TrainingQueryOptions(OptionGroup):
         query_groups: groups of ``queries`` queries in training, each matched separately (Group-DETR).
         one_to_many_queries: additional queries in training, matched with every object ``one_to_many_repeats`` times,
             with losses weighted by ``one_to_many_weight`` (H-DETR); 0: none.
+        one_to_many: one-to-many supervision of the queries of inference (MS-DETR): ``top_scores``,
+            ``top_scores(topk=4)`` or ``mixed_supervision(...)`` with further settings (docs/criteria.md); empty: none.
     """
 
     query_groups: int = 1
     one_to_many_queries: int = 0
     one_to_many_repeats: int = 6
     one_to_many_weight: float = 1.0
+    one_to_many: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def with_head(model: DetectionModel, head: str) -> DetectionModel:
 
 
 def without_training_parts(model: DetectionModel) -> DetectionModel:
-    """Return a copy of the model without auxiliary heads, further groups of queries, and the one-to-many branch.
+    """Return a copy of the model without auxiliary heads, further queries, and one-to-many branches.
 
     Its detections are equal bit by bit. A model without such parts is returned unchanged. The one-to-one branch
     becomes the only branch of a model without NMS.
@@ -73,6 +73,8 @@ def without_training_parts(model: DetectionModel) -> DetectionModel:
     without |= {"recollect": False} if network.recollect else {}
     without |= {} if network.one_to_many is None else {"one_to_many_queries": 0}
     without |= {} if network.query_groups == 1 else {"query_groups": 1}
+    if (mixed := network.mixed_supervision) is not None:
+        without |= {"one_to_many": "", **({"cross_first": True} if mixed.cross_first else {})}
     if not without:
         return model
     described = describe(model)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar, get_type_hints
 
 from poise import losses
-from poise.assign import MaxIoU, TaskAligned
+from poise.assign import MaxIoU, TaskAligned, TopScores
 from poise.assign.center_priors import DistanceCenterPrior, GaussianCenterPrior, ThresholdedCenterPrior, TopKCenterPrior
 from poise.assign.dual_weighting import BySize, LinearIoU, NormalizedIoU, box_likelihood, overlap_power
 from poise.assign.free_anchor import as_topk, lowest_first, offsets_of_boxes, offsets_of_head
@@ -61,6 +61,7 @@ FUNCTIONS = (
 VALUES: dict[str, Build] = {  # what options of parts may be besides literals: classes, and functions by their own name
     "max_iou": MaxIoU,
     "task_aligned": TaskAligned,
+    "top_scores": TopScores,
     "nearest_point": NearestPoint,
     "initial_points": InitialPointsCriterion,
     "gaussian_center_prior": GaussianCenterPrior,

@@ -11,6 +11,7 @@ from poise.recipes.co_detr_tables import CO_DETR_TABLES
 from poise.recipes.dw_tables import DW_TABLES
 from poise.recipes.libra_tables import LIBRA_TABLES
 from poise.recipes.matched_label_tables import MATCHED_LABEL_TABLES
+from poise.recipes.query_tables import QUERY_TABLES
 from poise.recipes.small_object_tables import SMALL_OBJECT_TABLES
 from poise.recipes.vfnet_tables import VFNET_TABLES
 from poise.recipes.without_nms_tables import WITHOUT_NMS_TABLES
@@ -63,6 +64,7 @@ TABLES: dict[str, ArticleTable] = {
     **SMALL_OBJECT_TABLES,
     **CLASS_IMBALANCE_TABLES,
     **MATCHED_LABEL_TABLES,
+    **QUERY_TABLES,
     **WITHOUT_NMS_TABLES,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -44,6 +45,8 @@ class DeformableDecoder(nn.Module):
         norm: applied to the hidden states before the prediction heads; refinement of references reads them without it,
             as in DINO.
         eps: of the inverse sigmoid of references.
+        one_to_many: branches with predictions for one-to-many supervision, one for each layer or a single one
+            (MS-DETR); empty: none.
     """
 
     def __init__(
@@ -55,10 +58,12 @@ class DeformableDecoder(nn.Module):
         position: BoxPosition | None = None,
         norm: nn.LayerNorm | None = None,
         eps: float = 1e-5,
+        one_to_many: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.layers, self.prediction_heads = nn.ModuleList(layers), nn.ModuleList(heads)
         self.refine, self.position, self.norm, self.eps = refine, position, norm, eps
+        self.one_to_many = nn.ModuleList(one_to_many)
 
     def forward(
         self,
@@ -66,6 +71,7 @@ class DeformableDecoder(nn.Module):
         memory: Tokens,
         attention_mask: Tensor | None = None,
         recollect: bool = False,
+        one_to_many: slice | None = None,
     ) -> DecoderOutput:
         """Return the output of all layers.
 
@@ -73,10 +79,13 @@ class DeformableDecoder(nn.Module):
             attention_mask: (Q,Q) or (B,Q,Q) bool, True where the row's query may not attend to the column's.
             recollect: return the output of all collected sets of queries, layer by layer, the ordinary one of each
                 layer last (see ``recollection``).
+            one_to_many: queries whose predictions for one-to-many supervision are returned, too; None: none.
         """
         x, references = queries.content, queries.references
         logits: list[Tensor] = []
         boxes: list[Tensor] = []
+        many_logits: list[Tensor] = []
+        many_boxes: list[Tensor] = []
         start = references  # what box offsets are added to; under "twice" it carries the previous layer's gradient
         older: State = (x, references, start)
         for i, layer in enumerate(self.layers):
@@ -85,12 +94,17 @@ class DeformableDecoder(nn.Module):
                 positions = self.position(references, memory)
             else:
                 positions = queries.positions if sets == 1 else repeat_sets(queries.positions, sets)
-            x = layer(x, positions, references, memory, attention_mask, sets)
+            x, located = layer(x, positions, references, memory, attention_mask, sets)
             head: Any = self.prediction_heads[min(i, len(self.prediction_heads) - 1)]
             class_logits, offsets = head(x if self.norm is None else self.norm(x))
             logits += class_logits.chunk(sets, 1)
             refined = refine_boxes(start, offsets, self.eps)
             boxes += refined.chunk(sets, 1)
+            if one_to_many is not None:
+                branch = self.one_to_many[min(i, len(self.one_to_many) - 1)]
+                class_logits, offsets_of_many = branch(x[:, one_to_many], located[:, one_to_many], head, self.norm)
+                many_logits.append(class_logits)
+                many_boxes.append(refine_boxes(start[:, one_to_many], offsets_of_many, self.eps))
             if self.refine != "none":
                 if self.norm is not None or self.refine == "twice":
                     offsets = offsets if self.norm is None else head.box_offsets(x)
@@ -100,4 +114,5 @@ class DeformableDecoder(nn.Module):
             if recollect:
                 newer = (x, references, start)
                 (x, references, start), older = collect(older, newer), newer
-        return DecoderOutput(torch.stack(logits), torch.stack(boxes))
+        further = DecoderOutput(torch.stack(many_logits), torch.stack(many_boxes)) if many_logits else None
+        return DecoderOutput(torch.stack(logits), torch.stack(boxes), further)

@@ -199,10 +199,25 @@ def attend_within_sets(
 
 
 class DeformableDecoderLayer(nn.Module):
-    """Decoder layer: self-attention among queries, then deformable cross-attention around their references."""
+    """Decoder layer: self-attention among queries, then deformable cross-attention around their references.
 
-    def __init__(self, channels: int, heads: int, levels: int, points: int, *, hidden: int, dropout: float) -> None:
+    Args:
+        cross_first: cross-attention comes before self-attention (MS-DETR).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        levels: int,
+        points: int,
+        *,
+        hidden: int,
+        dropout: float,
+        cross_first: bool = False,
+    ) -> None:
         super().__init__()
+        self.cross_first = cross_first
         self.self_attention = SelfAttention(channels, heads, dropout)
         self.cross_attention = DeformableAttention(channels, heads, levels, points)
         self.feed_forward = FeedForward(channels, hidden, dropout)
@@ -217,12 +232,19 @@ class DeformableDecoderLayer(nn.Module):
         memory: Tokens,
         attention_mask: Tensor | None,
         sets: int = 1,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        """Return the queries after the layer, and after its cross-attention."""
+        if self.cross_first:
+            located = self._attend_to_memory(x, positions, references, memory)
+            attended = attend_within_sets(self.self_attention, located, positions, attention_mask, sets=sets)
+            return self.norms[2](self.feed_forward(self.norms[0](attended))), located
         attended = attend_within_sets(self.self_attention, x, positions, attention_mask, sets=sets)
-        x = self.norms[0](attended)
+        located = self._attend_to_memory(self.norms[0](attended), positions, references, memory)
+        return self.norms[2](self.feed_forward(located)), located
+
+    def _attend_to_memory(self, x: Tensor, positions: Tensor, references: Tensor, memory: Tokens) -> Tensor:
         attended = self.cross_attention(x + positions, references, memory)
-        x = self.norms[1](x + self.dropout(attended))
-        return self.norms[2](self.feed_forward(x))
+        return self.norms[1](x + self.dropout(attended))
 
 
 class TransformerEncoder(nn.Module):

@@ -21,6 +21,7 @@ class DecoderOutput:
 
     logits: Tensor  # (L,B,Q,C) float32
     boxes: Tensor  # (L,B,Q,4) float32, normalized (center x, center y, width, height)
+    one_to_many: DecoderOutput | None = None  # of the same layers, for supervision one to many in training (MS-DETR)
 
 
 @dataclass(frozen=True)
