@@ -17,6 +17,7 @@ from poise.detection_model import DetectionModel, with_postprocess_options
 from poise.detectors import DualBranch
 from poise.engine.class_transfer import transfer
 from poise.export import export_model, load_exported
+from poise.export.formats import FORMATS
 from poise.export.suppression import append_suppression
 from poise.models import create_model
 from poise.models.files import load_model, save_model
@@ -173,6 +174,27 @@ def test_an_onnx_file_has_no_nms(nms: bool, tmp_path: Path) -> None:
         ours, theirs = model(images)[0], exported(images)[0]
     assert len(ours["scores"]) == len(theirs["scores"]) == 100
     torch.testing.assert_close(theirs["scores"], ours["scores"], atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("format", "suffix"), [("ncnn", ".ncnn.param"), ("executorch", ".pte")])
+def test_a_file_of_all_priors(format: str, suffix: str, tmp_path: Path) -> None:
+    """Neither format has a top-k; the detections of the file are those of the one-to-one branch."""
+    for package in (*FORMATS[format].writing, *FORMATS[format].running):
+        pytest.importorskip(package)
+    model, image = build("fcos_r18_fpn", {**SMALL, **ONE, "score_threshold": 0.0}, 0).eval(), torch.rand(3, 64, 64)
+    branch: Any = model.network.branch
+    branch.one_to_one.head.classes.weight.data.normal_(0, 1)
+    agreement = export_model(model, tmp_path / f"m{suffix}", [(image * 255).byte()], format=format)
+    assert agreement.compared > 100 and agreement.unmatched == 0
+    exported = load_exported(tmp_path / f"m{suffix}")
+    assert exported.options == without_training_parts(model).options and exported.options["nms_threshold"] is None
+    with torch.no_grad():
+        ours, theirs = model([image])[0], exported([image])[0]
+    assert len(ours["scores"]) == len(theirs["scores"]) == 100
+    torch.testing.assert_close(theirs["scores"], ours["scores"], atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match=f"{format} files cannot be written with nms: .* threshold and top-k"):
+        export_model(model, tmp_path / f"m{suffix}", [image], format=format, nms=True)
 
 
 @pytest.mark.parametrize(

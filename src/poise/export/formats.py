@@ -10,7 +10,10 @@ from typing import Any
 
 from poise.export.packages import require_packages
 
-AFTERWARD = "without nms, poise applies threshold and NMS to the outputs of the file, with the same detections"
+AFTERWARD = (
+    "without nms, poise applies threshold and NMS (of a model without NMS, threshold and top-k) to the outputs of the "
+    "file, with the same detections"
+)
 
 
 @dataclass(frozen=True)
