@@ -23,6 +23,7 @@ from poise.export.pooling import pool_by_windows
 from poise.export.sampling import sample_by_grid
 from poise.export.writing import windows
 from poise.nn.kernels.deformable_sampling import sample_levels
+from poise.nn.transformer.distinct import keep_distinct
 from poise.postprocess import decay_factors
 
 # H-Deformable-DETR and Group-DINO detect with the graphs of two-stage Deformable-DETR and DINO.
@@ -66,7 +67,7 @@ def test_the_graph_detects_what_the_model_detects(name: str, dynamic: bool) -> N
 
 
 class Operators(nn.Module):
-    """NMS of two groups, RoIAlign of two levels, and soft-NMS."""
+    """NMS of two groups, RoIAlign of two levels, soft-NMS, and the NMS of distinct queries."""
 
     def forward(
         self, boxes: Tensor, scores: Tensor, fine: Tensor, coarse: Tensor, labels: Tensor
@@ -75,7 +76,8 @@ class Operators(nn.Module):
         image = torch.arange(2).repeat_interleave(number)
         features = read_regions([fine, coarse], regions, image, labels.flatten(), [0.25, 0.125], 3)
         order = scores.sort(1, descending=True).values
-        return suppress(boxes, scores, 0.4), features, *decay(order, decay_factors(boxes, labels, 0.3), 0.01, 20)
+        decayed = decay(order, decay_factors(boxes, labels, 0.3), 0.01, 20)
+        return suppress(boxes, scores, 0.4), features, *decayed, keep_distinct(boxes / 64, scores + 1, 0.3)
 
 
 def test_operators_in_onnx() -> None:

@@ -99,6 +99,11 @@ def is_query_detector(network: nn.Module) -> TypeGuard[QueryDetector]:
     return isinstance(network, QueryDetector)
 
 
+def has_distinct_queries(network: nn.Module) -> bool:
+    """Return whether the queries of a DETR are selected by NMS."""
+    return is_query_detector(network) and bool(getattr(network.queries, "distinct", 0.0))
+
+
 def dense_branch(network: nn.Module) -> DenseBranch | None:
     """Return the dense branch of a one-stage detector, or None."""
     branch = child(network, "branch")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from poise.export import operators  # noqa: F401  defines the operators
+from poise.nn.transformer import distinct  # noqa: F401  defines ``keep_distinct``
 
 
 def translations() -> dict[Callable[..., object], Callable[..., object]]:
@@ -57,6 +58,7 @@ def translations() -> dict[Callable[..., object], Callable[..., object]]:
     operator: Any = torch.ops.poise_export
     return {
         operator.suppress.default: suppress,
+        torch.ops.poise.keep_distinct.default: suppress,
         operator.read_regions.default: read_regions,
         operator.decay.default: decay,
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from poise.detection_model import DetectionModel
-from poise.detectors.parts import has_one_to_one
+from poise.detectors.parts import has_distinct_queries, has_one_to_one
 from poise.export.compare import (
     CONFIDENT,
     EMPTY,
@@ -88,11 +88,7 @@ def export_model(
             f"'{model.name}' has no raw outputs: proposals and queries are made from decoded boxes inside the file; "
             "leave out raw"
         )
-    if form == "regions" and format in ("ncnn", "executorch"):
-        raise ValueError(
-            f"'{model.name}' cannot be written as {format}: it has no operators for the NMS of proposals "
-            "(NonMaxSuppression) and for RoIAlign on the level of each region (NonZero); use onnx or openvino"
-        )
+    _check_inner_nms(model, form, format)
     if form == "dense" and nms and (type(post) is not PostProcess or post.voting_sigma):
         raise ValueError(
             f"the post-processing of '{model.name}' is more than threshold and NMS and cannot be exported: "
@@ -114,6 +110,20 @@ def export_model(
         return _write_and_compare(plan, kind, path, images, min_agreement)
     finally:
         model.train(training)
+
+
+def _check_inner_nms(model: DetectionModel, form: str, format: str) -> None:
+    """Refuse formats without NMS for models that apply it before their last stage or their decoder."""
+    if form == "regions" and format in ("ncnn", "executorch"):
+        raise ValueError(
+            f"'{model.name}' cannot be written as {format}: it has no operators for the NMS of proposals "
+            "(NonMaxSuppression) and for RoIAlign on the level of each region (NonZero); use onnx or openvino"
+        )
+    if form == "queries" and format in ("ncnn", "executorch") and has_distinct_queries(model.network):
+        raise ValueError(
+            f"'{model.name}' cannot be written as {format}: it has no operator for the NMS of distinct_queries "
+            "(NonMaxSuppression); use onnx or openvino"
+        )
 
 
 def _check(

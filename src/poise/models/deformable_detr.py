@@ -54,6 +54,7 @@ def deformable_detr(
     refine: Refinement = "none",
     select: Selection = "none",
     mixed: bool = False,
+    distinct_queries: float = 0.0,
     training_queries: TrainingQueryOptions = TrainingQueryOptions(),
     auxiliary: AuxiliaryOptions = AuxiliaryOptions(auxiliary_heads=""),
     class_loss: str = "focal",
@@ -73,6 +74,8 @@ def deformable_detr(
             stands for any object (as published), ``best_class`` by their highest class, supervised with classes (as in
             DINO); ``none``: learned queries.
         mixed: take only references and positions of selected queries from their boxes and learn the content.
+        distinct_queries: IoU with a better proposal above which a proposal is selected last (DDQ: 0.8); 0: by score
+            alone.
         class_loss: ``focal`` with class targets of 1; ``quality_focal``, ``varifocal`` or a loss of matched labels such
             as ``matchability(gamma=1.5)`` with IoUs (docs/criteria.md).
         class_weight: of the class loss; MS-DETR has 1.
@@ -86,7 +89,7 @@ def deformable_detr(
     channels = transformer.channels
     body = timm_backbone(backbone, train_norm=False)
     neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
-    check_choice("select", select, ("none", *SELECTIONS))
+    _check_selection(select, distinct_queries)
     levels = len(neck.strides)
     training = TrainingQueries(transformer.queries, training_queries)
     cross_first = cross_first or training.cross_first
@@ -100,7 +103,8 @@ def deformable_detr(
 
     def selection(count: int) -> SelectedQueries:
         generator = MixedPositionedQueries(channels, count) if mixed else BoxQueries(channels)
-        return SelectedQueries(channels, num_classes, count, generator, score=SELECTIONS[select])
+        score = SELECTIONS[select]
+        return SelectedQueries(channels, num_classes, count, generator, score=score, distinct=distinct_queries)
 
     if select == "none":
         heads[0].reset_parameters(log_size=-2.0)  # boxes start small
@@ -121,6 +125,16 @@ def deformable_detr(
         recollect=recollect,
         **training.detector_options(Hungarian()),
     )
+
+
+def _check_selection(select: str, distinct_queries: float) -> None:
+    """Check the options of the selection of queries against each other."""
+    check_choice("select", select, ("none", *SELECTIONS))
+    if distinct_queries and select == "none":
+        raise ValueError(
+            f"distinct_queries={distinct_queries} has no effect with select='none', whose queries are learned: set "
+            "select='best_class', take deformable_detr_plus_r50, or leave it out"
+        )
 
 
 def deformable_layers(

@@ -36,6 +36,7 @@ def dino(
     denoising: DenoisingOptions = DenoisingOptions(),
     class_loss: str = "focal",
     class_weight: float = 1.0,
+    distinct_queries: float = 0.0,
     training_queries: TrainingQueryOptions = TrainingQueryOptions(),
     cross_first: bool = False,
     temperature: float = 20.0,
@@ -52,6 +53,8 @@ def dino(
         class_loss: ``focal`` with class targets of 1; ``quality_focal``, ``varifocal`` or a loss of matched labels such
             as ``matchability(gamma=1.5)`` with IoUs (docs/criteria.md).
         class_weight: of the class loss; the paper's improved recipe uses 2.
+        distinct_queries: IoU with a better proposal above which a proposal is selected last (DDQ: 0.8); 0: by score
+            alone.
         cross_first: in decoder layers, cross-attention comes before self-attention (MS-DETR).
         temperature, offset: of the sine encodings; the improved recipe uses 10000 and -0.5.
         max_detections: kept in each image.
@@ -67,7 +70,8 @@ def dino(
     branches = training.branches(transformer, heads, dropout)
 
     def selection(count: int) -> SelectedQueries:
-        return SelectedQueries(channels, num_classes, count, MixedQueries(channels, count))
+        generator = MixedQueries(channels, count)
+        return SelectedQueries(channels, num_classes, count, generator, distinct=distinct_queries)
 
     position, norm = BoxPosition(channels), nn.LayerNorm(channels)
     return QueryDetector(

@@ -23,4 +23,21 @@ QUERY_TABLES: dict[str, ArticleTable] = {
             }
         ),
     ),
+    "distinct_queries": ArticleTable(
+        "selection of queries by score and by class-agnostic NMS of three thresholds (DDQ), on DINO",
+        "dino_r18",
+        rows(
+            {
+                "DINO": SMALL,
+                **{
+                    f"distinct, IoU {threshold}": SMALL | options(distinct_queries=threshold)
+                    for threshold in (0.7, 0.8, 0.9)
+                },
+                "Deformable-DETR++": SMALL | {"model.name": "deformable_detr_plus_r18"},
+                "Deformable-DETR++, distinct": SMALL
+                | options(distinct_queries=0.8)
+                | {"model.name": "deformable_detr_plus_r18"},
+            }
+        ),
+    ),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from poise.nn.transformer.distinct import POOL, distinct_first
 from poise.nn.transformer.layers import PredictionHead, inverse_sigmoid
 from poise.nn.transformer.tokens import XYWH, Tokens, box_sine
 from poise.structures import Assignment, GroundTruth, QueryPredictions
@@ -149,6 +150,7 @@ class SelectedQueries(nn.Module):
         query_generator: maps the selected boxes (B,Q,4), detached, to queries.
         score: maps the tokens' logits (B,N,C) to the scores (B,N) that they are selected by. With ``first_class`` the
             proposals of all tokens are supervised, without classes; otherwise the selected ones, with classes.
+        distinct: IoU with a better proposal above which a proposal is selected last (DDQ: 0.8); 0: by score alone.
     """
 
     def __init__(
@@ -159,8 +161,12 @@ class SelectedQueries(nn.Module):
         query_generator: Callable[[Tensor], Queries],
         *,
         score: Callable[[Tensor], Tensor] = best_class,
+        distinct: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= distinct < 1:
+            raise ValueError(f"distinct_queries={distinct}: an IoU below 1, such as 0.8, or 0 for none")
+        self.distinct = distinct
         self.transform, self.norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
         self.prediction_head = PredictionHead(channels, num_classes)
         self.count, self.query_generator, self.score = count, query_generator, score
@@ -176,7 +182,11 @@ class SelectedQueries(nn.Module):
         hidden = self.norm(self.transform(torch.where(usable[..., None], tokens.values, 0.0)))
         logits, offsets = self.prediction_head(hidden)
         boxes = (offsets + start).sigmoid()
-        index = self.score(logits.detach()).sort(dim=1, descending=True, stable=True).indices[:, : count or self.count]
+        count = count or self.count
+        order = self.score(logits.detach()).sort(dim=1, descending=True, stable=True).indices
+        if self.distinct:
+            order = distinct_first(boxes.detach(), order[:, : POOL * count], self.distinct)
+        index = order[:, :count]
         selected = DecoderOutput(
             logits.gather(1, index[..., None].expand(-1, -1, logits.shape[2]))[None],
             boxes.gather(1, index[..., None].expand(-1, -1, 4))[None],
@@ -197,6 +207,7 @@ class GroupedQueries(SelectedQueries):
         nn.Module.__init__(self)
         self.transform, self.norm, self.prediction_head = first.transform, first.norm, first.prediction_head
         self.count, self.query_generator, self.score = first.count, first.query_generator, first.score
+        self.distinct = first.distinct
         self.other_groups = nn.ModuleList(others)
 
     def forward(self, tokens: Tokens, count: int | None = None) -> Queries:
