@@ -252,9 +252,10 @@ def create_model(
         criterion: another criterion for the detections, given in the same ways.
         neck: "balanced_pyramid", for example "balanced_pyramid(refine='conv')": adds the balanced feature pyramid of
             Libra R-CNN after the pyramid of a dense or two-stage detector.
-    given: dict[str, object] = {"assigner": assigner, "sampler": sampler, "criterion": criterion}
-    given |= {"neck": neck, "class_balance": class_balance, "one_to_one": one_to_one}
-    given = {kind: part for kind, part in given.items() if part is not None}
+        class_balance: a loss for rare classes, "seesaw(p=0.8, q=2.0)", "equalization_v2(mu=0.8)" or
+            "equalized_focal(scale=8.0)" (docs/criteria.md).
+        one_to_one: "task_aligned(topk=7, keep=1)" or a ``dual_assignment(...)``: adds a one-to-one branch to a dense
+            detector, which then detects without NMS (docs/without_nms.md).
         options: keyword arguments of the builder function in ``poise.models``.
 
     Raises:
