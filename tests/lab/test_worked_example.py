@@ -55,6 +55,7 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
     "max_iou_crowd": (MaxIoU(0.4, 0.3, ignore_iof=0.3), Predictions, None),
     "center_region": (CenterRegion(1.5, (24, 60)), Predictions, POINTS),
     "best_anchor": (BestAnchor(CenterRegion(1.5, (24, 60)), 9), Predictions, retina_anchors(STRIDES)),
+    "best_anchor_rfla": (BestAnchor(RFLA(anchors=9), 9), Predictions, retina_anchors(STRIDES)),
     "fovea": (Fovea(), Predictions, POINTS),
     "rfla": (RFLA(decay=0.5), Predictions, POINTS),
     "nearest_point": (NearestPoint(), RefinedPredictions, None),

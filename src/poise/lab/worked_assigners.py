@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,6 +33,25 @@ from poise.lab.worked_example import Notebook, Outcome
 from poise.protocols import Assigner
 from poise.structures import Assignment, PairWeights
 
+
+def best_anchor_steps(assigner: BestAnchor, note: Notebook, own: Assignment) -> Outcome:
+    """The steps of the inner assigner, then one anchor of each cell."""
+    inner = assigner.assigner
+    assignment = inner(note.predictions, note.truth)
+    outcome = steps_of(inner)(inner, note, assignment)
+    overlap = iou(note.predictions.priors.boxes.float(), assignment.boxes(note.truth))
+    note.add(
+        "anchor IoU",
+        "IoU of the anchor with its object",
+        f"the largest of the {assigner.count} of a cell is positive",
+        "N",
+        overlap,
+    )
+    return replace(
+        outcome, positive=own.positive, rule=f"{outcome.rule}, and the anchor of the cell with the largest IoU"
+    )
+
+
 Steps = Callable[[Any, Notebook, Any], Outcome]
 STEPS: dict[type[Any], Steps] = {
     ATSS: worked_priors.atss_steps,
@@ -41,7 +61,7 @@ STEPS: dict[type[Any], Steps] = {
     Fovea: worked_priors.fovea_steps,
     NearestPoint: worked_priors.nearest_point_steps,
     RFLA: worked_fields.rfla_steps,
-    BestAnchor: worked_priors.best_anchor_steps,
+    BestAnchor: best_anchor_steps,
     DynamicSoftLabel: worked_costs.dynamic_k_steps,
     SimOTA: worked_costs.dynamic_k_steps,
     OTA: worked_costs.ota_steps,
@@ -55,7 +75,7 @@ STEPS: dict[type[Any], Steps] = {
 }
 
 
-def steps_of(assigner: Assigner) -> Steps:
+def steps_of(assigner: object) -> Steps:
     """Return the steps of a kind of assigner; of one that the lab does not know, the result alone."""
     return STEPS.get(type(assigner), _result_alone)
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from poise.assign import ATSS, CenterRegion, Fovea, MaxIoU
 from poise.assign.atss import cover_objects, mean_plus_deviation
-from poise.assign.best_anchor import BestAnchor
 from poise.assign.rep_points import FirstBoxOverlap, NearestPoint
-from poise.boxes import area, distance_inside, distance_inside_center, iou, pairwise_iof, with_least_sides
+from poise.boxes import area, distance_inside, distance_inside_center, pairwise_iof, with_least_sides
 from poise.lab.worked_example import Notebook, Outcome
 from poise.pairwise import TINY, all_pairs, highest_value_wins, inside, nearest_per_level, only_finite
 from poise.similarities import Similarity, similarity_of
@@ -237,25 +234,6 @@ def nearest_point_steps(assigner: NearestPoint, note: Notebook, own: Assignment)
         True,
         "the closest object",
         ignored=~reachable,
-    )
-
-
-def best_anchor_steps(assigner: BestAnchor, note: Notebook, own: Assignment) -> Outcome:
-    """The steps of the inner assigner, then one anchor of each cell."""
-    inner = assigner.assigner
-    assignment = inner(note.predictions, note.truth)
-    steps = center_region_steps if isinstance(inner, CenterRegion) else fovea_steps
-    outcome = steps(inner, note, assignment)  # type: ignore[arg-type]  # one of the two
-    overlap = iou(note.predictions.priors.boxes.float(), assignment.boxes(note.truth))
-    note.add(
-        "anchor IoU",
-        "IoU of the anchor with its object",
-        f"the largest of the {assigner.count} of a cell is positive",
-        "N",
-        overlap,
-    )
-    return replace(
-        outcome, positive=own.positive, rule=f"{outcome.rule}, and the anchor of the cell with the largest IoU"
     )
 
 
