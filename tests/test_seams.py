@@ -20,7 +20,7 @@ LOOKED_UP = {  # getattr and hasattr with a constant name, by file: what the obj
     "data/loader.py": 1,  # the operating system
     "detection_model/model.py": 1,  # a user's network
     "detection_model/postprocess_options.py": 5,  # a user's network, branch or post-processing
-    "detectors/parts.py": 2,  # a user's network: other rooms get its parts from here
+    "detectors/parts.py": 3,  # a user's network: other rooms get its parts from here
     "engine/fsdp.py": 2,  # tensors and modules of torch.distributed
     "engine/model.py": 1,  # a network of timm
     "export/metadata.py": 1,  # the name of a function
@@ -45,7 +45,7 @@ ASKED_FOR = {  # isinstance of a class of another room, by room: why
     "detectors": 4,  # ``detectors.parts`` finds the parts of a network for all other rooms
     "export": 1,  # soft-NMS becomes a part of the graph
     "lab": 8,  # the steps of each assigner
-    "models": 34,  # builds, exchanges and describes parts of known classes
+    "models": 35,  # builds, exchanges and describes parts of known classes
     "pairwise": 1,  # the kinds of predictions
     "structures.py": 3,  # the structures that hold tensors
 }
