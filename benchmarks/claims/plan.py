@@ -157,12 +157,14 @@ class ClaimRun:
 
 def due(results: Results, claims: Sequence[Claim] = CLAIMS) -> list[ClaimRun]:
     """Runs that can be trained now: each claim's first data set, then the second, then what has no inequality."""
-    others = {(claim.number, variant) for claim in claims for variant in (*claim.others, *claim.own)}
+    others = {(claim.number, variant) for claim in claims for variant in claim.others}
+    own = {(claim.number, variant) for claim in claims for variant in claim.own}
     found = [run for claim in claims for run in _of_claim(claim, results) if run.name not in results]
     first = {claim.number: claim.data[0] for claim in claims}
 
-    def urgency(run: ClaimRun) -> tuple[bool, bool, int]:
-        return (run.claim, run.variant) in others, run.data != first[run.claim], ORDER.index(run.claim)
+    def urgency(run: ClaimRun) -> tuple[bool, bool, int, bool]:
+        variant = run.claim, run.variant
+        return variant in others, run.data != first[run.claim], ORDER.index(run.claim), variant in own
 
     return sorted(found, key=urgency)
 
