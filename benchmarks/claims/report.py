@@ -31,7 +31,9 @@ STATEMENTS: dict[int, tuple[tuple[str, str], ...]] = {  # (better, worse) as the
         ("VarifocalNet", "ATSS"),
         ("ATSS", "FCOS"),
         ("ATSS, covered", "ATSS"),
+        ("ATSS, covered", "FCOS"),
         ("VarifocalNet, covered", "VarifocalNet"),
+        ("DW", "VarifocalNet, covered"),
     ),
     2: (("Libra R-CNN", "Faster R-CNN"),),
     3: (
