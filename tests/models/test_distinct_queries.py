@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import small_detrs
 from torch import Tensor
 
 from poise.boxes import cxcywh_to_xyxy, iou
@@ -16,8 +17,7 @@ from poise.models import create_model
 from poise.nn.transformer.distinct import POOL, distinct_first
 from poise.structures import Batch, GroundTruth, Progress
 
-SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 2, "hidden": 32, "queries": 7, "encoder_layers": 1}
-SMALL |= {"decoder_layers": 2, "backbone": "test_resnet", "deterministic": True}
+SMALL = small_detrs.SMALL | {"deterministic": True}
 FORMS = pytest.mark.parametrize("name", ["deformable_detr_twostage_r18", "deformable_detr_plus_r18", "dino_r18"])
 
 

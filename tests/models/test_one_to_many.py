@@ -6,50 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from support.small_detrs import SMALL, TRUTH, forms, losses_of, pixels, small
 
 from poise.assign import TopScores
 from poise.boxes import cxcywh_to_xyxy, denormalize_boxes, giou, normalize_boxes
-from poise.detection_model import DetectionModel
 from poise.detectors.query import to_predictions
 from poise.models import create_model
 from poise.models.files import build, describe
 from poise.models.roles import without_training_parts
 from poise.nn.transformer.layers import refine_boxes
 from poise.nn.transformer.queries import DecoderOutput
-from poise.structures import Batch, GroundTruth, Progress
+from poise.structures import Batch, Progress
 
-SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 2, "hidden": 32, "queries": 7, "encoder_layers": 1}
-SMALL |= {"decoder_layers": 2, "backbone": "test_resnet"}
-TARGETS = [
-    {"boxes": torch.tensor([[4.0, 6.0, 40.0, 50.0], [20.0, 10.0, 60.0, 30.0]]), "labels": torch.tensor([0, 2])},
-    {"boxes": torch.tensor([[8.0, 8.0, 30.0, 24.0]]), "labels": torch.tensor([1])},
-]
-TRUTH = GroundTruth.collate(TARGETS, [(64, 64)] * 2, multiple=1)
-FORMS = ("deformable_detr_r18", "deformable_detr_plus_r18", "dino_r18")
 FEW = TopScores(3, 0.0)
 LAYER = "mixed_supervision(after='layer')"
-forms = pytest.mark.parametrize("name", FORMS)
 kinds = pytest.mark.parametrize("one_to_many", ["top_scores", LAYER], ids=["cross_attention", "layer"])
-
-
-def small(name: str, **options: Any) -> DetectionModel:
-    torch.manual_seed(0)
-    model = create_model(name, num_classes=3, **{**SMALL, **options}, deterministic=True).eval()
-    for parameter in model.network.decoder.parameters():  # prediction heads that start at zero predict no box
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model
-
-
-def pixels() -> Tensor:
-    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-
-
-def losses_of(model: DetectionModel) -> dict[str, Tensor]:
-    batch = Batch(pixels(), TRUTH, torch.arange(2))
-    losses: dict[str, Tensor] = model.network(batch, Progress.final()).losses
-    return losses
 
 
 def slow_decoder(network: Any, located: bool) -> DecoderOutput:

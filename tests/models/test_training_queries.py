@@ -7,50 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from support.small_detrs import TRUTH, forms, losses_of, pixels, small
 from torch import Tensor
 
 from poise.assign import Hungarian
-from poise.detection_model import DetectionModel
 from poise.detectors.query import layer_loss_names, to_predictions
-from poise.models import create_model
 from poise.models.roles import without_training_parts
 from poise.nn.transformer.queries import DecoderOutput, Queries, split_queries
-from poise.structures import Batch, GroundTruth, Progress
-
-SMALL: dict[str, Any] = {"channels": 16, "attention_heads": 2, "hidden": 32, "queries": 7, "encoder_layers": 1}
-SMALL |= {"decoder_layers": 2, "backbone": "test_resnet"}
-FORMS = ("deformable_detr_r18", "deformable_detr_plus_r18", "dino_r18")
-TRUTH = GroundTruth.collate(
-    [
-        {
-            "boxes": torch.tensor([[4.0, 6.0, 40.0, 50.0], [20.0, 10.0, 60.0, 30.0]]),
-            "labels": torch.tensor([0, 2]),
-        },
-        {"boxes": torch.tensor([[8.0, 8.0, 30.0, 24.0]]), "labels": torch.tensor([1])},
-    ],
-    [(64, 64)] * 2,
-    multiple=1,
-)
-forms = pytest.mark.parametrize("name", FORMS)
-
-
-def small(name: str, **options: Any) -> DetectionModel:
-    torch.manual_seed(0)
-    model = create_model(name, num_classes=3, **{**SMALL, **options}, deterministic=True).eval()
-    for parameter in model.network.decoder.parameters():  # prediction heads that start at zero predict no box
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model
-
-
-def pixels() -> Tensor:
-    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-
-
-def step(model: DetectionModel) -> dict[str, Tensor]:
-    batch = Batch(pixels(), TRUTH, torch.arange(2))
-    losses: dict[str, Tensor] = model.network(batch, Progress.final()).losses
-    return losses
+from poise.structures import GroundTruth
 
 
 def losses_alone(network: Any, queries: Queries, memory: Any, truth: GroundTruth) -> dict[str, Tensor]:
@@ -76,7 +40,7 @@ def test_one_to_many_queries_match_every_object_several_times(name: str) -> None
         **({"denoising": 0} if "dino" in name else {}),
     )
     network: Any = model.network
-    losses = step(model)
+    losses = losses_of(model)
     memory = network.encode(pixels(), TRUTH.sizes)
     first, rest = split_queries(network.queries(memory), 7)
     assert rest.content.shape[1] == 12
@@ -96,7 +60,7 @@ def test_groups_are_matched_each_on_its_own(name: str) -> None:
     """Group-DETR: the loss is the mean of the losses of each group alone."""
     model = small(name, query_groups=3, **({"denoising": 0} if "dino" in name else {}))
     network: Any = model.network
-    losses = step(model)
+    losses = losses_of(model)
     memory = network.encode(pixels(), TRUTH.sizes)
     queries, groups = network.queries(memory), []
     for _ in range(3):

@@ -49,8 +49,8 @@ class ATSS:
         candidate = usable & truth.valid[..., None]
         overlap = (self.similarity or iou)(priors.boxes[0].float()[index], objects)  # line 7
         threshold = mean_plus_deviation(overlap, candidate)  # lines 8-10
-        grown = objects if self.floor == 0 else with_least_sides(objects, self.floor)
-        centers_inside = distance_inside(priors.centers[0].float()[index], grown) > self.inside
+        least = with_least_sides(objects, self.floor)
+        centers_inside = distance_inside(priors.centers[0].float()[index], least) > self.inside
         positive = candidate & (overlap >= threshold[..., None]) & centers_inside  # lines 11-15
         best = highest_value_wins(index, overlap, positive, len(priors.strides))
         if self.cover:
