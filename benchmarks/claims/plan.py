@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from benchmarks.claims.claims import CLAIMS, LATER, ORDER, Claim, DataLimits, claim_of
 from poise.recipes import Recipe, get_recipe, with_settings
 from poise.recipes.ablation import plain_name
 from poise.recipes.articles import TABLES
@@ -18,102 +19,7 @@ Stage = Literal["rate", "pilot", "final"]
 Results = Mapping[str, Mapping[str, Any]]
 PATIENCE = 0.3  # percentage points of validation AP
 RATE_SHARE = 10  # the search for a rate takes one part in so many of the limit
-
-
-@dataclass(frozen=True)
-class DataLimits:
-    """Epochs that the share of a claim allows on a data set, and epochs between two validations."""
-
-    epochs: int
-    every: int
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim: the variants of its inequalities, and the data sets.
-
-    ``others`` are trained once for orientation, ``own`` are schemes of poise, compared with every seed in the number of
-    steps that the variants of the claim fix.
-    """
-
-    number: int
-    compared: tuple[str, ...]
-    others: tuple[str, ...] = ()
-    data: tuple[str, ...] = ("bccd", "scenes")
-    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    limits: tuple[DataLimits, ...] = (DataLimits(72, 4), DataLimits(10, 1))
-    own: tuple[str, ...] = ()
-
-    @property
-    def table(self) -> str:
-        return f"claim_{self.number}"
-
-
-CLAIMS = (
-    Claim(
-        1,
-        ("DW", "VarifocalNet", "ATSS", "FCOS"),
-        ("TOOD", "GFL", "PAA", "AutoAssign", "SimOTA", "DW, no refinement", "VarifocalNet, no refinement"),
-        own=("ATSS, covered", "VarifocalNet, covered"),
-    ),
-    Claim(
-        4,
-        (
-            "guide, never detached",
-            "guide, detached from the start",
-            "guide, detached after detach_epoch",
-            "no guide",
-            "no guide, ATSS",
-            "no guide, SimOTA",
-        ),
-        limits=(DataLimits(28, 4), DataLimits(3, 1)),
-    ),
-    Claim(
-        3,
-        (
-            "RetinaNet, varifocal",
-            "RetinaNet, focal",
-            "FoveaBox, varifocal",
-            "FoveaBox, focal",
-            "ATSS, varifocal",
-            "ATSS, focal",
-            "VarifocalNet, varifocal",
-            "VarifocalNet, focal",
-            "VarifocalNet, quality focal",
-        ),
-        ("VarifocalNet, no star", "VarifocalNet, no refinement"),
-        limits=(DataLimits(40, 4), DataLimits(4, 1)),
-    ),
-    Claim(
-        2,
-        ("Faster R-CNN", "Libra R-CNN"),
-        ("+ OHEM", "+ IoU-balanced sampling", "+ article's sampling", "+ BFP", "+ balanced L1"),
-        limits=(DataLimits(60, 4), DataLimits(6, 1)),
-    ),
-    Claim(
-        5,
-        ("K=0 (Deformable-DETR++)", "K=1 ATSS", "K=2 ATSS + Faster R-CNN", "K=2 ATSS + ATSS"),
-        data=("bccd",),
-        rates=(3e-4, 6e-4, 1.2e-3),
-        seeds=(0,),
-        limits=(DataLimits(60, 4),),
-    ),
-    Claim(
-        6,
-        (
-            "DW",
-            "negative: neither factor",
-            "bag: 9 nearest a level",
-            "bag: within 1.5 strides",
-            "mu 3",
-            "mu 8",
-        ),
-        ("negative: 1 - positive weight", "negative: probability alone", "negative: importance alone"),
-        limits=(DataLimits(40, 4), DataLimits(4, 1)),
-    ),
-)
-ORDER = (1, 2, 3, 5, 4, 6)  # of the claims, the one whose verdicts are wanted first
+MARGIN = 0.01  # test AP: a later variant that differs from its base by as much with one seed is trained with the others
 
 
 @dataclass(frozen=True)
@@ -134,11 +40,11 @@ class ClaimRun:
         """Path of its result below the folder of results, without the suffix."""
         variant = plain_name(self.variant)
         last = f"rate-{self.rate:g}" if self.stage == "rate" else f"{self.stage}-seed-{self.seed}"
-        return f"claim_{self.claim}/{self.data}/{variant}/{last}"
+        return f"{claim_of(self.claim).table}/{self.data}/{variant}/{last}"
 
     def recipe(self, path: str) -> Recipe:
         """The whole recipe of this run on the data at ``path``."""
-        table = TABLES[f"claim_{self.claim}"]
+        table = TABLES[claim_of(self.claim).table]
         changes = next(one.changes for one in table.ablation.variants if one.name == self.variant)
         rest: dict[str, Any] = {
             "data.path": path,
@@ -155,16 +61,15 @@ class ClaimRun:
         return with_settings(get_recipe(table.recipe), {**changes, **rest})
 
 
-def due(results: Results, claims: Sequence[Claim] = CLAIMS) -> list[ClaimRun]:
-    """Runs that can be trained now: each claim's first data set, then the second, then what has no inequality."""
+def due(results: Results, claims: Sequence[Claim] = (*CLAIMS, *LATER)) -> list[ClaimRun]:
+    """Runs that can be trained now, in the given order; what has no inequality is last."""
     others = {(claim.number, variant) for claim in claims for variant in claim.others}
     own = {(claim.number, variant) for claim in claims for variant in claim.own}
     found = [run for claim in claims for run in _of_claim(claim, results) if run.name not in results]
-    first = {claim.number: claim.data[0] for claim in claims}
 
-    def urgency(run: ClaimRun) -> tuple[bool, bool, int, bool]:
+    def urgency(run: ClaimRun) -> tuple[bool, int, bool]:
         variant = run.claim, run.variant
-        return variant in others, run.data != first[run.claim], ORDER.index(run.claim), variant in own
+        return variant in others, ORDER.index((run.claim, run.data)), variant in own
 
     return sorted(found, key=urgency)
 
@@ -181,10 +86,22 @@ def _of_claim(claim: Claim, results: Results) -> Iterator[ClaimRun]:
         for variant in claim.own:
             yield from _rates(claim, variant, data, limits)
         yield from _finals(claim, data, limits, claim.own, claim.seeds, results)
+        for variant in claim.later:
+            yield from _rates(claim, variant, data, limits)
+            yield from _finals(claim, data, limits, [variant], _later_seeds(claim, variant, data, results), results)
         if data == claim.data[0]:
             for variant in claim.others:
                 yield from _rates(claim, variant, data, limits)
             yield from _finals(claim, data, limits, claim.others, claim.seeds[:1], results)
+
+
+def _later_seeds(claim: Claim, variant: str, data: str, results: Results) -> tuple[int, ...]:
+    """One seed, and the others where its test AP differs from that of the base by the margin."""
+    seed = claim.seeds[0]
+    found = [final_of(claim, name, data, seed, results) for name in (variant, claim.later[variant])]
+    scores = [results[name]["test"]["ap"] for name in found if name]
+    differs = len(scores) == 2 and abs(scores[0] - scores[1]) >= MARGIN
+    return claim.seeds if differs else claim.seeds[:1]
 
 
 def _rates(claim: Claim, variant: str, data: str, limits: DataLimits) -> Iterator[ClaimRun]:
@@ -220,11 +137,25 @@ def best_rate(claim: Claim, variant: str, data: str, results: Results) -> float 
 
 def fixed_epochs(claim: Claim, data: str, results: Results) -> int | None:
     """Epochs of every run that is compared: those of the longest pilot, once all pilots have ended."""
+    if claim.base is not None:
+        return fixed_epochs(claim_of(claim.base), data, results)
     limits = claim.limits[claim.data.index(data)]
     pilots = [results.get(_run(claim, "pilot", name, data, limits, claim.rates[0]).name) for name in claim.compared]
     if any(result is None for result in pilots):
         return None
     return max((result["epochs"] for result in pilots if result and "epochs" in result), default=None)
+
+
+def final_of(claim: Claim, variant: str, data: str, seed: int, results: Results) -> str | None:
+    """Name of the finished run of a variant that has the fixed length; a base that the group lacks is its claim's."""
+    if variant not in (*claim.variants, *claim.others):
+        return None if claim.base is None else final_of(claim_of(claim.base), variant, data, seed, results)
+    epochs, rate = fixed_epochs(claim, data, results), best_rate(claim, variant, data, results)
+    if epochs is None or rate is None:
+        return None
+    every = claim.limits[claim.data.index(data)].every
+    name = final_name(ClaimRun(claim.number, "final", variant, data, seed, rate, epochs, every), results)
+    return name if "test" in results.get(name, {}) else None
 
 
 def final_name(run: ClaimRun, results: Results) -> str:

@@ -1,9 +1,10 @@
-"""Write the verdicts, tables and learning curves of docs/claims.md from the result files.
+"""Write the verdicts, tables and learning curves of docs/claims.md and docs/later_schemes.md from the result files.
 
-    python -m benchmarks.claims.report --page docs/claims.md --readme README.md --results docs/claims/results
+    python -m benchmarks.claims.report --docs docs --readme README.md
 
-Replaces what stands between ``<!-- NAME -->`` and ``<!-- end -->`` for the names verdicts, hours and claim 1 to 6; the
-rest of the page is written by hand. Draws ``docs/claims/curves.png`` and keeps the intervals in ``intervals.json``.
+Replaces what stands between ``<!-- NAME -->`` and ``<!-- end -->`` for the names verdicts, hours, claim 1 to 6, and the
+groups of later works; the rest of the pages is written by hand. Draws ``docs/claims/curves.png``
+and keeps the intervals in ``intervals.json``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.claims.bootstrap import NOT_FINISHED, Interval, paired_interval
+from benchmarks.claims.claims import CLAIMS, LATER, Claim
 from benchmarks.claims.matches import Matches
-from benchmarks.claims.plan import CLAIMS, Claim, ClaimRun, Results, best_rate, final_name, fixed_epochs
+from benchmarks.claims.plan import ClaimRun, Results, final_of
 from benchmarks.claims.run import METRICS, read_results
 
 STATEMENTS: dict[int, tuple[tuple[str, str], ...]] = {  # (better, worse) as the articles have it
@@ -32,6 +34,8 @@ STATEMENTS: dict[int, tuple[tuple[str, str], ...]] = {  # (better, worse) as the
         ("ATSS", "FCOS"),
         ("ATSS, covered", "ATSS"),
         ("ATSS, covered", "FCOS"),
+        ("ATSS, covered, centerness", "ATSS, covered"),
+        ("ATSS, covered, centerness", "FCOS"),
         ("VarifocalNet, covered", "VarifocalNet"),
         ("DW", "VarifocalNet, covered"),
     ),
@@ -66,6 +70,7 @@ STATEMENTS: dict[int, tuple[tuple[str, str], ...]] = {  # (better, worse) as the
         )
     ),
 }
+PAGES = {"claims.md": CLAIMS, "later_schemes.md": LATER}
 TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}
 SEEN = {
     "positives": "positives an object",
@@ -82,17 +87,8 @@ SEEN = {
 
 def finals(claim: Claim, variant: str, data: str, results: Results) -> dict[int, tuple[str, Mapping[str, Any]]]:
     """Seed to name and result of the finished runs of a variant that have the fixed length."""
-    epochs, rate = fixed_epochs(claim, data, results), best_rate(claim, variant, data, results)
-    if epochs is None or rate is None:
-        return {}
-    every = claim.limits[claim.data.index(data)].every
-    found = {}
-    for seed in claim.seeds:
-        run = ClaimRun(claim.number, "final", variant, data, seed, rate, epochs, every)
-        name = final_name(run, results)
-        if "test" in results.get(name, {}):
-            found[seed] = name, results[name]
-    return found
+    names = {seed: final_of(claim, variant, data, seed, results) for seed in claim.seeds}
+    return {seed: (name, results[name]) for seed, name in names.items() if name}
 
 
 def compared_runs(claim: Claim, better: str, worse: str, data: str, results: Results) -> list[str]:
@@ -104,7 +100,10 @@ def compared_runs(claim: Claim, better: str, worse: str, data: str, results: Res
 
 
 def intervals(
-    folder: Path, results: Results, claims: Sequence[Claim] = CLAIMS, kept: Mapping[str, Interval] | None = None
+    folder: Path,
+    results: Results,
+    claims: Sequence[Claim] = (*CLAIMS, *LATER),
+    kept: Mapping[str, Interval] | None = None,
 ) -> dict[str, Interval]:
     """The intervals of all inequalities whose runs are complete.
 
@@ -129,8 +128,9 @@ def intervals(
 
 
 def _statements(claim: Claim) -> list[tuple[str, str]]:
-    known = {*claim.compared, *claim.own}
-    return [pair for pair in STATEMENTS[claim.number] if known.issuperset(pair)]
+    if claim.later:
+        return list(claim.later.items())
+    return [pair for pair in STATEMENTS[claim.number] if set(claim.variants).issuperset(pair)]
 
 
 def _key(claim: Claim, better: str, worse: str, data: str) -> str:
@@ -145,7 +145,8 @@ def verdict_rows(measured: Mapping[str, Interval], results: Results, claims: Seq
     for claim in sorted(claims, key=lambda one: one.number):
         for better, worse in _statements(claim):
             cells = [_verdict(claim, better, worse, data, measured, results) for data in names]
-            yield f"| ({claim.number}) {better} over {worse} | {' | '.join(cells)} |"
+            number = "" if claim.later else f"({claim.number}) "
+            yield f"| {number}{better} over {worse} | {' | '.join(cells)} |"
 
 
 def finished_rows(measured: Mapping[str, Interval], results: Results) -> str:
@@ -165,7 +166,13 @@ def _verdict(
         return ""
     found = measured.get(_key(claim, better, worse, data))
     if found is None:
-        done = sum(len(finals(claim, name, data, results)) for name in (better, worse))
+        sides = [finals(claim, name, data, results) for name in (better, worse)]
+        if claim.later:
+            if not all(sides):
+                return NOT_FINISHED
+            first, second = (100 * side[claim.seeds[0]][1]["test"]["ap"] for side in sides)
+            return f"{first - second:+.1f}, one seed"
+        done = sum(map(len, sides))
         return f"{NOT_FINISHED}: {done} of {2 * len(claim.seeds)} runs"
     bounds = f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
     return f"**{found.verdict}**: {bounds}; would show from {found.smallest:.1f}"
@@ -174,9 +181,10 @@ def _verdict(
 def claim_rows(claim: Claim, results: Results) -> Iterator[str]:
     """The tables of one claim: all variants on each data set, and the rates that were tried."""
     for data in claim.data:
-        variants = claim.compared + claim.own + (claim.others if data == claim.data[0] else ())
+        variants = claim.variants + (claim.others if data == claim.data[0] else ())
         if not any(finals(claim, variant, data, results) for variant in variants):
             continue
+        variants = tuple(dict.fromkeys((*claim.later.values(), *variants)))
         yield f"\n### {data}, test split\n"
         yield "| scheme | AP | AP50 | AP75 | APs | APm | APl | steps | CPU minutes | seeds | rate | |"
         yield "|---|" + "---:|" * 10 + "---|"
@@ -280,19 +288,23 @@ def _curves_of(claim: Claim, data: str, results: Results) -> dict[str, list[list
     return found
 
 
-def hours(results: Results) -> str:
-    """CPU hours of each claim so far."""
-    spent = {claim.number: 0.0 for claim in sorted(CLAIMS, key=lambda one: one.number)}
-    for result in results.values():
-        spent[result["claim"]] += result["cpu_minutes"] / 60
+def hours(results: Results, claims: Sequence[Claim] = CLAIMS) -> str:
+    """CPU hours of each claim or group so far."""
+    spent = {_title(claim): 0.0 for claim in sorted(claims, key=lambda one: one.number)}
+    for claim in claims:
+        spent[_title(claim)] += sum(one["cpu_minutes"] for one in results.values() if one["claim"] == claim.number) / 60
     total = sum(spent.values())
-    return f"CPU hours so far: {', '.join(f'({k}) {v:.1f}' for k, v in spent.items())}; {total:.1f} in all."
+    return f"CPU hours so far: {', '.join(f'{k} {v:.1f}' for k, v in spent.items())}; {total:.1f} in all."
 
 
-def filled(page: str, results: Results, measured: Mapping[str, Interval]) -> str:
-    """The page with its generated parts made anew."""
-    parts = {"verdicts": "\n".join(verdict_rows(measured, results)), "hours": hours(results)}
-    parts |= {f"claim {claim.number}": "\n".join(claim_rows(claim, results)).strip() for claim in CLAIMS}
+def _title(claim: Claim) -> str:
+    return claim.name or f"({claim.number})"
+
+
+def filled(page: str, results: Results, measured: Mapping[str, Interval], claims: Sequence[Claim] = CLAIMS) -> str:
+    """The page of these claims with its generated parts made anew."""
+    parts = {"verdicts": "\n".join(verdict_rows(measured, results, claims)), "hours": hours(results, claims)}
+    parts |= {claim.table.replace("_", " "): "\n".join(claim_rows(claim, results)).strip() for claim in claims}
     for name, text in parts.items():
         page = replaced(page, name, text or "No result yet.")
     return page
@@ -308,22 +320,23 @@ def replaced(page: str, name: str, text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--page", type=Path, required=True)
+    parser.add_argument("--docs", type=Path, required=True, help="folder of the pages; results in claims/results")
     parser.add_argument("--readme", type=Path, help="page that shows the finished verdicts alone")
     args = parser.parse_args()
-    results = read_results(args.results)
-    file = args.results.parent / "intervals.json"
+    folder = args.docs / "claims"
+    results = read_results(folder / "results")
+    file = folder / "intervals.json"
     earlier = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    measured = intervals(args.results, results, kept={name: Interval(**found) for name, found in earlier.items()})
+    measured = intervals(folder / "results", results, kept={name: Interval(**one) for name, one in earlier.items()})
     kept = {name: asdict(found) for name, found in measured.items()}
     file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    page = args.page.read_text(encoding="utf-8")
-    args.page.write_text(filled(page, results, measured), encoding="utf-8")
+    for name, claims in PAGES.items():
+        page = args.docs / name
+        page.write_text(filled(page.read_text(encoding="utf-8"), results, measured, claims), encoding="utf-8")
     if args.readme:
         shown = replaced(args.readme.read_text(encoding="utf-8"), "verdicts", finished_rows(measured, results))
         args.readme.write_text(shown, encoding="utf-8")
-    curves(results, args.results.parent / "curves.png")
+    curves(results, folder / "curves.png")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from benchmarks.claims.plan import CLAIMS, ClaimRun, due
+from benchmarks.claims.claims import CLAIMS, LATER, claim_of
+from benchmarks.claims.plan import ClaimRun, due
 
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 LAB = ("positives", "without_positive", "entropy", "score_iou_correlation")
@@ -58,7 +59,7 @@ def train_one(run: ClaimRun, home: Path, results: Path, commit: str) -> int:
     torch.set_num_threads(1)
     folder = Path("runs") / run.name
     recipe = run.recipe(run.data)
-    result: dict[str, Any] = {**asdict(run), "commit": commit, "table": f"claim_{run.claim}"}
+    result: dict[str, Any] = {**asdict(run), "commit": commit, "table": claim_of(run.claim).table}
     try:
         done = train(recipe, out=folder, resume=True, device="cpu", progress_display="plain")
     except TrainingDiverged as error:
@@ -148,7 +149,7 @@ def drive(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, stop)
     if os.getpgid(0) != os.getpid():
         os.setpgid(0, 0)
-    claims = [claim for claim in CLAIMS if not args.claims or claim.number in args.claims]
+    claims = [claim for claim in (*CLAIMS, *LATER) if not args.claims or claim.number in args.claims]
     broken: set[str] = set()  # ended with an error; tried again by the next start
     while True:
         for name, (process, _) in list(running.items()):

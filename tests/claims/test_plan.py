@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from support.sources import ROOT
 
-from benchmarks.claims.plan import CLAIMS, Claim, ClaimRun, best_rate, due, final_name, fixed_epochs
+from benchmarks.claims.claims import CLAIMS, LATER, ORDER, Claim, claim_of
+from benchmarks.claims.plan import ClaimRun, best_rate, due, final_name, fixed_epochs
 from benchmarks.claims.prepare import cards_to_coco
 from benchmarks.claims.run import lab_numbers, read_results, write_result
 from poise.data import open_data
@@ -53,6 +54,32 @@ def test_all_runs_of_a_claim(claim: Claim) -> None:
         assert from_dict(to_dict(recipe)) == recipe
         assert (recipe.optimizer.lr, recipe.train.seed, recipe.schedule.epochs) == (run.rate, run.seed, run.epochs)
         assert recipe.data.val == "val", "no choice is made on the test split"
+
+
+@pytest.mark.parametrize("group", LATER, ids=lambda claim: claim.table)
+def test_a_later_variant_has_further_seeds_where_it_differs_from_its_base(group: Claim) -> None:
+    """Every second variant is made to differ from its base by three points of AP, the others by none."""
+    assert group.base is not None
+    different = list(group.later)[::2]
+    results: dict[str, dict[str, Any]] = {}
+    found: list[ClaimRun] = []
+    while runs := due(results, [claim_of(group.base), group]):
+        for run in runs:
+            ap = 0.33 if run.claim == group.number and run.variant in different else 0.3
+            results[run.name] = {"val_ap": run.rate, "epochs": run.epochs, "test": {"ap": ap}}
+        found += [run for run in runs if run.claim == group.number]
+    assert not [run for run in found if run.stage == "pilot"]
+    seeds = {name: [run.seed for run in found if run.stage == "final" and run.variant == name] for name in group.later}
+    assert seeds == {name: [0, 1, 2] if name in different else [0] for name in group.later}
+    assert {run.epochs for run in found if run.stage == "final"} == {claim_of(group.base).limits[0].epochs}
+    for run in found:
+        assert from_dict(to_dict(run.recipe("data"))) == run.recipe("data")
+    bases = set(group.later.values())
+    assert bases <= {*group.own, *claim_of(group.base).compared}, "bases have three seeds"
+
+
+def test_the_order_names_every_claim_on_every_data_set_once() -> None:
+    assert sorted(ORDER) == sorted((claim.number, data) for claim in (*CLAIMS, *LATER) for data in claim.data)
 
 
 def test_stages_wait_for_each_other() -> None:
@@ -123,17 +150,20 @@ def test_cards_become_coco(tmp_path: Path) -> None:
     assert [one["bbox"] for one in truth["annotations"]] == [[4, 5, 20, 10]] * 2
 
 
-@pytest.mark.parametrize(
-    "path", sorted(RESULTS.glob("**/*.json")), ids=lambda path: path.relative_to(RESULTS).as_posix()
-)
-def test_a_results_recipe_builds_the_model_that_was_trained(path: Path) -> None:
-    result = json.loads(path.read_text())
-    fields = ("claim", "stage", "variant", "data", "seed", "rate", "epochs", "every")
-    run = ClaimRun(**{name: result[name] for name in fields})
-    assert run.name == path.relative_to(RESULTS).with_suffix("").as_posix()
-    if "failed" in result:
-        return
-    model = run.recipe("data").model
-    with torch.device("meta"):
-        built = create_model(model.name, CLASSES[run.data], **model.options)
-    assert sum(parameter.numel() for parameter in built.parameters()) == result["parameters"]
+def test_the_results_recipes_build_the_models_that_were_trained() -> None:
+    sizes: dict[str, int] = {}
+    for path in sorted(RESULTS.glob("**/*.json")):
+        result = json.loads(path.read_text())
+        fields = ("claim", "stage", "variant", "data", "seed", "rate", "epochs", "every")
+        run = ClaimRun(**{name: result[name] for name in fields})
+        assert run.name == path.relative_to(RESULTS).with_suffix("").as_posix()
+        if "failed" in result:
+            continue
+        model = run.recipe("data").model
+        key = repr((model.name, CLASSES[run.data], model.options))
+        if key not in sizes:
+            with torch.device("meta"):
+                built = create_model(model.name, CLASSES[run.data], **model.options)
+            sizes[key] = sum(parameter.numel() for parameter in built.parameters())
+        assert sizes[key] == result["parameters"], run.name
+    assert sizes

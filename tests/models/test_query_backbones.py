@@ -8,20 +8,18 @@ from torch import nn
 
 from poise.models import create_model
 
-SMALL = {
-    "channels": 32,
-    "hidden": 64,
-    "encoder_layers": 1,
-    "decoder_layers": 2,
-    "queries": 20,
-    "max_auxiliary_queries": 10,
-}
+SMALL = {"channels": 32, "hidden": 64, "encoder_layers": 1, "decoder_layers": 2, "queries": 20}
 
 
-def test_shufflenet_trains_all_parameters() -> None:
-    model = create_model(
-        "co_deformable_detr_r18", num_classes=3, backbone="shufflenetv2_0.5x", auxiliary_heads="atss", **SMALL
-    )
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("co_deformable_detr_r18", {"auxiliary_heads": "atss", "max_auxiliary_queries": 10}),
+        ("deformable_detr_plus_r18", {}),
+    ],
+)
+def test_shufflenet_trains_all_parameters(name: str, options: dict[str, object]) -> None:
+    model = create_model(name, num_classes=3, backbone="shufflenetv2_0.5x", **SMALL, **options)
     targets = [{"boxes": torch.tensor([[8.0, 8.0, 40.0, 60.0]]), "labels": torch.tensor([1])}]
     torch.stack(list(model.train().losses(torch.randn(1, 3, 64, 64), targets).values())).sum().backward()
     body = model.network.backbone

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
-from poise.boxes import centerness
+from poise.boxes import centerness, with_least_sides
 from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import hard_label, masked_sums, normalizer, num_positives, num_positives_clamped
 from poise.protocols import LossWeights
@@ -27,6 +27,8 @@ class CenternessCriterion:
         box_loss: elementwise loss of boxes (B,N,4).
         box_weight: weight of the box loss.
         min_normalizer: lower bound of the sum of centerness targets, by which the box loss is divided.
+        floor: px; shorter sides of an object grow to it before the centerness of its priors is measured, so that priors
+            next to a small object have a box loss and a score (``ATSS(floor=...)`` makes them positive).
     """
 
     count: Callable[[Assignment], Tensor] = num_positives
@@ -35,6 +37,7 @@ class CenternessCriterion:
     box_loss: Callable[[Tensor, Tensor], Tensor] = losses.giou
     box_weight: float = 1.0
     min_normalizer: float = 1e-6
+    floor: float = 0.0
 
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
@@ -43,7 +46,7 @@ class CenternessCriterion:
         targets = self.targets(predictions, assignment, truth)
         class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
         box_loss = self.box_loss(predictions.boxes, assignment.boxes(truth))
-        centerness_targets = _centerness_targets(predictions, assignment, truth)
+        centerness_targets = self._centerness(predictions, assignment, truth)
         quality_loss = binary_cross_entropy_with_logits(predictions.quality, centerness_targets, reduction="none")
         class_sum, box_sum, quality_sum = masked_sums(
             (class_loss, targets.class_weights),
@@ -55,7 +58,7 @@ class CenternessCriterion:
     def targets(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Targets:
         """Return class targets and the weights of the elementwise losses."""
         soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
-        centerness_targets = _centerness_targets(predictions, assignment, truth)
+        centerness_targets = self._centerness(predictions, assignment, truth)
         box_normalizer = normalizer(centerness_targets.sum(), self.min_normalizer)
         return Targets(
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
@@ -68,10 +71,10 @@ class CenternessCriterion:
         targets = self.targets(predictions, assignment, truth)
         return loss_weights_from_logits(targets, self.class_loss, predictions.logits)
 
-
-def _centerness_targets(predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
-    """Return the centerness of positives in their objects, 0 elsewhere, (B,N)."""
-    return centerness(predictions.priors.centers, assignment.boxes(truth)) * assignment.positive
+    def _centerness(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> Tensor:
+        """Return the centerness of positives in their objects, 0 elsewhere, (B,N)."""
+        objects = with_least_sides(assignment.boxes(truth), self.floor)
+        return centerness(predictions.priors.centers, objects) * assignment.positive
 
 
 def fcos_criterion() -> CenternessCriterion:

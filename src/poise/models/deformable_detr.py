@@ -19,7 +19,7 @@ from poise.models.auxiliary import collaboration
 from poise.models.auxiliary_dense import AuxiliarySpec, with_coarser
 from poise.models.groups import AuxiliaryOptions, BackboneOptions, DeformableOptions, TrainingQueryOptions
 from poise.models.options import flat_options
-from poise.models.parts import check_choice, query_class_supervision, timm_backbone
+from poise.models.parts import check_choice, query_backbone, query_class_supervision, query_neck
 from poise.models.training_queries import TrainingQueries
 from poise.nn.transformer.deformable import DeformableDecoder, Refinement
 from poise.nn.transformer.layers import (
@@ -38,7 +38,7 @@ from poise.nn.transformer.queries import (
     best_class,
     first_class,
 )
-from poise.nn.transformer.tokens import ChannelMapper, Tokenizer
+from poise.nn.transformer.tokens import Tokenizer
 from poise.postprocess import TopKPostProcess
 
 Selection = Literal["none", "first_class", "best_class"]
@@ -87,8 +87,8 @@ def deformable_detr(
     """
     dropout = 0.0 if deterministic else dropout
     channels = transformer.channels
-    body = timm_backbone(backbone, train_norm=False)
-    neck = ChannelMapper(body.channels, body.strides, channels, extra=1)
+    body = query_backbone(backbone, (3, 4, 5))
+    neck = query_neck(body, channels)
     _check_selection(select, distinct_queries)
     levels = len(neck.strides)
     training = TrainingQueries(transformer.queries, training_queries)

@@ -9,6 +9,7 @@ from poise.recipes.claims import dense_schemes, dual_weighting_schemes, varifoca
 from poise.recipes.class_imbalance_tables import CLASS_IMBALANCE_TABLES
 from poise.recipes.co_detr_tables import CO_DETR_TABLES
 from poise.recipes.dw_tables import DW_TABLES
+from poise.recipes.later_tables import LATER_TABLES
 from poise.recipes.libra_tables import LIBRA_TABLES
 from poise.recipes.matched_label_tables import MATCHED_LABEL_TABLES
 from poise.recipes.query_tables import QUERY_TABLES
@@ -83,4 +84,5 @@ TABLES |= {
     "claim_6": ArticleTable(
         "DW's negative weight, candidate bag and mu (docs/claims.md)", "claims_dense", dual_weighting_schemes()
     ),
+    **LATER_TABLES,
 }

@@ -76,28 +76,28 @@ def claims_nanodet() -> Recipe:
     return with_settings(claims_dense(), changes)
 
 
-def claims_co_detr() -> Recipe:
-    """Co-Deformable-DETR at 128 px with two layers of an encoder, three of a decoder and 60 queries."""
-    transformer = {
-        "channels": 64,
-        "hidden": 256,
-        "encoder_layers": 2,
-        "decoder_layers": 3,
-        "queries": 60,
-        "max_auxiliary_queries": 60,
-    }
-    heads = {"auxiliary_heads": "faster_rcnn,atss", "regions": 64, "region_hidden": 256}
+def claims_detr() -> Recipe:
+    """Deformable-DETR++ at 128 px with two layers of an encoder, three of a decoder and 60 queries."""
+    transformer = {"channels": 64, "hidden": 256, "encoder_layers": 2, "decoder_layers": 3, "queries": 60}
     changes: dict[str, object] = {
-        "model.name": "co_deformable_detr_r18",
+        "model.name": "deformable_detr_plus_r18",
         "model.image_size": [128],
         "model.backbone_weights": SHUFFLENET_RGB,
-        "model.options": {"backbone": "shufflenetv2_1.0x", **transformer, **heads},
+        "model.options": {"backbone": "shufflenetv2_1.0x", **transformer},
         "optimizer.lr": 6e-4,
         "optimizer.weight_decay": 1e-4,
         "optimizer.lr_multipliers": {"sampling_offsets": 0.1},
         "train.clip_norm": 0.1,
     }
     return with_settings(claims_dense(), changes)
+
+
+def claims_co_detr() -> Recipe:
+    """The same with Co-DETR's auxiliary heads."""
+    heads = {"auxiliary_heads": "faster_rcnn,atss", "regions": 64, "region_hidden": 256, "max_auxiliary_queries": 60}
+    plain = claims_detr()
+    options = {**plain.model.options, **heads}
+    return with_settings(plain, {"model.name": "co_deformable_detr_r18", "model.options": options})
 
 
 def dense_schemes() -> Ablation:
@@ -120,6 +120,9 @@ def dense_schemes() -> Ablation:
     for title in ("ATSS", "VarifocalNet"):
         covered = {"model.name": f"{names[title]}_r18_fpn", "model.options.assigner": "atss(floor=16.0, cover=True)"}
         rows.append(Variant(f"{title}, covered", covered))
+        if title == "ATSS":
+            with_centerness = {**covered, "model.options.criterion": "atss(floor=16.0)"}
+            rows.append(Variant("ATSS, covered, centerness", with_centerness))
     return Ablation(tuple(rows), (0, 1, 2))
 
 
@@ -161,4 +164,4 @@ def dual_weighting_schemes() -> Ablation:
     return Ablation(tuple(rows), (0, 1, 2))
 
 
-RECIPES = (claims_dense, claims_two_stage, claims_nanodet, claims_co_detr)
+RECIPES = (claims_dense, claims_two_stage, claims_nanodet, claims_detr, claims_co_detr)
