@@ -174,3 +174,55 @@ ORDER = (  # of the claims and groups on their data sets, the one whose verdicts
 def claim_of(number: int) -> Claim:
     """The claim or group of this number."""
     return next(claim for claim in (*CLAIMS, *LATER) if claim.number == number)
+
+
+STATEMENTS: dict[int, tuple[tuple[str, str], ...]] = {  # (better, worse) as the articles have it
+    1: (
+        ("DW", "VarifocalNet"),
+        ("VarifocalNet", "ATSS"),
+        ("ATSS", "FCOS"),
+        ("ATSS, covered", "ATSS"),
+        ("ATSS, covered", "FCOS"),
+        ("ATSS, covered, centerness", "ATSS, covered"),
+        ("ATSS, covered, centerness", "FCOS"),
+        ("VarifocalNet, covered", "VarifocalNet"),
+        ("DW", "VarifocalNet, covered"),
+    ),
+    2: (("Libra R-CNN", "Faster R-CNN"),),
+    3: (
+        ("RetinaNet, varifocal", "RetinaNet, focal"),
+        ("FoveaBox, varifocal", "FoveaBox, focal"),
+        ("ATSS, varifocal", "ATSS, focal"),
+        ("VarifocalNet, varifocal", "VarifocalNet, focal"),
+        ("VarifocalNet, varifocal", "VarifocalNet, quality focal"),
+    ),
+    4: (
+        ("guide, detached after detach_epoch", "no guide"),
+        ("guide, detached after detach_epoch", "guide, never detached"),
+        ("guide, detached after detach_epoch", "guide, detached from the start"),
+        ("no guide", "no guide, ATSS"),
+        ("no guide", "no guide, SimOTA"),
+    ),
+    5: (
+        ("K=1 ATSS", "K=0 (Deformable-DETR++)"),
+        ("K=2 ATSS + Faster R-CNN", "K=1 ATSS"),
+        ("K=2 ATSS + Faster R-CNN", "K=2 ATSS + ATSS"),
+    ),
+    6: tuple(
+        ("DW", other)
+        for other in (
+            "negative: neither factor",
+            "bag: 9 nearest a level",
+            "bag: within 1.5 strides",
+            "mu 3",
+            "mu 8",
+        )
+    ),
+}
+
+
+def statements(claim: Claim) -> list[tuple[str, str]]:
+    """The inequalities (better, worse) of a claim or group whose schemes it has."""
+    if claim.later:
+        return list(claim.later.items())
+    return [pair for pair in STATEMENTS[claim.number] if set(claim.variants).issuperset(pair)]

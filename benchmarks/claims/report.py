@@ -22,54 +22,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.claims.bootstrap import NOT_FINISHED, Interval, paired_interval
-from benchmarks.claims.claims import CLAIMS, LATER, Claim
+from benchmarks.claims.claims import CLAIMS, LATER, Claim, statements
 from benchmarks.claims.matches import Matches
 from benchmarks.claims.plan import ClaimRun, Results, final_of
 from benchmarks.claims.run import METRICS, read_results
 
-STATEMENTS: dict[int, tuple[tuple[str, str], ...]] = {  # (better, worse) as the articles have it
-    1: (
-        ("DW", "VarifocalNet"),
-        ("VarifocalNet", "ATSS"),
-        ("ATSS", "FCOS"),
-        ("ATSS, covered", "ATSS"),
-        ("ATSS, covered", "FCOS"),
-        ("ATSS, covered, centerness", "ATSS, covered"),
-        ("ATSS, covered, centerness", "FCOS"),
-        ("VarifocalNet, covered", "VarifocalNet"),
-        ("DW", "VarifocalNet, covered"),
-    ),
-    2: (("Libra R-CNN", "Faster R-CNN"),),
-    3: (
-        ("RetinaNet, varifocal", "RetinaNet, focal"),
-        ("FoveaBox, varifocal", "FoveaBox, focal"),
-        ("ATSS, varifocal", "ATSS, focal"),
-        ("VarifocalNet, varifocal", "VarifocalNet, focal"),
-        ("VarifocalNet, varifocal", "VarifocalNet, quality focal"),
-    ),
-    4: (
-        ("guide, detached after detach_epoch", "no guide"),
-        ("guide, detached after detach_epoch", "guide, never detached"),
-        ("guide, detached after detach_epoch", "guide, detached from the start"),
-        ("no guide", "no guide, ATSS"),
-        ("no guide", "no guide, SimOTA"),
-    ),
-    5: (
-        ("K=1 ATSS", "K=0 (Deformable-DETR++)"),
-        ("K=2 ATSS + Faster R-CNN", "K=1 ATSS"),
-        ("K=2 ATSS + Faster R-CNN", "K=2 ATSS + ATSS"),
-    ),
-    6: tuple(
-        ("DW", other)
-        for other in (
-            "negative: neither factor",
-            "bag: 9 nearest a level",
-            "bag: within 1.5 strides",
-            "mu 3",
-            "mu 8",
-        )
-    ),
-}
 PAGES = {"claims.md": CLAIMS, "later_schemes.md": LATER}
 TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}
 SEEN = {
@@ -112,7 +69,7 @@ def intervals(
     """
     found: dict[str, Interval] = {}
     for claim in claims:
-        for better, worse in _statements(claim):
+        for better, worse in statements(claim):
             for data in claim.data:
                 if not (names := compared_runs(claim, better, worse, data, results)):
                     continue
@@ -127,26 +84,32 @@ def intervals(
     return found
 
 
-def _statements(claim: Claim) -> list[tuple[str, str]]:
-    if claim.later:
-        return list(claim.later.items())
-    return [pair for pair in STATEMENTS[claim.number] if set(claim.variants).issuperset(pair)]
-
-
 def _key(claim: Claim, better: str, worse: str, data: str) -> str:
     return f"{claim.table}/{data}/{better} over {worse}"
 
 
 def verdict_rows(measured: Mapping[str, Interval], results: Results, claims: Sequence[Claim] = CLAIMS) -> Iterator[str]:
-    """A row for every inequality, a column for every data set."""
+    """A row for every inequality, a column for every data set; of later works also the ratio of CPU times."""
     names = list(dict.fromkeys(data for claim in claims for data in claim.data))
-    yield f"| claim | {' | '.join(names)} |"
-    yield "|---" * (1 + len(names)) + "|"
+    later = any(claim.later for claim in claims)
+    heads = ["scheme" if later else "claim", *names, *(["CPU time, ratio"] if later else [])]
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
     for claim in sorted(claims, key=lambda one: one.number):
-        for better, worse in _statements(claim):
+        for better, worse in statements(claim):
             cells = [_verdict(claim, better, worse, data, measured, results) for data in names]
             number = "" if claim.later else f"({claim.number}) "
+            cells += [_cost(claim, better, worse, results)] if later else []
             yield f"| {number}{better} over {worse} | {' | '.join(cells)} |"
+
+
+def _cost(claim: Claim, better: str, worse: str, results: Results) -> str:
+    """CPU minutes of a training over those of the other; both take the same steps."""
+    sides = [finals(claim, name, claim.data[0], results).values() for name in (better, worse)]
+    if not all(sides):
+        return ""
+    ours, theirs = (statistics.mean(result["cpu_minutes"] for _, result in side) for side in sides)
+    return f"{ours / theirs:.2f}"
 
 
 def finished_rows(measured: Mapping[str, Interval], results: Results) -> str:

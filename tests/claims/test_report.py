@@ -12,12 +12,11 @@ import pytest
 from support.sources import ROOT
 
 from benchmarks.claims.bootstrap import Interval, paired_interval
-from benchmarks.claims.claims import CLAIMS, LATER, Claim, DataLimits
+from benchmarks.claims.claims import CLAIMS, LATER, Claim, DataLimits, claim_of, statements
 from benchmarks.claims.matches import IOUS, Matches
 from benchmarks.claims.plan import due
 from benchmarks.claims.report import (
     PAGES,
-    STATEMENTS,
     claim_rows,
     compared_runs,
     curves,
@@ -123,6 +122,32 @@ def test_a_missing_seed_is_not_finished(finished: tuple[Path, dict[str, Any]]) -
     assert "| ATSS | 30.0 ± 0.0 |" in "\n".join(claim_rows(CLAIM, results)), "two seeds are in the table"
 
 
+def test_a_later_scheme_has_one_seed_until_it_differs_from_its_base(tmp_path: Path) -> None:
+    group = LATER[-1]
+    assert group.base is not None
+    base, results = claim_of(group.base), {}
+    shares = {"Seesaw": 0.9, "effective number": 0.304}
+    while runs := due(results, [base, group]):
+        for run in runs:
+            share = shares.get(run.variant, 0.3)
+            result = {"variant": run.variant, "data": run.data, "epochs": run.epochs, "steps": 10, "rate": run.rate}
+            test, minutes = dict.fromkeys(METRICS, share), 3.0 if run.variant == "EQL v2" else 2.0
+            results[run.name] = result | {"val_ap": share, "test": test, "lab": {}, "cpu_minutes": minutes}
+            matches(share, run.seed).save(tmp_path / f"{run.name}.npz")
+    rows = list(verdict_rows(intervals(tmp_path, results, [group]), results, [group]))
+    assert rows[0] == "| scheme | bccd | CPU time, ratio |"
+    assert rows[2].startswith("| Seesaw over Faster R-CNN | **shown**: +") and rows[2].endswith(" | 1.00 |")
+    assert rows[3] == "| EQL v2 over Faster R-CNN | +0.0, one seed | 1.50 |"
+    assert rows[4] == "| effective number over Faster R-CNN | +0.4, one seed | 1.00 |"
+    table = list(claim_rows(group, results))
+    assert [row.split(" | ")[0] for row in table if " | 10 | " in row] == [
+        f"| {name}" for name in ("Faster R-CNN", "Seesaw", "EQL v2", "effective number")
+    ]
+    for name in [name for name in results if "/Seesaw/final" in name]:
+        del results[name]
+    assert list(verdict_rows({}, results, [group]))[2] == "| Seesaw over Faster R-CNN | not finished |  |"
+
+
 def test_tables(finished: tuple[Path, dict[str, Any]]) -> None:
     _, results = finished
     text = "\n".join(claim_rows(CLAIM, results))
@@ -163,7 +188,7 @@ def test_kept_differences_are_those_of_the_results() -> None:
     """The difference of mean test AP, which each run's evaluation gave, and none is missing."""
     count = 0
     for claim in (*CLAIMS, *LATER):
-        for better, worse in claim.later.items() if claim.later else STATEMENTS[claim.number]:
+        for better, worse in statements(claim):
             for data in claim.data:
                 sides = [finals(claim, name, data, RESULTS) for name in (better, worse)]
                 kept = MEASURED.get(f"{claim.table}/{data}/{better} over {worse}")
