@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import centerness, with_least_sides
+from poise.criteria.object_balance import balance_objects
 from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import hard_label, masked_sums, normalizer, num_positives, num_positives_clamped
 from poise.protocols import LossWeights
@@ -29,6 +30,8 @@ class CenternessCriterion:
         min_normalizer: lower bound of the sum of centerness targets, by which the box loss is divided.
         floor: px; shorter sides of an object grow to it before the centerness of its priors is measured, so that priors
             next to a small object have a box loss and a score (``ATSS(floor=...)`` makes them positive).
+        object_balance: 0: an object weighs as much as it has positives; 1: all weigh the same; in between, the power of
+            the sum of an object's weights by which they are divided.
     """
 
     count: Callable[[Assignment], Tensor] = num_positives
@@ -38,6 +41,7 @@ class CenternessCriterion:
     box_weight: float = 1.0
     min_normalizer: float = 1e-6
     floor: float = 0.0
+    object_balance: float = 0.0
 
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
@@ -48,10 +52,9 @@ class CenternessCriterion:
         box_loss = self.box_loss(predictions.boxes, assignment.boxes(truth))
         centerness_targets = self._centerness(predictions, assignment, truth)
         quality_loss = binary_cross_entropy_with_logits(predictions.quality, centerness_targets, reduction="none")
+        quality_weights = balance_objects(assignment.positive.float(), assignment, truth, self.object_balance)
         class_sum, box_sum, quality_sum = masked_sums(
-            (class_loss, targets.class_weights),
-            (box_loss, targets.box_weights),
-            (quality_loss, assignment.positive.float()),
+            (class_loss, targets.class_weights), (box_loss, targets.box_weights), (quality_loss, quality_weights)
         )
         return {"loss_cls": class_sum, "loss_bbox": box_sum, "loss_centerness": quality_sum / self.count(assignment)}
 
@@ -60,10 +63,12 @@ class CenternessCriterion:
         soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
         centerness_targets = self._centerness(predictions, assignment, truth)
         box_normalizer = normalizer(centerness_targets.sum(), self.min_normalizer)
+        class_weights = (~assignment.ignored).float() / self.count(assignment)
+        box_weights = centerness_targets * (self.box_weight / box_normalizer)
         return Targets(
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
-            class_weights=(~assignment.ignored).float() / self.count(assignment),
-            box_weights=centerness_targets * (self.box_weight / box_normalizer),
+            class_weights=balance_objects(class_weights, assignment, truth, self.object_balance),
+            box_weights=balance_objects(box_weights, assignment, truth, self.object_balance),
         )
 
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from poise import losses
 from poise.boxes import EPS, giou, iou
+from poise.criteria.object_balance import balance_objects
 from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import masked_sums, normalizer, num_positives
 from poise.protocols import LossWeights
@@ -40,6 +41,8 @@ class VarifocalCriterion:
         box_normalizer: divisor of each box loss: ``iou``, the sum of the IoUs that weight it (code), or ``positives``,
             the number of positives (article).
         initial_iou: box whose IoU weights the loss of the initial box: ``initial`` (code) or ``refined`` (article).
+        object_balance: 0: an object weighs as much as it has positives; 1: all weigh the same; in between, the power of
+            the sum of an object's weights by which they are divided.
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.varifocal
@@ -49,6 +52,7 @@ class VarifocalCriterion:
     class_weight: float = 1.0
     box_normalizer: BoxNormalizer = "iou"
     initial_iou: WeightingBox = "initial"
+    object_balance: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.class_weight, self.initial_weight, self.refined_weight) < 0:
@@ -66,7 +70,7 @@ class VarifocalCriterion:
             return dict(zip(("loss_cls", "loss_bbox"), masked_sums(class_loss, box_loss), strict=True))
         initial = predictions.initial_boxes
         weighting = initial if self.initial_iou == "initial" else predictions.boxes
-        initial_weights = self.initial_weight * self._iou_weights(weighting, objects, assignment)
+        initial_weights = self.initial_weight * self._iou_weights(weighting, assignment, truth)
         sums = masked_sums(class_loss, (1 - giou(initial, objects), initial_weights), box_loss)
         return dict(zip(("loss_cls", "loss_bbox", "loss_bbox_rf"), sums, strict=True))
 
@@ -77,10 +81,11 @@ class VarifocalCriterion:
         counted = ~assignment.ignored if self.hard_labels else torch.ones_like(assignment.ignored)
         refined = isinstance(predictions, RefinedPredictions)
         box_weight = self.refined_weight if refined else self.initial_weight
+        class_weights = counted / num_positives(assignment) * self.class_weight
         return Targets(
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], label),
-            class_weights=counted / num_positives(assignment) * self.class_weight,
-            box_weights=box_weight * self._iou_weights(predictions.boxes, objects, assignment),
+            class_weights=balance_objects(class_weights, assignment, truth, self.object_balance),
+            box_weights=box_weight * self._iou_weights(predictions.boxes, assignment, truth),
         )
 
     def weights(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
@@ -88,7 +93,8 @@ class VarifocalCriterion:
         targets = self.targets(predictions, assignment, truth)
         return loss_weights_from_logits(targets, self.class_loss, predictions.logits)
 
-    def _iou_weights(self, boxes: Tensor, objects: Tensor, assignment: Assignment) -> Tensor:
+    def _iou_weights(self, boxes: Tensor, assignment: Assignment, truth: GroundTruth) -> Tensor:
         """Return the IoU of each positive's box with its object, divided by ``box_normalizer``, (B,N)."""
-        weight = iou(boxes.detach(), objects).clamp(min=EPS) * assignment.positive
-        return weight / (normalizer(weight.sum()) if self.box_normalizer == "iou" else num_positives(assignment))
+        weight = iou(boxes.detach(), assignment.boxes(truth)).clamp(min=EPS) * assignment.positive
+        balanced = balance_objects(weight, assignment, truth, self.object_balance)
+        return balanced / (normalizer(weight.sum()) if self.box_normalizer == "iou" else num_positives(assignment))
