@@ -209,7 +209,7 @@ def test_every_short_option_is_an_option_of_train() -> None:
 MODEL_OPTIONS = {
     f"model.options.{name}"
     for name in (
-        *("assigner", "sampler", "criterion", "neck", "class_balance", "one_to_one"),
+        *("assigner", "sampler", "criterion", "neck", "class_balance", "one_to_one", "object_balance"),
         *("score_threshold", "nms_threshold", "max_detections", "nms_similarity"),
     )
 }

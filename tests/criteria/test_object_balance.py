@@ -11,6 +11,9 @@ from torch import Tensor
 from poise.criteria import atss_criterion
 from poise.criteria.object_balance import balance_objects
 from poise.criteria.varifocal import VarifocalCriterion
+from poise.detectors.parts import dense_branch
+from poise.lab.explain import run_step
+from poise.models import create_model
 from poise.structures import Assignment, GroundTruth, Priors, QualityPredictions
 
 
@@ -65,6 +68,44 @@ def test_all_objects_weigh_the_same_and_the_sums_do_not_change(
         torch.testing.assert_close(sums[sums > 0], sums[sums > 0].mean().expand(int((sums > 0).sum())))
     with_weights = replace(criterion, object_balance=1.0).weights(predictions, assignment, truth)
     torch.testing.assert_close(with_weights.regression, after.box_weights)
+
+
+SMALL = {"channels": 16, "depth": 1}
+MODELS = ("fcos", "atss", "vfnet", "retinanet", "tood", "gfl", "paa", "ota", "foveabox", "reppoints")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_option_of_a_model_balances_its_criterion(name: str) -> None:
+    """Losses are finite and have gradients, and every object with positives has the same weight in both losses."""
+    torch.manual_seed(0)
+    own = {key: value for key, value in SMALL.items() if not (name == "reppoints" and key == "channels")}
+    model = create_model(f"{name}_r18_fpn", 2, image_size=64, object_balance=1.0, deterministic=True, **own).train()
+    boxes = torch.tensor([[4.0, 4, 60, 60], [30, 30, 44, 44], [8, 40, 20, 56]])
+    targets = [{"boxes": boxes, "labels": torch.tensor([0, 1, 1])}]
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    step = run_step(model.network, model.batch(images, targets), model.progress)
+    match = step.matches["dense"]
+    truth = GroundTruth.collate(targets, [(64, 64)])
+    weights = match.criterion.targets(match.predictions, match.assignment, truth)
+    assert bool(match.assignment.positive.any())
+    for one in (weights.class_weights, weights.box_weights):
+        sums = torch.zeros(1, 3).scatter_add(1, match.assignment.index, one * match.assignment.positive)
+        torch.testing.assert_close(sums[sums > 0], sums[sums > 0].mean().expand(int((sums > 0).sum())))
+    torch.stack(list(model.losses(images, targets).values())).sum().backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_a_model_is_rebuilt_with_its_balance_and_wrong_values_are_refused() -> None:
+    model = create_model("atss_r18_fpn", 2, object_balance=0.5, **SMALL)
+    again = create_model("atss_r18_fpn", 2, **model.options)
+    assert dense_branch(again.network).criterion.object_balance == 0.5
+    for name, value, message in (
+        ("atss_r18_fpn", 1.5, "object_balance=1.5: from 0"),
+        ("dw_r18_fpn", 1.0, "DualWeightingCriterion, has no such option"),
+        ("faster_rcnn_r18_fpn", 1.0, "is an option of one-stage detectors"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            create_model(name, 2, object_balance=value)
 
 
 def test_images_without_objects_or_positives_have_finite_losses() -> None:

@@ -67,6 +67,9 @@ class Arguments:
     one_to_one: str | None = None
     """A one-to-one branch of a dense detector, which then detects without NMS: "task_aligned(topk=7, keep=1)"
     (model.options one_to_one)."""
+    object_balance: float | None = None
+    """1 makes all objects count the same in the losses of a dense detector, however many positives they have; 0 to 1
+    (model.options object_balance)."""
     score_threshold: float | None = None
     """Score below which validation drops detections (model.options score_threshold)."""
     nms_threshold: float | None = None

@@ -27,6 +27,8 @@ class AnchorCriterion:
         soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
         offset_loss: elementwise loss of offsets and their targets.
         offset_weight: weight of the offset loss.
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     coder: DeltaCoder = field(default_factory=DeltaCoder)
@@ -34,6 +36,7 @@ class AnchorCriterion:
     soft_label: Callable[[DeltaPredictions, Assignment, Tensor], Tensor | float] = hard_label
     offset_loss: ElementLoss = losses.l1
     offset_weight: float = 1.0
+    object_balance: float = 0.0
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         """Return ``loss_cls`` and ``loss_bbox``."""
@@ -54,7 +57,7 @@ class AnchorCriterion:
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
             class_weights=(~assignment.ignored).float() / normalizer,
             box_weights=assignment.positive.float() * (self.offset_weight / normalizer),
-        )
+        ).balanced(assignment, truth, self.object_balance)
 
     def weights(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses."""

@@ -30,8 +30,8 @@ class CenternessCriterion:
         min_normalizer: lower bound of the sum of centerness targets, by which the box loss is divided.
         floor: px; shorter sides of an object grow to it before the centerness of its priors is measured, so that priors
             next to a small object have a box loss and a score (``ATSS(floor=...)`` makes them positive).
-        object_balance: 0: an object weighs as much as it has positives; 1: all weigh the same; in between, the power of
-            the sum of an object's weights by which they are divided.
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     count: Callable[[Assignment], Tensor] = num_positives
@@ -63,13 +63,11 @@ class CenternessCriterion:
         soft_label = self.soft_label(predictions, assignment, assignment.boxes(truth))
         centerness_targets = self._centerness(predictions, assignment, truth)
         box_normalizer = normalizer(centerness_targets.sum(), self.min_normalizer)
-        class_weights = (~assignment.ignored).float() / self.count(assignment)
-        box_weights = centerness_targets * (self.box_weight / box_normalizer)
         return Targets(
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
-            class_weights=balance_objects(class_weights, assignment, truth, self.object_balance),
-            box_weights=balance_objects(box_weights, assignment, truth, self.object_balance),
-        )
+            class_weights=(~assignment.ignored).float() / self.count(assignment),
+            box_weights=centerness_targets * (self.box_weight / box_normalizer),
+        ).balanced(assignment, truth, self.object_balance)
 
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and boxes."""

@@ -75,6 +75,8 @@ class DistributionCriterion:
         class_loss: elementwise loss (B,N,C) of predictions and class targets, or a ``MatchedLabel`` of their logits.
         count: normalizer of the class loss, a number of positives.
         class_loss_name: name of the class loss in the original code.
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     box_weight: float = 2.0
@@ -84,6 +86,7 @@ class DistributionCriterion:
     class_loss: ClassLoss | MatchedLabel = qfl_of_logits
     count: Callable[[Assignment], Tensor] = num_positives_clamped
     class_loss_name: str = "loss_cls"
+    object_balance: float = 0.0
 
     def __call__(
         self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth
@@ -114,7 +117,7 @@ class DistributionCriterion:
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
             class_weights=(~assignment.ignored).float() / self.count(assignment),
             box_weights=weight / normalizer(weight.sum()),
-        )
+        ).balanced(assignment, truth, self.object_balance)
 
     def weights(self, predictions: DistributionPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and boxes (DFL is proportional to the latter)."""

@@ -33,12 +33,15 @@ class FoveaCriterion:
         class_loss: elementwise loss of logits and targets (B,N,C).
         soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
         beta: of the smooth L1 loss.
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     coder: LogDistances = LogDistances()
     class_loss: Callable[[Tensor, Tensor], Tensor] = fovea_focal
     soft_label: Callable[[DeltaPredictions, Assignment, Tensor], Tensor | float] = hard_label
     beta: float = 0.11
+    object_balance: float = 0.0
 
     def __call__(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> dict[str, Tensor]:
         """Return ``loss_cls`` and ``loss_bbox``."""
@@ -59,7 +62,7 @@ class FoveaCriterion:
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
             class_weights=(~assignment.ignored).float() / normalizer(positive.sum() + len(positive)),
             box_weights=positive.float() / num_positives(assignment),
-        )
+        ).balanced(assignment, truth, self.object_balance)
 
     def weights(self, predictions: DeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses."""

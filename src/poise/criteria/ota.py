@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from poise import losses
 from poise.boxes import iou
 from poise.criteria.matched_labels import is_matched_label
+from poise.criteria.object_balance import balance_objects
 from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import masked_sum, num_positives
 from poise.protocols import LossWeights
@@ -26,11 +27,14 @@ class OTACriterion:
         box_weight: weight of the GIoU loss.
         iou_weight: weight of the IoU loss.
         class_loss: elementwise loss of logits and targets (B,N,C).
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     box_weight: float = 2.0
     iou_weight: float = 0.5
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
+    object_balance: float = 0.0
 
     def __post_init__(self) -> None:
         if is_matched_label(self.class_loss):
@@ -43,8 +47,9 @@ class OTACriterion:
         objects, targets = assignment.boxes(truth), self.targets(predictions, assignment, truth)
         class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
         iou_targets = torch.where(assignment.positive, iou(predictions.boxes.detach(), objects), 0.0)
+        iou_weights = balance_objects(assignment.positive.float(), assignment, truth, self.object_balance)
         iou_loss = binary_cross_entropy_with_logits(predictions.quality, iou_targets, reduction="none")
-        iou_loss = masked_sum(iou_loss, assignment.positive.float())
+        iou_loss = masked_sum(iou_loss, iou_weights)
         return {
             "loss_cls": masked_sum(class_loss, targets.class_weights),
             "loss_bbox": masked_sum(losses.giou(predictions.boxes, objects), targets.box_weights),
@@ -58,7 +63,7 @@ class OTACriterion:
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2]),
             class_weights=(~assignment.ignored).float() / normalizer,
             box_weights=assignment.positive.float() * (self.box_weight / normalizer),
-        )
+        ).balanced(assignment, truth, self.object_balance)
 
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and boxes."""

@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import iou
+from poise.criteria.object_balance import balance_objects
 from poise.criteria.protocol import Targets, loss_weights_from_logits
 from poise.losses import hard_label, masked_sum, normalizer, num_positives
 from poise.protocols import LossWeights
@@ -33,12 +34,15 @@ class PAACriterion:
         iou_weight: weight of the IoU loss.
         class_loss: elementwise loss of logits and targets (B,N,C).
         soft_label: class target of positives in [0,1], from predictions, assignment and the boxes of the objects.
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     box_weight: float = 1.3
     iou_weight: float = 0.5
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
     soft_label: Callable[[QualityPredictions, Assignment, Tensor], Tensor | float] = hard_label
+    object_balance: float = 0.0
 
     def __call__(
         self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth
@@ -48,8 +52,9 @@ class PAACriterion:
         class_loss = self.class_loss(predictions.logits, targets.class_targets).sum(2)
         box_loss = losses.giou(predictions.boxes, assignment.boxes(truth))
         iou_targets = _iou_targets(predictions, assignment, truth)
+        iou_weights = balance_objects(assignment.positive.float(), assignment, truth, self.object_balance)
         iou_loss = binary_cross_entropy_with_logits(predictions.quality, iou_targets, reduction="none")
-        iou_loss = masked_sum(iou_loss, assignment.positive.float())
+        iou_loss = masked_sum(iou_loss, iou_weights)
         return {
             "loss_cls": masked_sum(class_loss, targets.class_weights),
             "loss_bbox": masked_sum(box_loss, targets.box_weights),
@@ -65,7 +70,7 @@ class PAACriterion:
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
             class_weights=(~assignment.ignored).float() / normalizer(positive.sum(), float(len(positive))),
             box_weights=weight * (self.box_weight / normalizer(iou_targets.sum(), 1e-6)),
-        )
+        ).balanced(assignment, truth, self.object_balance)
 
     def weights(self, predictions: QualityPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and boxes."""

@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise.criteria.matched_labels import labels_of
+from poise.criteria.object_balance import balance_objects
 from poise.protocols import LossWeights
+from poise.structures import Assignment, GroundTruth
 
 
 class Targets(NamedTuple):
@@ -30,6 +32,13 @@ class Targets(NamedTuple):
     class_targets: Tensor  # (B,N,C) in [0,1]
     class_weights: Tensor  # (B,N) >= 0, of the classification loss
     box_weights: Tensor  # (B,N) >= 0, of the box loss
+
+    def balanced(self, assignment: Assignment, truth: GroundTruth, exponent: float) -> Targets:
+        """Return the same with the weights of objects balanced (``poise.criteria.object_balance``)."""
+        classes, boxes = (
+            balance_objects(weights, assignment, truth, exponent) for weights in (self.class_weights, self.box_weights)
+        )
+        return self._replace(class_weights=classes, box_weights=boxes)
 
 
 def loss_weights(targets: Targets, loss: Tensor, entropy: Tensor) -> LossWeights:

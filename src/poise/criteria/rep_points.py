@@ -54,6 +54,8 @@ class RepPointsCriterion:
         refined_weight: weight of the loss of refined boxes.
         unit: boxes are compared in units of this many strides.
         beta: of the smooth L1 loss.
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.focal
@@ -62,6 +64,7 @@ class RepPointsCriterion:
     refined_weight: float = 1.0
     unit: float = 4.0
     beta: float = 0.11
+    object_balance: float = 0.0
 
     def __call__(
         self, predictions: RefinedPredictions, assignment: Assignment, truth: GroundTruth
@@ -86,7 +89,7 @@ class RepPointsCriterion:
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], soft_label),
             class_weights=(~assignment.ignored).float() / normalizer,
             box_weights=assignment.positive * (self.refined_weight / normalizer),
-        )
+        ).balanced(assignment, truth, self.object_balance)
 
     def weights(self, predictions: RefinedPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses of classes and refined boxes."""

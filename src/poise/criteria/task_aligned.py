@@ -45,10 +45,13 @@ class TaskAlignedCriterion:
     Args:
         class_loss: elementwise loss of ln of the scores and of class targets (B,N,C).
         hard_labels: class targets of positives are 1 instead of their alignment.
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     class_loss: ScoreLoss = qfl_of_scores
     hard_labels: bool = False
+    object_balance: float = 0.0
 
     def __post_init__(self) -> None:
         if is_matched_label(self.class_loss):
@@ -65,7 +68,8 @@ class TaskAlignedCriterion:
         """Return class targets and the weights of the elementwise losses."""
         label = 1.0 if self.hard_labels else assignment.quality
         class_targets = assignment.class_targets(truth, predictions.logits.shape[2], label)
-        return _targets(assignment, class_targets, assignment.quality * assignment.positive)
+        targets = _targets(assignment, class_targets, assignment.quality * assignment.positive)
+        return targets.balanced(assignment, truth, self.object_balance)
 
     def weights(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses."""
@@ -78,9 +82,12 @@ class InitialCriterion:
 
     Args:
         class_loss: elementwise loss of ln of the scores and of class targets (B,N,C).
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     class_loss: ScoreLoss = focal_of_scores
+    object_balance: float = 0.0
 
     def __call__(
         self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth
@@ -92,7 +99,7 @@ class InitialCriterion:
         """Return class targets and the weights of the elementwise losses."""
         class_targets = assignment.class_targets(truth, predictions.logits.shape[2])
         weight = centerness(predictions.priors.centers, assignment.boxes(truth)) * assignment.positive
-        return _targets(assignment, class_targets, weight)
+        return _targets(assignment, class_targets, weight).balanced(assignment, truth, self.object_balance)
 
     def weights(self, predictions: GeometricPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses."""

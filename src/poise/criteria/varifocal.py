@@ -41,8 +41,8 @@ class VarifocalCriterion:
         box_normalizer: divisor of each box loss: ``iou``, the sum of the IoUs that weight it (code), or ``positives``,
             the number of positives (article).
         initial_iou: box whose IoU weights the loss of the initial box: ``initial`` (code) or ``refined`` (article).
-        object_balance: 0: an object weighs as much as it has positives; 1: all weigh the same; in between, the power of
-            the sum of an object's weights by which they are divided.
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     class_loss: Callable[[Tensor, Tensor], Tensor] = losses.varifocal

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from poise import losses
 from poise.boxes import DeltaCoder, iou
+from poise.criteria.object_balance import balance_objects
 from poise.criteria.protocol import Targets
 from poise.losses import binary_cross_entropy, hard_label, masked_sum, num_positives
 from poise.protocols import LossWeights
@@ -30,6 +31,8 @@ class YOLOXCriterion:
         objectness_loss: elementwise loss of objectness logits and their targets (B,N).
         objectness_label: objectness target of positives in [0,1], from predictions, assignment and the boxes of the
             objects.
+        object_balance: 0: an object counts as often as it has positives; 1: all objects count the same
+            (``poise.criteria.object_balance``).
     """
 
     coder: DeltaCoder
@@ -37,12 +40,15 @@ class YOLOXCriterion:
     offset_weight: float = 0.0
     objectness_loss: Callable[[Tensor, Tensor], Tensor] = binary_cross_entropy
     objectness_label: Callable[[JointDeltaPredictions, Assignment, Tensor], Tensor | float] = hard_label
+    object_balance: float = 0.0
 
     def __call__(
         self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth
     ) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_bbox``, ``loss_obj`` and, with ``offset_weight``, ``loss_l1``."""
-        objects, positive, count = assignment.boxes(truth), assignment.positive.float(), num_positives(assignment)
+        objects, count = assignment.boxes(truth), num_positives(assignment)
+        positive = balance_objects(assignment.positive.float(), assignment, truth, self.object_balance)
+        counted = balance_objects((~assignment.ignored).float(), assignment, truth, self.object_balance)
         targets = self.targets(predictions, assignment, truth)
         class_loss = binary_cross_entropy_with_logits(predictions.logits, targets.class_targets, reduction="none")
         objectness = self.objectness_loss(predictions.quality, self._objectness(predictions, assignment, truth))
@@ -50,7 +56,7 @@ class YOLOXCriterion:
         terms = {
             "loss_cls": masked_sum(class_loss.sum(2), targets.class_weights),
             "loss_bbox": masked_sum(box_loss, targets.box_weights),
-            "loss_obj": masked_sum(objectness, (~assignment.ignored).float()) / count,
+            "loss_obj": masked_sum(objectness, counted) / count,
         }
         if self.offset_weight:
             offsets = torch.nan_to_num(self.coder.encode(predictions.priors.cells, objects))
@@ -65,7 +71,7 @@ class YOLOXCriterion:
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], assignment.quality),
             class_weights=positive / count,
             box_weights=positive * (self.box_weight / count),
-        )
+        ).balanced(assignment, truth, self.object_balance)
 
     def weights(self, predictions: JointDeltaPredictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
         """Return how much each prior counts in the losses; ``background`` is the objectness loss of negatives."""

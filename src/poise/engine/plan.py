@@ -48,6 +48,7 @@ ARCHITECTURE_FREE = {
     "sampler",
     "criterion",
     "class_balance",
+    "object_balance",
     "class_loss",
     "score_threshold",
     "nms_threshold",

@@ -235,6 +235,7 @@ def create_model(
     neck: str | AddedBalancedPyramid | None = None,
     class_balance: str | ClassBalance | None = None,
     one_to_one: str | TaskAligned | DualAssignment | None = None,
+    object_balance: float | None = None,
     **options: Any,
 ) -> DetectionModel:
     """Build a detector.
@@ -256,6 +257,8 @@ def create_model(
             "equalized_focal(scale=8.0)" (docs/criteria.md).
         one_to_one: "task_aligned(topk=7, keep=1)" or a ``dual_assignment(...)``: adds a one-to-one branch to a dense
             detector, which then detects without NMS (docs/without_nms.md).
+        object_balance: 1.0 makes all objects count the same in the losses of a dense detector, however many positives
+            they have; 0 to 1 (docs/object_balance.md). None: as published.
         options: keyword arguments of the builder function in ``poise.models``.
 
     Raises:
@@ -274,10 +277,11 @@ def create_model(
     given: dict[str, object] = {"assigner": assigner, "sampler": sampler, "criterion": criterion}
     given |= {"neck": neck, "class_balance": class_balance, "one_to_one": one_to_one}
     given = {kind: part for kind, part in given.items() if part is not None}
-    if backbone_weights and (options or given):  # refuse a wrong option before anything is fetched
+    changed = bool(options or given) or object_balance is not None
+    if backbone_weights and changed:  # refuse a wrong option before anything is fetched
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             trial = entry.builder(num_classes, **{**entry.fixed, "backbone_weights": None, **options})
-            exchange_parts(trial, name, given, options)
+            exchange_parts(trial, name, given, options, object_balance)
     network = entry.builder(num_classes, **{**entry.fixed, "backbone_weights": backbone_weights, **options})
     preprocess = entry.preprocess
     if "caffe" in options and options["caffe"] != entry.fixed.get("caffe", False):
@@ -285,5 +289,7 @@ def create_model(
     if image_size is not None:
         preprocess = preprocess.with_size(image_size)
         options = {**options, "image_size": [preprocess.short, preprocess.long]}
-    options = {**options, **exchange_parts(network, name, given, options)}
+    options = {**options, **exchange_parts(network, name, given, options, object_balance)}
+    if object_balance is not None:
+        options["object_balance"] = object_balance
     return DetectionModel(network, preprocess, name, num_classes, options=options, progress=entry.progress)

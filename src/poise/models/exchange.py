@@ -13,6 +13,7 @@ from poise.models.class_balance import CLASS_BALANCE, balance_classes
 from poise.models.criteria import CRITERIA, swap_criterion
 from poise.models.necks import NECKS, extend_neck
 from poise.models.notation import Part
+from poise.models.object_balance import set_object_balance
 from poise.models.one_to_one import ONE_TO_ONE, add_one_to_one
 from poise.models.options import option_types
 from poise.models.samplers import SAMPLERS, swap_sampler
@@ -36,7 +37,11 @@ SAME = {"regions": "size"}  # names that options of models and of parts have for
 
 
 def exchange_parts(
-    network: nn.Module, model: str, given: Mapping[str, object], options: Mapping[str, object]
+    network: nn.Module,
+    model: str,
+    given: Mapping[str, object],
+    options: Mapping[str, object],
+    object_balance: float | None = None,
 ) -> dict[str, str]:
     """Exchange parts of a network.
 
@@ -45,6 +50,7 @@ def exchange_parts(
         given: parts or their texts, by ``assigner``, ``sampler``, ``criterion``, ``neck``, ``class_balance`` and
             ``one_to_one``.
         options: the options of the model that were given with them.
+        object_balance: exponent of the object balance of the criterion that the model then has.
 
     Returns:
         The texts of the parts, which rebuild them.
@@ -68,6 +74,8 @@ def exchange_parts(
         _check_assignment(network, parts["criterion"], model)
     if "sampler" in parts:
         replaced["sampler"] = swap_sampler(network, parts["sampler"], model)
+    if object_balance is not None:
+        set_object_balance(network, object_balance, model)
     if "class_balance" in parts:  # in the criterion that the model has now
         balance_classes(network, parts["class_balance"], model)
     if {"class_balance", "one_to_one"} <= parts.keys():

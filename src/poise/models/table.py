@@ -25,7 +25,7 @@ KINDS = {  # JSON name of an option's type: its Python types, and the type in wo
     "None": ((type(None),), "None"),
 }
 PARTS = ("assigner", "sampler", "criterion", "neck", "class_balance", "one_to_one")
-OF_EVERY_MODEL = (*PARTS, "deterministic", "image_size")  # options of ``create_model`` itself
+OF_EVERY_MODEL = (*PARTS, "object_balance", "deterministic", "image_size")  # options of ``create_model`` itself
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ SHORT_OPTIONS = {
     "neck": "model.options.neck",
     "class_balance": "model.options.class_balance",
     "one_to_one": "model.options.one_to_one",
+    "object_balance": "model.options.object_balance",
     "score_threshold": "model.options.score_threshold",
     "nms_threshold": "model.options.nms_threshold",
     "max_detections": "model.options.max_detections",

@@ -1,0 +1,41 @@
+"""Equal weights of objects in a dense detector: ``create_model("fcos_r50_fpn", object_balance=1.0)``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from poise.detectors.parts import dense_branch
+from poise.structures import SwitchAtEpoch
+
+
+def set_object_balance(network: nn.Module, exponent: float, model: str) -> None:
+    """Set ``object_balance`` of the criterion of a dense detector (``poise.criteria.object_balance``).
+
+    Raises:
+        ValueError: the exponent is out of range, or the criterion has no such weights.
+    """
+    if not 0 <= exponent <= 1:
+        raise ValueError(f"object_balance={exponent!r}: from 0 (as published) to 1 (all objects count the same)")
+    branch = dense_branch(network)
+    if branch is None:
+        raise ValueError(f"object_balance={exponent!r} is an option of one-stage detectors; '{model}' is none")
+    own = branch.criterion
+    branch.criterion = _balanced(own, exponent, model)
+    if branch.hard_criterion is own:
+        branch.hard_criterion = branch.criterion
+
+
+def _balanced(criterion: Any, exponent: float, model: str) -> Any:
+    """The criterion with the exponent, also inside a switch of epochs."""
+    if isinstance(criterion, SwitchAtEpoch):
+        before, after = (_balanced(one, exponent, model) for one in (criterion.before, criterion.after))
+        return replace(criterion, before=before, after=after)
+    if not hasattr(criterion, "object_balance"):
+        raise ValueError(
+            f"object_balance={exponent!r}: the criterion of '{model}', {type(criterion).__name__}, has no such option; "
+            "those of DW, AutoAssign and FreeAnchor normalize the weights of each object themselves"
+        )
+    return replace(criterion, object_balance=float(exponent))
