@@ -64,7 +64,7 @@ class ClaimRun:
 def due(results: Results, claims: Sequence[Claim] = (*CLAIMS, *LATER)) -> list[ClaimRun]:
     """Runs that can be trained now, in the given order; what has no inequality is last."""
     others = {(claim.number, variant) for claim in claims for variant in claim.others}
-    own = {(claim.number, variant) for claim in claims for variant in claim.own}
+    own = {(claim.number, variant) for claim in claims for variant in claim.own + claim.tried}
     found = [run for claim in claims for run in _of_claim(claim, results) if run.name not in results]
 
     def urgency(run: ClaimRun) -> tuple[bool, int, bool]:
@@ -83,9 +83,10 @@ def _of_claim(claim: Claim, results: Results) -> Iterator[ClaimRun]:
             if rate is not None:
                 yield _run(claim, "pilot", variant, data, limits, rate)
         yield from _finals(claim, data, limits, claim.compared, claim.seeds, results)
-        for variant in claim.own:
+        own = claim.own_on(data)
+        for variant in own:
             yield from _rates(claim, variant, data, limits)
-        yield from _finals(claim, data, limits, claim.own, claim.seeds, results)
+        yield from _finals(claim, data, limits, own, claim.seeds, results)
         for variant in claim.later:
             yield from _rates(claim, variant, data, limits)
             yield from _finals(claim, data, limits, [variant], _later_seeds(claim, variant, data, results), results)
@@ -148,7 +149,7 @@ def fixed_epochs(claim: Claim, data: str, results: Results) -> int | None:
 
 def final_of(claim: Claim, variant: str, data: str, seed: int, results: Results) -> str | None:
     """Name of the finished run of a variant that has the fixed length; a base that the group lacks is its claim's."""
-    if variant not in (*claim.variants, *claim.others):
+    if variant not in (*claim.variants_on(data), *claim.others):
         return None if claim.base is None else final_of(claim_of(claim.base), variant, data, seed, results)
     epochs, rate = fixed_epochs(claim, data, results), best_rate(claim, variant, data, results)
     if epochs is None or rate is None:

@@ -125,7 +125,7 @@ def _verdict(
     claim: Claim, better: str, worse: str, data: str, measured: Mapping[str, Interval], results: Results
 ) -> str:
     """The verdict with the difference of AP, its interval and the smallest difference that would show."""
-    if data not in claim.data:
+    if data not in claim.data or not {better, worse} <= {*claim.variants_on(data), *claim.later.values()}:
         return ""
     found = measured.get(_key(claim, better, worse, data))
     if found is None:
@@ -144,7 +144,7 @@ def _verdict(
 def claim_rows(claim: Claim, results: Results) -> Iterator[str]:
     """The tables of one claim: all variants on each data set, and the rates that were tried."""
     for data in claim.data:
-        variants = claim.variants + (claim.others if data == claim.data[0] else ())
+        variants = claim.variants_on(data) + (claim.others if data == claim.data[0] else ())
         if not any(finals(claim, variant, data, results) for variant in variants):
             continue
         variants = tuple(dict.fromkeys((*claim.later.values(), *variants)))

@@ -18,6 +18,7 @@ DENSE: dict[str, tuple[str, dict[str, object]]] = {  # title to detector and cha
     "ATSS, GCD": ("atss", options(assigner="atss(similarity=gcd())")),
     "FCOS, floor 16 px": ("fcos", options(assigner="center_region(floor=16.0)")),
     "TOOD, floor 16 px": ("tood", options(assigner="task_aligned(floor=16.0)")),
+    "TOOD, balanced": ("tood", options(object_balance=1.0)),
     "ATSS, one-to-one alone": ("atss", options(assigner=ONE_TO_ONE, nms_threshold=None)),
     "ATSS, one-to-one and one-to-many": ("atss", options(one_to_one=ONE_TO_ONE)),
     "ATSS, matchability-aware loss": ("atss", options(class_loss="matchability")),
