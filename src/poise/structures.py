@@ -192,6 +192,13 @@ def value_at(value: T | SwitchAtEpoch[T], progress: Progress) -> T:
     return value
 
 
+def map_value(value: T | SwitchAtEpoch[T], function: Callable[[T], T]) -> T | SwitchAtEpoch[T]:
+    """Return ``function`` of ``value``, or of both parts of a ``SwitchAtEpoch``."""
+    if isinstance(value, SwitchAtEpoch):
+        return SwitchAtEpoch(function(value.before), function(value.after), value.epoch)
+    return function(value)
+
+
 @overload
 def values_at(progress: Progress, first: T | SwitchAtEpoch[T], second: U | SwitchAtEpoch[U], /) -> tuple[T, U]: ...
 @overload

@@ -281,7 +281,7 @@ def create_model(
     if backbone_weights and changed:  # refuse a wrong option before anything is fetched
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             trial = entry.builder(num_classes, **{**entry.fixed, "backbone_weights": None, **options})
-            exchange_parts(trial, name, given, options, object_balance)
+            exchange_parts(trial, name, given, options, object_balance=object_balance)
     network = entry.builder(num_classes, **{**entry.fixed, "backbone_weights": backbone_weights, **options})
     preprocess = entry.preprocess
     if "caffe" in options and options["caffe"] != entry.fixed.get("caffe", False):
@@ -289,7 +289,7 @@ def create_model(
     if image_size is not None:
         preprocess = preprocess.with_size(image_size)
         options = {**options, "image_size": [preprocess.short, preprocess.long]}
-    options = {**options, **exchange_parts(network, name, given, options, object_balance)}
+    options = {**options, **exchange_parts(network, name, given, options, object_balance=object_balance)}
     if object_balance is not None:
         options["object_balance"] = object_balance
     return DetectionModel(network, preprocess, name, num_classes, options=options, progress=entry.progress)

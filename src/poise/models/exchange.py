@@ -41,6 +41,7 @@ def exchange_parts(
     model: str,
     given: Mapping[str, object],
     options: Mapping[str, object],
+    *,
     object_balance: float | None = None,
 ) -> dict[str, str]:
     """Exchange parts of a network.

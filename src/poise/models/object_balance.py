@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from typing import cast
 
 from torch import nn
 
 from poise.detectors.parts import dense_branch
-from poise.structures import SwitchAtEpoch
+from poise.protocols import Criterion
+from poise.structures import map_value
 
 
 def set_object_balance(network: nn.Module, exponent: float, model: str) -> None:
@@ -22,20 +23,17 @@ def set_object_balance(network: nn.Module, exponent: float, model: str) -> None:
     branch = dense_branch(network)
     if branch is None:
         raise ValueError(f"object_balance={exponent!r} is an option of one-stage detectors; '{model}' is none")
+
+    def balanced(criterion: Criterion) -> Criterion:
+        values = vars(criterion)
+        if "object_balance" not in values:
+            raise ValueError(
+                f"object_balance={exponent!r}: the criterion of '{model}', {type(criterion).__name__}, has no such "
+                "option; those of DW, AutoAssign and FreeAnchor normalize the weights of each object themselves"
+            )
+        return cast(Callable[..., Criterion], type(criterion))(**{**values, "object_balance": float(exponent)})
+
     own = branch.criterion
-    branch.criterion = _balanced(own, exponent, model)
+    branch.criterion = map_value(own, balanced)
     if branch.hard_criterion is own:
         branch.hard_criterion = branch.criterion
-
-
-def _balanced(criterion: Any, exponent: float, model: str) -> Any:
-    """The criterion with the exponent, also inside a switch of epochs."""
-    if isinstance(criterion, SwitchAtEpoch):
-        before, after = (_balanced(one, exponent, model) for one in (criterion.before, criterion.after))
-        return replace(criterion, before=before, after=after)
-    if not hasattr(criterion, "object_balance"):
-        raise ValueError(
-            f"object_balance={exponent!r}: the criterion of '{model}', {type(criterion).__name__}, has no such option; "
-            "those of DW, AutoAssign and FreeAnchor normalize the weights of each object themselves"
-        )
-    return replace(criterion, object_balance=float(exponent))
