@@ -154,15 +154,18 @@ LATER = (
         rates=(3e-4, 6e-4, 1.2e-3),
         limits=(DataLimits(60, 4),),
         base=5,
-        later={
-            "matchability-aware loss": "Deformable-DETR++",
-            "IoU-aware BCE": "Deformable-DETR++",
-            "position-supervised loss and cost": "Deformable-DETR++",
-            "high-order cost": "Deformable-DETR++",
-            "MS-DETR": "Deformable-DETR++",
-            "distinct queries": "Deformable-DETR++",
-            "mosaic and mixup": "Deformable-DETR++",
-        },
+        later=dict.fromkeys(
+            (
+                "matchability-aware loss",
+                "IoU-aware BCE",
+                "position-supervised loss and cost",
+                "high-order cost",
+                "MS-DETR",
+                "distinct queries",
+                "mosaic and mixup",
+            ),
+            "Deformable-DETR++",
+        ),
         name="later_queries",
     ),
     Claim(

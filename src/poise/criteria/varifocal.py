@@ -70,7 +70,7 @@ class VarifocalCriterion:
             return dict(zip(("loss_cls", "loss_bbox"), masked_sums(class_loss, box_loss), strict=True))
         initial = predictions.initial_boxes
         weighting = initial if self.initial_iou == "initial" else predictions.boxes
-        initial_weights = self.initial_weight * self._iou_weights(weighting, assignment, truth)
+        initial_weights = self.initial_weight * self._iou_weights(weighting, objects, assignment, truth)
         sums = masked_sums(class_loss, (1 - giou(initial, objects), initial_weights), box_loss)
         return dict(zip(("loss_cls", "loss_bbox", "loss_bbox_rf"), sums, strict=True))
 
@@ -85,7 +85,7 @@ class VarifocalCriterion:
         return Targets(
             class_targets=assignment.class_targets(truth, predictions.logits.shape[2], label),
             class_weights=balance_objects(class_weights, assignment, truth, self.object_balance),
-            box_weights=box_weight * self._iou_weights(predictions.boxes, assignment, truth),
+            box_weights=box_weight * self._iou_weights(predictions.boxes, objects, assignment, truth),
         )
 
     def weights(self, predictions: Predictions, assignment: Assignment, truth: GroundTruth) -> LossWeights:
@@ -93,8 +93,8 @@ class VarifocalCriterion:
         targets = self.targets(predictions, assignment, truth)
         return loss_weights_from_logits(targets, self.class_loss, predictions.logits)
 
-    def _iou_weights(self, boxes: Tensor, assignment: Assignment, truth: GroundTruth) -> Tensor:
+    def _iou_weights(self, boxes: Tensor, objects: Tensor, assignment: Assignment, truth: GroundTruth) -> Tensor:
         """Return the IoU of each positive's box with its object, divided by ``box_normalizer``, (B,N)."""
-        weight = iou(boxes.detach(), assignment.boxes(truth)).clamp(min=EPS) * assignment.positive
+        weight = iou(boxes.detach(), objects).clamp(min=EPS) * assignment.positive
         balanced = balance_objects(weight, assignment, truth, self.object_balance)
         return balanced / (normalizer(weight.sum()) if self.box_normalizer == "iou" else num_positives(assignment))
