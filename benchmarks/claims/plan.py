@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from benchmarks.claims.claims import CLAIMS, LATER, ORDER, Claim, DataLimits, claim_of
@@ -34,6 +34,7 @@ class ClaimRun:
     rate: float
     epochs: int
     every: int  # epochs between two validations; 0: after the last epoch alone
+    precision: str = "fp32"
 
     @property
     def name(self) -> str:
@@ -51,6 +52,7 @@ class ClaimRun:
             "data.val": "val",
             "optimizer.lr": self.rate,
             "train.seed": self.seed,
+            "train.precision": self.precision,
             "schedule.epochs": self.epochs,
             "evaluate.every": self.every,
         }
@@ -62,14 +64,18 @@ class ClaimRun:
 
 
 def due(results: Results, claims: Sequence[Claim] = (*CLAIMS, *LATER)) -> list[ClaimRun]:
-    """Runs that can be trained now, in the given order; what has no inequality is last."""
+    """Runs that can be trained now, in the given order; what has no inequality is last.
+
+    The schemes of poise follow those of their claim, one after the other.
+    """
     others = {(claim.number, variant) for claim in claims for variant in claim.others}
-    own = {(claim.number, variant) for claim in claims for variant in claim.own + claim.tried}
+    own = [(claim.number, variant) for claim in claims for variant in claim.own + claim.tried]
     found = [run for claim in claims for run in _of_claim(claim, results) if run.name not in results]
 
-    def urgency(run: ClaimRun) -> tuple[bool, int, bool]:
+    def urgency(run: ClaimRun) -> tuple[bool, int, int]:
         variant = run.claim, run.variant
-        return variant in others, ORDER.index((run.claim, run.data)), variant in own
+        position = own.index(variant) if variant in own else -1
+        return variant in others, ORDER.index((run.claim, run.data)), position
 
     return sorted(found, key=urgency)
 
@@ -123,7 +129,7 @@ def _finals(
             pilot = _run(claim, "pilot", variant, data, limits, claim.rates[0])
             serves = seed == 0 and results.get(pilot.name, {}).get("epochs") == epochs
             if rate is not None and not serves:
-                yield ClaimRun(claim.number, "final", variant, data, seed, rate, epochs, limits.every)
+                yield ClaimRun(claim.number, "final", variant, data, seed, rate, epochs, limits.every, limits.precision)
 
 
 def best_rate(claim: Claim, variant: str, data: str, results: Results) -> float | None:
@@ -154,18 +160,20 @@ def final_of(claim: Claim, variant: str, data: str, seed: int, results: Results)
     epochs, rate = fixed_epochs(claim, data, results), best_rate(claim, variant, data, results)
     if epochs is None or rate is None:
         return None
-    every = claim.limits[claim.data.index(data)].every
-    name = final_name(ClaimRun(claim.number, "final", variant, data, seed, rate, epochs, every), results)
+    limits = claim.limits[claim.data.index(data)]
+    run = ClaimRun(claim.number, "final", variant, data, seed, rate, epochs, limits.every, limits.precision)
+    name = final_name(run, results)
     return name if "test" in results.get(name, {}) else None
 
 
 def final_name(run: ClaimRun, results: Results) -> str:
     """Name of the result that stands for a compared run: its own, or its pilot's where that has the fixed length."""
-    pilot = ClaimRun(run.claim, "pilot", run.variant, run.data, run.seed, run.rate, run.epochs, run.every).name
+    pilot = replace(run, stage="pilot").name
     same = run.seed == 0 and results.get(pilot, {}).get("epochs") == run.epochs
     return pilot if same and run.name not in results else run.name
 
 
 def _run(claim: Claim, stage: Stage, variant: str, data: str, limits: DataLimits, rate: float) -> ClaimRun:
     epochs = math.ceil(limits.epochs / RATE_SHARE) if stage == "rate" else limits.epochs
-    return ClaimRun(claim.number, stage, variant, data, 0, rate, epochs, 0 if stage == "rate" else limits.every)
+    every = 0 if stage == "rate" else limits.every
+    return ClaimRun(claim.number, stage, variant, data, 0, rate, epochs, every, limits.precision)

@@ -115,6 +115,20 @@ def test_stages_wait_for_each_other() -> None:
     assert final_name(finals[0], results) == finals[0].name
 
 
+def test_schemes_of_poise_follow_one_after_the_other() -> None:
+    claim = Claim(1, ("DW",), data=("bccd",), limits=CLAIMS[0].limits[:1], own=("FCOS, balanced", "ATSS, balanced"))
+    results: dict[str, dict[str, Any]] = {}
+    order: list[tuple[str, str]] = []
+    while waiting := due(results, [claim]):
+        run = waiting[0]
+        order.append((run.variant, run.stage))
+        results[run.name] = {"val_ap": 0.1, "epochs": run.epochs, "test": {"ap": 0.1}}
+    variants = [variant for variant, _ in order]
+    assert list(dict.fromkeys(variants)) == ["DW", "FCOS, balanced", "ATSS, balanced"]
+    assert variants == sorted(variants, key=list(dict.fromkeys(variants)).index), "no scheme is returned to"
+    assert order.count(("ATSS, balanced", "final")) == 3
+
+
 def test_results_are_read_by_their_names(tmp_path: Path) -> None:
     write_result(tmp_path, "claim_1/bccd/DW/rate-0.001", {"val_ap": 0.25})
     assert read_results(tmp_path) == {"claim_1/bccd/DW/rate-0.001": {"val_ap": 0.25}}
@@ -155,7 +169,9 @@ def test_the_results_recipes_build_the_models_that_were_trained() -> None:
     for path in sorted(RESULTS.glob("**/*.json")):
         result = json.loads(path.read_text())
         fields = ("claim", "stage", "variant", "data", "seed", "rate", "epochs", "every")
-        run = ClaimRun(**{name: result[name] for name in fields})
+        run = ClaimRun(**{name: result[name] for name in fields}, precision=result.get("precision", "bf16"))
+        claim = claim_of(run.claim)
+        assert run.precision == claim.limits[claim.data.index(run.data)].precision, "one precision on a data set"
         assert run.name == path.relative_to(RESULTS).with_suffix("").as_posix()
         if "failed" in result:
             continue
