@@ -106,6 +106,14 @@ def test_a_model_is_rebuilt_with_its_balance_and_wrong_values_are_refused() -> N
     ):
         with pytest.raises(ValueError, match=message):
             create_model(name, 2, object_balance=value)
+    with pytest.raises(ValueError, match=r"object_balance=-1.0: from 0"):
+        create_model("atss_r18_fpn", 2, criterion="atss(object_balance=-1.0)")
+    twice = r"given twice: in criterion='atss\(object_balance=0.5\)' and as object_balance=1.0"
+    with pytest.raises(ValueError, match=twice):
+        create_model("atss_r18_fpn", 2, criterion="atss(object_balance=0.5)", object_balance=1.0)
+    predictions, assignment, truth = case()
+    with pytest.raises(ValueError, match=r"object_balance=2.0: from 0"):
+        replace(atss_criterion(), object_balance=2.0)(predictions, assignment, truth)
 
 
 def test_images_without_objects_or_positives_have_finite_losses() -> None:

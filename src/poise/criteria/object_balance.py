@@ -19,6 +19,7 @@ def balance_objects(weights: Tensor, assignment: Assignment, truth: GroundTruth,
     The sum over all positives stays the same, as do the weights of other priors. With the exponent 1 all objects that
     have positives then have the same sum, with 0 nothing changes.
     """
+    check_exponent(exponent)
     if not exponent:
         return weights
     own = weights * assignment.positive
@@ -27,3 +28,9 @@ def balance_objects(weights: Tensor, assignment: Assignment, truth: GroundTruth,
     scaled = torch.where(sums > 0, own / sums.clamp(min=torch.finfo(sums.dtype).tiny) ** exponent, 0.0)
     scaled = scaled * (own.sum() / scaled.sum().clamp(min=torch.finfo(sums.dtype).tiny))
     return torch.where(assignment.positive, scaled, weights)
+
+
+def check_exponent(exponent: float) -> None:
+    """Raise ``ValueError`` where the exponent is out of range."""
+    if not 0 <= exponent <= 1:
+        raise ValueError(f"object_balance={exponent!r}: from 0 (as published) to 1 (all objects count the same)")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
+from poise.criteria.object_balance import check_exponent
 from poise.criteria.varifocal import VarifocalCriterion
 from poise.detectors.parts import dense_branch
 from poise.models.assigners import builders, swap_assigner
@@ -73,6 +74,7 @@ def exchange_parts(
     if "criterion" in parts:  # last: in place of the criterion that the assigner brings
         replaced["criterion"] = swap_criterion(network, parts["criterion"], model)
         _check_assignment(network, parts["criterion"], model)
+        _check_object_balance(parts["criterion"], object_balance)
     if "sampler" in parts:
         replaced["sampler"] = swap_sampler(network, parts["sampler"], model)
     if object_balance is not None:
@@ -136,6 +138,17 @@ def _check_assignment(network: nn.Module, criterion: Part, model: str) -> None:
             f"criterion '{criterion.name}' is not compatible with '{model}' and its assigner: {reason}; give an "
             "assigner that returns them, or leave the criterion out"
         )
+
+
+def _check_object_balance(criterion: Part, exponent: float | None) -> None:
+    own = (criterion.options or {}).get("object_balance")
+    if isinstance(own, float | int):
+        check_exponent(own)
+        if exponent is not None:
+            raise ValueError(
+                f"object_balance is given twice: in criterion='{criterion}' and as object_balance={exponent!r}; "
+                "leave one out"
+            )
 
 
 def _refuse_criterion_options(assigner: Part, names: Sequence[str], options: Mapping[str, object]) -> None:

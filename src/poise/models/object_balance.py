@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import nn
 
+from poise.criteria.object_balance import check_exponent
 from poise.detectors.parts import dense_branch
 from poise.protocols import Criterion
 from poise.structures import map_value
@@ -18,8 +19,7 @@ def set_object_balance(network: nn.Module, exponent: float, model: str) -> None:
     Raises:
         ValueError: the exponent is out of range, or the criterion has no such weights.
     """
-    if not 0 <= exponent <= 1:
-        raise ValueError(f"object_balance={exponent!r}: from 0 (as published) to 1 (all objects count the same)")
+    check_exponent(exponent)
     branch = dense_branch(network)
     if branch is None:
         raise ValueError(f"object_balance={exponent!r} is an option of one-stage detectors; '{model}' is none")
