@@ -14,7 +14,7 @@ from poise.data import open_data
 from poise.engine.batch_size import forward_and_backward, generated_batch
 from poise.engine.model import build_model
 from poise.recipes import finetune, get_recipe, with_settings
-from poise.recipes.small_data import MOST_CORES, MOST_IMAGES, small_data_hint
+from poise.recipes.small_data import MOST_CORES, MOST_IMAGES, has_bfloat16, precision_hint, small_data_hint
 
 
 def test_it_is_proposed_for_few_images_and_few_cores_alone() -> None:
@@ -26,6 +26,29 @@ def test_it_is_proposed_for_few_images_and_few_cores_alone() -> None:
     assert not small_data_hint(replace(recipe, model=replace(recipe.model, weights="coco")), 100, 2)
     assert not small_data_hint(get_recipe("small_data"), 100, 2)
     assert not small_data_hint(with_settings(get_recipe("small_data"), {"model.weights": ""}), 100, 2)
+
+
+@pytest.mark.parametrize(("flags", "found"), [("avx512_bf16 amx_bf16", True), ("avx2 avx512_vnni", False)])
+def test_bf16_without_instructions_for_it_is_pointed_out(tmp_path: Path, flags: str, found: bool) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags\t\t: fpu {flags}\n")
+    assert has_bfloat16(cpuinfo) is found and has_bfloat16(tmp_path / "none") is None
+    recipe = with_settings(get_recipe("small_data"), {"train.precision": "bf16"})
+    assert bool(precision_hint(recipe, found)) is not found
+    assert not precision_hint(recipe, None), "not known"
+    assert not precision_hint(with_settings(recipe, {"train.precision": "fp32"}), found)
+
+
+def test_the_plan_of_a_training_in_bf16_has_the_hint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_coco(tmp_path / "data", coco_content(4))
+    words = ["train", "small_data", "--data", str(data), "--plan", "--device", "cpu"]
+    monkeypatch.setattr("poise.engine.plan.has_bfloat16", lambda: False)
+    assert main([*words, "--precision", "bf16"]) == 0
+    assert "no instructions for bf16: --precision fp32" in capsys.readouterr().out
+    assert main([*words, "--precision", "fp32"]) == 0
+    assert "no instructions for bf16" not in capsys.readouterr().out
 
 
 def test_without_a_name_the_error_proposes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

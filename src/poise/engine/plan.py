@@ -34,7 +34,7 @@ from poise.engine.step import PRECISIONS
 from poise.models.table import model_rows
 from poise.preprocess import Preprocess
 from poise.recipes import Recipe
-from poise.recipes.small_data import small_data_hint
+from poise.recipes.small_data import has_bfloat16, precision_hint, small_data_hint
 from poise.storage import write_text_atomically
 from poise.suggestions import plural, shortlist
 
@@ -187,7 +187,8 @@ def make_plan(
     memory = activations and activations * -(-part // processes.world_size) / GIGABYTE
     train, val = _split(train_set), None if val_set is None else _split(val_set)
     on_cpu = processes.device.type == "cpu"
-    hint = small_data_hint(recipe, len(train_set), usable_cores() // processes.world_size) if on_cpu else ()
+    hints = small_data_hint(recipe, len(train_set), usable_cores() // processes.world_size) if on_cpu else ()
+    hints += precision_hint(recipe, has_bfloat16()) if on_cpu else ()
     return TrainingPlan(
         model=model.name,
         device=str(processes.device),
@@ -204,7 +205,7 @@ def make_plan(
         epochs=recipe.schedule.epochs,
         steps_per_epoch=-(-batches // recipe.train.accumulate),
         memory=MemoryEstimate(_states(recipe, parameters, model) / GIGABYTE, memory),
-        warnings=(*_tiny(sides, stride, model.preprocess), *_class_warnings(train, val), *remarks, *hint),
+        warnings=(*_tiny(sides, stride, model.preprocess), *_class_warnings(train, val), *remarks, *hints),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from poise.recipes.augment import AugmentSettings
 from poise.recipes.settings import (
@@ -21,10 +20,9 @@ MODEL = "atss_tiny_fpn"
 MOST_IMAGES, MOST_CORES = 2_000, 8  # of a small data set and a small machine
 
 
-def fast_precision() -> Literal["bf16", "fp32"]:
-    """bf16 on a processor with instructions for it (Linux: AVX-512 BF16, AMX, ARM's BF16), else fp32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return "bf16" if cpuinfo.is_file() and "bf16" in cpuinfo.read_text() else "fp32"
+def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Whether the processor has instructions for bfloat16 (AVX-512 BF16, AMX, ARM's BF16); None: not known."""
+    return "bf16" in cpuinfo.read_text() if cpuinfo.is_file() else None
 
 
 def small_data() -> Recipe:
@@ -40,7 +38,11 @@ def small_data() -> Recipe:
             60, "cosine", milestones=(), min_lr_ratio=0.01, warmup_steps=100, warmup_max_fraction=0.1
         ),
         train=TrainSettings(
-            clip_norm=10.0, precision=fast_precision(), ema_decay=0.998, ema_ramp="ratio", channels_last=True
+            clip_norm=10.0,
+            precision="bf16" if has_bfloat16() else "fp32",
+            ema_decay=0.998,
+            ema_ramp="ratio",
+            channels_last=True,
         ),
         evaluate=EvaluateSettings(every=0),
     )
@@ -56,6 +58,18 @@ def small_data_hint(recipe: Recipe, images: int, cores: int) -> tuple[str, ...]:
         return ()
     machine = f"{images:,} training images on {plural(cores, 'CPU core')}"
     return (f"hint: {machine}: 'poise train {small_data.__name__}' learns more in the same minutes (docs/training.md)",)
+
+
+def precision_hint(recipe: Recipe, bfloat16: bool | None) -> tuple[str, ...]:
+    """The line of a plan that proposes fp32 for a training in bf16 on a CPU; empty where it does not apply.
+
+    Args:
+        recipe: the recipe of the training.
+        bfloat16: ``has_bfloat16`` of the processor.
+    """
+    if recipe.train.precision != "bf16" or bfloat16 is not False:
+        return ()
+    return ("hint: this processor has no instructions for bf16: --precision fp32 takes less time",)
 
 
 RECIPES = (small_data,)
