@@ -68,6 +68,7 @@ def test_supervision_equals_a_count_of_the_assignment() -> None:
     assert found.objects["positives"].tolist() == [int((index == g).sum()) for g in range(3)]
     assert found.objects["size"] == pytest.approx([np.sqrt(64 * 52), np.sqrt(50 * 60), np.sqrt(12 * 14)], rel=1e-5)
     assert found.objects["weight"].sum() == pytest.approx(float(stage.positive.sum()), rel=1e-5)
+    assert found.objects["box_weight"].sum() == pytest.approx(float(stage.regression[0][index >= 0].sum()), rel=1e-5)
     assert numbers["by_size"]["small"]["objects"] == 1 and numbers["by_size"]["large"]["objects"] == 0
     assert sum(one["weight_fraction"] for one in numbers["by_class"].values()) == pytest.approx(1)
     assert set(numbers["by_class"]) == {"disc", "square"}
@@ -85,6 +86,37 @@ def test_supervision_equals_a_count_of_the_assignment() -> None:
     )
     rows = csv_text(found.to_csv("atss", "dense", ["disc", "square"])).splitlines()
     assert len(rows) == 4 and rows[1].startswith("atss,dense,0,0,disc,")
+
+
+def test_relative_weights_are_those_of_one_image() -> None:
+    """Each image has its own mean; without positives the relative weight is 0."""
+    found = Supervision()
+    for image, label, size, weight, box_weight in (
+        (0, 0, 10.0, 1.0, 0.0),
+        (0, 1, 200.0, 3.0, 2.0),
+        (1, 1, 40.0, 0.0, 0.0),
+        (2, 0, 20.0, 0.5, 0.0),
+    ):
+        found.rows.append((image, 0, label, size, 1.0, 1.0, weight, box_weight, 0.0, 0.0))
+    assert found.relative("weight").tolist() == [0.5, 1.5, 0.0, 1.0]
+    numbers = found.to_dict(["disc", "ring"])
+    sizes, classes = numbers["by_size"], numbers["by_class"]
+    assert [sizes[name]["relative_weight"] for name in ("small", "medium", "large")] == [0.75, 0.0, 1.5]
+    assert sizes["large"]["relative_box_weight"] == 2 and classes["disc"]["relative_box_weight"] == 0
+    assert classes["ring"]["relative_weight"] == 0.75
+
+
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_balanced_objects_have_the_same_weight(balance: float) -> None:
+    torch.manual_seed(0)
+    model = create_model("retinanet_r18_fpn", 3, object_balance=balance, image_size=96, channels=32, depth=1).eval()
+    one = sample_image()
+    result, found = Method("retinanet", model, (0, 1, 2)).explain(one), Supervision()
+    found.add(result.stages["dense"], result.scale, one.labels)
+    counts = found.objects["positives"]
+    weights = [found.relative(name)[counts > 0] for name in ("weight", "box_weight")]
+    assert (counts > 0).sum() >= 2
+    assert (max(map(np.ptp, weights)) < 0.05) == bool(balance), weights
 
 
 def test_weights_and_statistics_of_classes() -> None:

@@ -22,7 +22,10 @@ SIZES = {"small": (0.0, 32.0), "medium": (32.0, 96.0), "large": (96.0, float("in
 LOG_WEIGHT_EDGES = np.arange(-9.0, 1.01, 0.25)  # bins of log10 of a weight
 IOU_EDGES = np.linspace(0, 1, 11)
 KINDS = ("positive", "negative", "regression")
-COLUMNS = ("image", "object", "label", "size", "positives", "effective_positives", "weight", "best_iou", "best_score")
+COLUMNS = (
+    *("image", "object", "label", "size", "positives", "effective_positives", "weight", "box_weight"),
+    *("best_iou", "best_score"),
+)
 
 
 @dataclass
@@ -66,7 +69,8 @@ class Supervision:
             weight = one.positive.sum()
             effective = weight.square() / one.positive.square().sum() if weight > 0 else weight
             size = sides[number].prod().clamp(min=0).sqrt()
-            values = (size, one.assigned.sum(), effective, weight, one.iou.max(), one.score.max())
+            weights = weight, one.regression.sum()
+            values = (size, one.assigned.sum(), effective, *weights, one.iou.max(), one.score.max())
             self.rows.append((image, number, int(labels[number]), *(float(value) for value in values)))
             self.score_iou.append(torch.stack((one.score, one.iou))[:, one.assigned].numpy())
             self._count_strides(stage, one.assigned)
@@ -118,6 +122,15 @@ class Supervision:
         table = np.array(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS))
         return dict(zip(COLUMNS, table.T, strict=True))
 
+    def relative(self, name: str) -> np.ndarray:
+        """A weight of each object, divided by the mean of the objects of its image (0 where that is 0)."""
+        objects = self.objects
+        image = objects["image"].astype(int)
+        sums, counts = np.bincount(image, objects[name]), np.bincount(image)
+        mean = (sums / counts.clip(1))[image]
+        relative: np.ndarray = np.divide(objects[name], mean, out=np.zeros_like(mean), where=mean > 0)
+        return relative
+
     def correlation(self) -> float | None:
         """Pearson correlation of score and IoU over positives; ``None`` where there are too few."""
         both = np.concatenate([np.zeros((2, 0)), *self.score_iou], 1)
@@ -128,6 +141,7 @@ class Supervision:
     def to_dict(self, class_names: Sequence[str] = ()) -> dict[str, Any]:
         """Numbers for JSON."""
         objects = self.objects
+        objects |= {f"relative_{name}": self.relative(name) for name in ("weight", "box_weight")}
         total = max(float(objects["weight"].sum()), 1e-30)
         sizes = {
             name: _group(objects, (objects["size"] >= low) & (objects["size"] < high), total)
@@ -260,6 +274,8 @@ def _group(objects: Mapping[str, np.ndarray], mask: np.ndarray, total: float) ->
         "positives": int(objects["positives"][mask].sum()),
         "positive_weight": float(objects["weight"][mask].sum()),
         "weight_fraction": float(objects["weight"][mask].sum()) / total,
+        "relative_weight": _mean(objects["relative_weight"][mask]),
+        "relative_box_weight": _mean(objects["relative_box_weight"][mask]),
         "positives_per_object": _mean(objects["positives"][mask]),
         "without_positive": int((objects["positives"][mask] == 0).sum()),
     }

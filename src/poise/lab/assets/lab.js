@@ -589,6 +589,7 @@ function statistics() {
       [-9, -6, -3, 0].map((v) => [(v + 9) / 10, `1e${v}`]), [0, 10, 1000, 100000].filter((v) => v <= tallest).map((v) => [tall(v), v]), "weight");
   }
   bars(card("Fraction of the positive weight by object size", stages), ["small", "medium", "large"], stages, (s, g) => s.by_size[g].weight_fraction);
+  bars(card("Weight of an object by its size (100 %: mean of its image)", stages), ["small", "medium", "large"], stages, (s, g) => s.by_size[g].relative_weight);
   bars(card("Objects without a positive by object size", stages), ["small", "medium", "large"], stages, (s, g) => s.by_size[g].without_positive / Math.max(1, s.by_size[g].objects));
   const classes = Object.entries(stages[0].by_class).sort((a, b) => b[1].weight_fraction - a[1].weight_fraction).slice(0, 12).map(([name]) => name);
   if (classes.length) bars(card("Fraction of the positive weight by class", stages), classes, stages, (s, g) => (s.by_class[g] || {}).weight_fraction);
