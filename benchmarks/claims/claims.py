@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+CLASSES = {  # names of the classes of each data set, in their order
+    "bccd": ("Platelets", "RBC", "WBC"),
+    "scenes": ("disc", "ring", "square", "triangle", "star", "cross", "crescent", "gear"),
+}
+
 
 @dataclass(frozen=True)
 class DataLimits:

@@ -19,13 +19,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.claims.bootstrap import NOT_FINISHED, Interval, paired_interval
-from benchmarks.claims.claims import CLAIMS, LATER, Claim, statements
+from benchmarks.claims.claims import CLAIMS, CLASSES, LATER, Claim, statements
 from benchmarks.claims.matches import Matches
 from benchmarks.claims.plan import ClaimRun, Results, final_of
 from benchmarks.claims.run import METRICS, read_results
+from poise.evaluate.bootstrap import class_precision
 
 PAGES = {"claims.md": CLAIMS, "later_schemes.md": LATER}
 TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}
@@ -141,8 +143,24 @@ def _verdict(
     return f"**{found.verdict}**: {bounds}; would show from {found.smallest:.1f}"
 
 
-def claim_rows(claim: Claim, results: Results) -> Iterator[str]:
-    """The tables of one claim: all variants on each data set, and the rates that were tried."""
+def class_precisions(folder: Path, results: Results) -> dict[str, list[float]]:
+    """AP of each class on the test split, by the name of the run."""
+    found = {}
+    for name, result in results.items():
+        if "test" in result:
+            matches = Matches.load(folder / f"{name}.npz")
+            found[name] = class_precision(matches, np.ones(len(matches.objects))).tolist()
+    return found
+
+
+def claim_rows(claim: Claim, results: Results, classes: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """The tables of one claim: all variants on each data set, and the rates that were tried.
+
+    Args:
+        claim: the claim or group.
+        results: of all runs.
+        classes: AP of each class, by the name of the run.
+    """
     for data in claim.data:
         variants = claim.variants_on(data) + (claim.others if data == claim.data[0] else ())
         if not any(finals(claim, variant, data, results) for variant in variants):
@@ -153,6 +171,13 @@ def claim_rows(claim: Claim, results: Results) -> Iterator[str]:
         yield "|---|" + "---:|" * 10 + "---|"
         for variant in variants:
             yield _row(claim, variant, data, results)
+        yield "\nAP of the classes, mean over seeds:\n"
+        yield f"| scheme | {' | '.join(CLASSES[data])} |"
+        yield "|---|" + "---:|" * len(CLASSES[data])
+        for variant in variants:
+            values = [classes[name] for name, _ in finals(claim, variant, data, results).values() if name in classes]
+            if values:
+                yield f"| {variant} | {' | '.join(f'{100 * ap:.1f}' for ap in np.mean(values, 0))} |"
         yield "\nAssignment in the last tenth of training (docs/lab.md), mean over seeds:\n"
         yield f"| scheme | {' | '.join(SEEN.values())} |"
         yield "|---|" + "---:|" * len(SEEN)
@@ -264,10 +289,16 @@ def _title(claim: Claim) -> str:
     return claim.name or f"({claim.number})"
 
 
-def filled(page: str, results: Results, measured: Mapping[str, Interval], claims: Sequence[Claim] = CLAIMS) -> str:
-    """The page of these claims with its generated parts made anew."""
+def filled(
+    page: str,
+    results: Results,
+    measured: Mapping[str, Interval],
+    classes: Mapping[str, Sequence[float]],
+    claims: Sequence[Claim] = CLAIMS,
+) -> str:
+    """The page of these claims with its generated parts made anew; arguments as of ``claim_rows``."""
     parts = {"verdicts": "\n".join(verdict_rows(measured, results, claims)), "hours": hours(results, claims)}
-    parts |= {claim.table.replace("_", " "): "\n".join(claim_rows(claim, results)).strip() for claim in claims}
+    parts |= {claim.table.replace("_", " "): "\n".join(claim_rows(claim, results, classes)).strip() for claim in claims}
     for name, text in parts.items():
         page = replaced(page, name, text or "No result yet.")
     return page
@@ -293,9 +324,10 @@ def main() -> None:
     measured = intervals(folder / "results", results, kept={name: Interval(**one) for name, one in earlier.items()})
     kept = {name: asdict(found) for name, found in measured.items()}
     file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    classes = class_precisions(folder / "results", results)
     for name, claims in PAGES.items():
         page = args.docs / name
-        page.write_text(filled(page.read_text(encoding="utf-8"), results, measured, claims), encoding="utf-8")
+        page.write_text(filled(page.read_text(encoding="utf-8"), results, measured, classes, claims), encoding="utf-8")
     if args.readme:
         shown = replaced(args.readme.read_text(encoding="utf-8"), "verdicts", finished_rows(measured, results))
         args.readme.write_text(shown, encoding="utf-8")

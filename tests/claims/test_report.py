@@ -12,12 +12,13 @@ import pytest
 from support.sources import ROOT
 
 from benchmarks.claims.bootstrap import Interval, paired_interval
-from benchmarks.claims.claims import CLAIMS, LATER, Claim, DataLimits, claim_of, statements
+from benchmarks.claims.claims import CLAIMS, CLASSES, LATER, Claim, DataLimits, claim_of, statements
 from benchmarks.claims.matches import IOUS, Matches
 from benchmarks.claims.plan import due
 from benchmarks.claims.report import (
     PAGES,
     claim_rows,
+    class_precisions,
     compared_runs,
     curves,
     filled,
@@ -29,6 +30,7 @@ from benchmarks.claims.report import (
     verdict_rows,
 )
 from benchmarks.claims.run import METRICS, read_results
+from poise.evaluate.bootstrap import average_precision
 
 FOLDER = ROOT / "docs" / "claims"
 RESULTS = read_results(FOLDER / "results")
@@ -97,7 +99,7 @@ def test_the_step_at_which_the_plain_detectors_end_is_reached() -> None:
             result |= {"val_ap": curve[-1], "epochs": run.epochs, "curve": [[10, curve[0]], [20, curve[1]]]}
             lab = {"queries/churn": 0.25, "encoder/contrast": 0.75}
             results[run.name] = result | {"test": dict.fromkeys(METRICS, 0.3), "lab": lab}
-    text = "\n".join(claim_rows(claim, results))
+    text = "\n".join(claim_rows(claim, results, {}))
     plain, one, two, twice = claim.compared
     assert f"the AP reaches 30.0, where {plain} ends:" in text
     assert f"| {plain} | 20 |\n| {one} | 10 |\n| {two} | never |\n| {twice} | 20 |" in text
@@ -119,7 +121,7 @@ def test_a_missing_seed_is_not_finished(finished: tuple[Path, dict[str, Any]]) -
     del results[name]
     rows = list(verdict_rows(intervals(folder, results, [CLAIM]), results, [CLAIM]))
     assert rows[3].endswith("| not finished: 5 of 6 runs |") and "| **shown**: +" in rows[2]
-    assert "| ATSS | 30.0 ± 0.0 |" in "\n".join(claim_rows(CLAIM, results)), "two seeds are in the table"
+    assert "| ATSS | 30.0 ± 0.0 |" in "\n".join(claim_rows(CLAIM, results, {})), "two seeds are in the table"
 
 
 def test_a_later_scheme_has_one_seed_until_it_differs_from_its_base(tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_a_later_scheme_has_one_seed_until_it_differs_from_its_base(tmp_path: Pa
     assert rows[2].startswith("| Seesaw over Faster R-CNN | **shown**: +") and rows[2].endswith(" | 1.00 |")
     assert rows[3] == "| EQL v2 over Faster R-CNN | +0.0, one seed | 1.50 |"
     assert rows[4] == "| effective number over Faster R-CNN | +0.4, one seed | 1.00 |"
-    table = list(claim_rows(group, results))
+    table = list(claim_rows(group, results, {}))
     assert [row.split(" | ")[0] for row in table if " | 10 | " in row] == [
         f"| {name}" for name in ("Faster R-CNN", "Seesaw", "EQL v2", "effective number")
     ]
@@ -150,7 +152,7 @@ def test_a_later_scheme_has_one_seed_until_it_differs_from_its_base(tmp_path: Pa
 
 def test_tables(finished: tuple[Path, dict[str, Any]]) -> None:
     _, results = finished
-    text = "\n".join(claim_rows(CLAIM, results))
+    text = "\n".join(claim_rows(CLAIM, results, {}))
     assert "| DW | 90.0 ± 0.0 | 90.0 ± 0.0 |" in text and "| 1040 | 6 | 3 | 0.001 |  |" in text
     assert "| TOOD | 30.0 | 30.0 |" in text, "one seed has no spread"
     assert next(line for line in text.splitlines() if line.startswith("| FCOS")).endswith("| still rising |")
@@ -163,9 +165,26 @@ def test_a_failed_run_is_named_and_the_table_made_without_it(finished: tuple[Pat
     _, results = finished
     for name in [name for name in results if "/TOOD/" in name]:
         results[name] = {"claim": 1, "variant": "TOOD", "data": "bccd", "failed": "loss is NaN", "cpu_minutes": 1.0}
-    row = next(line for line in claim_rows(CLAIM, results) if line.startswith("| TOOD"))
+    row = next(line for line in claim_rows(CLAIM, results, {}) if line.startswith("| TOOD"))
     assert "4 runs failed: loss is NaN" in row
-    assert "| TOOD | failed | failed | failed |" in "\n".join(claim_rows(CLAIM, results))
+    assert "| TOOD | failed | failed | failed |" in "\n".join(claim_rows(CLAIM, results, {}))
+
+
+def test_classes_have_their_ap(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = finished
+    name = finals(CLAIM, "DW", "bccd", results)[0][0]
+    [precision] = class_precisions(folder, results)[name]
+    assert precision == pytest.approx(average_precision(Matches.load(folder / f"{name}.npz"), np.ones(40)))
+    classes = {finals(CLAIM, "DW", "bccd", results)[seed][0]: [0.1, 0.2 * seed, 0.9] for seed in (0, 1, 2)}
+    text = "\n".join(claim_rows(CLAIM, results, classes))
+    assert "| scheme | Platelets | RBC | WBC |\n|---|---:|---:|---:|\n| DW | 10.0 | 20.0 | 90.0 |\n\n" in text
+
+
+def test_the_classes_average_to_the_ap_of_each_run() -> None:
+    for name, values in class_precisions(FOLDER / "results", RESULTS).items():
+        result = RESULTS[name]
+        assert len(values) == len(CLASSES[result["data"]])
+        assert np.mean(values) == pytest.approx(result["test"]["ap"], abs=1e-5), name
 
 
 def test_curves_are_drawn(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -174,14 +193,15 @@ def test_curves_are_drawn(finished: tuple[Path, dict[str, Any]], tmp_path: Path)
 
 
 def test_the_documents_verdicts_are_those_of_the_results() -> None:
+    classes = class_precisions(FOLDER / "results", RESULTS)
     for name, claims in PAGES.items():
         page = (ROOT / "docs" / name).read_text(encoding="utf-8")
-        made = filled(page, RESULTS, MEASURED, claims)
+        made = filled(page, RESULTS, MEASURED, classes, claims)
         assert page == made, "python -m benchmarks.claims.report --docs docs brings the page up to date"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme == replaced(readme, "verdicts", finished_rows(MEASURED, RESULTS)), "--readme README.md does"
     with pytest.raises(ValueError, match="<!-- verdicts -->"):
-        filled("a page", RESULTS, MEASURED)
+        filled("a page", RESULTS, MEASURED, classes)
 
 
 def test_kept_differences_are_those_of_the_results() -> None:
