@@ -45,7 +45,8 @@ class ClaimRun:
 
     def recipe(self, path: str) -> Recipe:
         """The whole recipe of this run on the data at ``path``."""
-        table = TABLES[claim_of(self.claim).table]
+        claim = claim_of(self.claim)
+        table = TABLES[claim.table]
         changes = next(one.changes for one in table.ablation.variants if one.name == self.variant)
         rest: dict[str, Any] = {
             "data.path": path,
@@ -60,6 +61,7 @@ class ClaimRun:
             rest |= {"schedule.kind": "constant", "train.patience": PATIENCE}
         if self.stage != "rate":
             rest["train.lab_every"] = 100
+        rest |= claim.limits[claim.data.index(self.data)].changes.get(self.variant, {})
         return with_settings(get_recipe(table.recipe), {**changes, **rest})
 
 

@@ -38,6 +38,7 @@ def autoassign(
     channels: int = 256,
     depth: int = 4,
     weights: WeightsName = "likelihood",
+    openable_sides: bool = False,
     nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """AutoAssign on a feature pyramid; its published checkpoints have a ``caffe`` backbone.
@@ -46,11 +47,13 @@ def autoassign(
         weights: "likelihood" weights the likelihoods of an object's candidates and trains the weights, as in the
             article; "detached" stops the gradient of the weights; "loss" also moves them to the losses of the
             candidates, as most soft assigners have it (DW's article, section 4.1).
+        openable_sides: let the gradient reopen box sides that the published ReLU has closed (set by fine-tuning).
     """
     check_choice("weights", weights, WEIGHTS)
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=True, relu=True)
-    head = AutoAssignHead(channels, num_classes, point_grid(neck.strides, 0.0), depth)
+    grid = point_grid(neck.strides, 0.0)
+    head = AutoAssignHead(channels, num_classes, grid, depth, openable_sides=openable_sides)
     branch = DenseBranch(
         head,
         AutoAssign(head.center_prior, **WEIGHTS[weights]),

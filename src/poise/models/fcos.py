@@ -29,6 +29,7 @@ def fcos(
     depth: int = 4,
     radius: float = 1.5,
     class_loss: str = "focal",
+    openable_sides: bool = False,
     nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """FCOS on a feature pyramid.
@@ -38,12 +39,12 @@ def fcos(
         class_loss: class loss and class target of positives: focal loss (1), quality focal loss, varifocal loss (the
             IoU of the predicted box with its object), or a loss of matched labels
             such as ``matchability(gamma=1.5)`` (docs/criteria.md).
+        openable_sides: let the gradient reopen box sides that the published ReLU has closed (set by fine-tuning).
     """
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
-    head = CenternessHead(
-        channels, num_classes, point_grid(neck.strides, 0.5), Distances(), depth=depth, tower_bias=True
-    )
+    grid, decoder = point_grid(neck.strides, 0.5), Distances(openable_sides)
+    head = CenternessHead(channels, num_classes, grid, decoder, depth=depth, tower_bias=True)
     element, soft_label = class_supervision(class_loss)
     criterion = replace(fcos_criterion(), class_loss=element, soft_label=soft_label)
     branch = DenseBranch(head, CenterRegion(radius), criterion, PostProcess(**vars(nms)))

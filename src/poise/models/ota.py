@@ -31,6 +31,7 @@ def ota(
     radius: float = 2.5,
     temperature: float = 0.1,
     iterations: int = 50,
+    openable_sides: bool = False,
     nms: NMSOptions = NMSOptions(),
 ) -> PyramidDetector:
     """OTA on a feature pyramid.
@@ -39,9 +40,11 @@ def ota(
         topk: number of largest IoUs of an object whose sum is the number of its positives (dynamic k).
         radius: strides from an object's center within which points are candidates.
         temperature, iterations: of the Sinkhorn algorithm; smaller temperatures give harder plans.
+        openable_sides: let the gradient reopen box sides that the published ReLU has closed (set by fine-tuning).
     """
     body = timm_backbone(backbone, caffe=caffe)
     neck = pyramid(body, channels, from_input=False, relu=True)
-    head = IoUHead(channels, num_classes, point_grid(neck.strides, 0.0), Distances(), depth=depth, tower_bias=True)
+    grid, decoder = point_grid(neck.strides, 0.0), Distances(openable_sides)
+    head = IoUHead(channels, num_classes, grid, decoder, depth=depth, tower_bias=True)
     assigner = OTA(topk, radius, temperature=temperature, iterations=iterations)
     return PyramidDetector(body, neck, DenseBranch(head, assigner, OTACriterion(), PostProcess(**vars(nms))))

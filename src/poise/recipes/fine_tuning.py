@@ -14,10 +14,12 @@ from poise.recipes.settings import (
 )
 from poise.recipes.values import OptionValue
 
+RELU_SIDES = ("autoassign_", "dw_", "fcos_", "ota_")  # models whose distances to the sides are clamped by a ReLU
+
 
 def _training_options(model: str) -> dict[str, OptionValue]:
-    """Options that make short trainings reliable: DW's published ReLU can close a side of all boxes for good."""
-    return {"openable_sides": True} if model.startswith("dw_") else {}
+    """Options that make short trainings reliable: a published ReLU can close the sides of all boxes for good."""
+    return {"openable_sides": True} if model.startswith(RELU_SIDES) else {}
 
 
 TINY = "atss_tiny_fpn"  # the model of the network inside the package

@@ -8,6 +8,7 @@ from dataclasses import fields
 from torch import Tensor, nn
 
 from poise.boxes import DeltaCoder, decode_distances
+from poise.nn.distances import positive
 from poise.nn.layers import AnchorGrid, Scales, init_towers, output_conv, prior_bias, tower
 from poise.structures import GeometricPredictions, Priors, QualityPredictions
 
@@ -63,11 +64,19 @@ class IoUHead(CenternessHead):
 
 
 class Distances:
-    """Decoder of distances to the four sides in strides, clamped to at least 0."""
+    """Decoder of distances to the four sides in strides, clamped to at least 0.
+
+    Args:
+        openable_sides: see ``poise.nn.distances``; changes gradients alone.
+    """
+
+    def __init__(self, openable_sides: bool = False) -> None:
+        self.openable_sides = openable_sides
 
     def __call__(self, priors: Priors, outputs: Tensor) -> Tensor:
         """Return boxes (B,N,4) px."""
-        return decode_distances(priors.centers, outputs.clamp(min=0) * priors.strides[:, None])
+        sides = positive(outputs, True) if self.openable_sides else outputs.clamp(min=0)
+        return decode_distances(priors.centers, sides * priors.strides[:, None])
 
 
 class Offsets:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,31 +10,9 @@ from torch.nn import functional
 
 from poise.assign.center_priors import CenterPrior
 from poise.boxes import decode_distances
+from poise.nn.distances import positive
 from poise.nn.layers import AnchorGrid, Scales, init_towers, output_conv, prior_bias, tower
 from poise.structures import JointPredictions
-
-
-class OpenableReLU(torch.autograd.Function):
-    """``relu`` whose gradient also passes where the input is negative, if it would raise the input.
-
-    The published ReLU passes no gradient where the input is negative: a side of the boxes that is 0 everywhere stays 0
-    for the rest of a training. The values are those of ``relu``.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(inputs)
-        return inputs.relu()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (inputs,) = ctx.saved_tensors
-        return gradient * ((inputs > 0) | (gradient < 0))
-
-
-def positive(distances: Tensor, openable: bool) -> Tensor:
-    """``relu``, in a training that may reopen sides of length 0 with the gradient of :class:`OpenableReLU`."""
-    return OpenableReLU.apply(distances) if openable and torch.is_grad_enabled() else distances.relu()
 
 
 class BoundaryRefinement(nn.Module):
@@ -95,7 +72,7 @@ class DualWeightingHead(nn.Module):
         refinement: ``BoundaryRefinement(channels)`` or None.
         deformable: makes the last convolution of both towers deformable.
         sigma: width of the center prior in strides, a constant that checkpoints store.
-        openable_sides: see :class:`OpenableReLU`; changes gradients alone.
+        openable_sides: see ``poise.nn.distances``; changes gradients alone.
     """
 
     def __init__(
