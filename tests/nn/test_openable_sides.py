@@ -1,17 +1,19 @@
-"""DW's box sides of length 0: as published they stay closed, with ``openable_sides`` a training reopens them."""
+"""Box sides of length 0: as published they stay closed, with ``openable_sides`` a training reopens them."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from poise.detection_model import DetectionModel
 from poise.models import create_model
-from poise.nn.heads.dual_weighting import OpenableReLU
+from poise.nn.distances import OpenableReLU
 from poise.recipes import get_recipe
 from poise.structures import Batch, GroundTruth, Progress
 
 TINY = {"backbone": "test_byobnet", "image_size": 64, "channels": 16, "depth": 1}
 SIDE = 2  # left, top, right, bottom
+MODELS = [("dw", {"refine": False}), ("dw", {"refine": True}), ("fcos", {}), ("autoassign", {}), ("ota", {})]
 
 
 def test_values_of_relu_and_gradients_that_raise() -> None:
@@ -22,10 +24,10 @@ def test_values_of_relu_and_gradients_that_raise() -> None:
     assert gradient.tolist() == [0, -1, 0, -1, 1, -1]
 
 
-def closed(openable: bool, refine: bool) -> torch.nn.Module:
+def closed(name: str, openable: bool, **options: object) -> DetectionModel:
     """A model in which one side of every box has length 0."""
     torch.manual_seed(0)
-    model = create_model("dw_r18_fpn", 2, refine=refine, openable_sides=openable, **TINY)
+    model = create_model(f"{name}_r18_fpn", 2, openable_sides=openable, **options, **TINY)
     with torch.no_grad():
         outputs = model.network.branch.head.box_distances
         outputs.weight[SIDE] = 0.0
@@ -49,11 +51,11 @@ def batch() -> Batch:
     return Batch(torch.randn(2, 3, 64, 64, generator=generator), truth, torch.arange(2))
 
 
-@pytest.mark.parametrize("refine", [False, True])
-def test_a_closed_side_opens_again(refine: bool) -> None:
-    data, opened = batch(), {}
+@pytest.mark.parametrize(("name", "options"), MODELS)
+def test_a_closed_side_opens_again(name: str, options: dict[str, object]) -> None:
+    data, opened, refine = batch(), {}, bool(options.get("refine"))
     for openable in (False, True):
-        network = closed(openable, refine).network.train()
+        network = closed(name, openable, **options).network.train()
         before = lengths(network, data)[..., SIDE].clamp(min=0)
         optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
         for step in range(25):
@@ -70,8 +72,9 @@ def test_a_closed_side_opens_again(refine: bool) -> None:
     assert opened[True] > opened[False]
 
 
-def test_predictions_are_those_of_the_published_head() -> None:
-    ours, published = (closed(openable, True).eval() for openable in (True, False))
+@pytest.mark.parametrize(("name", "options"), MODELS)
+def test_predictions_are_those_of_the_published_head(name: str, options: dict[str, object]) -> None:
+    ours, published = (closed(name, openable, **options).eval() for openable in (True, False))
     ours.load_state_dict(published.state_dict())
     pixels, sizes = batch().pixels, torch.tensor([[64.0, 64.0]] * 2)
     for one, other in zip(
@@ -81,6 +84,8 @@ def test_predictions_are_those_of_the_published_head() -> None:
 
 
 def test_recipes() -> None:
-    assert get_recipe("dw_r18_fpn").model.options == {"openable_sides": True}
+    for name in ("dw", "fcos", "autoassign", "ota"):
+        assert get_recipe(f"{name}_r18_fpn").model.options == {"openable_sides": True}
+    assert "openable_sides" not in get_recipe("fcos_r50_fpn_1x").model.options
     assert "openable_sides" not in get_recipe("dw_r50_fpn_1x").model.options
     assert get_recipe("atss_r18_fpn").model.options == {}
