@@ -40,6 +40,14 @@ def test_runs_go_seed_after_seed_and_keep_what_all_share() -> None:
     assert runs[3].recipe == with_settings(recipe, {"train.seed": 1})
 
 
+def test_another_model_is_trained_without_the_options_that_it_does_not_have() -> None:
+    runs = Ablation(grid({"model.name": ["fcos_r18_fpn", "atss_r18_fpn", "dw_r18_fpn"]})).runs(finetune("fcos_r18_fpn"))
+    opened = {"openable_sides": True}
+    assert [run.recipe.model.options for run in runs] == [opened, {}, opened]
+    for run in runs:
+        assert run.recipe == finetune(run.recipe.model.name)
+
+
 @pytest.mark.parametrize(
     ("variants", "seeds", "message"),
     [

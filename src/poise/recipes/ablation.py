@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from poise.recipes.fine_tuning import for_model
 from poise.recipes.settings import Recipe
 from poise.recipes.short_options import settings_by_path, with_options
 from poise.recipes.values import stored_value
@@ -120,6 +121,7 @@ def _changes(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def _varied(recipe: Recipe, variant: Variant, seed: int) -> Recipe:
+    recipe = for_model(recipe, str(variant.changes.get("model.name", recipe.model.name)))
     try:
         return with_options(recipe, {**variant.changes, "train.seed": seed})
     except ValueError as error:

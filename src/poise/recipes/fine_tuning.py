@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from poise.recipes.augment import AugmentSettings
 from poise.recipes.settings import (
     DataSettings,
@@ -20,6 +22,13 @@ RELU_SIDES = ("autoassign_", "dw_", "fcos_", "ota_")  # models whose distances t
 def _training_options(model: str) -> dict[str, OptionValue]:
     """Options that make short trainings reliable: a published ReLU can close the sides of all boxes for good."""
     return {"openable_sides": True} if model.startswith(RELU_SIDES) else {}
+
+
+def for_model(recipe: Recipe, model: str) -> Recipe:
+    """Return the recipe without options that fine-tuning sets for its model and that ``model`` does not have."""
+    unknown = _training_options(recipe.model.name).keys() - _training_options(model).keys()
+    options = {name: value for name, value in recipe.model.options.items() if name not in unknown}
+    return replace(recipe, model=replace(recipe.model, options=options))
 
 
 TINY = "atss_tiny_fpn"  # the model of the network inside the package
