@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from functools import lru_cache
 
 import pytest
 import torch
-from support.parity import checkpoint, evaluated, golden, gradient_norms, image, relative, targets
+from support.parity import checkpoint, double, evaluated, golden, gradient_norms, image, relative, targets
 from support.slow import slow_if
 from torch import Tensor
 
@@ -45,6 +46,9 @@ SIZE = (160, 192)
 # Features and detection scores of these carry more float32 noise: with random weights the logits of their attention
 # reach thousands. A computation in float64 is as far from the golden numbers as ours is.
 NOISY = {"libra_faster_rcnn_r101": 20.0, "libra_faster_rcnn_x101": 20.0}
+# Gradients through deformable convolutions have kinks where a sampled point crosses a pixel. In float32 these deviate
+# by up to 0.002, depending on the processor, in float64 by 0.0002.
+IN_FLOAT64 = ("gfl_r101_dconv",)
 
 # Further backbones and variants of a head whose plain form on ResNet-50 is in every run.
 VARIANTS = (
@@ -87,8 +91,11 @@ def test_features(stem: str) -> None:
 @pytest.mark.parametrize("case", [0, 1])
 def test_losses_and_gradients(stem: str, case: int) -> None:
     numbers, model = golden(stem), model_of(stem).train()
+    pixels, truth = image(*SIZE), targets(numbers, case)
+    if stem in IN_FLOAT64:
+        model, pixels, truth = copy.deepcopy(model).double(), pixels.double(), double(truth)
     model.zero_grad()
-    losses = model.losses(image(*SIZE), targets(numbers, case))
+    losses = model.losses(pixels, truth)
     wanted = {key: numbers[key].sum() for key in numbers if key.startswith(f"case{case}_") and "loss" in key}
     assert {f"case{case}_{name}" for name in losses} == set(wanted)
     for name, loss in losses.items():

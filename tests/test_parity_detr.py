@@ -6,12 +6,23 @@ difference in the seventh digit into another query at another position.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from functools import lru_cache
 
 import pytest
 import torch
-from support.parity import checkpoint, evaluated, golden, gradient_norms, image, relative, targets
+from support.parity import (
+    checkpoint,
+    double,
+    evaluated,
+    float64,
+    golden,
+    gradient_norms,
+    image,
+    relative,
+    targets,
+)
 from support.slow import slow_but
 from torch import Tensor
 
@@ -29,6 +40,9 @@ LARGE = {"dino_r50", *COLLABORATIVE}
 # ranks, which moves these detections and stirs the others a little; in float64 only the golden numbers' own trades
 # (three detections of 600) are left.
 TRADING = {"dino_r50": 3}
+IN_FLOAT64 = ("dino_r50",)  # losses and gradients: which queries are traded in float32 depends on the processor
+# Gradients of sampled locations have kinks where a location crosses a pixel; in float32 they depend on the processor.
+KINKS = {"co_dino_5scale_r50": 3e-3}
 
 pytestmark = pytest.mark.parametrize(  # a model is built once
     "stem", slow_but((*STEMS, *COLLABORATIVE), QUICK), scope="module"
@@ -67,9 +81,21 @@ def test_features(stem: str) -> None:
 
 @pytest.mark.parametrize("case", [0, 1])
 def test_losses_and_gradients(stem: str, case: int) -> None:
-    numbers, model = golden(stem), model_of(stem).train()
+    model = model_of(stem).train()
+    if stem not in IN_FLOAT64:
+        compare_losses_and_gradients(stem, model, case, pixels_of(stem), targets(golden(stem), case))
+        return
+    with float64():
+        copied, truth = copy.deepcopy(model).double(), double(targets(golden(stem), case))
+        compare_losses_and_gradients(stem, copied, case, pixels_of(stem).double(), truth)
+
+
+def compare_losses_and_gradients(
+    stem: str, model: DetectionModel, case: int, pixels: Tensor, truth: list[dict[str, Tensor]]
+) -> None:
+    numbers = golden(stem)
     model.zero_grad()
-    losses = model.losses(pixels_of(stem), targets(numbers, case))
+    losses = model.losses(pixels, truth)
     wanted = {key: numbers[key].sum() for key in numbers if key.startswith(f"case{case}_") and "loss" in key}
     assert {f"case{case}_{name}" for name in losses} == set(wanted)
     for name, loss in losses.items():
@@ -79,7 +105,7 @@ def test_losses_and_gradients(stem: str, case: int) -> None:
     for key, norm in gradient_norms(stem, case).items():
         _, name = translate(key, rules)
         assert name is not None and parameters[name].grad is not None, key
-        tolerance = 2e-3 if stem in TRADING else 1e-3
+        tolerance = KINKS[stem] if stem in KINKS and "sampling_offsets" in name else 1e-3
         assert float(parameters[name].grad.norm()) == pytest.approx(norm, rel=tolerance, abs=1e-5), key
 
 

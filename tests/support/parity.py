@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -80,3 +83,20 @@ def targets(numbers: dict[str, Tensor], case: int) -> list[dict[str, Tensor]]:
 
 def relative(found: Tensor, wanted: Tensor) -> float:
     return float((found.double() - wanted.double()).abs() / wanted.double().abs().clamp(min=1e-6))
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Compute in float64, also where a network converts to float32 (``Tensor.float``)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+def double(values: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Targets with boxes in float64."""
+    return [{**one, "boxes": one["boxes"].double()} for one in values]
