@@ -59,6 +59,10 @@ class Claim:
     def table(self) -> str:
         return self.name or f"claim_{self.number}"
 
+    def limits_on(self, data: str) -> DataLimits:
+        """How the claim is trained on a data set."""
+        return self.limits[self.data.index(data)]
+
     def own_on(self, data: str) -> tuple[str, ...]:
         """The schemes of poise on a data set."""
         return self.own + (self.tried if data == self.data[0] else ())

@@ -61,7 +61,7 @@ class ClaimRun:
             rest |= {"schedule.kind": "constant", "train.patience": PATIENCE}
         if self.stage != "rate":
             rest["train.lab_every"] = 100
-        rest |= claim.limits[claim.data.index(self.data)].changes.get(self.variant, {})
+        rest |= claim.limits_on(self.data).changes.get(self.variant, {})
         return with_settings(get_recipe(table.recipe), {**changes, **rest})
 
 
@@ -136,7 +136,7 @@ def _finals(
 
 def best_rate(claim: Claim, variant: str, data: str, results: Results) -> float | None:
     """The rate with the best validation AP, once all have been tried; failed runs do not count."""
-    limits = claim.limits[claim.data.index(data)]
+    limits = claim.limits_on(data)
     tried = [results.get(run.name) for run in _rates(claim, variant, data, limits)]
     if any(result is None for result in tried):
         return None
@@ -148,7 +148,7 @@ def fixed_epochs(claim: Claim, data: str, results: Results) -> int | None:
     """Epochs of every run that is compared: those of the longest pilot, once all pilots have ended."""
     if claim.base is not None:
         return fixed_epochs(claim_of(claim.base), data, results)
-    limits = claim.limits[claim.data.index(data)]
+    limits = claim.limits_on(data)
     pilots = [results.get(_run(claim, "pilot", name, data, limits, claim.rates[0]).name) for name in claim.compared]
     if any(result is None for result in pilots):
         return None
@@ -162,7 +162,7 @@ def final_of(claim: Claim, variant: str, data: str, seed: int, results: Results)
     epochs, rate = fixed_epochs(claim, data, results), best_rate(claim, variant, data, results)
     if epochs is None or rate is None:
         return None
-    limits = claim.limits[claim.data.index(data)]
+    limits = claim.limits_on(data)
     run = ClaimRun(claim.number, "final", variant, data, seed, rate, epochs, limits.every, limits.precision)
     name = final_name(run, results)
     return name if "test" in results.get(name, {}) else None

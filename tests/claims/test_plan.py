@@ -170,8 +170,7 @@ def test_the_results_recipes_build_the_models_that_were_trained() -> None:
         result = json.loads(path.read_text())
         fields = ("claim", "stage", "variant", "data", "seed", "rate", "epochs", "every")
         run = ClaimRun(**{name: result[name] for name in fields}, precision=result.get("precision", "bf16"))
-        claim = claim_of(run.claim)
-        assert run.precision == claim.limits[claim.data.index(run.data)].precision, "one precision on a data set"
+        assert run.precision == claim_of(run.claim).limits_on(run.data).precision, "one precision on a data set"
         assert run.name == path.relative_to(RESULTS).with_suffix("").as_posix()
         if "failed" in result:
             continue
